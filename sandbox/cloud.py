@@ -1,0 +1,57 @@
+"""What every service of the sandbox shares: where it lives, what it holds, what it may start."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandbox.store import Body, ResourceStore
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    folder: Path
+    """State of all services: `accounts/<account>/<container>/…`, `registries/…`, `runs/…`, `deployments/…`, `sandbox.log`."""
+    port: int
+    store: ResourceStore
+    environment: Mapping[str, str]
+    """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings)."""
+
+    @property
+    def authority(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.authority}"
+
+    def container_folder(self, account: str, container: str) -> Path:
+        """Where a blob container's bytes lie; the Databricks and Azure ML services read and write the same folder."""
+        return self.folder / "accounts" / account / container
+
+
+Hook = Callable[[Sandbox, str, Body], Awaitable[None]]
+"""`(sandbox, resource id, full body)`; may change the body's properties, or raise `CloudError`."""
+Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
+"""Handles `POST {resource id}/{action}`."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a resource type does beyond being stored. Keyed by lower-case type, such as `microsoft.storage/storageaccounts`."""
+
+    on_put: Hook | None = None
+    """Runs inside the asynchronous operation, before it succeeds; an exception fails the operation and the resource."""
+    on_delete: Hook | None = None
+    actions: Mapping[str, Action] = field(default_factory=dict)
+    """By lower-case action name, such as `listkeys`."""
+
+
+class CloudError(Exception):
+    """An error an Azure service answers: `{"error": {"code", "message"}}` with an HTTP status."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
