@@ -1,0 +1,89 @@
+"""The data lake: one hierarchical storage account that holds raw data, feature tables and model artefacts.
+
+Does not create Azure ML's own storage account: Azure ML refuses hierarchical namespaces for its default account.
+Does not grant anyone access: `identities.py` owns every role assignment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_azure_native import storage
+
+# `catalog` is where Unity Catalog keeps what it manages itself: it may not overlap the volumes over the other three.
+CONTAINERS = ("raw", "features", "models", "catalog")
+
+
+@dataclass(frozen=True)
+class DataLakeArgs:
+    resource_group_name: pulumi.Input[str]
+    account_name: str
+    redundancy: str
+    containers: Sequence[str] = CONTAINERS
+    protect: bool = False
+
+
+class DataLake(pulumi.ComponentResource):
+    account_id: pulumi.Output[str]
+    account_name: pulumi.Output[str]
+    blob_endpoint: pulumi.Output[str]
+    dfs_endpoint: pulumi.Output[str]
+    """`https://…/`, as the cloud itself reports it: no domain suffix is written down here, clouds differ."""
+    containers: dict[str, pulumi.Output[str]]
+    """Names by purpose; depending on one waits for the container."""
+
+    def __init__(self, name: str, args: DataLakeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:data:DataLake", name, None, opts)
+
+        account = storage.StorageAccount(
+            name,
+            account_name=args.account_name,
+            resource_group_name=args.resource_group_name,
+            kind=storage.Kind.STORAGE_V2,
+            sku={"name": args.redundancy},
+            access_tier=storage.AccessTier.HOT,
+            is_hns_enabled=True,
+            # Access is by identity only; a leaked key must not exist.
+            allow_shared_key_access=False,
+            default_to_o_auth_authentication=True,
+            allow_blob_public_access=False,
+            allow_cross_tenant_replication=False,
+            is_local_user_enabled=False,
+            is_sftp_enabled=False,
+            minimum_tls_version=storage.MinimumTlsVersion.TLS1_2,
+            enable_https_traffic_only=True,
+            public_network_access=storage.PublicNetworkAccess.ENABLED,
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+        )
+        storage.BlobServiceProperties(
+            name,
+            account_name=account.name,
+            blob_services_name="default",
+            resource_group_name=args.resource_group_name,
+            delete_retention_policy={"enabled": True, "days": 14},
+            container_delete_retention_policy={"enabled": True, "days": 14},
+            opts=pulumi.ResourceOptions(parent=account),
+        )
+        self.containers = {
+            container: storage.BlobContainer(
+                f"{name}-{container}",
+                account_name=account.name,
+                container_name=container,
+                public_access=storage.PublicAccess.NONE,
+                resource_group_name=args.resource_group_name,
+                opts=pulumi.ResourceOptions(parent=account, protect=args.protect),
+            ).name
+            for container in args.containers
+        }
+
+        self.account_id = account.id
+        self.account_name = account.name
+        self.blob_endpoint = account.primary_endpoints.blob
+        self.dfs_endpoint = account.primary_endpoints.dfs
+        self.register_outputs({"account_id": self.account_id, "dfs_endpoint": self.dfs_endpoint})
+
+    def location_of(self, container: str) -> pulumi.Output[str]:
+        """`abfss://<container>@<host of the dfs endpoint>/`, the form Spark and Unity Catalog use."""
+        return pulumi.Output.all(self.containers[container], self.dfs_endpoint).apply(
+            lambda found: f"abfss://{found[0]}@{found[1].split('://', 1)[1].rstrip('/')}/"
+        )

@@ -1,0 +1,60 @@
+"""The Databricks workspace that trains, and the access connector through which it reaches the lake.
+
+Does not create clusters, jobs or Unity Catalog objects: they live in the workspace's data plane (`release/`).
+Does not create the managed resource group: Databricks makes it and must find the name free.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_azure_native import databricks
+
+
+@dataclass(frozen=True)
+class DatabricksArgs:
+    resource_group_name: pulumi.Input[str]
+    workspace_name: str
+    connector_name: str
+    managed_resource_group_id: str
+    protect: bool = False
+
+
+class Databricks(pulumi.ComponentResource):
+    connector_id: pulumi.Output[str]
+    connector_principal_id: pulumi.Output[str]
+    workspace_id: pulumi.Output[str]
+    workspace_url: pulumi.Output[str]
+    """Host name without a scheme, as Azure reports it."""
+
+    def __init__(self, name: str, args: DatabricksArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:training:Databricks", name, None, opts)
+        connector = databricks.AccessConnector(
+            name,
+            connector_name=args.connector_name,
+            resource_group_name=args.resource_group_name,
+            identity=databricks.ManagedServiceIdentityArgs(type=databricks.ManagedServiceIdentityType.SYSTEM_ASSIGNED),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        workspace = databricks.Workspace(
+            name,
+            workspace_name=args.workspace_name,
+            resource_group_name=args.resource_group_name,
+            compute_mode=databricks.ComputeMode.HYBRID,
+            managed_resource_group_id=args.managed_resource_group_id,
+            sku=databricks.SkuArgs(name="premium"),
+            public_network_access=databricks.PublicNetworkAccess.ENABLED,
+            required_nsg_rules=databricks.RequiredNsgRules.ALL_RULES,
+            # Unset parameters come back filled in and then read as drift that would replace the workspace.
+            parameters=databricks.WorkspaceCustomParametersArgs(
+                enable_no_public_ip={"value": True},
+                prepare_encryption={"value": False},
+                require_infrastructure_encryption={"value": False},
+                storage_account_sku_name={"value": "Standard_ZRS" if args.protect else "Standard_LRS"},
+            ),
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+        )
+        self.connector_id = connector.id
+        self.connector_principal_id = connector.identity.principal_id  # type: ignore[union-attr]
+        self.workspace_id = workspace.id
+        self.workspace_url = workspace.workspace_url
+        self.register_outputs({"workspace_id": self.workspace_id, "workspace_url": self.workspace_url})

@@ -1,0 +1,43 @@
+"""The key vault Azure ML keeps its secrets in: access by role only, purge protection by configuration.
+
+Does not hold any secret of this program: everything here authenticates by identity.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_azure_native import keyvault
+
+
+@dataclass(frozen=True)
+class KeyVaultArgs:
+    resource_group_name: pulumi.Input[str]
+    vault_name: str
+    tenant_id: pulumi.Input[str]
+    purge_protection: bool
+    protect: bool = False
+
+
+class KeyVault(pulumi.ComponentResource):
+    vault_id: pulumi.Output[str]
+
+    def __init__(self, name: str, args: KeyVaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:security:KeyVault", name, None, opts)
+        vault = keyvault.Vault(
+            name,
+            vault_name=args.vault_name,
+            resource_group_name=args.resource_group_name,
+            properties=keyvault.VaultPropertiesArgs(
+                tenant_id=args.tenant_id,
+                sku=keyvault.SkuArgs(family=keyvault.SkuFamily.A, name=keyvault.SkuName.STANDARD),
+                enable_rbac_authorization=True,
+                enable_soft_delete=True,
+                soft_delete_retention_in_days=30,
+                # Azure refuses an explicit false: protection is either on or not mentioned.
+                enable_purge_protection=True if args.purge_protection else None,
+                public_network_access="Enabled",
+            ),
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+        )
+        self.vault_id = vault.id
+        self.register_outputs({"vault_id": self.vault_id})

@@ -1,0 +1,153 @@
+"""The AKS cluster that serves: a system pool inline and the scoring pool as a resource of its own.
+
+The scoring pool is separate because editing inline pools puts every pool into scaling (pulumi-azure-native#4264).
+Does not install anything into the cluster and exports no kubeconfig: people come in by Entra, Azure ML by its extension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import pulumi
+from pulumi_azure_native import containerservice as aks
+
+from infra.identities import Identities
+from infra.naming import Names
+from infra.settings import Settings
+
+
+@dataclass(frozen=True)
+class KubernetesArgs:
+    resource_group_name: pulumi.Input[str]
+    cluster_name: str
+    node_resource_group: str
+    tenant_id: pulumi.Input[str]
+    admin_group_ids: Sequence[str]
+    identities: Identities
+    node_size: str
+    system_nodes: int
+    scoring_nodes_min: int
+    scoring_nodes_max: int
+    tier: str
+    protect: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        resource_group_name: pulumi.Input[str],
+        names: Names,
+        tenant_id: pulumi.Input[str],
+        identities: Identities,
+    ) -> Self:
+        return cls(
+            resource_group_name=resource_group_name,
+            cluster_name=names.kubernetes_cluster,
+            node_resource_group=names.kubernetes_node_group,
+            tenant_id=tenant_id,
+            admin_group_ids=settings.access.cluster_admins,
+            identities=identities,
+            node_size=settings.serving.node_size,
+            system_nodes=settings.serving.system_nodes,
+            scoring_nodes_min=settings.serving.nodes_min,
+            scoring_nodes_max=settings.serving.nodes_max,
+            tier="Standard" if settings.is_production else "Free",
+            protect=settings.is_production,
+        )
+
+
+SCORING_POOL = "scoring"
+SCORING_LABEL = {"personalization/pool": SCORING_POOL}
+
+
+class Kubernetes(pulumi.ComponentResource):
+    cluster_id: pulumi.Output[str]
+    cluster_name: pulumi.Output[str]
+    scoring_pool: aks.AgentPool
+
+    def __init__(self, name: str, args: KubernetesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:serving:Kubernetes", name, None, opts)
+        cluster = aks.ManagedCluster(
+            name,
+            resource_name_=args.cluster_name,
+            resource_group_name=args.resource_group_name,
+            node_resource_group=args.node_resource_group,
+            dns_prefix=args.cluster_name,
+            sku=aks.ManagedClusterSKUArgs(name=aks.ManagedClusterSKUName.BASE, tier=args.tier),
+            identity=aks.ManagedClusterIdentityArgs(
+                type=aks.ResourceIdentityType.USER_ASSIGNED,
+                user_assigned_identities=[args.identities.cluster.id],
+            ),
+            identity_profile={
+                "kubeletidentity": aks.UserAssignedIdentityArgs(
+                    resource_id=args.identities.kubelet.id,
+                    client_id=args.identities.kubelet.client_id,
+                    object_id=args.identities.kubelet.principal_id,
+                )
+            },
+            enable_rbac=True,
+            aad_profile=aks.ManagedClusterAADProfileArgs(
+                managed=True,
+                enable_azure_rbac=True,
+                tenant_id=args.tenant_id,
+                admin_group_object_ids=list(args.admin_group_ids),
+            ),
+            disable_local_accounts=True,
+            oidc_issuer_profile=aks.ManagedClusterOIDCIssuerProfileArgs(enabled=True),
+            security_profile=aks.ManagedClusterSecurityProfileArgs(
+                workload_identity=aks.ManagedClusterSecurityProfileWorkloadIdentityArgs(enabled=True)
+            ),
+            network_profile=aks.ContainerServiceNetworkProfileArgs(
+                network_plugin=aks.NetworkPlugin.AZURE,
+                network_plugin_mode=aks.NetworkPluginMode.OVERLAY,
+                network_policy=aks.NetworkPolicy.AZURE,
+                load_balancer_sku=aks.LoadBalancerSku.STANDARD,
+                outbound_type=aks.OutboundType.LOAD_BALANCER,
+                pod_cidr="10.244.0.0/16",
+                service_cidr="10.0.0.0/16",
+                dns_service_ip="10.0.0.10",
+            ),
+            auto_upgrade_profile=aks.ManagedClusterAutoUpgradeProfileArgs(
+                upgrade_channel=aks.UpgradeChannel.STABLE,
+                node_os_upgrade_channel=aks.NodeOSUpgradeChannel.NODE_IMAGE,
+            ),
+            agent_pool_profiles=[
+                aks.ManagedClusterAgentPoolProfileArgs(
+                    name="system",
+                    mode=aks.AgentPoolMode.SYSTEM,
+                    type=aks.AgentPoolType.VIRTUAL_MACHINE_SCALE_SETS,
+                    vm_size=args.node_size,
+                    count=args.system_nodes,
+                    os_type=aks.OSType.LINUX,
+                    os_sku=aks.OSSKU.UBUNTU,
+                )
+            ],
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                protect=args.protect,
+                depends_on=[args.identities.kubelet_operator],
+                # AKS upgrades itself within its channel, and reports pools back with what it filled in.
+                ignore_changes=["agentPoolProfiles", "kubernetesVersion"],
+            ),
+        )
+        self.scoring_pool = aks.AgentPool(
+            f"{name}-{SCORING_POOL}",
+            agent_pool_name=SCORING_POOL,
+            resource_name_=cluster.name,
+            resource_group_name=args.resource_group_name,
+            mode=aks.AgentPoolMode.USER,
+            type=aks.AgentPoolType.VIRTUAL_MACHINE_SCALE_SETS,
+            vm_size=args.node_size,
+            os_type=aks.OSType.LINUX,
+            os_sku=aks.OSSKU.UBUNTU,
+            enable_auto_scaling=True,
+            count=args.scoring_nodes_min,
+            min_count=args.scoring_nodes_min,
+            max_count=args.scoring_nodes_max,
+            node_labels=SCORING_LABEL,
+            # The autoscaler owns the count; an update must send one all the same (pulumi-azure-native#2943).
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["count", "orchestratorVersion"]),
+        )
+        self.cluster_id = cluster.id
+        self.cluster_name = cluster.name
+        self.register_outputs({"cluster_id": self.cluster_id})

@@ -1,0 +1,97 @@
+"""Azure resource names of one environment, as pure functions of what they name.
+
+Every name ends with a hash of its owner (subscription, region, stack), so that two environments never collide and a
+name is known before anything exists. Names are cut to Azure's limits without ever losing the hash.
+Rules: https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+_PROJECT = "pers"
+
+
+@dataclass(frozen=True)
+class Names:
+    environment: str
+    owner: str
+    """What tells this environment from everyone else's: subscription, region and stack."""
+
+    @property
+    def resource_group(self) -> str:
+        return self.hyphenated("rg", 90)
+
+    @property
+    def databricks_managed_group(self) -> str:
+        return self.hyphenated("rg-dbw", 90)
+
+    @property
+    def kubernetes_node_group(self) -> str:
+        return self.hyphenated("rg-aks", 80)  # AKS allows 80, though resource groups may have 90
+
+    @property
+    def lake(self) -> str:
+        return self.compact("lake", 24)  # storage accounts: 3-24 lower-case letters and digits, unique in all of Azure
+
+    @property
+    def machine_learning_storage(self) -> str:
+        return self.compact("ml", 24)
+
+    @property
+    def key_vault(self) -> str:
+        return self.hyphenated("kv", 24)  # 3-24, unique in all of Azure, blocked while soft-deleted
+
+    @property
+    def log_analytics(self) -> str:
+        return self.hyphenated("log", 63)
+
+    @property
+    def application_insights(self) -> str:
+        return self.hyphenated("appi", 255)
+
+    @property
+    def container_registry(self) -> str:
+        return self.compact("acr", 50)  # 5-50 letters and digits, unique in all of Azure
+
+    @property
+    def access_connector(self) -> str:
+        return self.hyphenated("dbac", 64)
+
+    @property
+    def databricks_workspace(self) -> str:
+        return self.hyphenated("dbw", 64)
+
+    @property
+    def machine_learning_workspace(self) -> str:
+        return self.hyphenated("mlw", 33)  # 3-33, blocked for 14 days after a deletion
+
+    @property
+    def kubernetes_cluster(self) -> str:
+        return self.hyphenated("aks", 63)
+
+    @property
+    def endpoint(self) -> str:
+        return self.hyphenated("score", 32)  # 3-32, unique in the region
+
+    def identity(self, actor: str) -> str:
+        return self.hyphenated(f"id-{actor}", 128)
+
+    @property
+    def catalog(self) -> str:
+        """Unity Catalog object names are letters, digits and underscores, unique in the metastore of a region."""
+        return f"{_PROJECT}_{self.environment}_{self._digest('catalog')}"
+
+    def hyphenated(self, abbreviation: str, limit: int) -> str:
+        """`<abbreviation>-pers-<environment>-<hash>`, at most `limit` characters."""
+        digest = self._digest(abbreviation)
+        readable = f"{abbreviation}-{_PROJECT}-{self.environment}"[: limit - len(digest) - 1].rstrip("-")
+        return f"{readable}-{digest}"
+
+    def compact(self, purpose: str, limit: int) -> str:
+        """`<purpose>pers<environment><hash>`: lower-case letters and digits only, at most `limit` characters."""
+        digest = self._digest(purpose)
+        readable = "".join(c for c in f"{purpose}{_PROJECT}{self.environment}".lower() if c.isascii() and c.isalnum())
+        return readable[: limit - len(digest)] + digest
+
+    def _digest(self, purpose: str) -> str:
+        return hashlib.sha256(f"{self.owner}/{self.environment}/{purpose}".encode()).hexdigest()[:6]

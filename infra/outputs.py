@@ -1,0 +1,48 @@
+"""Stack outputs: addresses, names and figures. Never a key: `scoring_key_command` says how to get one."""
+
+import pulumi
+
+from infra.data_lake import DataLake
+from infra.databricks import Databricks
+from infra.inference import Inference
+from infra.ml_workspace import MachineLearning
+from infra.release.release import MODEL, Release
+
+
+def export_infrastructure(
+    resource_group: pulumi.Output[str],
+    lake: DataLake,
+    databricks: Databricks,
+    machine_learning: MachineLearning,
+    inference: Inference,
+) -> None:
+    pulumi.export("resource_group", resource_group)
+    pulumi.export("lake_blob_endpoint", lake.blob_endpoint)
+    pulumi.export("lake_dfs_endpoint", lake.dfs_endpoint)
+    pulumi.export("databricks_url", databricks.workspace_url.apply(lambda host: f"https://{host}"))
+    pulumi.export("databricks_workspace_id", databricks.workspace_id)
+    pulumi.export("ml_workspace_id", machine_learning.workspace_id)
+    pulumi.export("endpoint_name", inference.endpoint_name)
+    pulumi.export("scoring_uri", inference.scoring_uri)
+    pulumi.export(
+        "scoring_key_command",
+        pulumi.Output.format(
+            "az ml online-endpoint get-credentials --name {0} --workspace-name {1} --resource-group {2}",
+            inference.endpoint_name,
+            machine_learning.workspace_name,
+            resource_group,
+        ),
+    )
+
+
+def export_release(release: Release, lake: DataLake) -> None:
+    run = release.run
+    pulumi.export("model_name", MODEL)
+    pulumi.export("model_version", release.model_version)
+    pulumi.export("image", release.image.image)
+    pulumi.export("image_digest", release.image.image_digest)
+    pulumi.export("training_run_id", run.run_id)
+    pulumi.export("training_run_page", run.run_page_url)
+    pulumi.export("metrics", run.metrics)
+    pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
+    pulumi.export("deployment", release.rollout.deployment)

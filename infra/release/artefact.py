@@ -1,0 +1,37 @@
+"""What a training run left in the lake, read by the deployer's identity.
+
+Layout: `models/<run id>/` with `MANIFEST.json` last, so a folder without it is not an artefact.
+"""
+
+import json
+from typing import Any
+
+from infra.release.cloud import Cloud
+
+
+class ArtefactError(Exception):
+    """The artefact is missing or was not written to the end."""
+
+
+class Artefact:
+    def __init__(self, blob_endpoint: str, container: str, run_id: str) -> None:
+        self._container = Cloud.discover().blobs(blob_endpoint).get_container_client(container)
+        self._run_id = run_id
+
+    def text(self, name: str) -> str:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            return self._container.download_blob(f"{self._run_id}/{name}").readall().decode()
+        except ResourceNotFoundError:
+            raise ArtefactError(
+                f"{self._container.container_name}/{self._run_id}/{name} is not in the lake: "
+                "the training run ended before it wrote its artefact, or the artefact was deleted."
+            ) from None
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.text(name))
+
+    def require_whole(self) -> None:
+        """Raises `ArtefactError` where the manifest, written last, is missing."""
+        self.json("MANIFEST.json")

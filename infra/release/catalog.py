@@ -1,0 +1,126 @@
+"""Unity Catalog over the lake: credential, external locations, catalog, schema and one volume per container.
+
+Databricks code reads and writes `/Volumes/<catalog>/<schema>/<container>/…`; no key and no mount is involved. All objects
+of one environment are one resource, made in order and adopted where they already exist.
+Does not empty anything: dropping an external volume leaves the files in the lake.
+"""
+
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+from infra.release.patience import until_allowed
+
+VOLUMES = ("raw", "features", "models")
+SCHEMA = "personalization"
+
+
+class _CatalogProvider(ReleaseProvider):
+    identity = ("workspace_id", "catalog", "connector_id")
+    inputs = ("workspace_url", "locations")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        self._ensure(props)
+        return CreateResult(props["catalog"], {**props, "volumes": f"/Volumes/{props['catalog']}/{SCHEMA}"})
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        self._ensure(news)
+        return UpdateResult({**news, "volumes": f"/Volumes/{news['catalog']}/{SCHEMA}"})
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        from databricks.sdk.errors import NotFound
+
+        client, catalog = _connect(props), props["catalog"]
+        steps = [lambda: client.catalogs.delete(catalog, force=True)]
+        steps += [
+            lambda name=_location(catalog, container): client.external_locations.delete(name, force=True)
+            for container in props["locations"]
+        ]
+        steps.append(lambda: client.storage_credentials.delete(catalog, force=True))
+        for step in steps:
+            try:
+                step()
+            except NotFound:
+                continue
+
+    @staticmethod
+    def _ensure(props: dict[str, Any]) -> None:
+        from databricks.sdk.errors import NotFound, PermissionDenied
+        from databricks.sdk.service.catalog import AzureManagedIdentityRequest, VolumeType
+
+        client, catalog, locations = _connect(props), props["catalog"], props["locations"]
+
+        def ensure(get: Any, create: Any) -> None:
+            try:
+                get()
+            except NotFound:
+                create()
+
+        ensure(
+            lambda: client.storage_credentials.get(catalog),
+            lambda: client.storage_credentials.create(
+                catalog, azure_managed_identity=AzureManagedIdentityRequest(access_connector_id=props["connector_id"])
+            ),
+        )
+        for container, url in sorted(locations.items()):
+            name = _location(catalog, container)
+            ensure(
+                lambda name=name: client.external_locations.get(name),
+                # Databricks tries the connector's access to the container, which follows its role with a delay.
+                lambda name=name, url=url: until_allowed(
+                    lambda: client.external_locations.create(name, url, catalog),
+                    (PermissionDenied,),
+                    what=f"external location {name}",
+                ),
+            )
+        ensure(
+            lambda: client.catalogs.get(catalog),
+            lambda: client.catalogs.create(catalog, storage_root=locations["catalog"]),
+        )
+        ensure(
+            lambda: client.schemas.get(f"{catalog}.{SCHEMA}"),
+            lambda: client.schemas.create(SCHEMA, catalog),
+        )
+        for volume in VOLUMES:
+            ensure(
+                lambda volume=volume: client.volumes.read(f"{catalog}.{SCHEMA}.{volume}"),
+                lambda volume=volume: client.volumes.create(
+                    catalog, SCHEMA, volume, VolumeType.EXTERNAL, storage_location=locations[volume]
+                ),
+            )
+
+
+def _connect(props: dict[str, Any]) -> Any:
+    return Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+
+
+def _location(catalog: str, container: str) -> str:
+    return f"{catalog}_{container}"
+
+
+class Catalog(Resource, module="databricks", name="Catalog"):
+    volumes: pulumi.Output[str]
+    """`/Volumes/<catalog>/<schema>`: the folder of the volumes raw, features and models."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspace_url: pulumi.Input[str],
+        workspace_id: pulumi.Input[str],
+        connector_id: pulumi.Input[str],
+        catalog: str,
+        locations: pulumi.Input[dict[str, pulumi.Input[str]]],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "connector_id": connector_id,
+            "catalog": catalog,
+            "locations": locations,
+        }
+        super().__init__(_CatalogProvider(), name, {**props, "volumes": None}, opts)

@@ -1,0 +1,117 @@
+"""The scoring image, built by the registry from the `scoring/` folder and referred to by digest only.
+
+Needs no container engine where `pulumi up` runs. Does not delete images: rollback needs them, the registry's retention
+rules decide.
+"""
+
+import io
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+from infra.release.workload import sources_digest
+
+_CONTEXT = Path(__file__).parents[2] / "scoring"
+REPOSITORY = "personalization-scoring"
+_BUILD_MINUTES = 30
+
+
+class ImageBuildFailed(Exception):
+    """The registry could not build the image; the message carries the end of its log."""
+
+
+def context_digest() -> str:
+    """sha-256 over the build context: what is in the image decides its tag."""
+    return sources_digest(_CONTEXT, suffixes=None)
+
+
+def build_context() -> bytes:
+    """The `scoring/` folder as tar.gz, in a fixed order and without times or owners."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if "__pycache__" in member.name:
+            return None
+        member.mtime = member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        return member
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path in sorted(_CONTEXT.iterdir()):
+            archive.add(path, arcname=path.name, filter=plain)
+    return buffer.getvalue()
+
+
+class _ImageProvider(ReleaseProvider):
+    identity = ("registry_id", "engine", "digest")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
+        from azure.storage.blob import BlobClient
+
+        part = props["registry_id"].split("/")
+        place = (part[4], part[8])
+        client = Cloud.discover().registry_tasks(part[2])
+        target = client.registries.get_build_source_upload_url(*place)
+        BlobClient.from_blob_url(target.upload_url).upload_blob(build_context(), overwrite=True)
+        run = client.registries.schedule_run(
+            *place,
+            DockerBuildRequest(
+                image_names=[f"{REPOSITORY}:{props['engine']}-{props['digest'][:16]}"],
+                is_push_enabled=True,
+                source_location=target.relative_path,
+                docker_file_path="Dockerfile",
+                platform=PlatformProperties(os="Linux", architecture="amd64"),
+                arguments=[{"name": "ENGINE", "value": props["engine"]}],
+                timeout=_BUILD_MINUTES * 60,
+            ),
+        )
+        if hasattr(run, "result"):
+            run = run.result()
+        done = _wait(client, place, run.run_id if hasattr(run, "run_id") else run.properties.run_id)
+        digest = done.output_images[0].digest
+        return CreateResult(
+            digest,
+            {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
+        )
+
+
+def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
+    import requests
+
+    deadline = time.monotonic() + (_BUILD_MINUTES + 5) * 60
+    while time.monotonic() < deadline:
+        run = client.runs.get(*place, run_id)
+        properties = run.properties if hasattr(run, "properties") and run.properties else run
+        if properties.status == "Succeeded":
+            return properties
+        if properties.status in ("Failed", "Canceled", "Error", "Timeout"):
+            log = requests.get(client.runs.get_log_sas_url(*place, run_id).log_link, timeout=60).text
+            raise ImageBuildFailed(f"image build {run_id} ended as {properties.status}:\n{log[-4000:]}")
+        time.sleep(0.5 if time.monotonic() < deadline - _BUILD_MINUTES * 60 + 30 else 5)
+    raise ImageBuildFailed(f"image build {run_id} did not end within {_BUILD_MINUTES + 5} minutes")
+
+
+class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
+    image: pulumi.Output[str]
+    """`<login server>/<repository>@sha256:…`"""
+    image_digest: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        registry_id: pulumi.Input[str],
+        login_server: pulumi.Input[str],
+        engine: str,
+        digest: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {"registry_id": registry_id, "login_server": login_server, "engine": engine, "digest": digest}
+        super().__init__(_ImageProvider(), name, {**props, "image": None, "image_digest": None}, opts)

@@ -1,0 +1,182 @@
+"""The Databricks job: two tasks, prepare and train, on one fixed-size job cluster, with its daily schedule.
+
+`job_settings` is a pure function, so that what LightGBM on Spark cannot survive (autoscaling, adaptive execution,
+speculation, dynamic allocation) is ruled out in one tested place. Does not run the job.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+
+PACKAGE = "personalization_workloads"
+# The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
+SYNAPSEML = "com.microsoft.azure:synapseml-lightgbm_2.12:1.1.3"
+SYNAPSEML_PYTHON = "synapseml==1.1.3"
+# Spark brings these itself, in versions of its own (SynapseML's installation notes).
+SYNAPSEML_EXCLUSIONS = (
+    "org.scala-lang:scala-reflect",
+    "org.apache.spark:spark-tags_2.12",
+    "org.scalactic:scalactic_2.12",
+    "org.scalatest:scalatest_2.12",
+    "com.fasterxml.jackson.core:jackson-databind",
+)
+_PARTITIONS_PER_WORKER = 16
+_PARTITIONS_ON_ONE_NODE = 4
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    name: str
+    dataset: str
+    snapshot: str
+    volumes: str
+    wheel: str
+    spark_version: str
+    node_type: str
+    workers: int
+    spot: bool
+    schedule: str
+    schedule_enabled: bool
+    timeout_minutes: int
+    tags: dict[str, str]
+
+
+def job_settings(spec: JobSpec) -> dict[str, Any]:
+    """The job as the Jobs API 2.2 takes it."""
+    snapshot = f"{spec.dataset}/{{{{job.parameters.snapshot}}}}"
+    features = f"{spec.volumes}/features/{snapshot}"
+    lineage = {name: f"{{{{job.parameters.{name}}}}}" for name in ("snapshot", "input_digest")}
+    libraries = [
+        {"maven": {"coordinates": SYNAPSEML, "exclusions": list(SYNAPSEML_EXCLUSIONS)}},
+        {"pypi": {"package": SYNAPSEML_PYTHON}},
+        {"whl": spec.wheel},
+    ]
+
+    def task(key: str, parameters: list[str], **more: Any) -> dict[str, Any]:
+        return {
+            "task_key": key,
+            "job_cluster_key": "training",
+            "python_wheel_task": {"package_name": PACKAGE, "entry_point": key, "parameters": parameters},
+            "libraries": libraries,
+            "max_retries": 0,
+            "timeout_seconds": spec.timeout_minutes * 60,
+            **more,
+        }
+
+    return {
+        "name": spec.name,
+        "tags": spec.tags,
+        "max_concurrent_runs": 1,
+        "queue": {"enabled": True},
+        "timeout_seconds": spec.timeout_minutes * 60,
+        "schedule": {
+            "quartz_cron_expression": spec.schedule,
+            "timezone_id": "UTC",
+            "pause_status": "UNPAUSED" if spec.schedule_enabled else "PAUSED",
+        },
+        "parameters": [
+            {"name": "snapshot", "default": spec.snapshot},
+            {"name": "input_digest", "default": "scheduled"},
+        ],
+        "job_clusters": [{"job_cluster_key": "training", "new_cluster": cluster(spec)}],
+        "tasks": [
+            task(
+                "prepare",
+                ["--dataset", spec.dataset, "--raw", f"{spec.volumes}/raw/{snapshot}", "--features", features],
+            ),
+            task(
+                "train",
+                ["--dataset", spec.dataset, "--features", features]
+                + ["--artefact", f"{spec.volumes}/models/{{{{job.run_id}}}}", "--run-id", "{{job.run_id}}"]
+                + ["--lineage", json.dumps(lineage), "--tasks", str(spec.workers)],
+                depends_on=[{"task_key": "prepare"}],
+            ),
+        ],
+    }
+
+
+def cluster(spec: JobSpec) -> dict[str, Any]:
+    """A cluster of fixed size: LightGBM's network ring can neither lose nor gain a worker once it is closed."""
+    conf = {
+        "spark.sql.adaptive.enabled": "false",
+        "spark.speculation": "false",
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * spec.workers or _PARTITIONS_ON_ONE_NODE),
+    }
+    tags = dict(spec.tags)
+    if spec.workers == 0:
+        conf |= {"spark.databricks.cluster.profile": "singleNode", "spark.master": "local[*, 4]"}
+        tags |= {"ResourceClass": "SingleNode"}
+    return {
+        "spark_version": spec.spark_version,
+        "node_type_id": spec.node_type,
+        "num_workers": spec.workers,
+        "azure_attributes": {"availability": "SPOT_WITH_FALLBACK_AZURE" if spec.spot else "ON_DEMAND_AZURE"},
+        # Maven libraries and the JVM access of SynapseML's wrappers need dedicated compute.
+        "data_security_mode": "SINGLE_USER",
+        "runtime_engine": "STANDARD",
+        "spark_conf": conf,
+        "custom_tags": tags,
+    }
+
+
+class _JobProvider(ReleaseProvider):
+    identity = ("workspace_id", "job_name")
+    inputs = ("settings", "workspace_url")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        from databricks.sdk.service.jobs import JobSettings
+
+        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+        settings = JobSettings.from_dict(json.loads(props["settings"]))
+        # Creating a job has no idempotency token: one of this name was made by an `up` that did not live to record it.
+        found = next(iter(client.jobs.list(name=props["job_name"])), None)
+        if found is not None:
+            client.jobs.reset(found.job_id, settings)
+            return CreateResult(str(found.job_id), {**props, "job_id": str(found.job_id)})
+        answer = client.api_client.do("POST", "/api/2.2/jobs/create", body=settings.as_dict())
+        return CreateResult(str(answer["job_id"]), {**props, "job_id": str(answer["job_id"])})
+
+    def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        from databricks.sdk.service.jobs import JobSettings
+
+        client = Cloud.discover().databricks(news["workspace_url"], news["workspace_id"])
+        client.jobs.reset(int(id), JobSettings.from_dict(json.loads(news["settings"])))
+        return UpdateResult({**news, "job_id": id})
+
+    def delete(self, id: str, props: dict[str, Any]) -> None:
+        from databricks.sdk.errors import InvalidParameterValue, NotFound
+
+        try:
+            Cloud.discover().databricks(props["workspace_url"], props["workspace_id"]).jobs.delete(int(id))
+        except (NotFound, InvalidParameterValue):  # the Jobs API answers either for a job that is gone
+            return
+
+
+class TrainingJob(Resource, module="databricks", name="TrainingJob"):
+    job_id: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspace_url: pulumi.Input[str],
+        workspace_id: pulumi.Input[str],
+        job_name: str,
+        settings: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """`settings`: the job as JSON text, from `job_settings`."""
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "job_name": job_name,
+            "settings": settings,
+        }
+        super().__init__(_JobProvider(), name, {**props, "job_id": None}, opts)

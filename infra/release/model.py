@@ -1,0 +1,101 @@
+"""A model version in the Azure ML registry, made only of a model that passed the gate.
+
+A refused model fails here, before anything that serves has been touched: the live endpoint stays as it was.
+`create` may be killed: the version is found again by the run it came from. Does not copy the artefact, which stays in
+the lake and is referred to through the workspace's datastore. Does not delete versions: rollback needs them.
+"""
+
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+from infra.release.gate import refusals
+
+
+class ModelRefused(Exception):
+    """The gate's reasons."""
+
+
+class _ModelVersionProvider(ReleaseProvider):
+    identity = ("workspace_id", "model_name", "run_id")
+    inputs = ("floors",)
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        from azure.ai.ml.entities import Model
+
+        self._gate(props)
+        client = Cloud.discover().machine_learning(props["workspace_id"])
+        versions = _versions(client, props["model_name"])
+        version = next((v for v, model in versions.items() if model.tags.get("run_id") == props["run_id"]), None)
+        if version is None:
+            version = max(versions, default=0) + 1
+            metrics = props["metrics"]
+            client.models.create_or_update(
+                Model(
+                    name=props["model_name"],
+                    version=str(version),
+                    type="custom_model",
+                    path=f"azureml://datastores/{props['datastore']}/paths/{props['run_id']}",
+                    description="Click probability of a user for an item",
+                    tags={
+                        **props["lineage"],
+                        "run_id": props["run_id"],
+                        "auc": f"{metrics['auc']:.6f}",
+                        "log_loss": f"{metrics['log_loss']:.6f}",
+                    },
+                )
+            )
+        return CreateResult(f"{props['model_name']}:{version}", {**props, "version": str(version)})
+
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        self._gate(news)
+        return UpdateResult({**news, "version": olds["version"]})
+
+    @staticmethod
+    def _gate(props: dict[str, Any]) -> None:
+        reasons = refusals(props["metrics"], props["floors"])
+        if reasons:
+            raise ModelRefused(
+                f"the model of training run {props['run_id']} is refused, what serves now keeps serving:\n"
+                + "\n".join(f"  - {reason}" for reason in reasons)
+            )
+
+
+def _versions(client: Any, name: str) -> dict[int, Any]:
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return {int(model.version): model for model in client.models.list(name=name) if model.version.isdigit()}
+    except ResourceNotFoundError:
+        return {}
+
+
+class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
+    version: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspace_id: pulumi.Input[str],
+        model_name: str,
+        datastore: pulumi.Input[str],
+        run_id: pulumi.Input[str],
+        metrics: pulumi.Input[dict[str, Any]],
+        floors: dict[str, float],
+        lineage: pulumi.Input[dict[str, pulumi.Input[str]]],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "workspace_id": workspace_id,
+            "model_name": model_name,
+            "datastore": datastore,
+            "run_id": run_id,
+            "metrics": metrics,
+            "floors": floors,
+            "lineage": lineage,
+        }
+        super().__init__(_ModelVersionProvider(), name, {**props, "version": None}, opts)

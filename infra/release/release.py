@@ -1,0 +1,189 @@
+"""One release as a component: rows, workload, training run, model version, image, environment, rollout.
+
+Does not create infrastructure: it is handed what it runs on.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.container_registry import ContainerRegistry
+from infra.data_lake import CONTAINERS, DataLake
+from infra.databricks import Databricks
+from infra.inference import INSTANCE_TYPE, Inference
+from infra.ml_workspace import MachineLearning
+from infra.naming import Names
+from infra.release.catalog import Catalog
+from infra.release.environment import EnvironmentVersion
+from infra.release.image import ScoringImage, context_digest
+from infra.release.job import SYNAPSEML, JobSpec, TrainingJob, job_settings
+from infra.release.model import ModelVersion
+from infra.release.rollout import Rollout
+from infra.release.snapshot import Snapshot, snapshot_name
+from infra.release.training import TrainingRun
+from infra.release.workload import Workload, sources_digest
+from infra.settings import Settings
+
+MODEL = "click-probability"
+
+
+@dataclass(frozen=True)
+class ReleaseArgs:
+    settings: Settings
+    names: Names
+    lake: DataLake
+    registry: ContainerRegistry
+    databricks: Databricks
+    machine_learning: MachineLearning
+    inference: Inference
+    ready: Sequence[pulumi.Resource]
+    """Role assignments and node pool a release cannot do without."""
+
+
+class Release(pulumi.ComponentResource):
+    model_version: pulumi.Output[str]
+    run: TrainingRun
+    image: ScoringImage
+    rollout: Rollout
+
+    def __init__(self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:release:Release", name, None, opts)
+        settings, lake = args.settings, args.lake
+        training, serving = settings.training, settings.serving
+        child = pulumi.ResourceOptions(parent=self)
+        granted = pulumi.ResourceOptions(parent=self, depends_on=list(args.ready))
+        workspace = {
+            "workspace_url": args.databricks.workspace_url,
+            "workspace_id": args.databricks.workspace_id,
+        }
+
+        # Rows: uploaded from here, or already in the lake.
+        if training.data:
+            snapshot = snapshot_name(training.data)
+            rows: list[pulumi.Resource] = [
+                Snapshot(
+                    f"{name}-snapshot",
+                    blob_endpoint=lake.blob_endpoint,
+                    container=lake.containers["raw"],
+                    dataset=training.dataset,
+                    data=training.data,
+                    opts=granted,
+                )
+            ]
+        else:
+            assert training.snapshot is not None  # `Settings` refuses a release without rows
+            snapshot, rows = training.snapshot, []
+
+        # Code, and where it reads and writes.
+        catalog = Catalog(
+            f"{name}-catalog",
+            **workspace,
+            connector_id=args.databricks.connector_id,
+            catalog=args.names.catalog,
+            locations={container: lake.location_of(container) for container in CONTAINERS},
+            opts=granted,
+        )
+        code = sources_digest()
+        workload = Workload(
+            f"{name}-workload", **workspace, folder=f"/Shared/{args.names.catalog}", digest=code, opts=child
+        )
+
+        # Training.
+        job_name = f"{args.names.catalog}-train"
+        job = TrainingJob(
+            f"{name}-job",
+            **workspace,
+            job_name=job_name,
+            settings=pulumi.Output.all(catalog.volumes, workload.path).apply(
+                lambda found: json.dumps(
+                    job_settings(
+                        JobSpec(
+                            name=job_name,
+                            dataset=training.dataset,
+                            snapshot=snapshot,
+                            volumes=found[0],
+                            wheel=found[1],
+                            spark_version=training.spark_version,
+                            node_type=training.node_type,
+                            workers=training.workers,
+                            spot=training.spot,
+                            schedule=training.schedule,
+                            schedule_enabled=training.schedule_enabled,
+                            timeout_minutes=training.timeout_minutes,
+                            tags={"environment": settings.environment},
+                        )
+                    )
+                )
+            ),
+            opts=child,
+        )
+        lineage = {"dataset": training.dataset, "snapshot": snapshot, "code": code[:16]}
+        self.run = TrainingRun(
+            f"{name}-training",
+            **workspace,
+            job_id=job.job_id,
+            blob_endpoint=lake.blob_endpoint,
+            models_container=lake.containers["models"],
+            snapshot=snapshot,
+            input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
+            timeout_minutes=training.timeout_minutes,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=rows),
+        )
+
+        # Gate and registry.
+        trained = ModelVersion(
+            f"{name}-model",
+            workspace_id=args.machine_learning.workspace_id,
+            model_name=MODEL,
+            datastore=args.machine_learning.models_datastore,
+            run_id=self.run.run_id,
+            metrics=self.run.metrics,
+            floors=settings.quality.model_dump(),
+            lineage=lineage,
+            opts=child,
+        )
+        wanted = settings.release.model
+        self.model_version = trained.version if wanted == "trained" else pulumi.Output.from_input(str(wanted))
+
+        # Image, environment, traffic.
+        self.image = ScoringImage(
+            f"{name}-image",
+            registry_id=args.registry.registry_id,
+            login_server=args.registry.login_server,
+            engine=serving.engine,
+            digest=context_digest(),
+            opts=child,
+        )
+        environment_name = f"scoring-{serving.engine}"
+        environment = EnvironmentVersion(
+            f"{name}-environment",
+            workspace_id=args.machine_learning.workspace_id,
+            environment_name=environment_name,
+            image=self.image.image,
+            opts=child,
+        )
+        self.rollout = Rollout(
+            f"{name}-rollout",
+            workspace_id=args.machine_learning.workspace_id,
+            endpoint_name=args.inference.endpoint_name,
+            model_name=MODEL,
+            model_version=self.model_version,
+            environment=environment.version.apply(lambda version: f"{environment_name}:{version}"),
+            engine=serving.engine,
+            instance_type=INSTANCE_TYPE,
+            scale={"min": serving.replicas_min, "max": serving.replicas_max, "concurrency": serving.concurrency},
+            rollout=settings.release.rollout,
+            blob_endpoint=lake.blob_endpoint,
+            models_container=lake.containers["models"],
+            # Endpoint and model are named through outputs; the roles that let it pull and read are not.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained, *args.ready]),
+        )
+        self.register_outputs({})
+
+
+def _digest(*decides: object) -> str:
+    """Everything that decides a training run's result."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

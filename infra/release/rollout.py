@@ -1,0 +1,202 @@
+"""The rollout: a new deployment at 0 %, golden rows replayed against it, then traffic, step by step.
+
+A failed check returns all traffic to the deployment that had it, removes the new one and fails `up` with the reason.
+The previous deployment stays warm at 0 %; older ones go. `create` and `update` do the same and may be run again: a
+deployment's name is the digest of what it runs. Does not train or register; what it serves is a version number.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import pulumi
+import requests
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra.release.artefact import Artefact
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+
+TOLERANCE = 1e-9
+"""Largest difference between a probability served and the one training computed for the same row."""
+_BATCH = 50
+
+
+class RolloutFailed(Exception):
+    """The new deployment failed a check; the old one has all traffic again."""
+
+
+class _RolloutProvider(ReleaseProvider):
+    identity = ("workspace_id", "endpoint_name")
+    inputs = ("model_name", "model_version", "environment", "engine", "instance_type", "scale", "blob_endpoint")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(props["endpoint_name"], {**props, **_roll_out(props)})
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult({**news, **_roll_out(news)})
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        client = Cloud.discover().machine_learning(props["workspace_id"])
+        try:
+            _set_traffic(client, props["endpoint_name"], {})
+            for deployment in client.online_deployments.list(props["endpoint_name"]):
+                client.online_deployments.begin_delete(deployment.name, props["endpoint_name"]).result()
+        except ResourceNotFoundError:
+            return
+
+
+def deployment_name(props: dict[str, Any]) -> str:
+    """`m<model version>-<digest of all that runs>`: letters, digits and hyphens, 3-32 characters."""
+    runs = {key: props[key] for key in ("model_name", "model_version", "environment", "engine")}
+    return f"m{props['model_version']}-{hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def _roll_out(props: dict[str, Any]) -> dict[str, Any]:
+    client = Cloud.discover().machine_learning(props["workspace_id"])
+    endpoint, name = props["endpoint_name"], deployment_name(props)
+    before = {key: share for key, share in (client.online_endpoints.get(endpoint).traffic or {}).items() if share}
+
+    client.online_deployments.begin_create_or_update(_deployment(props, name)).result()
+    try:
+        _replay(client, props, name)
+        previous = max((key for key in before if key != name), key=lambda key: before[key], default=None)
+        for share in _steps(props["rollout"]) if previous else [100]:
+            traffic = {name: share} if previous is None else {name: share, previous: 100 - share}
+            _set_traffic(client, endpoint, traffic)
+            _replay(client, props, None)
+    except Exception as error:
+        _set_traffic(client, endpoint, before)
+        if name not in before:
+            client.online_deployments.begin_delete(name, endpoint).result()
+        raise RolloutFailed(f"deployment {name} of {endpoint} did not pass: {error}") from error
+
+    for deployment in client.online_deployments.list(endpoint):
+        if deployment.name not in (name, previous):
+            client.online_deployments.begin_delete(deployment.name, endpoint).result()
+    return {"deployment": name, "previous": previous, "scoring_uri": client.online_endpoints.get(endpoint).scoring_uri}
+
+
+def _steps(steps: list[Any]) -> list[int]:
+    return [int(step) for step in steps]  # numbers come back from state as floats
+
+
+def _deployment(props: dict[str, Any], name: str) -> Any:
+    from azure.ai.ml.entities import (
+        KubernetesOnlineDeployment,
+        OnlineRequestSettings,
+        ProbeSettings,
+        TargetUtilizationScaleSettings,
+    )
+
+    scale = props["scale"]
+    # A model and a JVM take seconds to load; a probe that gives up earlier restarts the container for ever.
+    patient = {"failure_threshold": 30, "success_threshold": 1, "timeout": 2, "period": 10, "initial_delay": 1}
+    return KubernetesOnlineDeployment(
+        name=name,
+        endpoint_name=props["endpoint_name"],
+        model=f"azureml:{props['model_name']}:{props['model_version']}",
+        environment=f"azureml:{props['environment']}",
+        instance_type=props["instance_type"],
+        instance_count=int(scale["min"]),
+        scale_settings=TargetUtilizationScaleSettings(
+            min_instances=int(scale["min"]),
+            max_instances=int(scale["max"]),
+            target_utilization_percentage=70,
+            polling_interval=10,
+        ),
+        request_settings=OnlineRequestSettings(
+            request_timeout_ms=5000,
+            max_concurrent_requests_per_instance=int(scale["concurrency"]),
+            max_queue_wait_ms=500,
+        ),
+        liveness_probe=ProbeSettings(**patient),
+        readiness_probe=ProbeSettings(**patient),
+        environment_variables={
+            "SCORING_ENGINE": props["engine"],
+            "MODEL_NAME": props["model_name"],
+            "MODEL_VERSION": str(props["model_version"]),
+        },
+        tags={"model_version": str(props["model_version"]), "engine": props["engine"]},
+    )
+
+
+def _set_traffic(client: Any, endpoint_name: str, traffic: dict[str, int]) -> None:
+    endpoint = client.online_endpoints.get(endpoint_name)
+    if (endpoint.traffic or {}) != traffic:
+        endpoint.traffic = traffic
+        client.online_endpoints.begin_create_or_update(endpoint).result()
+
+
+def _replay(client: Any, props: dict[str, Any], deployment: str | None) -> None:
+    """Post the model's golden rows and compare; `deployment` pins one, None takes the route users take.
+
+    Posts to the scoring URI itself: the SDK's `invoke` keeps headers of earlier calls in the class.
+    """
+    endpoint = client.online_endpoints.get(props["endpoint_name"])
+    credentials = client.online_endpoints.get_keys(props["endpoint_name"])
+    key = getattr(credentials, "primary_key", None) or credentials.access_token
+    headers = {"Authorization": f"Bearer {key}"}
+    if deployment:
+        headers["azureml-model-deployment"] = deployment
+    run_id = client.models.get(props["model_name"], str(props["model_version"])).path.rstrip("/").rpartition("/")[2]
+    artefact = Artefact(props["blob_endpoint"], props["models_container"], run_id)
+    golden = [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
+    model = f"{props['model_name']}:{props['model_version']}"
+    for start in range(0, len(golden), _BATCH):
+        batch = golden[start : start + _BATCH]
+        answer = requests.post(
+            endpoint.scoring_uri, json={"rows": [line["row"] for line in batch]}, headers=headers, timeout=60
+        )
+        if answer.status_code != 200:
+            raise RolloutFailed(
+                f"golden rows {start}-{start + len(batch) - 1}: HTTP {answer.status_code} {answer.text}"
+            )
+        if deployment is None and answer.json()["model"] != model:
+            return  # at a partial share the old model may answer; the pinned replay has compared the new one
+        for number, (line, served) in enumerate(zip(batch, answer.json()["probabilities"], strict=True), start):
+            if not abs(line["probability"] - served) <= TOLERANCE:
+                raise RolloutFailed(
+                    f"golden row {number}: served {served!r}, training computed {line['probability']!r}"
+                )
+
+
+class Rollout(Resource, module="machinelearning", name="Rollout"):
+    deployment: pulumi.Output[str]
+    scoring_uri: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspace_id: pulumi.Input[str],
+        endpoint_name: pulumi.Input[str],
+        model_name: str,
+        model_version: pulumi.Input[str],
+        environment: pulumi.Input[str],
+        engine: str,
+        instance_type: str,
+        scale: dict[str, int],
+        rollout: list[int],
+        blob_endpoint: pulumi.Input[str],
+        models_container: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """`environment`: `<name>:<version>`; `scale`: `min` and `max` replicas and `concurrency` of each."""
+        props = {
+            "workspace_id": workspace_id,
+            "endpoint_name": endpoint_name,
+            "model_name": model_name,
+            "model_version": model_version,
+            "environment": environment,
+            "engine": engine,
+            "instance_type": instance_type,
+            "scale": scale,
+            "rollout": rollout,
+            "blob_endpoint": blob_endpoint,
+            "models_container": models_container,
+        }
+        outputs = {"deployment": None, "previous": None, "scoring_uri": None}
+        super().__init__(_RolloutProvider(), name, {**props, **outputs}, opts)

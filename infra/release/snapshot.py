@@ -1,0 +1,86 @@
+"""Raw rows in the lake: local files uploaded under `raw/<dataset>/<snapshot>/`, the snapshot named by its content.
+
+Does not delete: a snapshot is what a model's lineage points at. Stacks whose rows arrive by another way set
+`training:snapshot` and have no such resource.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+from infra.release.patience import until_allowed
+
+
+class SnapshotError(Exception):
+    """The local rows cannot be used; the message names the path and what would do."""
+
+
+def files_of(data: str) -> list[Path]:
+    """The files of a snapshot: the one named, or all in the folder named (not its sub-folders)."""
+    path = Path(data).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise SnapshotError(
+            f"training:data {data!r}: there is no such file or folder (looked at {path.absolute()}). "
+            "Name a file such as train.txt, or a folder that holds the dataset's files."
+        )
+    files = sorted(found for found in path.iterdir() if found.is_file() and not found.name.startswith("."))
+    if not files:
+        raise SnapshotError(f"training:data {data!r} is an empty folder. Put the dataset's files there.")
+    return files
+
+
+def snapshot_name(data: str) -> str:
+    """Sixteen hex digits of sha-256 over names and bytes: the same rows are the same snapshot on any machine."""
+    digest = hashlib.sha256()
+    for path in files_of(data):
+        with path.open("rb") as file:
+            digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+class _SnapshotProvider(ReleaseProvider):
+    identity = ("blob_endpoint", "container", "dataset", "snapshot")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        from azure.core.exceptions import HttpResponseError
+
+        folder = f"{props['dataset']}/{props['snapshot']}"
+        container = Cloud.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
+
+        def upload(path: Path) -> None:
+            with path.open("rb") as content:
+                container.upload_blob(f"{folder}/{path.name}", content, overwrite=True, max_concurrency=4)
+
+        for path in files_of(props["data"]):
+            until_allowed(lambda path=path: upload(path), (HttpResponseError,), what=f"upload of {path.name}")
+        return CreateResult(f"{props['container']}/{folder}", props)
+
+
+class Snapshot(Resource, module="lake", name="Snapshot"):
+    snapshot: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        blob_endpoint: pulumi.Input[str],
+        container: pulumi.Input[str],
+        dataset: str,
+        data: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "blob_endpoint": blob_endpoint,
+            "container": container,
+            "dataset": dataset,
+            "data": data,
+            "snapshot": snapshot_name(data),
+        }
+        super().__init__(_SnapshotProvider(), name, props, opts)

@@ -1,0 +1,108 @@
+"""One training run, identified by the digest of everything that decides its result.
+
+`diff` never touches the network, so a preview needs no login. `create` may be killed at any point: the next `up` finds
+the run by its idempotency token and waits for it, and never starts a second. A run that failed is tried again by the
+next `up`, under the next token. Does not judge the model: `model.py` holds the gate.
+"""
+
+import datetime
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource
+
+from infra.release.artefact import Artefact
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+
+
+class TrainingFailed(Exception):
+    """The run ended without a model; the message names the task, the reason and the run's page."""
+
+
+class _TrainingRunProvider(ReleaseProvider):
+    identity = ("input_digest",)
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+        run = self._run_to_end(client, props)
+        artefact = Artefact(props["blob_endpoint"], props["models_container"], str(run.run_id))
+        artefact.require_whole()
+        return CreateResult(
+            str(run.run_id),
+            {
+                **props,
+                "run_id": str(run.run_id),
+                "run_page_url": run.run_page_url,
+                "metrics": artefact.json("metrics.json"),
+            },
+        )
+
+    @staticmethod
+    def _run_to_end(client: Any, props: dict[str, Any]) -> Any:
+        from databricks.sdk.service.jobs import RunResultState
+
+        job_id, digest = int(props["job_id"]), props["input_digest"]
+        for attempt in range(1, 100):
+            run_id = client.jobs.run_now(
+                job_id,
+                idempotency_token=f"{digest[:48]}-{attempt}",
+                job_parameters={"snapshot": props["snapshot"], "input_digest": digest},
+            ).run_id
+            before = client.jobs.get_run(run_id).state
+            if before is not None and before.result_state not in (None, RunResultState.SUCCESS):
+                continue  # the token of an earlier `up`, whose run failed
+            run = client.jobs.wait_get_run_job_terminated_or_skipped(
+                run_id, timeout=datetime.timedelta(minutes=props["timeout_minutes"] + 30)
+            )
+            if run.state.result_state == RunResultState.SUCCESS:
+                return run
+            raise TrainingFailed(_reason(client, run))
+        raise TrainingFailed(f"job {job_id} failed a hundred times for the same input; look at its runs")
+
+
+def _reason(client: Any, run: Any) -> str:
+    lines = [f"training run {run.run_id} ended as {run.state.result_state}: {run.run_page_url}"]
+    for task in run.tasks or []:
+        if (
+            task.state
+            and task.state.result_state
+            and task.state.result_state.value not in ("SUCCESS", "UPSTREAM_FAILED")
+        ):
+            output = client.jobs.get_run_output(task.run_id)
+            lines.append(f"  task {task.task_key}: {output.error or task.state.state_message}")
+    return "\n".join(lines)
+
+
+class TrainingRun(Resource, module="databricks", name="TrainingRun"):
+    run_id: pulumi.Output[str]
+    run_page_url: pulumi.Output[str]
+    metrics: pulumi.Output[dict[str, Any]]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspace_url: pulumi.Input[str],
+        workspace_id: pulumi.Input[str],
+        job_id: pulumi.Input[str],
+        blob_endpoint: pulumi.Input[str],
+        models_container: pulumi.Input[str],
+        snapshot: pulumi.Input[str],
+        input_digest: str,
+        timeout_minutes: int,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "job_id": job_id,
+            "blob_endpoint": blob_endpoint,
+            "models_container": models_container,
+            "snapshot": snapshot,
+            "input_digest": input_digest,
+            "timeout_minutes": timeout_minutes,
+        }
+        super().__init__(
+            _TrainingRunProvider(), name, {**props, "run_id": None, "run_page_url": None, "metrics": None}, opts
+        )

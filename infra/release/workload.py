@@ -1,0 +1,80 @@
+"""The training workload in the workspace: the wheel of `workloads/`, under a folder named by the digest of its sources.
+
+Does not run it: `job.py` defines the job, `training.py` runs it. Does not delete old wheels before the job has moved on.
+"""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+
+_SOURCES = Path(__file__).parents[2] / "workloads"
+_SUFFIXES = {".py", ".yaml", ".toml", ".sql", ".html", ".ipynb"}
+
+
+def sources_digest(folder: Path = _SOURCES, suffixes: frozenset[str] | set[str] | None = _SUFFIXES) -> str:
+    """sha-256 over relative names and bytes; caches and editor leftovers do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden and (suffixes is None or path.suffix in suffixes):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the workload's wheel into `folder`; the same sources give the same bytes."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    return Path(next(WheelBuilder(str(_SOURCES)).build(directory=str(folder), versions=["standard"])))
+
+
+class _WorkloadProvider(ReleaseProvider):
+    identity = ("workspace_id", "folder", "digest")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        from databricks.sdk.service.workspace import ImportFormat
+
+        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+        folder = f"{props['folder']}/{props['digest'][:16]}"
+        with tempfile.TemporaryDirectory() as temporary:
+            wheel = build_wheel(Path(temporary))
+            client.workspace.mkdirs(folder)
+            client.workspace.upload(
+                f"{folder}/{wheel.name}", wheel.read_bytes(), format=ImportFormat.AUTO, overwrite=True
+            )
+        path = f"/Workspace{folder}/{wheel.name}"
+        return CreateResult(path, {**props, "path": path})
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        from databricks.sdk.errors import NotFound
+
+        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+        try:
+            client.workspace.delete(f"{props['folder']}/{props['digest'][:16]}", recursive=True)
+        except NotFound:
+            return
+
+
+class Workload(Resource, module="databricks", name="Workload"):
+    path: pulumi.Output[str]
+    """Workspace path of the wheel, as a cluster library names it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspace_url: pulumi.Input[str],
+        workspace_id: pulumi.Input[str],
+        folder: str,
+        digest: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {"workspace_url": workspace_url, "workspace_id": workspace_id, "folder": folder, "digest": digest}
+        super().__init__(_WorkloadProvider(), name, {**props, "path": None}, opts)

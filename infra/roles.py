@@ -1,0 +1,49 @@
+"""Who may do what: built-in roles by name, and one function that assigns them.
+
+Role ids: https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
+"""
+
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pulumi
+from pulumi_azure_native import authorization
+
+
+class Role(StrEnum):
+    ACR_PULL = "7f951dda-4ed3-4680-a7ca-43fe172d538d"
+    AZUREML_DATA_SCIENTIST = "f6c7c914-8db3-469d-8ca1-694a8f32e121"
+    AZUREML_METRICS_WRITER = "635dd51f-9968-44d3-b7fb-6d9a6bd613ae"
+    CONTRIBUTOR = "b24988ac-6180-42a0-ab88-20f7382dd24c"
+    MANAGED_IDENTITY_OPERATOR = "f1a07417-d97a-45cb-824c-7a7467783830"
+    STORAGE_BLOB_DATA_CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
+    STORAGE_BLOB_DATA_READER = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """`actor` (a short name for the logical resource name) gets `role` on one resource, `on` for short."""
+
+    actor: str
+    role: Role
+    on: str
+    principal_id: pulumi.Input[str]
+    scope: pulumi.Input[str]
+    principal_type: str = "ServicePrincipal"
+
+
+def assign(grant: Grant, subscription_id: str, parent: pulumi.Resource) -> authorization.RoleAssignment:
+    """Assign `grant` under a name that is the same on every run, so that a repeated create finds what it made."""
+    return authorization.RoleAssignment(
+        f"{grant.actor}-{grant.role.name.lower().replace('_', '-')}-on-{grant.on}",
+        role_assignment_name=pulumi.Output.all(grant.scope, grant.principal_id).apply(
+            lambda found: str(uuid.uuid5(uuid.NAMESPACE_URL, f"{found[0]}|{found[1]}|{grant.role}"))
+        ),
+        principal_id=grant.principal_id,
+        # Without the type Azure looks the principal up, and a fresh identity is not there yet (PrincipalNotFound).
+        principal_type=grant.principal_type,
+        role_definition_id=f"/subscriptions/{subscription_id}/providers/Microsoft.Authorization/roleDefinitions/{grant.role}",
+        scope=grant.scope,
+        opts=pulumi.ResourceOptions(parent=parent),
+    )

@@ -1,0 +1,248 @@
+"""Everything a stack can be told, validated once and frozen before any resource exists.
+
+One pydantic model per config namespace (`training:workers` is `Settings.training.workers`). Components never read
+`pulumi.Config`; they are handed what they need. Does not know names (`naming.py`) or defaults of Azure itself.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import pulumi
+from pulumi.runtime.config import CONFIG, get_config_env
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PRODUCTION = "prod"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkSettings(_Group):
+    mode: Literal["public"] = Field("public", description="How the resources are reached: over public endpoints.")
+
+
+class AccessSettings(_Group):
+    deployers: dict[str, Literal["ServicePrincipal", "User", "Group"]] = Field(
+        default_factory=dict,
+        description="Entra object ids that run releases, each with its kind. They may write to the lake, "
+        "whose account keys are off.",
+    )
+    cluster_admins: list[str] = Field(
+        default_factory=list, description="Entra group ids that administer the Kubernetes cluster."
+    )
+    purge_protection: bool = Field(
+        True, description="Whether a deleted key vault can be purged before its retention ends. It cannot be undone."
+    )
+
+
+class TrainingSettings(_Group):
+    dataset: Literal["movielens", "criteo"] = Field("movielens", description="Dataset spec of the workload package.")
+    snapshot: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Folder below raw/<dataset>/ that a run reads."
+    )
+    data: str | None = Field(None, description="Local folder or file to upload as the snapshot; its digest names it.")
+    spark_version: Literal["16.4.x-scala2.12", "15.4.x-scala2.12", "14.3.x-scala2.12"] = Field(
+        "16.4.x-scala2.12", description="Databricks runtime; SynapseML 1.1.3 for Spark 3.5 is built for Scala 2.12."
+    )
+    node_type: str = Field("Standard_L8s_v3", description="VM size of driver and workers.")
+    workers: int = Field(12, ge=0, le=200, description="Fixed number of workers; 0 is a single node.")
+    spot: bool = Field(False, description="Whether workers may be evicted.")
+    schedule: str = Field("0 0 3 * * ?", description="Quartz cron expression, UTC, of the daily run.")
+    schedule_enabled: bool = Field(False, description="Whether Databricks itself starts the daily run.")
+    timeout_minutes: int = Field(240, ge=5, le=1440, description="After this a run is stopped and fails.")
+
+    @model_validator(mode="after")
+    def _workers_must_stay(self) -> Self:
+        if self.spot and self.workers > 1:
+            raise ValueError(
+                "training:spot breaks distributed LightGBM: one evicted worker stops the whole ring. "
+                "Set training:spot to false, or training:workers to 1."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.snapshot and self.data:
+            raise ValueError(
+                "training:snapshot and training:data both name the rows to train on. "
+                "Set training:data to upload local files, or training:snapshot for a folder already in the lake."
+            )
+        return self
+
+
+class ServingSettings(_Group):
+    engine: Literal["native", "spark"] = Field("native", description="Scoring engine behind the one contract.")
+    node_size: str = Field("Standard_D4s_v5", description="VM size of both node pools.")
+    system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
+    nodes_min: int = Field(1, ge=1, le=100, description="Lower bound of the scoring pool's autoscaler.")
+    nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
+    replicas_min: int = Field(1, ge=1, le=100, description="Replicas a deployment starts with and never goes below.")
+    replicas_max: int = Field(4, ge=1, le=100, description="Replicas the inference router may scale to.")
+    cpu: str = Field("1", pattern=r"^[0-9]+(m|(\.[0-9]+)?)$", description="CPU a replica requests.")
+    memory: str = Field("1Gi", pattern=r"^[0-9]+(Mi|Gi)$", description="Memory a replica requests and may use.")
+    concurrency: int = Field(16, ge=1, le=512, description="Requests a replica works on at once.")
+    auth: Literal["Key", "AMLToken"] = Field("Key", description="How callers authenticate.")
+    hostname: str | None = Field(None, description="Name in the endpoint's TLS certificate.")
+    tls_secret: str | None = Field(
+        None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
+    )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for low, high in (("nodes_min", "nodes_max"), ("replicas_min", "replicas_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(
+                    f"serving:{low} is {getattr(self, low)}, above serving:{high} {getattr(self, high)}. "
+                    f"Raise serving:{high} or lower serving:{low}."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if bool(self.hostname) != bool(self.tls_secret):
+            raise ValueError(
+                "serving:hostname and serving:tls_secret go together: the certificate in the secret is for that name. "
+                "Set both, or neither for plain HTTP inside a trusted network."
+            )
+        return self
+
+
+class QualitySettings(_Group):
+    auc_min: float = Field(0.65, ge=0.5, lt=1, description="Least area under the ROC curve, on probabilities.")
+    log_loss_gain_min: float = Field(0.0, ge=0, description="Log loss must be below the base rate's by more than this.")
+    calibration_gap_max: float = Field(
+        0.05, gt=0, le=1, description="Greatest distance of mean probability from the click rate."
+    )
+    test_clicks_min: int = Field(100, ge=1, description="Fewer clicks in the held-out part cannot judge a model.")
+
+
+class ReleaseSettings(_Group):
+    enabled: bool = Field(True, description="Whether this stack trains and serves; false leaves the infrastructure.")
+    model: Literal["trained"] | Annotated[int, Field(ge=1)] = Field(
+        "trained", description="Model version to serve: what this stack's training produced, or a number."
+    )
+    rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
+        [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."
+    )
+
+    @model_validator(mode="after")
+    def _steps_rise_to_all(self) -> Self:
+        if self.rollout != sorted(set(self.rollout)) or self.rollout[-1] != 100:
+            raise ValueError(f"release:rollout {self.rollout} must rise and end with 100, such as [10, 50, 100].")
+        return self
+
+
+class Settings(_Group):
+    environment: str = Field(pattern=r"^[a-z][a-z0-9]{1,9}$", description="Short name, part of every resource name.")
+    location: str = Field(pattern=r"^[a-z0-9]+$", description="Azure region, such as westeurope.")
+    network: NetworkSettings = NetworkSettings()
+    access: AccessSettings = AccessSettings()
+    training: TrainingSettings = TrainingSettings()
+    serving: ServingSettings = ServingSettings()
+    quality: QualitySettings = QualitySettings()
+    release: ReleaseSettings = ReleaseSettings()
+    tags: dict[str, str] = Field(default_factory=dict, description="Tags for every resource.")
+
+    @model_validator(mode="after")
+    def _a_release_needs_rows_and_someone_to_run_it(self) -> Self:
+        if not self.release.enabled:
+            return self
+        if not (self.training.data or self.training.snapshot):
+            raise ValueError(
+                "training has no rows: set training:data to local files to upload, training:snapshot to a folder "
+                "already in the lake, or release:enabled to false for a stack without a model."
+            )
+        if not self.access.deployers:
+            raise ValueError(
+                "access:deployers is empty, so nobody may write to the lake. Set it with "
+                "pulumi config set --path 'access:deployers.<object id>' ServicePrincipal (or User)."
+            )
+        return self
+
+    @property
+    def is_production(self) -> bool:
+        return self.environment.startswith(PRODUCTION)
+
+
+class ConfigError(Exception):
+    """The stack's configuration is wrong; the message names each key, the rule and what would do."""
+
+
+def of_this_stack() -> Settings:
+    """The running program's settings. Raises `pulumi.RunError`, which is shown without a stack trace."""
+    # `pulumi.Config` can only be asked for keys it is told; a misspelt key shows in the whole map alone.
+    try:
+        return load({**get_config_env(), **CONFIG.get()}, pulumi.get_project())
+    except ConfigError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
+def load(config: Mapping[str, str], project: str) -> Settings:
+    """Settings from Pulumi's flat config, such as `{"training:workers": "12", "azure-native:location": "westeurope"}`.
+
+    Raises `ConfigError` for wrong values and for keys this program does not know (a misspelt key is never ignored).
+    """
+    groups = set(Settings.model_fields) - {"environment", "location"}
+    values: dict[str, Any] = {}
+    unknown = []
+    for key, text in config.items():
+        namespace, _, name = key.partition(":")
+        if namespace == project and name == "environment":
+            values["environment"] = text
+        elif key == "azure-native:location":
+            values["location"] = text
+        elif namespace in groups:
+            values.setdefault(namespace, {})[name] = _value(text)
+        elif namespace == project:
+            unknown.append(f"{key}: is not a setting. The project's own settings are {project}:environment.")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain([*unknown, *(_line(found, project) for found in error.errors())])) from None
+    if unknown:
+        raise ConfigError(_explain(unknown))
+    return settings
+
+
+def _value(text: Any) -> Any:
+    """Pulumi hands objects and lists over as JSON text, and everything else as plain text."""
+    if isinstance(text, str) and text[:1] in ("{", "["):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return text
+
+
+def _line(error: Any, project: str) -> str:
+    place = [str(part) for part in error["loc"]]
+    if not place:
+        return error["msg"].removeprefix("Value error, ")
+    if len(place) == 1:
+        key = {"environment": f"{project}:environment", "location": "azure-native:location"}.get(place[0], place[0])
+        field = Settings.model_fields.get(place[0])
+    else:
+        key = ":".join(place[:2]) + "".join(f".{part}" for part in place[2:] if not part.startswith("literal"))
+        group = Settings.model_fields[place[0]].annotation
+        fields = getattr(group, "model_fields", {})
+        field = fields.get(place[1])
+        if error["type"] == "extra_forbidden":
+            return f"{key}: is not a setting. {place[0]} has {', '.join(sorted(fields))}."
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message
+    if error["type"] == "missing":
+        return f"{key}: must be set. {field.description if field else ''}"
+    hint = f" {field.description}" if field and field.description else ""
+    default = "" if field is None or field.is_required() else f" The default is {json.dumps(_plain(field.default))}."
+    return f"{key}: {message}, not {error['input']!r}.{hint}{default}"
+
+
+def _plain(default: Any) -> Any:
+    return default if isinstance(default, str | int | float | bool | list | type(None)) else None
+
+
+def _explain(lines: list[str]) -> str:
+    return "the stack's configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in lines)
