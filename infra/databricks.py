@@ -54,7 +54,7 @@ class Databricks(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
         )
         self.connector_id = connector.id
-        self.connector_principal_id = connector.identity.principal_id  # type: ignore[union-attr]
+        self.connector_principal_id = connector.identity.principal_id
         self.workspace_id = workspace.id
         self.workspace_url = workspace.workspace_url
         self.register_outputs({"workspace_id": self.workspace_id, "workspace_url": self.workspace_url})

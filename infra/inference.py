@@ -9,9 +9,8 @@ from typing import Self
 
 import pulumi
 from pulumi_azure_native import containerservice as aks
-from pulumi_azure_native import kubernetesconfiguration
+from pulumi_azure_native import kubernetesconfiguration, managedidentity
 from pulumi_azure_native import machinelearningservices as ml
-from pulumi_azure_native import managedidentity
 
 from infra.identities import Identities
 from infra.kubernetes import SCORING_LABEL, Kubernetes
@@ -161,7 +160,7 @@ class Inference(pulumi.ComponentResource):
         )
         self.endpoint_name = endpoint.name
         self.scoring_uri = endpoint.properties.scoring_uri
-        self.extension_principal_id = extension.identity.principal_id  # type: ignore[union-attr]
+        self.extension_principal_id = extension.identity.principal_id
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
 
 

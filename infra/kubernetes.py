@@ -1,7 +1,8 @@
 """The AKS cluster that serves: a system pool inline and the scoring pool as a resource of its own.
 
 The scoring pool is separate because editing inline pools puts every pool into scaling (pulumi-azure-native#4264).
-Does not install anything into the cluster and exports no kubeconfig: people come in by Entra, Azure ML by its extension.
+Does not install anything into the cluster and exports no kubeconfig: people come in by Entra, Azure ML by its
+extension.
 """
 
 from collections.abc import Sequence

@@ -90,6 +90,6 @@ class MachineLearning(pulumi.ComponentResource):
         )
         self.workspace_id = workspace.id
         self.workspace_name = workspace.name
-        self.principal_id = workspace.identity.principal_id  # type: ignore[union-attr]
+        self.principal_id = workspace.identity.principal_id
         self.models_datastore = datastore.name
         self.register_outputs({"workspace_id": self.workspace_id})

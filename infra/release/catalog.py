@@ -1,10 +1,11 @@
 """Unity Catalog over the lake: credential, external locations, catalog, schema and one volume per container.
 
-Databricks code reads and writes `/Volumes/<catalog>/<schema>/<container>/…`; no key and no mount is involved. All objects
-of one environment are one resource, made in order and adopted where they already exist.
+Databricks code reads and writes `/Volumes/<catalog>/<schema>/<container>/…`; no key and no mount is involved. All
+objects of one environment are one resource, made in order and adopted where they already exist.
 Does not empty anything: dropping an external volume leaves the files in the lake.
 """
 
+import contextlib
 from typing import Any
 
 import pulumi
@@ -34,17 +35,15 @@ class _CatalogProvider(ReleaseProvider):
         from databricks.sdk.errors import NotFound
 
         client, catalog = _connect(props), props["catalog"]
-        steps = [lambda: client.catalogs.delete(catalog, force=True)]
-        steps += [
-            lambda name=_location(catalog, container): client.external_locations.delete(name, force=True)
-            for container in props["locations"]
-        ]
-        steps.append(lambda: client.storage_credentials.delete(catalog, force=True))
-        for step in steps:
-            try:
-                step()
-            except NotFound:
-                continue
+        locations = [_location(catalog, container) for container in props["locations"]]
+        for delete, names in (
+            (client.catalogs.delete, [catalog]),
+            (client.external_locations.delete, locations),
+            (client.storage_credentials.delete, [catalog]),
+        ):
+            for name in names:
+                with contextlib.suppress(NotFound):
+                    delete(name, force=True)
 
     @staticmethod
     def _ensure(props: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ class Cloud:
         credential, manager = self.credential(), self.scope
 
         class Entra(CredentialsStrategy):
-            """The SDK's own strategies know three authorities by name; a token per call serves every cloud, and lasts."""
+            """A token per call: serves every cloud (the SDK knows three authorities by name) and outlives an hour."""
 
             def auth_type(self) -> str:
                 return "entra"

@@ -21,8 +21,8 @@ def refusals(metrics: Mapping[str, Any], floors: Mapping[str, float]) -> list[st
     clicks = figure("clicks_test")
     if clicks is not None and clicks < floors["test_clicks_min"]:
         reasons.append(
-            f"only {clicks:.0f} clicks in the held-out part, at least {floors['test_clicks_min']:.0f} are needed to judge "
-            "(quality:test_clicks_min)"
+            f"only {clicks:.0f} clicks in the held-out part, too few to judge; at least "
+            f"{floors['test_clicks_min']:.0f} are needed (quality:test_clicks_min)"
         )
     auc = figure("auc")
     if auc is not None and auc < floors["auc_min"]:

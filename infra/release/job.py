@@ -92,9 +92,11 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
             ),
             task(
                 "train",
-                ["--dataset", spec.dataset, "--features", features]
-                + ["--artefact", f"{spec.volumes}/models/{{{{job.run_id}}}}", "--run-id", "{{job.run_id}}"]
-                + ["--lineage", json.dumps(lineage), "--tasks", str(spec.workers)],
+                [
+                    *("--dataset", spec.dataset, "--features", features),
+                    *("--artefact", f"{spec.volumes}/models/{{{{job.run_id}}}}", "--run-id", "{{job.run_id}}"),
+                    *("--lineage", json.dumps(lineage), "--tasks", str(spec.workers)),
+                ],
                 depends_on=[{"task_key": "prepare"}],
             ),
         ],

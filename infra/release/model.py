@@ -86,7 +86,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
         run_id: pulumi.Input[str],
         metrics: pulumi.Input[dict[str, Any]],
         floors: dict[str, float],
-        lineage: pulumi.Input[dict[str, pulumi.Input[str]]],
+        lineage: dict[str, str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {

@@ -5,6 +5,7 @@ Does not delete: a snapshot is what a model's lineage points at. Stacks whose ro
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class _SnapshotProvider(ReleaseProvider):
                 container.upload_blob(f"{folder}/{path.name}", content, overwrite=True, max_concurrency=4)
 
         for path in files_of(props["data"]):
-            until_allowed(lambda path=path: upload(path), (HttpResponseError,), what=f"upload of {path.name}")
+            until_allowed(partial(upload, path), (HttpResponseError,), what=f"upload of {path.name}")
         return CreateResult(f"{props['container']}/{folder}", props)
 
 

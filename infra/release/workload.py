@@ -1,6 +1,6 @@
-"""The training workload in the workspace: the wheel of `workloads/`, under a folder named by the digest of its sources.
+"""The training workload in the workspace: the wheel of `workloads/`, in a folder named by the digest of its sources.
 
-Does not run it: `job.py` defines the job, `training.py` runs it. Does not delete old wheels before the job has moved on.
+Does not run it: `job.py` defines the job, `training.py` runs it.
 """
 
 import hashlib
