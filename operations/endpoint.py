@@ -1,0 +1,48 @@
+"""Talking to a stack's endpoint: the key by Azure ML's own call, then plain HTTP to the scoring URI."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from infra.release.cloud import Cloud
+from operations.errors import UserError
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    client: httpx.Client
+    uri: str
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Any]) -> "Endpoint":
+        """The endpoint of a stack with these outputs; the key stays in this process."""
+        if not outputs.get("deployment"):
+            raise UserError("this stack serves no model yet: release:enabled is false, or its first release failed")
+        keys = (
+            Cloud.discover()
+            .machine_learning(outputs["ml_workspace_id"])
+            .online_endpoints.get_keys(outputs["endpoint_name"])
+        )
+        key = getattr(keys, "primary_key", None) or keys.access_token
+        return cls(httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=30), outputs["scoring_uri"])
+
+    def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request. Raises `UserError` with the service's own words for anything but 200."""
+        answer = self.client.post(self.uri, json=body)
+        if answer.status_code != 200:
+            raise UserError(f"the endpoint answered {answer.status_code}: {answer.text.strip()}")
+        return answer.json()
+
+    def latencies(self, bodies: Sequence[Mapping[str, Any]], calls: int) -> list[float]:
+        """Milliseconds of `calls` single requests, one after the other, sorted; the first few warm up uncounted."""
+        for body in bodies[:10]:
+            self.post(body)
+        times = []
+        for number in range(calls):
+            started = time.perf_counter()
+            self.post(bodies[number % len(bodies)])
+            times.append((time.perf_counter() - started) * 1000)
+        return sorted(times)

@@ -1,0 +1,228 @@
+"""`make local`: the whole chain on this machine, from rows to a click probability, and back down again.
+
+Nothing here is part of the product's path to Azure: it prepares rows, a sandbox and a stack file, and lets the real
+Pulumi engine run the real program.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.release.artefact import Artefact
+from infra.release.snapshot import SnapshotError, files_of
+from operations import movielens, rows, sandbox
+from operations.endpoint import Endpoint
+from operations.engine import Engine, Stage
+from operations.errors import UserError
+from workloads import spec
+
+CALLS = 500
+TOP = 10
+SYNTHETIC_ROWS = 40_000
+
+
+@dataclass
+class Report:
+    """What one local run did, for the summary."""
+
+    dataset: str
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    scored: list[dict[str, Any]] = field(default_factory=list)
+    """`row`, `trained` and `served` probability."""
+    user: str | None = None
+    ranking: list[dict[str, Any]] = field(default_factory=list)
+    """`id`, `title`, `probability`, best first."""
+    latencies: list[float] = field(default_factory=list)
+    """Milliseconds, sorted."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The folder that holds everything of a local run."""
+
+    folder: Path
+
+    @property
+    def sandbox(self) -> Path:
+        return self.folder / "sandbox"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run.json"
+
+    def create(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / ".probe").write_text("")
+            (self.folder / ".probe").unlink()
+        except OSError as error:
+            raise UserError(
+                f"the state folder {self.folder} cannot be written: {error.strerror}. "
+                "Name another with STATE=<folder>, on a disk with 2 GB free."
+            ) from None
+
+    def recorded(self) -> dict[str, Any]:
+        if not self.run.exists():
+            raise UserError(
+                f"nothing runs in {self.folder}: start it with `make local`, or name its folder with --state"
+            )
+        return json.loads(self.run.read_text())
+
+
+def up(
+    state: State, dataset: str, data: Path | None, engine_name: str, port: int | None, say: Callable[[str], None]
+) -> Report:
+    report = Report(dataset)
+    started = time.monotonic()
+
+    def stage(title: str, seconds: float) -> None:
+        report.stages.append((title, seconds))
+        say(f"[{time.monotonic() - started:6.1f} s] {title}: {seconds:.1f} s")
+
+    def timed(title: str, action: Callable[[], Any]) -> Any:
+        since = time.monotonic()
+        result = action()
+        stage(title, time.monotonic() - since)
+        return result
+
+    _require_java()
+    state.create()
+    described = spec.load(dataset)
+    folder = timed("rows found", lambda: _rows(state, dataset, data, say))
+    environment = timed("sandbox", lambda: sandbox.start(state.sandbox, port))
+    engine = Engine(state.folder, environment)
+    engine.configure(
+        {
+            "training:dataset": dataset,
+            "training:data": str(folder),
+            "serving:engine": engine_name,
+            # A JVM with Spark in it needs more than the native engine's few dozen megabytes.
+            "serving:memory": "3Gi" if engine_name == "spark" else "1Gi",
+            "access:deployers": {sandbox.deployer(): "ServicePrincipal"},
+        }
+    )
+    timed("stack", lambda: _recover(engine))
+    for done in engine.up(
+        lambda done: say(f"[{time.monotonic() - started:6.1f} s] {done.title}: {done.seconds:.1f} s")
+    ):
+        report.stages.append((done.title, done.seconds))
+
+    report.outputs = engine.outputs()
+    run = {"dataset": dataset, "data": str(folder), "outputs": report.outputs}
+    state.run.write_text(json.dumps(run, indent=1))
+    endpoint = Endpoint.of(report.outputs)
+    golden = _golden(report.outputs)
+    report.scored = [
+        {"row": line["row"], "trained": line["probability"], "served": served}
+        for line, served in zip(golden[:3], _scores(endpoint, golden[:3]), strict=True)
+    ]
+    if described.users and described.items and described.user_id:
+        report.user = str(golden[0]["row"][described.user_id])
+        report.ranking = rank(endpoint, described, folder if folder.is_dir() else folder.parent, report.user, TOP)
+    report.latencies = timed(
+        f"{CALLS} calls", lambda: endpoint.latencies([{"rows": [line["row"]]} for line in golden], CALLS)
+    )
+    return report
+
+
+def down(state: State, say: Callable[[str], None]) -> None:
+    """Destroy through Pulumi, stop the sandbox, remove its state; says so if anything were left in the cloud."""
+    if not (state.folder / "pulumi").exists() and not state.sandbox.exists():
+        say(f"nothing runs in {state.folder}")
+        return
+    environment = sandbox.start(state.sandbox, None)
+    engine = Engine(state.folder, environment)
+    if engine.config_file.exists():
+        _recover(engine)
+        engine.destroy(lambda done: say(f"{done.title}: {done.count} gone"))
+    left = sandbox.resources()
+    sandbox.stop(state.sandbox)
+    if left:
+        raise UserError("destroyed, but the sandbox still held:\n  - " + "\n  - ".join(left))
+    for name in ("sandbox", "pulumi"):
+        shutil.rmtree(state.folder / name, ignore_errors=True)
+    state.run.unlink(missing_ok=True)
+    engine.config_file.unlink(missing_ok=True)
+    say("the stack is destroyed and the sandbox has stopped")
+
+
+def rank(endpoint: Endpoint, described: spec.Spec, folder: Path, user: str, top: int) -> list[dict[str, Any]]:
+    """The best `top` items of the whole catalogue for one user, with a title where the item table has one."""
+    users, items = rows.side(described, "user", folder), rows.side(described, "item", folder)
+    if user not in users:
+        raise UserError(f"no user {user!r} in {folder}; there are {len(users)}, such as {next(iter(users), '-')!r}")
+    titles = _titles(described, folder)
+    # The endpoint takes a bounded number of items a request; the best of each part hold the best of all.
+    best: list[dict[str, Any]] = []
+    catalogue = [{"id": key, **item} for key, item in items.items()]
+    for start in range(0, len(catalogue), 1000):
+        body = {"user": users[user], "items": catalogue[start : start + 1000], "top": top}
+        best += endpoint.post(body)["ranking"]
+    best.sort(key=lambda item: -item["probability"])
+    return [{**item, "title": titles.get(item["id"], "")} for item in best[:top]]
+
+
+def _titles(described: spec.Spec, folder: Path) -> dict[str, str]:
+    table = described.items
+    if table is None or table.key is None:
+        return {}
+    return {
+        raw[table.key]: next((text for name, text in raw.items() if "title" in name), "")
+        for raw in rows.read(table, folder)
+    }
+
+
+def _rows(state: State, dataset: str, data: Path | None, say: Callable[[str], None]) -> Path:
+    if data is not None:
+        try:
+            files_of(str(data))
+        except SnapshotError as error:
+            raise UserError(str(error).replace("training:data", "DATA")) from None
+        return data.absolute()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalization-azure"
+    if dataset == "movielens":
+        return movielens.fetch(cache / "movielens", say)
+    folder = state.folder / "data" / "synthetic"
+    if not (folder / "SYNTHETIC.json").exists():
+        say("No DATA given: SYNTHETIC rows in Criteo's shape are made. They are no click log; bring train.txt for one.")
+        command = [sys.executable, "-m", "workloads.synthesize", "--rows", str(SYNTHETIC_ROWS), "--output", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"synthetic rows could not be made: {done.stderr.strip()}")
+    return folder
+
+
+def _require_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    if not (home and (Path(home) / "bin" / "java").exists()) and not shutil.which("java"):
+        raise UserError(
+            "no Java is here: training runs on Spark, which needs a Java 17 or 11 runtime. `make local` brings one "
+            "where JAVA_HOME and PATH have none; or install one and set JAVA_HOME."
+        )
+
+
+def _recover(engine: Engine) -> None:
+    """Make the stack ready for an `up`, whatever a killed run left of it."""
+    engine.select()
+    if engine.pending_creates():
+        engine.refresh("--clear-pending-creates")
+
+
+def _golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
+    artefact = Artefact(outputs["lake_blob_endpoint"], "models", outputs["training_run_id"])
+    return [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
+
+
+def _scores(endpoint: Endpoint, golden: list[dict[str, Any]]) -> list[float]:
+    return endpoint.post({"rows": [line["row"] for line in golden]})["probabilities"]
+
+
+__all__ = ["Report", "Stage", "State", "down", "rank", "up"]

@@ -1,0 +1,50 @@
+"""Users and items of a snapshot as rows the scoring contract takes, read through the dataset's own spec.
+
+Does not join or clean: the endpoint decides about every value it is sent.
+"""
+
+import csv
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workloads.spec import Feature, Spec, Table
+
+Row = dict[str, Any]
+
+
+def side(spec: Spec, which: str, folder: Path) -> dict[str, Row]:
+    """Rows of one side (`user` or `item`) by their key."""
+    table = spec.users if which == "user" else spec.items
+    if table is None or table.key is None:
+        return {}
+    features = {name: feature for name, feature in spec.features.items() if feature.side == which}
+    return {raw[table.key]: _row(raw, features) for raw in read(table, folder)}
+
+
+def read(table: Table, folder: Path) -> Iterator[dict[str, str]]:
+    """The raw lines of a table by column name; a typed header such as `age:token` names the column `age`."""
+    path = next(found for pattern in table.files for found in sorted(folder.glob(pattern)))
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        names = table.columns or [name.partition(":")[0] for name in next(lines)]
+        for line in lines:
+            yield dict(zip(names, line, strict=False))
+
+
+def _row(raw: dict[str, str], features: dict[str, Feature]) -> Row:
+    return {name: _value(raw.get(feature.column or name, ""), feature) for name, feature in features.items()}
+
+
+def _value(text: str, feature: Feature) -> Any:
+    if not text.strip():
+        return None
+    if feature.type == "strings":
+        return [part for part in text.split(feature.separator) if part]
+    if feature.type == "string":
+        return text
+    try:
+        return int(text) if feature.type == "integer" else float(text)
+    except ValueError:
+        return None  # what training, too, could not read as a number

@@ -1,0 +1,55 @@
+"""The sandbox as the local run sees it: a command to start, a command to stop, and an environment to work in."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+from infra.release.cloud import Cloud
+from operations.errors import UserError
+
+
+def start(folder: Path, port: int | None) -> dict[str, str]:
+    """Start it, or find it running; returns its environment, which this process takes on for the SDKs it calls."""
+    _command("start", "--folder", str(folder), *(["--port", str(port)] if port else []))
+    added: dict[str, str] = json.loads((folder / "environment.json").read_text())
+    os.environ.update(added)
+    return {**os.environ, **added}
+
+
+def stop(folder: Path) -> None:
+    _command("stop", "--folder", str(folder))
+
+
+def deployer() -> str:
+    """The Entra object id that releases run as, from a token's own claims."""
+    cloud = Cloud.discover()
+    token = cloud.credential().get_token(cloud.scope).token
+    return jwt.decode(token, options={"verify_signature": False})["oid"]
+
+
+def resources() -> list[str]:
+    """Ids of every resource that exists in the subscription."""
+    cloud = Cloud.discover()
+    subscription, token = os.environ["ARM_SUBSCRIPTION_ID"], cloud.credential().get_token(cloud.scope).token
+    found: list[dict[str, Any]] = []
+    for kind, version in (("resourcegroups", "2024-03-01"), ("resources", "2024-03-01")):
+        answer = httpx.get(
+            f"{cloud.resource_manager}/subscriptions/{subscription}/{kind}",
+            params={"api-version": version},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        answer.raise_for_status()
+        found += answer.json()["value"]
+    return [resource["id"] for resource in found]
+
+
+def _command(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "sandbox", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(done.stderr.strip() or done.stdout.strip())

@@ -1,0 +1,49 @@
+"""The table at the end of a local run."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from operations.local import Report
+
+
+def show(report: Report, console: Console) -> None:
+    outputs, metrics = report.outputs, report.outputs["metrics"]
+    table = Table(box=box.SIMPLE, show_header=False, title="What stands, and what it says", title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("stages", "\n".join(f"{seconds:6.1f} s  {title}" for title, seconds in report.stages))
+    table.add_row("endpoint", outputs["scoring_uri"])
+    table.add_row("model", f"{outputs['model_name']}:{outputs['model_version']} (run {outputs['training_run_id']})")
+    if metrics.get("synthetic"):
+        table.add_row("data", "SYNTHETIC rows: the figures below say nothing about real clicks")
+    table.add_row(
+        "quality",
+        f"AUC {metrics['auc']:.4f}, log loss {metrics['log_loss']:.4f} (base rate {metrics['base_rate']:.4f} alone: "
+        f"{metrics['base_log_loss']:.4f}), calibration gap {metrics['calibration_gap']:.4f}, "
+        f"on the last {metrics['rows_test']:,.0f} rows by time",
+    )
+    table.add_row("gate", "passed")
+    table.add_row("three rows", "\n".join(f"{line['served']:.6f}  {_short(line['row'])}" for line in report.scored))
+    if report.ranking:
+        table.add_row(
+            f"top {len(report.ranking)} for user {report.user}",
+            "\n".join(f"{item['probability']:.4f}  {item['title']} ({item['id']})" for item in report.ranking),
+        )
+    count = len(report.latencies)
+    table.add_row(
+        "latency",
+        f"p50 {report.latencies[count // 2]:.2f} ms, p99 {report.latencies[count * 99 // 100]:.2f} ms "
+        f"({count} single rows, one after the other)",
+    )
+    table.add_row("model card", outputs["model_card"])
+    table.add_row(
+        "next",
+        "personalization score\npersonalization rank --user <id>\nmake local-down  (destroys and stops all of it)",
+    )
+    console.print(table)
+
+
+def _short(row: dict[str, object]) -> str:
+    text = ", ".join(f"{name}={value}" for name, value in row.items() if value is not None)
+    return text if len(text) <= 100 else text[:99] + "…"
