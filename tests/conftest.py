@@ -1,0 +1,1 @@
+"""Fixtures every part may use."""

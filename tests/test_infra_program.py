@@ -1,0 +1,134 @@
+"""Invariants of the whole resource graph."""
+
+import inspect
+import json
+
+import pulumi_azure_native
+import pytest
+from infra_graph import Graph, graph
+from pulumi_azure_native import (
+    containerservice,
+    databricks,
+    keyvault,
+    machinelearningservices,
+    resources,
+    storage,
+)
+
+
+@pytest.fixture(scope="module")
+def program() -> Graph:
+    return graph()
+
+
+def test_no_storage_account_has_keys_or_public_blobs(program: Graph) -> None:
+    accounts = program.of("storage:StorageAccount")
+    assert len(accounts) == 2
+    for account in accounts:
+        assert account.inputs["allowSharedKeyAccess"] is False
+        assert account.inputs["allowBlobPublicAccess"] is False
+        assert account.inputs["minimumTlsVersion"] == "TLS1_2"
+
+
+def test_only_the_lake_is_hierarchical(program: Graph) -> None:
+    hierarchical = {account.name: account.inputs["isHnsEnabled"] for account in program.of("storage:StorageAccount")}
+    assert hierarchical == {"lake": True, "machine-learning-storage": False}
+
+
+def test_the_lake_has_the_containers_of_the_chain(program: Graph) -> None:
+    names = {container.inputs["containerName"] for container in program.of("storage:BlobContainer")}
+    assert names == {"raw", "features", "models", "catalog"}
+
+
+def test_role_assignments_name_their_principal_type_and_never_own(program: Graph) -> None:
+    owner = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
+    assignments = program.of("authorization:RoleAssignment")
+    assert assignments
+    for assignment in assignments:
+        assert assignment.inputs["principalType"] in ("ServicePrincipal", "User", "Group")
+        assert not assignment.inputs["roleDefinitionId"].endswith(owner)
+        assert assignment.inputs["scope"].startswith("/id/of/azure-native:"), "a scope above a single resource"
+
+
+def test_role_assignment_names_are_the_same_on_every_run(program: Graph) -> None:
+    names = {found.name: found.inputs["roleAssignmentName"] for found in program.of("authorization:RoleAssignment")}
+    again = {found.name: found.inputs["roleAssignmentName"] for found in graph().of("authorization:RoleAssignment")}
+    assert names == again
+    assert len(set(names.values())) == len(names)
+
+
+def test_no_traffic_is_named_where_the_endpoint_is_declared(program: Graph) -> None:
+    (endpoint,) = program.of("machinelearningservices:OnlineEndpoint")
+    assert "traffic" not in endpoint.inputs["properties"]
+
+
+def test_the_scoring_pool_is_not_inline(program: Graph) -> None:
+    (cluster,) = program.of("containerservice:ManagedCluster")
+    (pool,) = program.of("containerservice:AgentPool")
+    assert [inline["name"] for inline in cluster.inputs["agentPoolProfiles"]] == ["system"]
+    assert (pool.inputs["enableAutoScaling"], pool.inputs["minCount"], pool.inputs["maxCount"]) == (True, 1, 3)
+
+
+def test_the_cluster_has_no_local_accounts(program: Graph) -> None:
+    (cluster,) = program.of("containerservice:ManagedCluster")
+    assert cluster.inputs["disableLocalAccounts"] is True
+    assert cluster.inputs["aadProfile"]["enableAzureRBAC"] is True
+    assert cluster.inputs["securityProfile"]["workloadIdentity"]["enabled"] is True
+
+
+def test_everything_that_takes_tags_is_tagged(program: Graph) -> None:
+    modules = [containerservice, databricks, keyvault, machinelearningservices, resources, storage]
+    taggable = {
+        f"azure-native:{module.__name__.rpartition('.')[2]}:{found.type.rpartition(':')[2]}"
+        for module in modules
+        for found in program.resources
+        if found.type.startswith(f"azure-native:{module.__name__.rpartition('.')[2]}:")
+        and "tags" in inspect.signature(getattr(module, found.type.rpartition(":")[2])._internal_init).parameters
+    }
+    assert "azure-native:storage:StorageAccount" in taggable
+    for found in program.resources:
+        if found.type in taggable:
+            assert found.inputs["tags"]["environment"] == "test", found
+
+
+def test_a_stack_stands_without_a_model() -> None:
+    infrastructure = graph(release__enabled="false")
+    assert not [found for found in infrastructure.resources if "dynamic" in found.type]
+    assert infrastructure.of("machinelearningservices:OnlineEndpoint")
+
+
+def test_one_scale_value_changes_one_resource(program: Graph) -> None:
+    changed = graph(serving__nodes_max="5")
+    before = {(found.type, found.name): found.inputs for found in program.resources}
+    differs = [found.type for found in changed.resources if before[found.type, found.name] != found.inputs]
+    assert differs == ["azure-native:containerservice:AgentPool"]
+
+
+def test_insecure_scoring_is_said_to_azure_ml_exactly_when_there_is_no_certificate(program: Graph) -> None:
+    (plain,) = program.of("kubernetesconfiguration:Extension")
+    (secured,) = graph(serving__hostname="score.example.com", serving__tls_secret="scoring-tls").of(":Extension")
+    assert plain.inputs["configurationSettings"]["allowInsecureConnections"] == "True"
+    assert secured.inputs["configurationSettings"]["allowInsecureConnections"] == "False"
+    assert secured.inputs["configurationSettings"]["scoringFe.sslSecret"] == "scoring-tls"
+
+
+def test_a_highly_available_router_is_asked_for_only_where_three_nodes_can_hold_it(program: Graph) -> None:
+    (three,) = program.of("kubernetesconfiguration:Extension")
+    (two,) = graph(serving__system_nodes="1").of("kubernetesconfiguration:Extension")
+    assert three.inputs["configurationSettings"]["inferenceRouterHA"] == "True"
+    assert two.inputs["configurationSettings"]["inferenceRouterHA"] == "False"
+
+
+def test_a_run_is_identified_by_rows_and_code_and_not_by_machines(program: Graph) -> None:
+    def digest(**config: str) -> str:
+        (run,) = graph(**config).of("databricks:TrainingRun")
+        return run.inputs["input_digest"]
+
+    (run,) = program.of("databricks:TrainingRun")
+    assert digest(training__workers="3", training__node_type="Standard_D8s_v5") == run.inputs["input_digest"]
+    assert digest(training__snapshot="2026-11-02") != run.inputs["input_digest"]
+
+
+def test_no_machine_path_reaches_the_state(program: Graph) -> None:
+    for found in program.resources:
+        assert str(pulumi_azure_native.__path__[0]).partition(".venv")[0] not in json.dumps(found.inputs, default=str)

@@ -1,0 +1,71 @@
+"""What a stack file may say, and what a person reads when it says something else."""
+
+import pytest
+
+from infra.settings import ConfigError, Settings, load
+
+ENOUGH = {
+    "azure-native:location": "westeurope",
+    "personalization:environment": "dev",
+    "training:snapshot": "2026-11-01",
+    "access:deployers": '{"1": "User"}',
+}
+
+
+def settings(**config: str) -> Settings:
+    return load({**ENOUGH, **{key.replace("__", ":"): value for key, value in config.items()}}, "personalization")
+
+
+def test_text_from_pulumi_becomes_typed_values() -> None:
+    found = settings(
+        training__workers="3", release__rollout="[5, 100]", release__model="12", access__purge_protection="false"
+    )
+    assert (found.training.workers, found.release.rollout, found.release.model) == (3, [5, 100], 12)
+    assert found.access.purge_protection is False
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("training__workers", "many", r"training:workers: .*valid integer.*'many'.*Fixed number of workers"),
+        ("training__worker", "3", r"training:worker: is not a setting.*training has .*workers"),
+        ("serving__engine", "gpu", r"serving:engine: .*'native' or 'spark'"),
+        ("serving__nodes_min", "9", r"serving:nodes_min is 9, above serving:nodes_max 3.*Raise serving:nodes_max"),
+        ("serving__tls_secret", "cert", r"serving:hostname and serving:tls_secret go together"),
+        ("release__rollout", "[50, 10]", r"must rise and end with 100"),
+        ("release__model", "latest", r"release:model: "),
+        ("personalization__environment", "Prod West", r"personalization:environment: .*pattern"),
+        ("personalization__colour", "red", r"personalization:colour: is not a setting"),
+        ("quality__auc_min", "0.4", r"quality:auc_min: .*greater than or equal to 0.5"),
+        ("training__spark_version", "17.3.x-scala2.13", r"training:spark_version: .*16.4.x-scala2.12"),
+        ("training__data", "/rows", r"training:snapshot and training:data both name the rows"),
+    ],
+)
+def test_a_wrong_value_names_the_key_the_rule_and_what_would_do(key: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        settings(**{key: value})
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        settings(training__workers="many", serving__engine="gpu", quality__auc_min="2")
+    assert all(key in str(error.value) for key in ("training:workers", "serving:engine", "quality:auc_min"))
+
+
+def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
+    with pytest.raises(ConfigError, match="evicted worker stops the whole ring"):
+        settings(training__spot="true")
+
+
+def test_a_release_without_rows_or_deployer_is_refused_with_the_ways_out() -> None:
+    without_rows = {key: value for key, value in ENOUGH.items() if key != "training:snapshot"}
+    with pytest.raises(ConfigError, match=r"training:data.*training:snapshot.*release:enabled to false"):
+        load(without_rows, "personalization")
+    without_deployer = {key: value for key, value in ENOUGH.items() if key != "access:deployers"}
+    with pytest.raises(ConfigError, match=r"access:deployers is empty.*pulumi config set --path"):
+        load(without_deployer, "personalization")
+
+
+def test_the_location_must_be_set() -> None:
+    with pytest.raises(ConfigError, match="azure-native:location: must be set"):
+        load({key: value for key, value in ENOUGH.items() if "location" not in key}, "personalization")
