@@ -64,6 +64,7 @@ class Engine:
             "PULUMI_BACKEND_URL": f"file://{home / 'backend'}",
             "PULUMI_CONFIG_PASSPHRASE": _PASSPHRASE,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         }
         if not shutil.which("pulumi", path=environment["PATH"]):
@@ -96,7 +97,7 @@ class Engine:
         ended = processes.end_leftovers(self._record)
         known = {stack["name"] for stack in json.loads(self.text("stack", "ls", "--json"))}
         if STACK not in known:
-            self.text("stack", "init", STACK, "--config-file", str(self.config_file))
+            self.text("stack", "init", STACK)
         elif ended or any((self.state / "pulumi" / "backend" / ".pulumi" / "locks").rglob("*.json")):
             self.text("cancel", "--yes", "--stack", STACK)
 
