@@ -7,17 +7,22 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandbox import authority
 from sandbox.store import Body, ResourceStore
 
 
 @dataclass(frozen=True)
 class Sandbox:
     folder: Path
-    """State of all services: `accounts/<account>/<container>/…`, `registries/…`, `runs/…`, `deployments/…`, `sandbox.log`."""
+    """State of all services: `accounts/<account>/<container>/…`, `registries/…`, `runs/…`, `deployments/…`."""
     port: int
     store: ResourceStore
     environment: Mapping[str, str]
     """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings)."""
+
+    @property
+    def identity(self) -> authority.Identity:
+        return authority.identity(self.folder)
 
     @property
     def authority(self) -> str:
@@ -40,7 +45,7 @@ Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a resource type does beyond being stored. Keyed by lower-case type, such as `microsoft.storage/storageaccounts`."""
+    """What a resource type does beyond being stored. Keyed by lower-case type: `microsoft.storage/storageaccounts`."""
 
     on_put: Hook | None = None
     """Runs inside the asynchronous operation, before it succeeds; an exception fails the operation and the resource."""

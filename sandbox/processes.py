@@ -1,5 +1,6 @@
 """Processes the sandbox starts: each ends with the sandbox, and is stopped by the process id that was started."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -40,10 +41,8 @@ def start(
 def stop(process: subprocess.Popen[bytes], *, grace: float = 10.0) -> None:
     """SIGTERM to the process's group, SIGKILL after `grace` seconds; returns once it is reaped."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(timeout=grace)
             return

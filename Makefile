@@ -1,0 +1,50 @@
+# The targets prepare the machine first (tools/bootstrap.py); where all is there, that takes well under a second.
+
+PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
+DATASET ?= movielens
+DATA ?=
+ENGINE ?= native
+STATE ?= .local
+STACK ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap local local-down test test-fast preview up down lock clean
+
+ready = . .venv/personalization.sh &&
+stack = $(or $(STACK),$(error Name the stack: make $@ STACK=dev))
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+bootstrap: ## Python environment, Pulumi CLI and Java; the other targets do it by themselves
+	@$(PYTHON) tools/bootstrap.py
+
+local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark
+	@$(ready) personalization local --dataset '$(DATASET)' $(if $(DATA),--data '$(DATA)') --engine '$(ENGINE)' --state '$(STATE)'
+
+local-down: bootstrap ## destroys what `make local` stood up and stops it
+	@$(ready) personalization local-down --state '$(STATE)'
+
+test: bootstrap ## style, types and every test that needs no container engine
+	@$(ready) ruff check . && ruff format --check . && mypy && mypy -p tools && pytest
+
+test-fast: bootstrap ## the tests that start neither Spark nor a stack
+	@$(ready) pytest -m 'not stack and not spark'
+
+preview: bootstrap ## what `make up` would change: STACK=dev
+	@$(ready) pulumi preview --stack '$(stack)' $(ARGS)
+
+up: bootstrap ## brings a stack on Azure to what the code says: STACK=dev
+	@$(ready) pulumi up --stack '$(stack)' $(ARGS)
+
+down: bootstrap ## destroys a stack on Azure: STACK=dev
+	@$(ready) pulumi destroy --stack '$(stack)' $(ARGS)
+
+lock: bootstrap ## requirements.lock anew, from pyproject.toml
+	@$(ready) UV_SYSTEM_CERTS=true uv pip compile --python-version 3.11 --no-emit-index-url --generate-hashes \
+		--prerelease if-necessary-or-explicit --extra test pyproject.toml -o requirements.lock
+
+clean: ## build leftovers and tool caches; not .venv, not the state of `make local`
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

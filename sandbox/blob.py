@@ -1,0 +1,498 @@
+"""Blob Storage's data plane over plain directories: a blob `a/b` of a container is the file `a/b` of its folder.
+
+Accounts and containers are what the ARM store says; bytes are streamed, staged beside the container and moved in whole.
+Callers need an Entra token and a Storage Blob Data role on the container or above, as when shared keys are off.
+What a directory cannot hold (metadata, content type) lies in a sidecar tied to one version of the file, so a file
+that Spark writes into the folder is a blob too, with default properties.
+
+Has no shared keys, SAS, checksums, conditions by date, snapshots, leases, copies, batches, append or page blobs.
+A name cannot be both a blob and a prefix of other blobs, as in accounts with hierarchical namespace.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from xml.etree import ElementTree
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from sandbox import entra
+from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.store import Body, ResourceStore
+
+# Built-in roles by GUID: Storage Blob Data Contributor, Owner; Reader.
+_WRITERS = {"ba92f5b4-2d11-453d-a403-e96b0029c9fe", "b7e6dc6d-f1e8-4753-8033-0f276bb0955b"}
+_READERS = _WRITERS | {"2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"}
+_CHUNK = 1 << 20
+_PAGE = 5000  # Azure's limit of names in one listing
+_CONTAINER_TYPE = "Microsoft.Storage/storageAccounts/blobServices/containers"
+
+
+def find_account(store: ResourceStore, name: str) -> tuple[str, Body] | None:
+    """The ARM id and body of the storage account of that name, which is unique in all of Azure."""
+    wanted = f"/providers/microsoft.storage/storageaccounts/{name.lower()}"
+    return next((pair for pair in store.below("/subscriptions") if pair[0].lower().endswith(wanted)), None)
+
+
+def container_id(account_id: str, container: str) -> str:
+    return f"{account_id}/blobServices/default/containers/{container}"
+
+
+def may_access(store: ResourceStore, principal: str, scope: str, *, write: bool) -> bool:
+    """Whether a role assignment at `scope` or above lets the principal read, or write, blobs."""
+    for found, body in store.below("/subscriptions"):
+        at, is_assignment, _ = found.lower().partition("/providers/microsoft.authorization/roleassignments/")
+        given = body.get("properties", {})
+        role = str(given.get("roleDefinitionId", "")).rpartition("/")[2].lower()
+        enough = role in (_WRITERS if write else _READERS) and f"{scope}/".lower().startswith(f"{at}/")
+        if is_assignment and enough and str(given.get("principalId")).lower() == principal.lower():
+            return True
+    return False
+
+
+def safe_path(folder: Path, name: str) -> Path:
+    """`folder/name`; ValueError where the name would leave the folder or cannot be a file's."""
+    if any(part in ("", ".", "..") for part in name.split("/")) or any(ord(letter) < 32 for letter in name):
+        raise ValueError(f"The name {name!r} has an empty, '.' or '..' segment, or a control character.")
+    return folder / name
+
+
+@contextlib.asynccontextmanager
+async def received(request: Request, folder: Path) -> AsyncIterator[Path]:
+    """The request's body, streamed into a new file in `folder` that is gone afterwards unless it was moved."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / uuid.uuid4().hex
+    try:
+        with file.open("wb") as output:
+            async for chunk in request.stream():
+                output.write(chunk)
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Version:
+    """One stored version of a blob."""
+
+    size: int
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, file: Path | int) -> "_Version":
+        found = os.stat(file)
+        # Two writes within one tick of the file system's clock still differ by inode: writes replace the file.
+        etag = f'"0x{found.st_mtime_ns:X}{found.st_ino:X}{found.st_size:X}"'
+        return cls(found.st_size, {"ETag": etag, "Last-Modified": formatdate(found.st_mtime, usegmt=True)})
+
+    @property
+    def etag(self) -> str:
+        return self.headers["ETag"]
+
+
+@dataclass(frozen=True)
+class _Call:
+    sandbox: Sandbox
+    request: Request
+    account: str
+    account_id: str
+    container: str
+    blob: str
+
+    @property
+    def record(self) -> str:
+        return container_id(self.account_id, self.container)
+
+    @property
+    def folder(self) -> Path:
+        return self.sandbox.container_folder(self.account, self.container)
+
+    @property
+    def file(self) -> Path:
+        return safe_path(self.folder, self.blob)
+
+    @property
+    def version(self) -> _Version | None:
+        return _Version.of(self.file) if self.file.is_file() else None
+
+    @property
+    def staging(self) -> Path:
+        return _aside(self.sandbox, self.account, self.container) / "staging"
+
+    @property
+    def blocks(self) -> Path:
+        return self.staging / "blocks" / _digest(self.blob)
+
+
+def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            response = await _answer(sandbox, request)
+        except CloudError as error:
+            response = _error(error.status, error.code, error.message)
+        except ValueError as error:
+            response = _error(400, "InvalidInput", str(error))
+        except (NotADirectoryError, IsADirectoryError, FileExistsError):
+            response = _error(
+                409, "ResourceTypeMismatch", "The name, or a part of it, is a directory or a blob already."
+            )
+        except OSError as error:
+            response = _error(500, "InternalError", f"{error.strerror}: {error.filename}")
+        with contextlib.suppress(RuntimeError):  # which says that the body was read already
+            async for _ in request.stream():
+                pass  # a refused upload is read to its end, so that the client sees the answer, not a broken pipe
+        response.headers["x-ms-request-id"] = str(uuid.uuid4())
+        response.headers["x-ms-version"] = request.headers.get("x-ms-version", "2021-12-02")
+        return response
+
+    methods, account = ["GET", "HEAD", "PUT", "POST", "DELETE"], "/blob/{account}"
+    shapes = account, f"{account}/", f"{account}/{{container}}", f"{account}/{{container}}/{{blob:path}}"
+    return [Route(shape, endpoint, methods=methods) for shape in shapes]
+
+
+def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    async def make(_: Sandbox, resource_id: str, body: Body) -> None:
+        sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
+
+    async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
+        await asyncio.to_thread(_remove, sandbox, *_names_in(resource_id))
+
+    async def remove_account(_: Sandbox, resource_id: str, body: Body) -> None:
+        folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    return {
+        _CONTAINER_TYPE.lower(): Behaviour(on_put=make, on_delete=remove),
+        "microsoft.storage/storageaccounts": Behaviour(on_delete=remove_account),
+    }
+
+
+def _names_in(resource_id: str) -> tuple[str, str]:
+    parts = resource_id.split("/")  # …/storageAccounts/<account>/blobServices/default/containers/<container>
+    return parts[-5], parts[-1]
+
+
+def _aside(sandbox: Sandbox, account: str, container: str) -> Path:
+    """Beside the containers and on the same file system, under a name that no container can have."""
+    return sandbox.folder / "accounts" / account / ".aside" / container
+
+
+def _remove(sandbox: Sandbox, account: str, container: str) -> None:
+    for folder in (sandbox.container_folder(account, container), _aside(sandbox, account, container)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _answer(sandbox: Sandbox, request: Request) -> Response:
+    path, query = request.path_params, request.query_params
+    account, container, blob = path["account"], path.get("container", ""), path.get("blob", "")
+    found = find_account(sandbox.store, account)
+    if found is None:
+        raise CloudError(404, "ResourceNotFound", f"There is no storage account {account!r}.")
+    call = _Call(sandbox, request, account, found[0], container, blob)
+    _authorise(call, found[1])
+    level = "blob" if blob else "container" if container and query.get("restype") == "container" else "account"
+    operation = _OPERATIONS.get((request.method, level, query.get("comp", "")))
+    if operation is None or (container and level == "account"):
+        asked = f"{request.method} {request.url.path}?{request.url.query}"
+        raise CloudError(400, "UnsupportedQueryParameter", f"The sandbox's blob endpoint does not do {asked}.")
+    if level != "account" and operation is not _create_container and sandbox.store.get(call.record) is None:
+        raise CloudError(404, "ContainerNotFound", "The specified container does not exist.")
+    return await operation(call)
+
+
+def _authorise(call: _Call, account: Body) -> None:
+    scheme = call.request.headers.get("authorization", "").partition(" ")[0].lower()
+    if scheme == "sharedkey" or "sig" in call.request.query_params:
+        if account.get("properties", {}).get("allowSharedKeyAccess") is False:
+            message = "Key based authentication is not permitted on this storage account."
+            raise CloudError(403, "KeyBasedAuthenticationNotPermitted", message)
+        raise CloudError(403, "AuthenticationFailed", "The sandbox admits Entra tokens only, no shared key and no SAS.")
+    if scheme != "bearer":
+        raise CloudError(401, "NoAuthenticationInformation", "The request has no bearer token.")
+    try:
+        principal = entra.require_token(call.sandbox, call.request, entra.STORAGE)["oid"]
+    except CloudError as error:
+        raise CloudError(401, "InvalidAuthenticationInfo", error.message) from error
+    write = call.request.method not in ("GET", "HEAD")
+    scope = call.record if call.container else call.account_id
+    if not may_access(call.sandbox.store, principal, scope, write=write):
+        role = f"Storage Blob Data {'Contributor' if write else 'Reader'}"
+        message = f"This request is not authorized: principal {principal} has no role '{role}' at {scope} or above."
+        raise CloudError(403, "AuthorizationPermissionMismatch", message)
+
+
+async def _create_container(call: _Call) -> Response:
+    safe_path(call.folder, "x")
+    if call.sandbox.store.get(call.record) is not None:
+        raise CloudError(409, "ContainerAlreadyExists", "The specified container already exists.")
+    call.folder.mkdir(parents=True, exist_ok=True)
+    body = {"id": call.record, "name": call.container, "type": _CONTAINER_TYPE, "properties": {"publicAccess": "None"}}
+    call.sandbox.store.put(call.record, body)
+    return Response(status_code=201, headers=_Version.of(call.folder).headers)
+
+
+async def _get_container(call: _Call) -> Response:
+    return Response(headers=_Version.of(call.folder).headers)
+
+
+async def _delete_container(call: _Call) -> Response:
+    call.sandbox.store.delete(call.record)
+    await asyncio.to_thread(_remove, call.sandbox, call.account, call.container)
+    return Response(status_code=202)
+
+
+async def _list_containers(call: _Call) -> Response:
+    root = ElementTree.Element("EnumerationResults")
+    containers = ElementTree.SubElement(root, "Containers")
+    for found, _ in call.sandbox.store.below(container_id(call.account_id, "")):
+        name = found.rpartition("/")[2]
+        if name.startswith(call.request.query_params.get("prefix", "")):
+            entry = _children(ElementTree.SubElement(containers, "Container"), {"Name": name})
+            headers = _Version.of(call.sandbox.container_folder(call.account, name)).headers
+            _children(ElementTree.SubElement(entry, "Properties"), headers)
+    ElementTree.SubElement(root, "NextMarker")
+    return _xml(root)
+
+
+async def _list_blobs(call: _Call) -> Response:
+    query = call.request.query_params
+    prefix, delimiter, marker = query.get("prefix", ""), query.get("delimiter", ""), query.get("marker", "")
+    limit = min(int(query.get("maxresults", _PAGE)), _PAGE)
+    found = await asyncio.to_thread(_names, call.folder, prefix, delimiter)
+    names = sorted(name for name in found if name > marker)
+    root = ElementTree.Element("EnumerationResults", ContainerName=call.container)
+    _children(root, {"Prefix": prefix, "Marker": marker, "MaxResults": str(limit), "Delimiter": delimiter})
+    entries = ElementTree.SubElement(root, "Blobs")
+    for name in names[:limit]:
+        if delimiter and name.endswith(delimiter):
+            _children(ElementTree.SubElement(entries, "BlobPrefix"), {"Name": name})
+            continue
+        with contextlib.suppress(FileNotFoundError):  # deleted since
+            version = _Version.of(call.folder / name)
+            kind, metadata = _sidecar(call, name, version)
+            entry = _children(ElementTree.SubElement(entries, "Blob"), {"Name": name})
+            properties = {"Last-Modified": version.headers["Last-Modified"], "Etag": version.etag.strip('"')}
+            properties |= {"Content-Length": str(version.size), "Content-Type": kind, "BlobType": "BlockBlob"}
+            _children(ElementTree.SubElement(entry, "Properties"), properties)
+            if "metadata" in query.get("include", ""):
+                _children(ElementTree.SubElement(entry, "Metadata"), metadata)
+    _children(root, {"NextMarker": names[limit - 1] if len(names) > limit else ""})
+    return _xml(root)
+
+
+def _names(folder: Path, prefix: str, delimiter: str) -> set[str]:
+    """Blobs whose names begin with `prefix`; those that go on behind the delimiter become the prefix they share."""
+    parent = prefix.rpartition("/")[0]
+    names: set[str] = set()
+    for where, _, files in os.walk(safe_path(folder, parent) if parent else folder):
+        for file in files:
+            name = os.path.relpath(os.path.join(where, file), folder)
+            if name.startswith(prefix):
+                end = name.find(delimiter, len(prefix)) if delimiter else -1
+                names.add(name if end < 0 else name[: end + len(delimiter)])
+    return names
+
+
+async def _put_blob(call: _Call) -> Response:
+    kind = call.request.headers.get("x-ms-blob-type", "")
+    if kind != "BlockBlob" or "x-ms-copy-source" in call.request.headers:
+        raise CloudError(
+            400, "InvalidHeaderValue", f"The sandbox takes uploads of block blobs only, not {kind!r}, no copies."
+        )
+    safe_path(call.folder, call.blob)
+    async with received(call.request, call.staging) as file:
+        return _commit(call, file)
+
+
+async def _put_block(call: _Call) -> Response:
+    target = _block(call, call.request.query_params.get("blockid", ""))
+    async with received(call.request, call.staging) as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+    return Response(status_code=201)
+
+
+async def _put_block_list(call: _Call) -> Response:
+    try:
+        listed = list(ElementTree.fromstring(await call.request.body()))
+    except ElementTree.ParseError as error:
+        raise CloudError(400, "InvalidXmlDocument", f"The block list is not XML: {error}") from error
+    blocks = [_block(call, entry.text or "") for entry in listed]
+    if any(entry.tag == "Committed" for entry in listed) or not all(block.is_file() for block in blocks):
+        raise CloudError(
+            400, "InvalidBlockList", "The specified block list is invalid: it may name staged blocks only."
+        )
+    whole = call.staging / uuid.uuid4().hex
+    try:
+        await asyncio.to_thread(_concatenate, blocks, whole)
+        response = _commit(call, whole)
+    finally:
+        whole.unlink(missing_ok=True)
+    shutil.rmtree(call.blocks, ignore_errors=True)
+    return response
+
+
+def _block(call: _Call, block_id: str) -> Path:
+    try:
+        return call.blocks / base64.b64decode(block_id, validate=True).hex()
+    except binascii.Error as error:
+        raise CloudError(400, "InvalidQueryParameterValue", f"The block id {block_id!r} is not base64.") from error
+
+
+def _concatenate(parts: list[Path], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as output:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, output, _CHUNK)
+
+
+def _commit(call: _Call, written: Path) -> Response:
+    """Move a whole file to its name; no other request runs between the check of the conditions and the move."""
+    before = call.version
+    if before and call.request.headers.get("if-none-match") == "*":
+        raise CloudError(409, "BlobAlreadyExists", "The specified blob already exists.")
+    _check_conditions(call.request, before)
+    call.file.parent.mkdir(parents=True, exist_ok=True)
+    written.replace(call.file)
+    version = _Version.of(call.file)
+    _write_sidecar(call, version, call.request.headers.get("x-ms-blob-content-type"))
+    return Response(status_code=201, headers=version.headers)
+
+
+async def _set_metadata(call: _Call) -> Response:
+    version = _existing(call)
+    _write_sidecar(call, version, _sidecar(call, call.blob, version)[0])
+    return Response(headers=version.headers)
+
+
+async def _delete_blob(call: _Call) -> Response:
+    _existing(call)
+    call.file.unlink()
+    _sidecar_file(call, call.blob).unlink(missing_ok=True)
+    return Response(status_code=202)
+
+
+async def _get_blob(call: _Call) -> Response:
+    version = _existing(call)
+    kind, metadata = _sidecar(call, call.blob, version)
+    headers = version.headers | {"Accept-Ranges": "bytes", "x-ms-blob-type": "BlockBlob", "Content-Type": kind}
+    headers |= {f"x-ms-meta-{name}": value for name, value in metadata.items()}
+    if call.request.method == "HEAD":
+        return Response(headers=headers | {"Content-Length": str(version.size)})
+    asked = call.request.headers.get("x-ms-range") or call.request.headers.get("range")
+    first, last = _range(asked, version.size)
+    if asked:
+        headers["Content-Range"] = f"bytes {first}-{last}/{version.size}"
+    file = call.file.open("rb")  # and not in `content`, which runs after another request may have replaced it
+
+    def content() -> Iterator[bytes]:
+        with file:
+            file.seek(first)
+            left = last + 1 - first
+            while left and (chunk := file.read(min(left, _CHUNK))):
+                left -= len(chunk)
+                yield chunk
+
+    headers["Content-Length"] = str(last + 1 - first)
+    return StreamingResponse(content(), status_code=206 if asked else 200, headers=headers)
+
+
+def _range(asked: str | None, size: int) -> tuple[int, int]:
+    if asked is None:
+        return 0, size - 1
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    if not first.isdigit() or not (last.isdigit() or last == ""):
+        raise CloudError(400, "InvalidHeaderValue", f"The range {asked!r} is not of the form bytes=first-last.")
+    if int(first) >= size:
+        raise CloudError(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
+    return int(first), min(int(last or size), size - 1)
+
+
+def _existing(call: _Call) -> _Version:
+    if (version := call.version) is None:
+        raise CloudError(404, "BlobNotFound", "The specified blob does not exist.")
+    _check_conditions(call.request, version)
+    return version
+
+
+def _check_conditions(request: Request, version: _Version | None) -> None:
+    etag = version.etag if version else None
+    unmet = "The condition specified using HTTP conditional header(s) is not met."
+    if (wanted := request.headers.get("if-match")) and (etag is None or wanted not in ("*", etag)):
+        raise CloudError(412, "ConditionNotMet", unmet)
+    if etag and request.headers.get("if-none-match") in ("*", etag):
+        raise CloudError(304 if request.method in ("GET", "HEAD") else 412, "ConditionNotMet", unmet)
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _sidecar_file(call: _Call, blob: str) -> Path:
+    return _aside(call.sandbox, call.account, call.container) / f"{_digest(blob)}.json"
+
+
+def _sidecar(call: _Call, blob: str, version: _Version) -> tuple[str, dict[str, str]]:
+    """Content type and metadata of this version of a blob."""
+    with contextlib.suppress(FileNotFoundError):
+        side = json.loads(_sidecar_file(call, blob).read_text())
+        if side["etag"] == version.etag:
+            return side["type"], side["metadata"]
+    return "application/octet-stream", {}
+
+
+def _write_sidecar(call: _Call, version: _Version, kind: str | None) -> None:
+    mark = "x-ms-meta-"
+    metadata = {name[len(mark) :]: value for name, value in call.request.headers.items() if name.startswith(mark)}
+    side = {"etag": version.etag, "type": kind or "application/octet-stream", "metadata": metadata}
+    temporary = call.staging / uuid.uuid4().hex
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(side))
+    temporary.replace(_sidecar_file(call, call.blob))
+
+
+def _children(parent: ElementTree.Element, texts: Mapping[str, str]) -> ElementTree.Element:
+    for name, text in texts.items():
+        ElementTree.SubElement(parent, name).text = text
+    return parent
+
+
+def _xml(root: ElementTree.Element, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    content = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return Response(content, status, headers, media_type="application/xml")
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    if status == 304:
+        return Response(status_code=304, headers={"x-ms-error-code": code})
+    body = _children(ElementTree.Element("Error"), {"Code": code, "Message": message})
+    return _xml(body, status, {"x-ms-error-code": code})
+
+
+_OPERATIONS: dict[tuple[str, str, str], Callable[[_Call], Awaitable[Response]]] = {
+    ("GET", "account", "list"): _list_containers,
+    ("PUT", "container", ""): _create_container,
+    ("GET", "container", ""): _get_container,
+    ("DELETE", "container", ""): _delete_container,
+    ("GET", "container", "list"): _list_blobs,
+    ("PUT", "blob", ""): _put_blob,
+    ("PUT", "blob", "block"): _put_block,
+    ("PUT", "blob", "blocklist"): _put_block_list,
+    ("PUT", "blob", "metadata"): _set_metadata,
+    ("GET", "blob", ""): _get_blob,
+    ("HEAD", "blob", ""): _get_blob,
+    ("DELETE", "blob", ""): _delete_blob,
+}

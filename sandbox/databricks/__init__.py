@@ -1,0 +1,96 @@
+"""The Databricks stand-in: Unity Catalog, files and jobs of the workspaces that the ARM store holds.
+
+Jobs really run, as local Spark (`runner.py`); everything else is records and folders. Records lie in a store of their
+own, beside ARM's: they are no Azure resources.
+"""
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sandbox.cloud import Behaviour, Sandbox
+from sandbox.databricks import files, jobs, unity_catalog
+from sandbox.databricks.runner import Runner
+from sandbox.databricks.workspace import Json, Workspace, endpoint
+from sandbox.store import Body, ResourceStore
+
+
+@dataclass(frozen=True)
+class _Service:
+    records: ResourceStore
+    runner: Runner
+
+
+_services: dict[Path, _Service] = {}
+
+
+def _service(sandbox: Sandbox) -> _Service:
+    """The one service of this sandbox; its parts are asked for separately, by folder."""
+    if sandbox.folder not in _services:
+        (sandbox.folder / "databricks").mkdir(parents=True, exist_ok=True)
+        records = ResourceStore(sandbox.folder / "databricks" / "records.db")
+        _services[sandbox.folder] = _Service(records, Runner(sandbox, records))
+    return _services[sandbox.folder]
+
+
+def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    service = _service(sandbox)
+    handlers = [*unity_catalog.handlers(), *files.handlers(), *jobs.handlers(service.runner)]
+    handlers.append(("GET", "/api/2.0/preview/scim/v2/Me", _me))
+    api: list[BaseRoute] = [
+        Route(path, endpoint(sandbox, service.records, handler), methods=[method]) for method, path, handler in handlers
+    ]
+
+    async def page(request: Request) -> Response:
+        return _run_page(sandbox, service.records, request.path_params["run_id"])
+
+    return [*api, Route("/databricks/runs/{run_id:int}", page)]
+
+
+def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
+        service = _service(sandbox)
+        for record in service.records.delete(resource_id):
+            if "/runs/" in record:
+                service.runner.cancel(int(record.rpartition("/")[2]))
+        workspace = Workspace(sandbox, service.records, resource_id, "")
+        await asyncio.to_thread(shutil.rmtree, workspace.folder, ignore_errors=True)
+
+    return {"microsoft.databricks/workspaces": Behaviour(on_delete=remove)}
+
+
+async def resume(sandbox: Sandbox) -> None:
+    _service(sandbox).runner.end_interrupted()
+
+
+async def shutdown(sandbox: Sandbox) -> None:
+    if service := _services.pop(sandbox.folder, None):
+        await service.runner.shutdown()
+        service.records.close()
+
+
+async def _me(workspace: Workspace, request: Request) -> Json:
+    return {"id": "1", "userName": workspace.caller, "displayName": workspace.caller, "active": True}
+
+
+def _run_page(sandbox: Sandbox, records: ResourceStore, run_id: int) -> Response:
+    """State and output of a run as text, without a token: the port is this machine's own."""
+    run = next((body for record, body in records.below("") if record.endswith(f"/runs/{run_id}")), None)
+    if run is None:
+        return PlainTextResponse(f"There is no run {run_id}.\n", 404)
+    lines = [f"{run['run_name']} · run {run_id} · {_words(run)}", ""]
+    for task in run["tasks"]:
+        lines += [f"{task['task_key']} · {_words(task)}", task.get("error", ""), ""]
+    for log in sorted((sandbox.folder / "runs" / str(run_id)).rglob("*.log")):
+        lines += [f"--- {log.name} (its end)", *log.read_text(errors="replace").splitlines()[-40:], ""]
+    return PlainTextResponse("\n".join(lines), headers={"Refresh": "2"})
+
+
+def _words(part: Json) -> str:
+    state = part["state"]
+    return " ".join((state["life_cycle_state"], state.get("result_state", ""), state["state_message"])).strip()

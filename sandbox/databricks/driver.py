@@ -1,0 +1,105 @@
+"""The Spark driver of one job cluster: a program of its own, started by `runner.py`, that runs tasks one after another.
+
+Starts Spark once with the cluster's definition, then takes orders from its folder: `<n>.json` names a task, the answer
+goes to `<n>.result.json`. A task's Python output goes to a log of its own; what the JVM and native code print, to the
+driver's. Tasks share one Python process, where Databricks gives each its own interpreter on a shared JVM.
+Imports nothing of the sandbox, so that a task sees its wheels, Spark and this machine's packages.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import itertools
+import json
+import os
+import runpy
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+_TAIL = 5  # lines of output that explain an exit code
+
+
+def main(folder: Path) -> None:
+    conf = json.loads((folder / "spark.json").read_text())
+    _session(conf)
+    (folder / "ready").touch()
+    for number in itertools.count():
+        order = folder / f"{number}.json"
+        while not order.exists():
+            time.sleep(0.02)
+        _session(conf)
+        result = _run(json.loads(order.read_text()))
+        partial = folder / f"{number}.partial"
+        partial.write_text(json.dumps(result))
+        partial.rename(folder / f"{number}.result.json")
+
+
+def _session(conf: dict[str, str]) -> SparkSession:
+    """The session, made anew if a task has stopped it; fails, and ends the driver, if the JVM has died."""
+    if SparkContext._active_spark_context is not None:
+        spark = SparkSession.builder.getOrCreate()
+        spark.sparkContext._jvm.System.nanoTime()
+        return spark
+    spark = SparkSession.builder.config(map=conf).getOrCreate()
+    # A cloud store has no .crc files beside the data, so neither has the lake's folder.
+    files = spark.sparkContext._jvm.org.apache.hadoop.fs.FileSystem
+    files.getLocal(spark.sparkContext._jsc.hadoopConfiguration()).setWriteChecksum(False)
+    return spark
+
+
+def _run(task: dict[str, Any]) -> dict[str, Any]:
+    log = Path(task["log"])
+    with _output_to(log):
+        try:
+            sys.argv = [task["name"], *task["parameters"]]
+            if "python_file" in task:
+                runpy.run_path(task["python_file"], run_name="__main__")
+            else:
+                _entry_point(task["package_name"], task["entry_point"])()
+            return {"error": None}
+        except SystemExit as stop:
+            if stop.code in (None, 0):
+                return {"error": None}
+            print(stop.code if isinstance(stop.code, str) else f"SystemExit: {stop.code}", file=sys.stderr, flush=True)
+            if isinstance(stop.code, str):
+                return {"error": stop.code, "trace": traceback.format_exc()}
+            lines = log.read_text(errors="replace").splitlines()
+            return {"error": "\n".join(lines[-_TAIL - 1 :]), "trace": traceback.format_exc()}
+        except BaseException as error:
+            traceback.print_exc()
+            return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+
+
+def _entry_point(package: str, name: str) -> Any:
+    """As on the cluster: the named entry point of the package, else the function of that name in it."""
+    for entry in importlib.metadata.distribution(package).entry_points:
+        if entry.name == name:
+            return entry.load()
+    return getattr(importlib.import_module(package), name)
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Redirect at the file descriptors: a logging handler that one task made keeps working for the next."""
+    kept = os.dup(1), os.dup(2)
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    try:
+        yield
+    finally:
+        for stream, before, buffer in zip((1, 2), kept, (sys.stdout, sys.stderr), strict=True):
+            buffer.flush()
+            os.dup2(before, stream)
+            os.close(before)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,287 @@
+"""The Jobs API 2.2: job definitions, and the runs that `runner.py` executes.
+
+Refuses what the service refuses (unknown runtimes, clusters, tasks, cycles), and what this machine cannot do: task
+types other than Python wheels and Python files, existing clusters, runtimes with another Spark line than this pyspark.
+A schedule is kept and never fires; lists come newest first. Has no permissions, notifications, webhooks or repairs.
+"""
+
+import graphlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyspark
+from starlette.requests import Request
+
+from sandbox.cloud import CloudError
+from sandbox.databricks.runner import Runner, is_active, set_state
+from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
+
+_PREFIX = "/api/2.2/jobs"
+_RUNTIMES = {  # databricks runtime: its Spark
+    "14.3.x-scala2.12": "3.5.0",
+    "15.4.x-scala2.12": "3.5.0",
+    "16.4.x-scala2.12": "3.5.2",
+    "16.4.x-scala2.13": "3.5.2",
+    "17.3.x-scala2.13": "4.0.0",
+    "18.0.x-scala2.13": "4.1.0",
+}
+_LOG_LIMIT = 1 << 20
+
+
+def handlers(runner: Runner) -> Iterator[tuple[str, str, Handler]]:
+    jobs = _Jobs(runner)
+    for name in ("create", "reset", "update", "delete", "run-now", "runs/cancel", "runs/delete"):
+        yield "POST", f"{_PREFIX}/{name}", getattr(jobs, "on_" + re.sub(r"\W", "_", name))
+    for name in ("get", "list", "runs/get", "runs/list", "runs/get-output"):
+        yield "GET", f"{_PREFIX}/{name}", getattr(jobs, "on_" + re.sub(r"\W", "_", name))
+
+
+class _Jobs:
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    async def on_create(self, workspace: Workspace, request: Request) -> Json:
+        settings = _checked(await body_of(request))
+        job_id = new_id()
+        job = {"job_id": job_id, "creator_user_name": workspace.caller, "created_time": now(), "settings": settings}
+        workspace.records.put(_job_record(workspace, job_id), job)
+        return {"job_id": job_id}
+
+    async def on_get(self, workspace: Workspace, request: Request) -> Json:
+        return _job(workspace, request.query_params.get("job_id"))
+
+    async def on_list(self, workspace: Workspace, request: Request) -> Json:
+        wanted = request.query_params.get("name", "").lower()
+        found = [job for _, job in workspace.records.below(workspace.record("jobs"))]
+        found = [job for job in found if wanted in ("", str(job["settings"].get("name", "")).lower())]
+        if request.query_params.get("expand_tasks") != "true":
+            for job in found:
+                job["settings"] = {k: v for k, v in job["settings"].items() if k not in ("tasks", "job_clusters")}
+        return _page(request, "jobs", found, "created_time")
+
+    async def on_reset(self, workspace: Workspace, request: Request) -> Json:
+        body = await body_of(request)
+        job = _job(workspace, body.get("job_id"))
+        job["settings"] = _checked(body.get("new_settings", {}))
+        workspace.records.put(_job_record(workspace, job["job_id"]), job)
+        return {}
+
+    async def on_update(self, workspace: Workspace, request: Request) -> Json:
+        """Top-level fields are replaced, lists of tasks and clusters are merged by key."""
+        body = await body_of(request)
+        job = _job(workspace, body.get("job_id"))
+        settings, new = job["settings"], body.get("new_settings", {})
+        for field, key in (("tasks", "task_key"), ("job_clusters", "job_cluster_key")):
+            if field in new:
+                merged = {entry[key]: entry for entry in (*settings.get(field, []), *new[field])}
+                new[field] = list(merged.values())
+        settings = {k: v for k, v in (settings | new).items() if k not in body.get("fields_to_remove", [])}
+        job["settings"] = _checked(settings)
+        workspace.records.put(_job_record(workspace, job["job_id"]), job)
+        return {}
+
+    async def on_delete(self, workspace: Workspace, request: Request) -> Json:
+        job = _job(workspace, (await body_of(request)).get("job_id"))
+        for run in _runs(workspace):
+            if run["job_id"] == job["job_id"]:
+                self._runner.cancel(run["run_id"])
+        workspace.records.delete(_job_record(workspace, job["job_id"]))
+        return {}
+
+    async def on_run_now(self, workspace: Workspace, request: Request) -> Json:
+        body = await body_of(request)
+        unknown = set(body) - {"job_id", "idempotency_token", "job_parameters", "queue"}
+        if unknown:
+            raise ValueError(f"The sandbox does not take {', '.join(sorted(unknown))}: use job_parameters.")
+        job = _job(workspace, body.get("job_id"))
+        token = body.get("idempotency_token")
+        if token and (same := [run for run in _runs(workspace) if run["idempotency_token"] == token]):
+            return {"run_id": same[0]["run_id"], "number_in_job": same[0]["number_in_job"]}
+        run = _new_run(workspace, job, body.get("job_parameters", {}), token)
+        active = [other for other in _runs(workspace) if other["job_id"] == job["job_id"] and is_active(other)]
+        queue = job["settings"]["queue"]["enabled"] or body.get("queue", {}).get("enabled")
+        if len(active) >= job["settings"]["max_concurrent_runs"] and not queue:
+            message = "Skipping this run because the limit of maximum concurrent runs has been reached."
+            set_state(run, "SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED", message)
+            workspace.records.put(_run_record(workspace, run["run_id"]), run)
+        else:
+            workspace.records.put(_run_record(workspace, run["run_id"]), run)
+            self._runner.start(workspace, run)
+        return {"run_id": run["run_id"], "number_in_job": run["number_in_job"]}
+
+    async def on_runs_get(self, workspace: Workspace, request: Request) -> Json:
+        asked = request.query_params.get("run_id")
+        run, task = _run(workspace, asked)
+        return _shown(run) if task is None else task | {"job_id": run["job_id"]}
+
+    async def on_runs_list(self, workspace: Workspace, request: Request) -> Json:
+        query = request.query_params
+        found = _runs(workspace)
+        if "job_id" in query:
+            found = [run for run in found if str(run["job_id"]) == query["job_id"]]
+        for flag, active in (("active_only", True), ("completed_only", False)):
+            if query.get(flag) == "true":
+                found = [run for run in found if is_active(run) is active]
+        found = [run for run in found if run["start_time"] >= int(query.get("start_time_from", 0))]
+        hidden = () if query.get("expand_tasks") == "true" else ("tasks", "job_clusters")
+        shown = [{k: v for k, v in _shown(run).items() if k not in hidden} for run in found]
+        return _page(request, "runs", shown, "start_time", limit=25)
+
+    async def on_runs_get_output(self, workspace: Workspace, request: Request) -> Json:
+        run, task = _run(workspace, request.query_params.get("run_id"))
+        if task is None:
+            message = (
+                "Retrieving the output of a run with tasks is not supported. Retrieve each task run's output instead."
+            )
+            raise ValueError(message)
+        content = self._runner.task_log(run, task)
+        outcome = {key: task[key] for key in ("error", "error_trace") if task.get(key)}
+        cut = len(content) > _LOG_LIMIT
+        logs = content[-_LOG_LIMIT:].decode(errors="replace")
+        return {"metadata": task | {"job_id": run["job_id"]}, "logs": logs, "logs_truncated": cut} | outcome
+
+    async def on_runs_cancel(self, workspace: Workspace, request: Request) -> Json:
+        run, _ = _run(workspace, (await body_of(request)).get("run_id"))
+        self._runner.cancel(run["run_id"])
+        return {}
+
+    async def on_runs_delete(self, workspace: Workspace, request: Request) -> Json:
+        run, _ = _run(workspace, (await body_of(request)).get("run_id"))
+        if is_active(run):
+            raise CloudError(400, "INVALID_STATE", f"Run {run['run_id']} is active: cancel it first.")
+        workspace.records.delete(_run_record(workspace, run["run_id"]))
+        return {}
+
+
+def _job_record(workspace: Workspace, job_id: int) -> str:
+    return workspace.record("jobs", str(job_id))
+
+
+def _run_record(workspace: Workspace, run_id: int) -> str:
+    return workspace.record("runs", str(run_id))
+
+
+def _job(workspace: Workspace, job_id: Any) -> Json:
+    found = workspace.records.get(workspace.record("jobs", str(job_id)))
+    if found is None:
+        raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Job {job_id} does not exist.")
+    return found
+
+
+def _runs(workspace: Workspace) -> list[Json]:
+    return [run for _, run in workspace.records.below(workspace.record("runs"))]
+
+
+def _run(workspace: Workspace, run_id: Any) -> tuple[Json, Json | None]:
+    """The run of that id; or, where it is the id of a task's run, the run it belongs to and the task."""
+    for run in _runs(workspace):
+        if str(run["run_id"]) == str(run_id):
+            return run, None
+        for task in run["tasks"]:
+            if str(task["run_id"]) == str(run_id):
+                return run, task
+    raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Run {run_id} does not exist.")
+
+
+def _shown(run: Json) -> Json:
+    return {key: value for key, value in run.items() if key not in ("settings", "workspace", "idempotency_token")}
+
+
+def _page(request: Request, name: str, found: list[Json], order: str, *, limit: int = 100) -> Json:
+    asked, start = int(request.query_params.get("limit", 20)), int(request.query_params.get("page_token", 0))
+    if not 0 <= asked <= limit:
+        raise ValueError(f"limit must be between 1 and {limit}, not {asked}.")
+    end = start + (asked or limit)
+    newest = sorted(found, key=lambda entry: entry[order], reverse=True)
+    more = {"next_page_token": str(end)} if end < len(newest) else {}
+    return {name: newest[start:end], "has_more": bool(more)} | more
+
+
+def _new_run(workspace: Workspace, job: Json, parameters: Json, token: str | None) -> Json:
+    settings, run_id = job["settings"], new_id()
+    defaults = {parameter["name"]: parameter["default"] for parameter in settings.get("parameters", [])}
+    run: Json = {
+        "job_id": job["job_id"],
+        "run_id": run_id,
+        "number_in_job": run_id,
+        "original_attempt_run_id": run_id,
+        "run_name": settings["name"],
+        "run_page_url": f"{workspace.sandbox.url}/databricks/runs/{run_id}",
+        "run_type": "JOB_RUN",
+        "format": "MULTI_TASK",
+        "trigger": "ONE_TIME",
+        "creator_user_name": workspace.caller,
+        "start_time": now(),
+        "job_parameters": [
+            {"name": name, "default": defaults.get(name), "value": str(parameters.get(name, defaults.get(name)))}
+            for name in (defaults | parameters)
+        ],
+        "job_clusters": settings.get("job_clusters", []),
+        "tasks": [task | {"run_id": new_id(), "attempt_number": 0, "start_time": now()} for task in settings["tasks"]],
+        "settings": settings,
+        "idempotency_token": token,
+    }
+    for part in (run, *run["tasks"]):
+        set_state(part, "QUEUED" if part is run else "BLOCKED")
+    return run
+
+
+def _checked(settings: Json) -> Json:
+    """The settings with the service's defaults, or ValueError: what is wrong, and where."""
+    defaults: Json = {"name": "Untitled", "max_concurrent_runs": 1, "timeout_seconds": 0, "queue": {"enabled": True}}
+    settings = {key: value for key, value in (defaults | settings).items() if value is not None} | {
+        "format": "MULTI_TASK"
+    }
+    tasks, clusters = settings.get("tasks", []), settings.get("job_clusters", [])
+    keys = [task.get("task_key", "") for task in tasks]
+    if not tasks or len(set(keys)) < len(keys) or not all(re.fullmatch(r"[\w-]{1,100}", key) for key in keys):
+        raise ValueError(
+            f"tasks: at least one, each with a task_key of its own made of letters, digits, - and _; got {keys}."
+        )
+    for cluster in clusters:
+        _check_cluster(f"job_clusters.{cluster.get('job_cluster_key')}", cluster.get("new_cluster", {}))
+    for task in tasks:
+        _check_task(task, {cluster["job_cluster_key"] for cluster in clusters}, set(keys))
+    graph = {task["task_key"]: [needed["task_key"] for needed in task.get("depends_on", [])] for task in tasks}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise ValueError(f"tasks depend on each other in a circle: {' -> '.join(error.args[1])}.") from error
+    return settings
+
+
+def _check_task(task: Json, clusters: set[str], keys: set[str]) -> None:
+    where = f"tasks.{task['task_key']}"
+    if "new_cluster" in task:
+        _check_cluster(where, task["new_cluster"])
+    elif task.get("job_cluster_key") not in clusters:
+        raise ValueError(f"{where}: job_cluster_key {task.get('job_cluster_key')!r} is none of {sorted(clusters)}.")
+    kinds = [kind for kind in task if kind.endswith("_task")]
+    if kinds not in (["python_wheel_task"], ["spark_python_task"]):
+        raise ValueError(f"{where}: the sandbox runs one python_wheel_task or spark_python_task per task, not {kinds}.")
+    unknown = [needed["task_key"] for needed in task.get("depends_on", []) if needed["task_key"] not in keys]
+    if unknown or task.get("run_if", "ALL_SUCCESS") != "ALL_SUCCESS":
+        raise ValueError(f"{where}: depends_on names no task {unknown}, or run_if is not ALL_SUCCESS.")
+    kinds = [kind for library in task.get("libraries", []) for kind in library if kind not in ("whl", "maven", "pypi")]
+    if kinds:
+        raise ValueError(f"{where}: the sandbox knows whl, maven and pypi libraries, not {kinds}.")
+
+
+def _check_cluster(where: str, cluster: Json) -> None:
+    version = cluster.get("spark_version", "")
+    if version not in _RUNTIMES:
+        raise ValueError(f"{where}: Invalid spark_version {version!r}; known are {', '.join(_RUNTIMES)}.")
+    line = pyspark.__version__.rpartition(".")[0]
+    if not _RUNTIMES[version].startswith(f"{line}.") or not version.endswith("scala2.12"):
+        raise ValueError(
+            f"{where}: {version} is Spark {_RUNTIMES[version]}; here is pyspark {pyspark.__version__} for Scala 2.12."
+        )
+    if not (cluster.get("node_type_id") or cluster.get("instance_pool_id")):
+        raise ValueError(f"{where}: node_type_id or instance_pool_id is required.")
+    workers, autoscale = cluster.get("num_workers"), cluster.get("autoscale")
+    if (workers is None) == (autoscale is None):
+        raise ValueError(f"{where}: exactly one of num_workers and autoscale is required.")
+    single = cluster.get("is_single_node") or cluster.get("spark_conf", {}).get("spark.databricks.cluster.profile")
+    if workers == 0 and not single:
+        raise ValueError(f"{where}: num_workers could be 0 only for single node clusters: set is_single_node.")

@@ -1,0 +1,329 @@
+"""Unity Catalog as far as a lake needs it: storage credentials, external locations, catalogs, schemas, volumes.
+
+Refuses what Azure refuses: parents and credentials that do not exist, an access connector without a role on the
+storage account, locations that overlap, a catalog without storage of its own (a metastore made with a workspace has
+no root storage), and the deletion of what is still in use.
+Keeps one metastore per workspace. Has no grants, tables, functions or renaming, and does not check roles again
+when a volume is used.
+"""
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from sandbox import blob
+from sandbox.cloud import CloudError, Sandbox
+from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, now
+
+_PREFIX = "/api/2.1/unity-catalog"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    path: str
+    label: str
+    complete: Callable[[Workspace, Json, Json], None]
+    """`(workspace, object, request)`: check a new or changed object and fill in what the service computes."""
+    parents: tuple[str, ...] = ()
+    """Fields that hold the names of what it lies in, outermost first."""
+
+    @property
+    def code(self) -> str:
+        return self.label.upper().replace(" ", "_")
+
+    @property
+    def plural(self) -> str:
+        return self.path.replace("-", "_")
+
+
+def handlers() -> Iterator[tuple[str, str, Handler]]:
+    """`(method, path, handler)` of every route."""
+    for kind in _KINDS.values():
+        yield "POST", f"{_PREFIX}/{kind.path}", _creator(kind)
+        yield "GET", f"{_PREFIX}/{kind.path}", _lister(kind)
+        for method in ("GET", "PATCH", "DELETE"):
+            yield method, f"{_PREFIX}/{kind.path}/{{name}}", _item(kind)
+    yield "GET", f"{_PREFIX}/metastore_summary", _metastore
+    yield "GET", f"{_PREFIX}/current-metastore-assignment", _metastore
+
+
+def real_path(workspace: Workspace, path: str) -> Path:
+    """The file or folder on this machine that `/Volumes/<catalog>/<schema>/<volume>/…` means."""
+    parts = path.removeprefix("dbfs:").strip("/").split("/")
+    if len(parts) < 4 or parts[0] != "Volumes":
+        raise ValueError(f"The path {path!r} is not of the form /Volumes/<catalog>/<schema>/<volume>/….")
+    volume = _get(workspace, _KINDS["volumes"], ".".join(parts[1:4]))
+    root = _Location.parse(workspace.sandbox, volume["storage_location"]).folder(workspace.sandbox)
+    return blob.safe_path(root, "/".join(parts[4:])) if parts[4:] else root
+
+
+@dataclass(frozen=True)
+class _Location:
+    """`abfss://<container>@<host>/<path>`; the host is this sandbox's blob endpoint or `<account>.dfs.…`."""
+
+    account: str
+    container: str
+    path: str
+
+    @classmethod
+    def parse(cls, sandbox: Sandbox, url: str) -> "_Location":
+        parts = urlsplit(url)
+        container, _, host = parts.netloc.partition("@")
+        path = parts.path.strip("/")
+        if host == sandbox.authority:
+            _, _, rest = path.partition("/")  # behind the endpoint's own path, /blob/
+            account, _, path = rest.partition("/")
+        else:
+            account = host.partition(".dfs.")[0]
+        if parts.scheme != "abfss" or not container or not account:
+            raise ValueError(f"The url {url!r} is not of the form abfss://<container>@<dfs endpoint>/<path>.")
+        found = blob.find_account(sandbox.store, account)
+        if found is None or sandbox.store.get(blob.container_id(found[0], container)) is None:
+            raise ValueError(f"The url {url!r} names a storage account or container that does not exist.")
+        if path:
+            blob.safe_path(Path(), path)
+        return cls(account, container, path)
+
+    def folder(self, sandbox: Sandbox) -> Path:
+        return sandbox.container_folder(self.account, self.container) / self.path
+
+    def lies_in(self, other: "_Location") -> bool:
+        return f"{self}/".startswith(f"{other}/".replace("//", "/"))
+
+    def overlaps(self, other: "_Location") -> bool:
+        return self.lies_in(other) or other.lies_in(self)
+
+    def __str__(self) -> str:
+        return f"{self.account}/{self.container}/{self.path}".rstrip("/")
+
+
+def _record(workspace: Workspace, kind: _Kind, full_name: str) -> str:
+    return workspace.record("unity", kind.path, full_name)
+
+
+def _all(workspace: Workspace, kind: str) -> list[Json]:
+    return [body for _, body in workspace.records.below(workspace.record("unity", kind))]
+
+
+def _get(workspace: Workspace, kind: _Kind, full_name: str) -> Json:
+    found = workspace.records.get(_record(workspace, kind, full_name))
+    if found is None:
+        raise CloudError(404, f"{kind.code}_DOES_NOT_EXIST", f"{kind.label} '{full_name}' does not exist.")
+    return found
+
+
+def _creator(kind: _Kind) -> Handler:
+    async def create(workspace: Workspace, request: Request) -> Json:
+        body = await body_of(request)
+        name = str(body.get("name", ""))
+        if not re.fullmatch(r"[^\s./\x00-\x1f]{1,255}", name):
+            raise ValueError(f"{name!r} is not a valid name: no spaces, dots or slashes, 1 to 255 characters.")
+        above = [str(body.get(field, "")) for field in kind.parents]
+        if above:
+            parent = _KINDS["catalogs" if len(above) == 1 else "schemas"]
+            _get(workspace, parent, ".".join(above))
+        full_name = ".".join((*above, name))
+        if workspace.records.get(_record(workspace, kind, full_name)) is not None:
+            raise CloudError(400, f"{kind.code}_ALREADY_EXISTS", f"{kind.label} '{full_name}' already exists")
+        made = {key: value for key, value in body.items() if key != "skip_validation"}
+        made |= {"full_name": full_name, "owner": workspace.caller, "metastore_id": _metastore_id(workspace)}
+        made |= {"created_at": now(), "created_by": workspace.caller, "id": str(uuid.uuid4())}
+        kind.complete(workspace, made, body)
+        return _store(workspace, kind, made)
+
+    return create
+
+
+def _store(workspace: Workspace, kind: _Kind, made: Json) -> Json:
+    made |= {"updated_at": now(), "updated_by": workspace.caller}
+    workspace.records.put(_record(workspace, kind, made["full_name"]), made)
+    return made
+
+
+def _lister(kind: _Kind) -> Handler:
+    async def listing(workspace: Workspace, request: Request) -> Json:
+        wanted = {field: request.query_params[field] for field in kind.parents}
+        found = (body for body in _all(workspace, kind.path) if wanted.items() <= body.items())
+        return {kind.plural: list(found)}
+
+    return listing
+
+
+def _item(kind: _Kind) -> Handler:
+    async def item(workspace: Workspace, request: Request) -> Json:
+        found = _get(workspace, kind, request.path_params["name"])
+        if request.method == "GET":
+            return found
+        if request.method == "DELETE":
+            _delete(workspace, kind, found, force=request.query_params.get("force") == "true")
+            return {}
+        change = await body_of(request)
+        if change.get("new_name", found["name"]) != found["name"]:
+            raise ValueError(f"The sandbox does not rename: {kind.label} '{found['full_name']}' keeps its name.")
+        changed = found | change
+        kind.complete(workspace, changed, change)
+        return _store(workspace, kind, changed)
+
+    return item
+
+
+def _delete(workspace: Workspace, kind: _Kind, found: Json, *, force: bool) -> None:
+    inside = [
+        (below, body)
+        for below in _KINDS.values()
+        for body in _all(workspace, below.path)
+        if below.parents
+        and body["full_name"].startswith(f"{found['full_name']}.")
+        and kind.path in ("catalogs", "schemas")
+    ]
+    users = [body["full_name"] for _, body in inside] + _users(workspace, kind, found)
+    if users and not force:
+        message = f"{kind.label} '{found['full_name']}' is not empty or still in use by: {', '.join(sorted(users))}."
+        raise CloudError(400, f"{kind.code}_NOT_EMPTY" if inside else "INVALID_STATE", message)
+    for below, body in inside:
+        workspace.records.delete(_record(workspace, below, body["full_name"]))
+    workspace.records.delete(_record(workspace, kind, found["full_name"]))
+
+
+def _users(workspace: Workspace, kind: _Kind, found: Json) -> list[str]:
+    """What else leans on a credential or an external location."""
+    if kind.path == "storage-credentials":
+        locations = _all(workspace, "external-locations")
+        return [body["name"] for body in locations if body["credential_name"] == found["name"]]
+    if kind.path == "external-locations":
+        root = _Location.parse(workspace.sandbox, found["url"])
+        return [name for name, location in _in_use(workspace) if location.lies_in(root)]
+    return []
+
+
+def _in_use(workspace: Workspace) -> list[tuple[str, _Location]]:
+    """Full names and locations of external volumes and of the managed storage of catalogs."""
+    external = (body for body in _all(workspace, "volumes") if body["volume_type"] == "EXTERNAL")
+    named = [(body["full_name"], body["storage_location"]) for body in external]
+    named += [(body["full_name"], body["storage_root"]) for body in _all(workspace, "catalogs")]
+    return [(name, _Location.parse(workspace.sandbox, url)) for name, url in named]
+
+
+def _covered(workspace: Workspace, url: str, own_name: str) -> None:
+    """A url must lie in an external location and overlap with nothing else that has a place."""
+    location = _Location.parse(workspace.sandbox, url)
+    roots = [_Location.parse(workspace.sandbox, body["url"]) for body in _all(workspace, "external-locations")]
+    if not any(location.lies_in(root) for root in roots):
+        message = f"No parent external location was found for path {url!r}. Please create an external location first."
+        raise CloudError(404, "EXTERNAL_LOCATION_DOES_NOT_EXIST", message)
+    _no_overlap(url, location, [(name, other) for name, other in _in_use(workspace) if name != own_name])
+
+
+def _no_overlap(url: str, location: _Location, others: list[tuple[str, _Location]]) -> None:
+    for name, other in others:
+        if location.overlaps(other):
+            raise ValueError(f"LOCATION_OVERLAP: Input path url '{url}' overlaps with the storage of '{name}'.")
+
+
+def _complete_credential(workspace: Workspace, made: Json, request: Json) -> None:
+    _principal(workspace.sandbox, made)
+    made["azure_managed_identity"].setdefault("credential_id", made["id"])
+
+
+def _principal(sandbox: Sandbox, credential: Json) -> str:
+    """Object id of the identity that a storage credential stands for."""
+    identity = credential.get("azure_managed_identity") or {}
+    connector_id = identity.get("access_connector_id", "")
+    connector = sandbox.store.get(connector_id) if connector_id else None
+    if connector is None:
+        raise ValueError(f"azure_managed_identity.access_connector_id {connector_id!r} names no access connector.")
+    if user_assigned := identity.get("managed_identity_id"):
+        body = sandbox.store.get(user_assigned) or {}
+        principal = body.get("properties", {}).get("principalId")
+    else:
+        principal = (connector.get("identity") or {}).get("principalId")
+    if not principal:
+        raise ValueError(
+            f"The access connector {connector_id} has no managed identity: set its identity to SystemAssigned."
+        )
+    return str(principal)
+
+
+def _complete_location(workspace: Workspace, made: Json, request: Json) -> None:
+    credential = _get(workspace, _KINDS["storage-credentials"], made.get("credential_name", ""))
+    made["credential_id"] = credential["id"]
+    location = _Location.parse(workspace.sandbox, made.get("url", ""))
+    others = [body for body in _all(workspace, "external-locations") if body["name"] != made["name"]]
+    _no_overlap(
+        made["url"], location, [(body["name"], _Location.parse(workspace.sandbox, body["url"])) for body in others]
+    )
+    account = blob.find_account(workspace.sandbox.store, location.account)
+    assert account is not None
+    scope = blob.container_id(account[0], location.container)
+    principal = _principal(workspace.sandbox, credential)
+    allowed = blob.may_access(workspace.sandbox.store, principal, scope, write=not made.get("read_only"))
+    if not allowed and not request.get("skip_validation"):
+        connector = credential["azure_managed_identity"]["access_connector_id"]
+        message = (
+            f"The Azure Managed Identity of {connector} (principal {principal}) does not have permissions on url "
+            f"{made['url']}: it has no role 'Storage Blob Data Contributor' on {account[0]}."
+        )
+        raise CloudError(403, "PERMISSION_DENIED", message)
+
+
+def _complete_catalog(workspace: Workspace, made: Json, request: Json) -> None:
+    if not made.get("storage_root"):
+        message = "Metastore storage root URL does not exist. Please provide a storage location for the catalog."
+        raise CloudError(400, "INVALID_STATE", f"{message} Send storage_root, a url in an external location.")
+    _covered(workspace, made["storage_root"], made["full_name"])
+    made.setdefault("storage_location", f"{made['storage_root'].rstrip('/')}/__unitystorage/catalogs/{made['id']}")
+    made["catalog_type"] = "MANAGED_CATALOG"
+    default = {
+        "name": "default",
+        "catalog_name": made["name"],
+        "full_name": f"{made['name']}.default",
+        "id": str(uuid.uuid4()),
+    }
+    if workspace.records.get(_record(workspace, _KINDS["catalogs"], made["name"])) is None:
+        _store(workspace, _KINDS["schemas"], default | {"owner": workspace.caller, "created_at": now()})
+
+
+def _complete_schema(workspace: Workspace, made: Json, request: Json) -> None:
+    if made.get("storage_root"):
+        raise ValueError("The sandbox keeps managed data in the catalog's storage: send no storage_root with a schema.")
+    made["schema_id"] = made["id"]
+
+
+def _complete_volume(workspace: Workspace, made: Json, request: Json) -> None:
+    made["volume_id"] = made["id"]
+    if made.get("volume_type") == "EXTERNAL":
+        _covered(workspace, made.get("storage_location", ""), made["full_name"])
+    elif made.get("volume_type") == "MANAGED":
+        catalog = _get(workspace, _KINDS["catalogs"], made["catalog_name"])
+        made["storage_location"] = f"{catalog['storage_location']}/volumes/{made['id']}"
+    else:
+        raise ValueError(f"volume_type must be EXTERNAL or MANAGED, not {made.get('volume_type')!r}.")
+
+
+async def _metastore(workspace: Workspace, request: Request) -> Json:
+    region = str((workspace.sandbox.store.get(workspace.resource_id) or {}).get("location", ""))
+    known = {"metastore_id": _metastore_id(workspace), "default_catalog_name": "main"}
+    if request.url.path.endswith("metastore_summary"):
+        return known | {"name": f"metastore_azure_{region}", "region": region, "cloud": "azure"}
+    return known | {"workspace_id": int(uuid.uuid5(uuid.NAMESPACE_URL, workspace.resource_id)) >> 76}
+
+
+def _metastore_id(workspace: Workspace) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{workspace.resource_id.lower()}/metastore"))
+
+
+_KINDS = {
+    kind.path: kind
+    for kind in (
+        _Kind("storage-credentials", "Storage Credential", _complete_credential),
+        _Kind("external-locations", "External Location", _complete_location),
+        _Kind("catalogs", "Catalog", _complete_catalog),
+        _Kind("schemas", "Schema", _complete_schema, ("catalog_name",)),
+        _Kind("volumes", "Volume", _complete_volume, ("catalog_name", "schema_name")),
+    )
+}

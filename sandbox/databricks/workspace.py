@@ -1,0 +1,101 @@
+"""A Databricks workspace as its REST services see it: which one is meant, who asks, where its records and files lie.
+
+Every answer is JSON; errors have Databricks' shape, `{"error_code", "message"}`. Whoever holds a token of this
+sandbox's Entra for Databricks is an admin: there are no users, groups or grants.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sandbox import entra
+from sandbox.cloud import CloudError, Sandbox
+from sandbox.store import ResourceStore
+
+Json = dict[str, Any]
+_TYPE = "/providers/microsoft.databricks/workspaces/"
+_last_id = 0
+
+
+@dataclass(frozen=True)
+class Workspace:
+    sandbox: Sandbox
+    records: ResourceStore
+    resource_id: str
+    caller: str
+    """Application id of whoever sent the request."""
+
+    def record(self, *path: str) -> str:
+        return "/".join((self.resource_id, *path))
+
+    @property
+    def folder(self) -> Path:
+        digest = hashlib.sha256(self.resource_id.lower().encode()).hexdigest()[:8]
+        return self.sandbox.folder / "databricks" / f"{self.resource_id.rpartition('/')[2]}-{digest}"
+
+
+Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
+
+
+def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        try:
+            result = await answer(_open(sandbox, records, request), request)
+            return result if isinstance(result, Response) else JSONResponse(result)
+        except CloudError as error:
+            return JSONResponse({"error_code": error.code, "message": error.message}, error.status)
+        except ValueError as error:
+            return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
+
+    return handle
+
+
+async def body_of(request: Request) -> Json:
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise CloudError(400, "MALFORMED_REQUEST", f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise CloudError(400, "MALFORMED_REQUEST", "The body is not a JSON object.")
+    return body
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def new_id() -> int:
+    """Unique, growing, never given again after a delete or a restart, and exact in a JSON number."""
+    global _last_id
+    _last_id = max(_last_id + 1, time.time_ns() // 1000)
+    return _last_id
+
+
+def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspace:
+    if "authorization" not in request.headers:
+        raise CloudError(401, "UNAUTHENTICATED", "Credential was not sent: the request has no bearer token.")
+    try:
+        caller = entra.require_token(sandbox, request, entra.DATABRICKS)["appid"]
+    except CloudError as error:
+        raise CloudError(403, "PERMISSION_DENIED", f"Invalid access token. {error.message}") from error
+    wanted = request.headers.get("x-databricks-azure-workspace-resource-id", "").rstrip("/").lower()
+    every = [found for found, _ in sandbox.store.below("/subscriptions") if _is_workspace(found)]
+    found = [resource_id for resource_id in every if wanted in ("", resource_id.lower())]
+    if not found:
+        raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"There is no Databricks workspace {wanted!r}.")
+    if len(found) > 1:
+        message = "There is more than one workspace: send the header X-Databricks-Azure-Workspace-Resource-Id."
+        raise CloudError(400, "INVALID_PARAMETER_VALUE", message)
+    return Workspace(sandbox, records, found[0], caller)
+
+
+def _is_workspace(resource_id: str) -> bool:
+    _, found, name = resource_id.lower().partition(_TYPE)
+    return bool(found) and "/" not in name

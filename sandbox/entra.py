@@ -1,0 +1,136 @@
+"""Entra, as far as a service principal with a secret needs it: discovery, token, keys; and the check of its tokens.
+
+Issues a token for whatever audience is asked, as Entra does for every registered application; it is each service's
+part to refuse the wrong one. Does not know users, certificates as credentials, or consent.
+"""
+
+import datetime
+import secrets
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+from jwt.algorithms import RSAAlgorithm
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sandbox import authority
+from sandbox.cloud import CloudError, Sandbox
+
+STORAGE = "https://storage.azure.com"
+DATABRICKS = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
+
+_KEY_ID = "sandbox"
+_LIFETIME = 3600
+
+
+def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str, Any]:
+    """The claims of the request's bearer token, or `CloudError` 401.
+
+    `audience` is what the service answers to: `sandbox.url` for ARM and Azure ML, else one of this module's constants.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise CloudError(401, "AuthenticationFailed", "The 'Authorization' header is missing or is no bearer token.")
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token.strip(),
+            authority.signing_key(sandbox.folder).public_key(),
+            algorithms=["RS256"],
+            audience=_bare(audience),
+            issuer=f"{sandbox.url}/{sandbox.identity.tenant_id}/v2.0",
+            options={"require": ["exp", "aud", "iss"]},
+        )
+    except jwt.ExpiredSignatureError as error:
+        raise CloudError(401, "ExpiredAuthenticationToken", "The access token has expired.") from error
+    except jwt.InvalidAudienceError as error:
+        message = f"The access token is for another audience: ask for scope '{_bare(audience)}/.default'."
+        raise CloudError(401, "InvalidAuthenticationTokenAudience", message) from error
+    except jwt.InvalidTokenError as error:
+        raise CloudError(401, "InvalidAuthenticationToken", f"No token of this sandbox: {error}.") from error
+    return claims
+
+
+def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    tenant = sandbox.identity.tenant_id
+
+    async def discovery(request: Request) -> Response:
+        base = f"{sandbox.url}/{tenant}"
+        return JSONResponse(
+            {
+                "issuer": f"{base}/v2.0",
+                "token_endpoint": f"{base}/oauth2/v2.0/token",
+                "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+                "jwks_uri": f"{base}/discovery/v2.0/keys",
+                "token_endpoint_auth_methods_supported": ["client_secret_post"],
+                "response_types_supported": ["code"],
+                "subject_types_supported": ["pairwise"],
+                "id_token_signing_alg_values_supported": ["RS256"],
+            }
+        )
+
+    async def token(request: Request) -> Response:
+        form = {name: str(value) for name, value in (await request.form()).items()}
+        if request.path_params["tenant"].lower() != tenant:
+            return _refusal(400, "invalid_request", 90002, f"Tenant '{request.path_params['tenant']}' not found.")
+        if form.get("grant_type") != "client_credentials":
+            return _refusal(400, "unsupported_grant_type", 70003, "Only client_credentials is supported.")
+        if form.get("client_id") != sandbox.identity.client_id:
+            return _refusal(400, "unauthorized_client", 700016, f"Application '{form.get('client_id')}' was not found.")
+        if not secrets.compare_digest(form.get("client_secret", "").encode(), sandbox.identity.client_secret.encode()):
+            return _refusal(401, "invalid_client", 7000215, "Invalid client secret provided.")
+        asked = form.get("scope", "").removesuffix(".default") or form.get("resource", "")
+        if not asked:
+            return _refusal(400, "invalid_scope", 70011, "Send 'scope=<resource>/.default'.")
+        return JSONResponse({"token_type": "Bearer", **_issue(sandbox, _bare(asked))})
+
+    async def keys(request: Request) -> Response:
+        key = RSAAlgorithm.to_jwk(authority.signing_key(sandbox.folder).public_key(), as_dict=True)
+        return JSONResponse({"keys": [{**key, "kid": _KEY_ID, "use": "sig", "alg": "RS256"}]})
+
+    return [
+        Route(f"/{tenant}/v2.0/.well-known/openid-configuration", discovery),
+        Route("/{tenant}/oauth2/v2.0/token", token, methods=["POST"]),
+        Route("/{tenant}/oauth2/token", token, methods=["POST"]),
+        Route(f"/{tenant}/discovery/v2.0/keys", keys),
+    ]
+
+
+def _issue(sandbox: Sandbox, audience: str) -> Mapping[str, Any]:
+    who, now = sandbox.identity, int(datetime.datetime.now(datetime.UTC).timestamp())
+    claims = {
+        "aud": audience,
+        "iss": f"{sandbox.url}/{who.tenant_id}/v2.0",
+        "iat": now,
+        "nbf": now,
+        "exp": now + _LIFETIME,
+        "appid": who.client_id,
+        "azp": who.client_id,
+        "idtyp": "app",
+        "oid": who.object_id,
+        "sub": who.object_id,
+        "tid": who.tenant_id,
+        "uti": uuid.uuid4().hex,
+    }
+    signed = jwt.encode(claims, authority.signing_key(sandbox.folder), algorithm="RS256", headers={"kid": _KEY_ID})
+    # The v1 endpoint's clients read `expires_on`, in a string; v2 clients do not mind it.
+    return {"access_token": signed, "expires_in": _LIFETIME, "expires_on": str(now + _LIFETIME), "resource": audience}
+
+
+def _refusal(status: int, error: str, code: int, message: str) -> Response:
+    trace = str(uuid.uuid4())
+    body = {
+        "error": error,
+        "error_description": f"AADSTS{code}: {message} Trace ID: {trace}",
+        "error_codes": [code],
+        "timestamp": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+        "trace_id": trace,
+        "correlation_id": trace,
+    }
+    return JSONResponse(body, status)
+
+
+def _bare(audience: str) -> str:
+    return audience.rstrip("/")

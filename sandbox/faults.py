@@ -1,0 +1,95 @@
+"""The sandbox misbehaving on demand, so that tests can prove recovery.
+
+`POST /sandbox/faults` with a list of rules adds them, GET shows those left, DELETE removes all. A rule applies to the
+next `times` requests it matches; the first matching rule wins. It does one or more of: wait `delay` seconds, answer
+`status`, make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`.
+"""
+
+import asyncio
+import re
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sandbox.cloud import CloudError
+
+_KEY = "sandbox.fault"
+
+
+class Failure(msgspec.Struct):
+    code: str
+    message: str
+
+
+class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    path: str
+    """Regular expression, searched in the URL's path without regard to case."""
+    method: str = ""
+    times: int = 1
+    delay: float = 0.0
+    status: int = 0
+    headers: dict[str, str] = {}
+    body: Any = None
+    operation_delay: float = 0.0
+    operation_failure: Failure | None = None
+
+    def matches(self, scope: Scope) -> bool:
+        method_fits = self.method.upper() in ("", scope["method"])
+        return method_fits and re.search(self.path, scope["path"], re.IGNORECASE) is not None
+
+
+def hinders_operation(request: Request) -> bool:
+    fault: Fault | None = request.scope.get(_KEY)
+    return fault is not None and bool(fault.operation_delay or fault.operation_failure)
+
+
+async def hinder_operation(request: Request) -> None:
+    fault: Fault | None = request.scope.get(_KEY)
+    if fault is not None:
+        await asyncio.sleep(fault.operation_delay)
+        if fault.operation_failure:
+            raise CloudError(500, fault.operation_failure.code, fault.operation_failure.message)
+
+
+class Faults:
+    def __init__(self) -> None:
+        self._rules: list[Fault] = []
+
+    def routes(self) -> list[BaseRoute]:
+        return [Route("/sandbox/faults", self._serve, methods=["GET", "POST", "DELETE"])]
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+            fault = self._take(scope)
+            if fault is None:
+                return await app(scope, receive, send)
+            await asyncio.sleep(fault.delay)
+            if fault.status:
+                body = fault.body or {"error": {"code": f"Fault{fault.status}", "message": "A fault set by a test."}}
+                return await JSONResponse(body, fault.status, fault.headers)(scope, receive, send)
+            await app({**scope, _KEY: fault}, receive, send)
+
+        return faulty
+
+    def _take(self, scope: Scope) -> Fault | None:
+        if scope["type"] != "http" or scope["path"].startswith("/sandbox/"):
+            return None
+        fault = next((rule for rule in self._rules if rule.matches(scope)), None)
+        if fault is not None:
+            fault.times -= 1
+            self._rules = [rule for rule in self._rules if rule.times > 0]
+        return fault
+
+    async def _serve(self, request: Request) -> Response:
+        if request.method == "POST":
+            try:
+                self._rules += msgspec.json.decode(await request.body(), type=list[Fault])
+            except msgspec.MsgspecError as error:
+                raise CloudError(400, "InvalidFault", f"Send a list of fault rules: {error}.") from error
+        elif request.method == "DELETE":
+            self._rules = []
+        return Response(msgspec.json.encode(self._rules), media_type="application/json")

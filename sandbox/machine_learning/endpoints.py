@@ -1,0 +1,187 @@
+"""Online endpoints: their rules, keys and tokens, and what of them is in memory for the router.
+
+Keys lie in a file that only the owner may read, never in a resource's body. Kubernetes endpoints take keys or Azure ML
+tokens; Entra tokens and mirrored traffic are refused, as Azure refuses them there.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import jwt
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.machine_learning.replicas import Deployment
+from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute
+from sandbox.store import Body
+
+ENDPOINT = f"{WORKSPACE}/onlineendpoints"
+NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
+_TOKEN_SECONDS, _REFRESH_SECONDS = 3600, 1800
+
+
+@dataclass
+class Endpoint:
+    resource_id: str
+    folder: Path
+    auth_mode: str = "Key"
+    traffic: dict[str, int] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    """Those that were ready once, by lower-case name."""
+
+    @property
+    def name(self) -> str:
+        return self.resource_id.rpartition("/")[2]
+
+    def admits(self, credential: str) -> bool:
+        if self.auth_mode == "Key":
+            return any(hmac.compare_digest(key.encode(), credential.encode()) for key in self.keys.values())
+        try:
+            jwt.decode(credential, self.keys["primaryKey"], algorithms=["HS256"], audience=self.name)
+        except jwt.InvalidTokenError:
+            return False
+        return True
+
+    def remember(self) -> None:
+        """Write what a restart needs; whole or not at all, for the owner's eyes only."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "endpoint.partial"
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump({"auth_mode": self.auth_mode, "traffic": self.traffic, "keys": self.keys}, file)
+        partial.rename(self.folder / "endpoint.json")
+
+
+class Fleet:
+    """All endpoints of a sandbox, by lower-case name, and the one client that talks to their replicas."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[str, Endpoint] = {}
+        unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
+        # Replicas speak plain HTTP on loopback: no proxy, and no certificates to load.
+        self.client = httpx.AsyncClient(limits=unlimited, trust_env=False, verify=False, timeout=None)
+
+
+_fleets: dict[Path, Fleet] = {}
+
+
+def fleet(sandbox: Sandbox) -> Fleet:
+    if sandbox.folder not in _fleets:
+        _fleets[sandbox.folder] = Fleet()
+    return _fleets[sandbox.folder]
+
+
+async def disband(sandbox: Sandbox) -> None:
+    """Stop every replica; the endpoints stay in the store and on disk."""
+    if ended := _fleets.pop(sandbox.folder, None):
+        await asyncio.gather(
+            *(it.stop(drain=False) for endpoint in ended.endpoints.values() for it in endpoint.deployments.values())
+        )
+        await ended.client.aclose()
+
+
+def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    actions = {"listkeys": _list_keys, "regeneratekeys": _regenerate_keys, "token": _token}
+    return {ENDPOINT: Behaviour(on_put=_put, on_delete=_delete, actions=actions)}
+
+
+def recall(sandbox: Sandbox, endpoint_id: str) -> None:
+    """Take an endpoint back into memory after a restart, without its deployments; not if it was never made whole."""
+    folder = _folder(sandbox, endpoint_id)
+    with contextlib.suppress(FileNotFoundError):
+        endpoint = Endpoint(endpoint_id, folder, **json.loads((folder / "endpoint.json").read_text()))
+        fleet(sandbox).endpoints[endpoint.name.lower()] = endpoint
+
+
+def find(sandbox: Sandbox, endpoint_id: str) -> Endpoint:
+    endpoint = fleet(sandbox).endpoints.get(endpoint_id.rpartition("/")[2].lower())
+    if endpoint is None or endpoint.resource_id.lower() != endpoint_id.lower():
+        raise CloudError(404, "ResourceNotFound", f"The online endpoint '{endpoint_id}' does not exist.")
+    return endpoint
+
+
+async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
+    properties, name = body["properties"], endpoint_id.rpartition("/")[2]
+    endpoints = fleet(sandbox).endpoints
+    endpoint = endpoints.get(name.lower()) or Endpoint(endpoint_id, _folder(sandbox, endpoint_id))
+    if endpoint.resource_id.lower() != endpoint_id.lower():
+        message = (
+            f"The endpoint name '{name}' is taken by '{endpoint.resource_id}': it is unique per region and cluster."
+        )
+        raise CloudError(409, "EndpointAlreadyExists", message)
+    if not NAME.fullmatch(name):
+        raise CloudError(400, "BadArgument", f"Endpoint name '{name}': 3 to 32 letters, digits and hyphens.")
+    if (mode := properties.get("authMode")) not in ("Key", "AMLToken"):
+        message = f"Auth mode '{mode}' is not supported for Kubernetes online endpoints. Use Key or AMLToken."
+        raise CloudError(400, "BadArgument", message)
+    if properties.pop("keys", None):
+        raise CloudError(400, "BadArgument", "The sandbox chooses an endpoint's keys itself. Leave out 'keys'.")
+    if properties.get("mirrorTraffic"):
+        raise CloudError(400, "BadArgument", "Mirrored traffic is not supported for Kubernetes online endpoints.")
+    kubernetes_compute(sandbox, properties.get("compute"))
+    traffic = {deployment: int(share) for deployment, share in (properties.get("traffic") or {}).items()}
+    if unknown := [deployment for deployment in traffic if deployment.lower() not in endpoint.deployments]:
+        message = f"Traffic names deployments that do not exist: {', '.join(unknown)}. Create them, then set traffic."
+        raise CloudError(400, "DeploymentNotFound", message)
+    if min(traffic.values(), default=0) < 0 or sum(traffic.values()) not in (0, 100):
+        raise CloudError(400, "BadArgument", f"Traffic must sum to 0 or 100, not {sum(traffic.values())}.")
+
+    endpoint.keys = endpoint.keys or {key: secrets.token_urlsafe(32) for key in ("primaryKey", "secondaryKey")}
+    endpoint.auth_mode, endpoint.traffic = mode, traffic
+    endpoint.remember()
+    endpoints[name.lower()] = endpoint
+
+
+async def _delete(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
+    if endpoint := fleet(sandbox).endpoints.pop(endpoint_id.rpartition("/")[2].lower(), None):
+        await asyncio.gather(*(deployment.stop(drain=False) for deployment in endpoint.deployments.values()))
+    await asyncio.to_thread(shutil.rmtree, _folder(sandbox, endpoint_id), ignore_errors=True)
+
+
+async def _list_keys(sandbox: Sandbox, endpoint_id: str, request: Request) -> Response:
+    endpoint = find(sandbox, endpoint_id)
+    if endpoint.auth_mode != "Key":
+        raise CloudError(400, "BadArgument", f"Endpoint '{endpoint.name}' uses {endpoint.auth_mode}: it has no keys.")
+    return JSONResponse(endpoint.keys)
+
+
+async def _regenerate_keys(sandbox: Sandbox, endpoint_id: str, request: Request) -> Response:
+    endpoint, asked = find(sandbox, endpoint_id), await request.json()
+    name = {"primary": "primaryKey", "secondary": "secondaryKey"}.get(str(asked.get("keyType")).lower())
+    if name is None or endpoint.auth_mode != "Key":
+        raise CloudError(400, "BadArgument", "keyType must be Primary or Secondary, and the endpoint's auth mode Key.")
+    # azure-ai-ml sends the present key as the value to set; what it wants is another one.
+    value = asked.get("keyValue")
+    endpoint.keys[name] = value if value and value != endpoint.keys[name] else secrets.token_urlsafe(32)
+    endpoint.remember()
+    return Response(status_code=200)
+
+
+async def _token(sandbox: Sandbox, endpoint_id: str, request: Request) -> Response:
+    endpoint, now = find(sandbox, endpoint_id), int(time.time())
+    if endpoint.auth_mode != "AMLToken":
+        raise CloudError(400, "BadArgument", f"Endpoint '{endpoint.name}' uses {endpoint.auth_mode}: list its keys.")
+    claims = {"aud": endpoint.name, "iat": now, "exp": now + _TOKEN_SECONDS}
+    return JSONResponse(
+        {
+            "accessToken": jwt.encode(claims, endpoint.keys["primaryKey"], algorithm="HS256"),
+            "tokenType": "Bearer",
+            "expiryTimeUtc": now + _TOKEN_SECONDS,
+            "refreshAfterTimeUtc": now + _REFRESH_SECONDS,
+        }
+    )
+
+
+def _folder(sandbox: Sandbox, endpoint_id: str) -> Path:
+    return sandbox.folder / "deployments" / endpoint_id.rpartition("/")[2].lower()

@@ -1,0 +1,285 @@
+"""A deployment as it runs: replicas of the scoring service, watched, and handed out to one request after another.
+
+A replica is a process (or a container, where the image is one) with a port of its own. A replica that ends, or whose
+liveness probe fails as often as its threshold allows, is started again, each time after a longer pause. Resource
+limits are checked when a deployment is made; only containers are held to them. Replicas are not scaled by load.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from sandbox import processes
+from sandbox.cloud import CloudError, Sandbox
+from sandbox.registry import engine, find_image, network_options
+
+_MODELS_IN_CONTAINER = "/var/azureml-app/azureml-models"
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_STABLE_SECONDS = 60.0
+_PASSED_ON = ("PATH", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LANG")
+
+
+class NotReady(Exception):
+    """A replica did not get ready, or is no longer."""
+
+
+class Overloaded(Exception):
+    """No replica became free within the queue's longest wait."""
+
+
+class NoReplica(Exception):
+    """No replica is ready, so waiting has no use."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a deployment runs, resolved: enough to start it again when nothing else is known any more."""
+
+    image: str
+    model: str | None
+    """`<model>/<version>` below the deployment's `models` folder."""
+    environment: dict[str, str]
+    instances: int
+    scoring_path: str
+    liveness_path: str
+    readiness_path: str
+    container_port: int
+    """The port the image says it listens on. A process without a network of its own gets a free one instead."""
+    cpu_limit: float
+    memory_limit: int
+    max_concurrent: int
+    queue_wait: float
+    request_timeout: float
+    startup_seconds: float
+    liveness_period: float
+    liveness_failures: int
+    probe_timeout: float
+
+
+class Replica:
+    def __init__(self, sandbox: Sandbox, client: httpx.AsyncClient, service: Service, folder: Path, log: Path) -> None:
+        self._sandbox, self._client, self._service = sandbox, client, service
+        self._folder, self._log = folder, log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._container = f"sandbox-{folder.parent.name}-{folder.name}"
+        self._in_container = False
+        self.port = 0
+        self.ready = False
+        self.busy = 0
+        self.turn = 0
+
+    async def launch(self) -> None:
+        """Start the service and wait until it is ready, or `NotReady`."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        shutil.rmtree(self._folder, ignore_errors=True)
+        (self._folder / "tmp").mkdir(parents=True)
+        try:
+            command, environment = await self._command()
+            self._process = processes.start(command, log=self._log, environment=environment, folder=self._folder)
+        except (CloudError, OSError) as error:
+            raise NotReady(f"it cannot be started: {error}") from error
+        deadline = time.monotonic() + self._service.startup_seconds
+        while not await self._answers(self._service.readiness_path):
+            self._check_process()
+            if time.monotonic() > deadline:
+                raise NotReady(f"'{self._service.readiness_path}' was not 200 in {self._service.startup_seconds:g} s")
+            await asyncio.sleep(0.1)
+        self.ready = True
+
+    async def watch(self) -> None:
+        """Return never: `NotReady` when the process has ended or hangs."""
+        failures, next_probe = 0, time.monotonic()
+        while True:
+            await asyncio.sleep(0.1)
+            self._check_process()
+            if time.monotonic() >= next_probe:
+                next_probe = time.monotonic() + self._service.liveness_period
+                failures = 0 if await self._answers(self._service.liveness_path) else failures + 1
+                if failures >= self._service.liveness_failures:
+                    raise NotReady(f"'{self._service.liveness_path}' failed {failures} times in a row")
+
+    async def halt(self) -> None:
+        self.ready = False
+        if self._process is not None:
+            await asyncio.to_thread(processes.stop, self._process)
+            self._process = None
+        if self._in_container:
+            await engine("rm", "--force", self._container)
+
+    async def _command(self) -> tuple[list[str], dict[str, str]]:
+        service, models = self._service, self._folder.parents[1] / "models"
+        image = find_image(self._sandbox, service.image)
+        if image.root is not None:
+            base = {name: self._sandbox.environment[name] for name in _PASSED_ON if name in self._sandbox.environment}
+            own = {"HOME": str(self._folder), "TMPDIR": str(self._folder / "tmp")}
+            own |= {"SCORING_HOST": "127.0.0.1", "SCORING_PORT": str(self.port)}
+            if service.model:
+                own["AZUREML_MODEL_DIR"] = str(models / service.model)
+            return [str(image.root / "bin" / "serve")], {"LANG": "C.UTF-8", **base, **service.environment, **own}
+
+        self._in_container = True
+        network = await network_options()
+        own = {"SCORING_HOST": "127.0.0.1" if network else "0.0.0.0"}  # published ports come from outside the container
+        own["SCORING_PORT"] = str(self.port if network else service.container_port)
+        if service.model:
+            own["AZUREML_MODEL_DIR"] = f"{_MODELS_IN_CONTAINER}/{service.model}"
+        command = [
+            "docker",
+            "run",
+            "--rm",
+            "--init",
+            "--name",
+            self._container,
+            "--label",
+            container_label(self._sandbox),
+        ]
+        command += network or ["--publish", f"127.0.0.1:{self.port}:{service.container_port}"]
+        command += ["--cpus", f"{service.cpu_limit:g}", "--memory", str(service.memory_limit)]
+        command += ["--volume", f"{models}:{_MODELS_IN_CONTAINER}:ro"]
+        command += [part for name in {**service.environment, **own} for part in ("--env", name)]
+        # The client needs its own environment to find the engine; the container gets only what is named above.
+        return [*command, str(image.container)], {**os.environ, **service.environment, **own}
+
+    async def _answers(self, path: str) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            url = f"http://127.0.0.1:{self.port}{path}"
+            return (await self._client.get(url, timeout=self._service.probe_timeout)).status_code == 200
+        return False
+
+    def _check_process(self) -> None:
+        if self._process is None:
+            raise NotReady("it is not running")
+        if (code := self._process.poll()) is not None:
+            raise NotReady(f"the process ended with exit code {code}")
+
+
+class Deployment:
+    """The replicas of one deployment in one generation; an update is a new generation beside the old one."""
+
+    def __init__(
+        self, sandbox: Sandbox, client: httpx.AsyncClient, service: Service, folder: Path, generation: str
+    ) -> None:
+        self.service = service
+        self._folder = folder / generation
+        self._log = folder / "console.log"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._replicas = [
+            Replica(sandbox, client, service, self._folder / f"replica-{number}", self._log)
+            for number in range(service.instances)
+        ]
+        self._guards: list[asyncio.Task[None]] = []
+        self._queue: deque[asyncio.Future[Replica]] = deque()
+        self._turns = itertools.count(1)
+
+    async def start(self) -> None:
+        """All replicas ready and watched, or `NotReady` and none left."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for replica in self._replicas:
+                    group.create_task(replica.launch())
+        except BaseException as error:
+            await self.stop(drain=False)
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
+        self.guard()
+
+    def guard(self) -> None:
+        """Keep the replicas running from now on, starting those that do not run."""
+        self._guards = [asyncio.create_task(self._guard(replica)) for replica in self._replicas]
+
+    async def stop(self, *, drain: bool) -> None:
+        """End all replicas; with `drain`, once the requests they hold are answered."""
+        deadline = time.monotonic() + (self.service.request_timeout if drain else 0)
+        while any(replica.busy for replica in self._replicas) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for guard in self._guards:
+            guard.cancel()
+        await asyncio.gather(*self._guards, return_exceptions=True)
+        await asyncio.gather(*(replica.halt() for replica in self._replicas))
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def acquire(self, avoid: Replica | None = None) -> Replica:
+        """The least busy replica with room for one more request; give it back with `release`."""
+        if not self._queue and (replica := self._with_room(avoid)):
+            return replica
+        if not any(replica.ready for replica in self._replicas):
+            raise NoReplica
+        waiting: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
+        self._queue.append(waiting)
+        try:
+            async with asyncio.timeout(self.service.queue_wait):
+                return await waiting
+        except BaseException as error:
+            if waiting.done() and not waiting.cancelled():
+                self.release(waiting.result())
+            waiting.cancel()
+            if isinstance(error, TimeoutError):
+                raise Overloaded from None
+            raise
+
+    def release(self, replica: Replica) -> None:
+        replica.busy -= 1
+        self._serve_queue()
+
+    def tail(self, lines: int) -> str:
+        return tail(self._log, lines)
+
+    def _with_room(self, avoid: Replica | None = None) -> Replica | None:
+        free = [it for it in self._replicas if it.ready and it.busy < self.service.max_concurrent]
+        if not free:
+            return None
+        chosen = min(free, key=lambda it: (it is avoid, it.busy, it.turn))
+        chosen.busy += 1
+        chosen.turn = next(self._turns)
+        return chosen
+
+    def _serve_queue(self) -> None:
+        while self._queue:
+            if self._queue[0].done():
+                self._queue.popleft()
+            elif replica := self._with_room():
+                self._queue.popleft().set_result(replica)
+            else:
+                return
+
+    async def _guard(self, replica: Replica) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            try:
+                if not replica.ready:
+                    await replica.launch()
+                    self._serve_queue()
+                await replica.watch()
+            except NotReady as error:
+                await replica.halt()
+                if time.monotonic() - began > _STABLE_SECONDS:
+                    pause = _FIRST_PAUSE
+                with self._log.open("a") as log:
+                    log.write(f"A replica is started again in {pause:g} s: {error}.\n")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def container_label(sandbox: Sandbox) -> str:
+    """Marks containers of this sandbox: they outlive a killed one, unlike processes."""
+    return f"sandbox.folder={sandbox.folder}"
+
+
+def tail(log: Path, lines: int) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return ""

@@ -1,0 +1,87 @@
+"""The inference router: checks the key, picks a deployment by header or by traffic, and a replica of it.
+
+Answers what Azure's router for Kubernetes answers: 401 for a wrong key, 404 where no deployment gets traffic, 503 when
+all replicas are busy for longer than the queue's longest wait, 504 for a request that takes too long, 502 when replicas
+are lost. A request whose replica is lost goes to another one once, because scoring changes nothing.
+Serves no Swagger document, mirrors no traffic and does not scale.
+"""
+
+import asyncio
+import random
+import uuid
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sandbox.cloud import Sandbox
+from sandbox.machine_learning.endpoints import Endpoint, fleet
+from sandbox.machine_learning.replicas import Deployment, NoReplica, Overloaded, Replica
+
+_FORWARDED = ("content-type", "content-encoding", "accept", "traceparent", "tracestate")
+_RETURNED = ("content-type", "retry-after", "traceparent", "x-request-id")
+
+
+def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    async def score(request: Request) -> Response:
+        endpoint = fleet(sandbox).endpoints.get(request.path_params["name"].lower())
+        marks = {"x-request-id": request.headers.get("x-request-id") or str(uuid.uuid4())}
+        marks["x-ms-client-request-id"] = request.headers.get("x-ms-client-request-id") or marks["x-request-id"]
+        if endpoint is None:
+            return _error(404, "EndpointNotFound", f"There is no endpoint '{request.path_params['name']}'.", marks)
+        scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not endpoint.admits(credential.strip()):
+            message = "The Authorization header is missing, or its key or token is wrong or expired."
+            return _error(401, "Unauthorized", message, {**marks, "www-authenticate": "Bearer"})
+        name = request.headers.get("azureml-model-deployment") or _by_traffic(endpoint)
+        if name is None:
+            return _error(404, "NoTraffic", "The endpoint has no deployment with positive traffic.", marks)
+        deployment = endpoint.deployments.get(name.lower())
+        if deployment is None:
+            return _error(404, "DeploymentNotFound", f"The endpoint has no deployment '{name}'.", marks)
+        marks["azureml-model-deployment"] = name
+        return await _forward(fleet(sandbox).client, deployment, request, marks)
+
+    return [Route("/api/v1/endpoint/{name}/score", score, methods=["POST"])]
+
+
+def _by_traffic(endpoint: Endpoint) -> str | None:
+    names, shares = list(endpoint.traffic), list(endpoint.traffic.values())
+    return random.choices(names, shares)[0] if sum(shares) else None
+
+
+async def _forward(
+    client: httpx.AsyncClient, deployment: Deployment, request: Request, marks: dict[str, str]
+) -> Response:
+    body = await request.body()
+    headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
+    headers |= {"accept-encoding": "identity", "x-request-id": marks["x-request-id"]}
+    lost: Replica | None = None
+    for _ in range(2):
+        try:
+            replica = await deployment.acquire(avoid=lost)
+        except Overloaded:
+            message = "All replicas are busy; the request waited as long as maxQueueWait allows."
+            return _error(503, "TooManyRequests", message, {**marks, "retry-after": "1"})
+        except NoReplica:
+            return _error(503, "NoReadyReplica", "No replica is ready.", {**marks, "retry-after": "5"})
+        try:
+            async with asyncio.timeout(deployment.service.request_timeout):
+                url = f"http://127.0.0.1:{replica.port}{deployment.service.scoring_path}"
+                answer = await client.post(url, content=body, headers=headers)
+        except TimeoutError:
+            message = f"Scoring took longer than requestTimeout, {deployment.service.request_timeout:g} s."
+            return _error(504, "RequestTimeout", message, marks)
+        except httpx.TransportError:
+            lost = replica
+        else:
+            returned = {name: answer.headers[name] for name in _RETURNED if name in answer.headers}
+            return Response(answer.content, answer.status_code, {**marks, **returned})
+        finally:
+            deployment.release(replica)
+    return _error(502, "ReplicaLost", "The connection to the scoring service was lost, twice.", marks)
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str]) -> Response:
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)

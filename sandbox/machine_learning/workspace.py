@@ -1,0 +1,150 @@
+"""What an Azure ML workspace holds besides endpoints: itself, attached compute, versions of models and environments.
+
+They are stored like every resource; here is only what the service checks or computes. Does not run training or
+build environments: a deployment's environment names an image.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.store import Body
+
+WORKSPACE = "microsoft.machinelearningservices/workspaces"
+_EXTENSION = "microsoft.azureml.kubernetes"
+_ROLE = "microsoft.machinelearningservices/workspaces/mlworkload"
+_UNITS = {"m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_DEFAULT_TYPE = "defaultinstancetype"
+_DEFAULT_TYPES = {
+    _DEFAULT_TYPE: {
+        "resources": {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+    }
+}
+
+
+def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    versions = Behaviour(on_put=_put_version, on_delete=_delete_version)
+    return {
+        WORKSPACE: Behaviour(on_put=_put_workspace),
+        f"{WORKSPACE}/computes": Behaviour(on_put=_attach_compute),
+        f"{WORKSPACE}/models/versions": versions,
+        f"{WORKSPACE}/environments/versions": versions,
+    }
+
+
+def kubernetes_compute(sandbox: Sandbox, compute_id: str | None) -> Mapping[str, Any]:
+    """The properties of an attached cluster, or `CloudError`."""
+    compute = sandbox.store.get(compute_id) if compute_id else None
+    if compute is None:
+        message = f"Compute '{compute_id}' is not attached to the workspace. Attach the Kubernetes cluster first."
+        raise CloudError(400, "ComputeNotFound", message)
+    properties: Mapping[str, Any] = compute["properties"]
+    if properties.get("computeType") != "Kubernetes":
+        raise CloudError(400, "InvalidCompute", f"Compute '{compute_id}' is no Kubernetes compute.")
+    return properties
+
+
+def fit_instance_type(
+    compute: Mapping[str, Any], instance_type: str | None, resources: Mapping[str, Any]
+) -> tuple[float, int]:
+    """The CPU and memory limits a deployment gets, or `CloudError` if its instance type is missing or too small."""
+    settings = compute.get("properties") or {}
+    types = settings.get("instanceTypes") or _DEFAULT_TYPES
+    name = instance_type or settings.get("defaultInstanceType") or _DEFAULT_TYPE
+    if name not in types:
+        raise CloudError(
+            400, "InvalidInstanceType", f"Instance type '{name}' is not one of {', '.join(sorted(types))}."
+        )
+    allowed = (types[name].get("resources") or {}).get("limits") or {}
+    requests, limits = (resources.get(f"containerResource{kind}") or {} for kind in ("Requests", "Limits"))
+    found = {}
+    for unit in ("cpu", "memory"):
+        most = _quantity(allowed.get(unit, "1Ti"))
+        limit = _quantity(limits.get(unit) or allowed.get(unit, "1Ti"))
+        request = _quantity(requests.get(unit) or "0")
+        if not request <= limit <= most:
+            wanted = f"requests {requests.get(unit)} and is limited to {limits.get(unit)}"
+            message = f"The deployment {wanted} {unit}; instance type '{name}' allows {allowed.get(unit)}."
+            raise CloudError(400, "ResourceRequirementsExceedInstanceType", message)
+        found[unit] = limit
+    return found["cpu"], int(found["memory"])
+
+
+async def _put_workspace(sandbox: Sandbox, workspace_id: str, body: Body) -> None:
+    for name in ("storageAccount", "keyVault", "applicationInsights", "containerRegistry"):
+        linked_id = body["properties"].get(name)
+        linked = sandbox.store.get(linked_id) if linked_id else {}
+        if linked is None:
+            raise CloudError(400, "ValidationError", f"Workspace property {name}: '{linked_id}' does not exist.")
+        if name == "storageAccount" and linked.get("properties", {}).get("isHnsEnabled"):
+            message = (
+                "The workspace's own storage account must not have a hierarchical namespace. Use a second account."
+            )
+            raise CloudError(400, "ValidationError", message)
+
+
+async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
+    properties = body["properties"]
+    if properties.get("computeType") != "Kubernetes":
+        raise CloudError(400, "BadRequest", "The sandbox attaches compute of type Kubernetes only.")
+    cluster_id = properties.get("resourceId") or ""
+    cluster = sandbox.store.get(cluster_id)
+    if cluster is None:
+        raise CloudError(400, "ClusterNotFound", f"The cluster '{cluster_id}' does not exist.")
+    below = [found["properties"] for _, found in sandbox.store.below(cluster_id) if "properties" in found]
+    settings = next(
+        (it.get("configurationSettings") or {} for it in below if str(it.get("extensionType")).lower() == _EXTENSION),
+        None,
+    )
+    if settings is None or str(settings.get("enableInference")).lower() != "true":
+        message = f"The cluster lacks the extension '{_EXTENSION}' with the setting enableInference 'True'."
+        raise CloudError(400, "InvalidComputeNoKubernetesConfiguration", message)
+    if cluster["properties"].get("disableLocalAccounts"):
+        workspace_id = compute_id.rsplit("/", 2)[0].lower()
+        if not any(
+            str(it.get("sourceResourceId")).lower() == workspace_id and _ROLE in [role.lower() for role in it["roles"]]
+            for it in below
+        ):
+            message = (
+                "The cluster's local accounts are disabled, and no trusted access binding gives this workspace "
+                f"the role '{_ROLE}'. Create the trustedAccessRoleBinding before attaching the cluster."
+            )
+            raise CloudError(400, "ComputeNotAccessible", message)
+    for name, instance_type in ((properties.get("properties") or {}).get("instanceTypes") or {}).items():
+        for unit, request in ((instance_type.get("resources") or {}).get("requests") or {}).items():
+            if _quantity(request) > _quantity((instance_type["resources"].get("limits") or {}).get(unit, request)):
+                raise CloudError(
+                    400, "InvalidInstanceType", f"Instance type '{name}' requests more {unit} than its limit."
+                )
+
+
+async def _put_version(sandbox: Sandbox, version_id: str, body: Body) -> None:
+    body["properties"].setdefault("flavors", {})  # azure-ai-ml reads it unasked
+    _update_container(sandbox, version_id, version_id.rpartition("/")[2])
+
+
+async def _delete_version(sandbox: Sandbox, version_id: str, body: Body) -> None:
+    _update_container(sandbox, version_id, None)
+
+
+def _update_container(sandbox: Sandbox, version_id: str, added: str | None) -> None:
+    container_id, own = version_id.rsplit("/", 2)[0], version_id.rpartition("/")[2]
+    container = sandbox.store.get(container_id)
+    if container is None:
+        return
+    others = [found for found, _ in sandbox.store.below(f"{container_id}/versions")]
+    versions = {found.rpartition("/")[2] for found in others} - {own} | ({added} if added else set())
+    numbers = [int(version) for version in versions if version.isdigit()]
+    latest = str(max(numbers)) if numbers else max(versions, default=None)
+    container["properties"] = {**container.get("properties", {}), "latestVersion": latest}
+    container["properties"]["nextVersion"] = str(max(numbers, default=0) + 1)
+    sandbox.store.put(container_id, container)
+
+
+def _quantity(text: str | float) -> float:
+    """A Kubernetes quantity, such as `100m` or `2Gi`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|k|[MGT]i?|Ki)?", str(text))
+    if not match:
+        raise CloudError(400, "InvalidQuantity", f"'{text}' is no Kubernetes quantity such as 500m, 2 or 4Gi.")
+    return float(match[1]) * _UNITS[match[2] or ""]

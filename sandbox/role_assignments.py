@@ -1,0 +1,57 @@
+"""Role assignments: who may do what where. Recorded and checked for sense; the sandbox does not enforce them."""
+
+import json
+
+from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.store import Body
+
+TYPE = "Microsoft.Authorization/roleAssignments"
+_PART = f"/providers/{TYPE}/"
+
+
+def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    return {TYPE.lower(): Behaviour(on_put=_assign)}
+
+
+def scope_of(resource_id: str) -> str:
+    return resource_id[: resource_id.lower().rindex(_PART.lower())]
+
+
+async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    properties = body["properties"]
+    for name in ("principalId", "roleDefinitionId"):
+        if not properties.get(name):
+            raise CloudError(400, "InvalidRequestContent", f"A role assignment needs properties.{name}.")
+    if "principalType" not in properties:
+        if not _exists(sandbox, properties["principalId"]):
+            message = (
+                f"Principal {properties['principalId']} does not exist in the directory. If you have just created it, "
+                "it may not be replicated yet: set properties.principalType to ServicePrincipal."
+            )
+            raise CloudError(400, "PrincipalNotFound", message)
+        properties["principalType"] = "ServicePrincipal"
+    scope = scope_of(resource_id)
+    properties["scope"] = scope
+    for other, assigned in sandbox.store.below(scope):
+        if not other.lower().startswith((scope + _PART).lower()):
+            continue
+        same = _grant(assigned) == _grant(body)
+        if other.lower() == resource_id.lower() and not same:
+            message = "Principal, role and scope of a role assignment cannot be updated: delete it, then create anew."
+            raise CloudError(400, "RoleAssignmentUpdateNotPermitted", message)
+        if other.lower() != resource_id.lower() and same:
+            message = (
+                f"The role assignment already exists. The ID of the existing role assignment is {assigned['name']}."
+            )
+            raise CloudError(409, "RoleAssignmentExists", message)
+
+
+def _grant(body: Body) -> tuple[str, str]:
+    role = body["properties"]["roleDefinitionId"].rsplit("/", 1)[-1]
+    return body["properties"]["principalId"].lower(), role.lower()
+
+
+def _exists(sandbox: Sandbox, principal: str) -> bool:
+    """Whether it is the sandbox's service principal, or an identity that some resource shows as its own."""
+    shown = (json.dumps(body).lower() for _, body in sandbox.store.below("") if body.get("type") != TYPE)
+    return principal.lower() == sandbox.identity.object_id or any(f'"{principal.lower()}"' in body for body in shown)

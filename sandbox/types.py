@@ -1,0 +1,78 @@
+"""What differs by resource type, read from `types.yaml`: five lines there make a type as strict as its Azure original.
+
+A type that is not in the table is still stored, by `TypeRule`'s defaults. Keys this class does not name
+belong to the azure-native stand-in, which finds them in `raw`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+TABLE = Path(__file__).with_name("types.yaml")
+
+
+@dataclass(frozen=True)
+class TypeRule:
+    type: str
+    """As Azure writes it: `Microsoft.Storage/storageAccounts`."""
+    token: str = ""
+    api_version: str = ""
+    name: Mapping[str, Any] = field(default_factory=dict)
+    """`min`, `max`, `pattern`; each may be missing."""
+    location: Literal["required", "optional", "none"] = "optional"
+    required: tuple[str, ...] = ()
+    """Dotted paths in the ARM body that a PUT must carry."""
+    immutable: tuple[str, ...] = ()
+    """Dotted paths that a later PUT may repeat but not change."""
+    asynchronous: bool = False
+    accepted: bool = False
+    """The older protocol, which its SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
+    implied: bool = False
+    """Exists from the moment something below it is created, as `blobServices/default` and model containers do."""
+    unique: bool = False
+    """No two resources in all of Azure have the same name."""
+    soft_delete: bool = False
+    computed: Mapping[str, Any] = field(default_factory=dict)
+    """What the service fills in unless the caller sent it; a template, see `fill`."""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@lru_cache
+def load(table: Path = TABLE) -> Mapping[str, TypeRule]:
+    """The rules by lower-case type."""
+    entries = yaml.load(table.read_bytes(), yaml.CSafeLoader) or {}
+    return {arm_type.lower(): _rule(arm_type, entry or {}) for arm_type, entry in entries.items()}
+
+
+def fill(template: Any, values: Mapping[str, str]) -> Any:
+    """`template` with every `{placeholder}` of its strings, at any depth, replaced."""
+    if isinstance(template, str):
+        return template.format_map(values)
+    if isinstance(template, Mapping):
+        return {key: fill(value, values) for key, value in template.items()}
+    if isinstance(template, list):
+        return [fill(value, values) for value in template]
+    return template
+
+
+def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
+    nested = arm_type.count("/") > 1
+    location = entry.get("location", "none" if nested else "required")
+    if location not in ("required", "optional", "none"):
+        raise ValueError(f"types.yaml: {arm_type}: location is '{location}'; write required, optional or none.")
+    return TypeRule(
+        type=arm_type,
+        token=entry.get("token", ""),
+        api_version=str(entry.get("api_version", "")),
+        name=entry.get("name", {}),
+        location=location,
+        required=tuple(entry.get("required", ())),
+        immutable=tuple(entry.get("immutable", ())),
+        computed=entry.get("computed", {}),
+        raw=entry,
+        **{flag: bool(entry.get(flag)) for flag in ("asynchronous", "accepted", "implied", "unique", "soft_delete")},
+    )

@@ -1,0 +1,91 @@
+"""`python -m scoring`: serve the artefact in AZUREML_MODEL_DIR.
+
+Exit code 2 for a wrong setting, 1 for a model that cannot be served.
+"""
+
+import logging
+import socket
+import sys
+
+import msgspec
+import uvicorn
+
+from scoring import openapi
+from scoring.artefact import Artefact, ArtefactError, open_artefact
+from scoring.contract import ContractError
+from scoring.engines import Engine
+from scoring.logs import configure, event
+from scoring.server import Server, Service, application
+from scoring.settings import Settings, SettingsError
+
+log = logging.getLogger("scoring")
+
+
+def engine_for(settings: Settings, artefact: Artefact) -> Engine:
+    if settings.engine == "spark":
+        from scoring.engines.spark_serving import SparkServingEngine
+
+        return SparkServingEngine(settings, artefact)
+    from scoring.engines.native import NativeEngine
+
+    return NativeEngine(artefact)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Taken before the model is loaded, so that a wrong address shows at once; connections are accepted only later."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        where = f"SCORING_HOST={settings.host} SCORING_PORT={settings.port}"
+        raise SettingsError(f"{where}: {error.strerror}; choose another port or address") from None
+    return listener
+
+
+def main() -> int:
+    configure()
+    try:
+        settings = Settings.from_environment()
+        listener = listen(settings)
+        artefact = open_artefact(settings.model_dir)
+        service = Service(settings, artefact, engine_for(settings, artefact))
+    except SettingsError as error:
+        event(log, logging.CRITICAL, str(error))
+        return 2
+    except (ArtefactError, ContractError) as error:
+        event(log, logging.CRITICAL, str(error))
+        return 1
+    document = msgspec.json.encode(openapi.document(artefact.contract, service.parser.types))
+    config = uvicorn.Config(
+        application(service, document),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        log_config=None,
+        log_level=logging.WARNING,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=settings.stop_seconds,
+    )
+    event(
+        log,
+        logging.INFO,
+        "listening",
+        host=settings.host,
+        port=settings.port,
+        engine=settings.engine,
+        model=settings.model,
+    )
+    Server(config, service).run(sockets=[listener])
+    if service.failure:
+        event(log, logging.CRITICAL, service.failure)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

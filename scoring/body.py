@@ -1,0 +1,64 @@
+"""Reading a request body: bounded in bytes (after inflation too) and in time, whatever the client sends."""
+
+import asyncio
+import zlib
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from scoring.problems import Problem
+
+# A body over the limit is read on, up to this many times the limit, so that the client gets to see the answer.
+_DISCARD_FACTOR = 8
+_CLOSE = {"Connection": "close"}
+
+
+async def read_json_body(headers: Headers, receive: Receive, max_bytes: int, seconds: float) -> bytes:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(415, f"Content-Type {media_type or 'missing'}: send application/json")
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding not in ("identity", "gzip"):
+        raise Problem(415, f"Content-Encoding {encoding}: send identity or gzip")
+    try:
+        async with asyncio.timeout(seconds):
+            body = await _read(receive, max_bytes)
+    except TimeoutError:
+        raise Problem(408, f"the body did not arrive within {seconds:g} s", headers=_CLOSE) from None
+    return _inflate(body, max_bytes) if encoding == "gzip" else body
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more and size <= max_bytes * _DISCARD_FACTOR:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        more = message.get("more_body", False)
+    if size > max_bytes:
+        raise _too_large(max_bytes)
+    return b"".join(chunks)
+
+
+def _inflate(body: bytes, max_bytes: int) -> bytes:
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        inflated = inflater.decompress(body, max_bytes + 1)
+    except zlib.error:
+        raise Problem(400, "the body is not gzip, as Content-Encoding says") from None
+    if len(inflated) > max_bytes:
+        raise _too_large(max_bytes)
+    if not inflater.eof or inflater.unused_data:
+        raise Problem(400, "the gzip body is cut short or followed by other data")
+    return inflated
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(413, f"the body is over {max_bytes} bytes: send fewer rows per request", headers=_CLOSE)

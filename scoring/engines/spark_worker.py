@@ -1,0 +1,155 @@
+"""The Spark side of Spark Serving, a process of its own: `spark_worker ARTEFACT JARS PORT MEMORY`, in a scratch folder.
+
+Answers `{"token": n, "row": {...}}` with `{"token": n, "probability": p}` on a loopback port, one row per request.
+Starts the query again when it dies, empties the history that the source never empties, and ends when its standard
+input closes, so it cannot outlive the front. What it lacks, `spark_serving` does: validation, time-outs, retries.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import synapse.ml.io  # noqa: F401  adds continuousServer() and replyTo() to Spark's readers and writers
+from pyspark.ml import PipelineModel
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql.functions import col, from_json, lit, struct, to_json, when
+from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.types import ArrayType, DataType, DoubleType, LongType, StringType, StructType
+
+from scoring.contract import Contract, read_contract
+from scoring.logs import configure, event
+
+PATH = "score"
+_ID, _TOKEN, _ROW, _CORRUPT = "__id", "__token", "__row", "__corrupt"
+_TYPES: dict[str, DataType] = {
+    "integer": DoubleType(),
+    "number": DoubleType(),
+    "string": StringType(),
+    "strings": ArrayType(StringType()),
+}
+_EARLY_DEATHS = 3
+log = logging.getLogger("scoring.spark")
+
+
+def spark_session(jars: Path, memory: str) -> SparkSession:
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    scratch = Path.cwd()
+    java_options = (
+        # The JDK's server sends header and body apart; without this a reply waits 40 ms for a delayed ACK.
+        "-Dsun.net.httpserver.nodelay=true",
+        # The source asks an outside service for this machine's public address; a closed proxy keeps that inside.
+        "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=1",
+        f"-Djava.io.tmpdir={scratch}",
+    )
+    builder = SparkSession.builder.master("local[1]").appName("scoring")
+    for name, value in {
+        "spark.jars": ",".join(str(jar) for jar in sorted(jars.glob("*.jar"))),
+        "spark.driver.memory": memory,
+        "spark.driver.extraJavaOptions": " ".join(java_options),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(scratch),
+        "spark.ui.enabled": "false",
+    }.items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+class ServingQuery:
+    """The streaming query that answers requests, and the care it needs."""
+
+    def __init__(self, spark: SparkSession, contract: Contract, model: PipelineModel, port: int) -> None:
+        self._jvm: Any = spark.sparkContext._jvm
+        requests = (
+            spark.readStream.continuousServer()
+            .address("127.0.0.1", port, PATH)
+            .option("name", PATH)
+            # With two, the source's shared encoder mixes up answers (default: two).
+            .option("numPartitions", 1)
+            .load()
+        )
+        self._replies = self._replying(model.transform(_parsed(requests, contract)))
+        self.query = self._start()
+
+    def _replying(self, scored: DataFrame) -> DataFrame:
+        understood = col(_TOKEN).isNotNull() & col(_CORRUPT).isNull()
+        # Not pyspark.ml.functions: it imports pandas.
+        probabilities = self._jvm.org.apache.spark.ml.functions.vector_to_array(col("probability")._jc, "float64")
+        text = to_json(struct(col(_TOKEN).alias("token"), Column(probabilities)[1].alias("probability")))
+        code = when(understood, lit(200)).otherwise(lit(400))
+        reply = self._jvm.com.microsoft.azure.synapse.ml.io.http.HTTPSchema.string_to_response(
+            text._jc, code._jc, lit("")._jc
+        )
+        return scored.select(_ID, Column(reply).alias("reply"))
+
+    def _start(self) -> StreamingQuery:
+        self._state().cleanUp(PATH)
+        return (
+            self._replies.writeStream.continuousServer()
+            .replyTo(PATH)
+            .option("idCol", _ID)
+            .option("checkpointLocation", f"checkpoint-{time.time_ns()}")
+            # A short epoch stalls replies at each change; nothing here needs epochs.
+            .trigger(continuous="60 seconds")
+            .start()
+        )
+
+    def _state(self) -> Any:
+        holder = getattr(self._jvm.org.apache.spark.sql.execution.streaming.continuous, "HTTPSourceStateHolder$")
+        return getattr(holder, "MODULE$")
+
+    def forget_history(self) -> None:
+        """The source keeps every request for a replay that continuous mode never does."""
+        server = self._state().getServer(PATH)
+        field = server.getClass().getDeclaredField("historyQueues")
+        field.setAccessible(True)
+        field.get(server).clear()
+
+    def keep_running(self) -> None:
+        """Returns only when the query dies at once again and again."""
+        early_deaths = 0
+        while early_deaths < _EARLY_DEATHS:
+            started = time.monotonic()
+            while self.query.isActive:
+                time.sleep(1)
+                if self._state().hasServer(PATH):
+                    self.forget_history()
+            early_deaths = early_deaths + 1 if time.monotonic() - started < 10 else 0
+            event(log, logging.ERROR, "the query died; starting it again", early_deaths=early_deaths)
+            self.query = self._start()
+
+
+def _parsed(requests: DataFrame, contract: Contract) -> DataFrame:
+    row = StructType()
+    for feature in contract.features:
+        row.add(feature.name, _TYPES[feature.type])
+    body = StructType().add("token", LongType()).add("row", row).add(_CORRUPT, StringType())
+    content = col("request.entity.content").cast("string")
+    options = {"columnNameOfCorruptRecord": _CORRUPT}
+    return requests.select(col("id").alias(_ID), from_json(content, body, options).alias("body")).select(
+        _ID, col("body.token").alias(_TOKEN), col(f"body.{_CORRUPT}").alias(_CORRUPT), "body.row.*"
+    )
+
+
+def _end_with_front() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(0)
+
+
+def main(artefact: str, jars: str, port: str, memory: str) -> int:
+    configure()
+    threading.Thread(target=_end_with_front, daemon=True).start()
+    folder = Path(artefact)
+    spark = spark_session(Path(jars), memory)
+    spark.sparkContext.setLogLevel("ERROR")
+    contract = read_contract((folder / "contract.json").read_bytes())
+    ServingQuery(spark, contract, PipelineModel.load(str(folder / "pipeline")), int(port)).keep_running()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

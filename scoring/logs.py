@@ -1,0 +1,33 @@
+"""Structured logs: one JSON object a line on stderr. Feature values never get here; see `problems`."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+
+_OWN = "fields"
+
+
+def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
+    logger.log(level, message, extra={_OWN: fields})
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, _OWN, {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def configure(level: int = logging.INFO) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,0 +1,63 @@
+"""What a caller is told when a request is refused: RFC 9457 problem details that name row, field and reason.
+
+Never repeats a feature value: problems are logged, and values may be personal data.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from starlette.responses import Response
+
+
+class ProblemDetails(msgspec.Struct, omit_defaults=True):
+    title: str
+    status: int
+    detail: str
+    reason: str
+    type: str = "about:blank"
+    part: str | None = None
+    row: int | None = None
+    field: str | None = None
+
+
+class Problem(Exception):
+    """A request that cannot be answered, and why. `part` is `rows`, `items` or `user`; `row` counts from 0."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        part: str | None = None,
+        row: int | None = None,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.part = part
+        self.row = row
+        self.field = field
+        self.headers = dict(headers or {})
+
+    @property
+    def detail(self) -> str:
+        where = (self.part or "") + ("" if self.row is None else f"[{self.row}]")
+        where = ".".join(name for name in (where, self.field) if name)
+        return f"{where}: {self.reason}" if where else self.reason
+
+    def place(self) -> dict[str, str | int]:
+        """Where the fault is, without what was sent."""
+        named = {"part": self.part, "row": self.row, "field": self.field}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def response(self) -> Response:
+        title = HTTPStatus(self.status).phrase
+        details = ProblemDetails(
+            title, self.status, self.detail, self.reason, part=self.part, row=self.row, field=self.field
+        )
+        return Response(
+            msgspec.json.encode(details), self.status, headers=self.headers, media_type="application/problem+json"
+        )

@@ -1,0 +1,115 @@
+"""A sandbox with Entra, blob and Databricks served over TLS in this process, and the ARM resources they look up.
+
+The resources are put into the store directly: ARM has tests of its own.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import uvicorn
+from azure.core.credentials import AccessToken
+from azure.identity import ClientSecretCredential
+from starlette.applications import Starlette
+
+from sandbox import authority, blob, databricks, entra
+from sandbox.cloud import Sandbox
+from sandbox.store import ResourceStore
+
+GROUP = "resourceGroups/rg"
+BLOB_CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
+
+
+class Served:
+    """A running sandbox and what a test needs to talk to it."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        who = sandbox.identity
+        self.group = f"/subscriptions/{who.subscription_id}/{GROUP}"
+        self.credential = ClientSecretCredential(
+            who.tenant_id,
+            who.client_id,
+            who.client_secret,
+            authority=sandbox.url,
+            disable_instance_discovery=True,
+            connection_verify=str(authority.ca_bundle(sandbox.folder)),
+        )
+
+    def token(self, audience: str) -> str:
+        token: AccessToken = self.credential.get_token(f"{audience}/.default")
+        return token.token
+
+    def put(self, path: str, **body: object) -> str:
+        resource_id = f"{self.group}/providers/{path}"
+        self.sandbox.store.put(resource_id, {"id": resource_id, "name": path.rpartition("/")[2], **body})
+        return resource_id
+
+    def account(self, name: str, *containers: str) -> str:
+        account_id = self.put(f"Microsoft.Storage/storageAccounts/{name}", properties={"allowSharedKeyAccess": False})
+        for container in containers:
+            self.container(name, container)
+        return account_id
+
+    def container(self, account: str, name: str) -> None:
+        path = f"Microsoft.Storage/storageAccounts/{account}/blobServices/default/containers/{name}"
+        resource_id = self.put(path, properties={})
+        hook = blob.behaviours(self.sandbox)["microsoft.storage/storageaccounts/blobservices/containers"].on_put
+        assert hook is not None
+        asyncio.run(hook(self.sandbox, resource_id, {}))
+
+    def connector(self, name: str, principal: str) -> str:
+        path = f"Microsoft.Databricks/accessConnectors/{name}"
+        return self.put(path, identity={"type": "SystemAssigned", "principalId": principal})
+
+    def assign(self, scope: str, principal: str, role: str = BLOB_CONTRIBUTOR) -> None:
+        resource_id = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        definition = f"/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/{role}"
+        self.sandbox.store.put(
+            resource_id, {"id": resource_id, "properties": {"principalId": principal, "roleDefinitionId": definition}}
+        )
+
+
+@contextlib.contextmanager
+def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
+    """Serve the sandbox of `folder`; leaving stops it in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    authority.ensure(folder)
+    authority.write_ca_bundle(folder, os.environ)
+    certificate, key = authority.certificate_files(folder)
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        sandbox = Sandbox(folder, listener.getsockname()[1], ResourceStore(folder / "resources.db"), dict(os.environ))
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            await databricks.resume(sandbox)
+            yield
+            await databricks.shutdown(sandbox)
+
+        app = Starlette(
+            routes=[*entra.routes(sandbox), *blob.routes(sandbox), *databricks.routes(sandbox)], lifespan=lifespan
+        )
+        config = uvicorn.Config(app, ssl_certfile=certificate, ssl_keyfile=key, log_level="warning")
+        with _running(uvicorn.Server(config), listener):
+            yield Served(sandbox)
+        sandbox.store.close()
+
+
+@contextlib.contextmanager
+def _running(server: uvicorn.Server, listener: socket.socket) -> Iterator[None]:
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,322 @@
+"""A sandbox of its own process, with what a Kubernetes online endpoint needs, and a tiny scoring service to deploy."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from azure.ai.ml import MLClient
+from azure.identity import ClientSecretCredential
+from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
+from azure.storage.blob import BlobClient
+
+GROUP, WORKSPACE, REGISTRY, CLUSTER, COMPUTE = "rg", "mlw-test", "crtest", "aks-test", "serving"
+ML = "Microsoft.MachineLearningServices/workspaces"
+ROLE = "Microsoft.MachineLearningServices/workspaces/mlworkload"
+INSTANCE_TYPES = {
+    "small": {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}}
+}
+
+SERVICE = '''
+import json, os, pathlib, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+if os.environ.get("FAIL_AT_START"):
+    sys.exit("cannot load the model: " + os.environ["FAIL_AT_START"])
+model = next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("model.txt"))
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    def answer(self, status, body, **headers):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", "content-length": len(data), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(data)
+    def do_GET(self):
+        hung = pathlib.Path(os.environ["HOME"], "hung").exists()
+        self.answer(200 if self.path in ("/live", "/ready") and not hung else 500, {})
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if "die" in asked:
+            os._exit(9)
+        if "hang" in asked:
+            pathlib.Path(os.environ["HOME"], "hung").touch()
+        time.sleep(asked.get("sleep", 0))
+        if "status" in asked:
+            return self.answer(asked["status"], {"title": "refused"}, retry_after=7)
+        self.answer(200, {"model": model.read_text(), "at": str(model), "pid": os.getpid(), "env": dict(os.environ),
+                          "headers": dict(self.headers)})
+    def log_message(self, *args): pass
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+print("serving", flush=True)
+Server((os.environ["SCORING_HOST"], int(os.environ["SCORING_PORT"])), Handler).serve_forever()
+'''
+INSTALL = """#!/bin/sh
+set -eu
+mkdir -p "$1/bin"
+cp service.py "$1/service.py"
+printf '#!/bin/sh\\nexec %s %s\\n' "$PYTHON" "$1/service.py" > "$1/bin/serve"
+chmod +x "$1/bin/serve"
+echo "installed engine $2 into $1"
+echo built >> "${BUILDS:-/dev/null}"
+"""
+DOCKERFILE = 'FROM python:3.11-slim\nARG ENGINE=native\nCOPY . .\nRUN ./install.sh /opt/scoring "$ENGINE"\n'
+CONTEXT = {"Dockerfile": DOCKERFILE, "install.sh": INSTALL, "service.py": SERVICE}
+
+
+class Cloud:
+    """The sandbox as its clients see it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start()
+        self.environment: dict[str, str] = json.loads((folder / "environment.json").read_text())
+        self.url = f"https://{self.environment['ARM_METADATA_HOSTNAME']}"
+        self.group = f"/subscriptions/{self.environment['ARM_SUBSCRIPTION_ID']}/resourceGroups/{GROUP}"
+        self.workspace = f"{self.group}/providers/{ML}/{WORKSPACE}"
+        self.registry = f"{self.group}/providers/Microsoft.ContainerRegistry/registries/{REGISTRY}"
+        self.cluster = f"{self.group}/providers/Microsoft.ContainerService/managedClusters/{CLUSTER}"
+        self.bundle = self.environment["REQUESTS_CA_BUNDLE"]
+        self.credential = ClientSecretCredential(
+            self.environment["AZURE_TENANT_ID"],
+            self.environment["AZURE_CLIENT_ID"],
+            self.environment["AZURE_CLIENT_SECRET"],
+            authority=self.url,
+            disable_instance_discovery=True,
+            connection_verify=self.bundle,
+        )
+        self.http = httpx.Client(base_url=self.url, verify=self.bundle, timeout=60, trust_env=False)
+        self.ml = MLClient(
+            self.credential,
+            self.environment["ARM_SUBSCRIPTION_ID"],
+            GROUP,
+            WORKSPACE,
+            cloud="Sandbox",
+            cloud_metadata={
+                "azure_portal": self.url,
+                "resource_manager": self.url,
+                "active_directory": self.url,
+                "aml_resource_id": self.url,
+                "storage_endpoint": self.url,
+                "registry_discovery_endpoint": self.url,
+            },
+            enable_telemetry=False,
+            show_progress=False,
+            connection_verify=self.bundle,
+        )
+        self.tasks = ContainerRegistryTasksMgmtClient(
+            self.credential,
+            self.environment["ARM_SUBSCRIPTION_ID"],
+            base_url=self.url,
+            credential_scopes=[f"{self.url}/.default"],
+            connection_verify=self.bundle,
+        )
+
+    def start(self) -> None:
+        self._command("start")
+
+    def stop(self) -> None:
+        self._command("stop")
+
+    def _command(self, command: str) -> None:
+        subprocess.run([sys.executable, "-m", "sandbox", command, "--folder", str(self.folder)], check=True)
+
+    def arm(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        token = self.credential.get_token(f"{self.url}/.default").token
+        headers = {"authorization": f"Bearer {token}"}
+        answer = self.http.request(method, path, json=body, headers=headers, params={"api-version": "2025-12-01"})
+        while (operation := answer.headers.get("azure-asyncoperation")) is not None:
+            status = self.http.get(operation, headers=headers).json()
+            if status["status"] == "Failed":
+                return httpx.Response(400, json={"error": status["error"]})
+            if status["status"] == "Succeeded":
+                return self.arm("GET", path) if method != "DELETE" else answer
+            time.sleep(0.02)
+        return answer
+
+    def put(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = self.arm("PUT", path, {"location": "westeurope", **body})
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def refused(self, path: str, **body: Any) -> str:
+        answer = self.arm("PUT", path, {"location": "westeurope", **body})
+        assert answer.status_code == 400, answer.text
+        return str(answer.json()["error"]["message"])
+
+    def build(self, files: dict[str, str | bytes], *, mtime: int = 0, engine: str | None = "native", **more: Any) -> Any:
+        """Upload a context with the SDKs, schedule its build, wait for the end of the run."""
+        source = self.tasks.registries.get_build_source_upload_url(GROUP, REGISTRY)
+        client = BlobClient.from_blob_url(source.upload_url, connection_verify=self.bundle)
+        client.upload_blob(archive(files, mtime=mtime))
+        request = {
+            "type": "DockerBuildRequest",
+            "imageNames": ["scoring:{{.Run.ID}}", "scoring:latest"],
+            "isPushEnabled": True,
+            "sourceLocation": source.relative_path,
+            "dockerFilePath": "Dockerfile",
+            "platform": {"os": "Linux"},
+            "arguments": [{"name": "ENGINE", "value": engine}] if engine else [],
+            **more,
+        }
+        run = self.tasks.registries.schedule_run(GROUP, REGISTRY, request)
+        while run.status in ("Queued", "Started", "Running"):
+            time.sleep(0.05)
+            run = self.tasks.runs.get(GROUP, REGISTRY, run.run_id)
+        return run
+
+    def log(self, run: Any) -> str:
+        return self.http.get(self.tasks.runs.get_log_sas_url(GROUP, REGISTRY, run.run_id).log_link).text
+
+    def endpoint(self, name: str, traffic: dict[str, int] | None = None, **properties: Any) -> dict[str, Any]:
+        return self.put(f"{self.workspace}/onlineEndpoints/{name}", **self.endpoint_body(traffic, **properties))
+
+    def endpoint_body(self, traffic: dict[str, int] | None = None, **properties: Any) -> dict[str, Any]:
+        compute = f"{self.workspace}/computes/{COMPUTE}"
+        return {"properties": {"authMode": "Key", "compute": compute, "traffic": traffic or {}, **properties}}
+
+    def deploy(self, endpoint: str, name: str, **changed: Any) -> dict[str, Any]:
+        path = f"{self.workspace}/onlineEndpoints/{endpoint}/deployments/{name}"
+        return self.put(path, **self.deployment_body(**changed))
+
+    def deployment_body(
+        self, *, model: str = "1", replicas: int = 1, variables: dict[str, str] | None = None, **properties: Any
+    ) -> dict[str, Any]:
+        return {
+            "sku": {"name": "Default", "capacity": replicas},
+            "properties": {
+                "endpointComputeType": "Kubernetes",
+                "model": f"{self.workspace}/models/clicks/versions/{model}",
+                "environmentId": f"{self.workspace}/environments/scoring/versions/1",
+                "environmentVariables": variables or {},
+                "instanceType": "small",
+                "scaleSettings": {"scaleType": "Default"},
+                **properties,
+            },
+        }
+
+    def key(self, endpoint: str) -> str:
+        answer = self.arm("POST", f"{self.workspace}/onlineEndpoints/{endpoint}/listKeys")
+        return str(answer.json()["primaryKey"])
+
+    def score(
+        self, endpoint: str, body: Any = None, *, key: str | None = None, deployment: str | None = None
+    ) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key or self.key(endpoint)}"}
+        if deployment:
+            headers["azureml-model-deployment"] = deployment
+        return self.http.post(f"/api/v1/endpoint/{endpoint}/score", json=body or {}, headers=headers)
+
+    def model(self, version: str, text: str) -> str:
+        """A model's files in the lake and its version in the workspace."""
+        folder = self.folder / "accounts" / "lake" / "models" / f"run-{version}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.txt").write_text(text)
+        uri = f"azureml://datastores/lake/paths/run-{version}"
+        self.put(f"{self.workspace}/models/clicks/versions/{version}", properties={"modelUri": uri})
+        return uri
+
+
+def archive(files: dict[str, str | bytes], *, mtime: int = 0) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, text in files.items():
+            data = text.encode() if isinstance(text, str) else text
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.mode = len(data), mtime, 0o755 if name.endswith(".sh") else 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Cloud]:
+    folder.mkdir(parents=True, exist_ok=True)
+    cloud = Cloud(folder)
+    try:
+        yield cloud
+    finally:
+        cloud.stop()
+
+
+def stand_up(cloud: Cloud) -> None:
+    """Everything up to the attached compute, one model version and one environment version."""
+    provider = f"{cloud.group}/providers"
+    cloud.put(cloud.group)
+    for name, hierarchical in (("lake", True), ("mlstorage", False)):
+        path = f"{provider}/Microsoft.Storage/storageAccounts/{name}"
+        cloud.put(path, kind="StorageV2", sku={"name": "Standard_LRS"}, properties={"isHnsEnabled": hierarchical})
+    lake = f"{provider}/Microsoft.Storage/storageAccounts/lake/blobServices/default/containers/models"
+    cloud.put(lake, properties={})
+    cloud.put(cloud.registry, sku={"name": "Basic"})
+    storage = f"{provider}/Microsoft.Storage/storageAccounts/mlstorage"
+    cloud.put(
+        cloud.workspace,
+        identity={"type": "SystemAssigned"},
+        properties={"storageAccount": storage, "containerRegistry": cloud.registry},
+    )
+    cloud.put(cloud.cluster, properties={"dnsPrefix": "aks", "disableLocalAccounts": True})
+    cloud.put(
+        f"{cloud.cluster}/providers/Microsoft.KubernetesConfiguration/extensions/azureml",
+        properties={"extensionType": "microsoft.azureml.kubernetes", "configurationSettings": {"enableInference": "True"}},
+    )
+    binding = f"{cloud.cluster}/trustedAccessRoleBindings/ml"
+    cloud.put(binding, properties={"roles": [ROLE], "sourceResourceId": cloud.workspace})
+    cloud.put(f"{cloud.workspace}/computes/{COMPUTE}", properties=compute_properties(cloud.cluster))
+    cloud.put(
+        f"{cloud.workspace}/datastores/lake",
+        properties={
+            "datastoreType": "AzureDataLakeGen2",
+            "accountName": "lake",
+            "filesystem": "models",
+            "credentials": {"credentialsType": "None"},
+        },
+    )
+    cloud.model("1", "first")
+    cloud.model("2", "second")
+    run = cloud.build(dict(CONTEXT))
+    assert run.status == "Succeeded", cloud.log(run)
+    environment(cloud, "1", run.output_images[0].digest)
+
+
+def environment(cloud: Cloud, version: str, digest: str) -> None:
+    routes = {kind: {"path": f"/{kind[:-5]}", "port": 5001} for kind in ("liveRoute", "readyRoute", "scoreRoute")}
+    routes = {"livenessRoute": routes["liveRoute"], "readinessRoute": routes["readyRoute"], "scoringRoute": routes["scoreRoute"]}
+    image = f"{cloud.url.removeprefix('https://')}/{REGISTRY}/scoring@{digest}"
+    path = f"{cloud.workspace}/environments/scoring/versions/{version}"
+    cloud.put(path, properties={"image": image, "inferenceConfig": routes})
+
+
+def compute_properties(cluster: str, **settings: Any) -> dict[str, Any]:
+    attached = {"namespace": "default", "defaultInstanceType": "small", "instanceTypes": INSTANCE_TYPES, **settings}
+    return {"computeType": "Kubernetes", "resourceId": cluster, "properties": attached}
+
+
+@pytest.fixture(scope="session")
+def ml_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with running(tmp_path_factory.mktemp("sandbox-ml")) as cloud:
+        stand_up(cloud)
+        yield cloud

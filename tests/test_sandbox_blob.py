@@ -1,0 +1,284 @@
+"""The blob endpoint, spoken to by the unmodified Azure SDK; and the same calls against azurite, where node is present."""
+
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from azure.core import MatchConditions
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.storage.blob import BlobServiceClient, ContainerClient
+from sandbox_data_fixtures import Served, served
+
+from sandbox import authority, entra
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("sandbox")) as running:
+        account = running.account("lake")
+        running.assign(account, running.sandbox.identity.object_id)
+        yield running
+
+
+def service(cloud: Served, account: str = "lake", **options: Any) -> BlobServiceClient:
+    return BlobServiceClient(
+        f"{cloud.sandbox.url}/blob/{account}",
+        credential=options.pop("credential", cloud.credential),
+        connection_verify=str(authority.ca_bundle(cloud.sandbox.folder)),
+        retry_total=0,
+        **options,
+    )
+
+
+@pytest.fixture
+def raw(cloud: Served, request: pytest.FixtureRequest) -> ContainerClient:
+    name = request.node.name.replace("_", "-")[:40].strip("-[]").lower()
+    cloud.container("lake", name)
+    return service(cloud).get_container_client(name)
+
+
+def test_a_large_blob_in_parallel_blocks_comes_back_unchanged_in_parallel_ranges(cloud: Served) -> None:
+    cloud.container("lake", "large")
+    content = os.urandom(3 << 20) * 3 + b"end"
+    client = service(cloud, max_single_put_size=1 << 20, max_block_size=1 << 20, max_single_get_size=1 << 20)
+    blob = client.get_blob_client("large", "a/b/big.bin")
+    blob.upload_blob(content, max_concurrency=4)
+    assert (cloud.sandbox.container_folder("lake", "large") / "a/b/big.bin").read_bytes() == content
+    assert blob.download_blob(max_concurrency=4).readall() == content
+    assert list((cloud.sandbox.folder / "accounts/lake/.aside/large/staging").rglob("*.*")) == []
+
+
+def test_a_file_that_another_process_wrote_into_the_folder_is_a_blob(cloud: Served, raw: ContainerClient) -> None:
+    folder = cloud.sandbox.container_folder("lake", raw.container_name)
+    (folder / "day=1").mkdir()
+    (folder / "day=1/part-0.parquet").write_bytes(b"PAR1")
+    assert [blob.name for blob in raw.list_blobs()] == ["day=1/part-0.parquet"]
+    properties = raw.get_blob_client("day=1/part-0.parquet").get_blob_properties()
+    assert (properties.size, properties.content_settings.content_type) == (4, "application/octet-stream")
+
+
+def test_metadata_belongs_to_one_version_of_a_blob(raw: ContainerClient) -> None:
+    blob = raw.upload_blob("x", b"one", metadata={"snapshot": "s1"})
+    assert blob.get_blob_properties().metadata == {"snapshot": "s1"}
+    blob.set_blob_metadata({"snapshot": "s2"})
+    assert blob.get_blob_properties().metadata == {"snapshot": "s2"}
+    assert [found.metadata for found in raw.list_blobs(include=["metadata"])] == [{"snapshot": "s2"}]
+    blob.upload_blob(b"two", overwrite=True)
+    assert blob.get_blob_properties().metadata == {}
+
+
+def test_listing_pages_by_marker_and_shows_each_name_once(raw: ContainerClient) -> None:
+    names = [f"d{number % 3}/f{number}" for number in range(12)] + ["d0", "z"]
+    for name in names[:12] + ["e0", "z"]:
+        raw.upload_blob(name, b"")
+    pages = list(raw.list_blobs(results_per_page=5).by_page())
+    assert [found.name for page in pages for found in page] == sorted(names[:12] + ["e0", "z"])
+    assert [found.name for found in raw.walk_blobs(results_per_page=1)] == ["d0/", "d1/", "d2/", "e0", "z"]
+    assert [found.name for found in raw.list_blobs(name_starts_with="d1/f1")] == ["d1/f1", "d1/f10"]
+
+
+def test_a_refused_upload_leaves_the_blob_and_no_file_behind(cloud: Served, raw: ContainerClient) -> None:
+    blob = raw.upload_blob("x", b"first")
+    with pytest.raises(ResourceExistsError):
+        blob.upload_blob(b"second" * 500_000)
+    with pytest.raises(HttpResponseError) as refused:
+        blob.upload_blob(b"s", overwrite=True, etag='"0x1"', match_condition=MatchConditions.IfNotModified)
+    assert refused.value.error_code == "ConditionNotMet"
+    assert blob.download_blob().readall() == b"first"
+    staging = cloud.sandbox.folder / "accounts/lake/.aside" / raw.container_name / "staging"
+    assert [found for found in staging.rglob("*") if found.is_file()] == []
+
+
+@pytest.mark.parametrize("path", ["..%2F..%2Fsecret", "a/%2E%2E/%2E%2E/b", "a//b", "a/./b", "%00", "a/.."])
+def test_no_name_reaches_outside_its_container(cloud: Served, path: str) -> None:
+    cloud.container("lake", "walls")
+    token = cloud.token(entra.STORAGE)
+    context = str(authority.ca_bundle(cloud.sandbox.folder))
+    with socket.create_connection(("127.0.0.1", cloud.sandbox.port)) as raw_socket:
+        import ssl
+
+        with ssl.create_default_context(cafile=context).wrap_socket(raw_socket, server_hostname="127.0.0.1") as stream:
+            lines = [
+                f"PUT /blob/lake/walls/{path} HTTP/1.1",
+                "Host: 127.0.0.1",
+                f"Authorization: Bearer {token}",
+                "x-ms-blob-type: BlockBlob",
+                "Content-Length: 1",
+            ]
+            stream.sendall("\r\n".join([*lines, "", "x"]).encode())
+            assert stream.recv(4096).startswith(b"HTTP/1.1 400")
+    assert list(cloud.sandbox.container_folder("lake", "walls").iterdir()) == []
+
+
+def test_an_account_or_container_that_arm_does_not_know_is_not_found(cloud: Served) -> None:
+    with pytest.raises(ResourceNotFoundError) as missing:
+        service(cloud).get_container_client("nowhere").upload_blob("x", b"")
+    assert missing.value.error_code == "ContainerNotFound"
+    with pytest.raises(ResourceNotFoundError):
+        service(cloud, "otheraccount").get_container_client("raw").upload_blob("x", b"")
+
+
+def test_a_key_opens_nothing_and_the_answer_says_so(cloud: Served, raw: ContainerClient) -> None:
+    key = base64.b64encode(b"key").decode()
+    with pytest.raises(HttpResponseError) as refused:
+        service(cloud, credential={"account_name": "lake", "account_key": key}).get_container_client("raw").exists()
+    assert refused.value.error_code == "KeyBasedAuthenticationNotPermitted"
+
+
+def test_a_token_for_another_audience_or_from_another_issuer_is_refused(cloud: Served, raw: ContainerClient) -> None:
+    class Forged:
+        def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+            expiry = int((datetime.now(UTC) + timedelta(hours=1)).timestamp())
+            return AccessToken(jwt.encode({"aud": entra.STORAGE, "exp": expiry}, "secret" * 8), expiry)
+
+    class ForAnother:
+        def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+            return cloud.credential.get_token(f"{entra.DATABRICKS}/.default")
+
+    for credential in (Forged(), ForAnother()):
+        with pytest.raises(HttpResponseError) as refused:
+            service(cloud, credential=credential).get_container_client(raw.container_name).upload_blob("x", b"")
+        assert (refused.value.status_code, refused.value.error_code) == (401, "InvalidAuthenticationInfo")
+
+
+def test_owning_the_account_gives_no_access_to_its_data_without_a_data_role(cloud: Served) -> None:
+    account = cloud.account("private", "raw")
+    client = service(cloud, "private").get_container_client("raw")
+    with pytest.raises(HttpResponseError, match="Storage Blob Data Contributor") as refused:
+        client.upload_blob("x", b"")
+    assert refused.value.error_code == "AuthorizationPermissionMismatch"
+    reader = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"
+    cloud.assign(account, cloud.sandbox.identity.object_id, reader)
+    assert list(client.list_blobs()) == []
+    with pytest.raises(HttpResponseError):
+        client.upload_blob("x", b"")
+
+
+def test_deleting_a_container_in_arm_deletes_its_blobs(cloud: Served, raw: ContainerClient) -> None:
+    import asyncio
+
+    from sandbox import blob
+
+    raw.upload_blob("x", b"1")
+    record = blob.container_id(f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake", raw.container_name)
+    hook = blob.behaviours(cloud.sandbox)["microsoft.storage/storageaccounts/blobservices/containers"].on_delete
+    assert hook is not None
+    asyncio.run(hook(cloud.sandbox, record, {}))
+    assert not cloud.sandbox.container_folder("lake", raw.container_name).exists()
+
+
+def conversation(client: BlobServiceClient) -> dict[str, Any]:
+    """What a client sees of a store: names, sizes, ranges, statuses and error codes."""
+    seen: dict[str, Any] = {}
+
+    def refusal(name: str, call: Callable[[], Any]) -> None:
+        try:
+            call()
+            seen[name] = "done"
+        except HttpResponseError as error:
+            seen[name] = (error.status_code, error.error_code)
+
+    container = client.get_container_client("oracle")
+    seen["absent container"] = container.exists()
+    refusal("upload to no container", lambda: container.upload_blob("a", b""))
+    refusal("create", container.create_container)
+    refusal("create again", container.create_container)
+    content = bytes(range(256)) * 10
+    names = ["a/one", "a/two", "a/deep/three", "b", "ü und +%.txt", "empty"]
+    for name in names:
+        blob = container.upload_blob(name, b"" if name == "empty" else content, metadata={"k": "v"})
+    seen["names"] = [(found.name, found.size) for found in container.list_blobs()]
+    seen["walked"] = [found.name for found in container.walk_blobs()]
+    seen["walked below"] = [found.name for found in container.walk_blobs(name_starts_with="a/")]
+    seen["pages"] = [[found.name for found in page] for page in container.list_blobs(results_per_page=4).by_page()]
+    blob = container.get_blob_client("b")
+    properties = blob.get_blob_properties()
+    seen["properties"] = (properties.size, properties.metadata, str(properties.blob_type))
+    part = blob.download_blob(offset=100, length=50)
+    seen["range"] = (part.readall(), part.properties.content_range)
+    seen["range past the end"] = blob.download_blob(offset=2500, length=500).readall()
+    refusal("range beyond the end", lambda: blob.download_blob(offset=5000, length=5).readall())
+    seen["empty"] = container.get_blob_client("empty").download_blob().readall()
+    refusal("no overwrite", lambda: blob.upload_blob(b"x"))
+    refusal("absent blob", lambda: container.get_blob_client("nothing").download_blob())
+    refusal("absent properties", lambda: container.get_blob_client("nothing").get_blob_properties())
+    refusal("absent delete", lambda: container.get_blob_client("nothing").delete_blob())
+    wrong = {"etag": '"0x0"', "match_condition": MatchConditions.IfNotModified}
+    refusal("stale read", lambda: blob.download_blob(**wrong))
+    refusal("stale write", lambda: blob.upload_blob(b"x", overwrite=True, **wrong))
+    refusal("stale delete", lambda: blob.delete_blob(**wrong))
+    refusal("unmodified", lambda: blob.download_blob(etag=properties.etag, match_condition=MatchConditions.IfModified))
+    refusal("unknown block", lambda: container.get_blob_client("c").commit_block_list(["AAAA"]))
+    blob.stage_block("block-one", b"1" * 10)
+    blob.stage_block("block-two", b"2" * 10)
+    seen["staged"] = blob.get_blob_properties().size
+    blob.commit_block_list(["block-two", "block-one"])
+    seen["committed"] = blob.download_blob().readall()
+    blob.delete_blob()
+    seen["deleted"] = blob.exists()
+    container.delete_container()
+    seen["gone"] = container.exists()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory, cloud: Served) -> Iterator[BlobServiceClient]:
+    """Microsoft's emulator over TLS, with the sandbox's certificate; installed once into the user's cache."""
+    if not (node := shutil.which("node")) or not (npm := shutil.which("npm")):
+        pytest.skip("node and npm are not installed, so there is no azurite to compare with")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalization-azure" / "azurite-3.37.0"
+    program = home / "node_modules/azurite/dist/src/blob/main.js"
+    if not program.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(home), "azurite@3.37.0"]
+        if (installed := subprocess.run(command, capture_output=True, text=True, timeout=300)).returncode:
+            pytest.skip(f"azurite could not be installed: {installed.stderr.strip()[-300:]}")
+    certificate, key = authority.certificate_files(cloud.sandbox.folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ["--blobPort", str(port), "--cert", str(certificate), "--key", str(key), "--oauth", "basic"]
+    flags += ["--skipApiVersionCheck", "--inMemoryPersistence", "--disableTelemetry", "--silent"]
+    where = tmp_path_factory.mktemp("azurite")
+    with subprocess.Popen([node, str(program), *flags], cwd=where, env=os.environ | {"AZURITE_ACCOUNTS": "lake:a2V5"}) as run:
+        try:
+            bundle = str(authority.ca_bundle(cloud.sandbox.folder))
+            _wait_for(f"https://127.0.0.1:{port}/lake", bundle)
+            address = f"https://127.0.0.1:{port}/lake"
+            yield BlobServiceClient(address, credential=_Entra(), connection_verify=bundle, retry_total=0)
+        finally:
+            run.terminate()
+
+
+class _Entra:
+    """azurite checks issuer, audience and times of a token and not its signature."""
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        now = int(time.time())
+        claims = {"aud": entra.STORAGE, "iss": "https://sts.windows.net/t/", "iat": now, "nbf": now, "exp": now + 3600}
+        return AccessToken(jwt.encode(claims, "secret" * 8), now + 3600)
+
+
+def _wait_for(address: str, bundle: str) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(address, verify=bundle)
+            return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail("azurite did not start within 20 seconds")
+
+
+def test_the_sandbox_answers_as_azurite_does(cloud: Served, azurite: BlobServiceClient) -> None:
+    assert conversation(service(cloud)) == conversation(azurite)

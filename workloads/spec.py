@@ -1,0 +1,268 @@
+"""Dataset specs: which files hold users, items and interactions, what a click is, and how the model is made.
+
+A spec is a YAML file in `datasets/`; a dataset of one's own is one more file there. Everything is checked before
+Spark starts. Does not read any data: `tables.py` checks that the files have the columns a spec names.
+"""
+
+import dataclasses
+import hashlib
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from workloads.errors import WorkloadError
+
+FEATURE_TYPES = ("integer", "number", "string", "strings")
+SIDES = ("user", "item", "context")
+
+# Spark column names are case-insensitive, LightGBM refuses punctuation, and `__` sets our own columns apart.
+_FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
+_RESERVED = {"label", "time", "day", "fold", "features", "probability"}
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(rule)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A tab separated file, plain or gzip."""
+
+    files: tuple[str, ...]
+    """Names or patterns, tried in order; exactly one file of the snapshot must match the first that matches any."""
+    columns: tuple[str, ...] = ()
+    """Names in file order when the file has no header; otherwise the header names them (`name` or `name:type`)."""
+    key: str | None = None
+    """Users and items only: the column that interactions refer to, under the same name."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.files), "files must name at least one file")
+        _require(len({c.lower() for c in self.columns}) == len(self.columns), "columns must differ")
+
+
+@dataclass(frozen=True)
+class Label:
+    """A click is `column >= at_least`; without `at_least` the column itself must be 0 or 1."""
+
+    column: str
+    at_least: float | None = None
+
+
+@dataclass(frozen=True)
+class Time:
+    """What orders the rows: a column of Unix seconds, or the order of the file cut into `chunks` days."""
+
+    column: str | None = None
+    chunks: int | None = None
+
+    def __post_init__(self) -> None:
+        _require((self.column is None) != (self.chunks is None), "give either column or chunks")
+        _require(self.chunks is None or self.chunks >= 1, "chunks must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Feature:
+    type: str
+    side: str
+    column: str | None = None
+    """The raw column, where it has another name."""
+    separator: str | None = None
+    """Between the values of a `strings` feature."""
+
+    def __post_init__(self) -> None:
+        _require(self.type in FEATURE_TYPES, f"type must be one of {', '.join(FEATURE_TYPES)}, not {self.type!r}")
+        _require(self.side in SIDES, f"side must be one of {', '.join(SIDES)}, not {self.side!r}")
+        _require((self.type == "strings") == bool(self.separator), "separator goes with type strings, and only there")
+
+    @property
+    def categorical(self) -> bool:
+        return self.type in ("string", "strings")
+
+
+@dataclass(frozen=True)
+class Limits:
+    malformed_share: float = 0.01
+    """Of the lines of one file; above it the snapshot is refused."""
+    orphan_share: float = 0.01
+    """Of the interactions, those whose user or item is in no table."""
+
+    def __post_init__(self) -> None:
+        for limit in dataclasses.astuple(self):
+            _require(0 <= limit <= 1, "a share lies between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How a categorical level becomes a smoothed click rate and a count."""
+
+    folds: int = 5
+    smoothing: float = 20.0
+    """Rows at the base rate that every level is given on top of its own."""
+    min_count: int = 2
+    """Levels seen less often count as unseen."""
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.folds <= 50, "folds must lie between 2 and 50")
+        _require(self.smoothing > 0, "smoothing must be above 0")
+        _require(self.min_count >= 1, "min_count must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Model:
+    """LightGBM's own parameters, under its own names."""
+
+    num_iterations: int
+    num_leaves: int
+    learning_rate: float
+    min_data_in_leaf: int = 20
+    feature_fraction: float = 1.0
+    bagging_fraction: float = 1.0
+    lambda_l2: float = 0.0
+    max_bin: int = 255
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.num_iterations >= 1, "num_iterations must be 1 or more")
+        _require(self.num_leaves >= 2, "num_leaves must be 2 or more")
+        _require(self.learning_rate > 0, "learning_rate must be above 0")
+        _require(self.min_data_in_leaf >= 1, "min_data_in_leaf must be 1 or more")
+        _require(0 < self.feature_fraction <= 1, "feature_fraction lies between 0 and 1")
+        _require(0 < self.bagging_fraction <= 1, "bagging_fraction lies between 0 and 1")
+        _require(self.lambda_l2 >= 0, "lambda_l2 must be 0 or more")
+        _require(2 <= self.max_bin <= 65535, "max_bin must lie between 2 and 65535")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Test rows are also judged by the values of this feature; `bands` are lower bounds for a numeric one."""
+
+    feature: str
+    bands: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spec:
+    name: str
+    title: str
+    terms: str
+    """What the data may be used for; printed on the model card."""
+    interactions: Table
+    label: Label
+    time: Time
+    features: Mapping[str, Feature]
+    encoder: Encoder
+    model: Model
+    users: Table | None = None
+    items: Table | None = None
+    user_id: str | None = None
+    item_id: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    test_share: float = 0.2
+    """The last part by time, never seen by training."""
+    slices: tuple[Slice, ...] = ()
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.test_share < 1, "test_share lies between 0 and 1")
+        _require(bool(self.features), "features must name at least one feature")
+        _require(len({n.lower() for n in self.features}) == len(self.features), "feature names must differ")
+        for name in self.features:
+            _require(bool(_FEATURE_NAME.fullmatch(name)), f"feature {name!r}: letters, digits and single _ only")
+            _require(name.lower() not in _RESERVED, f"feature {name!r}: this name is taken, choose another")
+        for key in ("user_id", "item_id"):
+            feature = getattr(self, key)
+            _require(
+                feature is None or (feature in self.features and self.features[feature].type == "string"),
+                f"{key} must be a feature of type string, not {feature!r}",
+            )
+        for side in ("users", "items"):
+            table: Table | None = getattr(self, side)
+            _require(table is None or table.key is not None, f"{side}: key is missing")
+        _require(self.interactions.key is None, "interactions: key belongs to users and items")
+        for part in self.slices:
+            _require(part.feature in self.features, f"slices: no feature {part.feature!r}")
+            _require(self.features[part.feature].type != "strings", f"slices: {part.feature} has many values a row")
+            _require(
+                self.features[part.feature].categorical != bool(part.bands),
+                f"slices: {part.feature}: bands go with a numeric feature, and only there",
+            )
+
+    @property
+    def categoricals(self) -> list[str]:
+        return [name for name, feature in self.features.items() if feature.categorical]
+
+    @property
+    def model_columns(self) -> list[tuple[str, str]]:
+        """What the model sees, in its order: (feature, value)."""
+        return [
+            (name, value)
+            for name, feature in self.features.items()
+            for value in (("rate", "count") if feature.categorical else ("number",))
+        ]
+
+
+def names() -> list[str]:
+    folder = resources.files("workloads") / "datasets"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load(name: str) -> Spec:
+    if name not in names():
+        raise WorkloadError(f"no dataset {name!r}; there are: {', '.join(names())}")
+    return parse((resources.files("workloads") / "datasets" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml")
+
+
+def parse(text: str, source: str) -> Spec:
+    """`source` is what errors name."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        raise WorkloadError(f"{source}: not YAML: {fault}") from None
+    spec: Spec = _build(Spec, document, source)
+    return dataclasses.replace(spec, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` as `kind`: nothing unknown, nothing missing, every type right."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _build(arguments[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise WorkloadError(f"{where}: must be a list, not {value!r}")
+        return tuple(_build(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise WorkloadError(f"{where}: must be a mapping, not {value!r}")
+        return {str(name): _build(arguments[1], entry, f"{where}: {name}") for name, entry in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise WorkloadError(f"{where}: must be of type {kind.__name__}, not {value!r}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise WorkloadError(f"{where}: must be a mapping, not {value!r}")
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "digest"}
+    if unknown := [key for key in value if key not in fields]:
+        raise WorkloadError(f"{where}: unknown key {unknown[0]!r}; there are: {', '.join(fields)}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in value:
+            raise WorkloadError(f"{where}: {name} is missing")
+    hints = typing.get_type_hints(kind)
+    try:
+        return kind(**{key: _build(hints[key], entry, f"{where}: {key}") for key, entry in value.items()})
+    except ValueError as fault:
+        raise WorkloadError(f"{where}: {fault}") from None
