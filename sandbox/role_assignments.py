@@ -1,9 +1,10 @@
 """Role assignments: who may do what where. Recorded and checked for sense; the sandbox does not enforce them."""
 
 import json
+import re
 
 from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.store import Body
+from sandbox.store import Body, ResourceStore
 
 TYPE = "Microsoft.Authorization/roleAssignments"
 _PART = f"/providers/{TYPE}/"
@@ -13,8 +14,17 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     return {TYPE.lower(): Behaviour(on_put=_assign)}
 
 
-def scope_of(resource_id: str) -> str:
-    return resource_id[: resource_id.lower().rindex(_PART.lower())]
+def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
+    """Role assignments at and above a scope and, unless only `atScope()` is asked, below it."""
+    principal = re.search(r"(?:principalId eq |assignedTo\()'([^']+)'", asked)
+    found = []
+    for resource_id, body in store.below(""):
+        if body["type"] == TYPE:
+            at, here = f"{_scope(resource_id)}/".lower(), f"{scope}/".lower()
+            fits = here.startswith(at) or (at.startswith(here) and "atScope()" not in asked)
+            if fits and (not principal or body["properties"]["principalId"] == principal[1]):
+                found.append(body)
+    return found
 
 
 async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
@@ -30,7 +40,7 @@ async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
             )
             raise CloudError(400, "PrincipalNotFound", message)
         properties["principalType"] = "ServicePrincipal"
-    scope = scope_of(resource_id)
+    scope = _scope(resource_id)
     properties["scope"] = scope
     for other, assigned in sandbox.store.below(scope):
         if not other.lower().startswith((scope + _PART).lower()):
@@ -44,6 +54,10 @@ async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
                 f"The role assignment already exists. The ID of the existing role assignment is {assigned['name']}."
             )
             raise CloudError(409, "RoleAssignmentExists", message)
+
+
+def _scope(resource_id: str) -> str:
+    return resource_id[: resource_id.lower().rindex(_PART.lower())]
 
 
 def _grant(body: Body) -> tuple[str, str]:

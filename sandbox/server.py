@@ -6,7 +6,6 @@ Does not detach from the terminal: `sandbox start` does that around it.
 import asyncio
 import contextlib
 import importlib
-import importlib.util
 import json
 import logging
 import os
@@ -68,7 +67,7 @@ def serve(folder: Path, port: int | None) -> None:
 
 
 def application(sandbox: Sandbox) -> Starlette:
-    services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES if _present(name)]
+    services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
     for module in (role_assignments, *services):
         if hasattr(module, "behaviours"):
@@ -87,8 +86,7 @@ def application(sandbox: Sandbox) -> Starlette:
         resuming.cancel()
         await arm.operations.stop()
         for module in services:
-            if hasattr(module, "shutdown"):
-                await module.shutdown(sandbox)
+            await _call(module, "shutdown", sandbox)
         records.close()
         sandbox.store.close()
 
@@ -163,18 +161,19 @@ def _service_environment(client: Mapping[str, str]) -> dict[str, str]:
 
 
 async def _resume(sandbox: Sandbox, services: list[ModuleType], unwell: list[str], resumed: asyncio.Event) -> None:
-    for module in services:
-        try:
-            if hasattr(module, "resume"):
-                await module.resume(sandbox)
-        except Exception:
-            logging.exception("%s could not resume", module.__name__)
-            unwell.append(module.__name__.removeprefix("sandbox."))
+    unwell += [module.__name__ for module in services if not await _call(module, "resume", sandbox)]
     resumed.set()
 
 
-def _present(service: str) -> bool:
-    return importlib.util.find_spec(f"sandbox.{service}") is not None
+async def _call(module: ModuleType, hook: str, sandbox: Sandbox) -> bool:
+    """One service's fault is logged, and is no reason to leave the others alone."""
+    try:
+        if hasattr(module, hook):
+            await getattr(module, hook)(sandbox)
+    except Exception:
+        logging.exception("%s of %s", hook, module.__name__)
+        return False
+    return True
 
 
 async def _error(request: Request, error: Exception) -> Response:

@@ -30,7 +30,7 @@ class TypeRule:
     """Dotted paths that a later PUT may repeat but not change."""
     asynchronous: bool = False
     accepted: bool = False
-    """The older protocol, which its SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
+    """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
     implied: bool = False
     """Exists from the moment something below it is created, as `blobServices/default` and model containers do."""
     unique: bool = False

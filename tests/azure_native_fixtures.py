@@ -1,6 +1,5 @@
 """The azure-native stand-in behind its real gRPC protocol, and the Pulumi engine with it on PATH."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -120,26 +119,19 @@ class Engine:
     cli: str
     environment: Mapping[str, str]
 
-    def __call__(self, *arguments: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            [self.cli, *arguments, "--non-interactive"],
-            cwd=self.folder,
-            env=dict(self.environment),
-            capture_output=True,
-            text=True,
-            timeout=300,
+    def __call__(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [self.cli, *arguments, "--non-interactive"]
+        return subprocess.run(
+            command, cwd=self.folder, env=dict(self.environment), capture_output=True, text=True, timeout=300
         )
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
 
     def program(self, source: str) -> None:
         (self.folder / "__main__.py").write_text(source)
-
-    def preview(self) -> dict[str, Any]:
-        return dict(json.loads(self("preview", "--json").partition("{")[1:][0] or "{}"))
-
-    def resources(self) -> list[dict[str, Any]]:
-        return list(json.loads(self("stack", "export"))["deployment"].get("resources", []))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -76,6 +77,24 @@ class Served:
         )
 
 
+def put_as_written(served: Served, path: str, audience: str) -> bytes:
+    """What a PUT to exactly this path is answered: clients tidy paths, an attacker does not."""
+    lines = [
+        f"PUT {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: Bearer {served.token(audience)}",
+        "x-ms-blob-type: BlockBlob",
+        "Content-Length: 1",
+    ]
+    context = ssl.create_default_context(cafile=str(authority.ca_bundle(served.sandbox.folder)))
+    with (
+        socket.create_connection(("127.0.0.1", served.sandbox.port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as stream,
+    ):
+        stream.sendall("\r\n".join([*lines, "", "x"]).encode())
+        return stream.recv(4096)
+
+
 @contextlib.contextmanager
 def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
     """Serve the sandbox of `folder`; leaving stops it in order."""
@@ -95,7 +114,9 @@ def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
         app = Starlette(
             routes=[*entra.routes(sandbox), *blob.routes(sandbox), *databricks.routes(sandbox)], lifespan=lifespan
         )
-        config = uvicorn.Config(app, ssl_certfile=certificate, ssl_keyfile=key, log_level="warning")
+        config = uvicorn.Config(
+            app, ssl_certfile=certificate, ssl_keyfile=key, log_level="warning", timeout_graceful_shutdown=1
+        )
         with _running(uvicorn.Server(config), listener):
             yield Served(sandbox)
         sandbox.store.close()

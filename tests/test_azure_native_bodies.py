@@ -1,7 +1,7 @@
 """Every input that the SDK offers lands where the service reads it: Azure's own models are the judges.
 
-For each type with a typed client at hand, a resource with every input set is turned into a body, and each key of it must
-be one that the client's model declares.
+For each type with a typed client at hand, a resource with every input set is turned into a body, and each of its keys
+must be one that the client's model declares.
 """
 
 import importlib

@@ -16,7 +16,7 @@ from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
-from sandbox_fixtures import ROOT, RunningSandbox, is_alive, running_sandbox
+from sandbox_fixtures import ROOT, RunningSandbox, is_alive, running_sandbox, sandbox_command
 
 from sandbox import authority, types
 
@@ -327,3 +327,15 @@ os.kill(os.getpid(), signal.SIGKILL)
         capture_output=True, text=True,
     )  # fmt: skip
     assert not is_alive(int(done.stdout))
+
+
+def test_env_prints_what_a_shell_can_read(cloud: RunningSandbox, tmp_path: Path) -> None:
+    assert "no sandbox was ever started" in sandbox_command("env", tmp_path).stderr
+    shell = f'eval "$({sys.executable} -m sandbox env --folder {cloud.folder})" && echo "$ARM_METADATA_HOSTNAME"'
+    shown = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert shown.stdout.strip() == cloud.authority
+
+
+def test_secrets_can_be_read_by_their_owner_only(cloud: RunningSandbox) -> None:
+    private = ["environment.json", "identity/identity.json", "identity/server-key.pem", "identity/token-key.pem"]
+    assert {(cloud.folder / file).stat().st_mode & 0o777 for file in private} == {0o600}

@@ -27,6 +27,7 @@ from workloads.spec import Encoder, Spec
 MISSING_LEVEL = "\u0000"
 PAIR = 2
 """Numbers a level: rate and count."""
+EVERY_ROW = -1
 
 
 def levels_column(feature: str) -> str:
@@ -70,12 +71,17 @@ def fold_of(dataset: Spec) -> Column:
 
 
 def count_levels(train: DataFrame, dataset: Spec) -> DataFrame:
-    """(feature, level, rows_k and clicks_k for each fold k) of normalised rows with `fold` and `label`."""
-    tagged = [
-        F.transform(levels_column(name), lambda level, i=i: F.struct(F.lit(i).alias("feature"), level.alias("level")))
-        for i, name in enumerate(dataset.categoricals)
-    ]
-    exploded = train.select("fold", "label", F.explode(F.flatten(F.array(*tagged))).alias("of")).select(
+    """(feature, level, rows_k and clicks_k for each fold k) of normalised rows with `fold` and `label`.
+
+    `feature` is the place in the spec's categoricals, or `EVERY_ROW`, which counts the rows themselves.
+    """
+
+    def tagged(feature: int, levels: Column) -> Column:
+        return F.transform(levels, lambda level: F.struct(F.lit(feature).alias("feature"), level.alias("level")))
+
+    of = [tagged(i, F.col(levels_column(name))) for i, name in enumerate(dataset.categoricals)]
+    of.append(tagged(EVERY_ROW, F.array(F.lit(""))))
+    exploded = train.select("fold", "label", F.explode(F.flatten(F.array(*of))).alias("of")).select(
         "fold", "label", "of.feature", "of.level"
     )
     # In no fold, so they count nowhere: no lookup may be without a word, and this one is always asked for.
@@ -92,11 +98,22 @@ def count_levels(train: DataFrame, dataset: Spec) -> DataFrame:
     return exploded.unionByName(missing).groupBy("feature", "level").agg(*sums)
 
 
+def _total(of: str, folds: int, without: int | None = None) -> Column:
+    return sum((F.col(f"{of}_{k}") for k in range(folds) if k != without), start=F.lit(0.0))
+
+
+def totals(counts: DataFrame, encoder: Encoder) -> tuple[int, int]:
+    """Rows and clicks."""
+    rows, clicks = (_total(of, encoder.folds).cast("long").alias(of) for of in ("rows", "clicks"))
+    found = counts.filter(F.col("feature") == EVERY_ROW).select(rows, clicks).collect()
+    return (found[0].rows, found[0].clicks) if found else (0, 0)
+
+
 def vectors(counts: DataFrame, encoder: Encoder, base_rate: float) -> DataFrame:
     """(feature, word, `served`: its pair, `crossed`: the pairs of all folds in a row), of the levels that are kept."""
 
     def total(of: str, without: int | None = None) -> Column:
-        return sum((F.col(f"{of}_{k}") for k in range(encoder.folds) if k != without), start=F.lit(0.0))
+        return _total(of, encoder.folds, without)
 
     def pair(rows: Column, clicks: Column) -> list[Column]:
         rate = (clicks - rows * base_rate) / (rows + encoder.smoothing)
@@ -109,7 +126,7 @@ def vectors(counts: DataFrame, encoder: Encoder, base_rate: float) -> DataFrame:
         value for k in range(encoder.folds) for value in pair(total("rows", k) * scale, total("clicks", k) * scale)
     ]
     kept = (total("rows") >= encoder.min_count) | (F.col("level") == F.expr("chr(0)"))
-    return counts.filter(kept).select(
+    return counts.filter((F.col("feature") != EVERY_ROW) & kept).select(
         "feature",
         F.col("level").alias("word"),
         F.array(*pair(total("rows"), total("clicks"))).alias("served"),
@@ -154,7 +171,8 @@ def collect_levels(table: DataFrame, dataset: Spec) -> dict[str, Levels]:
     rows = table.groupBy("feature").agg(sorted_levels).select(
         "feature",
         "of.word",
-        *(F.transform("of.served", lambda pair, i=i: pair[i]).alias(f"value_{i}") for i in range(PAIR)),
+        F.transform("of.served", lambda pair: pair[0]).alias("rates"),
+        F.transform("of.served", lambda pair: pair[1]).alias("counts"),
     )
-    found = {row.feature: Levels(row.word, np.array([row.value_0, row.value_1], np.float32).T) for row in rows.collect()}
+    found = {row.feature: Levels(row.word, np.array([row.rates, row.counts], np.float32).T) for row in rows.collect()}
     return {name: found[i] for i, name in enumerate(dataset.categoricals)}

@@ -57,6 +57,7 @@ def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> di
         F.count(F.lit(1)).alias("rows"),
         F.sum("label").alias("clicks"),
         F.count_if(orphan).alias("orphans"),
+        F.to_json(F.percentile_approx("time", [p / 100 for p in range(101)], 100_000)).alias("percentiles"),
         # Sums do not depend on the order of rows; halves of 32 bits cannot overflow them.
         F.sum(F.shiftrightunsigned(row_hash, 32)).alias("high"),
         F.sum(row_hash.bitwiseAND(0xFFFFFFFF)).alias("low"),
@@ -84,6 +85,7 @@ def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> di
             "rows": total,
             "clicks": int(kept.get["clicks"]),
             "orphans": orphans,
+            "time_percentiles": json.loads(kept.get["percentiles"]),
             "digest": hashlib.sha256(
                 f"{rows.schema.simpleString()}/{total}/{kept.get['high']}/{kept.get['low']}".encode()
             ).hexdigest(),

@@ -23,6 +23,7 @@ SIDES = ("user", "item", "context")
 
 # Spark column names are case-insensitive, LightGBM refuses punctuation, and `__` sets our own columns apart.
 _FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
+_SHARES = [hundredths / 100 for hundredths in range(1, 100)]
 _RESERVED = {"label", "time", "day", "fold", "features", "probability"}
 
 
@@ -165,12 +166,12 @@ class Spec:
     item_id: str | None = None
     limits: Limits = field(default_factory=Limits)
     test_share: float = 0.2
-    """The last part by time, never seen by training."""
+    """The last part by time, in whole hundredths, never seen by training."""
     slices: tuple[Slice, ...] = ()
     digest: str = ""
 
     def __post_init__(self) -> None:
-        _require(0 < self.test_share < 1, "test_share lies between 0 and 1")
+        _require(self.test_share in _SHARES, "test_share must be 0.01, 0.02 … or 0.99")
         _require(bool(self.features), "features must name at least one feature")
         _require(len({n.lower() for n in self.features}) == len(self.features), "feature names must differ")
         for name in self.features:

@@ -37,12 +37,13 @@ def read(spark: SparkSession, file: Path, table: Table, types: Mapping[str, str]
 
     `types` names the columns wanted, as integer, number or string.
     """
-    columns = list(table.columns) or _header(file)
+    header = list(table.columns) or _header(file)
+    columns = [name.split(":")[0] for name in header]
     if absent := [name for name in types if name not in columns]:
         raise WorkloadError(f"{file}: no column {absent[0]!r}; there are: {', '.join(columns)}")
     schema = StructType()
-    for name in columns:
-        schema.add(name, _TYPES.get(types.get(name, "string"), StringType()))
+    for written, name in zip(header, columns, strict=True):
+        schema.add(written, _TYPES.get(types.get(name, "string"), StringType()))
     frame = spark.read.csv(
         str(file),
         schema=schema.add(MALFORMED, StringType()),
@@ -52,7 +53,7 @@ def read(spark: SparkSession, file: Path, table: Table, types: Mapping[str, str]
         columnNameOfCorruptRecord=MALFORMED,
         quote="",
         escape="",
-    )
+    ).toDF(*columns, MALFORMED)
     for name in required:
         frame = mark(frame, F.col(name).isNull())
     for name in (name for name, kind in types.items() if kind == "number"):
@@ -76,4 +77,4 @@ def _header(file: Path) -> list[str]:
         header = lines.readline().rstrip("\r\n")
     if not header:
         raise WorkloadError(f"{file}: is empty, a header line was expected")
-    return [name.split(":")[0] for name in header.split("\t")]
+    return header.split("\t")

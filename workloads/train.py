@@ -57,11 +57,15 @@ def train(
     }
     seconds: dict[str, float] = {}
     with artefact.new(folder):
-        with _timed(seconds, "split"):
-            table = spark.read.parquet(str(features))
-            training, test, rows_train, base_rate = _split(table, dataset)
         with _timed(seconds, "encode"):
-            levels = encode.vectors(encode.count_levels(training, dataset), dataset.encoder, base_rate).cache()
+            training, test = _split(spark.read.parquet(str(features)), prepared, dataset)
+            counts = encode.count_levels(training, dataset).cache()
+            rows_train, clicks_train = encode.totals(counts, dataset.encoder)
+            if not 0 < clicks_train < rows_train:
+                raise WorkloadError(
+                    f"the first part by time holds {rows_train} rows, {clicks_train} of them clicks: both are needed"
+                )
+            levels = encode.vectors(counts, dataset.encoder, clicks_train / rows_train)
             crossed = {name: folder / "crossed" / name for name in dataset.categoricals}
             if crossed:
                 encode.write_lookups(levels, dataset, "crossed", crossed)
@@ -73,7 +77,7 @@ def train(
             (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encode.collect_levels(levels, dataset)))
             (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
             reloaded = pipeline.save(folder / "pipeline", dataset, levels, model)
-            levels.unpersist()
+            counts.unpersist()
         with _timed(seconds, "evaluate"):
             (folder / "golden.jsonl").write_text(golden.lines(test, dataset, reloaded), "utf-8")
             scored = _score(test, dataset, reloaded)
@@ -110,15 +114,11 @@ def _prepared(features: Path, dataset: Spec) -> dict[str, Any]:
     return prepared
 
 
-def _split(table: DataFrame, dataset: Spec) -> tuple[DataFrame, DataFrame, int, float]:
-    """(first part, normalised and with folds; last part as it is; rows and base rate of the first part)."""
-    cut = table.agg(F.percentile_approx("time", 1 - dataset.test_share, 100_000).alias("time")).collect()[0].time
+def _split(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec) -> tuple[DataFrame, DataFrame]:
+    """(first part by time, normalised and with folds; last part as it is)."""
+    cut = prepared["time_percentiles"][round(100 * (1 - dataset.test_share))]
     first = encode.normaliser(dataset).transform(table.filter(F.col("time") < cut))
-    first = first.withColumn("fold", encode.fold_of(dataset))
-    counted = first.agg(F.count(F.lit(1)).alias("rows"), F.avg("label").alias("rate")).collect()[0]
-    if counted.rate in (None, 0.0, 1.0):
-        raise WorkloadError(f"the first part by time ({counted.rows} rows) needs both clicks and non-clicks")
-    return first, table.filter(F.col("time") >= cut), counted.rows, counted.rate
+    return first.withColumn("fold", encode.fold_of(dataset)), table.filter(F.col("time") >= cut)
 
 
 def _score(test: DataFrame, dataset: Spec, reloaded: PipelineModel) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,11 +176,12 @@ class _Execution:
                 return result
             attempts += 1
             await asyncio.sleep(task.get("min_retry_interval_millis", 0) / 1000)
-            task |= {"attempt_number": attempts, "start_time": now()}
+            task["attempt_number"] = attempts
 
     async def _attempt(self, task: Json) -> str:
         cluster = self._cluster(task)
         async with cluster.lock:
+            task |= {"start_time": now(), "error": None, "error_trace": None}
             set_state(task, "PENDING")
             self._save()
             try:
@@ -309,20 +311,22 @@ class _Cluster:
             await asyncio.to_thread(processes.stop, process, grace=2.0)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
+            await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)
 
     async def _until(self, answer: Path) -> None:
         assert self._process
         while not answer.exists():
             if (code := self._process.poll()) is not None and not answer.exists():
-                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                if code == -signal.SIGKILL:
-                    how += " (out of memory?)"
-                lines = (self._folder / "driver.log").read_text(errors="replace").splitlines()
-                last = "\n".join(lines[-20:])
-                raise _TaskFailed(
-                    f"The Spark driver {how}.", f"The Spark driver {how}.\n{last}", life_cycle="INTERNAL_ERROR"
-                )
+                raise _TaskFailed(*self._death(code), life_cycle="INTERNAL_ERROR")
             await asyncio.sleep(_POLL)
+
+    def _death(self, code: int) -> tuple[str, str]:
+        """Why the driver ended, in short and at length."""
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        lines = (self._folder / "driver.log").read_text(errors="replace").splitlines()
+        telling = [line for line in lines if re.match(r"Exception in thread|JAVA_HOME|.*OutOfMemoryError", line)]
+        message = " ".join((f"The Spark driver {how}.", *telling[-1:]))
+        return message, "\n".join((message, *lines[-60:]))
 
     def _install(self) -> Path:
         """Unpack the wheels; check that pypi libraries are there."""
@@ -354,7 +358,6 @@ class _Cluster:
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
-            "spark.local.dir": str(self._folder / "tmp"),
             "spark.sql.warehouse.dir": str(self._folder / "warehouse"),
             "spark.driver.defaultJavaOptions": f"-Djava.io.tmpdir={self._folder / 'tmp'}",
         }
@@ -374,6 +377,7 @@ class _Cluster:
                 "PYSPARK_PYTHON": sys.executable,
                 "PYTHONUNBUFFERED": "1",
                 "SPARK_LOCAL_IP": "127.0.0.1",
+                "SPARK_LOCAL_DIRS": str(self._folder / "tmp"),
                 "TMPDIR": str(self._folder / "tmp"),
             }
         )

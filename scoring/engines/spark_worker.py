@@ -44,6 +44,8 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
         # The source asks an outside service for this machine's public address; a closed proxy keeps that inside.
         "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=1",
         f"-Djava.io.tmpdir={scratch}",
+        f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+        "-XX:+ExitOnOutOfMemoryError",
     )
     builder = SparkSession.builder.master("local[1]").appName("scoring")
     for name, value in {
@@ -54,6 +56,7 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.local.dir": str(scratch),
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
     }.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
@@ -79,7 +82,8 @@ class ServingQuery:
         understood = col(_TOKEN).isNotNull() & col(_CORRUPT).isNull()
         # Not pyspark.ml.functions: it imports pandas.
         probabilities = self._jvm.org.apache.spark.ml.functions.vector_to_array(col("probability")._jc, "float64")
-        text = to_json(struct(col(_TOKEN).alias("token"), Column(probabilities)[1].alias("probability")))
+        answer = to_json(struct(col(_TOKEN).alias("token"), Column(probabilities)[1].alias("probability")))
+        text = when(understood, answer).otherwise(lit("not understood"))
         code = when(understood, lit(200)).otherwise(lit(400))
         reply = self._jvm.com.microsoft.azure.synapse.ml.io.http.HTTPSchema.string_to_response(
             text._jc, code._jc, lit("")._jc
@@ -102,12 +106,19 @@ class ServingQuery:
         holder = getattr(self._jvm.org.apache.spark.sql.execution.streaming.continuous, "HTTPSourceStateHolder$")
         return getattr(holder, "MODULE$")
 
-    def forget_history(self) -> None:
+    def _forget_history(self) -> None:
         """The source keeps every request for a replay that continuous mode never does."""
         server = self._state().getServer(PATH)
-        field = server.getClass().getDeclaredField("historyQueues")
-        field.setAccessible(True)
-        field.get(server).clear()
+        _private(server, server.getClass(), "historyQueues").clear()
+
+    def _close_driver_service(self) -> None:
+        """The source also listens on every address of the machine, for workers on other machines: there are none."""
+        for reader in self._jvm.scala.collection.JavaConverters.seqAsJavaList(
+            self.query._jsq.streamingQuery().sources()
+        ):
+            service = _private(reader, reader.getClass().getSuperclass(), "driverService")
+            if service is not None:
+                service.stop(0)
 
     def keep_running(self) -> None:
         """Returns only when the query dies at once again and again."""
@@ -115,12 +126,19 @@ class ServingQuery:
         while early_deaths < _EARLY_DEATHS:
             started = time.monotonic()
             while self.query.isActive:
-                time.sleep(1)
                 if self._state().hasServer(PATH):
-                    self.forget_history()
+                    self._forget_history()
+                    self._close_driver_service()
+                time.sleep(1)
             early_deaths = early_deaths + 1 if time.monotonic() - started < 10 else 0
             event(log, logging.ERROR, "the query died; starting it again", early_deaths=early_deaths)
             self.query = self._start()
+
+
+def _private(owner: Any, declaring_class: Any, name: str) -> Any:
+    field = declaring_class.getDeclaredField(name)
+    field.setAccessible(True)
+    return field.get(owner)
 
 
 def _parsed(requests: DataFrame, contract: Contract) -> DataFrame:
@@ -145,7 +163,6 @@ def main(artefact: str, jars: str, port: str, memory: str) -> int:
     threading.Thread(target=_end_with_front, daemon=True).start()
     folder = Path(artefact)
     spark = spark_session(Path(jars), memory)
-    spark.sparkContext.setLogLevel("ERROR")
     contract = read_contract((folder / "contract.json").read_bytes())
     ServingQuery(spark, contract, PipelineModel.load(str(folder / "pipeline")), int(port)).keep_running()
     return 1

@@ -1,0 +1,3 @@
+from operations.cli import main
+
+main()

@@ -1,0 +1,129 @@
+"""What ARM does with the body of a resource, as pure functions: check it, keep what cannot change, fill in the rest."""
+
+import copy
+import datetime
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from sandbox.cloud import CloudError, Sandbox
+from sandbox.resource_id import ResourceId
+from sandbox.store import Body
+from sandbox.types import TypeRule, fill
+
+
+def check_name(rule: TypeRule, name: str) -> None:
+    low, high, pattern = rule.name.get("min", 1), rule.name.get("max", 260), rule.name.get("pattern")
+    if not low <= len(name) <= high:
+        message = f"'{name}' is {len(name)} characters long; a name of {rule.type} has {low} to {high}."
+        raise CloudError(400, "InvalidResourceName", message)
+    if pattern and not re.search(pattern, name):
+        raise CloudError(400, "InvalidResourceName", f"'{name}' does not match {pattern}, as {rule.type} must.")
+
+
+def check_body(rule: TypeRule, resource_id: str, sent: Body) -> None:
+    if rule.location == "required" and not sent.get("location"):
+        raise CloudError(400, "LocationRequired", f"The location property is required for '{resource_id}'.")
+    for path in rule.required:
+        if dig(sent, path) is None:
+            raise CloudError(400, "MissingRequiredProperty", f"'{resource_id}' needs the property '{path}'.")
+
+
+def keep_immutable(rule: TypeRule, existing: Body, sent: Body) -> None:
+    """Refuse a change of what cannot change; what is not sent again stays as it is."""
+    home = existing.get("location")
+    if home and _location(sent.setdefault("location", home)) != _location(home):
+        message = f"'{existing['id']}' is in location '{home}' and cannot move to '{sent['location']}'."
+        raise CloudError(409, "InvalidResourceLocation", message)
+    for path in rule.immutable:
+        before, after = dig(existing, path), dig(sent, path)
+        if after is None and before is not None:
+            *outer, last = path.split(".")
+            place = sent
+            for key in outer:
+                place = place.setdefault(key, {})
+            place[last] = before
+        elif _folded(before) != _folded(after):
+            message = f"Changing property '{path}' of '{existing['id']}' from {before!r} to {after!r} is not allowed."
+            raise CloudError(409, "PropertyChangeNotAllowed", message)
+
+
+def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, existing: Body | None) -> Body:
+    """The resource as Azure would show it: what was sent, over what the service computes."""
+    values = {
+        "url": sandbox.url,
+        "authority": sandbox.authority,
+        "subscription": sandbox.identity.subscription_id,
+        "tenant": sandbox.identity.tenant_id,
+        "group": found.group,
+        "name": found.name,
+        "parent": found.parent.rsplit("/", 1)[-1],
+        "location": _location(sent.get("location") or ""),
+        "guid": _Guid(found.id),
+    }
+    spelled = existing or {"id": found.id, "name": found.name}
+    body: Body = merge(fill(rule.computed, values), sent)
+    body |= {"id": spelled["id"], "name": spelled["name"], "type": found.type}
+    if body.get("location"):
+        body["location"] = _location(body["location"])
+    body["properties"] = {**(body.get("properties") or {}), "provisioningState": "Succeeded"}
+    if body.get("identity"):
+        body["identity"] = _identity(sandbox, found.id, body["identity"])
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    created = dig(existing, "systemData.createdAt") or now
+    by = {"createdBy": sandbox.identity.client_id, "createdByType": "Application"}
+    return {**body, "systemData": {**by, "createdAt": created, "lastModifiedAt": now}}
+
+
+def etag(body: Body) -> str:
+    return f'"{hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]}"'
+
+
+def merge(under: Any, over: Any) -> Any:
+    """`over` laid on `under`, objects key by key."""
+    if not (isinstance(under, Mapping) and isinstance(over, Mapping)):
+        return copy.deepcopy(over)
+    return {**under, **{key: merge(under.get(key), value) for key, value in over.items()}}
+
+
+def dig(body: Any, path: str) -> Any:
+    for key in path.split("."):
+        body = body.get(key) if isinstance(body, dict) else None
+    return body
+
+
+def _identity(sandbox: Sandbox, resource_id: str, sent: Body) -> Body:
+    identity = dict(sent)
+    if "systemassigned" in str(sent.get("type", "")).lower():
+        principal = f"{_Guid(resource_id):principal}"
+        identity |= {"principalId": principal, "tenantId": sandbox.identity.tenant_id}
+    if sent.get("userAssignedIdentities"):
+        identity["userAssignedIdentities"] = {
+            assigned: _user_assigned(sandbox, assigned) for assigned in sent["userAssignedIdentities"]
+        }
+    return identity
+
+
+def _user_assigned(sandbox: Sandbox, identity_id: str) -> Body:
+    resource = sandbox.store.get(identity_id)
+    if resource is None:
+        raise CloudError(400, "FailedIdentityOperation", f"The user-assigned identity '{identity_id}' was not found.")
+    return {key: resource["properties"].get(key) for key in ("principalId", "clientId")}
+
+
+def _location(name: str) -> str:
+    return name.replace(" ", "").lower()
+
+
+def _folded(value: Any) -> str:
+    return json.dumps(value, sort_keys=True).lower()
+
+
+class _Guid(str):
+    """Of a resource's id; written into a template as `{guid:word}` it is one GUID per resource and word."""
+
+    def __format__(self, word: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.lower()}#{word}"))

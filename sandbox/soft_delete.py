@@ -1,0 +1,71 @@
+"""Soft delete: a vault or Azure ML workspace that was deleted keeps its name until it is purged or recovered."""
+
+from collections.abc import Iterator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sandbox.cloud import CloudError, Sandbox
+from sandbox.resource_body import dig
+from sandbox.resource_id import ResourceId
+from sandbox.store import Body, ResourceStore
+from sandbox.subscriptions import PATH, admit
+from sandbox.types import TypeRule
+
+
+class SoftDeleted:
+    def __init__(self, sandbox: Sandbox, records: ResourceStore) -> None:
+        self._sandbox, self._records = sandbox, records
+
+    def routes(self) -> list[BaseRoute]:
+        purge = PATH + "/providers/{namespace}/locations/{location}/deleted{kind}/{name}/purge"
+        return [
+            Route(purge, self._purge, methods=["POST"]),
+            Route(PATH + "/providers/{namespace}/deleted{kind}", self._list),
+        ]
+
+    def keep(self, body: Body) -> None:
+        self._records.put(f"/deleted{body['id']}", body)
+
+    def purge(self, resource_id: str) -> None:
+        self._records.delete(f"/deleted{resource_id}")
+
+    def of_type(self, resource_type: str) -> Iterator[Body]:
+        found = (body for _, body in self._records.below("/deleted"))
+        return (body for body in found if body["type"].lower() == resource_type.lower())
+
+    def require_free(self, found: ResourceId, rule: TypeRule, sent: Body) -> None:
+        """Refuse to create what lies deleted under the same name, unless the request recovers it."""
+        for body in self.of_type(rule.type):
+            same_id, same_name = body["id"].lower() == found.id.lower(), body["name"].lower() == found.name.lower()
+            if same_id and _recovers(sent):
+                self.purge(body["id"])
+            elif same_id or (rule.unique and same_name):
+                message = (
+                    f"A soft-deleted {rule.type} '{found.name}' exists: purge or recover it, or take another name."
+                )
+                raise CloudError(409, "SoftDeletedResourceExists", message)
+
+    async def _list(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        return JSONResponse({"value": list(self.of_type(_type(request)))})
+
+    async def _purge(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        for body in self.of_type(_type(request)):
+            if body["name"].lower() == request.path_params["name"].lower():
+                if body["properties"].get("enablePurgeProtection"):
+                    raise CloudError(409, "PurgeProtected", f"'{body['id']}' is protected from purging.")
+                self.purge(body["id"])
+                return Response(status_code=200)
+        raise CloudError(404, "ResourceNotFound", f"There is no soft-deleted '{request.path_params['name']}'.")
+
+
+def _type(request: Request) -> str:
+    return "{namespace}/{kind}".format_map(request.path_params)
+
+
+def _recovers(sent: Body) -> bool:
+    asked = dig(sent, "properties.createMode"), dig(sent, "properties.allowRecoverSoftDeletedWorkspace")
+    return asked[0] == "recover" or asked[1] is True

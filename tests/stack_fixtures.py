@@ -1,0 +1,81 @@
+"""A local run for tests: `personalization local` on a folder of its own, and the engine to ask about it afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
+"""1,000 real rows of Criteo's 1TB log: too few clicks to judge a model. Their licence keeps them out of this repository."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    state: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "operations", *arguments, "--state", str(self.state)]
+
+    def run(self, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def up(self, *arguments: str) -> str:
+        done = self.run("local", *arguments)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout
+
+    def down(self) -> None:
+        done = self.run("local-down")
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **json.loads((self.state / "sandbox" / "environment.json").read_text())}
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        return json.loads((self.state / "run.json").read_text())["outputs"]
+
+    def pulumi(self, command: str, *arguments: str) -> dict[str, int]:
+        """Run the real engine without any help of `personalization`; returns its count of steps by operation."""
+        from operations.engine import Engine
+
+        engine = Engine(self.state, self.environment)
+        events = self.state / f"test-{command}-events.json"
+        events.unlink(missing_ok=True)
+        done = subprocess.run(
+            [
+                *("pulumi", command, "--yes", "--skip-preview", "--non-interactive", "--stack", "local"),
+                *("--config-file", str(engine.config_file), "--event-log", str(events), *arguments),
+            ],
+            cwd=ROOT,
+            env=engine.environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        (summary,) = (
+            event["summaryEvent"]
+            for event in map(json.loads, events.read_text().splitlines())
+            if "summaryEvent" in event
+        )
+        return {operation: count for operation, count in summary["resourceChanges"].items() if operation != "same"}
+
+    def processes(self) -> list[str]:
+        """Command lines of every process that works in this run's folder."""
+        found = []
+        for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if str(self.state) in line or str(process.info["cwd"] or "").startswith(str(self.state)):
+                found.append(f"{process.pid} {line}")
+        return found

@@ -1,0 +1,254 @@
+"""Unity Catalog, files and job definitions of the Databricks stand-in, spoken to by the unmodified SDK."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import (
+    AlreadyExists,
+    BadRequest,
+    DatabricksError,
+    InvalidParameterValue,
+    NotFound,
+    PermissionDenied,
+)
+from databricks.sdk.service import compute, jobs
+from databricks.sdk.service.jobs import RunLifeCycleState as Life
+from databricks.sdk.service.jobs import RunResultState as Result
+from databricks.sdk.service.workspace import ImportFormat
+from databricks_fixtures import cluster, connect, create, finished, identity, lake_workspace, task, trusted, url, volume
+from sandbox_data_fixtures import Served, put_as_written
+
+from sandbox import entra
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with trusted(tmp_path_factory.mktemp("sandbox")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workspace(cloud: Served) -> WorkspaceClient:
+    return lake_workspace(cloud)
+
+
+def test_a_token_is_needed_and_must_be_for_databricks(cloud: Served, workspace: WorkspaceClient) -> None:
+    assert workspace.current_user.me().user_name == cloud.sandbox.identity.client_id
+    with pytest.raises(PermissionDenied, match="audience"):
+        WorkspaceClient(host=cloud.sandbox.url, token=cloud.token(entra.STORAGE)).current_user.me()
+    answer = requests.get(f"{cloud.sandbox.url}/api/2.2/jobs/list", timeout=10)
+    assert (answer.status_code, answer.json()["error_code"]) == (401, "UNAUTHENTICATED")
+
+
+def test_of_two_workspaces_the_one_meant_must_be_named(tmp_path: Path) -> None:
+    with trusted(tmp_path) as cloud:
+        first = cloud.put("Microsoft.Databricks/workspaces/one", properties={})
+        cloud.put("Microsoft.Databricks/workspaces/two", properties={})
+        with pytest.raises(InvalidParameterValue, match="X-Databricks-Azure-Workspace-Resource-Id"):
+            list(connect(cloud).jobs.list())
+        header = {
+            "X-Databricks-Azure-Workspace-Resource-Id": first,
+            "Authorization": f"Bearer {cloud.token(entra.DATABRICKS)}",
+        }
+        assert requests.get(f"{cloud.sandbox.url}/api/2.2/jobs/list", headers=header, timeout=10).json() == {
+            "jobs": [],
+            "has_more": False,
+        }
+
+
+def test_an_external_location_needs_a_role_for_the_access_connector(cloud: Served, workspace: WorkspaceClient) -> None:
+    account = cloud.account("other", "raw")
+    connector = cloud.connector("second", "22222222-2222-2222-2222-222222222222")
+    workspace.storage_credentials.create("second", azure_managed_identity=identity(connector))
+    with pytest.raises(PermissionDenied, match="Storage Blob Data Contributor"):
+        workspace.external_locations.create("other", url(cloud, "raw", "other"), "second")
+    cloud.assign(account, "22222222-2222-2222-2222-222222222222")
+    workspace.external_locations.create("other", url(cloud, "raw", "other"), "second")
+    with pytest.raises(BadRequest, match="in use by: other"):
+        workspace.storage_credentials.delete("second")
+    workspace.external_locations.delete("other")
+    workspace.storage_credentials.delete("second")
+
+
+def test_what_the_lake_does_not_have_cannot_be_catalogued(cloud: Served, workspace: WorkspaceClient) -> None:
+    with pytest.raises(InvalidParameterValue, match="no access connector"):
+        workspace.storage_credentials.create("x", azure_managed_identity=identity(f"{cloud.group}/nowhere"))
+    with pytest.raises(InvalidParameterValue, match="does not exist"):
+        workspace.external_locations.create("x", url(cloud, "absent"), "lake")
+    with pytest.raises(NotFound, match="Storage Credential 'absent'"):
+        workspace.external_locations.create("x", url(cloud, "raw"), "absent")
+    with pytest.raises(NotFound, match="Catalog 'absent'"):
+        workspace.schemas.create("x", "absent")
+    with pytest.raises(NotFound, match="Volume"):
+        workspace.files.upload("/Volumes/main/clicks/absent/x", io.BytesIO(b""))
+
+
+def test_a_catalog_needs_storage_of_its_own(workspace: WorkspaceClient) -> None:
+    with pytest.raises(DatabricksError, match="Metastore storage root URL does not exist"):
+        workspace.catalogs.create("rootless")
+
+
+def test_locations_may_not_overlap(cloud: Served, workspace: WorkspaceClient) -> None:
+    for container in ("raw", "managed"):
+        with pytest.raises(InvalidParameterValue, match="LOCATION_OVERLAP"):
+            volume(workspace, cloud, container, "again")
+    with pytest.raises(InvalidParameterValue, match="LOCATION_OVERLAP"):
+        workspace.external_locations.create("inside", url(cloud, "raw") + "sub", "lake")
+
+
+def test_catalog_objects_are_listed_changed_and_deleted_only_when_empty(
+    cloud: Served, workspace: WorkspaceClient
+) -> None:
+    cloud.container("lake", "spare")
+    workspace.external_locations.create("spare", url(cloud, "spare"), "lake")
+    workspace.catalogs.create("brief", storage_root=url(cloud, "spare"))
+    with pytest.raises(BadRequest, match="already exists"):
+        workspace.catalogs.create("Brief", storage_root=url(cloud, "spare"))
+    assert workspace.catalogs.update("brief", comment="c").comment == "c" == workspace.catalogs.get("brief").comment
+    assert [found.name for found in workspace.schemas.list("brief")] == ["default"]
+    with pytest.raises(BadRequest, match=r"brief\.default"):
+        workspace.catalogs.delete("brief")
+    workspace.catalogs.delete("brief", force=True)
+    workspace.external_locations.delete("spare")
+    with pytest.raises(NotFound):
+        workspace.catalogs.get("brief")
+    assert [found.full_name for found in workspace.volumes.list("main", "clicks")] == [
+        "main.clicks.features",
+        "main.clicks.raw",
+    ]
+
+
+def test_a_volume_is_the_container(cloud: Served, workspace: WorkspaceClient) -> None:
+    path = "/Volumes/main/clicks/raw/movielens/2024/ml.inter"
+    workspace.files.upload(path, io.BytesIO(b"rows"))
+    assert (cloud.sandbox.container_folder("lake", "raw") / "movielens/2024/ml.inter").read_bytes() == b"rows"
+    with pytest.raises(AlreadyExists):
+        workspace.files.upload(path, io.BytesIO(b"other"), overwrite=False)
+    contents = workspace.files.download(path).contents
+    assert contents is not None
+    assert contents.read() == b"rows"
+    assert workspace.files.get_metadata(path).content_length == 4
+    listed = list(workspace.files.list_directory_contents("/Volumes/main/clicks/raw/movielens"))
+    assert [(found.path, found.is_directory) for found in listed] == [("/Volumes/main/clicks/raw/movielens/2024", True)]
+    with pytest.raises(BadRequest, match="not empty"):
+        workspace.files.delete_directory("/Volumes/main/clicks/raw/movielens/2024")
+    workspace.files.delete(path)
+    workspace.files.delete_directory("/Volumes/main/clicks/raw/movielens/2024")
+    workspace.files.create_directory("/Volumes/main/clicks/raw/new/deep")
+    workspace.files.get_directory_metadata("/Volumes/main/clicks/raw/new/deep")
+    for call in (workspace.files.get_metadata, workspace.files.download):
+        with pytest.raises(NotFound):
+            call(path)
+    outside = put_as_written(cloud, "/api/2.0/fs/files/Volumes/main/clicks/raw/%2e%2e/%2e%2e/x", entra.DATABRICKS)
+    assert outside.startswith(b"HTTP/1.1 400")
+
+
+def test_a_file_too_large_for_one_part_arrives_whole(cloud: Served, workspace: WorkspaceClient) -> None:
+    content = os.urandom(1 << 20) * 51
+    workspace.files.upload("/Volumes/main/clicks/raw/big", io.BytesIO(content))
+    assert (cloud.sandbox.container_folder("lake", "raw") / "big").read_bytes() == content
+
+
+def test_workspace_files_keep_what_was_imported(workspace: WorkspaceClient) -> None:
+    files = workspace.workspace
+    with pytest.raises(NotFound, match="parent folder"):
+        files.upload("/Workspace/Shared/a/x.whl", b"1", format=ImportFormat.AUTO)
+    files.mkdirs("/Workspace/Shared/a")
+    files.upload("/Workspace/Shared/a/x.whl", b"1", format=ImportFormat.AUTO)
+    with pytest.raises(DatabricksError, match="already exists"):
+        files.upload("/Shared/a/x.whl", b"2", format=ImportFormat.AUTO)
+    with pytest.raises(DatabricksError, match="format AUTO"):
+        files.upload("/Shared/a/y.py", b"2")
+    files.upload("/Shared/a/x.whl", b"2", format=ImportFormat.AUTO, overwrite=True)
+    assert files.download("/Workspace/Shared/a/x.whl").read() == b"2"
+    assert [found.path for found in files.list("/Shared/a")] == ["/Shared/a/x.whl"]
+    assert files.get_status("/Shared/a/x.whl").size == 1
+    with pytest.raises(BadRequest, match="not empty"):
+        files.delete("/Shared/a")
+    files.delete("/Shared/a", recursive=True)
+    with pytest.raises(NotFound):
+        files.get_status("/Shared/a")
+
+
+def unrunnable() -> jobs.Task:
+    """A task that fails at once, before any Spark starts."""
+    return task("absent", libraries=[compute.Library(pypi=compute.PythonPyPiLibrary("no-such-package==1"))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"spark_version": "16.4.x-scala9"}, "Invalid spark_version"),
+        ({"spark_version": "17.3.x-scala2.13"}, "here is pyspark 3.5"),
+        ({"num_workers": 0}, "single node"),
+        ({"num_workers": None}, "exactly one of num_workers and autoscale"),
+        ({"node_type_id": None}, "node_type_id"),
+    ],
+)
+def test_a_cluster_that_could_not_start_is_refused(
+    workspace: WorkspaceClient, changes: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(InvalidParameterValue, match=reason):
+        create(workspace, task("prepare"), cluster=cluster(**changes))
+
+
+def test_a_job_whose_tasks_make_no_sense_is_refused(workspace: WorkspaceClient) -> None:
+    notebook = jobs.Task("n", job_cluster_key="main", notebook_task=jobs.NotebookTask("/Shared/n"))
+    for tasks, reason in (
+        ([], "at least one"),
+        ([task("prepare"), task("prepare")], "of its own"),
+        ([task("prepare", after=("absent",))], "absent"),
+        ([task("prepare", after=("count",)), task("count", after=("prepare",))], "circle"),
+        ([notebook], "notebook_task"),
+    ):
+        with pytest.raises(InvalidParameterValue, match=reason):
+            create(workspace, *tasks)
+
+
+def test_jobs_are_found_by_name_changed_and_deleted(workspace: WorkspaceClient) -> None:
+    schedule = jobs.CronSchedule("0 0 5 * * ?", "UTC")
+    job_id = create(workspace, task("prepare"), schedule=schedule)
+    workspace.jobs.update(job_id, new_settings=jobs.JobSettings(name="Nightly", tasks=[task("count")]))
+    settings = workspace.jobs.get(job_id).settings
+    assert settings is not None
+    assert ([t.task_key for t in settings.tasks or []], settings.schedule) == (["prepare", "count"], schedule)
+    workspace.jobs.reset(job_id, jobs.JobSettings.from_dict(settings.as_dict() | {"max_concurrent_runs": 3}))
+    assert [found.job_id for found in workspace.jobs.list(name="nightly")] == [job_id]
+    workspace.jobs.delete(job_id)
+    assert list(workspace.jobs.list(name="Nightly")) == []
+    with pytest.raises(NotFound):
+        workspace.jobs.get(job_id)
+    with pytest.raises(NotFound):
+        workspace.jobs.get_run(1)
+
+
+def test_lists_come_in_pages_newest_first(workspace: WorkspaceClient) -> None:
+    made = [create(workspace, unrunnable()) for _ in range(5)]
+    found = [job.job_id for job in workspace.jobs.list(limit=2)]
+    assert [job_id for job_id in found if job_id in made] == made[::-1]
+    runs = [workspace.jobs.run_now(made[0]).run_id for _ in range(3)]
+    assert [run.run_id for run in workspace.jobs.list_runs(job_id=made[0], limit=2)] == runs[::-1]
+    for job_id in made:
+        workspace.jobs.delete(job_id)
+
+
+def test_an_idempotency_token_gives_back_its_run_even_when_that_failed(workspace: WorkspaceClient) -> None:
+    job_id = create(workspace, unrunnable())
+    first = workspace.jobs.run_now(job_id, idempotency_token="digest").run_id
+    assert finished(workspace, first).state.result_state == Result.FAILED
+    assert workspace.jobs.run_now(job_id, idempotency_token="digest").run_id == first
+    assert workspace.jobs.run_now(job_id, idempotency_token="other").run_id != first
+
+
+def test_a_library_that_this_machine_lacks_fails_the_task_by_name(workspace: WorkspaceClient) -> None:
+    run = finished(workspace, workspace.jobs.run_now(create(workspace, unrunnable())).run_id)
+    assert run.tasks[0].state.life_cycle_state == Life.INTERNAL_ERROR
+    assert "no-such-package" in run.tasks[0].state.state_message
+    with pytest.raises(InvalidParameterValue, match="each task run"):
+        workspace.jobs.get_run_output(run.run_id)
+    assert "no-such-package" in workspace.jobs.get_run_output(run.tasks[0].run_id).error

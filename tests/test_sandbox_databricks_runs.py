@@ -1,0 +1,165 @@
+"""Job runs of the Databricks stand-in: real Spark in local processes, watched through the unmodified SDK."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.service import compute, jobs
+from databricks.sdk.service.jobs import RunLifeCycleState as Life
+from databricks.sdk.service.jobs import RunResultState as Result
+from databricks_fixtures import connect, create, eventually, finished, lake_workspace, task, trusted, upload_wheel
+from sandbox_data_fixtures import Served
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with trusted(tmp_path_factory.mktemp("sandbox")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workspace(cloud: Served) -> WorkspaceClient:
+    client = lake_workspace(cloud)
+    upload_wheel(client)
+    return client
+
+
+def outputs(workspace: WorkspaceClient, run: jobs.Run) -> dict[str, jobs.RunOutput]:
+    return {task.task_key: workspace.jobs.get_run_output(task.run_id) for task in run.tasks}
+
+
+def states(run: jobs.Run) -> dict[str, tuple[Life, Result]]:
+    return {task.task_key: (task.state.life_cycle_state, task.state.result_state) for task in run.tasks}
+
+
+def waiting(workspace: WorkspaceClient, folder: Path, **options: object) -> tuple[int, int]:
+    """A run whose task waits, and the process id of its driver, which is also that of its process group."""
+    mark = folder / "pid"
+    run_id = workspace.jobs.run_now(create(workspace, task("wait", str(mark), **options))).run_id
+    return run_id, int(eventually(lambda: mark.read_text() if mark.exists() else "", bool))
+
+
+def all_ended(group: int) -> None:
+    """No process of the group is left: neither Python nor its JVM."""
+
+    def gone() -> bool:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    eventually(gone, bool, 20)
+
+
+def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definition(
+    cloud: Served, workspace: WorkspaceClient
+) -> None:
+    features = "/Volumes/main/clicks/features/{{job.parameters.snapshot}}-{{job.run_id}}"
+    job_id = create(
+        workspace,
+        task("count", features, after=("prepare",)),
+        task("prepare", f"--out={features}", "{{job.id}} {{task.name}} {{job.start_time.iso_date}}"),
+        parameters=[jobs.JobParameterDefinition("s0", "snapshot")],
+    )
+    run = workspace.jobs.run_now(job_id, job_parameters={"snapshot": "s1"}).result()
+    assert (run.state.life_cycle_state, run.state.result_state) == (Life.TERMINATED, Result.SUCCESS)
+    logs = {key: output.logs.split() for key, output in outputs(workspace, run).items()}
+    assert logs["prepare"][2:5] == ["7", "blue", str(job_id)]
+    assert logs["count"][1] == "100"
+    assert logs["prepare"][1] == logs["count"][3]
+    written = cloud.sandbox.container_folder("lake", "features") / f"s1-{run.run_id}"
+    assert {found.suffix for found in written.iterdir()} == {".parquet", ""}
+    page = requests.get(run.run_page_url, timeout=10).text
+    assert "TERMINATED SUCCESS" in page
+    assert "rows 100" in page
+    all_ended(int(logs["count"][3]))
+
+
+def test_a_failing_task_gives_its_reason_and_stops_what_depends_on_it(
+    workspace: WorkspaceClient, tmp_path: Path
+) -> None:
+    job_id = create(
+        workspace,
+        task("refuse"),
+        task("code"),
+        task("crash"),
+        task("once", str(tmp_path / "mark"), max_retries=1),
+        task("count", after=("refuse",)),
+    )
+    run = finished(workspace, workspace.jobs.run_now(job_id).run_id)
+    assert (run.state.life_cycle_state, run.state.result_state) == (Life.INTERNAL_ERROR, Result.FAILED)
+    assert "Task refuse failed with message: Workload failed" in run.state.state_message
+    assert states(run) == {
+        "refuse": (Life.TERMINATED, Result.FAILED),
+        "code": (Life.TERMINATED, Result.FAILED),
+        "crash": (Life.TERMINATED, Result.FAILED),
+        "once": (Life.TERMINATED, Result.SUCCESS),
+        "count": (Life.SKIPPED, Result.UPSTREAM_FAILED),
+    }
+    found = outputs(workspace, run)
+    assert found["refuse"].error == "no such dataset: foo"
+    assert found["code"].error.splitlines() == ["the disk is full", "SystemExit: 3"]
+    assert found["crash"].error == "KeyError: 'absent'"
+    assert "tiny.py" in found["crash"].error_trace
+    assert found["once"].error is None
+
+
+def test_a_cancelled_run_ends_with_all_its_processes(workspace: WorkspaceClient, tmp_path: Path) -> None:
+    run_id, group = waiting(workspace, tmp_path)
+    assert workspace.jobs.get_run(run_id).state.life_cycle_state == Life.RUNNING
+    assert [run.run_id for run in workspace.jobs.list_runs(active_only=True)] == [run_id]
+    run = workspace.jobs.cancel_run_and_wait(run_id)
+    assert states(run) == {"wait": (Life.TERMINATED, Result.CANCELED)}
+    assert run.state.result_state == Result.CANCELED
+    all_ended(group)
+
+
+def test_a_killed_driver_fails_its_task_and_says_so(workspace: WorkspaceClient, tmp_path: Path) -> None:
+    run_id, group = waiting(workspace, tmp_path)
+    os.kill(group, signal.SIGKILL)
+    run = finished(workspace, run_id)
+    assert states(run) == {"wait": (Life.INTERNAL_ERROR, Result.FAILED)}
+    assert "was killed by SIGKILL" in run.state.state_message
+    all_ended(group)
+
+
+def test_a_task_that_outlasts_its_timeout_is_stopped(workspace: WorkspaceClient, tmp_path: Path) -> None:
+    job_id = create(workspace, task("wait", str(tmp_path / "pid"), timeout_seconds=1))
+    run = finished(workspace, workspace.jobs.run_now(job_id).run_id)
+    assert states(run) == {"wait": (Life.TERMINATED, Result.TIMEDOUT)}
+
+
+def test_a_run_beyond_the_limit_waits_or_is_skipped(workspace: WorkspaceClient, tmp_path: Path) -> None:
+    for queue, second in ((True, Life.QUEUED), (False, Life.SKIPPED)):
+        job_id = create(workspace, task("wait", str(tmp_path / "pid")), queue=jobs.QueueSettings(queue))
+        runs = [workspace.jobs.run_now(job_id).run_id for _ in range(2)]
+        assert workspace.jobs.get_run(runs[1]).state.life_cycle_state == second
+        for run_id in runs:
+            workspace.jobs.cancel_run(run_id)
+            finished(workspace, run_id)
+
+
+def test_a_cluster_that_cannot_resolve_its_packages_fails_the_task_with_the_reason(workspace: WorkspaceClient) -> None:
+    library = compute.Library(maven=compute.MavenLibrary("no.such.group:nothing:1", repo="https://127.0.0.1:9/maven"))
+    run = finished(workspace, workspace.jobs.run_now(create(workspace, task("count", libraries=[library]))).run_id)
+    assert states(run) == {"count": (Life.INTERNAL_ERROR, Result.FAILED)}
+    assert "unresolved dependency: no.such.group#nothing;1: not found" in run.state.state_message
+
+
+def test_runs_end_with_the_sandbox_and_their_records_outlive_it(tmp_path: Path) -> None:
+    with trusted(tmp_path / "sandbox") as cloud:
+        workspace = lake_workspace(cloud)
+        upload_wheel(workspace)
+        run_id, group = waiting(workspace, tmp_path)
+    all_ended(group)
+    with trusted(tmp_path / "sandbox", port=cloud.sandbox.port) as again:
+        run = connect(again).jobs.get_run(run_id)
+        assert states(run) == {"wait": (Life.INTERNAL_ERROR, Result.FAILED)}
+        assert run.state.state_message == "the sandbox was stopped while it ran"

@@ -1,0 +1,156 @@
+"""The first command on any machine: which Python it takes, that it finishes what was cut off, that it does nothing twice."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools import pulumi_cli, steps
+from tools.bootstrap import refusal
+from tools.commands import Unavailable, run
+from tools.pins import pin
+
+BOOTSTRAP = Path(steps.__file__).with_name("bootstrap.py")
+
+
+@pytest.mark.parametrize("version", [(2, 7, 18), (3, 6, 15), (3, 10, 13), (3, 12, 1), (3, 13, 0)])
+def test_another_python_is_refused_with_what_to_install(version: tuple[int, ...]) -> None:
+    message = refusal(version, "/usr/bin/python3")
+    assert "/usr/bin/python3 is " + ".".join(map(str, version)) in message
+    assert "PYTHON=python3.11 make local" in message
+
+
+def test_every_python_3_11_is_accepted() -> None:
+    assert refusal((3, 11, 0), "python3") == refusal((3, 11, 14), "python3") == ""
+
+
+def test_the_refusal_comes_before_anything_else_runs() -> None:
+    program = (
+        "import runpy, sys; sys.version_info = (3, 12, 1, 'final', 0); "
+        f"runpy.run_path({str(BOOTSTRAP)!r}, run_name='__main__')"
+    )
+    refused = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "PYTHON=python3.11 make local" in refused.stderr
+    assert refused.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["python2.7", "python3.6", "python3.8", "python3.10", "python3.12", "python3.13"])
+def test_the_refusal_can_be_read_under_any_python(name: str) -> None:
+    interpreter = shutil.which(name)
+    if not interpreter or subprocess.run([interpreter, "--version"], capture_output=True).returncode != 0:
+        pytest.skip(f"no {name} here")
+    refused = subprocess.run([interpreter, BOOTSTRAP], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: this project runs on Python 3.11")
+
+
+def test_the_first_file_has_no_syntax_or_character_that_an_old_python_stumbles_over() -> None:
+    source = BOOTSTRAP.read_text()
+    assert source.isascii()
+    assert not re.search(r"""\b[rb]?f["']|:=|\)\s*->[^"#]*:$|^\s*(async|match) """, source.replace("# type", ""), re.M)
+
+
+@pytest.fixture(scope="module")
+def small_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project that locks nothing but its build backend, in a folder whose name needs quoting."""
+    root = tmp_path_factory.mktemp("a small project")
+    entries = re.findall(r"^\S+==[^\n]*(?:\n    --hash[^\n]*)*", (steps.ROOT / "requirements.lock").read_text(), re.M)
+    needed = ("hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers")
+    (root / "requirements.lock").write_text("\n".join(entry for entry in entries if entry.split("==")[0] in needed))
+    (root / "small.py").write_text("")
+    (root / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        '[project]\nname = "small"\nversion = "1"\n'
+        '[tool.hatch.build]\ndev-mode-dirs = ["."]\n[tool.hatch.build.targets.wheel]\ninclude = ["small.py"]\n'
+    )
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def equipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment that has a Pulumi CLI and a Java 17, and a cache folder that nobody needs."""
+    tools = tmp_path_factory.mktemp("tools")
+    for name, answer in {
+        "pulumi": f"echo v{pin('pulumi').version}",
+        "pulumi-language-python": "",
+        "java": "echo '    java.specification.version = 17' >&2; echo '    java.home = /opt/java 17' >&2",
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (tools / name).chmod(0o755)
+    return {"PATH": f"{tools}:/usr/bin:/bin", "XDG_CACHE_HOME": "/dev/null/nowhere"}
+
+
+def test_a_second_bootstrap_does_nothing_and_takes_less_than_a_second(
+    small_project: Path, equipped: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps._bootstrap(small_project, equipped)
+    first = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in first] == ["Python", "packages", "Java", "Pulumi", "settings"]
+    assert re.search(r": \d+\.\d s$", first[1])
+
+    started = time.monotonic()
+    steps._bootstrap(small_project, equipped)
+    assert time.monotonic() - started < 1
+    assert all(line.endswith("already there") for line in capsys.readouterr().out.splitlines())
+
+
+def test_an_install_that_was_cut_off_is_finished_by_the_next_run(
+    small_project: Path, equipped: dict[str, str]
+) -> None:
+    venv = small_project / ".venv"
+    steps._bootstrap(small_project, equipped)
+    # As a killed install leaves it: a package that looks installed but lacks files, and no stamp yet.
+    for module in venv.glob("lib/python3.11/site-packages/hatchling/*.py"):
+        module.unlink()
+    (venv / "installed").unlink()
+    (venv / "unfinished").touch()
+
+    steps._bootstrap(small_project, equipped)
+    assert subprocess.run([venv / "bin" / "hatchling", "--help"], capture_output=True).returncode == 0
+    assert subprocess.run([venv / "bin" / "python", "-c", "import small"]).returncode == 0
+    assert not (venv / "unfinished").exists()
+
+
+def test_a_changed_lock_is_installed(small_project: Path, equipped: dict[str, str]) -> None:
+    steps._bootstrap(small_project, equipped)
+    before = (small_project / ".venv" / "installed").read_text()
+    with (small_project / "requirements.lock").open("a") as lock:
+        lock.write("\n# changed\n")
+    steps._bootstrap(small_project, equipped)
+    assert (small_project / ".venv" / "installed").read_text() != before
+
+
+def test_the_settings_put_the_environment_first_and_do_not_steer_plugins(
+    small_project: Path, equipped: dict[str, str]
+) -> None:
+    steps._bootstrap(small_project, equipped)
+    told = run(
+        ["sh", "-c", '. ".venv/personalization.sh"; echo "$PATH"; echo "$JAVA_HOME"; env'],
+        "sourcing failed",
+        cwd=small_project,
+        env=equipped,
+    ).splitlines()
+    cli = equipped["PATH"].split(":")[0]
+    assert told[0].startswith(f"{small_project}/.venv/bin:{cli}:")
+    assert told[1] == "/opt/java 17"
+    assert "PULUMI_SKIP_UPDATE_CHECK=true" in told
+    assert not any(line.startswith("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION") for line in told)
+
+
+def test_a_failed_command_shows_what_to_do_and_its_last_lines() -> None:
+    with pytest.raises(Unavailable, match="install it by hand\n  sh ended with 3:\n  no route to host"):
+        run(["sh", "-c", "echo no route to host >&2; exit 3"], "install it by hand")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with pytest.raises(Unavailable, match=rf"{in_the_way}/cache/pulumi cannot be written[\s\S]*XDG_CACHE_HOME"):
+        pulumi_cli.install(in_the_way / "cache", tmp_path)
