@@ -71,7 +71,8 @@ def environment(folder: Path, as_json: bool) -> str:
 def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, said: int) -> str:
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
-        if ready := _ask(folder):
+        # Until the lock is held nobody can be ready, and what listens on the port may be a stranger who never answers.
+        if runs(folder) and (ready := _ask(folder)):
             ill = (
                 f"; not resumed, see {folder / 'sandbox.log'}: {', '.join(ready['unwell'])}" if ready["unwell"] else ""
             )
@@ -97,7 +98,7 @@ def _ask(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         trust = ssl.create_default_context(cafile=folder / "ca-bundle.pem")
-        server = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=5)
+        server = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=2)
         with contextlib.closing(server):
             server.request("GET", "/sandbox/ready")
             answer = server.getresponse()

@@ -5,7 +5,8 @@ Callers need an Entra token and a Storage Blob Data role on the container or abo
 What a directory cannot hold (metadata, content type) lies in a sidecar tied to one version of the file, so a file
 that Spark writes into the folder is a blob too, with default properties.
 
-Has no shared keys, SAS, checksums, conditions by date, snapshots, leases, copies, batches, append or page blobs.
+Does not make or delete containers, which ARM does. Has no shared keys, SAS, checksums, conditions by date, snapshots,
+leases, copies, batches, append or page blobs.
 A name cannot be both a blob and a prefix of other blobs, as in accounts with hierarchical namespace.
 """
 
@@ -13,6 +14,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -37,7 +39,6 @@ _WRITERS = {"ba92f5b4-2d11-453d-a403-e96b0029c9fe", "b7e6dc6d-f1e8-4753-8033-0f2
 _READERS = _WRITERS | {"2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"}
 _CHUNK = 1 << 20
 _PAGE = 5000  # Azure's limit of names in one listing
-_CONTAINER_TYPE = "Microsoft.Storage/storageAccounts/blobServices/containers"
 
 
 def find_account(store: ResourceStore, name: str) -> tuple[str, Body] | None:
@@ -167,14 +168,15 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
         sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
 
     async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
-        await asyncio.to_thread(_remove, sandbox, *_names_in(resource_id))
+        for folder in (sandbox.container_folder, functools.partial(_aside, sandbox)):
+            await asyncio.to_thread(shutil.rmtree, folder(*_names_in(resource_id)), ignore_errors=True)
 
     async def remove_account(_: Sandbox, resource_id: str, body: Body) -> None:
         folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     return {
-        _CONTAINER_TYPE.lower(): Behaviour(on_put=make, on_delete=remove),
+        "microsoft.storage/storageaccounts/blobservices/containers": Behaviour(on_put=make, on_delete=remove),
         "microsoft.storage/storageaccounts": Behaviour(on_delete=remove_account),
     }
 
@@ -189,11 +191,6 @@ def _aside(sandbox: Sandbox, account: str, container: str) -> Path:
     return sandbox.folder / "accounts" / account / ".aside" / container
 
 
-def _remove(sandbox: Sandbox, account: str, container: str) -> None:
-    for folder in (sandbox.container_folder(account, container), _aside(sandbox, account, container)):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 async def _answer(sandbox: Sandbox, request: Request) -> Response:
     path, query = request.path_params, request.query_params
     account, container, blob = path["account"], path.get("container", ""), path.get("blob", "")
@@ -202,12 +199,12 @@ async def _answer(sandbox: Sandbox, request: Request) -> Response:
         raise CloudError(404, "ResourceNotFound", f"There is no storage account {account!r}.")
     call = _Call(sandbox, request, account, found[0], container, blob)
     _authorise(call, found[1])
-    level = "blob" if blob else "container" if container and query.get("restype") == "container" else "account"
-    operation = _OPERATIONS.get((request.method, level, query.get("comp", "")))
-    if operation is None or (container and level == "account"):
+    level = "blob" if blob else query.get("restype", "account")
+    operation = _OPERATIONS.get((request.method, level, query.get("comp", ""))) if container else None
+    if operation is None:
         asked = f"{request.method} {request.url.path}?{request.url.query}"
         raise CloudError(400, "UnsupportedQueryParameter", f"The sandbox's blob endpoint does not do {asked}.")
-    if level != "account" and operation is not _create_container and sandbox.store.get(call.record) is None:
+    if sandbox.store.get(call.record) is None:
         raise CloudError(404, "ContainerNotFound", "The specified container does not exist.")
     return await operation(call)
 
@@ -233,37 +230,8 @@ def _authorise(call: _Call, account: Body) -> None:
         raise CloudError(403, "AuthorizationPermissionMismatch", message)
 
 
-async def _create_container(call: _Call) -> Response:
-    safe_path(call.folder, "x")
-    if call.sandbox.store.get(call.record) is not None:
-        raise CloudError(409, "ContainerAlreadyExists", "The specified container already exists.")
-    call.folder.mkdir(parents=True, exist_ok=True)
-    body = {"id": call.record, "name": call.container, "type": _CONTAINER_TYPE, "properties": {"publicAccess": "None"}}
-    call.sandbox.store.put(call.record, body)
-    return Response(status_code=201, headers=_Version.of(call.folder).headers)
-
-
 async def _get_container(call: _Call) -> Response:
     return Response(headers=_Version.of(call.folder).headers)
-
-
-async def _delete_container(call: _Call) -> Response:
-    call.sandbox.store.delete(call.record)
-    await asyncio.to_thread(_remove, call.sandbox, call.account, call.container)
-    return Response(status_code=202)
-
-
-async def _list_containers(call: _Call) -> Response:
-    root = ElementTree.Element("EnumerationResults")
-    containers = ElementTree.SubElement(root, "Containers")
-    for found, _ in call.sandbox.store.below(container_id(call.account_id, "")):
-        name = found.rpartition("/")[2]
-        if name.startswith(call.request.query_params.get("prefix", "")):
-            entry = _children(ElementTree.SubElement(containers, "Container"), {"Name": name})
-            headers = _Version.of(call.sandbox.container_folder(call.account, name)).headers
-            _children(ElementTree.SubElement(entry, "Properties"), headers)
-    ElementTree.SubElement(root, "NextMarker")
-    return _xml(root)
 
 
 async def _list_blobs(call: _Call) -> Response:
@@ -483,10 +451,7 @@ def _error(status: int, code: str, message: str) -> Response:
 
 
 _OPERATIONS: dict[tuple[str, str, str], Callable[[_Call], Awaitable[Response]]] = {
-    ("GET", "account", "list"): _list_containers,
-    ("PUT", "container", ""): _create_container,
     ("GET", "container", ""): _get_container,
-    ("DELETE", "container", ""): _delete_container,
     ("GET", "container", "list"): _list_blobs,
     ("PUT", "blob", ""): _put_blob,
     ("PUT", "blob", "block"): _put_block,

@@ -34,10 +34,11 @@ def check_body(rule: TypeRule, resource_id: str, sent: Body) -> None:
 
 def keep_immutable(rule: TypeRule, existing: Body, sent: Body) -> None:
     """Refuse a change of what cannot change; what is not sent again stays as it is."""
-    home = existing.get("location")
-    if home and _location(sent.setdefault("location", home)) != _location(home):
-        message = f"'{existing['id']}' is in location '{home}' and cannot move to '{sent['location']}'."
-        raise CloudError(409, "InvalidResourceLocation", message)
+    if home := str(existing.get("location") or ""):
+        sent["location"] = sent.get("location") or home
+        if _location(sent["location"]) != _location(home):
+            message = f"'{existing['id']}' is in location '{home}' and cannot move to '{sent['location']}'."
+            raise CloudError(409, "InvalidResourceLocation", message)
     for path in rule.immutable:
         before, after = dig(existing, path), dig(sent, path)
         if after is None and before is not None:
@@ -62,7 +63,7 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
         "name": found.name,
         "parent": found.parent.rsplit("/", 1)[-1],
         "location": _location(sent.get("location") or ""),
-        "guid": _Guid(found.id),
+        "guid": _guid(found.id),
     }
     spelled = existing or {"id": found.id, "name": found.name}
     body: Body = merge(fill(rule.computed, values), sent)
@@ -98,8 +99,7 @@ def dig(body: Any, path: str) -> Any:
 def _identity(sandbox: Sandbox, resource_id: str, sent: Body) -> Body:
     identity = dict(sent)
     if "systemassigned" in str(sent.get("type", "")).lower():
-        principal = f"{_Guid(resource_id):principal}"
-        identity |= {"principalId": principal, "tenantId": sandbox.identity.tenant_id}
+        identity |= {"principalId": _guid(resource_id), "tenantId": sandbox.identity.tenant_id}
     if sent.get("userAssignedIdentities"):
         identity["userAssignedIdentities"] = {
             assigned: _user_assigned(sandbox, assigned) for assigned in sent["userAssignedIdentities"]
@@ -122,8 +122,5 @@ def _folded(value: Any) -> str:
     return json.dumps(value, sort_keys=True).lower()
 
 
-class _Guid(str):
-    """Of a resource's id; written into a template as `{guid:word}` it is one GUID per resource and word."""
-
-    def __format__(self, word: str) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.lower()}#{word}"))
+def _guid(resource_id: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, resource_id.lower()))

@@ -78,49 +78,38 @@ _JSON_TYPES: dict[str, Any] = {
 }
 
 
+def _closed(name: str, fields: Sequence[tuple[Any, ...]], rename: dict[str, str] | None = None) -> Any:
+    """A message type that refuses unknown members."""
+    return msgspec.defstruct(name, fields, rename=rename, forbid_unknown_fields=True)
+
+
+def _list_of(kind: Any) -> Any:
+    return list[kind]
+
+
 class RequestTypes:
     """Message types for one contract; also what the OpenAPI document is generated from."""
 
     def __init__(self, contract: Contract, max_rows: int) -> None:
-        def struct(name: str, sides: Sequence[str], *first: tuple[Any, ...]) -> type[Struct]:
-            chosen = [(i, feature) for i, feature in enumerate(contract.features) if feature.side in sides]
-            values = [(f"f{i}", _JSON_TYPES[feature.type], None) for i, feature in chosen]
-            return msgspec.defstruct(
-                name,
-                [*first, *values, ("label", Annotated[Any, Meta(description="Ignored.")], None)],
-                rename={**{f"f{i}": feature.name for i, feature in chosen}, "label": contract.label},
-                forbid_unknown_fields=True,
-            )
+        def features(name: str, sides: Sequence[str], *first: tuple[Any, ...]) -> Any:
+            chosen = {f"f{i}": feature for i, feature in enumerate(contract.features) if feature.side in sides}
+            values = [(field, _JSON_TYPES[feature.type], None) for field, feature in chosen.items()]
+            label = ("label", Annotated[Any, Meta(description="Ignored.")], None)
+            rename = {field: feature.name for field, feature in chosen.items()} | {"label": contract.label}
+            return _closed(name, [*first, *values, label], rename)
 
-        self.row = struct("Row", ("user", "item", "context"))
-        self.user = struct("User", ("user", "context"))
-        self.item = struct("Item", ("item",), ("id", str | int))
+        item_id = Annotated[str | int, Meta(description="Comes back with the item's probability; not a feature.")]
+        rows = _list_of(features("Row", ("user", "item", "context")))
+        user = features("User", ("user", "context"))
+        items = _list_of(features("Item", ("item",), ("id", item_id)))
         many = Meta(min_length=1, max_length=max_rows)
-        top = Annotated[float, Meta(ge=1, multiple_of=1, description="How many of the best items to return.")]
-        self.rows_request = msgspec.defstruct(
-            "RowsRequest",
-            [("rows", Annotated[list[self.row], many])],  # type: ignore[name-defined]
-            forbid_unknown_fields=True,
-        )
-        self.rank_request = msgspec.defstruct(
-            "RankRequest",
-            [
-                ("user", self.user),
-                ("items", Annotated[list[self.item], many]),  # type: ignore[name-defined]
-                ("top", top | UnsetType, UNSET),
-            ],
-            forbid_unknown_fields=True,
-        )
-        self.request = msgspec.defstruct(
-            "Request",
-            [
-                ("rows", list[self.row] | UnsetType, UNSET),  # type: ignore[name-defined]
-                ("user", self.user | UnsetType, UNSET),
-                ("items", list[self.item] | UnsetType, UNSET),  # type: ignore[name-defined]
-                ("top", top | UnsetType, UNSET),
-            ],
-            forbid_unknown_fields=True,
-        )
+        best = Annotated[float, Meta(ge=1, multiple_of=1, description="How many of the best items to return.")]
+        top = ("top", best | UnsetType, UNSET)
+        self.rows_request = _closed("RowsRequest", [("rows", Annotated[rows, many])])
+        self.rank_request = _closed("RankRequest", [("user", user), ("items", Annotated[items, many]), top])
+        # Both shapes in one, because a union would need a tag; lengths are checked later, for a better message.
+        either = {"rows": rows, "user": user, "items": items}
+        self.request = _closed("Request", [*((name, kind | UnsetType, UNSET) for name, kind in either.items()), top])
 
 
 class Probabilities(Struct):

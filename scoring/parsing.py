@@ -89,8 +89,8 @@ class RequestParser:
         place = _PLACE.fullmatch(at)
         part, row, field, position = place.groups() if place else (None, None, None, None)
         if found := _UNKNOWN.fullmatch(reason or message):
-            field = found[1]
-            side = self._sides.get(field)
+            side = self._sides.get(found[1])
+            field = found[1][:_NAME_SHOWN]
             reason = (
                 f"is a feature of {side}: send it {'with each item' if side == 'item' else 'in user'}"
                 if side
@@ -99,8 +99,8 @@ class RequestParser:
                 else 'unknown member; known are "rows", "user", "items" and "top"'
             )
         else:
-            reason = (reason or message).replace("`float` that's a multiple of 1.0", "`int`")
-            reason = _TOKEN.sub(lambda token: _WORDS.get(token[1], token[1]), reason)
+            reason = _TOKEN.sub(lambda token: _WORDS.get(token[1], token[1]), reason or message)
+            reason = _PHRASES.get(reason, reason)
             if position is not None:
                 reason = f"element {position}: {reason}"
         return Problem(400, reason, part=part, row=None if row is None else int(row), field=field)
@@ -108,6 +108,7 @@ class RequestParser:
 
 _PLACE = re.compile(r"\.(rows|items|user|top)(?:\[(\d+)\])?(?:\.(.*?))?(?:\[(\d+)\])?`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_NAME_SHOWN = 100
 _TOKEN = re.compile(r"`([^`]*)`")
 _WORDS = {
     "float": "number",
@@ -119,6 +120,10 @@ _WORDS = {
     "bool": "boolean",
     "array | null": "array of strings or null",
 }
+_PHRASES = {
+    "Expected number that's a multiple of 1.0": "Expected integer, got number with a fraction",
+    "Number out of range": "Not a finite number",
+}
 
 
 def _non_finite(body: bytes) -> Problem | None:
@@ -129,7 +134,7 @@ def _non_finite(body: bytes) -> Problem | None:
         return None
     for part, row, field, value in _fields(document):
         if isinstance(value, float) and not math.isfinite(value):
-            return Problem(400, "not a finite number; send null for a missing value", part=part, row=row, field=field)
+            return Problem(400, "Not a finite number; send null for a missing value", part=part, row=row, field=field)
     return None
 
 

@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 
 class ProblemDetails(msgspec.Struct, omit_defaults=True):
+    type: str
     title: str
     status: int
     detail: str
     reason: str
-    type: str = "about:blank"
     part: str | None = None
     row: int | None = None
     field: str | None = None
@@ -56,7 +56,7 @@ class Problem(Exception):
     def response(self) -> Response:
         title = HTTPStatus(self.status).phrase
         details = ProblemDetails(
-            title, self.status, self.detail, self.reason, part=self.part, row=self.row, field=self.field
+            "about:blank", title, self.status, self.detail, self.reason, self.part, self.row, self.field
         )
         return Response(
             msgspec.json.encode(details), self.status, headers=self.headers, media_type="application/problem+json"

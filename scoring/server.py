@@ -86,7 +86,8 @@ class Service:
         try:
             response = Response(await self._answer(Headers(scope=scope), receive), media_type="application/json")
         except Problem as problem:
-            event(log, logging.INFO, "refused", status=problem.status, reason=problem.reason, **problem.place())
+            if problem.status != 503:  # the metrics count these; a line each would add to the overload
+                event(log, logging.INFO, "refused", status=problem.status, reason=problem.reason, **problem.place())
             response = problem.response()
         except ClientDisconnect:
             return

@@ -1,7 +1,6 @@
 """The azure-native stand-in behind its real gRPC protocol, and the Pulumi engine with it on PATH."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ from sandbox_fixtures import ROOT
 
 from sandbox.azure_native.provider import AzureNative
 from sandbox.azure_native.shape import UNKNOWN
+from tools import pulumi_cli
+from tools.steps import cache_folder
 
 __all__ = ["UNKNOWN", "Provider", "engine", "provider"]
 
@@ -136,16 +137,16 @@ class Engine:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    home = Path.home() / ".cache/personalization-azure/pulumi/3.259.0/bin"
-    cli = shutil.which("pulumi", path=f"{os.environ['PATH']}:{home}")
-    if cli is None:
-        pytest.skip("needs the Pulumi CLI: make bootstrap")
+    found = pulumi_cli.find(os.environ, cache_folder(os.environ))
+    if found is None:
+        pytest.skip("needs the Pulumi CLI: make local installs it")
+    cli = str(found.folder / "pulumi")
     folder = tmp_path / "project"
     (folder / "state").mkdir(parents=True)
     (folder / "Pulumi.yaml").write_text("name: project\nruntime: python\n")
     environment = {
         **os.environ,
-        "PATH": f"{ROOT}/sandbox/azure_native/bin:{ROOT}/.venv/bin:{Path(cli).parent}:{os.environ['PATH']}",
+        "PATH": f"{ROOT}/sandbox/azure_native/bin:{ROOT}/.venv/bin:{found.folder}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PULUMI_HOME": str(tmp_path / "home"),
         "PULUMI_BACKEND_URL": f"file://{folder}/state",

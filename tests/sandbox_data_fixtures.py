@@ -1,4 +1,4 @@
-"""A sandbox with Entra, blob and Databricks served over TLS in this process, and the ARM resources they look up.
+"""A sandbox served over TLS in this process, and the ARM resources that its blob and Databricks services look up.
 
 The resources are put into the store directly: ARM has tests of its own.
 """
@@ -11,16 +11,17 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import uvicorn
 from azure.core.credentials import AccessToken
 from azure.identity import ClientSecretCredential
-from starlette.applications import Starlette
 
-from sandbox import authority, blob, databricks, entra
+from sandbox import authority, blob
 from sandbox.cloud import Sandbox
+from sandbox.server import application
 from sandbox.store import ResourceStore
 
 GROUP = "resourceGroups/rg"
@@ -33,6 +34,7 @@ class Served:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         who = sandbox.identity
+        self.tls = ssl.create_default_context(cafile=str(authority.ca_bundle(sandbox.folder)))
         self.group = f"/subscriptions/{who.subscription_id}/{GROUP}"
         self.credential = ClientSecretCredential(
             who.tenant_id,
@@ -86,10 +88,9 @@ def put_as_written(served: Served, path: str, audience: str) -> bytes:
         "x-ms-blob-type: BlockBlob",
         "Content-Length: 1",
     ]
-    context = ssl.create_default_context(cafile=str(authority.ca_bundle(served.sandbox.folder)))
     with (
         socket.create_connection(("127.0.0.1", served.sandbox.port)) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1") as stream,
+        served.tls.wrap_socket(plain, server_hostname="127.0.0.1") as stream,
     ):
         stream.sendall("\r\n".join([*lines, "", "x"]).encode())
         return stream.recv(4096)
@@ -104,22 +105,18 @@ def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
     certificate, key = authority.certificate_files(folder)
     with socket.create_server(("127.0.0.1", port)) as listener:
         sandbox = Sandbox(folder, listener.getsockname()[1], ResourceStore(folder / "resources.db"), dict(os.environ))
-
-        @contextlib.asynccontextmanager
-        async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            await databricks.resume(sandbox)
-            yield
-            await databricks.shutdown(sandbox)
-
-        app = Starlette(
-            routes=[*entra.routes(sandbox), *blob.routes(sandbox), *databricks.routes(sandbox)], lifespan=lifespan
-        )
         config = uvicorn.Config(
-            app, ssl_certfile=certificate, ssl_keyfile=key, log_level="warning", timeout_graceful_shutdown=1
+            application(sandbox),
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
         )
         with _running(uvicorn.Server(config), listener):
-            yield Served(sandbox)
-        sandbox.store.close()
+            running = Served(sandbox)
+            while httpx.get(f"{sandbox.url}/sandbox/ready", verify=running.tls).status_code != 200:
+                time.sleep(0.01)
+            yield running
 
 
 @contextlib.contextmanager

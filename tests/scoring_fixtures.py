@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,15 +199,15 @@ def serving(
             process.wait()
 
 
-def write_pipeline(toys_folder: Path, jars: str) -> None:
+def write_pipeline(toys_folder: Path, jars: Path, scratch: Path) -> None:
     """The same model as a Spark pipeline, in the layout that training writes. Runs Spark: call it in a process."""
     from pyspark.ml import PipelineModel
     from pyspark.ml.feature import SQLTransformer, VectorAssembler, Word2VecModel
     from pyspark.sql import SparkSession
     from synapse.ml.lightgbm import LightGBMClassificationModel
 
-    builder = SparkSession.builder.master("local[1]").config("spark.jars", jars).config("spark.ui.enabled", "false")
-    spark = builder.config("spark.sql.warehouse.dir", str(toys_folder / "warehouse")).getOrCreate()
+    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    spark = builder.config("spark.jars", ",".join(map(str, jars.glob("*.jar")))).getOrCreate()
     level = f"coalesce(nullif(trim({{}}), ''), '{MISSING}')"
     selected, lookups, inputs = [], [], []
     arrays = numpy.load(toys_folder / "encoder.npz")
@@ -223,9 +224,9 @@ def write_pipeline(toys_folder: Path, jars: str) -> None:
         i = next(i for i, feature in enumerate(FEATURES) if feature["name"] == name)
         text = arrays[f"levels_{position}"].tobytes()
         bounds = arrays[f"offsets_{position}"].tolist()
-        words = [text[start:end].decode() for start, end in zip(bounds, bounds[1:], strict=False)]
+        words = [text[start:end].decode() for start, end in pairwise(bounds)]
         vectors = arrays[f"values_{position}"].tolist()
-        path = toys_folder / "word2vec" / str(position)
+        path = scratch / str(position)
         data = list(zip(words, vectors, strict=True))
         spark.createDataFrame(data, "word string, vector array<float>").coalesce(1).write.parquet(str(path / "data"))
         metadata = {
@@ -236,7 +237,8 @@ def write_pipeline(toys_folder: Path, jars: str) -> None:
             "paramMap": {"inputCol": f"c{i}", "outputCol": f"v{i}", "vectorSize": 2},
             "defaultParamMap": {},
         }
-        spark.createDataFrame([(json.dumps(metadata),)], "value string").coalesce(1).write.text(str(path / "metadata"))
+        (path / "metadata").mkdir()
+        (path / "metadata" / "part-00000").write_text(json.dumps(metadata) + "\n")
         lookups.append(Word2VecModel.load(str(path)))
         inputs.append(f"v{i}")
     numbers = [f"n{i}" for i, feature in enumerate(FEATURES) if feature["type"] in ("integer", "number")]
@@ -250,4 +252,4 @@ def write_pipeline(toys_folder: Path, jars: str) -> None:
 
 
 if __name__ == "__main__":
-    write_pipeline(Path(sys.argv[1]), sys.argv[2])
+    write_pipeline(*map(Path, sys.argv[1:]))

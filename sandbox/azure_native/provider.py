@@ -36,6 +36,10 @@ _SETTINGS = {
 }
 
 
+class Refused(Exception):
+    """What the user can mend."""
+
+
 def _answered(method: Callable[..., Any]) -> Callable[..., Any]:
     """A fault that the cloud or the user made is shown as its own message; only our own keep their traceback."""
 
@@ -47,10 +51,6 @@ def _answered(method: Callable[..., Any]) -> Callable[..., Any]:
             context.abort(grpc.StatusCode.UNKNOWN, str(error))
 
     return call
-
-
-class Refused(Exception):
-    pass
 
 
 class AzureNative(provider_pb2_grpc.ResourceProviderServicer):
@@ -112,20 +112,21 @@ class AzureNative(provider_pb2_grpc.ResourceProviderServicer):
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:
         kind, inputs = _kind(request), _read(request.properties)
         if request.preview:
-            return proto.CreateResponse(properties=_struct(kind.shape.preview(_visible(kind, inputs))))
+            return proto.CreateResponse(properties=_struct(_previewed(kind, inputs)))
         address = kind.address(inputs, self._subscription)
         if not kind.singleton and self._arm.get(address, kind.api_version) is not None:
             raise Refused(f"cannot create already existing resource '{address}'")
-        outputs = self._write(kind, address, inputs, context)
-        return proto.CreateResponse(id=address, properties=outputs)
+        body = self._write(kind, address, inputs, context)
+        return proto.CreateResponse(id=body["id"], properties=_struct(_outputs(kind, body)))
 
     @_answered
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
         kind, inputs = _kind(request), _read(request.news)
         if request.preview:
             stable = {key: value for key, value in _read(request.olds).items() if key in ("name", "location")}
-            return proto.UpdateResponse(properties=_struct(kind.shape.preview(_visible(kind, inputs)) | stable))
-        return proto.UpdateResponse(properties=self._write(kind, request.id, inputs, context))
+            return proto.UpdateResponse(properties=_struct(_previewed(kind, inputs) | stable))
+        body = self._write(kind, request.id, inputs, context)
+        return proto.UpdateResponse(properties=_struct(_outputs(kind, body)))
 
     @_answered
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -184,7 +185,7 @@ class AzureNative(provider_pb2_grpc.ResourceProviderServicer):
             return None
         return body["location"] if body else None
 
-    def _write(self, kind: ResourceType, address: str, inputs: Properties, context: grpc.ServicerContext) -> Struct:
+    def _write(self, kind: ResourceType, address: str, inputs: Properties, context: grpc.ServicerContext) -> Properties:
         query = {name: str(inputs[name]).lower() for name in kind.query_inputs if name in inputs}
         failure = None
         try:
@@ -194,10 +195,9 @@ class AzureNative(provider_pb2_grpc.ResourceProviderServicer):
         body = self._arm.get(address, kind.api_version)
         if body is None:
             raise failure or Refused(f"resource '{address}' was written and then not found")
-        outputs = _struct(_outputs(kind, body))
         if failure is not None:
-            _abort_half_made(context, address, outputs, str(failure))
-        return outputs
+            _abort_half_made(context, body["id"], _struct(_outputs(kind, body)), str(failure))
+        return body
 
 
 def _kind(request: Any) -> ResourceType:
@@ -208,9 +208,9 @@ def _kind(request: Any) -> ResourceType:
         raise Refused(f"{token} is not known to the sandbox's azure-native: {_HOW_TO_ADD}") from None
 
 
-def _visible(kind: ResourceType, inputs: Properties) -> Properties:
-    hidden = {*kind.path_inputs, *kind.query_inputs} - {"name"}
-    return {key: value for key, value in inputs.items() if key not in hidden and not key.startswith("__")}
+def _previewed(kind: ResourceType, inputs: Properties) -> Properties:
+    shared = {key: inputs[key] for key in ("name", "azureApiVersion") if key in inputs}
+    return kind.shape.preview(kind.own(inputs) | shared)
 
 
 def _outputs(kind: ResourceType, body: Properties) -> Properties:

@@ -45,10 +45,13 @@ class ResourceType:
         found = re.fullmatch(pattern, address, re.IGNORECASE)
         return {name: found[name] for name in self.path_inputs} if found else {}
 
-    def body(self, inputs: Properties) -> Properties:
+    def own(self, inputs: Properties) -> Properties:
+        """What the service is told of, without what is part of its address."""
         elsewhere = {*self.path_inputs, *self.query_inputs, "azureApiVersion"}
-        sent = {key: value for key, value in inputs.items() if key not in elsewhere and not key.startswith("__")}
-        body: Properties = self.shape.to_wire(sent)
+        return {key: value for key, value in inputs.items() if key not in elsewhere and not key.startswith("__")}
+
+    def body(self, inputs: Properties) -> Properties:
+        body: Properties = self.shape.to_wire(self.own(inputs))
         return body
 
     def missing(self, inputs: Properties) -> list[str]:

@@ -55,10 +55,8 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
         service = _service(sandbox)
-        for record in service.records.delete(resource_id):
-            if "/runs/" in record:
-                service.runner.cancel(int(record.rpartition("/")[2]))
         workspace = Workspace(sandbox, service.records, resource_id, "")
+        await service.runner.forget(workspace)
         await asyncio.to_thread(shutil.rmtree, workspace.folder, ignore_errors=True)
 
     return {"microsoft.databricks/workspaces": Behaviour(on_delete=remove)}
@@ -70,7 +68,7 @@ async def resume(sandbox: Sandbox) -> None:
 
 async def shutdown(sandbox: Sandbox) -> None:
     if service := _services.pop(sandbox.folder, None):
-        await service.runner.shutdown()
+        await service.runner.stop()
         service.records.close()
 
 
@@ -85,7 +83,7 @@ def _run_page(sandbox: Sandbox, records: ResourceStore, run_id: int) -> Response
         return PlainTextResponse(f"There is no run {run_id}.\n", 404)
     lines = [f"{run['run_name']} · run {run_id} · {_words(run)}", ""]
     for task in run["tasks"]:
-        lines += [f"{task['task_key']} · {_words(task)}", task.get("error", ""), ""]
+        lines += [f"{task['task_key']} · {_words(task)}", task.get("error") or "", ""]
     for log in sorted((sandbox.folder / "runs" / str(run_id)).rglob("*.log")):
         lines += [f"--- {log.name} (its end)", *log.read_text(errors="replace").splitlines()[-40:], ""]
     return PlainTextResponse("\n".join(lines), headers={"Refresh": "2"})

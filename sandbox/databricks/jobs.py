@@ -27,6 +27,7 @@ _RUNTIMES = {  # databricks runtime: its Spark
     "18.0.x-scala2.13": "4.1.0",
 }
 _LOG_LIMIT = 1 << 20
+_INTERNAL = ("settings", "idempotency_token")
 
 
 def handlers(runner: Runner) -> Iterator[tuple[str, str, Handler]]:
@@ -45,7 +46,7 @@ class _Jobs:
         settings = _checked(await body_of(request))
         job_id = new_id()
         job = {"job_id": job_id, "creator_user_name": workspace.caller, "created_time": now(), "settings": settings}
-        workspace.records.put(_job_record(workspace, job_id), job)
+        workspace.records.put(_record(workspace, "jobs", job_id), job)
         return {"job_id": job_id}
 
     async def on_get(self, workspace: Workspace, request: Request) -> Json:
@@ -56,29 +57,26 @@ class _Jobs:
         found = [job for _, job in workspace.records.below(workspace.record("jobs"))]
         found = [job for job in found if wanted in ("", str(job["settings"].get("name", "")).lower())]
         if request.query_params.get("expand_tasks") != "true":
-            for job in found:
-                job["settings"] = {k: v for k, v in job["settings"].items() if k not in ("tasks", "job_clusters")}
+            found = [job | {"settings": _without(job["settings"], "tasks", "job_clusters")} for job in found]
         return _page(request, "jobs", found, "created_time")
 
     async def on_reset(self, workspace: Workspace, request: Request) -> Json:
         body = await body_of(request)
         job = _job(workspace, body.get("job_id"))
         job["settings"] = _checked(body.get("new_settings", {}))
-        workspace.records.put(_job_record(workspace, job["job_id"]), job)
+        workspace.records.put(_record(workspace, "jobs", job["job_id"]), job)
         return {}
 
     async def on_update(self, workspace: Workspace, request: Request) -> Json:
         """Top-level fields are replaced, lists of tasks and clusters are merged by key."""
         body = await body_of(request)
         job = _job(workspace, body.get("job_id"))
-        settings, new = job["settings"], body.get("new_settings", {})
+        old, new = job["settings"], body.get("new_settings", {})
         for field, key in (("tasks", "task_key"), ("job_clusters", "job_cluster_key")):
             if field in new:
-                merged = {entry[key]: entry for entry in (*settings.get(field, []), *new[field])}
-                new[field] = list(merged.values())
-        settings = {k: v for k, v in (settings | new).items() if k not in body.get("fields_to_remove", [])}
-        job["settings"] = _checked(settings)
-        workspace.records.put(_job_record(workspace, job["job_id"]), job)
+                new[field] = list({entry[key]: entry for entry in (*old.get(field, []), *new[field])}.values())
+        job["settings"] = _checked(_without(old | new, *body.get("fields_to_remove", [])))
+        workspace.records.put(_record(workspace, "jobs", job["job_id"]), job)
         return {}
 
     async def on_delete(self, workspace: Workspace, request: Request) -> Json:
@@ -86,7 +84,7 @@ class _Jobs:
         for run in _runs(workspace):
             if run["job_id"] == job["job_id"]:
                 self._runner.cancel(run["run_id"])
-        workspace.records.delete(_job_record(workspace, job["job_id"]))
+        workspace.records.delete(_record(workspace, "jobs", job["job_id"]))
         return {}
 
     async def on_run_now(self, workspace: Workspace, request: Request) -> Json:
@@ -104,16 +102,14 @@ class _Jobs:
         if len(active) >= job["settings"]["max_concurrent_runs"] and not queue:
             message = "Skipping this run because the limit of maximum concurrent runs has been reached."
             set_state(run, "SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED", message)
-            workspace.records.put(_run_record(workspace, run["run_id"]), run)
-        else:
-            workspace.records.put(_run_record(workspace, run["run_id"]), run)
+        workspace.records.put(_record(workspace, "runs", run["run_id"]), run)
+        if is_active(run):
             self._runner.start(workspace, run)
         return {"run_id": run["run_id"], "number_in_job": run["number_in_job"]}
 
     async def on_runs_get(self, workspace: Workspace, request: Request) -> Json:
-        asked = request.query_params.get("run_id")
-        run, task = _run(workspace, asked)
-        return _shown(run) if task is None else task | {"job_id": run["job_id"]}
+        run, task = _run(workspace, request.query_params.get("run_id"))
+        return _without(run, *_INTERNAL) if task is None else task | {"job_id": run["job_id"]}
 
     async def on_runs_list(self, workspace: Workspace, request: Request) -> Json:
         query = request.query_params
@@ -125,16 +121,13 @@ class _Jobs:
                 found = [run for run in found if is_active(run) is active]
         found = [run for run in found if run["start_time"] >= int(query.get("start_time_from", 0))]
         hidden = () if query.get("expand_tasks") == "true" else ("tasks", "job_clusters")
-        shown = [{k: v for k, v in _shown(run).items() if k not in hidden} for run in found]
+        shown = [_without(run, *_INTERNAL, *hidden) for run in found]
         return _page(request, "runs", shown, "start_time", limit=25)
 
     async def on_runs_get_output(self, workspace: Workspace, request: Request) -> Json:
         run, task = _run(workspace, request.query_params.get("run_id"))
         if task is None:
-            message = (
-                "Retrieving the output of a run with tasks is not supported. Retrieve each task run's output instead."
-            )
-            raise ValueError(message)
+            raise ValueError("The output of a run with tasks cannot be retrieved: retrieve that of each task run.")
         content = self._runner.task_log(run, task)
         outcome = {key: task[key] for key in ("error", "error_trace") if task.get(key)}
         cut = len(content) > _LOG_LIMIT
@@ -150,20 +143,16 @@ class _Jobs:
         run, _ = _run(workspace, (await body_of(request)).get("run_id"))
         if is_active(run):
             raise CloudError(400, "INVALID_STATE", f"Run {run['run_id']} is active: cancel it first.")
-        workspace.records.delete(_run_record(workspace, run["run_id"]))
+        workspace.records.delete(_record(workspace, "runs", run["run_id"]))
         return {}
 
 
-def _job_record(workspace: Workspace, job_id: int) -> str:
-    return workspace.record("jobs", str(job_id))
-
-
-def _run_record(workspace: Workspace, run_id: int) -> str:
-    return workspace.record("runs", str(run_id))
+def _record(workspace: Workspace, kind: str, number: object) -> str:
+    return workspace.record(kind, str(number))
 
 
 def _job(workspace: Workspace, job_id: Any) -> Json:
-    found = workspace.records.get(workspace.record("jobs", str(job_id)))
+    found = workspace.records.get(_record(workspace, "jobs", job_id))
     if found is None:
         raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Job {job_id} does not exist.")
     return found
@@ -184,8 +173,8 @@ def _run(workspace: Workspace, run_id: Any) -> tuple[Json, Json | None]:
     raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Run {run_id} does not exist.")
 
 
-def _shown(run: Json) -> Json:
-    return {key: value for key, value in run.items() if key not in ("settings", "workspace", "idempotency_token")}
+def _without(body: Json, *fields: str) -> Json:
+    return {field: value for field, value in body.items() if field not in fields}
 
 
 def _page(request: Request, name: str, found: list[Json], order: str, *, limit: int = 100) -> Json:

@@ -1,39 +1,23 @@
-"""Executes job runs: per job cluster one local Spark driver, to which its tasks go one after another.
+"""Executes job runs: tasks in the order of their dependencies, with retries and timeouts, on `cluster.py`'s drivers.
 
-What a cluster definition says about Spark is taken to the letter: Maven coordinates with exclusions and repositories,
-`spark_conf`, environment variables, wheels. Tasks of one cluster share its driver and libraries, as on Databricks.
-
-Does not reproduce node types, memory and the number of workers (Spark runs in one process on all cores of this machine,
-so nothing crosses a network), tasks side by side on one cluster, and the runtime's own Python and packages. Installs
-nothing with pip: a pypi library must be there in the stated version. Does not mount /Volumes: an argument that is a
-volume path is replaced by the lake's folder.
+A run lives with the sandbox: what was active when the sandbox stopped has failed, and says so after the restart.
+Does not mount /Volumes: an argument that is a volume path is replaced by the lake's folder. Knows the references
+`{{job.id}}`, `.name`, `.run_id`, `.start_time.iso_date`, `.parameters.<name>`, `{{task.name}}` and `{{task.run_id}}`;
+leaves others as they are. A retry keeps the run id of its task.
 """
 
 import asyncio
-import contextlib
-import importlib.metadata
-import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-
-from sandbox import processes
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.databricks.cluster import POLL, Cluster, TaskFailed
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace, now
 from sandbox.store import ResourceStore
 
-_DRIVER = Path(__file__).with_name("driver.py")
 _ACTIVE = {"QUEUED", "BLOCKED", "PENDING", "RUNNING", "TERMINATING"}
-_POLL = 0.05
 _STOPPED = "the sandbox was stopped while it ran"
 
 
@@ -66,20 +50,29 @@ class Runner:
         self._running[run["run_id"]] = task
         task.add_done_callback(lambda _: self._running.pop(run["run_id"], None))
 
-    def cancel(self, run_id: int, reason: str = "Run cancelled.") -> None:
+    def cancel(self, run_id: int) -> None:
         if running := self._running.get(run_id):
-            running.cancel(reason)
+            running.cancel("Run cancelled.")
 
-    async def shutdown(self) -> None:
+    async def stop(self) -> None:
         running = list(self._running.values())
         for task in running:
             task.cancel(_STOPPED)
         await asyncio.gather(*running, return_exceptions=True)
 
+    async def forget(self, workspace: Workspace) -> None:
+        """End the workspace's runs and remove all its records, which an ending run would still write to."""
+        runs = {run["run_id"] for _, run in self._records.below(workspace.record("runs"))}
+        ending = [task for run_id, task in self._running.items() if run_id in runs]
+        for task in ending:
+            task.cancel("Run cancelled.")
+        await asyncio.gather(*ending, return_exceptions=True)
+        self._records.delete(workspace.resource_id)
+
     def end_interrupted(self) -> None:
         """After a restart: what was active when the sandbox died has ended with it."""
         for record, run in self._records.below(""):
-            if "/runs/" in record and is_active(run):
+            if "/runs/" in record and is_active(run) and run["run_id"] not in self._running:
                 for part in (run, *run["tasks"]):
                     if is_active(part):
                         set_state(part, "INTERNAL_ERROR", "FAILED", _STOPPED)
@@ -90,20 +83,12 @@ class Runner:
         return log.read_bytes() if log.exists() else b""
 
 
-class _TaskFailed(Exception):
-    """`message` goes to the state, `error` and `trace` to the task's output."""
-
-    def __init__(self, message: str, error: str = "", trace: str = "", *, life_cycle: str = "TERMINATED") -> None:
-        super().__init__(message)
-        self.message, self.error, self.trace, self.life_cycle = message, error or message, trace, life_cycle
-
-
 class _Execution:
     def __init__(self, workspace: Workspace, run: Json, folder: Path) -> None:
         self._workspace = workspace
         self._run = run
         self._folder = folder
-        self._clusters: dict[str, _Cluster] = {}
+        self._clusters: dict[str, Cluster] = {}
         self._outcomes: dict[str, asyncio.Task[str]] = {}
 
     async def run(self) -> None:
@@ -140,7 +125,7 @@ class _Execution:
             before = [other for other in others if other["job_id"] == run["job_id"] and other["run_id"] < run["run_id"]]
             if sum(map(is_active, before)) < run["settings"]["max_concurrent_runs"]:
                 return
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(POLL)
 
     def _conclude(self) -> None:
         failed = [task for task in self._run["tasks"] if task["state"]["result_state"] in ("FAILED", "TIMEDOUT")]
@@ -187,43 +172,37 @@ class _Execution:
             try:
                 async with asyncio.timeout(task.get("timeout_seconds") or None):
                     await cluster.start()
-                    for part in (self._run, task):
-                        set_state(part, "RUNNING")
+                    set_state(task, "RUNNING")
+                    if self._run["state"]["life_cycle_state"] == "PENDING":
+                        set_state(self._run, "RUNNING")
                     self._save()
                     await cluster.execute(self._order(task))
                 set_state(task, "TERMINATED", "SUCCESS")
             except TimeoutError:
                 await cluster.stop()
                 set_state(task, "TERMINATED", "TIMEDOUT", "The task was stopped after its timeout_seconds.")
-            except _TaskFailed as failure:
+            except TaskFailed as failure:
                 task |= {"error": failure.error, "error_trace": failure.trace}
                 set_state(task, failure.life_cycle, "FAILED", failure.message)
             self._save()
         return str(task["state"]["result_state"])
 
-    def _cluster(self, task: Json) -> "_Cluster":
+    def _cluster(self, task: Json) -> Cluster:
         key = task.get("job_cluster_key") or f"task-{task['task_key']}"
         if key not in self._clusters:
             definitions = {entry["job_cluster_key"]: entry["new_cluster"] for entry in self._run["job_clusters"]}
-            users = (
-                [task] if "new_cluster" in task else [t for t in self._run["tasks"] if t.get("job_cluster_key") == key]
-            )
+            users = [other for other in self._run["tasks"] if other is task or other.get("job_cluster_key") == key]
             libraries = [library for user in users for library in user.get("libraries", [])]
             definition = task.get("new_cluster") or definitions[key]
-            self._clusters[key] = _Cluster(self._workspace, self._folder / key, definition, libraries)
+            self._clusters[key] = Cluster(self._workspace, self._folder / key, definition, libraries)
         return self._clusters[key]
 
     def _order(self, task: Json) -> Json:
         """What the driver is told: the task with references substituted and volume paths mapped."""
         started = datetime.fromtimestamp(self._run["start_time"] / 1000, UTC)
-        values = {
-            "job.id": str(self._run["job_id"]),
-            "job.name": self._run["run_name"],
-            "job.run_id": str(self._run["run_id"]),
-            "job.start_time.iso_date": started.date().isoformat(),
-            "task.name": task["task_key"],
-            "task.run_id": str(task["run_id"]),
-        }
+        values = {"job.id": str(self._run["job_id"]), "job.run_id": str(self._run["run_id"])}
+        values |= {"job.name": self._run["run_name"], "job.start_time.iso_date": started.date().isoformat()}
+        values |= {"task.name": task["task_key"], "task.run_id": str(task["run_id"])}
         given = {entry["name"]: _substitute(entry["value"], values) for entry in self._run["job_parameters"]}
         values |= {f"job.parameters.{name}": value for name, value in given.items()}
         definition = task.get("python_wheel_task") or task["spark_python_task"]
@@ -233,15 +212,12 @@ class _Execution:
             parameters += [f"--{name}={value}" for name, value in named.items()]
         try:
             mapped = [self._map(_substitute(parameter, values)) for parameter in parameters]
-            order = {
-                "parameters": mapped,
-                "log": str(self._folder / f"{task['task_key']}.log"),
-                "name": task["task_key"],
-            }
+            log = self._folder / f"{task['task_key']}.log"
+            order = {"name": task["task_key"], "parameters": mapped, "log": str(log)}
             if "python_file" in definition:
                 return order | {"python_file": str(local_path(self._workspace, definition["python_file"]))}
         except (CloudError, ValueError) as error:
-            raise _TaskFailed(str(error)) from error
+            raise TaskFailed(str(error)) from error
         return order | {"package_name": definition["package_name"], "entry_point": definition["entry_point"]}
 
     def _map(self, argument: str) -> str:
@@ -253,147 +229,3 @@ class _Execution:
 
 def _substitute(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\{\{\s*([\w.-]+)\s*\}\}", lambda found: values.get(found[1], found[0]), text)
-
-
-class _Cluster:
-    """One Spark driver, started when the first task needs it and again after it has died."""
-
-    def __init__(self, workspace: Workspace, folder: Path, definition: Json, libraries: list[Json]) -> None:
-        self.lock = asyncio.Lock()
-        self._workspace = workspace
-        self._root = folder
-        self._definition = definition
-        self._libraries = libraries
-        self._process: subprocess.Popen[bytes] | None = None
-        self._starts = 0
-        self._orders = 0
-
-    @property
-    def _folder(self) -> Path:
-        return self._root / str(self._starts)
-
-    async def start(self) -> None:
-        if self._process and self._process.poll() is None:
-            return
-        await self.stop()
-        self._starts, self._orders = self._starts + 1, 0
-        self._folder.mkdir(parents=True)
-        try:
-            packages = await asyncio.to_thread(self._install)
-        except (CloudError, ValueError, OSError, zipfile.BadZipFile) as error:
-            message = f"Library installation failed: {error}"
-            raise _TaskFailed(message, life_cycle="INTERNAL_ERROR") from error
-        (self._folder / "spark.json").write_text(json.dumps(self._spark_conf()))
-        for name in ("tmp", "warehouse"):
-            (self._folder / name).mkdir()
-        self._process = processes.start(
-            [sys.executable, "-P", _DRIVER, self._folder],
-            log=self._folder / "driver.log",
-            environment=self._environment(packages),
-            folder=self._folder,
-        )
-        await self._until(self._folder / "ready")
-
-    async def execute(self, order: Json) -> None:
-        number, self._orders = self._orders, self._orders + 1
-        partial = self._folder / "order"
-        partial.write_text(json.dumps(order))
-        partial.rename(self._folder / f"{number}.json")
-        answer = self._folder / f"{number}.result.json"
-        await self._until(answer)
-        result = json.loads(answer.read_text())
-        if result["error"] is not None:
-            raise _TaskFailed("Workload failed, see run output for details.", result["error"], result["trace"])
-
-    async def stop(self) -> None:
-        if self._process:
-            process, self._process = self._process, None
-            await asyncio.to_thread(processes.stop, process, grace=2.0)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
-            await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)
-
-    async def _until(self, answer: Path) -> None:
-        assert self._process
-        while not answer.exists():
-            if (code := self._process.poll()) is not None and not answer.exists():
-                raise _TaskFailed(*self._death(code), life_cycle="INTERNAL_ERROR")
-            await asyncio.sleep(_POLL)
-
-    def _death(self, code: int) -> tuple[str, str]:
-        """Why the driver ended, in short and at length."""
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        lines = (self._folder / "driver.log").read_text(errors="replace").splitlines()
-        telling = [line for line in lines if re.match(r"Exception in thread|JAVA_HOME|.*OutOfMemoryError", line)]
-        message = " ".join((f"The Spark driver {how}.", *telling[-1:]))
-        return message, "\n".join((message, *lines[-60:]))
-
-    def _install(self) -> Path:
-        """Unpack the wheels; check that pypi libraries are there."""
-        target = self._folder / "packages"
-        for library in self._libraries:
-            if "whl" in library:
-                with zipfile.ZipFile(local_path(self._workspace, library["whl"])) as wheel:
-                    wheel.extractall(target)
-            if "pypi" in library:
-                _require(library["pypi"]["package"])
-        return target
-
-    def _spark_conf(self) -> dict[str, str]:
-        mavens = [library["maven"] for library in self._libraries if "maven" in library]
-        listed = {
-            "spark.jars.packages": [maven["coordinates"] for maven in mavens],
-            "spark.jars.excludes": [excluded for maven in mavens for excluded in maven.get("exclusions", [])],
-            "spark.jars.repositories": [maven["repo"] for maven in mavens if maven.get("repo")],
-        }
-        cache = Path(self._workspace.sandbox.environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return {
-            "spark.driver.memory": "4g",
-            **self._definition.get("spark_conf", {}),
-            **{name: ",".join(dict.fromkeys(values)) for name, values in listed.items() if values},
-            "spark.master": self._master(),
-            "spark.app.name": self._root.name,
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
-            "spark.sql.warehouse.dir": str(self._folder / "warehouse"),
-            "spark.driver.defaultJavaOptions": f"-Djava.io.tmpdir={self._folder / 'tmp'}",
-        }
-
-    def _master(self) -> str:
-        return f"local[{os.cpu_count()}]"
-
-    def _environment(self, packages: Path) -> dict[str, str]:
-        inherited = {
-            k: v for k, v in self._workspace.sandbox.environment.items() if k not in ("SPARK_HOME", "PYTHONPATH")
-        }
-        return (
-            inherited
-            | self._definition.get("spark_env_vars", {})
-            | {
-                "PYTHONPATH": str(packages),
-                "PYSPARK_PYTHON": sys.executable,
-                "PYTHONUNBUFFERED": "1",
-                "SPARK_LOCAL_IP": "127.0.0.1",
-                "SPARK_LOCAL_DIRS": str(self._folder / "tmp"),
-                "TMPDIR": str(self._folder / "tmp"),
-            }
-        )
-
-
-def _require(package: str) -> None:
-    try:
-        wanted = Requirement(package)
-        found = importlib.metadata.version(wanted.name)
-    except InvalidRequirement as error:
-        raise ValueError(f"pypi library {package!r}: {error}") from error
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(
-            f"pypi library {package!r} is not installed here, and the sandbox installs nothing."
-        ) from error
-    if not wanted.specifier.contains(found, prereleases=True):
-        raise ValueError(
-            f"pypi library {package!r}: this machine has {wanted.name} {found}, and the sandbox installs nothing."
-        )

@@ -3,8 +3,8 @@
 Refuses what Azure refuses: parents and credentials that do not exist, an access connector without a role on the
 storage account, locations that overlap, a catalog without storage of its own (a metastore made with a workspace has
 no root storage), and the deletion of what is still in use.
-Keeps one metastore per workspace. Has no grants, tables, functions or renaming, and does not check roles again
-when a volume is used.
+Keeps one metastore per workspace. Has no grants, tables, functions, managed volumes or renaming, and does not check
+roles again when a volume is used.
 """
 
 import re
@@ -37,8 +37,8 @@ class _Kind:
         return self.label.upper().replace(" ", "_")
 
     @property
-    def plural(self) -> str:
-        return self.path.replace("-", "_")
+    def holds(self) -> bool:
+        return self.path in ("catalogs", "schemas")
 
 
 def handlers() -> Iterator[tuple[str, str, Handler]]:
@@ -149,7 +149,7 @@ def _lister(kind: _Kind) -> Handler:
     async def listing(workspace: Workspace, request: Request) -> Json:
         wanted = {field: request.query_params[field] for field in kind.parents}
         found = (body for body in _all(workspace, kind.path) if wanted.items() <= body.items())
-        return {kind.plural: list(found)}
+        return {kind.path.replace("-", "_"): list(found)}
 
     return listing
 
@@ -173,20 +173,14 @@ def _item(kind: _Kind) -> Handler:
 
 
 def _delete(workspace: Workspace, kind: _Kind, found: Json, *, force: bool) -> None:
-    inside = [
-        (below, body)
-        for below in _KINDS.values()
-        for body in _all(workspace, below.path)
-        if below.parents
-        and body["full_name"].startswith(f"{found['full_name']}.")
-        and kind.path in ("catalogs", "schemas")
-    ]
+    below = [(inner, body) for inner in _KINDS.values() if inner.parents for body in _all(workspace, inner.path)]
+    inside = [pair for pair in below if kind.holds and pair[1]["full_name"].startswith(f"{found['full_name']}.")]
     users = [body["full_name"] for _, body in inside] + _users(workspace, kind, found)
     if users and not force:
         message = f"{kind.label} '{found['full_name']}' is not empty or still in use by: {', '.join(sorted(users))}."
         raise CloudError(400, f"{kind.code}_NOT_EMPTY" if inside else "INVALID_STATE", message)
-    for below, body in inside:
-        workspace.records.delete(_record(workspace, below, body["full_name"]))
+    for inner, body in inside:
+        workspace.records.delete(_record(workspace, inner, body["full_name"]))
     workspace.records.delete(_record(workspace, kind, found["full_name"]))
 
 
@@ -202,9 +196,8 @@ def _users(workspace: Workspace, kind: _Kind, found: Json) -> list[str]:
 
 
 def _in_use(workspace: Workspace) -> list[tuple[str, _Location]]:
-    """Full names and locations of external volumes and of the managed storage of catalogs."""
-    external = (body for body in _all(workspace, "volumes") if body["volume_type"] == "EXTERNAL")
-    named = [(body["full_name"], body["storage_location"]) for body in external]
+    """Full names and locations of volumes and of the managed storage of catalogs."""
+    named = [(body["full_name"], body["storage_location"]) for body in _all(workspace, "volumes")]
     named += [(body["full_name"], body["storage_root"]) for body in _all(workspace, "catalogs")]
     return [(name, _Location.parse(workspace.sandbox, url)) for name, url in named]
 
@@ -243,9 +236,7 @@ def _principal(sandbox: Sandbox, credential: Json) -> str:
     else:
         principal = (connector.get("identity") or {}).get("principalId")
     if not principal:
-        raise ValueError(
-            f"The access connector {connector_id} has no managed identity: set its identity to SystemAssigned."
-        )
+        raise ValueError(f"Access connector {connector_id} has no managed identity: make its identity SystemAssigned.")
     return str(principal)
 
 
@@ -253,10 +244,11 @@ def _complete_location(workspace: Workspace, made: Json, request: Json) -> None:
     credential = _get(workspace, _KINDS["storage-credentials"], made.get("credential_name", ""))
     made["credential_id"] = credential["id"]
     location = _Location.parse(workspace.sandbox, made.get("url", ""))
-    others = [body for body in _all(workspace, "external-locations") if body["name"] != made["name"]]
-    _no_overlap(
-        made["url"], location, [(body["name"], _Location.parse(workspace.sandbox, body["url"])) for body in others]
-    )
+    others = [
+        (body["name"], _Location.parse(workspace.sandbox, body["url"]))
+        for body in _all(workspace, "external-locations")
+    ]
+    _no_overlap(made["url"], location, [(name, other) for name, other in others if name != made["name"]])
     account = blob.find_account(workspace.sandbox.store, location.account)
     assert account is not None
     scope = blob.container_id(account[0], location.container)
@@ -278,14 +270,9 @@ def _complete_catalog(workspace: Workspace, made: Json, request: Json) -> None:
     _covered(workspace, made["storage_root"], made["full_name"])
     made.setdefault("storage_location", f"{made['storage_root'].rstrip('/')}/__unitystorage/catalogs/{made['id']}")
     made["catalog_type"] = "MANAGED_CATALOG"
-    default = {
-        "name": "default",
-        "catalog_name": made["name"],
-        "full_name": f"{made['name']}.default",
-        "id": str(uuid.uuid4()),
-    }
     if workspace.records.get(_record(workspace, _KINDS["catalogs"], made["name"])) is None:
-        _store(workspace, _KINDS["schemas"], default | {"owner": workspace.caller, "created_at": now()})
+        default = {"name": "default", "catalog_name": made["name"], "full_name": f"{made['name']}.default"}
+        _store(workspace, _KINDS["schemas"], default | {"owner": workspace.caller})  # every new catalog has it
 
 
 def _complete_schema(workspace: Workspace, made: Json, request: Json) -> None:
@@ -296,13 +283,9 @@ def _complete_schema(workspace: Workspace, made: Json, request: Json) -> None:
 
 def _complete_volume(workspace: Workspace, made: Json, request: Json) -> None:
     made["volume_id"] = made["id"]
-    if made.get("volume_type") == "EXTERNAL":
-        _covered(workspace, made.get("storage_location", ""), made["full_name"])
-    elif made.get("volume_type") == "MANAGED":
-        catalog = _get(workspace, _KINDS["catalogs"], made["catalog_name"])
-        made["storage_location"] = f"{catalog['storage_location']}/volumes/{made['id']}"
-    else:
-        raise ValueError(f"volume_type must be EXTERNAL or MANAGED, not {made.get('volume_type')!r}.")
+    if made.get("volume_type") != "EXTERNAL":
+        raise ValueError(f"The sandbox has volumes of type EXTERNAL only, not {made.get('volume_type')}.")
+    _covered(workspace, made.get("storage_location", ""), made["full_name"])
 
 
 async def _metastore(workspace: Workspace, request: Request) -> Json:

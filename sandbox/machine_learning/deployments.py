@@ -101,7 +101,7 @@ async def resume(sandbox: Sandbox) -> None:
                 service = Service(**json.loads((folder / "service.json").read_text()))
                 for stale in folder.glob("run-*"):
                     shutil.rmtree(stale)
-                deployment = Deployment(sandbox, endpoints.fleet(sandbox).client, service, folder, _generation())
+                deployment = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())
                 endpoint.deployments[name] = deployment
                 deployment.guard()
 
@@ -121,7 +121,7 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if model is not None:
         await asyncio.to_thread(_copy_model, model, folder / "models" / str(service.model) / model.name)
-    new = Deployment(sandbox, endpoints.fleet(sandbox).client, service, folder, _generation())
+    new = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())
     try:
         await new.start()
     except NotReady as error:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,10 @@ class Service:
 
 
 class Replica:
-    def __init__(self, sandbox: Sandbox, client: httpx.AsyncClient, service: Service, folder: Path, log: Path) -> None:
-        self._sandbox, self._client, self._service = sandbox, client, service
+    def __init__(
+        self, sandbox: Sandbox, transport: httpx.AsyncBaseTransport, service: Service, folder: Path, log: Path
+    ) -> None:
+        self._sandbox, self._transport, self._service = sandbox, transport, service
         self._folder, self._log = folder, log
         self._process: subprocess.Popen[bytes] | None = None
         self._container = f"sandbox-{folder.parent.name}-{folder.name}"
@@ -152,10 +155,19 @@ class Replica:
         # The client needs its own environment to find the engine; the container gets only what is named above.
         return [*command, str(image.container)], {**os.environ, **service.environment, **own}
 
+    async def send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, seconds: float
+    ) -> httpx.Response:
+        """The service's answer, or `TimeoutError`, or `httpx.TransportError`."""
+        request = httpx.Request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers, content=body)
+        async with asyncio.timeout(seconds):
+            response = await self._transport.handle_async_request(request)
+            await response.aread()
+        return response
+
     async def _answers(self, path: str) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            url = f"http://127.0.0.1:{self.port}{path}"
-            return (await self._client.get(url, timeout=self._service.probe_timeout)).status_code == 200
+        with contextlib.suppress(httpx.TransportError, TimeoutError):
+            return (await self.send("GET", path, {}, b"", self._service.probe_timeout)).status_code == 200
         return False
 
     def _check_process(self) -> None:
@@ -169,14 +181,14 @@ class Deployment:
     """The replicas of one deployment in one generation; an update is a new generation beside the old one."""
 
     def __init__(
-        self, sandbox: Sandbox, client: httpx.AsyncClient, service: Service, folder: Path, generation: str
+        self, sandbox: Sandbox, transport: httpx.AsyncBaseTransport, service: Service, folder: Path, generation: str
     ) -> None:
         self.service = service
         self._folder = folder / generation
         self._log = folder / "console.log"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._replicas = [
-            Replica(sandbox, client, service, self._folder / f"replica-{number}", self._log)
+            Replica(sandbox, transport, service, self._folder / f"replica-{number}", self._log)
             for number in range(service.instances)
         ]
         self._guards: list[asyncio.Task[None]] = []

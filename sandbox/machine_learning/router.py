@@ -6,7 +6,6 @@ are lost. A request whose replica is lost goes to another one once, because scor
 Serves no Swagger document, mirrors no traffic and does not scale.
 """
 
-import asyncio
 import random
 import uuid
 
@@ -17,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Sandbox
 from sandbox.machine_learning.endpoints import Endpoint, fleet
-from sandbox.machine_learning.replicas import Deployment, NoReplica, Overloaded, Replica
+from sandbox.machine_learning.replicas import Deployment, NoReplica, Overloaded
 
 _FORWARDED = ("content-type", "content-encoding", "accept", "traceparent", "tracestate")
 _RETURNED = ("content-type", "retry-after", "traceparent", "x-request-id")
@@ -41,7 +40,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         if deployment is None:
             return _error(404, "DeploymentNotFound", f"The endpoint has no deployment '{name}'.", marks)
         marks["azureml-model-deployment"] = name
-        return await _forward(fleet(sandbox).client, deployment, request, marks)
+        return await _forward(deployment, request, marks)
 
     return [Route("/api/v1/endpoint/{name}/score", score, methods=["POST"])]
 
@@ -51,13 +50,11 @@ def _by_traffic(endpoint: Endpoint) -> str | None:
     return random.choices(names, shares)[0] if sum(shares) else None
 
 
-async def _forward(
-    client: httpx.AsyncClient, deployment: Deployment, request: Request, marks: dict[str, str]
-) -> Response:
+async def _forward(deployment: Deployment, request: Request, marks: dict[str, str]) -> Response:
     body = await request.body()
     headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
     headers |= {"accept-encoding": "identity", "x-request-id": marks["x-request-id"]}
-    lost: Replica | None = None
+    service, lost = deployment.service, None
     for _ in range(2):
         try:
             replica = await deployment.acquire(avoid=lost)
@@ -67,11 +64,9 @@ async def _forward(
         except NoReplica:
             return _error(503, "NoReadyReplica", "No replica is ready.", {**marks, "retry-after": "5"})
         try:
-            async with asyncio.timeout(deployment.service.request_timeout):
-                url = f"http://127.0.0.1:{replica.port}{deployment.service.scoring_path}"
-                answer = await client.post(url, content=body, headers=headers)
+            answer = await replica.send("POST", service.scoring_path, headers, body, service.request_timeout)
         except TimeoutError:
-            message = f"Scoring took longer than requestTimeout, {deployment.service.request_timeout:g} s."
+            message = f"Scoring took longer than requestTimeout, {service.request_timeout:g} s."
             return _error(504, "RequestTimeout", message, marks)
         except httpx.TransportError:
             lost = replica

@@ -109,9 +109,8 @@ class SparkServingEngine:
             raise SettingsError(
                 f"SCORING_SPARK_JARS={self._jars} holds no synapseml-lightgbm jar: run install.sh … spark"
             )
-        if shutil.which("java", path=os.path.join(os.environ.get("JAVA_HOME", ""), "bin")) is None and (
-            "JAVA_HOME" in os.environ or shutil.which("java") is None
-        ):
+        java_home = os.environ.get("JAVA_HOME")
+        if shutil.which("java", path=f"{java_home}/bin" if java_home else None) is None:
             raise SettingsError("SCORING_ENGINE=spark needs Java 17: put java on PATH or set JAVA_HOME to a JRE")
         names = [feature.name for feature in artefact.contract.features]
         self._client = RowClient(names, settings.spark_connections, settings.spark_row_seconds)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import synapse.ml.io  # noqa: F401  adds continuousServer() and replyTo() to Spark's readers and writers
+from py4j.protocol import Py4JError
 from pyspark.ml import PipelineModel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.functions import col, from_json, lit, struct, to_json, when
@@ -160,11 +161,16 @@ def _end_with_front() -> None:
 
 def main(artefact: str, jars: str, port: str, memory: str) -> int:
     configure()
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     threading.Thread(target=_end_with_front, daemon=True).start()
     folder = Path(artefact)
     spark = spark_session(Path(jars), memory)
     contract = read_contract((folder / "contract.json").read_bytes())
-    ServingQuery(spark, contract, PipelineModel.load(str(folder / "pipeline")), int(port)).keep_running()
+    serving = ServingQuery(spark, contract, PipelineModel.load(str(folder / "pipeline")), int(port))
+    try:
+        serving.keep_running()
+    except (Py4JError, OSError) as error:
+        event(log, logging.ERROR, "the JVM has ended", error=type(error).__name__)
     return 1
 
 

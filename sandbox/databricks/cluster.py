@@ -1,0 +1,174 @@
+"""A job cluster on this machine: one Spark driver, to which tasks go one after another.
+
+What a cluster definition says about Spark is taken to the letter: Maven coordinates with exclusions and repositories,
+`spark_conf`, environment variables, wheels. Tasks of one cluster share its driver and libraries, as on Databricks.
+
+Does not reproduce node types, memory and the number of workers (Spark runs in one process on all cores of this machine,
+so nothing crosses a network), tasks side by side on one cluster, and the runtime's own Python and packages. Installs
+nothing with pip: a pypi library must be there in the stated version.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from sandbox import processes
+from sandbox.cloud import CloudError
+from sandbox.databricks.files import local_path
+from sandbox.databricks.workspace import Json, Workspace
+
+POLL = 0.05
+_DRIVER = Path(__file__).with_name("driver.py")
+
+
+class TaskFailed(Exception):
+    """`message` goes to the state, `error` and `trace` to the task's output."""
+
+    def __init__(self, message: str, error: str = "", trace: str = "", *, life_cycle: str = "TERMINATED") -> None:
+        super().__init__(message)
+        self.message, self.error, self.trace, self.life_cycle = message, error or message, trace, life_cycle
+
+
+class Cluster:
+    """One Spark driver, started when the first task needs it and again after it has died."""
+
+    def __init__(self, workspace: Workspace, folder: Path, definition: Json, libraries: list[Json]) -> None:
+        self.lock = asyncio.Lock()
+        self._workspace = workspace
+        self._root = folder
+        self._definition = definition
+        self._libraries = libraries
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+        self._orders = 0
+
+    @property
+    def _folder(self) -> Path:
+        return self._root / str(self._starts)
+
+    async def start(self) -> None:
+        if self._process and self._process.poll() is None:
+            return
+        await self.stop()
+        self._starts, self._orders = self._starts + 1, 0
+        self._folder.mkdir(parents=True)
+        try:
+            packages = await asyncio.to_thread(self._install)
+        except (CloudError, ValueError, OSError, zipfile.BadZipFile) as error:
+            message = f"Library installation failed: {error}"
+            raise TaskFailed(message, life_cycle="INTERNAL_ERROR") from error
+        (self._folder / "spark.json").write_text(json.dumps(self._spark_conf()))
+        for name in ("tmp", "warehouse"):
+            (self._folder / name).mkdir()
+        self._process = processes.start(
+            [sys.executable, "-P", _DRIVER, self._folder],
+            log=self._folder / "driver.log",
+            environment=self._environment(packages),
+            folder=self._folder,
+        )
+        await self._until(self._folder / "ready")
+
+    async def execute(self, order: Json) -> None:
+        number, self._orders = self._orders, self._orders + 1
+        partial = self._folder / "order"
+        partial.write_text(json.dumps(order))
+        partial.rename(self._folder / f"{number}.json")
+        answer = self._folder / f"{number}.result.json"
+        await self._until(answer)
+        result = json.loads(answer.read_text())
+        if result["error"] is not None:
+            raise TaskFailed("Workload failed, see run output for details.", result["error"], result["trace"])
+
+    async def stop(self) -> None:
+        if self._process:
+            process, self._process = self._process, None
+            await asyncio.to_thread(processes.stop, process, grace=2.0)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
+            await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)
+
+    async def _until(self, answer: Path) -> None:
+        assert self._process
+        while not answer.exists():
+            if (code := self._process.poll()) is not None and not answer.exists():
+                raise TaskFailed(*self._death(code), life_cycle="INTERNAL_ERROR")
+            await asyncio.sleep(POLL)
+
+    def _death(self, code: int) -> tuple[str, str]:
+        """Why the driver ended, in short and at length."""
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        lines = (self._folder / "driver.log").read_text(errors="replace").splitlines()
+        telling = [line for line in lines if re.match(r"Exception in thread|JAVA_HOME|.*OutOfMemoryError", line)]
+        message = " ".join((f"The Spark driver {how}.", *telling[-1:]))
+        return message, "\n".join((message, *lines[-60:]))
+
+    def _install(self) -> Path:
+        """Unpack the wheels; check that pypi libraries are there."""
+        target = self._folder / "packages"
+        for library in self._libraries:
+            if "whl" in library:
+                with zipfile.ZipFile(local_path(self._workspace, library["whl"])) as wheel:
+                    wheel.extractall(target)
+            if "pypi" in library:
+                _require(library["pypi"]["package"])
+        return target
+
+    def _spark_conf(self) -> dict[str, str]:
+        mavens = [library["maven"] for library in self._libraries if "maven" in library]
+        listed = {
+            "spark.jars.packages": [maven["coordinates"] for maven in mavens],
+            "spark.jars.excludes": [excluded for maven in mavens for excluded in maven.get("exclusions", [])],
+            "spark.jars.repositories": [maven["repo"] for maven in mavens if maven.get("repo")],
+        }
+        cache = Path(self._workspace.sandbox.environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return {
+            "spark.driver.memory": "4g",
+            **self._definition.get("spark_conf", {}),
+            **{name: ",".join(dict.fromkeys(values)) for name, values in listed.items() if values},
+            "spark.master": self._master(),
+            "spark.app.name": self._root.name,
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
+            "spark.sql.warehouse.dir": str(self._folder / "warehouse"),
+            "spark.driver.defaultJavaOptions": f"-Djava.io.tmpdir={self._folder / 'tmp'}",
+        }
+
+    def _master(self) -> str:
+        return f"local[{os.cpu_count()}]"
+
+    def _environment(self, packages: Path) -> dict[str, str]:
+        temporary = str(self._folder / "tmp")
+        return {
+            **{name: value for name, value in self._workspace.sandbox.environment.items() if name != "SPARK_HOME"},
+            **self._definition.get("spark_env_vars", {}),
+            "PYTHONPATH": str(packages),
+            "PYSPARK_PYTHON": sys.executable,
+            "PYTHONUNBUFFERED": "1",
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_LOCAL_DIRS": temporary,
+            "TMPDIR": temporary,
+        }
+
+
+def _require(package: str) -> None:
+    try:
+        wanted = Requirement(package)
+        found = importlib.metadata.version(wanted.name)
+    except (InvalidRequirement, importlib.metadata.PackageNotFoundError) as error:
+        raise ValueError(f"pypi library {package!r} is not here, and the sandbox installs nothing: {error}") from error
+    if not wanted.specifier.contains(found, prereleases=True):
+        raise ValueError(f"pypi library {package!r} is {found} here, and the sandbox installs nothing.")

@@ -1,0 +1,212 @@
+"""What a request may be: every row not understood is refused, and the refusal says where and why."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scoring.contract import ContractError, read_contract
+from scoring.parsing import RequestParser
+from scoring.problems import Problem
+from scoring_fixtures import FEATURES, Row, contract
+
+MAX_ROWS = 50
+PARSER = RequestParser(read_contract(json.dumps(contract()).encode()), MAX_ROWS)
+NAMES = [feature["name"] for feature in FEATURES]
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+text = st.text(max_size=20)
+GOOD = {
+    "integer": st.integers(-(2**70), 2**70) | st.integers(-1000, 1000).map(float) | st.none(),
+    "number": finite | st.integers(-(2**70), 2**70) | st.none(),
+    "string": text | st.none(),
+    "strings": st.lists(text, max_size=4) | st.none(),
+}
+BAD = {
+    "integer": text | st.booleans() | finite.filter(lambda value: value != int(value)) | st.just({}),
+    "number": text | st.booleans() | st.lists(finite) | st.just(10**400),
+    "string": finite | st.integers() | st.booleans() | st.lists(text),
+    "strings": text | finite | st.lists(st.integers() | st.none(), min_size=1) | st.dictionaries(text, text),
+}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES) | text, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@st.composite
+def rows_with_faults(draw: st.DrawFn) -> tuple[list[Row], set[tuple[int, str]]]:
+    """Rows, and the (row, field) of every value that must be refused."""
+    rows: list[Row] = []
+    faults = set()
+    for number in range(draw(st.integers(1, 4))):
+        row: Row = {"hour": 1}
+        for feature in FEATURES:
+            choice = draw(st.sampled_from(["absent", "good", "good", "good", "bad"]))
+            if choice != "absent":
+                row[feature["name"]] = draw((GOOD if choice == "good" else BAD)[feature["type"]])
+            if choice == "bad":
+                faults.add((number, feature["name"]))
+        if draw(st.integers(0, 9)) == 0:
+            unknown = draw(text.filter(lambda name: name not in (*NAMES, "click")))
+            row[unknown] = draw(json_values)
+            faults.add((number, unknown))
+        rows.append(row)
+    return rows, faults
+
+
+def refused(body: Any) -> Problem:
+    with pytest.raises(Problem) as caught:
+        PARSER.parse(body if isinstance(body, bytes) else json.dumps(body).encode())
+    return caught.value
+
+
+@given(rows_with_faults())
+def test_every_row_not_understood_is_refused_and_named(drawn: tuple[list[Row], set[tuple[int, str]]]) -> None:
+    rows, faults = drawn
+    if faults:
+        problem = refused({"rows": rows})
+        assert problem.status == 400
+        assert (problem.row, problem.field) in faults
+    elif all(any(value is not None for value in row.values()) for row in rows):
+        assert PARSER.parse(json.dumps({"rows": rows}).encode()).rows == [
+            tuple(row.get(name) for name in NAMES) for row in rows
+        ]
+
+
+@given(json_values | st.builds(lambda rows: {"rows": rows}, st.lists(json_values, max_size=3)))
+def test_any_json_is_understood_or_refused(document: Any) -> None:
+    try:
+        request = PARSER.parse(json.dumps(document).encode())
+    except Problem as problem:
+        assert 400 <= problem.status < 500
+    else:
+        assert all(row.count(None) < len(NAMES) for row in request.rows)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
+    for content in (body, b'{"rows": [{"gender": "' + body + b'"}]}', b'{"rows": [' + body + b"]}"):
+        try:
+            PARSER.parse(content)
+        except Problem as problem:
+            assert problem.status == 400
+
+
+@given(st.integers(-(2**53), 2**53))
+def test_an_integer_may_be_written_with_a_point(value: int) -> None:
+    bodies = [b'{"rows": [{"age": %s}]}' % form.encode() for form in (f"{value}", f"{value}.0", f"{value}.000")]
+    assert len({tuple(PARSER.parse(body).rows) for body in bodies}) == 1
+
+
+@given(st.permutations(NAMES))
+def test_the_order_of_keys_does_not_matter(names: list[str]) -> None:
+    values = {"age": 3, "gender": "F", "hour": 4, "price": 2.5, "genres": ["a", "b"], "maker name": "m"}
+    body = json.dumps({"rows": [{name: values[name] for name in names}]}).encode()
+    assert PARSER.parse(body).rows == [(3.0, "F", 4.0, 2.5, ["a", "b"], "m")]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" + "0" * 400])
+def test_a_number_that_is_not_finite_is_named(number: str) -> None:
+    problem = refused(b'{"rows": [{"price": 1}, {"price": %s}]}' % number.encode())
+    assert (problem.status, problem.part, problem.row, problem.field) == (400, "rows", 1, "price")
+    assert "finite" in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "reason"),
+    [
+        ({"rows": []}, ("rows", None, None), "empty"),
+        ({"user": {"age": 1}, "items": []}, ("items", None, None), "empty"),
+        ({"rows": [{"age": 1}, {}]}, ("rows", 1, None), "no feature has a value"),
+        ({"rows": [{"age": None}]}, ("rows", 0, None), "no feature has a value"),
+        ({"rows": [{"click": 1}]}, ("rows", 0, None), "no feature has a value"),
+        ({"rows": [{"age": 1.5}]}, ("rows", 0, "age"), "fraction"),
+        ({"rows": [{"age": True}]}, ("rows", 0, "age"), "boolean"),
+        ({"rows": [{"gender": 5}]}, ("rows", 0, "gender"), "got integer"),
+        ({"rows": [{"genres": ["a", None]}]}, ("rows", 0, "genres"), "element 1"),
+        ({"rows": [{"Age": 1}]}, ("rows", 0, "Age"), "unknown feature"),
+        ({"rows": [5]}, ("rows", 0, None), "Expected object"),
+        ({"rows": {"age": 1}}, ("rows", None, None), "Expected array"),
+        ({"user": {"price": 1}, "items": [{"id": 1}]}, ("user", None, "price"), "with each item"),
+        ({"user": {}, "items": [{"id": 1, "hour": 1}]}, ("items", 0, "hour"), "send it in user"),
+        ({"user": {"age": 1}, "items": [{"price": 1}]}, ("items", 0, None), "id"),
+        ({"user": {"age": 1}, "items": [{"id": 1.5}]}, ("items", 0, "id"), "string or integer"),
+        ({"user": {}, "items": [{"id": 1}]}, ("items", 0, None), "no feature has a value"),
+        ({"user": {"age": 1}, "items": [{"id": 1}], "top": 0}, ("top", None, None), ">= 1"),
+        ({"user": {"age": 1}}, (None, None, None), "to rank"),
+        ({"rows": [{"age": 1}], "user": {}}, (None, None, None), "not both"),
+        ({"rows": [{"age": 1}], "top": 1}, (None, None, None), "not both"),
+        ({"instances": []}, (None, None, "instances"), "unknown member"),
+        ([], (None, None, None), "Expected object"),
+    ],
+)
+def test_a_refusal_says_where_and_why(body: Any, place: tuple[Any, ...], reason: str) -> None:
+    problem = refused(body)
+    assert problem.status == 400
+    assert (problem.part, problem.row, problem.field) == place
+    assert reason in problem.reason
+
+
+@pytest.mark.parametrize("part", ["rows", "items"])
+def test_too_many_rows_are_too_large(part: str) -> None:
+    many = [{"id": i, "price": i} if part == "items" else {"price": i} for i in range(MAX_ROWS + 1)]
+    problem = refused({part: many, **({"user": {}} if part == "items" else {})})
+    assert (problem.status, problem.part) == (413, part)
+    assert str(MAX_ROWS) in problem.reason
+
+
+def test_nesting_cannot_exhaust_the_stack() -> None:
+    assert refused(b'{"rows": [{"click": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}").reason == "nested too deeply"
+
+
+def test_the_label_is_ignored_whatever_it_is() -> None:
+    with_label = PARSER.parse(b'{"rows": [{"age": 1, "click": {"a": [1, "x"]}}]}').rows
+    assert with_label == PARSER.parse(b'{"rows": [{"age": 1}]}').rows
+
+
+def test_null_and_absent_are_the_same() -> None:
+    absent = PARSER.parse(b'{"rows": [{"age": 1}]}').rows
+    assert absent == PARSER.parse(json.dumps({"rows": [{name: None for name in NAMES} | {"age": 1}]}).encode()).rows
+
+
+@given(st.lists(st.text() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=10))
+def test_item_ids_come_through_unchanged(ids: list[str | int]) -> None:
+    body = {"user": {"age": 30, "hour": 2}, "items": [{"id": id_, "price": 1} for id_ in ids]}
+    request = PARSER.parse(json.dumps(body).encode())
+    assert request.ids == ids
+    assert request.rows == [(30.0, None, 2.0, 1.0, None, None)] * len(ids)
+
+
+def test_a_problem_never_repeats_a_value() -> None:
+    secret = "s3cret"
+    for row in ({"age": secret}, {"genres": secret}, {"gender": [secret]}, {"genres": [secret, 1]}):
+        assert secret not in refused({"rows": [row]}).detail
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"contract_version": "2.0"}, "1.x"),
+        ({"features": []}, "features"),
+        ({"label": "age"}, "label"),
+        ({"features": [{"name": "id", "type": "string", "side": "item"}]}, "called id"),
+        ({"features": [{"name": 'a"', "type": "string", "side": "item"}]}, "regex"),
+        ({"model_columns": [{"feature": "age", "value": "rate"}]}, "age"),
+        ({"model_columns": [{"feature": "other", "value": "number"}]}, "other"),
+        ({"encoder": {"categoricals": ["age"], "missing_level": "", "width": 2}}, "gender"),
+        ({"encoder": {"categoricals": [], "missing_level": "", "width": 3}}, "width"),
+    ],
+)
+def test_a_contract_that_cannot_be_served_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        read_contract(json.dumps({**contract(), **change}).encode())
+
+
+def test_the_parser_keeps_every_bit_of_a_number() -> None:
+    for value in (0.1, 5e-324, 1.7976931348623157e308, -0.0, 2**53 + 1.0, math.pi):
+        (row,) = PARSER.parse(json.dumps({"rows": [{"price": value, "hour": 1}]}).encode()).rows
+        assert repr(row[NAMES.index("price")]) == repr(value)

@@ -1,0 +1,83 @@
+"""`install.sh` makes a folder that serves by itself, as the image does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scoring_fixtures import REPOSITORY, Toys, make_artefact, scoring_environment, serving
+
+SCRIPT = REPOSITORY / "scoring" / "install.sh"
+
+
+def install(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    uv = Path(sys.executable).with_name("uv")
+    tools = {"PYTHON": sys.executable, **({"UV": str(uv)} if uv.exists() else {}), **environment}
+    command = [str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, env={**os.environ, **tools}, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("image") / "scoring"
+    done = install(prefix, "native")
+    assert done.returncode == 0, done.stderr
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    return make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
+
+
+def test_the_installed_service_stands_on_its_own(prefix: Path, toys: Toys, tmp_path: Path) -> None:
+    (tmp_path / "scoring").mkdir()
+    (tmp_path / "scoring" / "__main__.py").write_text("raise SystemExit('not this one')")
+    environment = {**scoring_environment(toys.folder), "PYTHONPATH": "", "PWD": str(tmp_path)}
+    before = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        with serving(environment, command=(str(prefix / "bin" / "serve"),)) as service:
+            assert service.probabilities(toys.rows) == [toys.probability(row) for row in toys.rows]
+    finally:
+        os.chdir(before)
+
+
+def test_installing_again_changes_nothing_and_takes_no_time(prefix: Path) -> None:
+    made = (prefix / "venv").stat().st_mtime_ns
+    done = install(prefix, "native", UV="/nowhere/uv", PIP_NO_INDEX="1")
+    assert done.returncode == 0, done.stderr
+    assert (prefix / "venv").stat().st_mtime_ns == made
+
+
+def test_the_native_runtime_brings_no_data_frame_and_no_spark(prefix: Path) -> None:
+    packages = {path.name.partition("-")[0] for path in prefix.glob("venv/lib/python3.11/site-packages/*")}
+    assert "lightgbm" in packages
+    assert not packages & {"scipy", "pandas", "pyspark", "scikit_learn"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (("native",), {}, "usage"),
+        (("PREFIX", "onnx"), {}, "expected native or spark"),
+        (("PREFIX", "native"), {"PYTHON": "/nowhere/python"}, "Python 3.11"),
+        (("PREFIX", "native"), {"PYTHON": "/bin/false"}, "Python 3.11"),
+    ],
+)
+def test_what_cannot_be_installed_is_said(
+    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], says: str
+) -> None:
+    done = install(*(tmp_path if word == "PREFIX" else word for word in arguments), **environment)
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+def test_requirements_are_locked_by_hash_and_name_no_index() -> None:
+    for engine in ("native", "spark"):
+        lines = (REPOSITORY / "scoring" / f"requirements-{engine}.txt").read_text().splitlines()
+        pinned = [number for number, line in enumerate(lines) if "==" in line and not line.lstrip().startswith("#")]
+        assert pinned
+        assert all("--hash=sha256:" in lines[number + 1] for number in pinned)
+        assert not any("index-url" in line and not line.startswith("#") or "://" in line for line in lines)

@@ -1,0 +1,316 @@
+"""The service as its users meet it: a process of its own, the native engine, real HTTP."""
+
+import gzip
+import json
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scoring_fixtures import (
+    Running,
+    Toys,
+    free_port,
+    make_artefact,
+    random_row,
+    scoring_environment,
+    serving,
+    write_manifest,
+)
+
+JSON = {"Content-Type": "application/json"}
+MAX_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    return make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
+
+
+@pytest.fixture(scope="module")
+def service(toys: Toys) -> Iterator[Running]:
+    with serving(scoring_environment(toys.folder.parent, SCORING_MAX_BYTES=MAX_BYTES)) as running:
+        yield running
+
+
+def ranked(service: Running, body: Any) -> list[dict[str, Any]]:
+    response = service.score(body)
+    assert response.status_code == 200, response.text
+    return list(response.json()["ranking"])
+
+
+def test_golden_rows_come_back_to_the_last_bit(service: Running, toys: Toys) -> None:
+    golden = [json.loads(line) for line in (toys.folder / "golden.jsonl").read_text().splitlines()]
+    assert service.probabilities([line["row"] for line in golden]) == [line["probability"] for line in golden]
+
+
+def test_a_batch_answers_as_its_single_rows_do(service: Running) -> None:
+    rng = random.Random(11)
+    rows = [random_row(rng) for _ in range(200)]
+    assert service.probabilities(rows) == [service.probabilities([row])[0] for row in rows]
+
+
+levels = (
+    st.sampled_from(["M", " F", "Drama", "Comédie ", "😀", "maker 3", "", " ", "\u0000", "\t", "unseen"]) | st.text()
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.fixed_dictionaries(
+        {"hour": st.integers(0, 23)},
+        optional={
+            "age": st.none() | st.integers(-(2**40), 2**40),
+            "price": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            "gender": st.none() | levels,
+            "genres": st.none() | st.lists(levels, max_size=5),
+            "maker name": st.none() | levels,
+        },
+    )
+)
+def test_any_row_scores_as_the_plain_reference_does(service: Running, toys: Toys, row: dict[str, Any]) -> None:
+    assert service.probabilities([row]) == [toys.probability(row)]
+
+
+def test_a_ranking_is_the_scores_best_first(service: Running, toys: Toys) -> None:
+    user = {"age": 30, "gender": "F", "hour": 20}
+    items = [{"id": f"item {i}", "price": i / 3, "genres": ["Drama"] * (i % 3)} for i in range(60)]
+    scored = {item["id"]: toys.probability({**user, **item}) for item in items}
+    ranking = ranked(service, {"user": user, "items": items})
+    assert {item["id"]: item["probability"] for item in ranking} == scored
+    assert [item["id"] for item in ranking] == sorted(scored, key=lambda id_: -scored[id_])
+    assert ranked(service, {"user": user, "items": items, "top": 7}) == ranking[:7]
+    assert ranked(service, {"user": user, "items": items, "top": 1000}) == ranking
+
+
+def test_ties_keep_the_order_of_the_request(service: Running) -> None:
+    ids = ["b", 3, "a", "b", 1]
+    ranking = ranked(service, {"user": {"hour": 1}, "items": [{"id": id_, "price": 2} for id_ in ids]})
+    assert [item["id"] for item in ranking] == ids
+
+
+def test_answers_name_the_model(service: Running) -> None:
+    assert service.score({"rows": [{"age": 1}]}).json()["model"] == "toys:3"
+    assert service.score({"user": {"age": 1}, "items": [{"id": 1}]}).json()["model"] == "toys:3"
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["rows", "user", "items", "id", "age", "gender", "genres", "top"]), inner)
+        ),
+    ).map(lambda document: json.dumps(document).encode())
+)
+def test_no_body_makes_the_service_fail(service: Running, body: bytes) -> None:
+    response = service.client.post("/score", content=body, headers=JSON)
+    assert response.status_code in (200, 400)
+    if response.status_code == 400:
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["reason"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({}, 415),
+        ({**JSON, "Content-Encoding": "br"}, 415),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+    ],
+)
+def test_only_json_is_read(service: Running, headers: dict[str, str], status: int) -> None:
+    response = service.client.post("/score", content=b'{"rows": [{"age": 1}]}', headers=headers)
+    assert response.status_code == status
+
+
+def test_a_gzip_body_is_read_within_the_limit_after_inflation(service: Running) -> None:
+    def post(body: bytes) -> httpx.Response:
+        return service.client.post("/score", content=body, headers={**JSON, "Content-Encoding": "gzip"})
+
+    body = b'{"rows": [{"age": 1}]}'
+    assert post(gzip.compress(body)).status_code == 200
+    assert post(gzip.compress(body + b" " * 50_000_000)).status_code == 413
+    assert post(gzip.compress(body)[:-5]).status_code == 400
+    assert post(gzip.compress(body) + b"x").status_code == 400
+    assert post(body).status_code == 400
+
+
+@pytest.mark.parametrize("size", [MAX_BYTES + 1, 7 * MAX_BYTES])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_refused_and_the_refusal_arrives(service: Running, size: int, chunked: bool) -> None:
+    body = b'{"rows": [{"age": 1}]' + b" " * size + b"}"
+    content = iter([body[: size // 2], body[size // 2 :]]) if chunked else body
+    response = service.client.post("/score", content=content, headers=JSON)
+    assert response.status_code == 413
+    assert str(MAX_BYTES) in response.json()["reason"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/score", 405), ("PUT", "/score", 405), ("GET", "/", 404)]
+)
+def test_wrong_routes_are_problems_too(service: Running, method: str, path: str, status: int) -> None:
+    response = service.client.request(method, path)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert status != 405 or response.headers["allow"] == "POST"
+
+
+def test_health_metrics_and_contract_are_served(service: Running) -> None:
+    service.probabilities([{"age": 1}])
+    assert service.client.get("/live").status_code == 200
+    assert service.client.get("/ready").json() == {"ready": True, "reason": None}
+    metrics = service.client.get("/metrics").text
+    assert 'scoring_requests_total{status="200"}' in metrics
+    assert "scoring_ready 1.0" in metrics
+    document = service.client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    row = document["components"]["schemas"]["Row"]
+    assert row["additionalProperties"] is False
+    assert {"age", "maker name", "click"} <= set(row["properties"])
+    assert "id" in document["components"]["schemas"]["Item"]["required"]
+
+
+def test_more_requests_than_admitted_are_told_to_come_back(toys: Toys) -> None:
+    """Two bodies that never end fill both places; a third request is turned away at once, and the places come free."""
+    with serving(scoring_environment(toys.folder, SCORING_MAX_IN_FLIGHT=2, SCORING_BODY_SECONDS=1)) as service:
+        stalled = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(2)]
+        for connection in stalled:
+            connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            connection.sendall(b"Content-Length: 100\r\n\r\n{")
+        time.sleep(0.3)
+        response = service.score({"rows": [{"age": 1}]})
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        for connection in stalled:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+            connection.close()
+        assert service.score({"rows": [{"age": 1}]}).status_code == 200
+
+
+def test_sigterm_lets_a_request_in_flight_finish(toys: Toys) -> None:
+    body = b'{"rows": [{"age": 1}]}'
+    with serving(scoring_environment(toys.folder, SCORING_DRAIN_SECONDS=0.5)) as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body))
+            time.sleep(0.2)
+            service.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            assert service.client.get("/ready").status_code == 503
+            assert service.score({"rows": [{"age": 1}]}).status_code == 200
+            time.sleep(0.5)
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"http://127.0.0.1:{service.port}/live", trust_env=False)
+            connection.sendall(body)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert service.process.wait(timeout=10) == 0
+
+
+def test_logs_are_json_and_hold_no_feature_value(toys: Toys, tmp_path: Path) -> None:
+    port = free_port()
+    environment = scoring_environment(toys.folder, SCORING_PORT=port)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "scoring"], env=environment, stderr=log)
+    deadline = time.monotonic() + 20
+    while '"ready"' not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for row in ({"gender": "s3cret"}, {"age": "s3cret"}, {"genres": "s3cret"}):
+        httpx.post(f"http://127.0.0.1:{port}/score", json={"rows": [row]}, trust_env=False)
+    process.terminate()
+    process.wait(timeout=20)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["message"] for line in lines] == ["listening", "ready", "refused", "refused", "stopped"]
+    assert "s3cret" not in json.dumps(lines)
+
+
+def run_to_end(environment: dict[str, str]) -> tuple[int, str]:
+    command = [sys.executable, "-m", "scoring"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, str(json.loads(ended.stderr.splitlines()[-1])["message"])
+
+
+@pytest.mark.parametrize("name", ["model.txt", "encoder.npz", "contract.json", "golden.jsonl"])
+@pytest.mark.parametrize("damage", ["changed", "missing", "unlisted"])
+def test_a_damaged_artefact_is_refused_by_name(toys: Toys, tmp_path: Path, name: str, damage: str) -> None:
+    folder = shutil.copytree(toys.folder, tmp_path / "toys")
+    if damage == "changed":
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+    else:
+        (folder / name).unlink()
+    if damage == "unlisted":
+        write_manifest(folder)
+    code, message = run_to_end(scoring_environment(folder, SCORING_PORT=free_port()))
+    assert code == 1
+    assert message.startswith(f"{name} ")
+
+
+def test_a_model_that_does_not_reproduce_its_golden_rows_never_serves(toys: Toys, tmp_path: Path) -> None:
+    folder = shutil.copytree(toys.folder, tmp_path / "toys")
+    lines = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
+    lines[41]["probability"] += 2e-9
+    (folder / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_manifest(folder)
+    code, message = run_to_end(scoring_environment(folder, SCORING_PORT=free_port()))
+    assert code == 1
+    assert "golden.jsonl row 41" in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("SCORING_PORT", "http", "an integer from 1 to 65535"),
+        ("SCORING_PORT", "70000", "an integer from 1 to 65535"),
+        ("SCORING_ENGINE", "onnx", "native or spark"),
+        ("SCORING_MAX_ROWS", "0", "an integer from 1"),
+        ("SCORING_BODY_SECONDS", "nan", "a number from"),
+        ("MODEL_NAME", "a b", "letters"),
+        ("AZUREML_MODEL_DIR", "", "folder"),
+        ("SCORING_HOST", "256.0.0.1", "choose another"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_do(toys: Toys, setting: str, value: str, says: str) -> None:
+    environment = {**scoring_environment(toys.folder, SCORING_PORT=free_port()), setting: value}
+    code, message = run_to_end(environment)
+    assert code == 2
+    assert setting in message
+    assert says in message
+
+
+def test_a_taken_port_is_said_plainly(service: Running, toys: Toys) -> None:
+    code, message = run_to_end(scoring_environment(toys.folder, SCORING_PORT=service.port))
+    assert code == 2
+    assert f"SCORING_PORT={service.port}" in message
+
+
+def test_a_model_folder_without_an_artefact_is_refused(tmp_path: Path) -> None:
+    code, message = run_to_end(scoring_environment(tmp_path, SCORING_PORT=free_port()))
+    assert code == 1
+    assert "MANIFEST.json" in message
+
+
+def test_the_native_engine_loads_neither_lightgbm_nor_a_data_frame(toys: Toys) -> None:
+    program = (
+        "import asyncio, pathlib, sys; from scoring.artefact import open_artefact;"
+        "from scoring.engines.native import NativeEngine; import scoring.server;"
+        "engine = NativeEngine(open_artefact(pathlib.Path(sys.argv[1])));"
+        "print(sorted({'lightgbm', 'scipy', 'pandas', 'pyspark', 'sklearn'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(toys.folder)]
+    ended = subprocess.run(command, env=scoring_environment(toys.folder), capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

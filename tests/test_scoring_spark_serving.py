@@ -1,0 +1,184 @@
+"""The same artefact through Spark Serving: the same answers, and a service that survives what Spark Serving does not."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from scoring_fixtures import (
+    Running,
+    Toys,
+    free_port,
+    make_artefact,
+    random_row,
+    scoring_environment,
+    serving,
+    wait_until_ready,
+    write_manifest,
+)
+
+pytestmark = pytest.mark.spark
+START_SECONDS = 180
+
+
+def run(*command: object, cwd: Path) -> str:
+    environment = {**scoring_environment(cwd), "SPARK_LOCAL_IP": "127.0.0.1"}
+    ended = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spark")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalization-azure" / "ivy"
+    run("-m", "scoring.engines.spark_jars", folder / "jars", cache, cwd=folder)
+    return folder / "jars"
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Toys:
+    folder = tmp_path_factory.mktemp("artefact")
+    toys = make_artefact(folder / "toys")
+    run(Path(__file__).with_name("scoring_fixtures.py"), toys.folder, jars, folder / "scratch", cwd=folder)
+    write_manifest(toys.folder)
+    return toys
+
+
+@pytest.fixture(scope="module")
+def environment(toys: Toys, jars: Path) -> dict[str, str]:
+    return scoring_environment(toys.folder, SCORING_ENGINE="spark", SCORING_SPARK_JARS=jars)
+
+
+@pytest.fixture(scope="module")
+def service(environment: dict[str, str]) -> Iterator[Running]:
+    with serving(environment, seconds=START_SECONDS) as running:
+        yield running
+        tree = psutil.Process(running.process.pid).children(recursive=True)
+    assert running.process.returncode == 0
+    assert not psutil.wait_procs(tree, timeout=5)[1], "a process outlived the service"
+
+
+def java(service: Running) -> psutil.Process:
+    tree = psutil.Process(service.process.pid).children(recursive=True)
+    return next(process for process in tree if process.name() == "java")
+
+
+def test_golden_rows_come_back(service: Running, toys: Toys) -> None:
+    golden = [json.loads(line) for line in (toys.folder / "golden.jsonl").read_text().splitlines()]
+    served = service.probabilities([line["row"] for line in golden])
+    assert served == pytest.approx([line["probability"] for line in golden], abs=1e-9)
+
+
+def test_batches_and_rankings_answer_as_native_does(service: Running, toys: Toys) -> None:
+    rng = random.Random(5)
+    rows = [random_row(rng) for _ in range(300)]
+    assert service.probabilities(rows) == pytest.approx([toys.probability(row) for row in rows], abs=1e-9)
+    body = {
+        "user": {"age": 30, "hour": 20},
+        "items": [{"id": i, "price": i / 3, "genres": ["Drama", 'a "quoted" \\ 😀']} for i in range(40)],
+        "top": 12,
+    }
+    with serving(scoring_environment(toys.folder)) as native:
+        expected = native.score(body).json()["ranking"]
+    ranking = service.score(body).json()["ranking"]
+    assert [item["id"] for item in ranking] == [item["id"] for item in expected]
+
+
+def test_nothing_malformed_gets_past_the_front(service: Running) -> None:
+    for body in (b"", b"null", b"{", b'{"rows": [{"age": "x"}]}', b'{"rows": [{}]}', b'{"rows": [{"price": NaN}]}'):
+        response = service.client.post("/score", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 400
+
+
+def test_spark_listens_on_loopback_only(service: Running) -> None:
+    listening = [c for c in java(service).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+def test_a_killed_engine_gives_no_wrong_answer_and_comes_back(service: Running, toys: Toys) -> None:
+    row = toys.rows[0]
+    expected = toys.probability(row)
+    statuses, wrong = set(), []
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            response = service.score({"rows": [row]})
+            statuses.add(response.status_code)
+            if response.status_code == 200 and abs(response.json()["probabilities"][0] - expected) > 1e-9:
+                wrong.append(response.text)
+
+    client = threading.Thread(target=load)
+    client.start()
+    time.sleep(0.5)
+    java(service).kill()
+    time.sleep(1)
+    assert service.client.get("/ready").status_code == 503
+    wait_until_ready(service.client, service.process, START_SECONDS)
+    time.sleep(0.5)
+    done.set()
+    client.join()
+    assert not wrong
+    assert statuses == {200, 503}
+
+
+def test_a_query_that_dies_is_started_again_in_the_same_jvm(toys: Toys, jars: Path, tmp_path: Path) -> None:
+    program = """
+import http.client, json, pathlib, sys, threading, time
+from scoring.engines import spark_worker
+artefact, jars, port = sys.argv[1:]
+spark = spark_worker.spark_session(pathlib.Path(jars), "1g")
+contract = spark_worker.read_contract(pathlib.Path(artefact, "contract.json").read_bytes())
+model = spark_worker.PipelineModel.load(artefact + "/pipeline")
+serving = spark_worker.ServingQuery(spark, contract, model, int(port))
+threading.Thread(target=serving.keep_running, daemon=True).start()
+
+def ask():
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+            connection.request("POST", "/score", json.dumps({"token": 7, "row": {"age": 30}}))
+            return json.loads(connection.getresponse().read())
+        except OSError:
+            time.sleep(0.1)
+
+before = ask()
+first = serving.query
+first.stop()
+print(json.dumps([before, ask(), first.isActive, serving.query.isActive]))
+"""
+    before, after, first_runs, second_runs = json.loads(
+        run("-c", program, toys.folder, jars, free_port(), cwd=tmp_path)
+    )
+    assert before == after == {"token": 7, "probability": pytest.approx(toys.probability({"age": 30}), abs=1e-9)}
+    assert (first_runs, second_runs) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"), [("java", "JAVA_HOME"), ("jars", "SCORING_SPARK_JARS"), ("pipeline", "SCORING_ENGINE=native")]
+)
+def test_what_spark_lacks_is_said_before_it_starts(
+    environment: dict[str, str], tmp_path: Path, missing: str, says: str
+) -> None:
+    changes = {
+        "java": {"JAVA_HOME": str(tmp_path)},
+        "jars": {"SCORING_SPARK_JARS": str(tmp_path)},
+        "pipeline": {"AZUREML_MODEL_DIR": str(make_artefact(tmp_path / "toys").folder)},
+    }
+    command = [sys.executable, "-m", "scoring"]
+    changed = {**environment, "SCORING_PORT": str(free_port()), **changes[missing]}
+    ended = subprocess.run(command, env=changed, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode in (1, 2)
+    assert says in json.loads(ended.stderr.splitlines()[-1])["message"]

@@ -1,0 +1,59 @@
+"""The Makefile: what a target runs, and that a failure is passed on."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tools.steps import ROOT
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The real Makefile with nothing to prepare and programs that only write down how they were called."""
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (tmp_path / ".venv" / "personalization.sh").write_text('export PATH="$PWD/.venv/bin:$PATH"\n')
+    for name in ("personalization", "pulumi"):
+        (programs / name).write_text('#!/bin/sh\nprintf "%s|" "${0##*/}" "$@"\nexit ${ENDING:-0}\n')
+        (programs / name).chmod(0o755)
+    return tmp_path
+
+
+def _make(project: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["make", *arguments, "PYTHON=true"],
+        cwd=project,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_local_takes_its_defaults_and_every_choice(project: Path) -> None:
+    assert _make(project, "local").stdout == "personalization|local|--dataset|movielens|--engine|native|--state|.local|"
+    chosen = _make(project, "local", "DATASET=criteo", "DATA=my rows/train.txt", "ENGINE=spark", "STATE=/tmp/s")
+    assert chosen.stdout == (
+        "personalization|local|--dataset|criteo|--data|my rows/train.txt|--engine|spark|--state|/tmp/s|"
+    )
+
+
+def test_a_failure_is_passed_on(project: Path) -> None:
+    failed = _make(project, "local", ENDING="7")
+    assert failed.returncode != 0
+    assert "Error 7" in failed.stderr
+
+
+@pytest.mark.parametrize(("target", "command"), [("preview", "preview"), ("up", "up"), ("down", "destroy")])
+def test_a_stack_must_be_named(project: Path, target: str, command: str) -> None:
+    assert f"make {target} STACK=dev" in _make(project, target).stderr
+    named = _make(project, target, "STACK=dev", "ARGS=--diff --yes")
+    assert named.stdout == f"pulumi|{command}|--stack|dev|--diff|--yes|"
+
+
+def test_plain_make_lists_the_targets_and_prepares_nothing(project: Path) -> None:
+    listed = _make(project).stdout
+    for target in ("local", "local-down", "test", "test-fast", "preview", "up", "down", "lock", "clean"):
+        assert f"make {target} " in listed
