@@ -97,7 +97,7 @@ def _ask(folder: Path) -> dict[str, Any] | None:
     if port is None:
         return None
     try:
-        trust = ssl.create_default_context(cafile=folder / "ca-bundle.pem")
+        trust = ssl.create_default_context(cafile=folder / "identity" / "ca.pem")
         server = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=2)
         with contextlib.closing(server):
             server.request("GET", "/sandbox/ready")

@@ -2,7 +2,7 @@
 
 Parents, names, locations, conflicts, ETags, soft delete and asynchronous operations are the same for all; what differs
 by type is data in `types.yaml`, and what a type does beyond being stored is a service's `Behaviour`.
-Does not run template deployments and does not enforce role assignments.
+Does not run template deployments; whoever has a token of the tenant may do everything.
 """
 
 import copy

@@ -14,7 +14,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -146,9 +145,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         except ValueError as error:
             response = _error(400, "InvalidInput", str(error))
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
-            response = _error(
-                409, "ResourceTypeMismatch", "The name, or a part of it, is a directory or a blob already."
-            )
+            response = _error(409, "ResourceTypeMismatch", "The name, or a part of it, is a directory or a blob.")
         except OSError as error:
             response = _error(500, "InternalError", f"{error.strerror}: {error.filename}")
         with contextlib.suppress(RuntimeError):  # which says that the body was read already
@@ -168,8 +165,9 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
         sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
 
     async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
-        for folder in (sandbox.container_folder, functools.partial(_aside, sandbox)):
-            await asyncio.to_thread(shutil.rmtree, folder(*_names_in(resource_id)), ignore_errors=True)
+        names = _names_in(resource_id)
+        for folder in (sandbox.container_folder(*names), _aside(sandbox, *names)):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def remove_account(_: Sandbox, resource_id: str, body: Body) -> None:
         folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
@@ -193,13 +191,13 @@ def _aside(sandbox: Sandbox, account: str, container: str) -> Path:
 
 async def _answer(sandbox: Sandbox, request: Request) -> Response:
     path, query = request.path_params, request.query_params
-    account, container, blob = path["account"], path.get("container", ""), path.get("blob", "")
+    account, container = path["account"].lower(), path.get("container", "").lower()  # as their folders are named
     found = find_account(sandbox.store, account)
     if found is None:
         raise CloudError(404, "ResourceNotFound", f"There is no storage account {account!r}.")
-    call = _Call(sandbox, request, account, found[0], container, blob)
+    call = _Call(sandbox, request, account, found[0], container, path.get("blob", ""))
     _authorise(call, found[1])
-    level = "blob" if blob else query.get("restype", "account")
+    level = "blob" if call.blob else query.get("restype", "account")
     operation = _OPERATIONS.get((request.method, level, query.get("comp", ""))) if container else None
     if operation is None:
         asked = f"{request.method} {request.url.path}?{request.url.query}"

@@ -1,4 +1,7 @@
-"""Role assignments: who may do what where. Recorded and checked for sense; the sandbox does not enforce them."""
+"""Role assignments: who may do what where, recorded and checked for sense.
+
+ARM does not enforce them on its own requests; the blob service does on its data.
+"""
 
 import json
 import re

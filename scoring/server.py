@@ -71,7 +71,7 @@ class Service:
         started = time.perf_counter()
         try:
             await self.engine.start()
-            rows = await golden.replay(self._artefact, self.parser, self.engine)
+            rows = await self._replay_golden_rows()
         except ArtefactError as error:
             self.failure = str(error)
         except Exception as error:
@@ -79,6 +79,13 @@ class Service:
         else:
             self._warm = True
             event(log, logging.INFO, "ready", golden_rows=rows, seconds=round(time.perf_counter() - started, 3))
+
+    async def _replay_golden_rows(self) -> int:
+        while True:
+            # An engine that falters here looks after itself; one that answers wrongly is refused.
+            with contextlib.suppress(EngineUnavailable):
+                return await golden.replay(self._artefact, self.parser, self.engine)
+            await asyncio.sleep(0.25)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /score`, as plain ASGI: this is the path that must be fast."""

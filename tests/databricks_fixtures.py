@@ -64,7 +64,7 @@ def trusted(folder: Path, *, port: int = 0) -> Iterator[Served]:
 
 
 def connect(cloud: Served) -> WorkspaceClient:
-    return WorkspaceClient(host=cloud.sandbox.url, token=cloud.token(entra.DATABRICKS))
+    return WorkspaceClient(host=cloud.sandbox.url, token=cloud.token(entra.DATABRICKS), auth_type="pat")
 
 
 def lake_workspace(cloud: Served) -> WorkspaceClient:

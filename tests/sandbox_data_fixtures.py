@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -50,8 +50,12 @@ class Served:
         return token.token
 
     def put(self, path: str, **body: object) -> str:
-        resource_id = f"{self.group}/providers/{path}"
-        self.sandbox.store.put(resource_id, {"id": resource_id, "name": path.rpartition("/")[2], **body})
+        return self._put(self.group, path, body)
+
+    def _put(self, scope: str, path: str, body: Mapping[str, object]) -> str:
+        namespace, *parts = path.split("/")
+        resource_id, kind = f"{scope}/providers/{path}", "/".join([namespace, *parts[::2]])
+        self.sandbox.store.put(resource_id, {"id": resource_id, "name": parts[-1], "type": kind, **body})
         return resource_id
 
     def account(self, name: str, *containers: str) -> str:
@@ -72,11 +76,9 @@ class Served:
         return self.put(path, identity={"type": "SystemAssigned", "principalId": principal})
 
     def assign(self, scope: str, principal: str, role: str = BLOB_CONTRIBUTOR) -> None:
-        resource_id = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
         definition = f"/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/{role}"
-        self.sandbox.store.put(
-            resource_id, {"id": resource_id, "properties": {"principalId": principal, "roleDefinitionId": definition}}
-        )
+        properties = {"principalId": principal, "roleDefinitionId": definition}
+        self._put(scope, f"Microsoft.Authorization/roleAssignments/{uuid.uuid4()}", {"properties": properties})
 
 
 def put_as_written(served: Served, path: str, audience: str) -> bytes:

@@ -1,23 +1,21 @@
 """A sandbox of its own process, with what a Kubernetes online endpoint needs, and a tiny scoring service to deploy."""
 
-import contextlib
 import io
-import json
-import os
-import subprocess
-import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from azure.ai.ml import MLClient
 from azure.identity import ClientSecretCredential
 from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
 from azure.storage.blob import BlobClient
+from sandbox_fixtures import RunningSandbox, running_sandbox
 
 GROUP, WORKSPACE, REGISTRY, CLUSTER, COMPUTE = "rg", "mlw-test", "crtest", "aks-test", "serving"
 ML = "Microsoft.MachineLearningServices/workspaces"
@@ -26,7 +24,7 @@ INSTANCE_TYPES = {
     "small": {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}}
 }
 
-SERVICE = '''
+SERVICE = """
 import json, os, pathlib, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -45,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
     def do_GET(self):
-        hung = pathlib.Path(os.environ["HOME"], "hung").exists()
+        hung = pathlib.Path(os.environ["HOME"], "hung").exists() or "NEVER_READY" in os.environ
         self.answer(200 if self.path in ("/live", "/ready") and not hung else 500, {})
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -65,7 +63,7 @@ class Server(ThreadingHTTPServer):
 
 print("serving", flush=True)
 Server((os.environ["SCORING_HOST"], int(os.environ["SCORING_PORT"])), Handler).serve_forever()
-'''
+"""
 INSTALL = """#!/bin/sh
 set -eu
 mkdir -p "$1/bin"
@@ -79,104 +77,103 @@ DOCKERFILE = 'FROM python:3.11-slim\nARG ENGINE=native\nCOPY . .\nRUN ./install.
 CONTEXT = {"Dockerfile": DOCKERFILE, "install.sh": INSTALL, "service.py": SERVICE}
 
 
-class Cloud:
-    """The sandbox as its clients see it."""
+@dataclass
+class Cloud(RunningSandbox):
+    """A running sandbox with the clients of Azure ML and of the registry."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.start()
-        self.environment: dict[str, str] = json.loads((folder / "environment.json").read_text())
-        self.url = f"https://{self.environment['ARM_METADATA_HOSTNAME']}"
-        self.group = f"/subscriptions/{self.environment['ARM_SUBSCRIPTION_ID']}/resourceGroups/{GROUP}"
-        self.workspace = f"{self.group}/providers/{ML}/{WORKSPACE}"
-        self.registry = f"{self.group}/providers/Microsoft.ContainerRegistry/registries/{REGISTRY}"
-        self.cluster = f"{self.group}/providers/Microsoft.ContainerService/managedClusters/{CLUSTER}"
-        self.bundle = self.environment["REQUESTS_CA_BUNDLE"]
-        self.credential = ClientSecretCredential(
+    @property
+    def group(self) -> str:
+        return f"{self.subscription}/resourceGroups/{GROUP}"
+
+    @property
+    def workspace(self) -> str:
+        return f"{self.group}/providers/{ML}/{WORKSPACE}"
+
+    @property
+    def registry(self) -> str:
+        return f"{self.group}/providers/Microsoft.ContainerRegistry/registries/{REGISTRY}"
+
+    @property
+    def cluster(self) -> str:
+        return f"{self.group}/providers/Microsoft.ContainerService/managedClusters/{CLUSTER}"
+
+    @cached_property
+    def credential(self) -> ClientSecretCredential:
+        return ClientSecretCredential(
             self.environment["AZURE_TENANT_ID"],
             self.environment["AZURE_CLIENT_ID"],
             self.environment["AZURE_CLIENT_SECRET"],
             authority=self.url,
             disable_instance_discovery=True,
-            connection_verify=self.bundle,
+            connection_verify=self.ca_bundle,
         )
-        self.http = httpx.Client(base_url=self.url, verify=self.bundle, timeout=60, trust_env=False)
-        self.ml = MLClient(
+
+    @cached_property
+    def ml(self) -> MLClient:
+        names = "azure_portal resource_manager active_directory aml_resource_id storage_endpoint"
+        return MLClient(
             self.credential,
             self.environment["ARM_SUBSCRIPTION_ID"],
             GROUP,
             WORKSPACE,
             cloud="Sandbox",
-            cloud_metadata={
-                "azure_portal": self.url,
-                "resource_manager": self.url,
-                "active_directory": self.url,
-                "aml_resource_id": self.url,
-                "storage_endpoint": self.url,
-                "registry_discovery_endpoint": self.url,
-            },
+            cloud_metadata=dict.fromkeys([*names.split(), "registry_discovery_endpoint"], self.url),
             enable_telemetry=False,
             show_progress=False,
-            connection_verify=self.bundle,
+            connection_verify=self.ca_bundle,
         )
-        self.tasks = ContainerRegistryTasksMgmtClient(
+
+    @cached_property
+    def tasks(self) -> ContainerRegistryTasksMgmtClient:
+        return ContainerRegistryTasksMgmtClient(
             self.credential,
             self.environment["ARM_SUBSCRIPTION_ID"],
             base_url=self.url,
             credential_scopes=[f"{self.url}/.default"],
-            connection_verify=self.bundle,
+            connection_verify=self.ca_bundle,
         )
 
-    def start(self) -> None:
-        self._command("start")
-
-    def stop(self) -> None:
-        self._command("stop")
-
-    def _command(self, command: str) -> None:
-        subprocess.run([sys.executable, "-m", "sandbox", command, "--folder", str(self.folder)], check=True)
-
-    def arm(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        token = self.credential.get_token(f"{self.url}/.default").token
-        headers = {"authorization": f"Bearer {token}"}
-        answer = self.http.request(method, path, json=body, headers=headers, params={"api-version": "2025-12-01"})
-        while (operation := answer.headers.get("azure-asyncoperation")) is not None:
-            status = self.http.get(operation, headers=headers).json()
-            if status["status"] == "Failed":
-                return httpx.Response(400, json={"error": status["error"]})
-            if status["status"] == "Succeeded":
-                return self.arm("GET", path) if method != "DELETE" else answer
-            time.sleep(0.02)
-        return answer
+    def change(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The error, empty if there is none, once the operation has ended."""
+        answer = self.arm(method, path, body)
+        if "azure-asyncoperation" in answer.headers:
+            return dict(self.settle(answer).get("error", {}))
+        return {} if answer.is_success else dict(answer.json()["error"])
 
     def put(self, path: str, **body: Any) -> dict[str, Any]:
-        answer = self.arm("PUT", path, {"location": "westeurope", **body})
-        assert answer.is_success, answer.text
-        found: dict[str, Any] = answer.json()
+        error = self.change("PUT", path, {"location": "westeurope", **body})
+        assert not error, error
+        found: dict[str, Any] = self.arm("GET", path).json()
         return found
 
     def refused(self, path: str, **body: Any) -> str:
-        answer = self.arm("PUT", path, {"location": "westeurope", **body})
-        assert answer.status_code == 400, answer.text
-        return str(answer.json()["error"]["message"])
+        """Why a PUT is refused."""
+        return str(self.change("PUT", path, {"location": "westeurope", **body})["message"])
 
-    def build(self, files: dict[str, str | bytes], *, mtime: int = 0, engine: str | None = "native", **more: Any) -> Any:
-        """Upload a context with the SDKs, schedule its build, wait for the end of the run."""
+    def delete(self, path: str) -> str:
+        """Empty, or why not."""
+        return str(self.change("DELETE", path).get("message", ""))
+
+    def build(self, files: Mapping[str, str], *, mtime: int = 0, wait: bool = True, **changed: Any) -> Any:
+        """Upload a context with the SDKs, schedule its build and wait for the end of the run."""
         source = self.tasks.registries.get_build_source_upload_url(GROUP, REGISTRY)
-        client = BlobClient.from_blob_url(source.upload_url, connection_verify=self.bundle)
+        client = BlobClient.from_blob_url(source.upload_url, connection_verify=self.ca_bundle)
         client.upload_blob(archive(files, mtime=mtime))
+        return self.schedule(source.relative_path, wait=wait, **changed)
+
+    def schedule(self, source: str, *, wait: bool = True, **changed: Any) -> Any:
         request = {
             "type": "DockerBuildRequest",
             "imageNames": ["scoring:{{.Run.ID}}", "scoring:latest"],
             "isPushEnabled": True,
-            "sourceLocation": source.relative_path,
+            "sourceLocation": source,
             "dockerFilePath": "Dockerfile",
             "platform": {"os": "Linux"},
-            "arguments": [{"name": "ENGINE", "value": engine}] if engine else [],
-            **more,
+            "arguments": [{"name": "ENGINE", "value": "native"}],
+            **changed,
         }
         run = self.tasks.registries.schedule_run(GROUP, REGISTRY, request)
-        while run.status in ("Queued", "Started", "Running"):
+        while wait and run.status in ("Queued", "Started", "Running"):
             time.sleep(0.05)
             run = self.tasks.runs.get(GROUP, REGISTRY, run.run_id)
         return run
@@ -233,33 +230,15 @@ class Cloud:
         return uri
 
 
-def archive(files: dict[str, str | bytes], *, mtime: int = 0) -> bytes:
+def archive(files: Mapping[str, str], *, mtime: int = 0) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, text in files.items():
-            data = text.encode() if isinstance(text, str) else text
+            data = text.encode()
             entry = tarfile.TarInfo(name)
             entry.size, entry.mtime, entry.mode = len(data), mtime, 0o755 if name.endswith(".sh") else 0o644
             tar.addfile(entry, io.BytesIO(data))
     return packed.getvalue()
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-
-
-@contextlib.contextmanager
-def running(folder: Path) -> Iterator[Cloud]:
-    folder.mkdir(parents=True, exist_ok=True)
-    cloud = Cloud(folder)
-    try:
-        yield cloud
-    finally:
-        cloud.stop()
 
 
 def stand_up(cloud: Cloud) -> None:
@@ -281,7 +260,10 @@ def stand_up(cloud: Cloud) -> None:
     cloud.put(cloud.cluster, properties={"dnsPrefix": "aks", "disableLocalAccounts": True})
     cloud.put(
         f"{cloud.cluster}/providers/Microsoft.KubernetesConfiguration/extensions/azureml",
-        properties={"extensionType": "microsoft.azureml.kubernetes", "configurationSettings": {"enableInference": "True"}},
+        properties={
+            "extensionType": "microsoft.azureml.kubernetes",
+            "configurationSettings": {"enableInference": "True"},
+        },
     )
     binding = f"{cloud.cluster}/trustedAccessRoleBindings/ml"
     cloud.put(binding, properties={"roles": [ROLE], "sourceResourceId": cloud.workspace})
@@ -297,15 +279,15 @@ def stand_up(cloud: Cloud) -> None:
     )
     cloud.model("1", "first")
     cloud.model("2", "second")
-    run = cloud.build(dict(CONTEXT))
+    run = cloud.build(CONTEXT)
     assert run.status == "Succeeded", cloud.log(run)
     environment(cloud, "1", run.output_images[0].digest)
 
 
 def environment(cloud: Cloud, version: str, digest: str) -> None:
-    routes = {kind: {"path": f"/{kind[:-5]}", "port": 5001} for kind in ("liveRoute", "readyRoute", "scoreRoute")}
-    routes = {"livenessRoute": routes["liveRoute"], "readinessRoute": routes["readyRoute"], "scoringRoute": routes["scoreRoute"]}
-    image = f"{cloud.url.removeprefix('https://')}/{REGISTRY}/scoring@{digest}"
+    paths = {"livenessRoute": "/live", "readinessRoute": "/ready", "scoringRoute": "/score"}
+    routes = {route: {"path": route_path, "port": 5001} for route, route_path in paths.items()}
+    image = f"{cloud.authority}/{REGISTRY}/scoring@{digest}"
     path = f"{cloud.workspace}/environments/scoring/versions/{version}"
     cloud.put(path, properties={"image": image, "inferenceConfig": routes})
 
@@ -315,8 +297,11 @@ def compute_properties(cluster: str, **settings: Any) -> dict[str, Any]:
     return {"computeType": "Kubernetes", "resourceId": cluster, "properties": attached}
 
 
-@pytest.fixture(scope="session")
-def ml_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with running(tmp_path_factory.mktemp("sandbox-ml")) as cloud:
+@contextmanager
+def ml_sandbox(folder: Path) -> Iterator[Cloud]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with running_sandbox(folder) as sandbox:
+        cloud = Cloud(sandbox.folder, sandbox.environment)
         stand_up(cloud)
         yield cloud
+        cloud.http.close()

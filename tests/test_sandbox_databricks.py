@@ -20,7 +20,19 @@ from databricks.sdk.service import compute, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.workspace import ImportFormat
-from databricks_fixtures import cluster, connect, create, finished, identity, lake_workspace, task, trusted, url, volume
+from databricks_fixtures import (
+    cluster,
+    connect,
+    create,
+    eventually,
+    finished,
+    identity,
+    lake_workspace,
+    task,
+    trusted,
+    url,
+    volume,
+)
 from sandbox_data_fixtures import Served, put_as_written
 
 from sandbox import entra
@@ -40,7 +52,7 @@ def workspace(cloud: Served) -> WorkspaceClient:
 def test_a_token_is_needed_and_must_be_for_databricks(cloud: Served, workspace: WorkspaceClient) -> None:
     assert workspace.current_user.me().user_name == cloud.sandbox.identity.client_id
     with pytest.raises(PermissionDenied, match="audience"):
-        WorkspaceClient(host=cloud.sandbox.url, token=cloud.token(entra.STORAGE)).current_user.me()
+        WorkspaceClient(host=cloud.sandbox.url, token=cloud.token(entra.STORAGE), auth_type="pat").current_user.me()
     answer = requests.get(f"{cloud.sandbox.url}/api/2.2/jobs/list", timeout=10)
     assert (answer.status_code, answer.json()["error_code"]) == (401, "UNAUTHENTICATED")
 
@@ -252,3 +264,20 @@ def test_a_library_that_this_machine_lacks_fails_the_task_by_name(workspace: Wor
     with pytest.raises(InvalidParameterValue, match="each task run"):
         workspace.jobs.get_run_output(run.run_id)
     assert "no-such-package" in workspace.jobs.get_run_output(run.tasks[0].run_id).error
+
+
+def test_a_deleted_workspace_takes_its_jobs_and_files_along_and_leaves_the_lake(tmp_path: Path) -> None:
+    with trusted(tmp_path) as cloud:
+        workspace = lake_workspace(cloud)
+        workspace.files.upload("/Volumes/main/clicks/raw/x", io.BytesIO(b"1"))
+        create(workspace, unrunnable())
+        address = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
+        header = {"Authorization": f"Bearer {cloud.token(cloud.sandbox.url)}"}
+        gone = requests.delete(f"{cloud.sandbox.url}{address}?api-version=2026-01-01", headers=header, timeout=10)
+        assert gone.status_code in (200, 202)
+        eventually(lambda: cloud.sandbox.store.get(address), lambda found: found is None, 20)
+        with pytest.raises(NotFound, match="no Databricks workspace"):
+            list(workspace.jobs.list())
+        cloud.put("Microsoft.Databricks/workspaces/ws", properties={})
+        assert list(workspace.jobs.list()) == list(workspace.catalogs.list()) == []
+        assert (cloud.sandbox.container_folder("lake", "raw") / "x").exists()

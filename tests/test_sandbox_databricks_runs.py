@@ -68,7 +68,7 @@ def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definiti
         task("prepare", f"--out={features}", "{{job.id}} {{task.name}} {{job.start_time.iso_date}}"),
         parameters=[jobs.JobParameterDefinition("s0", "snapshot")],
     )
-    run = workspace.jobs.run_now(job_id, job_parameters={"snapshot": "s1"}).result()
+    run = finished(workspace, workspace.jobs.run_now(job_id, job_parameters={"snapshot": "s1"}).run_id)
     assert (run.state.life_cycle_state, run.state.result_state) == (Life.TERMINATED, Result.SUCCESS)
     logs = {key: output.logs.split() for key, output in outputs(workspace, run).items()}
     assert logs["prepare"][2:5] == ["7", "blue", str(job_id)]

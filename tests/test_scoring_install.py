@@ -80,4 +80,4 @@ def test_requirements_are_locked_by_hash_and_name_no_index() -> None:
         pinned = [number for number, line in enumerate(lines) if "==" in line and not line.lstrip().startswith("#")]
         assert pinned
         assert all("--hash=sha256:" in lines[number + 1] for number in pinned)
-        assert not any("index-url" in line and not line.startswith("#") or "://" in line for line in lines)
+        assert not any(("index-url" in line and not line.startswith("#")) or "://" in line for line in lines)

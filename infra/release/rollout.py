@@ -59,8 +59,8 @@ def _roll_out(props: dict[str, Any]) -> dict[str, Any]:
     endpoint, name = props["endpoint_name"], deployment_name(props)
     before = {key: share for key, share in (client.online_endpoints.get(endpoint).traffic or {}).items() if share}
 
-    client.online_deployments.begin_create_or_update(_deployment(props, name)).result()
     try:
+        client.online_deployments.begin_create_or_update(_deployment(props, name)).result()
         _replay(client, props, name)
         previous = max((key for key in before if key != name), key=lambda key: before[key], default=None)
         for share in _steps(props["rollout"]) if previous else [100]:
@@ -88,10 +88,13 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
         KubernetesOnlineDeployment,
         OnlineRequestSettings,
         ProbeSettings,
+        ResourceRequirementsSettings,
+        ResourceSettings,
         TargetUtilizationScaleSettings,
     )
 
     scale = props["scale"]
+    size = ResourceSettings(cpu=scale["cpu"], memory=scale["memory"])
     # A model and a JVM take seconds to load; a probe that gives up earlier restarts the container for ever.
     patient = {"failure_threshold": 30, "success_threshold": 1, "timeout": 2, "period": 10, "initial_delay": 1}
     return KubernetesOnlineDeployment(
@@ -101,6 +104,7 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
         environment=f"azureml:{props['environment']}",
         instance_type=props["instance_type"],
         instance_count=int(scale["min"]),
+        resources=ResourceRequirementsSettings(requests=size, limits=size),
         scale_settings=TargetUtilizationScaleSettings(
             min_instances=int(scale["min"]),
             max_instances=int(scale["max"]),
@@ -178,13 +182,13 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         environment: pulumi.Input[str],
         engine: str,
         instance_type: str,
-        scale: dict[str, int],
+        scale: dict[str, int | str],
         rollout: list[int],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`environment`: `<name>:<version>`; `scale`: `min` and `max` replicas and `concurrency` of each."""
+        """`environment`: `<name>:<version>`; `scale`: `min` and `max` replicas, `cpu`, `memory`, `concurrency` of each."""
         props = {
             "workspace_id": workspace_id,
             "endpoint_name": endpoint_name,

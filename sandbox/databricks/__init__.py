@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Behaviour, Sandbox
@@ -49,7 +49,11 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def page(request: Request) -> Response:
         return _run_page(sandbox, service.records, request.path_params["run_id"])
 
-    return [*api, Route("/databricks/runs/{run_id:int}", page)]
+    async def nothing(request: Request) -> Response:
+        return JSONResponse({})  # the SDK asks at every start, and warns where it finds no answer
+
+    api += [Route("/databricks/runs/{run_id:int}", page), Route("/.well-known/databricks-config", nothing)]
+    return api
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:

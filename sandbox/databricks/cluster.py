@@ -93,7 +93,7 @@ class Cluster:
     async def stop(self) -> None:
         if self._process:
             process, self._process = self._process, None
-            await asyncio.to_thread(processes.stop, process, grace=2.0)
+            await asyncio.to_thread(processes.stop, process, grace=5.0)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
             await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)

@@ -13,6 +13,8 @@ import itertools
 import json
 import os
 import runpy
+import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -27,6 +29,7 @@ _TAIL = 5  # lines of output that explain an exit code
 
 
 def main(folder: Path) -> None:
+    signal.signal(signal.SIGTERM, _end)
     conf = json.loads((folder / "spark.json").read_text())
     _session(conf)
     (folder / "ready").touch()
@@ -39,6 +42,14 @@ def main(folder: Path) -> None:
         partial = folder / f"{number}.partial"
         partial.write_text(json.dumps(result))
         partial.rename(folder / f"{number}.result.json")
+
+
+def _end(_signal: int, _frame: object) -> None:
+    """End with the JVM, which gets the same signal: left to init, it may stay as a zombie in a container."""
+    if SparkContext._gateway is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            SparkContext._gateway.proc.wait(timeout=4)
+    os._exit(128 + signal.SIGTERM)
 
 
 def _session(conf: dict[str, str]) -> SparkSession:

@@ -87,7 +87,7 @@ class _Location:
             raise ValueError(f"The url {url!r} names a storage account or container that does not exist.")
         if path:
             blob.safe_path(Path(), path)
-        return cls(account, container, path)
+        return cls(account.lower(), container.lower(), path)
 
     def folder(self, sandbox: Sandbox) -> Path:
         return sandbox.container_folder(self.account, self.container) / self.path

@@ -114,6 +114,7 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
         raise CloudError(400, "BadArgument", message)
     if name not in endpoint.deployments and len(endpoint.deployments) >= _MOST_DEPLOYMENTS:
         raise CloudError(400, "BadArgument", f"An endpoint has at most {_MOST_DEPLOYMENTS} deployments.")
+    body["properties"].setdefault("scaleSettings", {"scaleType": "Default"})  # azure-ai-ml reads it unasked
     service, model = _resolve(sandbox, endpoint, body)
     old = endpoint.deployments.get(name)
     if old is not None and old.service == service:

@@ -131,11 +131,15 @@ async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
     if properties.get("mirrorTraffic"):
         raise CloudError(400, "BadArgument", "Mirrored traffic is not supported for Kubernetes online endpoints.")
     kubernetes_compute(sandbox, properties.get("compute"))
-    traffic = {deployment: int(share) for deployment, share in (properties.get("traffic") or {}).items()}
+    traffic: dict[str, int] = properties.get("traffic") or {}
+    if not all(isinstance(share, int) and share >= 0 for share in traffic.values()):
+        raise CloudError(
+            400, "BadArgument", f"Traffic is a whole number of percent for each deployment, not {traffic}."
+        )
     if unknown := [deployment for deployment in traffic if deployment.lower() not in endpoint.deployments]:
         message = f"Traffic names deployments that do not exist: {', '.join(unknown)}. Create them, then set traffic."
         raise CloudError(400, "DeploymentNotFound", message)
-    if min(traffic.values(), default=0) < 0 or sum(traffic.values()) not in (0, 100):
+    if sum(traffic.values()) not in (0, 100):
         raise CloudError(400, "BadArgument", f"Traffic must sum to 0 or 100, not {sum(traffic.values())}.")
 
     endpoint.keys = endpoint.keys or {key: secrets.token_urlsafe(32) for key in ("primaryKey", "secondaryKey")}

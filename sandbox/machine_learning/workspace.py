@@ -120,7 +120,11 @@ async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None
 
 
 async def _put_version(sandbox: Sandbox, version_id: str, body: Body) -> None:
-    body["properties"].setdefault("flavors", {})  # azure-ai-ml reads it unasked
+    before = (sandbox.store.get(version_id) or body)["properties"]
+    for name in ("modelUri", "image"):
+        if before.get(name) != body["properties"].get(name):
+            message = f"'{version_id}' exists with {name} '{before.get(name)}': a version cannot change. Make another."
+            raise CloudError(400, "UserError", message)
     _update_container(sandbox, version_id, version_id.rpartition("/")[2])
 
 

@@ -33,7 +33,7 @@ from scoring.settings import Settings, SettingsError
 log = logging.getLogger("scoring.spark")
 
 _START_SECONDS = 180.0
-_SILENT_SECONDS = 15.0
+_SILENT_SECONDS = 30.0
 """How long a worker that has answered before may fail to, until it is replaced."""
 _TICK_SECONDS = 0.25
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)

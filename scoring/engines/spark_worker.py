@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import synapse.ml.io  # noqa: F401  adds continuousServer() and replyTo() to Spark's readers and writers
-from py4j.protocol import Py4JError
-from pyspark.ml import PipelineModel
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.functions import col, from_json, lit, struct, to_json, when
 from pyspark.sql.streaming import StreamingQuery
@@ -66,8 +65,11 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
 class ServingQuery:
     """The streaming query that answers requests, and the care it needs."""
 
-    def __init__(self, spark: SparkSession, contract: Contract, model: PipelineModel, port: int) -> None:
+    def __init__(self, spark: SparkSession, artefact: Path, port: int) -> None:
         self._jvm: Any = spark.sparkContext._jvm
+        # The JVM's own loader: pyspark's starts Python workers, and would let a Python stage in.
+        model = self._jvm.org.apache.spark.ml.PipelineModel.load(str(artefact / "pipeline"))
+        contract = read_contract((artefact / "contract.json").read_bytes())
         requests = (
             spark.readStream.continuousServer()
             .address("127.0.0.1", port, PATH)
@@ -76,7 +78,8 @@ class ServingQuery:
             .option("numPartitions", 1)
             .load()
         )
-        self._replies = self._replying(model.transform(_parsed(requests, contract)))
+        scored = DataFrame(model.transform(_parsed(requests, contract)._jdf), spark)
+        self._replies = self._replying(scored)
         self.query = self._start()
 
     def _replying(self, scored: DataFrame) -> DataFrame:
@@ -107,19 +110,20 @@ class ServingQuery:
         holder = getattr(self._jvm.org.apache.spark.sql.execution.streaming.continuous, "HTTPSourceStateHolder$")
         return getattr(holder, "MODULE$")
 
-    def _forget_history(self) -> None:
-        """The source keeps every request for a replay that continuous mode never does."""
-        server = self._state().getServer(PATH)
-        _private(server, server.getClass(), "historyQueues").clear()
-
-    def _close_driver_service(self) -> None:
-        """The source also listens on every address of the machine, for workers on other machines: there are none."""
-        for reader in self._jvm.scala.collection.JavaConverters.seqAsJavaList(
-            self.query._jsq.streamingQuery().sources()
-        ):
-            service = _private(reader, reader.getClass().getSuperclass(), "driverService")
-            if service is not None:
-                service.stop(0)
+    def _tidy(self) -> None:
+        """Undo what the source does besides serving."""
+        if not self._state().hasServer(PATH):
+            return
+        try:
+            # It keeps every request for a replay that continuous mode never does.
+            server = self._state().getServer(PATH)
+            _private(server, server.getClass(), "historyQueues").clear()
+            # It listens on every address of the machine too, for workers on other machines: there are none.
+            reader = self.query._jsq.streamingQuery().sources().head()
+            _private(reader, reader.getClass().getSuperclass(), "driverService").stop(0)
+        except Py4JJavaError as error:
+            # Passes when the query died since the check; a reason to look when it stays.
+            event(log, logging.WARNING, "not tidied", error=str(error.java_exception))
 
     def keep_running(self) -> None:
         """Returns only when the query dies at once again and again."""
@@ -127,9 +131,7 @@ class ServingQuery:
         while early_deaths < _EARLY_DEATHS:
             started = time.monotonic()
             while self.query.isActive:
-                if self._state().hasServer(PATH):
-                    self._forget_history()
-                    self._close_driver_service()
+                self._tidy()
                 time.sleep(1)
             early_deaths = early_deaths + 1 if time.monotonic() - started < 10 else 0
             event(log, logging.ERROR, "the query died; starting it again", early_deaths=early_deaths)
@@ -163,10 +165,7 @@ def main(artefact: str, jars: str, port: str, memory: str) -> int:
     configure()
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     threading.Thread(target=_end_with_front, daemon=True).start()
-    folder = Path(artefact)
-    spark = spark_session(Path(jars), memory)
-    contract = read_contract((folder / "contract.json").read_bytes())
-    serving = ServingQuery(spark, contract, PipelineModel.load(str(folder / "pipeline")), int(port))
+    serving = ServingQuery(spark_session(Path(jars), memory), Path(artefact), int(port))
     try:
         serving.keep_running()
     except (Py4JError, OSError) as error:

@@ -1,0 +1,153 @@
+"""The registry's builds, driven by the SDKs that a deployment uses."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import BlobClient
+from sandbox_fixtures import is_alive
+from sandbox_machine_learning_fixtures import CONTEXT, GROUP, INSTALL, REGISTRY, Cloud, ml_sandbox
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with ml_sandbox(tmp_path_factory.mktemp("registry")) as cloud:
+        yield cloud
+
+
+def digest(run: Any) -> str:
+    found: str = run.output_images[0].digest
+    return found
+
+
+def test_a_pushed_image_is_named_by_registry_repository_tag_and_digest(cloud: Cloud) -> None:
+    run = cloud.build(CONTEXT)
+    images = [(image.registry, image.repository, image.tag) for image in run.output_images]
+    server = f"{cloud.authority}/{REGISTRY}"
+    assert images == [(server, "scoring", run.run_id), (server, "scoring", "latest")]
+    assert digest(run).startswith("sha256:")
+
+
+def test_the_same_content_has_the_same_digest_and_is_built_once(cloud: Cloud) -> None:
+    context = {**CONTEXT, "data.txt": "once"}
+    first, second = cloud.build(context), cloud.build(dict(reversed(context.items())), mtime=1_700_000_000)
+    assert digest(first) == digest(second)
+    assert "installed engine native" in cloud.log(first)
+    assert "installed engine native" not in cloud.log(second)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"files": {**CONTEXT, "service.py": "print()"}},
+        {"files": {**CONTEXT, "run.sh": CONTEXT["service.py"]}},
+        {"files": CONTEXT, "arguments": [{"name": "ENGINE", "value": "spark"}]},
+    ],
+)
+def test_other_content_or_arguments_have_another_digest(cloud: Cloud, changed: dict[str, Any]) -> None:
+    assert digest(cloud.build(**changed)) != digest(cloud.build(CONTEXT))
+
+
+def test_a_failed_build_says_why_and_leaves_no_image(cloud: Cloud) -> None:
+    context = {**CONTEXT, "install.sh": INSTALL.replace("set -eu", "echo no wheel for lightgbm >&2; exit 3")}
+    for _ in range(2):
+        run = cloud.build(context)
+        assert run.status == "Failed"
+        assert "exit code 3" in run.run_error_message
+        assert "no wheel for lightgbm" in cloud.log(run)
+        assert not run.output_images
+
+
+@pytest.mark.parametrize(
+    ("context", "more", "reason"),
+    [
+        ({"install.sh": INSTALL}, {}, "holds no 'Dockerfile'"),
+        ({"Dockerfile": "FROM scratch"}, {}, "no install.sh"),
+        ({"Dockerfile": "FROM scratch", "install.sh": INSTALL}, {"arguments": []}, "build argument ENGINE"),
+        ({"Dockerfile": "FROM scratch", "install.sh": "#!/bin/sh\n"}, {}, "no executable bin/serve"),
+    ],
+)
+def test_a_context_that_cannot_be_built_says_what_it_lacks(
+    cloud: Cloud, context: dict[str, str], more: dict[str, Any], reason: str
+) -> None:
+    run = cloud.build(context, **more)
+    assert run.status == "Failed"
+    assert reason in run.run_error_message
+    assert reason in cloud.log(run)
+
+
+def test_an_argument_that_is_not_sent_has_the_dockerfiles_default(cloud: Cloud) -> None:
+    run = cloud.build({**CONTEXT, "data.txt": "default"}, arguments=[])
+    assert "installed engine native" in cloud.log(run)
+
+
+def test_a_build_does_not_see_the_clouds_secrets(cloud: Cloud) -> None:
+    log = cloud.log(cloud.build({**CONTEXT, "install.sh": INSTALL.replace("set -eu", "set -eu; env")}))
+    assert "PYTHON=" in log
+    assert cloud.environment["AZURE_CLIENT_SECRET"] not in log
+
+
+def test_what_is_no_archive_fails_the_run(cloud: Cloud) -> None:
+    source = cloud.tasks.registries.get_build_source_upload_url(GROUP, REGISTRY)
+    BlobClient.from_blob_url(source.upload_url, connection_verify=cloud.ca_bundle).upload_blob(b"not an archive")
+    run = cloud.schedule(source.relative_path)
+    assert "no readable .tar.gz archive" in run.run_error_message
+
+
+@pytest.mark.parametrize("location", ["sources/none.tar.gz", "../../resources.sqlite", "https://github.com/a/b.git"])
+def test_only_uploaded_contexts_are_built(cloud: Cloud, location: str) -> None:
+    with pytest.raises(HttpResponseError, match="No context was uploaded"):
+        cloud.schedule(location)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"type": "EncodedTaskRunRequest"}, "'type'"),
+        ({"platform": {"os": "Windows"}}, "'platform.os'"),
+        ({"timeout": 1}, "'timeout'"),
+        ({"imageNames": ["Upper:case"]}, "lower case"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(cloud: Cloud, more: dict[str, Any], reason: str) -> None:
+    with pytest.raises(HttpResponseError, match=reason):
+        cloud.build(CONTEXT, **more)
+
+
+def test_a_link_admits_to_its_own_path_only(cloud: Cloud) -> None:
+    link = cloud.tasks.runs.get_log_sas_url(GROUP, REGISTRY, cloud.build(CONTEXT).run_id).log_link
+    other = cloud.build(CONTEXT).run_id
+    path, _, signature = link.partition("/log?")
+    assert cloud.http.get(f"{path.rpartition('/')[0]}/{other}/log?{signature}").status_code == 403
+    assert cloud.http.get(f"{path}/log").status_code == 403
+    assert cloud.http.get(link).status_code == 200
+
+
+def test_a_build_that_the_sandbox_did_not_survive_is_failed(cloud: Cloud) -> None:
+    context = {**CONTEXT, "install.sh": "#!/bin/sh\necho pid $$\nexec sleep 60\n"}
+    run = cloud.build(context, wait=False)
+    while "pid" not in cloud.log(run):
+        time.sleep(0.05)
+    builder = int(cloud.log(run).rpartition("pid ")[2])
+    cloud.kill()
+    cloud.start()
+    run = cloud.tasks.runs.get(GROUP, REGISTRY, run.run_id)
+    assert run.status == "Failed"
+    assert "Schedule it again" in run.run_error_message
+    assert not is_alive(builder)
+
+
+def test_deleting_a_registry_ends_its_builds_and_removes_its_images(cloud: Cloud) -> None:
+    run = cloud.build({**CONTEXT, "install.sh": "#!/bin/sh\necho pid $$\nexec sleep 60\n"}, wait=False)
+    while "pid" not in cloud.log(run):
+        time.sleep(0.05)
+    builder = int(cloud.log(run).rpartition("pid ")[2])
+    try:
+        assert cloud.delete(cloud.registry) == ""
+        assert not is_alive(builder)
+        assert not (cloud.folder / "registries" / REGISTRY).exists()
+        assert cloud.arm("GET", f"{cloud.registry}/runs/{run.run_id}").status_code == 404
+    finally:
+        cloud.put(cloud.registry, sku={"name": "Basic"})
