@@ -61,7 +61,8 @@ class Engine:
             # The stand-in for the azure-native plugin is found on PATH, by this stack only.
             "PATH": f"{provider}:{environment['PATH']}",
             "PULUMI_HOME": str(home),
-            "PULUMI_BACKEND_URL": f"file://{home / 'backend'}",
+            # Sidecar files of attributes are written after the state: a kill in between makes it unreadable.
+            "PULUMI_BACKEND_URL": f"file://{home / 'backend'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": _PASSPHRASE,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
@@ -101,14 +102,24 @@ class Engine:
         elif ended or any((self.state / "pulumi" / "backend" / ".pulumi" / "locks").rglob("*.json")):
             self.text("cancel", "--yes", "--stack", STACK)
 
-    def pending_creates(self) -> list[dict[str, Any]]:
-        """Resources whose creation a killed run began and did not record."""
-        deployment = json.loads(self.text("stack", "export", "--stack", STACK))["deployment"]
-        return [
-            pending["resource"]
-            for pending in deployment.get("pending_operations") or []
-            if pending["type"] == "creating"
-        ]
+    def settle_pending(self, id_of: Callable[[dict[str, Any]], str | None]) -> None:
+        """Settle creations that a killed run began and did not record.
+
+        `id_of` gives the cloud's id of a pending resource that exists: it is taken into the state, and a refresh reads
+        the rest. What does not exist is forgotten, and created by the next `up`.
+        """
+        exported = json.loads(self.text("stack", "export", "--stack", STACK))
+        deployment = exported["deployment"]
+        pending = deployment.pop("pending_operations", None)
+        if not pending:
+            return
+        begun = [operation["resource"] for operation in pending if operation["type"] == "creating"]
+        deployment["resources"] += [{**resource, "id": id} for resource in begun if (id := id_of(resource))]
+        settled = self.state / "settled.json"
+        settled.write_text(json.dumps(exported))
+        self.text("stack", "import", "--stack", STACK, "--file", str(settled))
+        settled.unlink()
+        self._follow("refresh", ["--yes", "--skip-preview"], lambda _stage: None)
 
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.text("stack", "output", "--json", "--stack", STACK))
@@ -118,9 +129,6 @@ class Engine:
 
     def destroy(self, on_stage: Callable[[Stage], None]) -> list[Stage]:
         return self._follow("destroy", ["--yes", "--skip-preview"], on_stage)
-
-    def refresh(self, *arguments: str) -> None:
-        self._follow("refresh", ["--yes", "--skip-preview", *arguments], lambda _stage: None)
 
     @property
     def _record(self) -> Path:

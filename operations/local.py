@@ -211,9 +211,17 @@ def _require_java() -> None:
 
 def _recover(engine: Engine) -> None:
     """Make the stack ready for an `up`, whatever a killed run left of it."""
+    from sandbox.azure_native.resource_type import by_token
+
+    def id_of(resource: dict[str, Any]) -> str | None:
+        kind = by_token().get(resource["type"])
+        if kind is None:
+            return None  # a resource of the release, whose create finds by itself what it made
+        address = kind.address(resource["inputs"], os.environ["ARM_SUBSCRIPTION_ID"])
+        return address if sandbox.exists(address) else None
+
     engine.select()
-    if engine.pending_creates():
-        engine.refresh("--clear-pending-creates")
+    engine.settle_pending(id_of)
 
 
 def _golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:

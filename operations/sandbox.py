@@ -49,6 +49,16 @@ def resources() -> list[str]:
     return [resource["id"] for resource in found]
 
 
+def exists(resource_id: str) -> bool:
+    cloud = Cloud.discover()
+    answer = httpx.get(
+        f"{cloud.resource_manager}{resource_id}",
+        params={"api-version": "2024-03-01"},
+        headers={"Authorization": f"Bearer {cloud.credential().get_token(cloud.scope).token}"},
+    )
+    return answer.status_code == 200
+
+
 def _command(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "sandbox", *arguments], capture_output=True, text=True)
     if done.returncode:

@@ -213,7 +213,7 @@ def test_a_model_or_image_that_is_not_there_is_named(cloud: Cloud, endpoint: str
     image = {"image": f"{cloud.authority}/crtest/scoring@sha256:{'0' * 64}"}
     cloud.put(f"{cloud.workspace}/environments/scoring/versions/90", properties=image)
     environment = f"{cloud.workspace}/environments/scoring/versions/90"
-    assert "holds no image" in cloud.refused(path, **cloud.deployment_body(environmentId=environment))
+    assert "has no image" in cloud.refused(path, **cloud.deployment_body(environmentId=environment))
 
 
 # --- credentials

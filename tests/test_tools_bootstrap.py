@@ -16,7 +16,9 @@ import pytest
 from tools import pulumi_cli, steps
 from tools.bootstrap import refusal
 from tools.commands import Unavailable, run
+from tools.java import Java
 from tools.pins import pin
+from tools.pulumi_cli import PulumiCli
 
 BOOTSTRAP = Path(steps.__file__).with_name("bootstrap.py")
 
@@ -150,11 +152,19 @@ def test_the_settings_put_the_environment_first_and_do_not_steer_plugins(
         cwd=small_project,
         env=equipped,
     ).splitlines()
-    cli = equipped["PATH"].split(":")[0]
-    assert told[0].startswith(f"{small_project}/.venv/bin:{cli}:")
+    assert told[0] == f"{small_project}/.venv/bin:{equipped['PATH']}"
     assert told[1] == "/opt/java 17"
     assert "PULUMI_SKIP_UPDATE_CHECK=true" in told
     assert not any(line.startswith("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION") for line in told)
+
+
+def test_settings_sourced_twice_name_the_trust_store_once(tmp_path: Path) -> None:
+    ours = PulumiCli(tmp_path / "the cli", "", is_ours=True)
+    steps._write_settings(tmp_path, ours, Java(tmp_path, "", "-Djavax.net.ssl.trustStore=/a/store"))
+    script = '. ./personalization.sh; . ./personalization.sh; echo "$JAVA_TOOL_OPTIONS"; echo "$PATH"'
+    told = run(["sh", "-c", script], "sourcing failed", cwd=tmp_path, env={"PATH": "/bin"}).splitlines()
+    assert told[0].split() == ["-Djavax.net.ssl.trustStore=/a/store"]
+    assert told[1].startswith(f"{tmp_path}/bin:{tmp_path}/the cli:")
 
 
 def test_a_failed_command_shows_what_to_do_and_its_last_lines() -> None:

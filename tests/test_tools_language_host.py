@@ -20,7 +20,7 @@ from pulumi.runtime.proto.language_pb2_grpc import LanguageRuntimeStub
 from tools import pulumi_cli, steps
 from tools.pins import pin
 
-SOURCE = pulumi_cli._STAND_INS["pulumi-language-python"]
+SOURCE = pulumi_cli.STAND_INS["pulumi-language-python"]
 
 RECORDING_EXECUTOR = """
 import json, os, sys, time

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import pulumi_cli
+from tools import pulumi_build, pulumi_cli, pulumi_release
 from tools.commands import Unavailable
 from tools.pins import pin
 
@@ -34,7 +34,7 @@ def _cli(folder: Path, version: str) -> dict[str, str]:
 
 
 def test_program_sdk_and_module_carry_the_same_version() -> None:
-    module = (pulumi_cli.HERE / "pulumi-cli" / "go.mod").read_text()
+    module = (pulumi_build.MODULE / "go.mod").read_text()
     assert importlib.metadata.version("pulumi") == PINNED
     assert set(re.findall(r"pulumi/pulumi/(?:pkg|sdk)/v3 v(\S+)", module)) == {PINNED}
 
@@ -66,7 +66,7 @@ def test_our_cache_is_taken_and_its_stand_ins_are_those_of_this_project(tmp_path
     assert pulumi_cli.refresh_stand_ins(folder)
     assert not pulumi_cli.refresh_stand_ins(folder)
     assert (folder / "pulumi-language-python").read_text() == Path(
-        pulumi_cli._STAND_INS["pulumi-language-python"]
+        pulumi_cli.STAND_INS["pulumi-language-python"]
     ).read_text()
     assert os.access(folder / "pulumi-resource-pulumi-python", os.X_OK)
 
@@ -170,7 +170,7 @@ def test_a_release_of_another_version_is_refused(tmp_path: Path, releases: _Rele
 def test_a_network_that_answers_nothing_costs_seconds(
     tmp_path: Path, no_go: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulumi_cli, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(pulumi_release, "_CONNECT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(Unavailable):
@@ -186,7 +186,7 @@ def test_a_build_that_cannot_reach_its_modules_says_what_it_needs(tmp_path: Path
 def test_too_little_disk_for_a_build_is_said_before_it_starts(
     tmp_path: Path, no_go: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulumi_cli, "_BUILD_BYTES", 1 << 60)
+    monkeypatch.setattr(pulumi_build, "_BUILD_BYTES", 1 << 60)
     with pytest.raises(Unavailable, match="GB free"):
         pulumi_cli.install(tmp_path / "cache", tmp_path, "http://127.0.0.1:9")
 
@@ -197,7 +197,7 @@ def test_only_a_go_that_the_module_accepts_is_used(
 ) -> None:
     _program(tmp_path, "go", f"echo {version}")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert (pulumi_cli._go_on_path() is not None) == used
+    assert (pulumi_build._go_on_path() is not None) == used
 
 
 def test_what_a_killed_build_left_is_swept_away(tmp_path: Path, releases: _Releases, no_go: None) -> None:

@@ -20,3 +20,7 @@ class Pin:
 def pin(name: str) -> Pin:
     entry = tomllib.loads(Path(__file__).with_name("versions.toml").read_text())[name]
     return Pin(name, entry["version"], tuple(entry.get("sha256", ())))
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

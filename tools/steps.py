@@ -15,6 +15,7 @@ from pathlib import Path
 from tools import java, pulumi_cli, python_environment
 from tools.commands import Outcome, Unavailable, one_at_a_time, writable_folder
 from tools.java import Java
+from tools.pulumi_cli import PulumiCli
 
 ROOT = Path(__file__).resolve().parent.parent
 _NEWS_SECONDS = 30
@@ -69,7 +70,7 @@ def _bootstrap(root: Path, environment: Mapping[str, str]) -> None:
     step.done(Outcome(made or cli.origin, changed or bool(making)))
 
     step = _Step("settings")
-    step.done(_write_settings(venv, cli.folder, runtime))
+    step.done(_write_settings(venv, cli, runtime))
 
 
 class _Step:
@@ -113,13 +114,14 @@ def _wait_for_cli(making: "subprocess.Popen[str]") -> str:
         return origin.strip()
 
 
-def _write_settings(venv: Path, cli: Path, runtime: Java) -> Outcome:
+def _write_settings(venv: Path, cli: PulumiCli, runtime: Java) -> Outcome:
     """`. .venv/personalization.sh` makes the current shell, or a recipe of the Makefile, ready for every command."""
     file = venv / "personalization.sh"
+    path = shlex.quote(f"{cli.folder}:") if cli.is_ours else ""
     lines = [
         "# Written by tools/steps.py, for every POSIX shell: . .venv/personalization.sh",
         f"export VIRTUAL_ENV={shlex.quote(str(venv))}",
-        f'export PATH="$VIRTUAL_ENV/bin:"{shlex.quote(str(cli))}":$PATH"',
+        f'export PATH="$VIRTUAL_ENV/bin:"{path}"$PATH"',
         f"export JAVA_HOME={shlex.quote(str(runtime.home))}",
         "export PULUMI_SKIP_UPDATE_CHECK=true",
         "unset PYTHONHOME",

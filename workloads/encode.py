@@ -13,6 +13,7 @@ themselves need that much memory on every executor.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,10 +147,12 @@ def write_lookups(table: DataFrame, dataset: Spec, vector: str, folders: Mapping
 
 def encode_training_rows(train: DataFrame, dataset: Spec, crossed: Mapping[str, Path]) -> DataFrame:
     """Normalised rows with `fold` → (label, features), each row by the pairs of its own fold."""
+    with ThreadPoolExecutor(4) as pool:  # each waits for a few small jobs
+        lookups = dict(zip(crossed, pool.map(Word2VecModel.load, map(str, crossed.values())), strict=True))
     values = []
     for name, feature in dataset.features.items():
         if feature.categorical:
-            train = Word2VecModel.load(str(crossed[name])).transform(train)
+            train = lookups[name].transform(train)
             folds = stages.vector_to_array(encoded_column(name))
             values.append(F.slice(folds, (F.col("fold") * PAIR + 1).cast("int"), PAIR))
         else:

@@ -35,6 +35,7 @@ _TOKEN_SECONDS, _REFRESH_SECONDS = 3600, 1800
 class Endpoint:
     resource_id: str
     folder: Path
+    compute: str = ""
     auth_mode: str = "Key"
     traffic: dict[str, int] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Endpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "endpoint.partial"
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump({"auth_mode": self.auth_mode, "traffic": self.traffic, "keys": self.keys}, file)
+            json.dump({name: getattr(self, name) for name in ("compute", "auth_mode", "traffic", "keys")}, file)
         partial.rename(self.folder / "endpoint.json")
 
 
@@ -97,12 +98,13 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     return {ENDPOINT: Behaviour(on_put=_put, on_delete=_delete, actions=actions)}
 
 
-def recall(sandbox: Sandbox, endpoint_id: str) -> None:
+def recall(sandbox: Sandbox, endpoint_id: str) -> Endpoint | None:
     """Take an endpoint back into memory after a restart, without its deployments; not if it was never made whole."""
     folder = _folder(sandbox, endpoint_id)
     with contextlib.suppress(FileNotFoundError):
         endpoint = Endpoint(endpoint_id, folder, **json.loads((folder / "endpoint.json").read_text()))
-        fleet(sandbox).endpoints[endpoint.name.lower()] = endpoint
+        return fleet(sandbox).endpoints.setdefault(endpoint.name.lower(), endpoint)
+    return None
 
 
 def find(sandbox: Sandbox, endpoint_id: str) -> Endpoint:
@@ -115,7 +117,8 @@ def find(sandbox: Sandbox, endpoint_id: str) -> Endpoint:
 async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
     properties, name = body["properties"], endpoint_id.rpartition("/")[2]
     endpoints = fleet(sandbox).endpoints
-    endpoint = endpoints.get(name.lower()) or Endpoint(endpoint_id, _folder(sandbox, endpoint_id))
+    known = endpoints.get(name.lower()) or recall(sandbox, endpoint_id)
+    endpoint = known or Endpoint(endpoint_id, _folder(sandbox, endpoint_id))
     if endpoint.resource_id.lower() != endpoint_id.lower():
         message = (
             f"The endpoint name '{name}' is taken by '{endpoint.resource_id}': it is unique per region and cluster."
@@ -143,7 +146,7 @@ async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
         raise CloudError(400, "BadArgument", f"Traffic must sum to 0 or 100, not {sum(traffic.values())}.")
 
     endpoint.keys = endpoint.keys or {key: secrets.token_urlsafe(32) for key in ("primaryKey", "secondaryKey")}
-    endpoint.auth_mode, endpoint.traffic = mode, traffic
+    endpoint.compute, endpoint.auth_mode, endpoint.traffic = properties["compute"], mode, traffic
     endpoint.remember()
     endpoints[name.lower()] = endpoint
 

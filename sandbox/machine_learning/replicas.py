@@ -15,14 +15,14 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from sandbox import processes
 from sandbox.cloud import CloudError, Sandbox
-from sandbox.registry import engine, find_image, network_options
+from sandbox.images import engine, find_image, network_options
+from sandbox.machine_learning.service import Service
 
 _MODELS_IN_CONTAINER = "/var/azureml-app/azureml-models"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -40,31 +40,6 @@ class Overloaded(Exception):
 
 class NoReplica(Exception):
     """No replica is ready, so waiting has no use."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """What a deployment runs, resolved: enough to start it again when nothing else is known any more."""
-
-    image: str
-    model: str | None
-    """`<model>/<version>` below the deployment's `models` folder."""
-    environment: dict[str, str]
-    instances: int
-    scoring_path: str
-    liveness_path: str
-    readiness_path: str
-    container_port: int
-    """The port the image says it listens on. A process without a network of its own gets a free one instead."""
-    cpu_limit: float
-    memory_limit: int
-    max_concurrent: int
-    queue_wait: float
-    request_timeout: float
-    startup_seconds: float
-    liveness_period: float
-    liveness_failures: int
-    probe_timeout: float
 
 
 class Replica:
@@ -138,18 +113,11 @@ class Replica:
         own["SCORING_PORT"] = str(self.port if network else service.container_port)
         if service.model:
             own["AZUREML_MODEL_DIR"] = f"{_MODELS_IN_CONTAINER}/{service.model}"
-        command = [
-            "docker",
-            "run",
-            "--rm",
-            "--init",
-            "--name",
-            self._container,
-            "--label",
-            container_label(self._sandbox),
-        ]
+        command = ["docker", "run", "--rm", "--init", "--name", self._container]
+        command += ["--label", container_label(self._sandbox)]
         command += network or ["--publish", f"127.0.0.1:{self.port}:{service.container_port}"]
-        command += ["--cpus", f"{service.cpu_limit:g}", "--memory", str(service.memory_limit)]
+        cpus = min(service.cpu_limit, os.cpu_count() or 1)  # the engine refuses to promise more than there are
+        command += ["--cpus", f"{cpus:g}", "--memory", str(service.memory_limit)]
         command += ["--volume", f"{models}:{_MODELS_IN_CONTAINER}:ro"]
         command += [part for name in {**service.environment, **own} for part in ("--env", name)]
         # The client needs its own environment to find the engine; the container gets only what is named above.

@@ -16,11 +16,7 @@ _EXTENSION = "microsoft.azureml.kubernetes"
 _ROLE = "microsoft.machinelearningservices/workspaces/mlworkload"
 _UNITS = {"m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _DEFAULT_TYPE = "defaultinstancetype"
-_DEFAULT_TYPES = {
-    _DEFAULT_TYPE: {
-        "resources": {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
-    }
-}
+_DEFAULT_TYPES = {_DEFAULT_TYPE: {"resources": {"limits": {"cpu": "2", "memory": "2Gi"}}}}
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
@@ -58,17 +54,17 @@ def fit_instance_type(
         )
     allowed = (types[name].get("resources") or {}).get("limits") or {}
     requests, limits = (resources.get(f"containerResource{kind}") or {} for kind in ("Requests", "Limits"))
-    found = {}
+    found = []
     for unit in ("cpu", "memory"):
-        most = _quantity(allowed.get(unit, "1Ti"))
-        limit = _quantity(limits.get(unit) or allowed.get(unit, "1Ti"))
-        request = _quantity(requests.get(unit) or "0")
-        if not request <= limit <= most:
-            wanted = f"requests {requests.get(unit)} and is limited to {limits.get(unit)}"
-            message = f"The deployment {wanted} {unit}; instance type '{name}' allows {allowed.get(unit)}."
+        most = allowed.get(unit) or "1Ti"
+        limit, request = limits.get(unit) or most, requests.get(unit) or "0"
+        if not _quantity(request) <= _quantity(limit) <= _quantity(most):
+            message = (
+                f"The deployment's {unit}: request {request}, limit {limit}; instance type '{name}' allows {most}."
+            )
             raise CloudError(400, "ResourceRequirementsExceedInstanceType", message)
-        found[unit] = limit
-    return found["cpu"], int(found["memory"])
+        found.append(_quantity(limit))
+    return found[0], int(found[1])
 
 
 async def _put_workspace(sandbox: Sandbox, workspace_id: str, body: Body) -> None:
@@ -93,30 +89,20 @@ async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None
     if cluster is None:
         raise CloudError(400, "ClusterNotFound", f"The cluster '{cluster_id}' does not exist.")
     below = [found["properties"] for _, found in sandbox.store.below(cluster_id) if "properties" in found]
-    settings = next(
-        (it.get("configurationSettings") or {} for it in below if str(it.get("extensionType")).lower() == _EXTENSION),
-        None,
-    )
-    if settings is None or str(settings.get("enableInference")).lower() != "true":
+    extensions = [it for it in below if str(it.get("extensionType")).lower() == _EXTENSION]
+    settings = (extensions[0].get("configurationSettings") or {}) if extensions else {}
+    if str(settings.get("enableInference")).lower() != "true":
         message = f"The cluster lacks the extension '{_EXTENSION}' with the setting enableInference 'True'."
         raise CloudError(400, "InvalidComputeNoKubernetesConfiguration", message)
     if cluster["properties"].get("disableLocalAccounts"):
         workspace_id = compute_id.rsplit("/", 2)[0].lower()
-        if not any(
-            str(it.get("sourceResourceId")).lower() == workspace_id and _ROLE in [role.lower() for role in it["roles"]]
-            for it in below
-        ):
+        bound = [it for it in below if str(it.get("sourceResourceId")).lower() == workspace_id]
+        if not any(role.lower() == _ROLE for it in bound for role in it["roles"]):
             message = (
                 "The cluster's local accounts are disabled, and no trusted access binding gives this workspace "
                 f"the role '{_ROLE}'. Create the trustedAccessRoleBinding before attaching the cluster."
             )
             raise CloudError(400, "ComputeNotAccessible", message)
-    for name, instance_type in ((properties.get("properties") or {}).get("instanceTypes") or {}).items():
-        for unit, request in ((instance_type.get("resources") or {}).get("requests") or {}).items():
-            if _quantity(request) > _quantity((instance_type["resources"].get("limits") or {}).get(unit, request)):
-                raise CloudError(
-                    400, "InvalidInstanceType", f"Instance type '{name}' requests more {unit} than its limit."
-                )
 
 
 async def _put_version(sandbox: Sandbox, version_id: str, body: Body) -> None:

@@ -1,0 +1,188 @@
+"""Images of the sandbox's registry: made from an uploaded context, kept and found by the digest of its content.
+
+Where a container engine answers, an image is a container image built from the context's Dockerfile. Elsewhere it is a
+folder, made by the script that the Dockerfile calls too: `install.sh <prefix> <engine>`, run with this machine's
+Python. The folder stand-in installs no operating-system packages, makes no user, isolates nothing and limits nothing;
+of the Dockerfile it takes only the defaults of `ARG`. Its `bin/serve` is run as a process.
+
+The digest is that of the content in both cases: file names, executable bits, bytes, Dockerfile path and build
+arguments, not the order or time stamps of the archive. The same content is not built again.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from sandbox import processes
+from sandbox.cloud import CloudError, Sandbox
+
+_REFERENCE = re.compile(
+    r"(?P<server>[^/]+)/(?P<registry>[^/]+)/(?P<repository>.+?)(@(?P<digest>sha256:\w+)|:(?P<tag>[\w.-]+))"
+)
+_locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
+"""One build at a time of one image."""
+
+
+@dataclass(frozen=True)
+class Image:
+    root: Path | None
+    """The folder stand-in: what `install.sh` was given as its prefix."""
+    container: str | None
+    """Name in the container engine, where that built it."""
+
+
+class BuildFailed(Exception):
+    """The context's fault, to be told in the log and in the run."""
+
+
+def registry_folder(sandbox: Sandbox, registry: str) -> Path:
+    return sandbox.folder / "registries" / registry.lower()
+
+
+def find_image(sandbox: Sandbox, reference: str) -> Image:
+    """The image that `<login server>/<repository>@sha256:…` or `…:<tag>` names, or `CloudError`."""
+    match = _REFERENCE.fullmatch(reference)
+    if not match or match["server"] != sandbox.authority:
+        form = f"{sandbox.authority}/<registry>/<repository>@sha256:<digest>"
+        raise CloudError(400, "ImageNotFound", f"'{reference}' is no image of a registry here: it must read {form}.")
+    folder = registry_folder(sandbox, match["registry"])
+    with contextlib.suppress(FileNotFoundError):
+        digest = match["digest"] or _tag(folder, match["repository"], match["tag"]).read_text()
+        manifest = _image_folder(folder, digest) / "image.json"
+        container = json.loads(manifest.read_text())["container"]
+        return Image(None if container else manifest.with_name("root"), container)
+    raise CloudError(
+        400, "ImageNotFound", f"Registry '{match['registry']}' has no image '{reference}'. Build it first."
+    )
+
+
+def tag_image(folder: Path, digest: str, repository: str, tag: str) -> None:
+    pointer = _tag(folder, repository, tag)
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    pointer.write_text(digest)
+
+
+async def remove_images(folder: Path) -> None:
+    for manifest in folder.glob("images/*/image.json"):
+        if container := json.loads(manifest.read_text())["container"]:
+            await engine("image", "rm", "--force", container)
+
+
+async def build_image(
+    sandbox: Sandbox,
+    registry: str,
+    archive: Path,
+    dockerfile: str,
+    arguments: Mapping[str, str],
+    context: Path,
+    log: Path,
+) -> str:
+    """The digest of the image, which exists when this returns; `context` is where to unpack."""
+    content = await asyncio.to_thread(_unpack, archive, context)
+    recipe = context / dockerfile
+    if not recipe.is_file():
+        raise BuildFailed(f"the context holds no '{dockerfile}' (dockerFilePath)")
+    content.update(json.dumps([dockerfile, arguments], sort_keys=True).encode())
+    digest = f"sha256:{content.hexdigest()}"
+    image = _image_folder(registry_folder(sandbox, registry), digest)
+    async with _locks.setdefault(image, asyncio.Lock()):
+        if (image / "image.json").is_file():
+            with log.open("a") as file:
+                file.write(f"The same content was built before: {digest}\n")
+            return digest
+        await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
+        image.mkdir(parents=True)
+        container = None
+        if await engine("version", "--format", "{{.Server.Version}}"):
+            container = f"sandbox/{registry}:{content.hexdigest()}"
+            # Only the names of build arguments: values come from the environment, where no process list shows them.
+            options = [part for name in arguments for part in ("--build-arg", name)] + await network_options()
+            command = ["docker", "build", *options, "--tag", container, "--file", str(recipe), str(context)]
+            await _run_to_end(command, log, {**sandbox.environment, **arguments}, context)
+        else:
+            defaults = dict(re.findall(r"^ARG\s+(\w+)=(\S+)", recipe.read_text(), re.MULTILINE))
+            await _install(sandbox, recipe.with_name("install.sh"), image / "root", {**defaults, **arguments}, log)
+        # Written last: an environment of Python cannot be moved, so it is made where it stays and counts only now.
+        (image / "image.json").write_text(json.dumps({"container": container}))
+    return digest
+
+
+async def network_options() -> list[str]:
+    """An engine without its bridge network (a closed machine) still has the host's."""
+    return [] if await engine("network", "inspect", "bridge") else ["--network", "host"]
+
+
+async def engine(*command: str) -> bool:
+    """Whether the container engine answers and does this."""
+    if not shutil.which("docker"):
+        return False
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec("docker", *command, stdout=quiet, stderr=quiet)
+    return await process.wait() == 0
+
+
+async def _install(sandbox: Sandbox, script: Path, root: Path, arguments: Mapping[str, str], log: Path) -> None:
+    if not script.is_file():
+        raise BuildFailed("no container engine answers here, and the context has no install.sh beside its Dockerfile")
+    if not (kind := arguments.get("ENGINE")):
+        raise BuildFailed("no container engine answers here, and install.sh needs the build argument ENGINE")
+    tools = {"PYTHON": getattr(sys, "_base_executable", sys.executable), "TMPDIR": str(script.parent)}
+    if uv := shutil.which("uv", path=os.path.dirname(sys.executable)):
+        tools["UV"] = uv
+    await _run_to_end([str(script), str(root), kind], log, {**sandbox.environment, **arguments, **tools}, script.parent)
+    if not os.access(root / "bin" / "serve", os.X_OK):
+        raise BuildFailed("install.sh ended well but left no executable bin/serve under its prefix")
+
+
+async def _run_to_end(command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path) -> None:
+    try:
+        process = processes.start(command, log=log, environment=environment, folder=folder)
+    except OSError as error:
+        raise BuildFailed(f"{Path(command[0]).name} cannot be run: {error.strerror}") from error
+    try:
+        while process.poll() is None:
+            await asyncio.sleep(0.05)
+    finally:
+        if process.poll() is None:
+            await asyncio.to_thread(processes.stop, process)
+    if process.returncode:
+        raise BuildFailed(
+            f"{Path(command[0]).name} ended with exit code {process.returncode}; its output is in the log"
+        )
+
+
+def _unpack(archive: Path, context: Path) -> "hashlib._Hash":
+    """Unpack an uploaded archive; returns the digest so far, over its files in order of name."""
+    context.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as packed:
+            packed.extractall(context, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BuildFailed(f"the uploaded context is no readable .tar.gz archive: {error}") from error
+    content = hashlib.sha256()
+    for path in sorted(context.rglob("*")):
+        name = path.relative_to(context).as_posix()
+        if path.is_symlink():
+            content.update(f"link {name} {path.readlink()}\0".encode())
+        elif path.is_file():
+            executable = bool(path.stat().st_mode & 0o100)
+            content.update(f"file {name} {executable} {path.stat().st_size}\0".encode() + path.read_bytes())
+    return content
+
+
+def _image_folder(folder: Path, digest: str) -> Path:
+    return folder / "images" / digest.removeprefix("sha256:")
+
+
+def _tag(folder: Path, repository: str, tag: str) -> Path:
+    return folder / "repositories" / repository / tag

@@ -1,0 +1,172 @@
+"""What a deployment names, resolved to what there is to run; or the reason why that does not exist or fit.
+
+Environments must name an image: none is built from a context. Models must lie in a datastore of their workspace.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from sandbox.cloud import CloudError, Sandbox
+from sandbox.images import find_image
+from sandbox.machine_learning.workspace import fit_instance_type, kubernetes_compute
+from sandbox.store import Body
+
+_MOST_STARTUP_SECONDS = 900.0
+_MODEL_URI = re.compile(
+    r"azureml://(subscriptions/.+/workspaces/(?P<workspace>[^/]+)/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a deployment runs, resolved: enough to start it again when nothing else is known any more."""
+
+    image: str
+    model: str | None
+    """`<model>/<version>` below the deployment's `models` folder."""
+    environment: dict[str, str]
+    instances: int
+    scoring_path: str
+    liveness_path: str
+    readiness_path: str
+    container_port: int
+    """The port the image says it listens on. A process without a network of its own gets a free one instead."""
+    cpu_limit: float
+    memory_limit: int
+    max_concurrent: int
+    queue_wait: float
+    request_timeout: float
+    startup_seconds: float
+    liveness_period: float
+    liveness_failures: int
+    probe_timeout: float
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+class _Probe(_Model):
+    initial_delay: timedelta = timedelta(seconds=10)
+    period: timedelta = timedelta(seconds=10)
+    timeout: timedelta = timedelta(seconds=2)
+    failure_threshold: int = Field(30, ge=1)
+
+    @property
+    def budget(self) -> float:
+        return (self.initial_delay + self.failure_threshold * self.period).total_seconds()
+
+
+class _RequestSettings(_Model):
+    max_concurrent_requests_per_instance: int = Field(1, ge=1)
+    max_queue_wait: timedelta = timedelta(milliseconds=500)
+    request_timeout: timedelta = Field(timedelta(seconds=5), le=timedelta(seconds=300))
+
+
+class _ScaleSettings(_Model):
+    min_instances: int | None = Field(None, ge=1)
+
+
+class _Settings(_Model):
+    endpoint_compute_type: str
+    environment_id: str = Field(min_length=1)
+    model: str | None = None
+    model_mount_path: str | None = None
+    instance_type: str | None = None
+    environment_variables: dict[str, str] = {}
+    container_resource_requirements: dict[str, dict[str, str]] = {}
+    liveness_probe: _Probe = _Probe()
+    readiness_probe: _Probe = _Probe()
+    request_settings: _RequestSettings = _RequestSettings()
+    scale_settings: _ScaleSettings = _ScaleSettings()
+
+
+def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Service, Path | None]:
+    """What to run, and where its model lies now; `CloudError` if anything it names does not exist or fit."""
+    try:
+        settings = _Settings.model_validate(_without_nulls(body["properties"]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CloudError(400, "BadArgument", f"Deployment property '{where}': {first['msg']}.") from error
+    if settings.endpoint_compute_type != "Kubernetes" or settings.model_mount_path:
+        raise CloudError(400, "BadArgument", "The sandbox needs endpointComputeType Kubernetes and no modelMountPath.")
+    compute = kubernetes_compute(sandbox, compute_id)
+    cpu, memory = fit_instance_type(compute, settings.instance_type, settings.container_resource_requirements)
+
+    environment = _asset(sandbox, settings.environment_id, "Environment")["properties"]
+    image = environment.get("image")
+    if not image:
+        message = f"Environment '{settings.environment_id}' names no image: the sandbox builds none from a context."
+        raise CloudError(400, "ImageNotFound", message)
+    find_image(sandbox, image)
+    routes = environment.get("inferenceConfig") or {}
+    if not routes.get("scoringRoute"):
+        message = f"Environment '{settings.environment_id}' has no inferenceConfig with the routes of its container."
+        raise CloudError(400, "BadArgument", message)
+    scoring = routes["scoringRoute"]
+    liveness, readiness = (routes.get(f"{kind}Route") or scoring for kind in ("liveness", "readiness"))
+    model, source = _model(sandbox, settings.model) if settings.model else (None, None)
+    requests, instances = settings.request_settings, (body.get("sku") or {}).get("capacity") or 1
+    service = Service(
+        image=image,
+        model=model,
+        environment=settings.environment_variables,
+        instances=settings.scale_settings.min_instances or instances,
+        scoring_path=scoring["path"],
+        liveness_path=liveness["path"],
+        readiness_path=readiness["path"],
+        container_port=int(scoring["port"]),
+        cpu_limit=cpu,
+        memory_limit=memory,
+        max_concurrent=requests.max_concurrent_requests_per_instance,
+        queue_wait=requests.max_queue_wait.total_seconds(),
+        request_timeout=requests.request_timeout.total_seconds(),
+        startup_seconds=min(settings.readiness_probe.budget, _MOST_STARTUP_SECONDS),
+        liveness_period=settings.liveness_probe.period.total_seconds(),
+        liveness_failures=settings.liveness_probe.failure_threshold,
+        probe_timeout=settings.readiness_probe.timeout.total_seconds(),
+    )
+    return service, source
+
+
+def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
+    """`<model>/<version>` and the folder or file that the version's URI names in a datastore's container."""
+    uri = _asset(sandbox, version_id, "Model")["properties"]["modelUri"]
+    parts = version_id.rstrip("/").split("/")
+    workspace_id, name, version = "/".join(parts[:-4]), parts[-3], parts[-1]
+    match = _MODEL_URI.fullmatch(uri)
+    if not match or (match["workspace"] or parts[-5]).lower() != parts[-5].lower():
+        message = (
+            f"Model '{name}:{version}': '{uri}' is no azureml://…/datastores/<name>/paths/<path> of its workspace."
+        )
+        raise CloudError(400, "InvalidModelUri", message)
+    datastore = _asset(sandbox, f"{workspace_id}/datastores/{match['datastore']}", "Datastore")["properties"]
+    container = sandbox.container_folder(
+        datastore["accountName"], datastore.get("filesystem") or datastore["containerName"]
+    )
+    source = (container / match["path"]).resolve()
+    if not source.is_relative_to(container.resolve()) or not source.exists():
+        raise CloudError(400, "ModelNotFound", f"Model '{name}:{version}': there is nothing at '{uri}'.")
+    return f"{name}/{version}", source
+
+
+def _asset(sandbox: Sandbox, resource_id: str, kind: str) -> Body:
+    resource = sandbox.store.get(resource_id)
+    if resource is None:
+        raise CloudError(400, f"{kind}NotFound", f"{kind} '{resource_id}' does not exist.")
+    return resource
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
