@@ -74,6 +74,8 @@ class InferenceArgs:
 
 class Inference(pulumi.ComponentResource):
     endpoint_name: pulumi.Output[str]
+    endpoint_revision: pulumi.Output[str]
+    """Changes whenever the endpoint is written: a PUT without traffic takes it away, so the rollout must run again."""
     scoring_uri: pulumi.Output[str]
     extension_principal_id: pulumi.Output[str]
 
@@ -159,6 +161,7 @@ class Inference(pulumi.ComponentResource):
             ),
         )
         self.endpoint_name = endpoint.name
+        self.endpoint_revision = pulumi.Output.json_dumps([endpoint.tags, endpoint.identity, args.auth_mode])
         self.scoring_uri = endpoint.properties.scoring_uri
         self.extension_principal_id = extension.identity.principal_id
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})

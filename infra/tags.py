@@ -15,7 +15,7 @@ def apply_to_all(tags: Mapping[str, str]) -> None:
     def add(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
         if not args.type_.startswith("azure-native:") or "tags" not in args.props:
             return None
-        own: Mapping[str, str] = args.props["tags"] or {}
-        return pulumi.ResourceTransformationResult(props={**args.props, "tags": {**tags, **own}}, opts=args.opts)
+        merged = pulumi.Output.from_input(args.props["tags"]).apply(lambda own: {**tags, **(own or {})})
+        return pulumi.ResourceTransformationResult(props={**args.props, "tags": merged}, opts=args.opts)
 
     pulumi.runtime.register_stack_transformation(add)

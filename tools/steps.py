@@ -18,7 +18,7 @@ from tools.java import Java
 from tools.pulumi_cli import PulumiCli
 
 ROOT = Path(__file__).resolve().parent.parent
-_NEWS_SECONDS = 30
+_NEWS_SECONDS = 60
 
 
 def bootstrap() -> int:

@@ -97,9 +97,9 @@ def _quality(metrics: Mapping[str, Any]) -> str:
 
 
 def _slices(metrics: Mapping[str, Any]) -> str:
+    shown = ("auc", "log_loss", "base_rate", "mean_probability")
     rows = [
-        [f"{name}: {value}", f"{s['rows']:,}", *(_number(s[k]) for k in ("auc", "log_loss", "base_rate"))]
-        + [_number(s["mean_probability"])]
+        [f"{name}: {value}", f"{s['rows']:,}", *(_number(s[key]) for key in shown)]
         for name, values in metrics["slices"].items()
         for value, s in values.items()
     ]

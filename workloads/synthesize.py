@@ -13,10 +13,8 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -121,7 +119,8 @@ def synthesize(folder: Path, rows: int, seed: int = 1, zipped: bool = False) -> 
     file = folder / (f"{FILE}.gz" if zipped else FILE)
     intercept = _intercept(seed)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    with _open(file, zipped) as out:
+    # Without a time stamp the same rows give the same bytes.
+    with gzip.GzipFile(file, "wb", compresslevel=3, mtime=0) if zipped else file.open("wb") as out:
         for chunk, (labels, probabilities, text) in enumerate(_chunks(rows, seed, intercept)):
             out.write(text)
             if chunk < 1_000_000 // _CHUNK:
@@ -138,11 +137,6 @@ def synthesize(folder: Path, rows: int, seed: int = 1, zipped: bool = False) -> 
     }
     (folder / SYNTHETIC).write_text(json.dumps(marker, indent=1) + "\n", "utf-8")
     return file
-
-
-def _open(file: Path, zipped: bool) -> AbstractContextManager[IO[bytes]]:
-    # Without a time stamp the same rows give the same bytes.
-    return gzip.GzipFile(file, "wb", compresslevel=3, mtime=0) if zipped else file.open("wb")
 
 
 def _chunks(rows: int, seed: int, intercept: float) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
@@ -172,7 +166,8 @@ def _intercept(seed: int) -> float:
 def _draw(random: np.random.Generator, seed: int) -> _Rows:
     log_odds = np.zeros(_CHUNK)
     # Criteo's columns miss together: equal shares share one draw.
-    together = {share: random.random(_CHUNK) for share in sorted({c.missing for c in [*_INTEGERS, *_CATEGORIES]})}
+    shares = {integer.missing for integer in _INTEGERS} | {category.missing for category in _CATEGORIES}
+    together = {share: random.random(_CHUNK) for share in sorted(shares)}
     integers, integers_missing, levels, levels_missing = [], [], [], []
     for integer in _INTEGERS:
         normal, missing = random.standard_normal(_CHUNK), together[integer.missing] < integer.missing
@@ -187,7 +182,13 @@ def _draw(random: np.random.Generator, seed: int) -> _Rows:
     # A taste that no single column shows: the level of one decides which way a number of another pulls.
     taste = _effect(levels[8], 100, seed) * np.log1p(np.maximum(integers[6], 0))
     log_odds += np.where(integers_missing[6], 0.0, 0.2 * taste)
-    return _Rows(*(np.stack(c, axis=1) for c in (integers, integers_missing, levels, levels_missing)), log_odds)
+    return _Rows(
+        np.stack(integers, axis=1),
+        np.stack(integers_missing, axis=1),
+        np.stack(levels, axis=1),
+        np.stack(levels_missing, axis=1),
+        log_odds,
+    )
 
 
 def _level(uniform: np.ndarray, category: _Category) -> np.ndarray:

@@ -72,8 +72,7 @@ def first_malformed(frame: DataFrame, limit: int = 3, width: int = 120) -> list[
 
 
 def _header(file: Path) -> list[str]:
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-    with opened as lines:
+    with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
         header = lines.readline().rstrip("\r\n")
     if not header:
         raise WorkloadError(f"{file}: is empty, a header line was expected")

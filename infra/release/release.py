@@ -169,6 +169,7 @@ class Release(pulumi.ComponentResource):
             f"{name}-rollout",
             workspace_id=args.machine_learning.workspace_id,
             endpoint_name=args.inference.endpoint_name,
+            endpoint_revision=args.inference.endpoint_revision,
             model_name=MODEL,
             model_version=self.model_version,
             environment=environment.version.apply(lambda version: f"{environment_name}:{version}"),

@@ -28,7 +28,10 @@ class RolloutFailed(Exception):
 
 class _RolloutProvider(ReleaseProvider):
     identity = ("workspace_id", "endpoint_name")
-    inputs = ("model_name", "model_version", "environment", "engine", "instance_type", "scale", "blob_endpoint")
+    inputs = (
+        *("model_name", "model_version", "environment", "engine", "instance_type", "scale", "blob_endpoint"),
+        "endpoint_revision",
+    )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["endpoint_name"], {**props, **_roll_out(props)})
@@ -177,6 +180,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         *,
         workspace_id: pulumi.Input[str],
         endpoint_name: pulumi.Input[str],
+        endpoint_revision: pulumi.Input[str],
         model_name: str,
         model_version: pulumi.Input[str],
         environment: pulumi.Input[str],
@@ -188,10 +192,11 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`environment`: `<name>:<version>`; `scale`: `min` and `max` replicas, `cpu`, `memory`, `concurrency` of each."""
+        """`environment`: `<name>:<version>`; `scale`: `min`, `max` replicas, `cpu`, `memory`, `concurrency` of each."""
         props = {
             "workspace_id": workspace_id,
             "endpoint_name": endpoint_name,
+            "endpoint_revision": endpoint_revision,
             "model_name": model_name,
             "model_version": model_version,
             "environment": environment,
