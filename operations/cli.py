@@ -31,7 +31,8 @@ def local(
     _one_of("ENGINE", engine, ("native", "spark"))
     where = Path(data).expanduser() if data else None
     report = run.up(run.State(state.absolute()), dataset, where, engine, port, _say)
-    show(report, Console())
+    # Addresses are for copying: where the output is a file or a pipe, a line is as long as it needs.
+    show(report, Console(width=None if sys.stdout.isatty() else 160))
 
 
 @app.command("local-down")

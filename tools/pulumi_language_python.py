@@ -142,6 +142,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
         def ended() -> None:
             process.kill()
+            process.wait()
             self._running.discard(process)
 
         if not context.add_callback(ended):

@@ -171,11 +171,15 @@ class Levels:
 def collect_levels(table: DataFrame, dataset: Spec) -> dict[str, Levels]:
     # A few long arrays reach Python far quicker than many small rows.
     sorted_levels = F.array_sort(F.collect_list(F.struct("word", "served"))).alias("of")
-    rows = table.groupBy("feature").agg(sorted_levels).select(
-        "feature",
-        "of.word",
-        F.transform("of.served", lambda pair: pair[0]).alias("rates"),
-        F.transform("of.served", lambda pair: pair[1]).alias("counts"),
+    rows = (
+        table.groupBy("feature")
+        .agg(sorted_levels)
+        .select(
+            "feature",
+            "of.word",
+            F.transform("of.served", lambda pair: pair[0]).alias("rates"),
+            F.transform("of.served", lambda pair: pair[1]).alias("counts"),
+        )
     )
     found = {row.feature: Levels(row.word, np.array([row.rates, row.counts], np.float32).T) for row in rows.collect()}
     return {name: found[i] for i, name in enumerate(dataset.categoricals)}

@@ -1,0 +1,93 @@
+"""The local run's own parts: rows it fetches, rows it sends, and what it says when something is missing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from operations import local, movielens, rows
+from operations.errors import UserError
+from workloads import spec
+
+ROOT = Path(__file__).parents[1]
+
+
+def personalization(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "operations", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_grouplens_files_become_the_tables_the_spec_reads(tmp_path: Path) -> None:
+    flags = "|".join("1" if genre in ("Drama", "War") else "0" for genre in movielens._GENRES)
+    tables = movielens.as_tables(
+        {
+            "u.data": b"196\t242\t3\t881250949\n",
+            "u.user": b"196|49|M|writer|55105\n",
+            "u.item": f"242|Mépris, Le (Contempt) (1963)|24-Jan-1997||http://x|{flags}\n".encode("latin-1"),
+        }
+    )
+    assert tables["ml-100k.inter"].decode().splitlines()[1] == "196\t242\t3\t881250949"
+    assert tables["ml-100k.item"].decode().splitlines()[1] == "242\tMépris, Le (Contempt)\t1963\tDrama War"
+    for name, content in tables.items():
+        (tmp_path / name).write_bytes(content)
+    described = spec.load("movielens")
+    assert rows.side(described, "item", tmp_path)["242"]["genres"] == ["Drama", "War"]
+    assert rows.side(described, "user", tmp_path)["196"]["age"] == 49
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--dataset", "films"), r"DATASET is 'films'; it can be movielens or criteo"),
+        (("--engine", "gpu"), r"ENGINE is 'gpu'; it can be native or spark"),
+        (("--dataset", "criteo", "--data", "/no/such/train.txt"), r"DATA '/no/such/train.txt': there is no such file"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_message(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = personalization("local", *arguments, "--state", str(tmp_path / "state"))
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = personalization("local", "--state", str(tmp_path / "file" / "state"))
+    assert done.returncode == 1
+    assert f"the state folder {tmp_path}/file/state cannot be written" in done.stderr
+    assert "STATE=<folder>" in done.stderr
+
+
+def test_missing_java_is_told_before_anything_starts(tmp_path: Path) -> None:
+    done = personalization("local", "--state", str(tmp_path / "state"), PATH=str(tmp_path), JAVA_HOME="")
+    assert done.returncode == 1
+    assert "no Java is here" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = personalization("local", "--state", str(tmp_path / "state"), "--port", str(port))
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_asking_an_endpoint_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="start it with `make local`"):
+        local.State(tmp_path).recorded()
