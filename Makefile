@@ -27,7 +27,7 @@ local-down: bootstrap ## destroys what `make local` stood up and stops it
 	@$(ready) personalization local-down --state '$(STATE)'
 
 test: bootstrap ## style, types and every test that needs no container engine
-	@$(ready) ruff check . && ruff format --check . && mypy && mypy -p tools && pytest
+	@$(ready) ruff check . && ruff format --check . && mypy && pytest
 
 test-fast: bootstrap ## the tests that start neither Spark nor a stack
 	@$(ready) pytest -m 'not stack and not spark'

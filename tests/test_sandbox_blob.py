@@ -238,7 +238,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory, cloud: Served) -> Iterator
             bundle = str(authority.ca_bundle(cloud.sandbox.folder))
             address = f"https://127.0.0.1:{port}/lake"
             # The retries wait for the emulator to come up.
-            retry = LinearRetry(backoff=1, retry_total=20, random_jitter_range=0)
+            retry = LinearRetry(backoff=1, retry_total=60, random_jitter_range=0)
             client = BlobServiceClient(address, credential=_Entra(), connection_verify=bundle, retry_policy=retry)
             client.create_container("oracle")
             yield client
