@@ -4,6 +4,7 @@ Does not create deployments and never names traffic: both belong to a release (`
 refuses traffic to deployments that do not exist yet.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Self
 
@@ -161,7 +162,9 @@ class Inference(pulumi.ComponentResource):
             ),
         )
         self.endpoint_name = endpoint.name
-        self.endpoint_revision = pulumi.Output.json_dumps([endpoint.tags, endpoint.identity, args.auth_mode])
+        self.endpoint_revision = endpoint.tags.apply(
+            lambda tags: json.dumps([args.auth_mode, args.endpoint_name, tags], sort_keys=True)
+        )
         self.scoring_uri = endpoint.properties.scoring_uri
         self.extension_principal_id = extension.identity.principal_id
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})

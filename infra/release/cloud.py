@@ -5,6 +5,7 @@ Does not cache tokens or keep clients: each dynamic resource makes what it needs
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,9 @@ class Cloud:
 
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
+        if "azure.ai.ml" not in sys.modules:
+            # The SDK leaves its cloud's name in the environment, where a child process takes it for one it knows.
+            os.environ.pop("AZUREML_CURRENT_CLOUD", None)
         from azure.ai.ml import MLClient
 
         part = workspace_id.split("/")

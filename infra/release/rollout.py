@@ -7,6 +7,7 @@ deployment's name is the digest of what it runs. Does not train or register; wha
 
 import hashlib
 import json
+import time
 from typing import Any
 
 import pulumi
@@ -20,6 +21,8 @@ from infra.release.dynamic import ReleaseProvider
 TOLERANCE = 1e-9
 """Largest difference between a probability served and the one training computed for the same row."""
 _BATCH = 50
+_API_VERSION = "2025-12-01"  # of online endpoints in azure-native 3.29.0
+_TRAFFIC_SECONDS = 600
 
 
 class RolloutFailed(Exception):
@@ -44,7 +47,7 @@ class _RolloutProvider(ReleaseProvider):
 
         client = Cloud.discover().machine_learning(props["workspace_id"])
         try:
-            _set_traffic(client, props["endpoint_name"], {})
+            _set_traffic(client, props, {})
             for deployment in client.online_deployments.list(props["endpoint_name"]):
                 client.online_deployments.begin_delete(deployment.name, props["endpoint_name"]).result()
         except ResourceNotFoundError:
@@ -68,10 +71,10 @@ def _roll_out(props: dict[str, Any]) -> dict[str, Any]:
         previous = max((key for key in before if key != name), key=lambda key: before[key], default=None)
         for share in _steps(props["rollout"]) if previous else [100]:
             traffic = {name: share} if previous is None else {name: share, previous: 100 - share}
-            _set_traffic(client, endpoint, traffic)
+            _set_traffic(client, props, traffic)
             _replay(client, props, None)
     except Exception as error:
-        _set_traffic(client, endpoint, before)
+        _set_traffic(client, props, before)
         if name not in before:
             client.online_deployments.begin_delete(name, endpoint).result()
         raise RolloutFailed(f"deployment {name} of {endpoint} did not pass: {error}") from error
@@ -130,11 +133,30 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
     )
 
 
-def _set_traffic(client: Any, endpoint_name: str, traffic: dict[str, int]) -> None:
-    endpoint = client.online_endpoints.get(endpoint_name)
-    if (endpoint.traffic or {}) != traffic:
-        endpoint.traffic = traffic
-        client.online_endpoints.begin_create_or_update(endpoint).result()
+def _set_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int]) -> None:
+    """Write the endpoint back as Azure reports it, with other traffic.
+
+    Not through the SDK's entity, which knows only part of the resource: its PUT would drop the rest.
+    """
+    cloud = Cloud.discover()
+    url = f"{cloud.resource_manager}{client.online_endpoints.get(props['endpoint_name']).id}?api-version={_API_VERSION}"
+    headers = {"Authorization": f"Bearer {cloud.credential().get_token(cloud.scope).token}"}
+
+    def call(method: str, body: Any = None) -> Any:
+        answer = requests.request(method, url, json=body, headers=headers, timeout=60)
+        if not answer.ok:
+            raise RolloutFailed(f"{method} of {props['endpoint_name']}: HTTP {answer.status_code} {answer.text}")
+        return answer.json()
+
+    endpoint = call("GET")
+    if (endpoint["properties"].get("traffic") or {}) == traffic:
+        return
+    call("PUT", {**endpoint, "properties": {**endpoint["properties"], "traffic": traffic}})
+    deadline = time.monotonic() + _TRAFFIC_SECONDS
+    while (state := call("GET")["properties"].get("provisioningState")) != "Succeeded":
+        if state in ("Failed", "Canceled") or time.monotonic() > deadline:
+            raise RolloutFailed(f"traffic of {props['endpoint_name']} could not be set to {traffic}: {state}")
+        time.sleep(0.2)
 
 
 def _replay(client: Any, props: dict[str, Any], deployment: str | None) -> None:

@@ -1,6 +1,6 @@
 """What changed between two sets of inputs, and what a refresh makes of outputs that changed by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pulumi.runtime.proto import provider_pb2 as proto
@@ -13,9 +13,15 @@ _Change = tuple[tuple[str | int, ...], str]
 _ABSENT = object()
 
 
-def difference(kind: ResourceType, olds: Properties, news: Properties) -> proto.DiffResponse:
+def difference(
+    kind: ResourceType, olds: Properties, news: Properties, ignored: Iterable[str] = ()
+) -> proto.DiffResponse:
+    """`ignored`: dotted paths to treat as unchanged, which the engine has not applied when it refreshes."""
     detailed, replaces = {}, []
+    unseen = [tuple(path.split(".")) for path in ignored]
     for path, change in _changes(_comparable(olds), _comparable(news)):
+        if any(path[: len(left)] == left for left in unseen):
+            continue
         keys = tuple(part for part in path if isinstance(part, str))
         replacing = any(keys[: len(cause)] == cause for cause in kind.replacing)
         written = _written(path)

@@ -106,7 +106,7 @@ class AzureNative(provider_pb2_grpc.ResourceProviderServicer):
 
     @_answered
     def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return difference(_kind(request), _read(request.old_inputs), _read(request.news))
+        return difference(_kind(request), _read(request.old_inputs), _read(request.news), request.ignoreChanges)
 
     @_answered
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:

@@ -1,0 +1,45 @@
+"""Metrics against their definitions."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workloads import evaluate
+
+SCORED = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])), min_size=1, max_size=40)
+
+
+@given(SCORED)
+def test_auc_is_the_chance_that_a_click_ranks_above(scored: list[tuple[bool, float]]) -> None:
+    labels, p = np.array([float(s[0]) for s in scored]), np.array([s[1] for s in scored])
+    clicks, others = p[labels == 1], p[labels == 0]
+    if not len(clicks) or not len(others):
+        assert evaluate.auc(labels, p) is None
+        return
+    wins = [(c > o) + (c == o) / 2 for c in clicks for o in others]
+    assert evaluate.auc(labels, p) == pytest.approx(np.mean(wins))
+
+
+@given(SCORED)
+def test_log_loss_is_finite_and_least_for_the_rate_among_constants(scored: list[tuple[bool, float]]) -> None:
+    labels, p = np.array([float(s[0]) for s in scored]), np.array([s[1] for s in scored])
+    summary = evaluate.summary(labels, p)
+    assert np.isfinite(summary["log_loss"])
+    for constant in (0.1, 0.5, 0.9):
+        assert summary["base_log_loss"] <= evaluate.log_loss(labels, np.full(len(p), constant)) + 1e-12
+
+
+def test_calibration_bins_hold_every_row_once() -> None:
+    random = np.random.default_rng(1)
+    p = random.random(1_003)
+    labels = (random.random(1_003) < p).astype(float)
+    bins = evaluate.calibration(labels, p)
+    assert sum(part["rows"] for part in bins) == 1_003
+    assert all(abs(part["mean_probability"] - part["rate"]) < 0.15 for part in bins)
+
+
+def test_slices_are_the_most_frequent_values() -> None:
+    labels, p = np.array([0.0, 1.0, 1.0, 0.0, 1.0]), np.array([0.2, 0.8, 0.4, 0.6, 0.5])
+    found = evaluate.slices(labels, p, {"side": np.array(["a", "a", "b", "b", "c"])}, most=2)
+    assert {value: s["auc"] for value, s in found["side"].items()} == {"a": 1.0, "b": 0.0}

@@ -1,0 +1,67 @@
+"""Dataset specs: every one that ships is sound, and what is wrong in one is named."""
+
+import sys
+from importlib import resources
+
+import pytest
+
+from workloads import prepare, spec, train
+from workloads.errors import WorkloadError
+
+MOVIELENS = (resources.files("workloads") / "datasets" / "movielens.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", spec.names())
+def test_every_dataset_that_ships_is_sound(name: str) -> None:
+    dataset = spec.load(name)
+    assert dataset.name == name
+    assert dataset.terms
+    assert len(dataset.model_columns) == len(dataset.features) + len(dataset.categoricals)
+
+
+def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
+    dataset = spec.load("criteo")
+    assert len(dataset.interactions.columns) == 40
+    assert list(dataset.features) == list(dataset.interactions.columns[1:])
+    assert (dataset.users, dataset.items, dataset.item_id) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "complaint"),
+    [
+        ("name: movielens", "nome: movielens", "unknown key 'nome'"),
+        ("title: MovieLens 100K", "", "title is missing"),
+        ("learning_rate: 0.05", "learning_rte: 0.05", "model: unknown key 'learning_rte'"),
+        ("num_leaves: 7", "num_leaves: seven", "num_leaves: must be of type int, not 'seven'"),
+        ("num_leaves: 7", "num_leaves: true", "num_leaves: must be of type int, not True"),
+        ("num_leaves: 7", "num_leaves: 1", "num_leaves must be 2 or more"),
+        ("folds: 5", "folds: 1", "folds must lie between 2 and 50"),
+        ("malformed_share: 0.01", "malformed_share: 2", "a share lies between 0 and 1"),
+        ("age: {type: integer", "age: {type: decimal", "age: type must be one of integer, number, string, strings"),
+        ("year: {type: integer, side: item", "year: {type: integer, side: shop", "side must be one of"),
+        (', separator: " "', "", "separator goes with type strings"),
+        ("age: {type", "day: {type", "this name is taken"),
+        ("age: {type", "a b: {type", "letters, digits"),
+        ("item_id: item_id\n", "item_id: genres\n", "item_id must be a feature of type string"),
+        ("{feature: gender}", "{feature: sex}", "no feature 'sex'"),
+        ("time: {column: timestamp}", "time: {}", "give either column or chunks"),
+        ("users: {files: [ml-100k.user], key: user_id}", "users: {files: [ml-100k.user]}", "users: key is missing"),
+        ("users: {files: [ml-100k.user]", "users: {files: ml-100k.user", "files: must be a list"),
+        ("name: movielens", "name: [", "not YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint: str) -> None:
+    assert written in MOVIELENS
+    with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
+        spec.parse(MOVIELENS.replace(written, instead), "shop.yaml")
+    assert complaint in str(fault.value)
+
+
+@pytest.mark.parametrize("entry_point", [prepare.main, train.main])
+def test_an_unknown_dataset_ends_with_the_names_there_are(entry_point: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = ["--raw", "r", "--features", "f"] if entry_point is prepare.main else ["--features", "f"]
+    more = [] if entry_point is prepare.main else ["--artefact", "a", "--run-id", "1"]
+    monkeypatch.setattr(sys, "argv", ["task", "--dataset", "netflix", *folders, *more])
+    with pytest.raises(SystemExit) as end:
+        entry_point()  # type: ignore[operator]
+    assert end.value.code == "error: no dataset 'netflix'; there are: criteo, movielens"

@@ -1,0 +1,191 @@
+"""Training: its guards, and an artefact that every reader understands alike."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pyspark.ml import PipelineModel
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from workloads_shop import Reader, Trained
+
+from workloads import artefact, fit, session, spec, stages, train
+from workloads.errors import WorkloadError
+
+# Imported, a session fixture would be made once for every module.
+pytest_plugins = ["workloads_fixtures"]
+pytestmark = pytest.mark.spark
+
+
+def test_every_file_is_in_the_manifest_with_its_digest(shop: Trained) -> None:
+    listed = shop.read("MANIFEST.json")["files"]
+    found = {p.relative_to(shop.artefact).as_posix() for p in shop.artefact.rglob("*") if p.is_file()}
+    assert found == {*listed, "MANIFEST.json"}
+    assert {"model.txt", "encoder.npz", "contract.json", "golden.jsonl", "metrics.json", "lineage.json"} < set(listed)
+    for name, digest in listed.items():
+        assert hashlib.sha256((shop.artefact / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("name", ["shop", "synthetic"])
+def test_native_lightgbm_gives_the_golden_probabilities(name: str, request: pytest.FixtureRequest) -> None:
+    trained: Trained = request.getfixturevalue(name)
+    reader, golden = Reader(trained.artefact), trained.golden()
+    assert len(golden) == 100
+    assert any(value is None for line in golden for value in line["row"].values())
+    assert any("never seen" in str(line["row"]) for line in golden)
+    assert len({line["probability"] for line in golden}) > 50
+    for line in golden:
+        assert abs(reader.probability(line["row"]) - line["probability"]) <= 1e-12
+
+
+@pytest.fixture(scope="module")
+def pipeline(shop: Trained) -> PipelineModel:
+    return PipelineModel.load(str(shop.artefact / "pipeline"))
+
+
+def test_the_model_is_the_number_of_trees_that_was_asked_for(shop: Trained, pipeline: PipelineModel) -> None:
+    wanted = shop.dataset.model.num_iterations
+    assert shop.read("metrics.json")["trees"] == Reader(shop.artefact).booster.num_trees() == wanted
+    assert pipeline.stages[-1].getBoosterNumTotalIterations() == wanted
+    assert pipeline.stages[-1].getNumIterations() == -1
+
+
+def test_the_pipeline_has_stages_of_the_jvm_only(pipeline: PipelineModel) -> None:
+    assert {type(stage).__module__.split(".")[0] for stage in pipeline.stages} == {"pyspark", "synapse"}
+    assert "Word2VecModel" in {type(stage).__name__ for stage in pipeline.stages}
+
+
+def test_judged_on_the_last_part_by_time_only(shop: Trained, spark: SparkSession) -> None:
+    metrics = shop.read("metrics.json")
+    rows = spark.read.parquet(str(shop.features)).orderBy(F.desc("time")).limit(metrics["rows_test"])
+    assert metrics["rows_train"] + metrics["rows_test"] == 6_000
+    assert abs(metrics["rows_test"] - 1_200) <= 1
+    assert rows.filter("label = 1").count() == metrics["clicks_test"]
+
+
+def test_the_shop_is_learned_and_calibrated(shop: Trained) -> None:
+    metrics = shop.read("metrics.json")
+    assert metrics["auc"] > 0.7
+    assert metrics["log_loss"] < metrics["base_log_loss"] - 0.03
+    assert metrics["calibration_gap"] < 0.05
+    assert sum(part["rows"] for part in metrics["calibration"]) == metrics["rows_test"]
+    for values in metrics["slices"].values():
+        assert sum(value["rows"] for value in values.values()) == metrics["rows_test"]
+    assert set(metrics["slices"]) == {"gender", "age", "user_id in training", "item_id in training"}
+
+
+def test_synthetic_criteo_is_learned_and_says_what_it_is(synthetic: Trained) -> None:
+    metrics = synthetic.read("metrics.json")
+    best = json.loads((synthetic.raw / "SYNTHETIC.json").read_text("utf-8"))
+    assert 0.70 <= metrics["auc"] <= best["best_auc"] + 0.02
+    assert metrics["log_loss"] < metrics["base_log_loss"]
+    assert metrics["synthetic"] is True
+    assert synthetic.read("lineage.json")["synthetic"] is True
+    assert "SYNTHETIC" in (synthetic.artefact / "model_card.html").read_text("utf-8")
+
+
+def test_the_model_card_stands_alone_and_names_the_terms(shop: Trained) -> None:
+    card = (shop.artefact / "model_card.html").read_text("utf-8")
+    assert "no redistribution" in card
+    assert "SYNTHETIC" not in card
+    assert 'src="data:image/png;base64,' in card
+    assert not re.search(r"(src|href)=(?!.data:)|<script|@import|url\(", card)
+
+
+def test_contract_and_lineage_say_what_was_trained(shop: Trained) -> None:
+    contract, lineage = shop.read("contract.json"), shop.read("lineage.json")
+    assert [f["name"] for f in contract["features"]] == list(shop.dataset.features)
+    assert contract["item_id"] == "item_id"
+    names = Reader(shop.artefact).booster.feature_name()
+    assert names == [f"{c['feature']}_{c['value']}" for c in contract["model_columns"]]
+    assert (lineage["run_id"], lineage["snapshot"]) == ("run-1", "raw")
+    assert lineage["versions"]["lightgbmlib"] == "3.3.510"
+
+
+def test_adaptive_execution_is_refused(shop: Trained, spark: SparkSession, tmp_path: Path) -> None:
+    spark.conf.set("spark.sql.adaptive.enabled", "true")
+    try:
+        with pytest.raises(WorkloadError, match=r"spark.sql.adaptive.enabled is on: .* Set .* to false"):
+            train.train(spark, shop.dataset, shop.features, tmp_path / "model", "r", {})
+    finally:
+        spark.conf.set("spark.sql.adaptive.enabled", "false")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("setting", ["spark.speculation", "spark.dynamicAllocation.enabled"])
+def test_a_cluster_that_may_change_mid_fit_is_refused(
+    setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A running session cannot be given these.
+    get = spark.conf.get
+    monkeypatch.setattr(type(spark.conf), "get", lambda _, key, *d: "true" if key == setting else get(key, *d))
+    with pytest.raises(WorkloadError, match=f"{setting} is on"):
+        session.check_for_training(spark)
+
+
+def test_a_model_with_too_few_trees_is_refused(spark: SparkSession) -> None:
+    """No leaf may be as small as all rows are: LightGBM stops, and SynapseML says nothing."""
+    shipped = spec.load("criteo")
+    stunted = dataclasses.replace(shipped.model, min_data_in_leaf=100_000)
+    dataset = dataclasses.replace(shipped, features={"I1": shipped.features["I1"]}, model=stunted)
+    rows = spark.range(2_000).select(
+        (F.col("id") % 2).cast("double").alias("label"),
+        stages.array_to_vector(F.array(F.col("id").cast("double"))).alias("features"),
+    )
+    with pytest.raises(WorkloadError, match="trees of 100: a worker failed mid-fit, or no split"):
+        fit.fit(rows, dataset, tasks=2)
+
+
+def test_an_artefact_is_whole_or_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "run"
+
+    def fill_half() -> None:
+        with artefact.new(folder):
+            (folder / "model.txt").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill_half()
+    assert not folder.exists()
+
+    folder.mkdir()  # as a killed run leaves it
+    (folder / "model.txt").write_text("half")
+    with artefact.new(folder):
+        assert not any(folder.iterdir())
+        (folder / "model.txt").write_text("whole")
+    with pytest.raises(WorkloadError, match="never written over"), artefact.new(folder):
+        pass
+    assert (folder / "model.txt").read_text() == "whole"
+
+
+def test_a_run_that_fails_half_way_leaves_nothing(
+    shop: Trained,
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        assert any((tmp_path / "model").rglob("*.parquet"))
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(train, "fit", full)
+    with pytest.raises(OSError, match="No space left"):
+        train.train(spark, shop.dataset, shop.features, tmp_path / "model", "r", {})
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_started_again_finds_its_artefact(shop: Trained) -> None:
+    assert train.already_trained(shop.artefact, shop.dataset, shop.features, {"snapshot": "raw"})
+    assert not train.already_trained(shop.artefact, shop.dataset, shop.features, {"snapshot": "other"})
+    other = dataclasses.replace(shop.dataset, digest="another spec")
+    assert not train.already_trained(shop.artefact, other, shop.features, {"snapshot": "raw"})
+
+
+def test_training_needs_a_prepared_table(shop: Trained, spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="run prepare first"):
+        train.train(spark, shop.dataset, tmp_path, tmp_path / "model", "r", {})
+    with pytest.raises(WorkloadError, match="no column 'I1'"):
+        train.train(spark, spec.load("criteo"), shop.features, tmp_path / "model", "r", {})

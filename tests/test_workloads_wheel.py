@@ -1,0 +1,40 @@
+"""The wheel that Databricks installs: complete, small, and the same bytes for the same sources."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+from hatchling.builders.wheel import WheelBuilder
+
+import workloads
+
+SOURCES = Path(workloads.__file__).parent
+
+
+def _build(sources: Path, folder: Path) -> Path:
+    return Path(next(WheelBuilder(str(sources)).build(directory=str(folder), versions=["standard"])))
+
+
+def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in copy.rglob("*"):
+        path.touch()
+    first, second = _build(SOURCES, tmp_path / "a"), _build(copy, tmp_path / "b")
+    assert first.name == second.name == f"personalization_workloads-{workloads.__version__}-py3-none-any.whl"
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_wheel_holds_the_package_its_specs_and_its_entry_points(tmp_path: Path) -> None:
+    with zipfile.ZipFile(_build(SOURCES, tmp_path)) as wheel:
+        names = set(wheel.namelist())
+        info = next(name.split("/")[0] for name in names if ".dist-info/" in name)
+        entry_points = wheel.read(f"{info}/entry_points.txt").decode()
+        metadata = wheel.read(f"{info}/METADATA").decode()
+    expected = {f"workloads/{p.relative_to(SOURCES).as_posix()}" for p in SOURCES.rglob("*.py")}
+    expected |= {f"workloads/datasets/{p.name}" for p in (SOURCES / "datasets").iterdir()}
+    assert {name for name in names if not name.startswith(info)} == expected
+    for task in ("prepare", "train", "synthesize"):
+        assert f"{task} = workloads.{task}:main" in entry_points
+    # Spark and SynapseML are the cluster's: a second copy from the package index would shadow them.
+    assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist")] == ["Requires-Dist: pyyaml>=6"]

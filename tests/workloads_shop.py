@@ -1,0 +1,91 @@
+"""A small shop in MovieLens' file format, and a reader of what training makes of it.
+
+The reader is written from the artefact's description alone and shares no code with `workloads`.
+"""
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from workloads import spec
+
+GENRES = ("Action", "Comedy", "Drama", "Sci-Fi", "War")
+
+
+def write_shop(folder: Path, interactions: int = 6_000) -> Path:
+    """Users, items and interactions with a signal; some users, items and values are missing."""
+    random = np.random.default_rng(7)
+    users, items = 200, 120
+    taste, appeal = random.standard_normal((users, len(GENRES))), random.standard_normal(items)
+    genres = [sorted(random.choice(len(GENRES), random.integers(1, 4), replace=False)) for _ in range(items)]
+    folder.mkdir(parents=True)
+    user_lines = ["user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token"]
+    for user in range(users):
+        age, gender = random.integers(15, 70), random.choice(["F", "M", ""])
+        user_lines.append(f"u{user}\t{age if user % 9 else ''}\t{gender}\tjob{user % 7}\t{10000 + user}")
+    item_lines = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"]
+    for item in range(items - 1):  # the last one is in no table
+        names = "" if item % 20 == 5 else " ".join(GENRES[g] for g in genres[item])
+        item_lines.append(f"i{item}\tFilm «{item}»\t{1950 + item % 50}\t{names}")
+    lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for row in range(interactions):
+        user, item = random.integers(users), random.integers(items - (row % 200 != 0))
+        liking = 3.4 + 0.8 * appeal[item] + 0.8 * taste[user][genres[item]].mean() + 0.6 * random.standard_normal()
+        rating = int(np.clip(round(liking), 1, 5))
+        lines.append(f"u{user}\ti{item}\t{rating}\t{880_000_000 + row * 300}")
+    for name, content in (("user", user_lines), ("item", item_lines), ("inter", lines)):
+        (folder / f"ml-100k.{name}").write_text("\n".join(content) + "\n", "utf-8")
+    return folder
+
+
+@dataclass(frozen=True)
+class Trained:
+    raw: Path
+    features: Path
+    artefact: Path
+    dataset: spec.Spec
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.artefact / name).read_text("utf-8"))
+
+    def golden(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.artefact / "golden.jsonl").read_text("utf-8").splitlines()]
+
+
+class Reader:
+    """What a serving engine makes of an artefact."""
+
+    def __init__(self, artefact: Path) -> None:
+        self.contract = json.loads((artefact / "contract.json").read_text("utf-8"))
+        self.types = {feature["name"]: feature["type"] for feature in self.contract["features"]}
+        self.booster = lightgbm.Booster(model_file=str(artefact / "model.txt"))
+        arrays = np.load(artefact / "encoder.npz", allow_pickle=False)
+        self.levels: dict[str, dict[str, np.ndarray]] = {}
+        for i, name in enumerate(self.contract["encoder"]["categoricals"]):
+            text, bounds = arrays[f"levels_{i}"].tobytes(), arrays[f"offsets_{i}"].tolist()
+            words = [text[start:end].decode() for start, end in pairwise(bounds)]
+            assert words == sorted(words, key=str.encode)
+            self.levels[name] = dict(zip(words, arrays[f"values_{i}"], strict=True))
+
+    def pair(self, name: str, value: Any) -> np.ndarray:
+        given = [value] if self.types[name] == "string" else value or [None]
+        levels = [(level or "").strip(" ") or "\0" for level in given]
+        total = np.zeros(2)
+        for level in levels:
+            total += self.levels[name].get(level, np.zeros(2, np.float32)).astype(np.float64)
+        return total * (1.0 / len(levels))
+
+    def probability(self, row: dict[str, Any]) -> float:
+        vector = []
+        for column in self.contract["model_columns"]:
+            name, kind = column["feature"], column["value"]
+            if kind == "number":
+                vector.append(np.nan if row[name] is None else float(row[name]))
+            else:
+                vector.append(self.pair(name, row[name])[("rate", "count").index(kind)])
+        return float(self.booster.predict(np.array([vector]), num_threads=1)[0])
