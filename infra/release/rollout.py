@@ -72,7 +72,8 @@ def _roll_out(props: dict[str, Any]) -> dict[str, Any]:
         for share in _steps(props["rollout"]) if previous else [100]:
             traffic = {name: share} if previous is None else {name: share, previous: 100 - share}
             _set_traffic(client, props, traffic)
-            _replay(client, props, None)
+            # Until all traffic is here, the route users take may be answered by the old model and its contract.
+            _replay(client, props, name if share < 100 else None)
     except Exception as error:
         _set_traffic(client, props, before)
         if name not in before:
@@ -183,8 +184,8 @@ def _replay(client: Any, props: dict[str, Any], deployment: str | None) -> None:
             raise RolloutFailed(
                 f"golden rows {start}-{start + len(batch) - 1}: HTTP {answer.status_code} {answer.text}"
             )
-        if deployment is None and answer.json()["model"] != model:
-            return  # at a partial share the old model may answer; the pinned replay has compared the new one
+        if answer.json()["model"] != model:
+            raise RolloutFailed(f"golden rows were answered by {answer.json()['model']}, not by {model}")
         for number, (line, served) in enumerate(zip(batch, answer.json()["probabilities"], strict=True), start):
             if not abs(line["probability"] - served) <= TOLERANCE:
                 raise RolloutFailed(
