@@ -148,7 +148,6 @@ def _jobs_runs_versions(run: LocalRun) -> tuple[int, int, int]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in run.environment.items():
             patch.setenv(name, value)
-        patch.delenv("AZUREML_CURRENT_CLOUD", raising=False)  # the SDK sets it, and would leave it behind
         cloud = Cloud.discover()
         client = cloud.databricks(
             outputs["databricks_url"].removeprefix("https://"), outputs["databricks_workspace_id"]
