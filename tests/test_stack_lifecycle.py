@@ -58,6 +58,17 @@ def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
     assert answer.status_code == 401
 
 
+def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun) -> None:
+    done = stack.run("rank", "--user", "196", "--top", "3")
+    assert done.returncode == 0, done.stderr
+    probabilities = [float(line.split()[0]) for line in done.stdout.splitlines()]
+    assert len(probabilities) == 3
+    assert probabilities == sorted(probabilities, reverse=True)
+    unknown = stack.run("rank", "--user", "nobody")
+    assert unknown.returncode == 1
+    assert "no user 'nobody'" in unknown.stderr
+
+
 def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("up") == {}
     assert stack.pulumi("refresh") == {}

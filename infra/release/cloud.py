@@ -5,7 +5,6 @@ Does not cache tokens or keep clients: each dynamic resource makes what it needs
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,9 @@ from azure.core.credentials import TokenCredential
 
 _PUBLIC_METADATA = "management.azure.com"
 _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
+# Azure ML's SDK leaves the name of its cloud in the environment, where the SDK of a child process takes it for one that
+# it knows. This program always names the cloud itself.
+os.environ.pop("AZUREML_CURRENT_CLOUD", None)
 DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"  # the same in every cloud
 
 
@@ -63,9 +65,6 @@ class Cloud:
 
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
-        if "azure.ai.ml" not in sys.modules:
-            # The SDK leaves its cloud's name in the environment, where a child process takes it for one it knows.
-            os.environ.pop("AZUREML_CURRENT_CLOUD", None)
         from azure.ai.ml import MLClient
 
         part = workspace_id.split("/")
