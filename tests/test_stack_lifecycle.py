@@ -17,10 +17,11 @@ pytestmark = pytest.mark.stack
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
     run = LocalRun(tmp_path_factory.mktemp("stack"))
-    printed = run.up()
-    (run.state / "printed.txt").write_text(printed)
-    yield run
-    run.down()
+    try:
+        (run.state / "printed.txt").write_text(run.up())
+        yield run
+    finally:
+        run.down()
     assert run.processes() == []
 
 
