@@ -40,7 +40,13 @@ def start(folder: Path, port: int | None) -> str:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=root
         )
-    return f"started: {_wait_until_ready(folder, child, said)}"
+    ready = _wait_until_ready(folder, child, said)
+    if process_id(folder) != child.pid:
+        # Another start won the folder. The loser would still try for a moment, and win it once that one has stopped.
+        child.kill()
+        child.wait()
+        return f"runs already: {ready}"
+    return f"started: {ready}"
 
 
 def stop(folder: Path) -> str:

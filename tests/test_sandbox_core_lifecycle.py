@@ -4,8 +4,10 @@ import json
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
+import psutil
 from sandbox_fixtures import is_alive, running_sandbox, sandbox_command
 
 ACCOUNT = {"location": "westeurope", "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
@@ -51,6 +53,9 @@ def test_two_starts_at_once_make_one_sandbox(tmp_path: Path) -> None:
         assert len({done.stdout.split("https://")[1] for done in results}) == 1
     finally:
         assert sandbox_command("stop", tmp_path).returncode == 0
+    time.sleep(1.5)  # longer than a start that lost tries for the folder
+    left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in left if line and str(tmp_path) in line]
 
 
 def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
