@@ -19,7 +19,7 @@ from infra.release.artefact import Artefact
 from infra.release.snapshot import SnapshotError, files_of
 from operations import movielens, rows, sandbox
 from operations.endpoint import Endpoint
-from operations.engine import Engine, Stage
+from operations.engine import Engine
 from operations.errors import UserError
 from workloads import spec
 
@@ -231,6 +231,3 @@ def _golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _scores(endpoint: Endpoint, golden: list[dict[str, Any]]) -> list[float]:
     return endpoint.post({"rows": [line["row"] for line in golden]})["probabilities"]
-
-
-__all__ = ["Report", "Stage", "State", "down", "rank", "up"]

@@ -5,40 +5,23 @@ and whatever of a recorded session still lives is ended by process id at the nex
 """
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from sandbox import processes
 
 
 def start(
     command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path, record: Path
 ) -> subprocess.Popen[bytes]:
     """Start `command` as leader of a new session, output to `log`; `record` names the session for `end_leftovers`."""
-
-    def end_with_parent() -> None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            cwd=folder,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
+    log.unlink(missing_ok=True)
+    process = processes.start(command, log=log, environment=environment, folder=folder)
     record.write_text(json.dumps({"session": process.pid, "started": psutil.Process(process.pid).create_time()}))
     return process
 

@@ -67,13 +67,14 @@ def _roll_out(props: dict[str, Any]) -> dict[str, Any]:
 
     try:
         client.online_deployments.begin_create_or_update(_deployment(props, name)).result()
-        _replay(client, props, name)
+        golden = _golden(client, props)
+        _replay(client, props, golden, name)
         previous = max((key for key in before if key != name), key=lambda key: before[key], default=None)
         for share in _steps(props["rollout"]) if previous else [100]:
             traffic = {name: share} if previous is None else {name: share, previous: 100 - share}
             _set_traffic(client, props, traffic)
             # Until all traffic is here, the route users take may be answered by the old model and its contract.
-            _replay(client, props, name if share < 100 else None)
+            _replay(client, props, golden, name if share < 100 else None)
     except Exception as error:
         _set_traffic(client, props, before)
         if name not in before:
@@ -160,8 +161,15 @@ def _set_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int]) ->
         time.sleep(0.2)
 
 
-def _replay(client: Any, props: dict[str, Any], deployment: str | None) -> None:
-    """Post the model's golden rows and compare; `deployment` pins one, None takes the route users take.
+def _golden(client: Any, props: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that training kept with this model version, each with the probability it computed."""
+    run_id = client.models.get(props["model_name"], str(props["model_version"])).path.rstrip("/").rpartition("/")[2]
+    artefact = Artefact(props["blob_endpoint"], props["models_container"], run_id)
+    return [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
+
+
+def _replay(client: Any, props: dict[str, Any], golden: list[dict[str, Any]], deployment: str | None) -> None:
+    """Post the golden rows and compare; `deployment` pins one, None takes the route users take.
 
     Posts to the scoring URI itself: the SDK's `invoke` keeps headers of earlier calls in the class.
     """
@@ -171,9 +179,6 @@ def _replay(client: Any, props: dict[str, Any], deployment: str | None) -> None:
     headers = {"Authorization": f"Bearer {key}"}
     if deployment:
         headers["azureml-model-deployment"] = deployment
-    run_id = client.models.get(props["model_name"], str(props["model_version"])).path.rstrip("/").rpartition("/")[2]
-    artefact = Artefact(props["blob_endpoint"], props["models_container"], run_id)
-    golden = [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
     model = f"{props['model_name']}:{props['model_version']}"
     for start in range(0, len(golden), _BATCH):
         batch = golden[start : start + _BATCH]
