@@ -70,6 +70,8 @@ class Cloud:
         part = workspace_id.split("/")
         options: dict[str, Any] = {"cloud": self.name}
         if self.name not in _KNOWN_CLOUDS:
+            # The SDK keeps a cloud it was told of for the life of the process, under this name.
+            options["cloud"] = self.resource_manager
             options["cloud_metadata"] = {
                 "azure_portal": self.portal,
                 "resource_manager": self.resource_manager + "/",
