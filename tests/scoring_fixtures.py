@@ -199,15 +199,12 @@ def serving(
             process.wait()
 
 
-def write_pipeline(toys_folder: Path, jars: Path, scratch: Path) -> None:
-    """The same model as a Spark pipeline, in the layout that training writes. Runs Spark: call it in a process."""
+def write_pipeline(spark: Any, toys_folder: Path, scratch: Path) -> None:
+    """The same model as a Spark pipeline, in the layout that training writes."""
     from pyspark.ml import PipelineModel
     from pyspark.ml.feature import SQLTransformer, VectorAssembler, Word2VecModel
-    from pyspark.sql import SparkSession
     from synapse.ml.lightgbm import LightGBMClassificationModel
 
-    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    spark = builder.config("spark.jars", ",".join(map(str, jars.glob("*.jar")))).getOrCreate()
     level = f"coalesce(nullif(trim({{}}), ''), '{MISSING}')"
     selected, lookups, inputs = [], [], []
     arrays = numpy.load(toys_folder / "encoder.npz")
@@ -248,8 +245,3 @@ def write_pipeline(toys_folder: Path, jars: Path, scratch: Path) -> None:
     model.setNumIterations(-1)
     sql = SQLTransformer(statement=f"SELECT *, {', '.join(selected)} FROM __THIS__")
     PipelineModel([sql, *lookups, assembler, model]).write().overwrite().save(str(toys_folder / "pipeline"))
-    spark.stop()
-
-
-if __name__ == "__main__":
-    write_pipeline(*map(Path, sys.argv[1:]))

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,18 @@ CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
 """1,000 real rows of Criteo's 1TB log, too few clicks to judge a model; their licence keeps them out of here."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class LocalRun:
     state: Path
+    plain: bool = False
+    """Whether the stack is as `make local` without options leaves it."""
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "operations", *arguments, "--state", str(self.state)]
 
     def run(self, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+        if arguments[0] == "local":
+            self.plain = False
         return subprocess.run(
             self.command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -30,7 +37,25 @@ class LocalRun:
     def up(self, *arguments: str) -> str:
         done = self.run("local", *arguments)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        self.plain = not arguments
         return done.stdout
+
+    def up_killed(self, when: Callable[[], bool], after: float = 0) -> None:
+        """Start `local` and kill it, and nothing else, `after` seconds from when `when` holds."""
+        started = subprocess.Popen(self.command("local"), cwd=ROOT, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while not when():
+            assert started.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(after)
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+
+    def began(self, token: str) -> bool:
+        """Whether the engine began to work on a resource of this type."""
+        events = self.state / "engine-events.json"
+        return events.exists() and f'"type":"{token}"' in events.read_text()
 
     def down(self) -> None:
         done = self.run("local-down")
@@ -69,7 +94,9 @@ class LocalRun:
             for event in map(json.loads, events.read_text().splitlines())
             if "summaryEvent" in event
         )
-        return {operation: count for operation, count in summary["resourceChanges"].items() if operation != "same"}
+        changes = {operation: count for operation, count in summary["resourceChanges"].items() if operation != "same"}
+        self.plain = self.plain and not changes
+        return changes
 
     def processes(self) -> list[str]:
         """Command lines of every process that works in this run's folder."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pyspark.sql import SparkSession
 from scoring_fixtures import (
     Running,
     Toys,
@@ -22,14 +23,19 @@ from scoring_fixtures import (
     serving,
     wait_until_ready,
     write_manifest,
+    write_pipeline,
 )
 
+# Imported, a session fixture would be made once for every module.
+pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
 START_SECONDS = 180
+# Short tests end before the second compiler has paid for itself.
+QUICK_JAVA = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"}
 
 
 def run(*command: object, cwd: Path) -> str:
-    environment = {**scoring_environment(cwd), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment = {**scoring_environment(cwd), **QUICK_JAVA}
     ended = subprocess.run(
         [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -46,17 +52,17 @@ def jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Toys:
+def toys(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Toys:
     folder = tmp_path_factory.mktemp("artefact")
     toys = make_artefact(folder / "toys")
-    run(Path(__file__).with_name("scoring_fixtures.py"), toys.folder, jars, folder / "scratch", cwd=folder)
+    write_pipeline(spark, toys.folder, folder / "scratch")
     write_manifest(toys.folder)
     return toys
 
 
 @pytest.fixture(scope="module")
 def environment(toys: Toys, jars: Path) -> dict[str, str]:
-    return scoring_environment(toys.folder, SCORING_ENGINE="spark", SCORING_SPARK_JARS=jars)
+    return scoring_environment(toys.folder, SCORING_ENGINE="spark", SCORING_SPARK_JARS=jars, **QUICK_JAVA)
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,23 @@
 """The whole chain through the real engine: what stands, what changes, what is left."""
 
 import json
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
+from stack_fixtures import CRITEO_ROWS, LocalRun
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
+    """One stack for every test here, made by a first run that was killed twice on its way."""
     run = LocalRun(tmp_path_factory.mktemp("stack"))
     try:
+        run.up_killed(when=lambda: run.began("azure-native:containerservice:ManagedCluster"))
+        run.up_killed(when=lambda: run.began("pulumi-python:dynamic/databricks:TrainingRun"), after=8)
         (run.state / "printed.txt").write_text(run.up())
         yield run
     finally:
@@ -26,10 +26,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
 
 
 @pytest.fixture
-def settled(stack: LocalRun) -> Iterator[LocalRun]:
-    """The stack as `make local` leaves it, put back afterwards for whichever test comes next."""
-    yield stack
-    stack.up()
+def stack(standing: LocalRun) -> LocalRun:
+    """The stack as plain `make local` leaves it, whatever an earlier test made of it."""
+    if not standing.plain:
+        standing.up()
+    return standing
 
 
 def score(run: LocalRun, *arguments: str) -> Any:
@@ -42,6 +43,11 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
     printed = (stack.state / "printed.txt").read_text()
     for word in ("endpoint", "AUC", "log loss", "gate", "top 10 for user", "p99", "model card", "make local-down"):
         assert word in printed
+
+
+def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:
+    assert _jobs_runs_versions(stack) == (1, 1, 1)
+    assert [line for line in stack.processes() if "-m operations" in line or "pulumi" in line] == []
 
 
 def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
@@ -75,14 +81,14 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("refresh") == {}
 
 
-def test_one_changed_scale_value_is_one_update(settled: LocalRun) -> None:
+def test_one_changed_scale_value_is_one_update(stack: LocalRun) -> None:
     import yaml
 
-    file = settled.state / "Pulumi.local.yaml"
+    file = stack.state / "Pulumi.local.yaml"
     content = yaml.safe_load(file.read_text())
     content["config"]["serving:nodes_max"] = "5"
     file.write_text(yaml.safe_dump(content))
-    assert settled.pulumi("up") == {"update": 1}
+    assert stack.pulumi("up") == {"update": 1}
 
 
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
@@ -99,44 +105,30 @@ def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
         assert not [secret for secret in secrets if secret in text], path
 
 
-def test_both_engines_serve_through_the_same_endpoint(settled: LocalRun) -> None:
-    native = score(settled)
-    settled.up("--engine", "spark")
-    assert settled.outputs["image"] != ""
-    spark = score(settled)
+def test_both_engines_serve_through_the_same_endpoint(stack: LocalRun) -> None:
+    native = score(stack)
+    stack.up("--engine", "spark")
+    assert stack.outputs["image"] != ""
+    spark = score(stack)
     assert spark["model"] == native["model"]
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
 
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
-def test_a_refused_model_leaves_the_live_endpoint_as_it_was(settled: LocalRun) -> None:
+def test_a_refused_model_leaves_the_live_endpoint_as_it_was(stack: LocalRun) -> None:
     row = json.dumps({"age": 30, "gender": "F"})
-    before = score(settled, row)
-    done = settled.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
+    before = score(stack, row)
+    done = stack.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
     assert done.returncode == 1
     assert "is refused, what serves now keeps serving" in done.stderr
     assert "clicks in the held-out part, too few to judge" in done.stderr
-    assert score(settled, row) == before
+    assert score(stack, row) == before
 
 
-def test_a_run_killed_in_training_is_taken_up_again_and_synthetic_rows_pass(settled: LocalRun) -> None:
-    before = _jobs_runs_versions(settled)
-    runs = set((settled.state / "sandbox" / "runs").iterdir())
-    killed = subprocess.Popen(settled.command("local", "--dataset", "criteo"), cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while set((settled.state / "sandbox" / "runs").iterdir()) == runs and time.monotonic() < deadline:
-        assert killed.poll() is None, "the run ended before it trained"
-        time.sleep(0.2)
-    time.sleep(3)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-
-    printed = settled.up("--dataset", "criteo")
-    jobs, runs_after, versions = _jobs_runs_versions(settled)
-    assert (jobs, runs_after, versions) == (before[0], before[1] + 1, before[2] + 1)
-    assert len([line for line in settled.processes() if "-m operations" in line or "pulumi" in line]) == 0
+def test_synthetic_rows_in_criteos_shape_pass_the_gate(standing: LocalRun) -> None:
+    printed = standing.up("--dataset", "criteo")
     assert "SYNTHETIC" in printed
-    assert settled.outputs["metrics"]["synthetic"] is True
+    assert standing.outputs["metrics"]["synthetic"] is True
 
 
 def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
