@@ -3,9 +3,10 @@
 import pulumi
 from pulumi_azure_native import authorization, resources
 
+from infra import private_link, tags
 from infra import settings as configuration
-from infra import tags
 from infra.access import Access, AccessArgs
+from infra.addresses import NODES
 from infra.container_registry import ContainerRegistry, ContainerRegistryArgs
 from infra.data_lake import DataLake, DataLakeArgs
 from infra.databricks import Databricks, DatabricksArgs
@@ -14,29 +15,33 @@ from infra.inference import Inference, InferenceArgs
 from infra.key_vault import KeyVault, KeyVaultArgs
 from infra.kubernetes import Kubernetes, KubernetesArgs
 from infra.ml_workspace import MachineLearning, MachineLearningArgs
-from infra.monitoring import Monitoring, MonitoringArgs
+from infra.monitoring.watch import Watch, WatchArgs, sources_of
+from infra.monitoring.workspace import Monitoring, MonitoringArgs
 from infra.naming import Names
+from infra.network import Network, NetworkArgs
 from infra.outputs import export_infrastructure, export_release
 from infra.release.release import Release, ReleaseArgs
 
 settings = configuration.of_this_stack()
 client = authorization.get_client_config()
-subscription, prod = client.subscription_id, settings.is_production
-names = Names(settings.environment, f"{subscription}/{settings.location}/{pulumi.get_stack()}")
-redundancy = "Standard_ZRS" if prod else "Standard_LRS"
+subscription, prod, private = client.subscription_id, settings.is_production, settings.network.is_private
+names = Names.of(settings, subscription, pulumi.get_stack())
 tags.apply_to_all({"environment": settings.environment, "stack": pulumi.get_stack(), **settings.tags})
 
 group = resources.ResourceGroup("personalization", resource_group_name=names.resource_group).name
 
-lake = DataLake("lake", DataLakeArgs(group, names.lake, redundancy, protect=prod))
+network = Network("network", NetworkArgs.of(settings, group, names)) if private else None
+nodes = network.subnet_id(NODES) if network else None
+
+lake = DataLake("lake", DataLakeArgs(group, names.lake, settings.zone_redundant, private, protect=prod))
 vault = KeyVault(
-    "vault", KeyVaultArgs(group, names.key_vault, client.tenant_id, settings.access.purge_protection, prod)
+    "vault", KeyVaultArgs(group, names.key_vault, client.tenant_id, settings.access.purge_protection, private, prod)
 )
 monitoring = Monitoring("monitoring", MonitoringArgs(group, names.log_analytics, names.application_insights))
 registry = ContainerRegistry(
-    "registry", ContainerRegistryArgs(group, names.container_registry, "Premium" if prod else "Basic", prod)
+    "registry", ContainerRegistryArgs(group, names.container_registry, settings.zone_redundant, nodes, prod)
 )
-identities = Identities("identity", IdentitiesArgs(group, subscription, names))
+identities = Identities("identity", IdentitiesArgs(group, subscription, names, nodes))
 
 databricks = Databricks(
     "databricks",
@@ -45,6 +50,9 @@ databricks = Databricks(
         workspace_name=names.databricks_workspace,
         connector_name=names.access_connector,
         managed_resource_group_id=f"/subscriptions/{subscription}/resourceGroups/{names.databricks_managed_group}",
+        connector_identity=identities.databricks,
+        zone_redundant=settings.zone_redundant,
+        network_id=network.network_id if network else None,
         protect=prod,
     ),
 )
@@ -54,35 +62,35 @@ machine_learning = MachineLearning(
         resource_group_name=group,
         workspace_name=names.machine_learning_workspace,
         storage_account_name=names.machine_learning_storage,
-        storage_redundancy=redundancy,
+        zone_redundant=settings.zone_redundant,
         key_vault_id=vault.vault_id,
         application_insights_id=monitoring.component_id,
         container_registry_id=registry.registry_id,
         lake_account_name=lake.account_name,
         models_container=lake.containers["models"],
+        subnet_id=nodes,
         protect=prod,
     ),
 )
-kubernetes = Kubernetes("kubernetes", KubernetesArgs.of(settings, group, names, client.tenant_id, identities))
+kubernetes = Kubernetes(
+    "kubernetes",
+    KubernetesArgs.of(settings, group, names, client.tenant_id, identities, monitoring.workspace_id, nodes),
+)
 inference = Inference("inference", InferenceArgs.of(settings, group, names, kubernetes, machine_learning, identities))
+
 access = Access(
     "access",
     AccessArgs(
-        subscription_id=subscription,
-        deployers=settings.access.deployers,
-        lake=lake,
-        registry=registry,
-        databricks=databricks,
-        machine_learning=machine_learning,
-        identities=identities,
-        kubernetes=kubernetes,
-        inference=inference,
+        subscription, settings.access.deployers, lake, registry, machine_learning, identities, kubernetes, inference
     ),
 )
+reachable = private_link.connect_all(network, lake, vault, registry, databricks, machine_learning) if network else []
+sources = sources_of(lake, vault, registry, databricks, machine_learning, kubernetes, inference)
+Watch("watch", WatchArgs(group, subscription, names, settings, monitoring, kubernetes, sources))
 export_infrastructure(group, lake, databricks, machine_learning, inference)
 
 if settings.release.enabled:
-    ready = [*access.assignments, kubernetes.scoring_pool]
+    ready = [*access.assignments, *reachable, kubernetes.scoring_pool]
     release = Release(
         "release",
         ReleaseArgs(settings, names, lake, registry, databricks, machine_learning, inference, ready),

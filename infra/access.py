@@ -1,7 +1,7 @@
 """Every role assignment of the program, as one table, each on the one resource that needs it.
 
-The single exception is `identities.py`: the control plane must be allowed to hand out the kubelet identity before the
-cluster, and so before everything here, exists.
+The single exception is `identities.py`: the control plane needs its roles before the cluster, and so before everything
+here, exists.
 
 Does not create identities, and grants nothing by key: all data access in this program is by Entra identity.
 """
@@ -13,7 +13,6 @@ import pulumi
 
 from infra.container_registry import ContainerRegistry
 from infra.data_lake import DataLake
-from infra.databricks import Databricks
 from infra.identities import Identities
 from infra.inference import Inference
 from infra.kubernetes import Kubernetes
@@ -28,7 +27,6 @@ class AccessArgs:
     """Kind (`User`, `ServicePrincipal`, `Group`) by Entra object id."""
     lake: DataLake
     registry: ContainerRegistry
-    databricks: Databricks
     machine_learning: MachineLearning
     identities: Identities
     kubernetes: Kubernetes
@@ -47,26 +45,28 @@ class Access(pulumi.ComponentResource):
 
 def grants(args: AccessArgs) -> list[Grant]:
     lake, registry = args.lake.account_id, args.registry.registry_id
+    raw, models = args.lake.container_id("raw"), args.lake.container_id("models")
     workspace, cluster = args.machine_learning.workspace_id, args.kubernetes.cluster_id
-    databricks, machine_learning = args.databricks.connector_principal_id, args.machine_learning.principal_id
+    databricks, machine_learning = args.identities.databricks.principal_id, args.machine_learning.principal_id
     kubelet, endpoint = args.identities.kubelet.principal_id, args.identities.endpoint.principal_id
     extension = args.inference.extension_principal_id
     table = [
         Grant("databricks", Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "lake", databricks, lake),
-        Grant("machine-learning", Role.STORAGE_BLOB_DATA_READER, "lake", machine_learning, lake),
+        Grant("machine-learning", Role.STORAGE_BLOB_DATA_READER, "models", machine_learning, models),
         # Azure ML operates inference on this one cluster through Trusted Access.
         Grant("machine-learning", Role.CONTRIBUTOR, "cluster", machine_learning, cluster),
         Grant("kubelet", Role.ACR_PULL, "registry", kubelet, registry),
         Grant("extension", Role.ACR_PULL, "registry", extension, registry),
-        Grant("extension", Role.STORAGE_BLOB_DATA_READER, "lake", extension, lake),
+        Grant("extension", Role.STORAGE_BLOB_DATA_READER, "models", extension, models),
         Grant("endpoint", Role.ACR_PULL, "registry", endpoint, registry),
-        Grant("endpoint", Role.STORAGE_BLOB_DATA_READER, "lake", endpoint, lake),
+        Grant("endpoint", Role.STORAGE_BLOB_DATA_READER, "models", endpoint, models),
         Grant("endpoint", Role.AZUREML_METRICS_WRITER, "workspace", endpoint, workspace),
     ]
     for number, (object_id, kind) in enumerate(sorted(args.deployers.items())):
         deployer = f"deployer-{number}"
         table += [
-            Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "lake", object_id, lake, kind),
+            Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "raw", object_id, raw, kind),
+            Grant(deployer, Role.STORAGE_BLOB_DATA_READER, "models", object_id, models, kind),
             Grant(deployer, Role.AZUREML_DATA_SCIENTIST, "workspace", object_id, workspace, kind),
         ]
     return table

@@ -1,7 +1,7 @@
 """The data lake: one hierarchical storage account that holds raw data, feature tables and model artefacts.
 
 Does not create Azure ML's own storage account: Azure ML refuses hierarchical namespaces for its default account.
-Does not grant anyone access: `identities.py` owns every role assignment.
+Does not grant anyone access: `access.py` owns the role assignments.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import pulumi
 from pulumi_azure_native import storage
+
+from infra.protection import stateful
+from infra.storage_account import storage_account
 
 # `catalog` is where Unity Catalog keeps what it manages itself: it may not overlap the volumes over the other three.
 CONTAINERS = ("raw", "features", "models", "catalog")
@@ -18,7 +21,8 @@ CONTAINERS = ("raw", "features", "models", "catalog")
 class DataLakeArgs:
     resource_group_name: pulumi.Input[str]
     account_name: str
-    redundancy: str
+    zone_redundant: bool
+    private: bool
     containers: Sequence[str] = CONTAINERS
     protect: bool = False
 
@@ -35,25 +39,14 @@ class DataLake(pulumi.ComponentResource):
     def __init__(self, name: str, args: DataLakeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:data:DataLake", name, None, opts)
 
-        account = storage.StorageAccount(
+        account = storage_account(
             name,
             account_name=args.account_name,
             resource_group_name=args.resource_group_name,
-            kind=storage.Kind.STORAGE_V2,
-            sku={"name": args.redundancy},
-            access_tier=storage.AccessTier.HOT,
-            is_hns_enabled=True,
-            # Access is by identity only; a leaked key must not exist.
-            allow_shared_key_access=False,
-            default_to_o_auth_authentication=True,
-            allow_blob_public_access=False,
-            allow_cross_tenant_replication=False,
-            is_local_user_enabled=False,
-            is_sftp_enabled=False,
-            minimum_tls_version=storage.MinimumTlsVersion.TLS1_2,
-            enable_https_traffic_only=True,
-            public_network_access=storage.PublicNetworkAccess.ENABLED,
-            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+            zone_redundant=args.zone_redundant,
+            hierarchical=True,
+            private=args.private,
+            opts=stateful(self, args.protect),
         )
         storage.BlobServiceProperties(
             name,
@@ -71,7 +64,7 @@ class DataLake(pulumi.ComponentResource):
                 container_name=container,
                 public_access=storage.PublicAccess.NONE,
                 resource_group_name=args.resource_group_name,
-                opts=pulumi.ResourceOptions(parent=account, protect=args.protect),
+                opts=stateful(account, args.protect),
             ).name
             for container in args.containers
         }
@@ -81,6 +74,11 @@ class DataLake(pulumi.ComponentResource):
         self.blob_endpoint = account.primary_endpoints.blob
         self.dfs_endpoint = account.primary_endpoints.dfs
         self.register_outputs({"account_id": self.account_id, "dfs_endpoint": self.dfs_endpoint})
+
+    def container_id(self, container: str) -> pulumi.Output[str]:
+        return pulumi.Output.format(
+            "{0}/blobServices/default/containers/{1}", self.account_id, self.containers[container]
+        )
 
     def location_of(self, container: str) -> pulumi.Output[str]:
         """`abfss://<container>@<host of the dfs endpoint>/`, the form Spark and Unity Catalog use."""

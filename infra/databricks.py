@@ -7,7 +7,9 @@ Does not create the managed resource group: Databricks makes it and must find th
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_azure_native import databricks
+from pulumi_azure_native import databricks, managedidentity
+
+from infra.addresses import DATABRICKS_CONTAINERS, DATABRICKS_HOSTS
 
 
 @dataclass(frozen=True)
@@ -16,23 +18,32 @@ class DatabricksArgs:
     workspace_name: str
     connector_name: str
     managed_resource_group_id: str
+    connector_identity: managedidentity.UserAssignedIdentity
+    zone_redundant: bool
+    network_id: pulumi.Input[str] | None = None
+    """Network that clusters are injected into, with its two subnets; none for a network Databricks makes."""
     protect: bool = False
 
 
 class Databricks(pulumi.ComponentResource):
     connector_id: pulumi.Output[str]
-    connector_principal_id: pulumi.Output[str]
+    connector_identity_id: pulumi.Output[str]
     workspace_id: pulumi.Output[str]
     workspace_url: pulumi.Output[str]
     """Host name without a scheme, as Azure reports it."""
 
     def __init__(self, name: str, args: DatabricksArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:training:Databricks", name, None, opts)
+        private = args.network_id is not None
+        access, rules = databricks.PublicNetworkAccess, databricks.RequiredNsgRules
         connector = databricks.AccessConnector(
             name,
             connector_name=args.connector_name,
             resource_group_name=args.resource_group_name,
-            identity=databricks.ManagedServiceIdentityArgs(type=databricks.ManagedServiceIdentityType.SYSTEM_ASSIGNED),
+            identity=databricks.ManagedServiceIdentityArgs(
+                type=databricks.ManagedServiceIdentityType.USER_ASSIGNED,
+                user_assigned_identities=[args.connector_identity.id],
+            ),
             opts=pulumi.ResourceOptions(parent=self),
         )
         workspace = databricks.Workspace(
@@ -42,19 +53,28 @@ class Databricks(pulumi.ComponentResource):
             compute_mode=databricks.ComputeMode.HYBRID,
             managed_resource_group_id=args.managed_resource_group_id,
             sku=databricks.SkuArgs(name="premium"),
-            public_network_access=databricks.PublicNetworkAccess.ENABLED,
-            required_nsg_rules=databricks.RequiredNsgRules.ALL_RULES,
+            public_network_access=access.DISABLED if private else access.ENABLED,
+            # Through private link alone, Databricks' own rules for its control plane's public addresses go.
+            required_nsg_rules=rules.NO_AZURE_DATABRICKS_RULES if private else rules.ALL_RULES,
             # Unset parameters come back filled in and then read as drift that would replace the workspace.
             parameters=databricks.WorkspaceCustomParametersArgs(
                 enable_no_public_ip={"value": True},
                 prepare_encryption={"value": False},
                 require_infrastructure_encryption={"value": False},
-                storage_account_sku_name={"value": "Standard_ZRS" if args.protect else "Standard_LRS"},
+                storage_account_sku_name={"value": "Standard_ZRS" if args.zone_redundant else "Standard_LRS"},
+                custom_virtual_network_id={"value": args.network_id} if private else None,
+                custom_public_subnet_name={"value": DATABRICKS_HOSTS} if private else None,
+                custom_private_subnet_name={"value": DATABRICKS_CONTAINERS} if private else None,
             ),
-            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                protect=args.protect,
+                # Azure refuses to move a workspace; the provider would try to.
+                replace_on_changes=["parameters.customVirtualNetworkId"],
+            ),
         )
         self.connector_id = connector.id
-        self.connector_principal_id = connector.identity.principal_id
+        self.connector_identity_id = args.connector_identity.id
         self.workspace_id = workspace.id
         self.workspace_url = workspace.workspace_url
         self.register_outputs({"workspace_id": self.workspace_id, "workspace_url": self.workspace_url})

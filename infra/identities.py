@@ -1,10 +1,11 @@
-"""One user-assigned identity per actor of the serving side.
+"""One user-assigned identity per actor.
 
-Assigns the one role that must exist before the cluster; `access.py` owns all others, so that who may do what is read
-in one place.
-Does not make identities for Databricks and Azure ML: their access connector and workspace carry their own.
+Assigns the roles that must exist before the cluster; `access.py` owns all others, so that who may do what is read in
+one place.
+Does not make one for the Azure ML workspace: Trusted Access, by which it enters the cluster, knows its own alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -19,6 +20,8 @@ class IdentitiesArgs:
     resource_group_name: pulumi.Input[str]
     subscription_id: str
     names: Names
+    node_subnet_id: pulumi.Input[str] | None = None
+    """Subnet of the cluster's nodes; none where Azure makes the network."""
 
 
 class Identities(pulumi.ComponentResource):
@@ -28,8 +31,10 @@ class Identities(pulumi.ComponentResource):
     """The nodes: pulls images."""
     endpoint: managedidentity.UserAssignedIdentity
     """The online endpoint: pulls the image and reads the model."""
-    kubelet_operator: pulumi.Resource
-    """Lets the control plane give nodes the kubelet identity."""
+    databricks: managedidentity.UserAssignedIdentity
+    """Databricks' access connector: reads and writes the lake."""
+    before_cluster: Sequence[pulumi.Resource]
+    """Roles by which the control plane gives nodes the kubelet identity and a place in the network."""
 
     def __init__(self, name: str, args: IdentitiesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:security:Identities", name, None, opts)
@@ -42,16 +47,11 @@ class Identities(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self),
             )
 
-        self.cluster, self.kubelet, self.endpoint = identity("cluster"), identity("kubelet"), identity("endpoint")
-        self.kubelet_operator = assign(
-            Grant(
-                "cluster",
-                Role.MANAGED_IDENTITY_OPERATOR,
-                "kubelet",
-                self.cluster.principal_id,
-                self.kubelet.id,
-            ),
-            args.subscription_id,
-            self,
-        )
+        self.cluster, self.kubelet = identity("cluster"), identity("kubelet")
+        self.endpoint, self.databricks = identity("endpoint"), identity("databricks")
+        cluster = self.cluster.principal_id
+        needed = [Grant("cluster", Role.MANAGED_IDENTITY_OPERATOR, "kubelet", cluster, self.kubelet.id)]
+        if args.node_subnet_id is not None:
+            needed.append(Grant("cluster", Role.NETWORK_CONTRIBUTOR, "nodes", cluster, args.node_subnet_id))
+        self.before_cluster = [assign(grant, args.subscription_id, self) for grant in needed]
         self.register_outputs({})

@@ -30,8 +30,7 @@ class InferenceArgs:
     location: str
     cluster_id: pulumi.Input[str]
     cluster_name: pulumi.Input[str]
-    workspace_id: pulumi.Input[str]
-    workspace_name: pulumi.Input[str]
+    workspace: ml.Workspace
     endpoint_name: str
     endpoint_identity: managedidentity.UserAssignedIdentity
     auth_mode: str
@@ -39,6 +38,7 @@ class InferenceArgs:
     """Least number of nodes the router can count on."""
     replica_cpu: str
     replica_memory: str
+    private: bool
     hostname: str | None = None
     tls_secret: str | None = None
     protect: bool = False
@@ -59,14 +59,14 @@ class InferenceArgs:
             location=settings.location,
             cluster_id=kubernetes.cluster_id,
             cluster_name=kubernetes.cluster_name,
-            workspace_id=machine_learning.workspace_id,
-            workspace_name=machine_learning.workspace_name,
+            workspace=machine_learning.workspace,
             endpoint_name=names.endpoint,
             endpoint_identity=identities.endpoint,
             auth_mode=serving.auth,
             node_count=serving.system_nodes + serving.nodes_min,
             replica_cpu=serving.cpu,
             replica_memory=serving.memory,
+            private=settings.network.is_private,
             hostname=serving.hostname,
             tls_secret=serving.tls_secret,
             protect=settings.is_production,
@@ -74,6 +74,7 @@ class InferenceArgs:
 
 
 class Inference(pulumi.ComponentResource):
+    endpoint_id: pulumi.Output[str]
     endpoint_name: pulumi.Output[str]
     endpoint_revision: pulumi.Output[str]
     """Changes whenever the endpoint is written: a PUT without traffic takes it away, so the rollout must run again."""
@@ -83,6 +84,7 @@ class Inference(pulumi.ComponentResource):
     def __init__(self, name: str, args: InferenceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Inference", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
+        access = ml.PublicNetworkAccessType
 
         extension = kubernetesconfiguration.Extension(
             f"{name}-extension",
@@ -103,7 +105,8 @@ class Inference(pulumi.ComponentResource):
             configuration_settings=pulumi.Output.all(args.cluster_id, args.cluster_name).apply(
                 lambda found: extension_settings(args, found[0], found[1])
             ),
-            opts=child,
+            # Goes before the workspace does: its last act is to sign off there.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace]),
         )
         # Azure ML enters a cluster without local accounts through this binding; it must exist before the attach.
         trusted = aks.TrustedAccessRoleBinding(
@@ -111,7 +114,7 @@ class Inference(pulumi.ComponentResource):
             trusted_access_role_binding_name="azureml",
             resource_name_=args.cluster_name,
             resource_group_name=args.resource_group_name,
-            source_resource_id=args.workspace_id,
+            source_resource_id=args.workspace.id,
             roles=["Microsoft.MachineLearningServices/workspaces/mlworkload"],
             opts=child,
         )
@@ -119,7 +122,7 @@ class Inference(pulumi.ComponentResource):
         compute = ml.Compute(
             f"{name}-compute",
             compute_name="aks",
-            workspace_name=args.workspace_name,
+            workspace_name=args.workspace.name,
             resource_group_name=args.resource_group_name,
             properties=ml.KubernetesArgs(
                 compute_type="Kubernetes",
@@ -136,12 +139,17 @@ class Inference(pulumi.ComponentResource):
                     },
                 ),
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[extension, trusted]),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[extension, trusted],
+                # Another cluster under the old name holds nothing of what was attached.
+                replace_on_changes=["properties.resourceId"],
+            ),
         )
         endpoint = ml.OnlineEndpoint(
             f"{name}-endpoint",
             endpoint_name=args.endpoint_name,
-            workspace_name=args.workspace_name,
+            workspace_name=args.workspace.name,
             resource_group_name=args.resource_group_name,
             kind="K8S",
             identity=ml.ManagedServiceIdentityArgs(
@@ -152,15 +160,17 @@ class Inference(pulumi.ComponentResource):
                 auth_mode=args.auth_mode,
                 compute=compute.id,
                 description="Click probabilities and rankings",
-                public_network_access=ml.PublicNetworkAccessType.ENABLED,
+                public_network_access=access.DISABLED if args.private else access.ENABLED,
             ),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
                 # Traffic is the release's: a rollout moves it between deployments, after they exist.
                 ignore_changes=["properties.traffic", "properties.mirrorTraffic"],
+                replace_on_changes=["properties.compute"],
             ),
         )
+        self.endpoint_id = endpoint.id
         self.endpoint_name = endpoint.name
         self.endpoint_revision = endpoint.tags.apply(
             lambda tags: json.dumps([args.auth_mode, args.endpoint_name, tags], sort_keys=True)
@@ -192,6 +202,8 @@ def extension_settings(args: InferenceArgs, cluster_id: str, cluster_name: str) 
         "relayserver.enabled": "false",
         "nginxIngress.enabled": "true",
     }
+    if args.private:
+        settings["scoringFe.serviceType.internalLoadBalancer"] = "azure"
     if args.tls_secret and args.hostname:
         settings |= {"scoringFe.sslSecret": args.tls_secret, "sslCname": args.hostname}
     return settings

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_azure_native import keyvault
 
+from infra.protection import stateful
+
 
 @dataclass(frozen=True)
 class KeyVaultArgs:
@@ -15,6 +17,7 @@ class KeyVaultArgs:
     vault_name: str
     tenant_id: pulumi.Input[str]
     purge_protection: bool
+    private: bool
     protect: bool = False
 
 
@@ -23,6 +26,7 @@ class KeyVault(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: KeyVaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:security:KeyVault", name, None, opts)
+        action = keyvault.NetworkRuleAction
         vault = keyvault.Vault(
             name,
             vault_name=args.vault_name,
@@ -35,9 +39,13 @@ class KeyVault(pulumi.ComponentResource):
                 soft_delete_retention_in_days=30,
                 # Azure refuses an explicit false: protection is either on or not mentioned.
                 enable_purge_protection=True if args.purge_protection else None,
-                public_network_access="Enabled",
+                public_network_access="Disabled" if args.private else "Enabled",
+                network_acls=keyvault.NetworkRuleSetArgs(
+                    default_action=action.DENY if args.private else action.ALLOW,
+                    bypass=keyvault.NetworkRuleBypassOptions.AZURE_SERVICES,
+                ),
             ),
-            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+            opts=stateful(self, args.protect),
         )
         self.vault_id = vault.id
         self.register_outputs({"vault_id": self.vault_id})

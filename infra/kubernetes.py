@@ -12,6 +12,7 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import containerservice as aks
 
+from infra.addresses import DNS_SERVICE, POD_RANGE, SERVICE_RANGE
 from infra.identities import Identities
 from infra.naming import Names
 from infra.settings import Settings
@@ -25,11 +26,19 @@ class KubernetesArgs:
     tenant_id: pulumi.Input[str]
     admin_group_ids: Sequence[str]
     identities: Identities
+    log_workspace_id: pulumi.Input[str]
     node_size: str
     system_nodes: int
     scoring_nodes_min: int
     scoring_nodes_max: int
     tier: str
+    zones: Sequence[str]
+    maintenance_day: str
+    maintenance_hour: int
+    """UTC"""
+    authorized_ranges: Sequence[str]
+    node_subnet_id: pulumi.Input[str] | None = None
+    """Subnet of the nodes in a private network; none where Azure makes the network."""
     protect: bool = False
 
     @classmethod
@@ -40,6 +49,8 @@ class KubernetesArgs:
         names: Names,
         tenant_id: pulumi.Input[str],
         identities: Identities,
+        log_workspace_id: pulumi.Input[str],
+        node_subnet_id: pulumi.Input[str] | None,
     ) -> Self:
         return cls(
             resource_group_name=resource_group_name,
@@ -48,16 +59,23 @@ class KubernetesArgs:
             tenant_id=tenant_id,
             admin_group_ids=settings.access.cluster_admins,
             identities=identities,
+            log_workspace_id=log_workspace_id,
             node_size=settings.serving.node_size,
             system_nodes=settings.serving.system_nodes,
             scoring_nodes_min=settings.serving.nodes_min,
             scoring_nodes_max=settings.serving.nodes_max,
             tier="Standard" if settings.is_production else "Free",
+            zones=settings.zones if settings.is_production else (),
+            maintenance_day=settings.reliability.maintenance_day,
+            maintenance_hour=settings.reliability.maintenance_hour,
+            authorized_ranges=settings.network.authorized_ranges,
+            node_subnet_id=node_subnet_id,
             protect=settings.is_production,
         )
 
 
 SCORING_POOL = "scoring"
+_SURGE = "1"  # a node more while an upgrade runs, which the subnet has room for
 SCORING_LABEL = {"personalization/pool": SCORING_POOL}
 
 
@@ -68,6 +86,8 @@ class Kubernetes(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: KubernetesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Kubernetes", name, None, opts)
+        private, outbound = args.node_subnet_id is not None, aks.OutboundType
+        hidden = private and not args.authorized_ranges
         cluster = aks.ManagedCluster(
             name,
             resource_name_=args.cluster_name,
@@ -96,18 +116,33 @@ class Kubernetes(pulumi.ComponentResource):
             disable_local_accounts=True,
             oidc_issuer_profile=aks.ManagedClusterOIDCIssuerProfileArgs(enabled=True),
             security_profile=aks.ManagedClusterSecurityProfileArgs(
-                workload_identity=aks.ManagedClusterSecurityProfileWorkloadIdentityArgs(enabled=True)
+                workload_identity=aks.ManagedClusterSecurityProfileWorkloadIdentityArgs(enabled=True),
+                image_cleaner=aks.ManagedClusterSecurityProfileImageCleanerArgs(enabled=True, interval_hours=168),
+            ),
+            api_server_access_profile=aks.ManagedClusterAPIServerAccessProfileArgs(
+                authorized_ip_ranges=list(args.authorized_ranges) or None,
+                enable_private_cluster=hidden,
+                private_dns_zone="system" if hidden else None,
+                disable_run_command=True,
             ),
             network_profile=aks.ContainerServiceNetworkProfileArgs(
                 network_plugin=aks.NetworkPlugin.AZURE,
                 network_plugin_mode=aks.NetworkPluginMode.OVERLAY,
                 network_policy=aks.NetworkPolicy.AZURE,
                 load_balancer_sku=aks.LoadBalancerSku.STANDARD,
-                outbound_type=aks.OutboundType.LOAD_BALANCER,
-                pod_cidr="10.244.0.0/16",
-                service_cidr="10.0.0.0/16",
-                dns_service_ip="10.0.0.10",
+                outbound_type=outbound.USER_ASSIGNED_NAT_GATEWAY if private else outbound.LOAD_BALANCER,
+                pod_cidr=str(POD_RANGE),
+                service_cidr=str(SERVICE_RANGE),
+                dns_service_ip=DNS_SERVICE,
             ),
+            # Collects container output where a rule says so (`monitoring/containers.py`), by identity.
+            addon_profiles={
+                "omsagent": aks.ManagedClusterAddonProfileArgs(
+                    enabled=True,
+                    config={"logAnalyticsWorkspaceResourceID": args.log_workspace_id, "useAADAuth": "true"},
+                ),
+                "azurepolicy": aks.ManagedClusterAddonProfileArgs(enabled=True),
+            },
             auto_upgrade_profile=aks.ManagedClusterAutoUpgradeProfileArgs(
                 upgrade_channel=aks.UpgradeChannel.STABLE,
                 node_os_upgrade_channel=aks.NodeOSUpgradeChannel.NODE_IMAGE,
@@ -121,14 +156,19 @@ class Kubernetes(pulumi.ComponentResource):
                     count=args.system_nodes,
                     os_type=aks.OSType.LINUX,
                     os_sku=aks.OSSKU.UBUNTU,
+                    availability_zones=list(args.zones) or None,
+                    vnet_subnet_id=args.node_subnet_id,
+                    upgrade_settings=aks.AgentPoolUpgradeSettingsArgs(max_surge=_SURGE),
                 )
             ],
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
-                depends_on=[args.identities.kubelet_operator],
+                depends_on=args.identities.before_cluster,
                 # AKS upgrades itself within its channel, and reports pools back with what it filled in.
                 ignore_changes=["agentPoolProfiles", "kubernetesVersion"],
+                # Azure cannot hide a server that was public, nor show one that was hidden; the provider would try to.
+                replace_on_changes=["apiServerAccessProfile.enablePrivateCluster"],
             ),
         )
         self.scoring_pool = aks.AgentPool(
@@ -146,9 +186,37 @@ class Kubernetes(pulumi.ComponentResource):
             min_count=args.scoring_nodes_min,
             max_count=args.scoring_nodes_max,
             node_labels=SCORING_LABEL,
-            # The autoscaler owns the count; an update must send one all the same (pulumi-azure-native#2943).
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["count", "orchestratorVersion"]),
+            availability_zones=list(args.zones) or None,
+            vnet_subnet_id=args.node_subnet_id,
+            upgrade_settings=aks.AgentPoolUpgradeSettingsArgs(max_surge=_SURGE),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # The autoscaler owns the count; an update must send one all the same (pulumi-azure-native#2943).
+                ignore_changes=["count", "orchestratorVersion"],
+                # A pool stays in the subnet and the zones it was made in; the provider would try to move it.
+                replace_on_changes=["vnetSubnetID", "availabilityZones"],
+            ),
         )
+        for config in ("aksManagedAutoUpgradeSchedule", "aksManagedNodeOSUpgradeSchedule"):
+            self._upgrades(f"{name}-{config}", config, cluster.name, args)
         self.cluster_id = cluster.id
         self.cluster_name = cluster.name
         self.register_outputs({"cluster_id": self.cluster_id})
+
+    def _upgrades(self, name: str, config: str, cluster_name: pulumi.Output[str], args: KubernetesArgs) -> None:
+        """The weekly hours in which AKS upgrades versions, or node images: two windows, both of these names."""
+        aks.MaintenanceConfiguration(
+            name,
+            config_name=config,
+            resource_name_=cluster_name,
+            resource_group_name=args.resource_group_name,
+            maintenance_window=aks.MaintenanceWindowArgs(
+                schedule=aks.ScheduleArgs(
+                    weekly=aks.WeeklyScheduleArgs(day_of_week=args.maintenance_day, interval_weeks=1)
+                ),
+                duration_hours=4,  # the least that AKS takes
+                utc_offset="+00:00",
+                start_time=f"{args.maintenance_hour:02}:00",
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )

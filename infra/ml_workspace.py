@@ -1,15 +1,19 @@
 """The Azure ML workspace: model registry, environments and the endpoint's control plane, with its own storage account.
 
 The workspace's account is not hierarchical because Azure ML refuses that for its default account; models stay in the
-lake, which is attached as a datastore without credentials. Does not create compute: `inference.py` attaches AKS.
+lake, which is attached as a datastore without credentials. In a private network Azure ML's own image builds need a
+machine inside, which costs nothing while nothing is built. Does not attach AKS: `inference.py` does.
 """
 
 from dataclasses import dataclass
 
 import pulumi
 from pulumi_azure_native import machinelearningservices as ml
-from pulumi_azure_native import storage
 
+from infra.protection import stateful
+from infra.storage_account import storage_account
+
+BUILD_COMPUTE = "image-builds"
 MODELS_DATASTORE = "lake_models"
 
 
@@ -18,16 +22,20 @@ class MachineLearningArgs:
     resource_group_name: pulumi.Input[str]
     workspace_name: str
     storage_account_name: str
-    storage_redundancy: str
+    zone_redundant: bool
     key_vault_id: pulumi.Input[str]
     application_insights_id: pulumi.Input[str]
     container_registry_id: pulumi.Input[str]
     lake_account_name: pulumi.Input[str]
     models_container: pulumi.Input[str]
+    subnet_id: pulumi.Input[str] | None = None
+    """Subnet for what Azure ML runs itself; none where it may use its own network."""
     protect: bool = False
 
 
 class MachineLearning(pulumi.ComponentResource):
+    workspace: ml.Workspace
+    storage_account_id: pulumi.Output[str]
     workspace_id: pulumi.Output[str]
     workspace_name: pulumi.Output[str]
     principal_id: pulumi.Output[str]
@@ -35,24 +43,16 @@ class MachineLearning(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MachineLearningArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:registry:MachineLearning", name, None, opts)
-        kept = pulumi.ResourceOptions(parent=self, protect=args.protect)
+        private, access = args.subnet_id is not None, ml.PublicNetworkAccessType
 
-        account = storage.StorageAccount(
+        account = storage_account(
             f"{name}-storage",
             account_name=args.storage_account_name,
             resource_group_name=args.resource_group_name,
-            kind=storage.Kind.STORAGE_V2,
-            sku={"name": args.storage_redundancy},
-            access_tier=storage.AccessTier.HOT,
-            is_hns_enabled=False,
-            allow_shared_key_access=False,
-            default_to_o_auth_authentication=True,
-            allow_blob_public_access=False,
-            allow_cross_tenant_replication=False,
-            minimum_tls_version=storage.MinimumTlsVersion.TLS1_2,
-            enable_https_traffic_only=True,
-            public_network_access=storage.PublicNetworkAccess.ENABLED,
-            opts=kept,
+            zone_redundant=args.zone_redundant,
+            hierarchical=False,
+            private=private,
+            opts=stateful(self, args.protect),
         )
         workspace = ml.Workspace(
             name,
@@ -65,12 +65,13 @@ class MachineLearning(pulumi.ComponentResource):
             key_vault=args.key_vault_id,
             application_insights=args.application_insights_id,
             container_registry=args.container_registry_id,
-            public_network_access=ml.PublicNetworkAccessType.ENABLED,
+            public_network_access=access.DISABLED if private else access.ENABLED,
             # The account has no keys to fall back to.
             system_datastores_auth_mode=ml.SystemDatastoresAuthMode.IDENTITY,
             v1_legacy_mode=False,
             hbi_workspace=False,
-            opts=kept,
+            image_build_compute=BUILD_COMPUTE if private else None,
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
         )
         datastore = ml.Datastore(
             f"{name}-models",
@@ -88,6 +89,30 @@ class MachineLearning(pulumi.ComponentResource):
             skip_validation=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
+        if private:
+            ml.Compute(
+                f"{name}-image-builds",
+                compute_name=BUILD_COMPUTE,
+                workspace_name=workspace.name,
+                resource_group_name=args.resource_group_name,
+                properties=ml.AmlComputeArgs(
+                    compute_type="AmlCompute",
+                    disable_local_auth=True,
+                    properties=ml.AmlComputePropertiesArgs(
+                        vm_size="Standard_D2s_v5",
+                        os_type=ml.OsType.LINUX,
+                        enable_node_public_ip=False,
+                        remote_login_port_public_access=ml.RemoteLoginPortPublicAccess.DISABLED,
+                        subnet=ml.ResourceIdArgs(id=args.subnet_id),
+                        scale_settings=ml.ScaleSettingsArgs(
+                            min_node_count=0, max_node_count=1, node_idle_time_before_scale_down="PT5M"
+                        ),
+                    ),
+                ),
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        self.workspace = workspace
+        self.storage_account_id = account.id
         self.workspace_id = workspace.id
         self.workspace_name = workspace.name
         self.principal_id = workspace.identity.principal_id

@@ -6,7 +6,11 @@ Rules: https://learn.microsoft.com/azure/azure-resource-manager/management/resou
 """
 
 import hashlib
+import uuid
 from dataclasses import dataclass
+from typing import Self
+
+from infra.settings import Settings
 
 _PROJECT = "pers"
 
@@ -16,6 +20,12 @@ class Names:
     environment: str
     owner: str
     """What tells this environment from everyone else's: subscription, region and stack."""
+
+    @classmethod
+    def of(cls, settings: Settings, subscription_id: str, stack: str) -> Self:
+        """A generation above the first makes other names: the old ones may be soft-deleted, and so taken."""
+        again = f"/{settings.generation}" if settings.generation > 1 else ""
+        return cls(settings.environment, f"{subscription_id}/{settings.location}/{stack}{again}")
 
     @property
     def resource_group(self) -> str:
@@ -72,6 +82,44 @@ class Names:
     @property
     def endpoint(self) -> str:
         return self.hyphenated("score", 32)  # 3-32, unique in the region
+
+    @property
+    def virtual_network(self) -> str:
+        return self.hyphenated("vnet", 64)
+
+    @property
+    def nat_gateway(self) -> str:
+        return self.hyphenated("ng", 80)
+
+    @property
+    def outbound_address(self) -> str:
+        return self.hyphenated("pip", 80)
+
+    def security_group(self, purpose: str) -> str:
+        return self.hyphenated(f"nsg-{purpose}", 80)
+
+    def private_endpoint(self, purpose: str) -> str:
+        return self.hyphenated(f"pe-{purpose}", 64)
+
+    @property
+    def action_group(self) -> str:
+        return self.hyphenated("ag", 260)
+
+    def alert(self, subject: str) -> str:
+        return self.hyphenated(f"alert-{subject}", 260)
+
+    @property
+    def collection_rule(self) -> str:
+        return self.hyphenated("dcr", 64)
+
+    @property
+    def budget(self) -> str:
+        return self.hyphenated("budget", 63)
+
+    @property
+    def workbook(self) -> str:
+        """A UUID: Azure names workbooks so, and shows their display name."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.owner}/{self.environment}/workbook"))
 
     def identity(self, actor: str) -> str:
         return self.hyphenated(f"id-{actor}", 128)

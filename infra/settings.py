@@ -6,13 +6,17 @@ One pydantic model per config namespace (`training:workers` is `Settings.trainin
 
 import json
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import Annotated, Any, Literal, Self
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from infra import addresses, regions
 
 PRODUCTION = "prod"
+_OF_THE_PROJECT = ("environment", "generation")
 
 
 class _Group(BaseModel):
@@ -20,7 +24,32 @@ class _Group(BaseModel):
 
 
 class NetworkSettings(_Group):
-    mode: Literal["public"] = Field("public", description="How the resources are reached: over public endpoints.")
+    mode: Literal["public", "private"] = Field(
+        "public", description="How the resources are reached: over public endpoints, or from one virtual network alone."
+    )
+    address_space: str = Field(
+        "10.40.0.0/20", description="IPv4 range of the virtual network, cut into four equal subnets."
+    )
+    authorized_ranges: list[str] = Field(
+        default_factory=list,
+        description="IPv4 ranges that may reach the cluster's API server. Without any, the server of a private network "
+        "has no public address, and that of a public one is open to all who can log in.",
+    )
+
+    @field_validator("address_space")
+    @classmethod
+    def _divisible(cls, value: str) -> str:
+        addresses.subnets_of(value)
+        return value
+
+    @field_validator("authorized_ranges")
+    @classmethod
+    def _ranges(cls, values: list[str]) -> list[str]:
+        return [str(IPv4Network(value)) for value in values]
+
+    @property
+    def is_private(self) -> bool:
+        return self.mode == "private"
 
 
 class AccessSettings(_Group):
@@ -34,6 +63,42 @@ class AccessSettings(_Group):
     )
     purge_protection: bool = Field(
         True, description="Whether a deleted key vault can be purged before its retention ends. It cannot be undone."
+    )
+
+
+class ReliabilitySettings(_Group):
+    zones: list[Literal["1", "2", "3"]] | None = Field(
+        None, description="Availability zones of nodes and addresses. Unset: all that the region has."
+    )
+    redundancy: Literal["zone", "local"] | None = Field(
+        None,
+        description="Copies of what is stored: in several zones or in one. Unset: zone for prod where the region has "
+        "zones, else local.",
+    )
+    maintenance_day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] = Field(
+        "Sunday", description="Day of the week on which the cluster and its nodes may upgrade themselves."
+    )
+    maintenance_hour: int = Field(1, ge=0, le=23, description="Hour, UTC, at which the four hours for upgrades begin.")
+
+
+class AlertSettings(_Group):
+    emails: list[str] = Field(default_factory=list, description="Who is told. Without any, alerts show in Azure alone.")
+    error_share: float = Field(0.01, gt=0, lt=1, description="Share of requests answered 5xx within five minutes.")
+    p99_ms: int = Field(250, ge=1, description="99th percentile of the time to answer, in milliseconds.")
+    node_percent: int = Field(85, ge=1, le=100, description="Mean use of the nodes' CPU and memory, in percent.")
+    model_age_days: int = Field(2, ge=1, description="Days since the model that serves was trained.")
+    missing_share: float = Field(
+        0.05, gt=0, le=1, description="Share of requests that hold a row in which no feature has a value."
+    )
+
+
+class BudgetSettings(_Group):
+    monthly: int | None = Field(None, ge=1, description="Amount a month in the subscription's currency; unset: none.")
+    steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
+        [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
+    )
+    start: str = Field(
+        "2026-11-01", pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])-01$", description="First day of a month to count from."
     )
 
 
@@ -137,13 +202,62 @@ class ReleaseSettings(_Group):
 class Settings(_Group):
     environment: str = Field(pattern=r"^[a-z][a-z0-9]{1,9}$", description="Short name, part of every resource name.")
     location: str = Field(pattern=r"^[a-z0-9]+$", description="Azure region, such as westeurope.")
+    generation: int = Field(
+        1, ge=1, le=99, description="Raised, it renames everything: a way around names that are still soft-deleted."
+    )
     network: NetworkSettings = NetworkSettings()
     access: AccessSettings = AccessSettings()
+    reliability: ReliabilitySettings = ReliabilitySettings()
+    alerts: AlertSettings = AlertSettings()
+    budget: BudgetSettings = BudgetSettings()
     training: TrainingSettings = TrainingSettings()
     serving: ServingSettings = ServingSettings()
     quality: QualitySettings = QualitySettings()
     release: ReleaseSettings = ReleaseSettings()
     tags: dict[str, str] = Field(default_factory=dict, description="Tags for every resource.")
+
+    @field_validator("location")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        regions.require(value)
+        return value
+
+    @model_validator(mode="after")
+    def _zones_are_where_they_are_wanted(self) -> Self:
+        has = regions.zones_by_region()[self.location]
+        if unknown := sorted(set(self.reliability.zones or ()) - set(has)):
+            raise ValueError(
+                f"reliability:zones names {', '.join(unknown)}; {self.location} has {', '.join(has) or 'no zones'}. "
+                f"Set reliability:zones to {json.dumps(list(has))}, or leave it out."
+            )
+        if self.reliability.redundancy == "zone" and not has:
+            raise ValueError(
+                f"reliability:redundancy is zone, and {self.location} has no zones. Set it to local, or choose a "
+                "region with zones."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_network_has_room(self) -> Self:
+        machines = {
+            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max,
+            addresses.DATABRICKS_HOSTS: self.training.workers + 1,
+        }
+        if self.network.is_private:
+            try:
+                addresses.require_room(self.network.address_space, machines)
+            except ValueError as error:
+                raise ValueError(f"network:address_space: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _a_budget_tells_someone(self) -> Self:
+        if self.budget.monthly and not self.alerts.emails:
+            raise ValueError(
+                "budget:monthly is set and alerts:emails is empty, so nobody would be told. Set "
+                "pulumi config set --path 'alerts:emails[0]' <address>, or leave the budget out."
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_release_needs_rows_and_someone_to_run_it(self) -> Self:
@@ -165,6 +279,17 @@ class Settings(_Group):
     def is_production(self) -> bool:
         return self.environment.startswith(PRODUCTION)
 
+    @property
+    def zones(self) -> list[str]:
+        wanted = self.reliability.zones
+        return list(regions.zones_by_region()[self.location] if wanted is None else wanted)
+
+    @property
+    def zone_redundant(self) -> bool:
+        """Whether what is stored has copies in several zones."""
+        default = "zone" if self.is_production and self.zones else "local"
+        return (self.reliability.redundancy or default) == "zone"
+
 
 class ConfigError(Exception):
     """The stack's configuration is wrong; the message names each key, the rule and what would do."""
@@ -184,19 +309,19 @@ def load(config: Mapping[str, str], project: str) -> Settings:
 
     Raises `ConfigError` for wrong values and for keys this program does not know (a misspelt key is never ignored).
     """
-    groups = set(Settings.model_fields) - {"environment", "location"}
+    groups = set(Settings.model_fields) - {*_OF_THE_PROJECT, "location"}
     values: dict[str, Any] = {}
     unknown = []
     for key, text in config.items():
         namespace, _, name = key.partition(":")
-        if namespace == project and name == "environment":
-            values["environment"] = text
+        if namespace == project and name in _OF_THE_PROJECT:
+            values[name] = text
         elif key == "azure-native:location":
             values["location"] = text
         elif namespace in groups:
             values.setdefault(namespace, {})[name] = _value(text)
         elif namespace == project:
-            unknown.append(f"{key}: is not a setting. The project's own settings are {project}:environment.")
+            unknown.append(f"{key}: is not a setting. The project has {', '.join(_OF_THE_PROJECT)}.")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -221,7 +346,7 @@ def _line(error: Any, project: str) -> str:
     if not place:
         return error["msg"].removeprefix("Value error, ")
     if len(place) == 1:
-        key = {"environment": f"{project}:environment", "location": "azure-native:location"}.get(place[0], place[0])
+        key = f"{project}:{place[0]}" if place[0] in _OF_THE_PROJECT else f"azure-native:{place[0]}"
         field = Settings.model_fields.get(place[0])
     else:
         key = ":".join(place[:2]) + "".join(f".{part}" for part in place[2:] if not part.startswith("literal"))
@@ -232,7 +357,8 @@ def _line(error: Any, project: str) -> str:
             return f"{key}: is not a setting. {place[0]} has {', '.join(sorted(fields))}."
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return message
+        of_a_group = len(place) == 1 and place[0] not in (*_OF_THE_PROJECT, "location")
+        return message if of_a_group else f"{key}: {message}"
     if error["type"] == "missing":
         return f"{key}: must be set. {field.description if field else ''}"
     hint = f" {field.description}" if field and field.description else ""

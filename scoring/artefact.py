@@ -5,6 +5,7 @@ A damaged or partly copied artefact is refused with the name of the file; nothin
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,10 @@ class Golden(msgspec.Struct, frozen=True):
     probability: float
 
 
+class Lineage(msgspec.Struct, frozen=True):
+    trained_at: datetime | None = None
+
+
 @dataclass(frozen=True)
 class Artefact:
     folder: Path
@@ -40,6 +45,14 @@ class Artefact:
             return msgspec.json.Decoder(Golden).decode_lines((self.folder / "golden.jsonl").read_bytes())
         except msgspec.MsgspecError as error:
             raise ArtefactError(f"golden.jsonl: {error}") from None
+
+    def trained_at(self) -> datetime | None:
+        """When training wrote it; None where its lineage does not say."""
+        file = self.folder / "lineage.json"
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=Lineage).trained_at if file.is_file() else None
+        except msgspec.MsgspecError as error:
+            raise ArtefactError(f"lineage.json: {error}") from None
 
 
 def open_artefact(model_dir: Path) -> Artefact:

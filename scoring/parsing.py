@@ -17,6 +17,8 @@ from msgspec import UNSET, Struct
 from scoring.contract import Contract, RequestTypes, Row
 from scoring.problems import Problem
 
+WITHOUT_FEATURES = "no feature has a value"
+
 
 @dataclass(frozen=True)
 class ScoreRequest:
@@ -81,7 +83,7 @@ class RequestParser:
     def _check_known(self, part: str, rows: list[Row]) -> list[Row]:
         for number, row in enumerate(rows):
             if row.count(None) == self._width:
-                raise Problem(400, "no feature has a value", part=part, row=number)
+                raise Problem(400, WITHOUT_FEATURES, part=part, row=number)
         return rows
 
     def _explain(self, message: str) -> Problem:

@@ -28,9 +28,10 @@ from scoring.contract import Probabilities, RankedItem, Ranking
 from scoring.engines import Engine, EngineUnavailable
 from scoring.logs import event
 from scoring.metrics import Metrics
-from scoring.parsing import RequestParser
+from scoring.parsing import WITHOUT_FEATURES, RequestParser
 from scoring.problems import Problem
 from scoring.settings import Settings
+from scoring.summary import Summary
 
 log = logging.getLogger("scoring")
 _RETRY = {"Retry-After": "1"}
@@ -44,6 +45,7 @@ class Service:
         self.engine = engine
         self.parser = RequestParser(artefact.contract, settings.max_rows)
         self.metrics = Metrics(settings.engine, settings.model, lambda: self.unready_reason is None)
+        self.summary = Summary(settings.model, artefact.trained_at())
         self.draining = False
         self.failure: str | None = None
         """Why this service can never become ready."""
@@ -62,7 +64,8 @@ class Service:
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         starting = asyncio.create_task(self._warm_up())
-        yield
+        async with self.summary.written():
+            yield
         starting.cancel()
         await self.engine.close()
         event(log, logging.INFO, "stopped")
@@ -95,6 +98,7 @@ class Service:
         except Problem as problem:
             if problem.status != 503:  # the metrics count these; a line each would add to the overload
                 event(log, logging.INFO, "refused", status=problem.status, reason=problem.reason, **problem.place())
+            self.summary.without_features += problem.reason == WITHOUT_FEATURES
             response = problem.response()
         except ClientDisconnect:
             return
@@ -103,7 +107,9 @@ class Service:
             frames = "".join(traceback.format_tb(error.__traceback__))
             event(log, logging.ERROR, "failed", error=type(error).__name__, traceback=frames)
             response = Problem(500, "internal error").response()
-        self.metrics.observe(response.status_code, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.metrics.observe(response.status_code, seconds)
+        self.summary.observe(response.status_code, seconds)
         await response(scope, receive, send)
 
     async def _answer(self, headers: Headers, receive: Receive) -> bytes:
@@ -121,6 +127,7 @@ class Service:
         finally:
             self._in_flight -= 1
         self.metrics.rows.inc(len(probabilities))
+        self.summary.rows += len(probabilities)
         if request.ids is None:
             return msgspec.json.encode(Probabilities(self.settings.model, probabilities))
         # Sorting is stable, so ties stay in the order of the request.

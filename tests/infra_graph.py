@@ -54,6 +54,7 @@ class Graph(mocks.Mocks):
 def graph(**config: str) -> Graph:
     """Run the program; keys are written with `__` for `:`, such as `serving__nodes_max="5"`."""
     recorder = Graph()
+    pulumi.runtime.settings.reset_options()  # another run's stack would lend its transformations to this one
     mocks.set_mocks(recorder, project="personalization", stack="test", preview=False)
     values = {key.replace("__", ":"): value for key, value in config.items()}
     pulumi.runtime.set_all_config(

@@ -59,7 +59,9 @@ def test_every_token_is_a_resource_of_the_sdk_with_the_tables_version_and_inputs
     for token, kind in by_token().items():
         _, module, name = token.split(":")
         resource = getattr(importlib.import_module(f"pulumi_azure_native.{module}"), name)
-        arguments = getattr(importlib.import_module(f"pulumi_azure_native.{module}"), f"{name}Args")
+        package = importlib.import_module(f"pulumi_azure_native.{module}")
+        # Where an input object has the resource's name, the SDK calls its arguments otherwise.
+        arguments = getattr(package, f"{name}InitArgs", None) or getattr(package, f"{name}Args")
         offered = {sdk_name(getter) for getter in getters(arguments)}
         assert {*kind.path_inputs, *kind.query_inputs} <= offered, token
         default = re.search(r"Uses Azure REST API version ([\w-]+)\.", inspect.getsource(resource))

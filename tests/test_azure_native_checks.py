@@ -203,8 +203,8 @@ def test_only_a_sandbox_is_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_type_that_is_not_in_the_table_says_where_to_add_it(provider: Provider) -> None:
-    with pytest.raises(grpc.RpcError, match=r"network:VirtualNetwork is not known .* add it to sandbox/types\.yaml"):
-        provider.check("network:VirtualNetwork", {})
+    with pytest.raises(grpc.RpcError, match=r"network:FirewallPolicy is not known .* add it to sandbox/types\.yaml"):
+        provider.check("network:FirewallPolicy", {})
 
 
 def test_provider_configuration_never_replaces_anything(provider: Provider) -> None:
@@ -216,8 +216,8 @@ def test_provider_configuration_never_replaces_anything(provider: Provider) -> N
 def test_every_types_own_address_tells_its_inputs(token: str) -> None:
     kind = by_token()[token]
     inputs = {name: f"the-{name}" for name in kind.path_inputs}
-    if "scope" in inputs:
-        inputs["scope"] = "subscriptions/s/resourceGroups/g"
+    for whole_id in {"scope", "resourceUri"} & set(inputs):
+        inputs[whole_id] = "subscriptions/s/resourceGroups/g"
     address = kind.address(inputs, "s")
     assert kind.inputs_in(address) == inputs
     assert address.startswith("/subscriptions/s/")

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {"infra", "workloads", "scoring", "sandbox", "operations", "tools", "benchmarks"}
+ROOMS = {"infra", "workloads", "scoring", "sandbox", "operations", "policy", "tools", "benchmarks"}
 MAY_IMPORT = {
     "infra": set(),
     "workloads": set(),
     "scoring": set(),
     "sandbox": set(),
+    "policy": set(),
     "tools": set(),
 }
 NEVER = {

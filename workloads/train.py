@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def train(
     lineage = {
         **given_lineage,
         "run_id": run_id,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": dataset.name,
         "synthetic": prepared["synthetic"] is not None,
         "spec_digest": dataset.digest,

@@ -20,7 +20,7 @@ SCHEMA = "personalization"
 
 
 class _CatalogProvider(ReleaseProvider):
-    identity = ("workspace_id", "catalog", "connector_id")
+    identity = ("workspace_id", "catalog", "connector_id", "identity_id")
     inputs = ("workspace_url", "locations")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -61,7 +61,10 @@ class _CatalogProvider(ReleaseProvider):
         ensure(
             lambda: client.storage_credentials.get(catalog),
             lambda: client.storage_credentials.create(
-                catalog, azure_managed_identity=AzureManagedIdentityRequest(access_connector_id=props["connector_id"])
+                catalog,
+                azure_managed_identity=AzureManagedIdentityRequest(
+                    access_connector_id=props["connector_id"], managed_identity_id=props["identity_id"]
+                ),
             ),
         )
         for container, url in sorted(locations.items()):
@@ -111,6 +114,7 @@ class Catalog(Resource, module="databricks", name="Catalog"):
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
         connector_id: pulumi.Input[str],
+        identity_id: pulumi.Input[str],
         catalog: str,
         locations: pulumi.Input[dict[str, pulumi.Input[str]]],
         opts: pulumi.ResourceOptions | None = None,
@@ -119,6 +123,7 @@ class Catalog(Resource, module="databricks", name="Catalog"):
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
             "connector_id": connector_id,
+            "identity_id": identity_id,
             "catalog": catalog,
             "locations": locations,
         }

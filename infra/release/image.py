@@ -70,6 +70,7 @@ class _ImageProvider(ReleaseProvider):
                 platform=PlatformProperties(os="Linux", architecture="amd64"),
                 arguments=[{"name": "ENGINE", "value": props["engine"]}],
                 timeout=_BUILD_MINUTES * 60,
+                agent_pool_name=props.get("build_pool"),
             ),
         )
         if hasattr(run, "result"):
@@ -111,7 +112,14 @@ class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
         login_server: pulumi.Input[str],
         engine: str,
         digest: str,
+        build_pool: pulumi.Input[str] | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"registry_id": registry_id, "login_server": login_server, "engine": engine, "digest": digest}
+        props = {
+            "registry_id": registry_id,
+            "login_server": login_server,
+            "engine": engine,
+            "digest": digest,
+            "build_pool": build_pool,
+        }
         super().__init__(_ImageProvider(), name, {**props, "image": None, "image_digest": None}, opts)

@@ -82,6 +82,7 @@ class Release(pulumi.ComponentResource):
             f"{name}-catalog",
             **workspace,
             connector_id=args.databricks.connector_id,
+            identity_id=args.databricks.connector_identity_id,
             catalog=args.names.catalog,
             locations={container: lake.location_of(container) for container in CONTAINERS},
             opts=granted,
@@ -155,6 +156,7 @@ class Release(pulumi.ComponentResource):
             login_server=args.registry.login_server,
             engine=serving.engine,
             digest=context_digest(),
+            build_pool=args.registry.build_pool,
             opts=child,
         )
         environment_name = f"scoring-{serving.engine}"

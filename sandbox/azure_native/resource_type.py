@@ -10,6 +10,8 @@ from sandbox.types import TypeRule, load
 
 _PREFIX = "azure-native:"
 _GROUP = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}"
+_WHOLE_IDS = ("scope", "resourceUri")
+"""Inputs that are a resource id, with slashes, and so a path of their own."""
 
 
 class ResourceType:
@@ -36,12 +38,11 @@ class ResourceType:
 
     def address(self, inputs: Properties, subscription: str) -> str:
         values = {"subscriptionId": subscription, **{name: str(inputs.get(name, "")) for name in self.path_inputs}}
-        return self._path.format_map(
-            {name: value.strip("/") if name == "scope" else quote(value, safe="()") for name, value in values.items()}
-        )
+        quoted = {name: quote(value, safe="/()" if name in _WHOLE_IDS else "()") for name, value in values.items()}
+        return self._path.format_map({name: value.strip("/") for name, value in quoted.items()})
 
     def inputs_in(self, address: str) -> dict[str, str]:
-        pattern = re.sub(r"{(\w+)}", lambda m: f"(?P<{m[1]}>{'.+' if m[1] == 'scope' else '[^/]+'})", self._path)
+        pattern = re.sub(r"{(\w+)}", lambda m: f"(?P<{m[1]}>{'.+' if m[1] in _WHOLE_IDS else '[^/]+'})", self._path)
         found = re.fullmatch(pattern, address, re.IGNORECASE)
         return {name: found[name] for name in self.path_inputs} if found else {}
 

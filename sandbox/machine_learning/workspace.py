@@ -82,8 +82,10 @@ async def _put_workspace(sandbox: Sandbox, workspace_id: str, body: Body) -> Non
 
 async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
     properties = body["properties"]
+    if properties.get("computeType") == "AmlCompute":
+        return  # kept as a record: no node of it ever runs
     if properties.get("computeType") != "Kubernetes":
-        raise CloudError(400, "BadRequest", "The sandbox attaches compute of type Kubernetes only.")
+        raise CloudError(400, "BadRequest", "The sandbox has compute of type Kubernetes and AmlCompute only.")
     cluster_id = properties.get("resourceId") or ""
     cluster = sandbox.store.get(cluster_id)
     if cluster is None:

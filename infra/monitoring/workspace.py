@@ -1,6 +1,6 @@
 """Where logs and traces go: a Log Analytics workspace and an Application Insights component over it.
 
-Does not declare alerts or diagnostic settings.
+Does not declare what is sent here: `watch.py` does.
 """
 
 from dataclasses import dataclass

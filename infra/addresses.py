@@ -1,0 +1,58 @@
+"""Address ranges of an environment, as pure functions of its one address space.
+
+Sizes: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
+and https://learn.microsoft.com/azure/aks/azure-cni-overlay
+"""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+
+NODES, ENDPOINTS, DATABRICKS_HOSTS, DATABRICKS_CONTAINERS = "nodes", "endpoints", "databricks-hosts", "databricks-pods"
+# Inside the cluster only: every cluster may use the same, but no address that a pod wants to reach may lie in them.
+POD_RANGE, SERVICE_RANGE, DNS_SERVICE = IPv4Network("10.244.0.0/16"), IPv4Network("10.0.0.0/16"), "10.0.0.10"
+
+_RESERVED = 5  # addresses of every subnet that Azure keeps for itself
+_SMALLEST_SPACE = 24  # a quarter of it is a /26, the smallest subnet Databricks takes
+_UPGRADE_SURGE = 2  # nodes an upgrade adds while it runs, one in each pool
+
+
+def subnets_of(address_space: str) -> dict[str, IPv4Network]:
+    """The address space in equal quarters, by purpose.
+
+    Raises `ValueError` for what is no range, is public, is too small, or covers a range used inside the cluster.
+    """
+    try:
+        space = IPv4Network(address_space)
+    except ValueError as error:
+        raise ValueError(f"{error}. Give an IPv4 range such as 10.40.0.0/20.") from None
+    if space.prefixlen > _SMALLEST_SPACE:
+        raise ValueError(
+            f"{space} is too small: a quarter of it must be a /26, which Databricks requires. "
+            f"Give a /{_SMALLEST_SPACE} or larger, such as 10.40.0.0/20."
+        )
+    if not space.is_private:
+        raise ValueError(f"{space} is public. Give a private range, such as 10.40.0.0/20.")
+    for purpose, taken in (("pods", POD_RANGE), ("services", SERVICE_RANGE)):
+        if space.overlaps(taken):
+            raise ValueError(
+                f"{space} overlaps {taken}, the range of the cluster's {purpose}. Give another, such as 10.40.0.0/20."
+            )
+    quarters = space.subnets(prefixlen_diff=2)
+    return dict(zip((NODES, DATABRICKS_HOSTS, DATABRICKS_CONTAINERS, ENDPOINTS), quarters, strict=True))
+
+
+def require_room(address_space: str, machines: Mapping[str, int]) -> None:
+    """Raise `ValueError` unless each subnet named has an address for each of its machines.
+
+    A Databricks machine takes one address in each of its two subnets. A Kubernetes node takes one (its pods live in an
+    overlay), and an upgrade adds nodes for a while.
+    """
+    for purpose, subnet in subnets_of(address_space).items():
+        free = subnet.num_addresses - _RESERVED
+        wanted = machines.get(purpose, 0) + (_UPGRADE_SURGE if purpose == NODES else 0)
+        if wanted > free:
+            larger = 30 - (wanted + _RESERVED - 1).bit_length()  # of the space, whose quarter is two bits smaller
+            raise ValueError(
+                f"its subnet {purpose}, {subnet}, has {free} addresses, and {wanted} machines want one. "
+                f"Give a /{larger} or fewer machines."
+            )

@@ -1,0 +1,53 @@
+"""A monthly budget over all three resource groups of an environment, with people told at each step.
+
+Databricks and Kubernetes keep their machines in groups of their own, so a budget on the program's group would miss what
+costs most. Does not stop anything: Azure's budgets tell.
+"""
+
+from collections.abc import Sequence
+
+import pulumi
+from pulumi_azure_native import consumption
+
+from infra.settings import BudgetSettings
+
+
+def declare(
+    name: str,
+    *,
+    budget_name: str,
+    subscription_id: str,
+    resource_groups: Sequence[pulumi.Input[str]],
+    budget: BudgetSettings,
+    emails: Sequence[str],
+    parent: pulumi.Resource,
+) -> None:
+    if budget.monthly is None:
+        return
+    consumption.Budget(
+        name,
+        budget_name=budget_name,
+        scope=f"/subscriptions/{subscription_id}",
+        amount=budget.monthly,
+        category=consumption.CategoryType.COST,
+        time_grain=consumption.TimeGrainType.MONTHLY,
+        time_period=consumption.BudgetTimePeriodArgs(
+            start_date=f"{budget.start}T00:00:00Z", end_date=f"{int(budget.start[:4]) + 10}{budget.start[4:]}T00:00:00Z"
+        ),
+        filter=consumption.BudgetFilterArgs(
+            dimensions=consumption.BudgetComparisonExpressionArgs(
+                name="ResourceGroupName", operator=consumption.BudgetOperatorType.IN_, values=list(resource_groups)
+            )
+        ),
+        notifications={
+            f"at-{step}-percent": consumption.NotificationArgs(
+                enabled=True,
+                operator=consumption.OperatorType.GREATER_THAN_OR_EQUAL_TO,
+                threshold=step,
+                threshold_type=consumption.ThresholdType.ACTUAL,
+                contact_emails=list(emails),
+            )
+            for step in budget.steps
+        },
+        opts=pulumi.ResourceOptions(parent=parent),
+    )

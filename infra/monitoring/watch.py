@@ -1,0 +1,100 @@
+"""Everything that watches an environment: what is sent to its workspace, alerts, the dashboard, the budget."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.container_registry import ContainerRegistry
+from infra.data_lake import DataLake
+from infra.databricks import Databricks
+from infra.inference import NAMESPACE, Inference
+from infra.key_vault import KeyVault
+from infra.kubernetes import Kubernetes
+from infra.ml_workspace import MachineLearning
+from infra.monitoring import alerts, budget, containers, dashboard, diagnostics
+from infra.monitoring.diagnostics import Source
+from infra.monitoring.workspace import Monitoring
+from infra.naming import Names
+from infra.settings import Settings
+
+
+@dataclass(frozen=True)
+class WatchArgs:
+    resource_group_name: pulumi.Input[str]
+    subscription_id: str
+    names: Names
+    settings: Settings
+    monitoring: Monitoring
+    kubernetes: Kubernetes
+    sources: Mapping[str, Source]
+
+
+def sources_of(
+    lake: DataLake,
+    vault: KeyVault,
+    registry: ContainerRegistry,
+    databricks: Databricks,
+    machine_learning: MachineLearning,
+    kubernetes: Kubernetes,
+    inference: Inference,
+) -> dict[str, Source]:
+    """Every resource that has logs or metrics of its own to send."""
+    return {
+        "lake": Source.blobs(lake.account_id),
+        "ml-storage": Source.blobs(machine_learning.storage_account_id),
+        "vault": Source(vault.vault_id),
+        "registry": Source(registry.registry_id),
+        "databricks": Source(databricks.workspace_id, metrics=None),
+        "ml-workspace": Source(machine_learning.workspace_id),
+        "cluster": Source.cluster(kubernetes.cluster_id),
+        "endpoint": Source(inference.endpoint_id),
+    }
+
+
+class Watch(pulumi.ComponentResource):
+    def __init__(self, name: str, args: WatchArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:operations:Watch", name, None, opts)
+        group, names, settings = args.resource_group_name, args.names, args.settings
+        diagnostics.send_all(f"{name}-logs", args.sources, args.monitoring.workspace_id, self)
+        containers.collect_output(
+            f"{name}-containers",
+            rule_name=names.collection_rule,
+            resource_group_name=group,
+            cluster_id=args.kubernetes.cluster_id,
+            namespace=NAMESPACE,
+            workspace_id=args.monitoring.workspace_id,
+            parent=self,
+        )
+        alerts.declare(
+            f"{name}-alerts",
+            alerts.AlertsArgs(
+                resource_group_name=group,
+                names=names,
+                location=settings.location,
+                workspace_id=args.monitoring.workspace_id,
+                cluster_id=args.kubernetes.cluster_id,
+                limits=settings.alerts,
+                replicas_max=settings.serving.replicas_max,
+                trains=settings.release.enabled,
+            ),
+            self,
+        )
+        dashboard.declare(
+            f"{name}-dashboard",
+            workbook_name=names.workbook,
+            title=f"Personalization {settings.environment} {settings.location}",
+            resource_group_name=group,
+            workspace_id=args.monitoring.workspace_id,
+            parent=self,
+        )
+        budget.declare(
+            f"{name}-budget",
+            budget_name=names.budget,
+            subscription_id=args.subscription_id,
+            resource_groups=[names.resource_group, names.databricks_managed_group, names.kubernetes_node_group],
+            budget=settings.budget,
+            emails=settings.alerts.emails,
+            parent=self,
+        )
+        self.register_outputs({})

@@ -1,0 +1,173 @@
+"""The private network: one address space cut into subnets, one way out, and private endpoints with their DNS zones.
+
+Exists where `network:mode` is `private`. Does not peer with anyone's hub and opens no way in: who runs a release, and
+who calls the endpoint, comes from inside the network or through a gateway the organisation owns. Does not make Log
+Analytics private: monitoring data leaves through the gateway.
+DNS zones: https://learn.microsoft.com/azure/private-link/private-endpoint-dns
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Self
+
+import pulumi
+from pulumi_azure_native import network, privatedns
+
+from infra.addresses import DATABRICKS_CONTAINERS, DATABRICKS_HOSTS, ENDPOINTS, NODES, subnets_of
+from infra.naming import Names
+from infra.settings import Settings
+
+
+@dataclass(frozen=True)
+class PrivateLinkTarget:
+    """What a private endpoint leads to: a sub-resource of a resource, and the zones its names are answered in."""
+
+    group: str
+    zones: tuple[str, ...]
+
+
+BLOB = PrivateLinkTarget("blob", ("privatelink.blob.core.windows.net",))
+DFS = PrivateLinkTarget("dfs", ("privatelink.dfs.core.windows.net",))
+FILE = PrivateLinkTarget("file", ("privatelink.file.core.windows.net",))
+VAULT = PrivateLinkTarget("vault", ("privatelink.vaultcore.azure.net",))
+REGISTRY = PrivateLinkTarget("registry", ("privatelink.azurecr.io",))
+MACHINE_LEARNING = PrivateLinkTarget("amlworkspace", ("privatelink.api.azureml.ms", "privatelink.notebooks.azure.net"))
+DATABRICKS = PrivateLinkTarget("databricks_ui_api", ("privatelink.azuredatabricks.net",))
+DATABRICKS_LOGIN = PrivateLinkTarget("browser_authentication", ("privatelink.azuredatabricks.net",))
+
+
+@dataclass(frozen=True)
+class NetworkArgs:
+    resource_group_name: pulumi.Input[str]
+    names: Names
+    address_space: str
+    zones: Sequence[str]
+    """Availability zones of the outbound address; empty where the region has none."""
+
+    @classmethod
+    def of(cls, settings: Settings, resource_group_name: pulumi.Input[str], names: Names) -> Self:
+        return cls(resource_group_name, names, settings.network.address_space, settings.zones)
+
+
+class Network(pulumi.ComponentResource):
+    network_id: pulumi.Output[str]
+
+    def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:network:Network", name, None, opts)
+        self._name, self._args = name, args
+        self._zones: dict[str, pulumi.Output[str]] = {}
+        child = pulumi.ResourceOptions(parent=self)
+
+        address = network.PublicIPAddress(
+            f"{name}-outbound",
+            public_ip_address_name=args.names.outbound_address,
+            resource_group_name=args.resource_group_name,
+            sku=network.PublicIPAddressSkuArgs(
+                name=network.PublicIPAddressSkuName.STANDARD, tier=network.PublicIPAddressSkuTier.REGIONAL
+            ),
+            public_ip_allocation_method=network.IPAllocationMethod.STATIC,
+            public_ip_address_version=network.IPVersion.I_PV4,
+            zones=list(args.zones) or None,
+            opts=child,
+        )
+        gateway = network.NatGateway(
+            f"{name}-outbound",
+            nat_gateway_name=args.names.nat_gateway,
+            resource_group_name=args.resource_group_name,
+            sku=network.NatGatewaySkuArgs(name=network.NatGatewaySkuName.STANDARD),
+            public_ip_addresses=[network.SubResourceArgs(id=address.id)],
+            idle_timeout_in_minutes=10,
+            # A NAT gateway stands in one zone or in none; its address spans them.
+            opts=child,
+        )
+        # Databricks adds the rules it needs to the group of its subnets, and takes them away again.
+        guards = {
+            purpose: network.NetworkSecurityGroup(
+                f"{name}-{purpose}",
+                network_security_group_name=args.names.security_group(purpose),
+                resource_group_name=args.resource_group_name,
+                opts=pulumi.ResourceOptions(parent=self, ignore_changes=["securityRules"]),
+            )
+            for purpose in ("databricks", NODES, ENDPOINTS)
+        }
+
+        def subnet(purpose: str, prefix: IPv4Network) -> network.SubnetArgs:
+            injected = purpose in (DATABRICKS_HOSTS, DATABRICKS_CONTAINERS)
+            service = "Microsoft.Databricks/workspaces"
+            return network.SubnetArgs(
+                name=purpose,
+                address_prefix=str(prefix),
+                default_outbound_access=False,
+                nat_gateway=None if purpose == ENDPOINTS else network.SubResourceArgs(id=gateway.id),
+                network_security_group=network.NetworkSecurityGroupArgs(
+                    id=guards["databricks" if injected else purpose].id
+                ),
+                delegations=[network.DelegationArgs(name="databricks", service_name=service)] if injected else None,
+                private_endpoint_network_policies=network.VirtualNetworkPrivateEndpointNetworkPolicies.DISABLED,
+                private_link_service_network_policies=network.VirtualNetworkPrivateLinkServiceNetworkPolicies.ENABLED,
+            )
+
+        # Inline, because Azure changes one subnet of a network at a time and refuses the others meanwhile.
+        self._network = network.VirtualNetwork(
+            name,
+            virtual_network_name=args.names.virtual_network,
+            resource_group_name=args.resource_group_name,
+            address_space=network.AddressSpaceArgs(address_prefixes=[args.address_space]),
+            subnets=[subnet(purpose, prefix) for purpose, prefix in subnets_of(args.address_space).items()],
+            opts=child,
+        )
+        self.network_id = self._network.id
+        self.register_outputs({"network_id": self.network_id})
+
+    def subnet_id(self, purpose: str) -> pulumi.Output[str]:
+        return pulumi.Output.format("{0}/subnets/{1}", self.network_id, purpose)
+
+    def connect(self, purpose: str, target: PrivateLinkTarget, resource_id: pulumi.Input[str]) -> pulumi.Resource:
+        """A private endpoint to one sub-resource of a resource; done when its name resolves inside the network."""
+        endpoint = network.PrivateEndpoint(
+            f"{self._name}-{purpose}",
+            private_endpoint_name=self._args.names.private_endpoint(purpose),
+            resource_group_name=self._args.resource_group_name,
+            subnet=network.SubnetArgs(id=self.subnet_id(ENDPOINTS)),
+            private_link_service_connections=[
+                network.PrivateLinkServiceConnectionArgs(
+                    name=purpose, private_link_service_id=resource_id, group_ids=[target.group]
+                )
+            ],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return network.PrivateDnsZoneGroup(
+            f"{self._name}-{purpose}",
+            private_dns_zone_group_name="default",
+            private_endpoint_name=endpoint.name,
+            resource_group_name=self._args.resource_group_name,
+            private_dns_zone_configs=[
+                network.PrivateDnsZoneConfigArgs(name=zone.replace(".", "-"), private_dns_zone_id=self._zone(zone))
+                for zone in target.zones
+            ],
+            opts=pulumi.ResourceOptions(parent=endpoint),
+        )
+
+    def _zone(self, zone_name: str) -> pulumi.Output[str]:
+        """The private zone's id; a network answers from one zone of a name, so endpoints share it."""
+        if zone_name not in self._zones:
+            zone = privatedns.PrivateZone(
+                f"{self._name}-{zone_name}",
+                private_zone_name=zone_name,
+                resource_group_name=self._args.resource_group_name,
+                location="Global",
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+            privatedns.VirtualNetworkLink(
+                f"{self._name}-{zone_name}",
+                virtual_network_link_name="network",
+                private_zone_name=zone.name,
+                resource_group_name=self._args.resource_group_name,
+                location="Global",
+                registration_enabled=False,
+                virtual_network=privatedns.SubResourceArgs(id=self.network_id),
+                opts=pulumi.ResourceOptions(parent=zone),
+            )
+            self._zones[zone_name] = zone.id
+        return self._zones[zone_name]

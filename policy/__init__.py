@@ -1,0 +1,1 @@
+"""A policy pack on azure-native types: `pulumi preview --policy-pack policy`."""

@@ -1,0 +1,200 @@
+"""The rules a stack must keep to, on azure-native types and on this program's own dynamic resources.
+
+A rule is a function of one resource (public network access: of the whole stack) that yields what is wrong with it and
+which value would do. All are mandatory but `public-network-access`; `--policy-pack-config` changes the level of any,
+the regions and the tags. The SDK tells a pack neither stack nor configuration: whether this is production is read off
+the tag `environment`, else off the stack's name, and a private network is known by its private endpoints.
+
+Does not look inside Azure: what people change there by hand is drift. Cannot tell a value that is marked secret from
+plain text, the engine unwraps it: a key is refused either way, because everything here authenticates by identity.
+"""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pulumi_azure_native
+from pulumi_policy import (
+    EnforcementLevel,
+    Policy,
+    PolicyConfigSchema,
+    ReportViolation,
+    ResourceValidationArgs,
+    ResourceValidationPolicy,
+    StackValidationArgs,
+    StackValidationPolicy,
+)
+
+from policy.inputs import Resource, known, nodes, read
+from policy.settings import (
+    LOCAL_ACCOUNTS,
+    PUBLIC_ACCESS,
+    PUBLIC_BLOBS,
+    REGISTRY_LOGIN,
+    SHARED_KEYS,
+    TLS,
+    Setting,
+)
+
+PRODUCTION = "prod"
+REQUIRED_TAGS = ["environment", "stack"]
+STATEFUL = {
+    "azure-native:containerregistry:Registry",
+    "azure-native:containerservice:ManagedCluster",
+    "azure-native:databricks:Workspace",
+    "azure-native:keyvault:Vault",
+    "azure-native:machinelearningservices:Workspace",
+    "azure-native:storage:StorageAccount",
+}
+# https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
+BROAD_ROLES = {
+    "8e3af657-a8ff-443c-a75c-2fe8c4bcb635": "Owner",
+    "b24988ac-6180-42a0-ab88-20f7382dd24c": "Contributor",
+}
+SINGLE_RESOURCE = re.compile(r"/subscriptions/[^/]+(/resourceGroups/[^/]+)?/providers/[^/]+/[^/]+/[^/]+", re.IGNORECASE)
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+SECRETS = {
+    "a storage account key": re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{86}==(?!=)|AccountKey=[A-Za-z0-9+/]{20}"),
+    "a shared access signature": re.compile(r"\bsig=[A-Za-z0-9%+/]{40}"),
+    "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
+    "a Databricks token": re.compile(r"\bdapi[0-9a-f]{32}"),
+}
+
+Check = Callable[[ResourceValidationArgs], Iterator[str]]
+
+
+def is_production(resource: Resource) -> bool:
+    stack = resource.urn.partition("::")[0].rpartition(":")[2]
+    return (read(resource.props, "tags.environment") or stack).startswith(PRODUCTION)
+
+
+def settings(table: list[Setting]) -> Check:
+    return lambda resource: (problem for setting in table for problem in setting.problems(resource))
+
+
+def training_cluster(resource: ResourceValidationArgs) -> Iterator[str]:
+    """LightGBM's network ring can neither lose nor gain a worker: SynapseML's documentation rules autoscaling out."""
+    if "databricks" not in resource.resource_type:
+        return
+    for path, cluster in nodes(known(resource.props)):
+        if not isinstance(cluster, dict):
+            continue
+        if cluster.get("autoscale"):
+            yield f"{path}.autoscale is set; give a fixed num_workers instead."
+        attributes = cluster.get("azure_attributes", cluster.get("azureAttributes"))
+        availability = str(attributes.get("availability")) if isinstance(attributes, dict) else ""
+        workers = cluster.get("num_workers", cluster.get("numWorkers")) or 0
+        if availability.startswith("SPOT") and workers > 1:
+            yield (
+                f"{path} has {workers:.0f} workers of availability {availability}; "
+                "set it to ON_DEMAND_AZURE, or num_workers to 1."
+            )
+
+
+def secrets(resource: ResourceValidationArgs) -> Iterator[str]:
+    for path, value in nodes(known(resource.props)):
+        for kind, shape in SECRETS.items():
+            if isinstance(value, str) and shape.search(value):
+                yield f"{path} holds {kind}; use an identity with a role, or a reference to a key vault's secret."
+
+
+def tags(resource: ResourceValidationArgs) -> Iterator[str]:
+    if takes_tags(resource.resource_type):
+        present = read(resource.props, "tags") or {}
+        for tag in resource.get_config().get("tags", REQUIRED_TAGS):
+            if not present.get(tag):
+                yield f"tags.{tag} is not set; give it a value, such as infra/tags.py gives to every resource."
+
+
+@cache
+def takes_tags(token: str) -> bool:
+    if not token.startswith("azure-native:"):
+        return False
+    _, module, name = token.split(":")
+    declared = getattr(getattr(pulumi_azure_native, module, None), name, None)
+    overloads = typing.get_overloads(declared.__init__) if declared else []
+    return any("tags" in inspect.signature(overload).parameters for overload in overloads)
+
+
+def regions(resource: ResourceValidationArgs) -> Iterator[str]:
+    """Without a list of regions: that of the resource's provider, one stack being one region."""
+    home = read(resource.provider.props, "location") if resource.provider else None
+    allowed = resource.get_config().get("regions") or ([home] if home else [])
+    location = read(resource.props, "location")
+    if allowed and location and _region(location) not in {"global", *map(_region, allowed)}:
+        yield f"location is {location}; set it to {' or '.join(allowed)}, or let `regions` of this rule name it."
+
+
+def images(resource: ResourceValidationArgs) -> Iterator[str]:
+    for path, value in nodes(known(resource.props)):
+        if path.rpartition(".")[2] == "image" and isinstance(value, str) and not DIGEST.search(value):
+            yield f"{path} is {value}, which can come to mean another image; name it as <repository>@sha256:<digest>."
+
+
+def protection(resource: ResourceValidationArgs) -> Iterator[str]:
+    if resource.resource_type in STATEFUL and not resource.opts.protect and is_production(resource):
+        yield "the resource option protect is not set; set it to True: what it holds cannot be made again."
+
+
+def roles(resource: ResourceValidationArgs) -> Iterator[str]:
+    if resource.resource_type != "azure-native:authorization:RoleAssignment":
+        return
+    role = BROAD_ROLES.get(read(resource.props, "roleDefinitionId").rpartition("/")[2].lower())
+    if role and not SINGLE_RESOURCE.match(scope := read(resource.props, "scope")):
+        yield f"scope of {role} is {scope}; set it to the id of a single resource, or give a narrower role."
+
+
+def public_access(stack: StackValidationArgs, binding: bool) -> Iterator[tuple[str, Resource]]:
+    """What is reachable over public endpoints; `binding` asks for a production stack with a private network alone."""
+    private = any(resource.resource_type == "azure-native:network:PrivateEndpoint" for resource in stack.resources)
+    if binding == (private and any(map(is_production, stack.resources))):
+        for resource in stack.resources:
+            for setting in PUBLIC_ACCESS:
+                yield from ((problem, resource) for problem in setting.problems(resource))
+
+
+def _region(name: str) -> str:
+    return name.replace(" ", "").lower()
+
+
+def _said(resource: Resource, problem: str) -> str:
+    return f"{resource.name} ({resource.resource_type}): {problem}"
+
+
+def _rule(name: str, description: str, check: Check, **configurable: dict[str, Any]) -> ResourceValidationPolicy:
+    def validate(resource: ResourceValidationArgs, report: ReportViolation) -> None:
+        for problem in check(resource):
+            report(_said(resource, problem), None)
+
+    schema = PolicyConfigSchema(configurable) if configurable else None
+    return ResourceValidationPolicy(name, description, validate, config_schema=schema)
+
+
+def _network_rule(name: str, description: str, level: EnforcementLevel) -> StackValidationPolicy:
+    def validate(stack: StackValidationArgs, report: ReportViolation) -> None:
+        for problem, resource in public_access(stack, binding=level is EnforcementLevel.MANDATORY):
+            report(_said(resource, problem), resource.urn)
+
+    return StackValidationPolicy(name, description, validate, level)
+
+
+_NAMES = {"type": "array", "items": {"type": "string"}}
+POLICIES: tuple[Policy, ...] = (
+    _rule("storage-shared-keys", "Storage is reached by identity, never by account key.", settings(SHARED_KEYS)),
+    _rule("storage-public-blobs", "No blob can be read without logging in.", settings(PUBLIC_BLOBS)),
+    _rule("registry-login", "Images are pulled by identity, never by all or by one.", settings(REGISTRY_LOGIN)),
+    _rule("kubernetes-local-accounts", "People enter a cluster through Entra alone.", settings(LOCAL_ACCOUNTS)),
+    _rule("tls", "Connections are encrypted with TLS 1.2 or later.", settings(TLS)),
+    _rule("training-cluster-size", "A training cluster keeps the workers it starts with.", training_cluster),
+    _rule("secret-in-inputs", "No key, token or signature is an input of a resource.", secrets),
+    _rule("required-tags", "Every resource that takes tags says whose it is.", tags, tags=_NAMES),
+    _rule("allowed-regions", "Every resource is where this stack may be.", regions, regions=_NAMES),
+    _rule("image-by-digest", "A container image is named by its digest.", images),
+    _rule("protected-in-production", "What holds state is protected in production.", protection),
+    _rule("broad-roles", "Owner and Contributor are given on single resources only.", roles),
+    _network_rule("public-network-access", "Reachable over a public endpoint.", EnforcementLevel.ADVISORY),
+    _network_rule("private-network", "A private production stack has no public endpoint.", EnforcementLevel.MANDATORY),
+)

@@ -1,0 +1,67 @@
+"""One log line a minute with what was answered: the figures that alerts and the dashboard read.
+
+Counts and times alone, never a feature value. A replica that answers nothing still writes its line, so the number of
+replicas can be counted from the lines.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from scoring.logs import event
+
+SECONDS = 60.0
+_KEPT = 20_000  # durations of one minute; beyond it the newest stand for all
+
+log = logging.getLogger("scoring.summary")
+
+
+class Summary:
+    def __init__(self, model: str, trained_at: datetime | None) -> None:
+        self._model, self._trained_at = model, trained_at
+        self._reset()
+
+    def _reset(self) -> None:
+        self.requests = self.errors = self.without_features = self.rows = 0
+        self._seconds: list[float] = []
+
+    def observe(self, status: int, seconds: float) -> None:
+        if self.requests >= _KEPT:
+            self._seconds[self.requests % _KEPT] = seconds
+        else:
+            self._seconds.append(seconds)
+        self.requests += 1
+        self.errors += status >= 500
+
+    def take(self) -> dict[str, object]:
+        """The figures since the last call, which begin anew."""
+        slowest = sorted(self._seconds)
+        age = None if self._trained_at is None else (datetime.now(UTC) - self._trained_at).total_seconds() / 3600
+        line: dict[str, object] = {
+            "requests": self.requests,
+            "errors": self.errors,
+            "without_features": self.without_features,
+            "rows": self.rows,
+            "p99_ms": round(slowest[int(len(slowest) * 0.99)] * 1000, 3) if slowest else None,
+            "model": self._model,
+            "model_age_hours": None if age is None else round(age, 2),
+        }
+        self._reset()
+        return line
+
+    @contextlib.asynccontextmanager
+    async def written(self, seconds: float = SECONDS) -> AsyncIterator[None]:
+        """Write a line every `seconds`, and one for what is left at the end."""
+
+        async def write() -> None:
+            while True:
+                await asyncio.sleep(seconds - time.monotonic() % seconds)
+                event(log, logging.INFO, "summary", **self.take())
+
+        writing = asyncio.create_task(write())
+        yield
+        writing.cancel()
+        event(log, logging.INFO, "summary", **self.take())

@@ -1,0 +1,134 @@
+"""The private network: its subnets, and that nothing keeps a public address beside it."""
+
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from infra_graph import Graph, graph
+from test_infra_settings import settings
+
+from infra.addresses import POD_RANGE, SERVICE_RANGE, require_room, subnets_of
+from infra.settings import ConfigError
+
+PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
+
+
+@pytest.fixture(scope="module")
+def private() -> Graph:
+    return graph(**PRIVATE)
+
+
+@given(st.integers(0, 255), st.integers(12, 24))
+def test_subnets_fill_the_space_without_overlap_and_each_holds_databricks(second: int, prefix: int) -> None:
+    space = IPv4Network(f"10.{second}.0.0/{prefix}", strict=False)
+    if space.overlaps(POD_RANGE) or space.overlaps(SERVICE_RANGE):
+        with pytest.raises(ValueError, match="range of the cluster's"):
+            subnets_of(str(space))
+        return
+    subnets = list(subnets_of(str(space)).values())
+    assert sum(subnet.num_addresses for subnet in subnets) == space.num_addresses
+    assert all(subnet.subnet_of(space) and subnet.prefixlen <= 26 for subnet in subnets)
+    assert not any(a.overlaps(b) for a in subnets for b in subnets if a is not b)
+
+
+@given(st.integers(1, 2000), st.integers(16, 24))
+def test_a_space_refused_for_its_size_is_accepted_in_the_size_that_is_named(machines: int, prefix: int) -> None:
+    try:
+        require_room(f"172.16.0.0/{prefix}", {"databricks-hosts": machines})
+    except ValueError as error:
+        wanted = str(error).partition("Give a /")[2].partition(" ")[0]
+        assert int(wanted) < prefix
+        require_room(f"172.16.0.0/{wanted}", {"databricks-hosts": machines})
+
+
+def test_a_network_too_small_for_its_machines_is_refused_before_any_resource() -> None:
+    with pytest.raises(ConfigError, match=r"network:address_space: its subnet databricks-hosts, .*Give a /23 or fewer"):
+        settings(network__mode="private", network__address_space="10.40.0.0/24", training__workers="120")
+
+
+def test_nothing_answers_in_public_where_the_network_is_private(private: Graph) -> None:
+    checked = 0
+    for found in private.resources:
+        inputs = {**found.inputs, **found.inputs.get("properties", {})}
+        if "publicNetworkAccess" in inputs:
+            assert inputs["publicNetworkAccess"] == "Disabled", found
+            checked += 1
+    assert checked == 7  # two accounts, vault, registry, Databricks, Azure ML and its endpoint
+    (cluster,) = private.of("containerservice:ManagedCluster")
+    assert cluster.inputs["apiServerAccessProfile"]["enablePrivateCluster"] is True
+    (extension,) = private.of("kubernetesconfiguration:Extension")
+    assert extension.inputs["configurationSettings"]["scoringFe.serviceType.internalLoadBalancer"] == "azure"
+
+
+def test_everything_hidden_has_a_private_endpoint_that_its_name_leads_to(private: Graph) -> None:
+    connections = [
+        (connection["privateLinkServiceId"].rpartition("/")[2], group)
+        for endpoint in private.of("network:PrivateEndpoint")
+        for connection in endpoint.inputs["privateLinkServiceConnections"]
+        for group in connection["groupIds"]
+    ]
+    assert sorted(connections) == [
+        ("databricks", "browser_authentication"),
+        ("databricks", "databricks_ui_api"),
+        ("lake", "blob"),
+        ("lake", "dfs"),
+        ("machine-learning", "amlworkspace"),
+        ("machine-learning-storage", "blob"),
+        ("machine-learning-storage", "file"),
+        ("registry", "registry"),
+        ("vault", "vault"),
+    ]
+    zones = {zone.inputs["privateZoneName"] for zone in private.of("privatedns:PrivateZone")}
+    assert {"privatelink.blob.core.windows.net", "privatelink.dfs.core.windows.net"} < zones
+    assert len(private.of("privatedns:VirtualNetworkLink")) == len(zones)
+    assert len(private.of("network:PrivateDnsZoneGroup")) == len(connections)
+
+
+def test_databricks_is_injected_into_two_delegated_guarded_subnets_with_a_way_out(private: Graph) -> None:
+    (network,) = private.of("network:VirtualNetwork")
+    subnets = {subnet["name"]: subnet for subnet in network.inputs["subnets"]}
+    parameters = private.of("databricks:Workspace")[0].inputs["parameters"]
+    assert parameters["enableNoPublicIp"]["value"] is True
+    for name in ("customPublicSubnetName", "customPrivateSubnetName"):
+        subnet = subnets[parameters[name]["value"]]
+        assert subnet["delegations"][0]["serviceName"] == "Microsoft.Databricks/workspaces"
+        assert subnet["networkSecurityGroup"]["id"]
+        assert subnet["natGateway"]["id"]
+        assert subnet["defaultOutboundAccess"] is False
+    assert "natGateway" not in subnets["endpoints"]
+
+
+def test_nodes_leave_by_the_gateway_and_live_in_their_subnet(private: Graph) -> None:
+    (cluster,) = private.of("containerservice:ManagedCluster")
+    (pool,) = private.of("containerservice:AgentPool")
+    assert cluster.inputs["networkProfile"]["outboundType"] == "userAssignedNATGateway"
+    assert cluster.inputs["networkProfile"]["networkPluginMode"] == "overlay"
+    for subnet in (cluster.inputs["agentPoolProfiles"][0]["vnetSubnetID"], pool.inputs["vnetSubnetID"]):
+        assert subnet.endswith("/subnets/nodes")
+
+
+def test_images_can_still_be_built_inside(private: Graph) -> None:
+    (pool,) = private.of("containerregistry:AgentPool")
+    (image,) = private.of("containerregistry:ScoringImage")
+    (workspace,) = private.of("machinelearningservices:Workspace")
+    computes = {found.inputs["computeName"]: found for found in private.of("machinelearningservices:Compute")}
+    assert image.inputs["build_pool"] == pool.name
+    assert pool.inputs["virtualNetworkSubnetResourceId"].endswith("/subnets/nodes")
+    builder = computes[workspace.inputs["imageBuildCompute"]].inputs["properties"]["properties"]
+    assert builder["enableNodePublicIp"] is False
+    assert builder["subnet"]["id"].endswith("/subnets/nodes")
+
+
+def test_ranges_that_may_reach_the_api_server_keep_it_public_for_them_alone() -> None:
+    (cluster,) = graph(**PRIVATE, network__authorized_ranges='["203.0.113.0/24"]').of(":ManagedCluster")
+    profile = cluster.inputs["apiServerAccessProfile"]
+    assert (profile["enablePrivateCluster"], profile["authorizedIPRanges"]) == (False, ["203.0.113.0/24"])
+
+
+def test_a_public_stack_declares_no_network() -> None:
+    assert not [
+        found
+        for found in graph().resources
+        if found.type.startswith(("azure-native:network", "azure-native:privatedns"))
+    ]

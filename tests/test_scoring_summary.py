@@ -1,0 +1,46 @@
+"""The line that alerts and the dashboard read."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from scoring_fixtures import free_port, make_artefact, scoring_environment, wait_until_ready, write_manifest
+
+from scoring.summary import Summary
+
+
+def test_a_service_sums_up_what_it_answered_and_how_old_its_model_is(tmp_path: Path) -> None:
+    toys = make_artefact(tmp_path / "toys")
+    trained = datetime.now(UTC) - timedelta(hours=50)
+    (toys.folder / "lineage.json").write_text(json.dumps({"trained_at": trained.isoformat(), "run_id": "7"}))
+    write_manifest(toys.folder)
+    port = free_port()
+    environment = scoring_environment(toys.folder, SCORING_PORT=port)
+    process = subprocess.Popen([sys.executable, "-m", "scoring"], env=environment, stderr=subprocess.PIPE, text=True)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        wait_until_ready(client, process, 20)
+        for body in ({"rows": toys.rows[:5]}, {"rows": [toys.rows[0]]}, {"rows": [{"age": None}]}, {"rows": "no"}):
+            client.post("/score", json=body)
+    process.send_signal(signal.SIGTERM)
+    _, written = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in written.splitlines()]
+    summaries = [line for line in lines if line["message"] == "summary"]
+    told = {key: sum(line[key] for line in summaries) for key in ("requests", "errors", "without_features", "rows")}
+    assert told == {"requests": 4, "errors": 0, "without_features": 1, "rows": 6}
+    assert summaries[-1]["model"] == "toys:3"
+    assert 49.9 < summaries[-1]["model_age_hours"] < 50.2
+    shutil.rmtree(toys.folder)
+
+
+def test_the_slowest_hundredth_and_the_errors_of_one_span_are_told_once() -> None:
+    summary = Summary("toys:3", None)
+    for milliseconds in range(1, 101):
+        summary.observe(503 if milliseconds > 98 else 200, milliseconds / 1000)
+    line = summary.take()
+    assert (line["requests"], line["errors"], line["p99_ms"]) == (100, 2, 100.0)
+    assert summary.take() == {**line, "requests": 0, "errors": 0, "p99_ms": None}
