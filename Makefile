@@ -9,7 +9,7 @@ STACK ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap local local-down test test-fast preview up down lock clean
+.PHONY: help bootstrap local local-down test test-fast preflight preview up down lock clean
 
 ready = . .venv/personalization.sh &&
 stack = $(or $(STACK),$(error Name the stack: make $@ STACK=dev))
@@ -32,11 +32,14 @@ test: bootstrap ## style, types and every test that needs no container engine
 test-fast: bootstrap ## the tests that start neither Spark nor a stack
 	@$(ready) pytest -m 'not stack and not spark'
 
+preflight: bootstrap ## what would stop `make up` in a stack's region and subscription: STACK=dev
+	@$(ready) personalization preflight --stack '$(stack)'
+
 preview: bootstrap ## what `make up` would change: STACK=dev
-	@$(ready) pulumi preview --stack '$(stack)' $(ARGS)
+	@$(ready) pulumi preview --stack '$(stack)' --policy-pack policy $(ARGS)
 
 up: bootstrap ## brings a stack on Azure to what the code says: STACK=dev
-	@$(ready) pulumi up --stack '$(stack)' $(ARGS)
+	@$(ready) pulumi up --stack '$(stack)' --policy-pack policy $(ARGS)
 
 down: bootstrap ## destroys a stack on Azure: STACK=dev
 	@$(ready) pulumi destroy --stack '$(stack)' $(ARGS)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import role_assignments, subscriptions
+from sandbox import region, role_assignments, subscriptions
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.faults import hinder_operation, hinders_operation
 from sandbox.operations import Operations
@@ -42,7 +42,8 @@ class Arm:
         check_name = subscriptions.PATH + "/providers/{namespace}/checkNameAvailability"
         return [
             *self.operations.routes(),
-            *subscriptions.routes(self._sandbox, self._rules),
+            *subscriptions.routes(self._sandbox),
+            *region.routes(self._sandbox, self._rules),
             *self._deleted.routes(),
             Route(check_name, self._check_name, methods=["POST"]),
             Route("/subscriptions/{path:path}", self._serve, methods=methods),

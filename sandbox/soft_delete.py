@@ -49,7 +49,7 @@ class SoftDeleted:
 
     async def _list(self, request: Request) -> Response:
         admit(self._sandbox, request)
-        return JSONResponse({"value": list(self.of_type(_type(request)))})
+        return JSONResponse({"value": [_shown(request, body) for body in self.of_type(_type(request))]})
 
     async def _purge(self, request: Request) -> Response:
         admit(self._sandbox, request)
@@ -64,6 +64,20 @@ class SoftDeleted:
 
 def _type(request: Request) -> str:
     return "{namespace}/{kind}".format_map(request.path_params)
+
+
+def _shown(request: Request, body: Body) -> Body:
+    """As `Microsoft.KeyVault/deletedVaults` lists it."""
+    subscription, namespace, kind = (request.path_params[part] for part in ("subscription", "namespace", "kind"))
+    place = f"/subscriptions/{subscription}/providers/{namespace}/locations/{body['location']}"
+    properties = {
+        "vaultId": body["id"],
+        "location": body["location"],
+        "tags": body.get("tags", {}),
+        "purgeProtectionEnabled": bool(body["properties"].get("enablePurgeProtection")),
+    }
+    shown = {"name": body["name"], "type": f"{namespace}/deleted{kind}", "properties": properties}
+    return {"id": f"{place}/deleted{kind}/{body['name']}", **shown}
 
 
 def _recovers(sent: Body) -> bool:

@@ -1,6 +1,4 @@
-"""The one subscription: whose requests it admits, and what it says of itself and of its resource providers."""
-
-from collections.abc import Mapping
+"""The one subscription: whose requests it admits, and what it says of itself."""
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -8,8 +6,6 @@ from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.entra import require_token
-from sandbox.store import Body
-from sandbox.types import TypeRule
 
 PATH = "/subscriptions/{subscription}"
 
@@ -25,7 +21,7 @@ def admit(sandbox: Sandbox, request: Request) -> None:
         raise CloudError(404, "SubscriptionNotFound", f"The subscription '{path[2]}' could not be found.")
 
 
-def routes(sandbox: Sandbox, rules: Mapping[str, TypeRule]) -> list[BaseRoute]:
+def routes(sandbox: Sandbox) -> list[BaseRoute]:
     who = sandbox.identity
     own = f"/subscriptions/{who.subscription_id}"
 
@@ -35,32 +31,4 @@ def routes(sandbox: Sandbox, rules: Mapping[str, TypeRule]) -> list[BaseRoute]:
         body = {"id": own, **ids, "displayName": "Sandbox", "state": "Enabled"}
         return JSONResponse(body if request.path_params else {"value": [body]})
 
-    async def providers(request: Request) -> Response:
-        admit(sandbox, request)
-        if "namespace" in request.path_params:
-            return JSONResponse(provider(request.path_params["namespace"]))
-        return JSONResponse(
-            {"value": [provider(name) for name in sorted({_namespace(rule) for rule in rules.values()})]}
-        )
-
-    def provider(namespace: str) -> Body:
-        """Every one is registered: those of the table, and any other that is asked for by name."""
-        types = [
-            {"resourceType": rule.type.split("/", 1)[1], "apiVersions": [rule.api_version], "locations": []}
-            for rule in rules.values()
-            if _namespace(rule).lower() == namespace.lower()
-        ]
-        shown = {"namespace": namespace, "registrationState": "Registered", "resourceTypes": types}
-        return {"id": f"{own}/providers/{namespace}", **shown}
-
-    return [
-        Route("/subscriptions", subscriptions),
-        Route(PATH, subscriptions),
-        Route(f"{PATH}/providers", providers),
-        Route(f"{PATH}/providers/{{namespace}}", providers),
-        Route(f"{PATH}/providers/{{namespace}}/register", providers, methods=["POST"]),
-    ]
-
-
-def _namespace(rule: TypeRule) -> str:
-    return rule.type.split("/")[0]
+    return [Route("/subscriptions", subscriptions), Route(PATH, subscriptions)]

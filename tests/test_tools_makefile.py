@@ -46,14 +46,20 @@ def test_a_failure_is_passed_on(project: Path) -> None:
     assert "Error 7" in failed.stderr
 
 
-@pytest.mark.parametrize(("target", "command"), [("preview", "preview"), ("up", "up"), ("down", "destroy")])
+POLICY = "--policy-pack|policy|"
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [("preview", f"preview|--stack|dev|{POLICY}"), ("up", f"up|--stack|dev|{POLICY}"), ("down", "destroy|--stack|dev|")],
+)
 def test_a_stack_must_be_named(project: Path, target: str, command: str) -> None:
     assert f"make {target} STACK=dev" in _make(project, target).stderr
     named = _make(project, target, "STACK=dev", "ARGS=--diff --yes")
-    assert named.stdout == f"pulumi|{command}|--stack|dev|--diff|--yes|"
+    assert named.stdout == f"pulumi|{command}--diff|--yes|"
 
 
 def test_plain_make_lists_the_targets_and_prepares_nothing(project: Path) -> None:
     listed = _make(project).stdout
-    for target in ("local", "local-down", "test", "test-fast", "preview", "up", "down", "lock", "clean"):
+    for target in ("local", "local-down", "test", "test-fast", "preflight", "preview", "up", "down", "lock", "clean"):
         assert f"make {target} " in listed

@@ -1,0 +1,52 @@
+"""What production has that a trial has not."""
+
+import pytest
+from infra_graph import Graph, graph
+from test_infra_settings import settings
+
+from infra.naming import Names
+from infra.settings import ConfigError
+
+
+@pytest.fixture(scope="module")
+def prod() -> Graph:
+    return graph(personalization__environment="prod", serving__system_nodes="3")
+
+
+def test_production_spans_the_zones_of_its_region(prod: Graph) -> None:
+    (cluster,) = prod.of("containerservice:ManagedCluster")
+    (pool,) = prod.of("containerservice:AgentPool")
+    assert cluster.inputs["sku"]["tier"] == "Standard"
+    assert cluster.inputs["agentPoolProfiles"][0]["availabilityZones"] == ["1", "2", "3"]
+    assert pool.inputs["availabilityZones"] == ["1", "2", "3"]
+    assert {account.inputs["sku"]["name"] for account in prod.of("storage:StorageAccount")} == {"Standard_ZRS"}
+    (registry,) = prod.of("containerregistry:Registry")
+    assert (registry.inputs["sku"]["name"], registry.inputs["zoneRedundancy"]) == ("Premium", "Enabled")
+
+
+def test_a_region_without_zones_gets_none_and_says_so_where_they_are_wanted() -> None:
+    plain = graph(personalization__environment="prod", **{"azure-native__location": "westus"})
+    (pool,) = plain.of("containerservice:AgentPool")
+    assert "availabilityZones" not in pool.inputs
+    assert {account.inputs["sku"]["name"] for account in plain.of("storage:StorageAccount")} == {"Standard_LRS"}
+    with pytest.raises(ConfigError, match=r"reliability:zones names 1; westus has no zones.*leave it out"):
+        settings(reliability__zones='["1"]', **{"azure-native__location": "westus"})
+    with pytest.raises(ConfigError, match=r"reliability:redundancy is zone, and westus has no zones.*local"):
+        settings(reliability__redundancy="zone", **{"azure-native__location": "westus"})
+
+
+def test_upgrades_come_in_the_hours_of_the_configuration() -> None:
+    windows = graph(reliability__maintenance_day="Tuesday", reliability__maintenance_hour="4").of(
+        ":MaintenanceConfiguration"
+    )
+    names = {window.inputs["configName"] for window in windows}
+    assert names == {"aksManagedAutoUpgradeSchedule", "aksManagedNodeOSUpgradeSchedule"}
+    for window in windows:
+        given = window.inputs["maintenanceWindow"]
+        assert (given["schedule"]["weekly"]["dayOfWeek"], given["startTime"]) == ("Tuesday", "04:00")
+
+
+def test_a_new_generation_takes_no_name_of_the_one_that_is_soft_deleted() -> None:
+    first, second = (Names.of(settings(personalization__generation=number), "s", "dev") for number in ("1", "2"))
+    for name in ("key_vault", "machine_learning_workspace", "lake", "container_registry", "databricks_workspace"):
+        assert getattr(first, name) != getattr(second, name)
