@@ -1,0 +1,1 @@
+"""What `personalization preflight` asks: one file a subject, each giving its questions about one target."""

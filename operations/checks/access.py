@@ -1,0 +1,74 @@
+"""What the login may do: the actions `up` performs, by Azure's account of its roles, and the lake's writers.
+
+Asks about whoever runs the check; what another principal may do, a pipeline's for instance, is not known to it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from operations.checks.answers import Anything, Permission
+from operations.checks.catalog import load
+from operations.checks.question import Finding, Level, Question, Target
+
+_PERMISSIONS, _GROUPS = "2022-04-01", "2021-04-01"
+_ASSIGNING = "Microsoft.Authorization/"
+_ADMINISTRATOR = "Role Based Access Control Administrator"
+
+
+def questions(target: Target) -> Iterator[Question]:
+    yield Question("permissions", "of this login", partial(_permissions, target))
+    if target.settings.release.enabled:
+        yield Question("deployers", "of the lake", partial(_deployers, target))
+
+
+def allows(permissions: Sequence[Permission], action: str) -> bool:
+    """Whether a role that has the action among its `actions`, and not among its own `notActions`, is held.
+
+    Source: https://learn.microsoft.com/azure/role-based-access-control/role-definitions#how-actions-are-evaluated
+    """
+
+    def held(patterns: Sequence[str]) -> bool:
+        return any(re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), action, re.IGNORECASE) for pattern in patterns)
+
+    return any(held(role.actions) and not held(role.not_actions) for role in permissions)
+
+
+def _permissions(target: Target) -> Iterator[Finding]:
+    # A login may be allowed nothing but its group, once that is there.
+    scope = target.group if target.arm.get(Anything, target.group, _GROUPS) else target.scope
+    path = f"{scope}/providers/Microsoft.Authorization/permissions"
+    found = target.arm.list(Permission, path, _PERMISSIONS)
+    missing = [action for action in load().permissions if not allows(found, action)]
+    for role, lacking in (
+        (_ADMINISTRATOR, [action for action in missing if action.startswith(_ASSIGNING)]),
+        ("Contributor", [action for action in missing if not action.startswith(_ASSIGNING)]),
+    ):
+        if lacking:
+            says = f"{target.principal} may not do {', '.join(lacking[:3])}"
+            says += f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            yield Finding("permissions", Level.BLOCKING, f"{says} at {scope}", _assign(target, role, scope))
+    if not missing:
+        yield Finding("permissions", Level.OK, f"all {len(load().permissions)} actions at {scope}")
+        unconditional = [role for role in found if not role.condition]
+        if not allows(unconditional, f"{_ASSIGNING}roleAssignments/write"):
+            says = (
+                "role assignments are allowed under a condition: see that it lets the roles of infra/roles.py be given"
+            )
+            yield Finding(
+                "permissions", Level.WARNING, says, f"az role assignment list --assignee {target.principal} --all"
+            )
+
+
+def _assign(target: Target, role: str, scope: str) -> str:
+    return f'az role assignment create --assignee {target.principal} --role "{role}" --scope {scope}'
+
+
+def _deployers(target: Target) -> Iterator[Finding]:
+    deployers = target.settings.access.deployers
+    if target.principal in deployers or "Group" in deployers.values():
+        yield Finding("deployers", Level.OK, "this login, or a group, may write to the lake")
+    else:
+        says = f"{target.principal}, this login, is not in access:deployers and could not upload rows to the lake"
+        add = f"pulumi config set --stack {target.stack} --path 'access:deployers.{target.principal}' ServicePrincipal"
+        yield Finding("deployers", Level.WARNING, says, f"{add}  # or User")

@@ -1,0 +1,133 @@
+"""Azure's answers, as far as the checks read them; what else an answer holds is ignored.
+
+Shapes: https://learn.microsoft.com/rest/api/resources, …/compute, …/keyvault, …/authorization
+"""
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel)
+
+
+class Anything(_Answer):
+    """Whatever it is, it exists."""
+
+
+class ResourceType(_Answer):
+    resource_type: str
+    locations: list[str] = []
+
+
+class Provider(_Answer):
+    namespace: str
+    registration_state: str
+    resource_types: list[ResourceType]
+
+
+class LocationInfo(_Answer):
+    location: str
+    zones: list[str] = []
+
+
+class RestrictionInfo(_Answer):
+    locations: list[str] = []
+    zones: list[str] = []
+
+
+class Restriction(_Answer):
+    type: str
+    """`Location` or `Zone`."""
+    restriction_info: RestrictionInfo = RestrictionInfo()
+    reason_code: str = ""
+
+
+class Capability(_Answer):
+    name: str
+    value: str
+
+
+class Size(_Answer):
+    resource_type: str
+    name: str
+    family: str = ""
+    location_info: list[LocationInfo] = []
+    capabilities: list[Capability] = []
+    restrictions: list[Restriction] = []
+
+    @property
+    def vcpus(self) -> int:
+        return next((int(found.value) for found in self.capabilities if found.name == "vCPUs"), 0)
+
+    @property
+    def refused(self) -> str:
+        """Why this subscription may not use it in the region at all; empty if it may."""
+        return next((found.reason_code for found in self.restrictions if found.type == "Location"), "")
+
+    @property
+    def zones(self) -> set[str]:
+        """Zones of the region in which this subscription may use it."""
+        offered = {zone for place in self.location_info for zone in place.zones}
+        closed = {zone for found in self.restrictions if found.type == "Zone" for zone in found.restriction_info.zones}
+        return offered - closed
+
+
+class UsageName(_Answer):
+    value: str
+    localized_value: str = ""
+
+
+class Usage(_Answer):
+    name: UsageName
+    current_value: int
+    limit: int
+
+
+class NameAnswer(_Answer):
+    name_available: bool
+    reason: str | None = None
+    message: str | None = None
+
+
+class DeletedProperties(_Answer):
+    location: str = ""
+    scheduled_purge_date: str = ""
+    purge_protection_enabled: bool | None = None
+
+
+class Deleted(_Answer):
+    name: str
+    properties: DeletedProperties = DeletedProperties()
+
+
+class AgentPool(_Answer):
+    count: int | None = None
+    vm_size: str | None = None
+
+
+class ClusterProperties(_Answer):
+    agent_pool_profiles: list[AgentPool] | None = None
+
+
+class Cluster(_Answer):
+    properties: ClusterProperties
+
+
+class WorkspaceProperties(_Answer):
+    is_uc_enabled: bool | None = None
+
+
+class Workspace(_Answer):
+    properties: WorkspaceProperties
+
+
+class Permission(_Answer):
+    actions: list[str] = []
+    not_actions: list[str] = []
+    condition: str | None = None
+
+
+class Subscription(_Answer):
+    subscription_id: str
+    display_name: str = ""

@@ -1,0 +1,136 @@
+"""VM sizes and quota: what the cluster and a training run start must be offered, allowed and within the vCPU quota.
+
+Azure ML has quotas of its own for the computes it manages: none is touched here, where it serves on the attached
+cluster. Databricks and AKS draw on the subscription's quota of Microsoft.Compute, by family and for the whole region.
+"""
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from operations.checks.answers import Cluster, Size, Usage
+from operations.checks.question import Finding, Level, Question, Target
+
+_SKUS, _USAGES, _CLUSTERS = "2021-07-01", "2024-07-01", "2025-09-01"
+_REGIONAL = "cores"  # Azure's name for the total of all families
+_POOLS = 2  # each takes one node more while it is upgraded
+
+
+@dataclass(frozen=True)
+class Need:
+    setting: str
+    size: str
+    machines: int
+    surge: int
+    """Machines more while an upgrade runs."""
+    zones: Sequence[str]
+    started: bool
+    """Whether `up` itself starts them, so that it fails without."""
+
+    @property
+    def if_missing(self) -> Level:
+        return Level.BLOCKING if self.started else Level.WARNING
+
+
+def needs(target: Target) -> list[Need]:
+    settings = target.settings
+    training, serving = settings.training, settings.serving
+    nodes = serving.system_nodes + serving.nodes_max
+    zones = settings.zones if settings.is_production else []
+    return [
+        # A spot worker that Azure has none of falls back to an ordinary machine, so spot asks for the same quota.
+        Need("training:node_type", training.node_type, training.workers + 1, 0, [], settings.release.enabled),
+        Need("serving:node_size", serving.node_size, nodes, _POOLS, zones, started=True),
+    ]
+
+
+def questions(target: Target) -> Iterator[Question]:
+    yield Question("VM sizes and quota", target.settings.location, partial(_machines, target))
+
+
+def _machines(target: Target) -> Iterator[Finding]:
+    region = target.settings.location
+    filtered = {"$filter": f"location eq '{region}'"}
+    skus = target.arm.list(Size, f"{target.scope}/providers/Microsoft.Compute/skus", _SKUS, filtered)
+    sizes = {size.name.lower(): size for size in skus if size.resource_type.lower() == "virtualmachines"}
+    for need in needs(target):
+        yield from _size(target, need, sizes)
+    usages = target.arm.list(Usage, f"{target.scope}/providers/Microsoft.Compute/locations/{region}/usages", _USAGES)
+    known = [(need, sizes[need.size.lower()]) for need in needs(target) if need.size.lower() in sizes]
+    yield from _quota(target, known, {usage.name.value.lower(): usage for usage in usages})
+
+
+def _size(target: Target, need: Need, sizes: dict[str, Size]) -> Iterator[Finding]:
+    region, size = target.settings.location, sizes.get(need.size.lower())
+    what = f"{need.size} ({need.setting})"
+    if size is None or size.refused:
+        why = "is not offered" if size is None else f"is closed to this subscription ({size.refused})"
+        yield Finding("VM sizes", need.if_missing, f"{what} {why} in {region}", _others(target, need, sizes.values()))
+    elif missing := sorted(set(need.zones) - size.zones):
+        left = [zone for zone in need.zones if zone in size.zones]
+        says = f"{what} is not offered in zone {', '.join(missing)} of {region}"
+        remedy = target.set("reliability:zones", f"'{json.dumps(left)}'")
+        yield Finding("VM sizes", need.if_missing, says, f"{remedy}\n{_others(target, need, sizes.values())}")
+    else:
+        zones = f" in zones {', '.join(need.zones)}" if need.zones else ""
+        yield Finding("VM sizes", Level.OK, f"{what}: {size.vcpus} vCPU{zones}")
+
+
+def _others(target: Target, need: Need, sizes: Iterable[Size]) -> str:
+    """Commands that set one of the sizes with the nearest names that would do, or that show all there are."""
+    fit = [size.name for size in sizes if not size.refused and set(need.zones) <= size.zones]
+    near = difflib.get_close_matches(need.size, fit, n=2, cutoff=0.75)
+    shown = (
+        f"az vm list-skus --location {target.settings.location} --resource-type virtualMachines --all --output table"
+    )
+    return "\n".join([target.set(need.setting, name) for name in near] or [shown])
+
+
+def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usage]) -> Iterator[Finding]:
+    wanted, started, surge = Counter[str](), Counter[str](), Counter[str]()
+    for need, size in known:
+        for name in (size.family, _REGIONAL):
+            wanted[name] += need.machines * size.vcpus
+            started[name] += need.machines * size.vcpus * need.started
+            surge[name] += need.surge * size.vcpus
+    standing = _standing(target, [size for _, size in known])
+    for name in wanted:
+        usage = usages.get(name.lower())
+        if usage is None:
+            says = f"Azure tells no quota named {name}, of which {wanted[name]} vCPU are needed"
+            shown = f"az vm list-usage --location {target.settings.location} --output table"
+            yield Finding("quota", Level.UNASKED, says, shown)
+            continue
+        others = usage.current_value - standing[name]
+        free, whole = usage.limit - others, wanted[name] + surge[name]
+        says = f"{usage.name.localized_value or name}: {wanted[name]} vCPU needed, {free} of {usage.limit} free"
+        if whole <= free:
+            yield Finding("quota", Level.OK, says)
+            continue
+        if wanted[name] <= free:
+            says += f"; an upgrade of the cluster takes {surge[name]} more while it runs"
+        level = Level.BLOCKING if started[name] > free else Level.WARNING
+        yield Finding("quota", level, says, _raise(target, name, others + whole))
+
+
+def _standing(target: Target, sizes: list[Size]) -> Counter[str]:
+    """vCPU that this very stack uses already, by quota: it does not need them again."""
+    cluster_id = target.resource("Microsoft.ContainerService/managedClusters", target.names.kubernetes_cluster)
+    cluster = target.arm.get(Cluster, cluster_id, _CLUSTERS)
+    used, by_name = Counter[str](), {size.name.lower(): size for size in sizes}
+    for pool in (cluster.properties.agent_pool_profiles or []) if cluster else []:
+        if size := by_name.get((pool.vm_size or "").lower()):
+            for name in (size.family, _REGIONAL):
+                used[name] += (pool.count or 0) * size.vcpus
+    return used
+
+
+def _raise(target: Target, name: str, limit: int) -> str:
+    scope = f"{target.scope}/providers/Microsoft.Compute/locations/{target.settings.location}"
+    update = (
+        f"az quota update --resource-name {name} --scope {scope} --resource-type dedicated --limit-object value={limit}"
+    )
+    return f"az extension add --name quota\n{update}"

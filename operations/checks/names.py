@@ -1,0 +1,125 @@
+"""Names: free in all of Azure where they must be, not held by something soft-deleted, and not taken by a stray group.
+
+What this very stack made under a name is no clash.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from operations.checks.answers import Anything, Deleted, NameAnswer
+from operations.checks.arm import NotAnswered
+from operations.checks.question import Finding, Level, Question, Target
+
+_VAULT, _WORKSPACE = "Microsoft.KeyVault/vaults", "Microsoft.MachineLearningServices/workspaces"
+_DATABRICKS, _CLUSTER = "Microsoft.Databricks/workspaces", "Microsoft.ContainerService/managedClusters"
+_STORAGE, _REGISTRY = "Microsoft.Storage/storageAccounts", "Microsoft.ContainerRegistry/registries"
+_VERSIONS = {
+    _STORAGE: "2024-01-01",
+    _VAULT: "2024-11-01",
+    _REGISTRY: "2023-07-01",
+    _WORKSPACE: "2025-09-01",
+    _DATABRICKS: "2024-05-01",
+    _CLUSTER: "2025-09-01",
+}
+_GROUPS = "2021-04-01"
+
+
+def questions(target: Target) -> Iterator[Question]:
+    names = target.names
+    unique = [
+        (_STORAGE, names.lake),
+        (_STORAGE, names.machine_learning_storage),
+        (_VAULT, names.key_vault),
+        (_REGISTRY, names.container_registry),
+    ]
+    for kind, name in unique:
+        yield Question("names", name, partial(_unique, target, kind, name))
+    yield Question(
+        "soft-deleted", names.machine_learning_workspace, partial(_workspace, target, names.machine_learning_workspace)
+    )
+    for group, kind, owner in (
+        (names.databricks_managed_group, _DATABRICKS, names.databricks_workspace),
+        (names.kubernetes_node_group, _CLUSTER, names.kubernetes_cluster),
+    ):
+        yield Question("names", group, partial(_group, target, group, kind, owner))
+
+
+def _unique(target: Target, kind: str, name: str) -> Iterator[Finding]:
+    path = f"{target.scope}/providers/{kind.partition('/')[0]}/checkNameAvailability"
+    answer = target.arm.post(NameAnswer, path, _VERSIONS[kind], {"name": name, "type": kind})
+    if answer.name_available or _exists(target, kind, name):
+        yield Finding("names", Level.OK, name)
+        return
+    if kind == _VAULT and (deleted := _deleted(target, kind, "deletedVaults", name)):
+        yield _vault(target, deleted)
+        return
+    yield Finding(
+        "names",
+        Level.BLOCKING,
+        f"{kind} {name}: {answer.message or answer.reason or 'not available'}",
+        _renamed(target),
+    )
+
+
+def _vault(target: Target, deleted: Deleted) -> Finding:
+    name, state = deleted.name, deleted.properties
+    place = f"--name {name} --location {state.location or target.settings.location}"
+    recover = f"az keyvault recover {place}\npulumi import --stack {target.stack} azure-native:keyvault:Vault vault "
+    recover += target.resource(_VAULT, name)
+    says = f"key vault {name} is soft-deleted and keeps its name"
+    if state.purge_protection_enabled:
+        until = f" until {state.scheduled_purge_date}" if state.scheduled_purge_date else ""
+        says += f"; purge protection forbids to purge it{until}"
+        return Finding("soft-deleted", Level.BLOCKING, says, f"{recover}\n{_renamed(target)}")
+    return Finding("soft-deleted", Level.BLOCKING, says, f"az keyvault purge {place}\n{recover}")
+
+
+def _workspace(target: Target, name: str) -> Iterator[Finding]:
+    remedy = (
+        f"az ml workspace delete --name {name} --resource-group {target.names.resource_group} "
+        f"--permanently-delete --yes\n{_renamed(target)}"
+    )
+    if _exists(target, _WORKSPACE, name):
+        yield Finding("soft-deleted", Level.OK, name)
+        return
+    try:
+        deleted = _deleted(target, _WORKSPACE, "deletedWorkspaces", name)
+    except NotAnswered as error:
+        if error.status not in (400, 404):
+            raise
+        # No documented API lists them everywhere; the portal does, under "Recently deleted".
+        says = f"Azure does not list soft-deleted Azure ML workspaces here; {name} would be refused if it were one"
+        yield Finding("soft-deleted", Level.WARNING, says, remedy)
+        return
+    if deleted:
+        says = f"Azure ML workspace {name} is soft-deleted and keeps its name for 14 days"
+        yield Finding("soft-deleted", Level.BLOCKING, says, remedy)
+    else:
+        yield Finding("soft-deleted", Level.OK, f"none under {name}")
+
+
+def _group(target: Target, group: str, kind: str, owner: str) -> Iterator[Finding]:
+    """The service makes this group itself, and refuses one that is there without what it belongs to."""
+    if _exists_at(target, f"{target.scope}/resourceGroups/{group}", _GROUPS) and not _exists(target, kind, owner):
+        says = f"resource group {group} exists without {owner}, which must make it"
+        yield Finding("names", Level.BLOCKING, says, f"az group delete --name {group}")
+    else:
+        yield Finding("names", Level.OK, group)
+
+
+def _deleted(target: Target, kind: str, collection: str, name: str) -> Deleted | None:
+    path = f"{target.scope}/providers/{kind.partition('/')[0]}/{collection}"
+    found = target.arm.list(Deleted, path, _VERSIONS[kind])
+    return next((deleted for deleted in found if deleted.name.lower() == name.lower()), None)
+
+
+def _exists(target: Target, kind: str, name: str) -> bool:
+    return _exists_at(target, target.resource(kind, name), _VERSIONS[kind])
+
+
+def _exists_at(target: Target, resource_id: str, version: str) -> bool:
+    return target.arm.get(Anything, resource_id, version) is not None
+
+
+def _renamed(target: Target) -> str:
+    return target.set("generation", target.settings.generation + 1)

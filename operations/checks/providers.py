@@ -1,0 +1,42 @@
+"""Resource providers: registered for the subscription, and offering in the region what the program declares."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from operations.checks.answers import Provider
+from operations.checks.arm import NotAnswered
+from operations.checks.catalog import load
+from operations.checks.question import Finding, Level, Question, Target
+
+_VERSION = "2021-04-01"
+
+
+def questions(target: Target) -> Iterator[Question]:
+    for namespace, kinds in load().top_level_types.items():
+        yield Question("providers", namespace, partial(_provider, target, namespace, kinds))
+
+
+def _provider(target: Target, namespace: str, kinds: list[str]) -> Iterator[Finding]:
+    provider = target.arm.get(Provider, f"{target.scope}/providers/{namespace}", _VERSION)
+    if provider is None:
+        raise NotAnswered("is not a provider of this cloud", 404)
+    missing = [kind for kind in kinds if not _offers(provider, kind, target.settings.location)]
+    if provider.registration_state != "Registered":
+        says = f"{namespace} is {provider.registration_state} in this subscription"
+        yield Finding("providers", Level.BLOCKING, says, f"az provider register --namespace {namespace} --wait")
+    elif not missing:
+        yield Finding("providers", Level.OK, namespace)
+    for kind in missing:
+        says = f"{namespace}/{kind} is not offered in {target.settings.location}"
+        query = f"resourceTypes[?resourceType=='{kind}'].locations"
+        elsewhere = f"personalization new-stack {target.settings.environment}-<region> --like {target.stack}"
+        remedy = f'az provider show --namespace {namespace} --query "{query}"\n{elsewhere}'
+        yield Finding("services", Level.BLOCKING, says, remedy)
+
+
+def _offers(provider: Provider, kind: str, region: str) -> bool:
+    found = next((known for known in provider.resource_types if known.resource_type.lower() == kind.lower()), None)
+    if found is None:
+        return False
+    places = {place.replace(" ", "").lower() for place in found.locations}
+    return not places or bool(places & {region, "global"})  # without places it belongs to no region

@@ -1,0 +1,63 @@
+"""What checks share: what they are asked about, what they find, and how a question goes unanswered."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from infra.naming import Names
+from infra.settings import Settings
+from operations.checks.arm import Arm
+
+
+class Level(StrEnum):
+    OK = "ok"
+    LATER = "known later"
+    WARNING = "warning"
+    UNASKED = "could not be asked"
+    BLOCKING = "blocking"
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    level: Level
+    says: str
+    remedy: str = ""
+    """Commands that change it, one a line."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The stack that is to stand, and the subscription it is to stand in."""
+
+    stack: str
+    settings: Settings
+    names: Names
+    subscription: str
+    principal: str
+    """Entra object id of the login that asks."""
+    arm: Arm
+
+    @property
+    def scope(self) -> str:
+        return f"/subscriptions/{self.subscription}"
+
+    @property
+    def group(self) -> str:
+        return f"{self.scope}/resourceGroups/{self.names.resource_group}"
+
+    def resource(self, resource_type: str, name: str) -> str:
+        """Id of a resource of this stack, such as `("Microsoft.KeyVault/vaults", names.key_vault)`."""
+        return f"{self.group}/providers/{resource_type}/{name}"
+
+    def set(self, key: str, value: object) -> str:
+        """The command that changes this stack's config."""
+        return f"pulumi config set --stack {self.stack} {key} {value}"
+
+
+@dataclass(frozen=True)
+class Question:
+    subject: str
+    about: str
+    ask: Callable[[], Iterable[Finding]]
+    """May raise `NotAnswered`; what it found before that still counts."""

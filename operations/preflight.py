@@ -1,0 +1,129 @@
+"""`personalization preflight`: what would stop `up` in this region and subscription, asked before it starts.
+
+Reads only. A question that gets no answer is a finding of its own and no pass. Does not judge the program's settings
+among themselves: `infra/settings.py` does, before anything is asked.
+"""
+
+import os
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+import jwt
+import requests
+from azure.core.exceptions import AzureError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infra.naming import Names
+from infra.release.cloud import Cloud
+from infra.settings import Settings
+from operations import stacks
+from operations.checks import access, machines, names, providers, unity_catalog
+from operations.checks.answers import Subscription
+from operations.checks.arm import Arm, NotAnswered
+from operations.checks.question import Finding, Level, Question, Target
+from operations.errors import UserError
+
+_AT_ONCE = 4  # Azure throttles a subscription's reads; a check has some thirty of them
+_STOPPING = (Level.BLOCKING, Level.UNASKED)
+_COLOURS = {
+    Level.OK: "green",
+    Level.LATER: "cyan",
+    Level.WARNING: "yellow",
+    Level.UNASKED: "red",
+    Level.BLOCKING: "red",
+}
+
+
+def ask(folder: Path, stack: str) -> list[Finding]:
+    """Findings on a stack, in order of subject. Raises `UserError` if there is no such stack, no cloud or no login."""
+    config = stacks.read(folder, stack)
+    target = _target(stack, stacks.settings_of(config, stacks.file_of(folder, stack).name), config)
+    asked = [
+        question
+        for subject in (access, providers, machines, names, unity_catalog)
+        for question in subject.questions(target)
+    ]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = pool.map(lambda question: _findings(question, target), asked)
+        return [finding for found in answers for finding in found]
+
+
+def stops(findings: Iterable[Finding]) -> bool:
+    return any(finding.level in _STOPPING for finding in findings)
+
+
+def show(findings: Sequence[Finding], title: str, console: Console) -> None:
+    """A table, what is good of one subject in one row; commands below it, where a line can be copied whole."""
+    good: dict[str, list[str]] = {}
+    bad: dict[Level, list[Finding]] = {level: [] for level in Level if level != Level.OK}
+    for finding in findings:
+        if finding.level == Level.OK:
+            good.setdefault(finding.subject, []).append(finding.says)
+        else:
+            bad[finding.level].append(finding)
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for subject, said in good.items():
+        table.add_row(Text(Level.OK, "green"), subject, Text(", ".join(said)))
+    remedies: dict[str, list[Finding]] = {}
+    for finding in chain.from_iterable(bad.values()):
+        table.add_row(Text(finding.level, _COLOURS[finding.level]), finding.subject, Text(finding.says))
+        if finding.remedy:
+            remedies.setdefault(finding.remedy, []).append(finding)
+    console.print(table)
+    for remedy, cured in remedies.items():
+        for finding in cured:
+            console.print(Text(f"{finding.subject}: {finding.says}", _COLOURS[finding.level]))
+        console.print(Text(textwrap.indent(remedy, "    ")), soft_wrap=True)
+
+
+def _target(stack: str, settings: Settings, config: Mapping[str, str]) -> Target:
+    try:
+        cloud = Cloud.discover()
+        credential = cloud.credential()
+        token = credential.get_token(cloud.scope).token
+    except requests.RequestException as error:
+        raise UserError(f"the cloud's metadata cannot be read: {error}. Is ARM_METADATA_HOSTNAME right?") from None
+    except (AzureError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"no login: {first} Run `az login`, or set ARM_CLIENT_ID and its companions.") from None
+    arm = Arm(cloud.resource_manager, credential, cloud.scope)
+    subscription = config.get("azure-native:subscriptionId") or os.environ.get("ARM_SUBSCRIPTION_ID") or _only(arm)
+    principal = jwt.decode(token, options={"verify_signature": False})["oid"]
+    computed = Names.of(settings, subscription, stack.rpartition("/")[2])
+    return Target(stack, settings, computed, subscription, principal, arm)
+
+
+def _only(arm: Arm) -> str:
+    """The one subscription of the login."""
+    try:
+        found = arm.list(Subscription, "/subscriptions", "2022-12-01")
+    except NotAnswered as error:
+        raise UserError(f"the login's subscriptions cannot be listed: {error}. Set ARM_SUBSCRIPTION_ID.") from None
+    if len(found) != 1:
+        there = ", ".join(f"{one.subscription_id} ({one.display_name})" for one in found) or "none"
+        raise UserError(f"which subscription? Set ARM_SUBSCRIPTION_ID. The login has: {there}.")
+    return found[0].subscription_id
+
+
+def _findings(question: Question, target: Target) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        for finding in question.ask():
+            found.append(finding)  # what was found before a later request fails counts all the same
+    except NotAnswered as error:
+        again = f"personalization preflight --stack {target.stack}"
+        if error.status == 403:
+            again = (
+                f"az role assignment create --assignee {target.principal} --role Reader --scope {target.scope}\n{again}"
+            )
+        found.append(Finding(question.subject, Level.UNASKED, f"{question.about}: {error}", again))
+    return found

@@ -1,0 +1,204 @@
+"""Stack files: reading one as Pulumi would, and writing the one of a new region from one that stands.
+
+A new file is the old text with places cut out or replaced, so that comments and order stay. Does not run Pulumi and
+creates no stack in its backend.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra import regions
+from infra import settings as configuration
+from operations.errors import UserError
+
+PROJECT = Path(__file__).parents[1]
+LOCATION = "azure-native:location"
+_ENCRYPTED = ("encryptionsalt", "encryptedkey")
+# What is rarely the same in two regions, and why; shown where the new file carries it.
+_REVIEW = {
+    "access:deployers": "the same principals may run releases here",
+    "access:cluster_admins": "the same groups administer the cluster here",
+    "network:address_space": "two networks that are to be peered may not overlap",
+    "release:model": "a version number counts in the other stack's registry; this one begins with `trained`",
+    "serving:hostname": "one name leads to one endpoint; give this one its own",
+    "serving:tls_secret": "the certificate in it is for the other host name",
+    "training:snapshot": "the rows lie in the other stack's lake; land them in this one's before a release",
+}
+
+
+class _AsPulumi(yaml.BaseLoader):
+    """Scalars as they are written, as the engine passes them on: `8`, `yes`. All but dates without quotes."""
+
+
+_DATE = "tag:yaml.org,2002:timestamp"
+_AsPulumi.add_implicit_resolver(_DATE, re.compile(r"^\d{4}-\d\d-\d\d$"), list("0123456789"))
+_AsPulumi.add_constructor(_DATE, lambda _, node: f"{node.value} 00:00:00 +0000 UTC")
+
+
+@dataclass(frozen=True)
+class NewStack:
+    path: Path
+    location: str
+    secrets: list[str]
+    """Config paths whose secret values were left out, in `pulumi config set --path` notation."""
+    review: dict[str, str]
+    """Carried config keys that are rarely right in another region, with the reason."""
+
+
+def file_of(folder: Path, stack: str) -> Path:
+    """`Pulumi.<stack>.yaml`; an organisation and project before the name are not part of it."""
+    return folder / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
+
+
+def read(folder: Path, stack: str) -> Mapping[str, str]:
+    """The config of a stack file, flat as Pulumi hands it to a program, without secrets. Raises `UserError`."""
+    return _flat(_without_secrets(_text(folder, stack))[0])
+
+
+def settings_of(config: Mapping[str, str], where: str) -> configuration.Settings:
+    """Raises `UserError` naming `where`, each key and its rule."""
+    try:
+        return configuration.load(config, _project())
+    except configuration.ConfigError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def create(folder: Path, name: str, like: str, location: str | None) -> NewStack:
+    """Write the file of stack `name` from that of `like`, with `location` or the region that ends the name.
+
+    Raises `UserError`, and has written nothing, if the file exists, the region is unknown or the settings are wrong.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+        raise UserError(f"{name!r} cannot name a stack: letters, digits, hyphens, underscores and dots can.")
+    path, region = file_of(folder, name), location or name.rpartition("-")[2]
+    if path.exists():
+        raise UserError(f"{path} exists already: remove it, or choose another name for the new stack.")
+    _require_region(region, named=location is not None)
+    text, secrets = _without_secrets(_text(folder, like))
+    before = _flat(text).get(LOCATION)
+    if before is None:
+        raise UserError(f"{file_of(folder, like)} has no {LOCATION} to change: set it there first.")
+    text = _relocated(text, region)
+    config = _flat(text)
+    settings_of(config, path.name)
+    _write_new(path, text)
+    return NewStack(path, region, secrets, dict(_to_review(config, before)))
+
+
+def _require_region(region: str, *, named: bool) -> None:
+    try:
+        regions.require(region)
+    except ValueError as error:
+        hint = "" if named else " The region is the last part of the stack's name unless --location gives it."
+        raise UserError(f"{error}{hint}") from None
+
+
+def _text(folder: Path, stack: str) -> str:
+    path = file_of(folder, stack)
+    try:
+        text = path.read_text()
+        yaml.compose(text, yaml.SafeLoader)
+        return text
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    except FileNotFoundError:
+        there = sorted(found.name[len("Pulumi.") : -len(".yaml")] for found in folder.glob("Pulumi.*.yaml"))
+        raise UserError(f"there is no {path}. Stacks here: {', '.join(there) or 'none'}.") from None
+
+
+def _project() -> str:
+    return str(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["name"])
+
+
+def _flat(text: str) -> dict[str, str]:
+    config: dict[str, Any] = (yaml.load(text, _AsPulumi) or {}).get("config") or {}
+    return {
+        (key if ":" in key else f"{_project()}:{key}"): value if isinstance(value, str) else json.dumps(value)
+        for key, value in config.items()
+    }
+
+
+def _without_secrets(text: str) -> tuple[str, list[str]]:
+    """The text without encryption keys and without every entry that holds an encrypted value, and those entries."""
+    doomed: list[tuple[int, int]] = []
+    secrets: list[str] = []
+    for key, value in _entries(yaml.compose(text, yaml.SafeLoader)):
+        if key.value in _ENCRYPTED:
+            doomed.append(_span(key, value))
+        elif key.value == "config":
+            for name, node in _entries(value):
+                secrets += _secrets_in(name, node, name.value, doomed)
+    lines = text.splitlines(keepends=True)
+    kept = (line for number, line in enumerate(lines) if not any(first <= number < last for first, last in doomed))
+    return "".join(kept), secrets
+
+
+def _secrets_in(key: yaml.Node, value: yaml.Node, path: str, doomed: list[tuple[int, int]]) -> list[str]:
+    """Paths of the secrets below one entry; marks the fewest whole lines that hold them as doomed."""
+    if not _is_secret(value):
+        return []
+    below, span = list(_entries(value)), _span(key, value)
+    block = isinstance(value, yaml.MappingNode) and not value.flow_style
+    if not block or any(name.value == "secure" for name, _ in below):
+        doomed.append(span)
+        return [path]
+    found = [secret for name, node in below for secret in _secrets_in(name, node, f"{path}.{name.value}", doomed)]
+    if all(_span(name, node) in doomed for name, node in below):
+        doomed.append(span)
+    return found
+
+
+def _is_secret(node: yaml.Node) -> bool:
+    """Whether an encrypted value is anywhere in it: Pulumi writes `secure: <ciphertext>`."""
+    if isinstance(node, yaml.SequenceNode):
+        return any(map(_is_secret, node.value))
+    return any(key.value == "secure" or _is_secret(value) for key, value in _entries(node))
+
+
+def _relocated(text: str, region: str) -> str:
+    config = next(value for key, value in _entries(yaml.compose(text, yaml.SafeLoader)) if key.value == "config")
+    node = next(value for key, value in _entries(config) if key.value == LOCATION)
+    return text[: node.start_mark.index] + region + text[node.end_mark.index :]
+
+
+def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    yield from node.value if isinstance(node, yaml.MappingNode) else ()
+
+
+def _span(key: yaml.Node, value: yaml.Node) -> tuple[int, int]:
+    """First line of an entry and the line after it. A block's end mark is where the next token stands."""
+    last = value
+    while isinstance(last, yaml.CollectionNode) and not last.flow_style and last.value:
+        last = last.value[-1][1] if isinstance(last, yaml.MappingNode) else last.value[-1]
+    ends = last.end_mark
+    return key.start_mark.line, ends.line + (1 if ends.column else 0)
+
+
+def _to_review(config: Mapping[str, str], before: str) -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        if key in _REVIEW and not (key == "release:model" and value == "trained"):
+            yield key, _REVIEW[key]
+        elif key != LOCATION and re.search(rf"\b{before}\b", value):
+            yield key, f"speaks of {before}"
+
+
+def _write_new(path: Path, text: str) -> None:
+    """The whole file or none, and never over another that came meanwhile."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".yaml", delete=False) as file:
+        file.write(text)
+    written = Path(file.name)
+    try:
+        written.chmod(0o644)
+        os.link(written, path)
+    except FileExistsError:
+        raise UserError(f"{path} exists already: remove it, or choose another name for the new stack.") from None
+    finally:
+        written.unlink()

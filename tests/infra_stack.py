@@ -1,0 +1,73 @@
+"""The program's infrastructure through the real engine on a sandbox of its own, without a release."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from operations import sandbox
+from operations.engine import Engine
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class InfraStacks:
+    """Stacks side by side in one subscription."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def configure(self, stack: str, **overrides: Any) -> None:
+        """The repository's stack file, without a release, and with `overrides` (`__` for `:`)."""
+        config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+        config |= {"release:enabled": "false", **{key.replace("__", ":"): value for key, value in overrides.items()}}
+        self._file(stack).write_text(yaml.safe_dump({"config": config}))
+
+    def pulumi(self, stack: str, *arguments: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            ["pulumi", *arguments, "--stack", stack, "--non-interactive", "--color", "never"]
+            + ([] if arguments[0] == "stack" else ["--config-file", str(self._file(stack))]),
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert (done.returncode != 0) is fails, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + (done.stderr if fails else "")
+
+    def up(self, stack: str, **overrides: Any) -> None:
+        self.configure(stack, **overrides)
+        # Named with a switch everywhere else, a new stack takes its name as an argument; its file goes to our folder.
+        command = ["pulumi", "stack", "init", stack, "--non-interactive"]
+        subprocess.run(command, cwd=self._scratch(), env=self.environment, check=True, capture_output=True)
+        self.pulumi(stack, "up", "--yes", "--skip-preview")
+
+    def resources(self, stack: str) -> list[dict[str, Any]]:
+        return json.loads(self.pulumi(stack, "stack", "export"))["deployment"]["resources"]
+
+    def _file(self, stack: str) -> Path:
+        return self.folder / f"Pulumi.{stack}.yaml"
+
+    def _scratch(self) -> Path:
+        """A folder with the project file alone: `stack init` writes a salt into the stack file beside it."""
+        folder = self.folder / "project"
+        folder.mkdir(exist_ok=True)
+        (folder / "Pulumi.yaml").write_bytes((ROOT / "Pulumi.yaml").read_bytes())
+        return folder
+
+
+@contextmanager
+def infra_stacks(folder: Path) -> Iterator[InfraStacks]:
+    started = sandbox.start(folder / "sandbox", None)
+    try:
+        yield InfraStacks(folder, dict(Engine(folder, started).environment))
+    finally:
+        sandbox.stop(folder / "sandbox")

@@ -1,0 +1,138 @@
+"""`personalization new-stack`: the stack file of another region, with what belongs to one stack alone left out."""
+
+import os
+from pathlib import Path
+
+import pytest
+from infra_graph import graph
+from typer.testing import CliRunner
+
+from operations import stacks
+from operations.cli import app
+from operations.errors import UserError
+
+LIKE = "prod-westeurope"
+TEXT = """\
+# Production, next to the users.
+secretsprovider: azurekeyvault://prod-secrets.vault.azure.net/keys/pulumi
+encryptedkey: AAEAAbbbb
+encryptionsalt: v1:cccc=:v1:dddd
+config:
+  # The region with the most users.
+  azure-native:location: "westeurope"  # agreed with legal
+  personalization:environment: prod
+  access:deployers:
+    00000000-0000-0000-0000-000000000001: ServicePrincipal  # the pipeline
+  other:token:
+    secure: v1:eeee
+  other:nested:
+    kept: yes
+    password:
+      secure: v1:ffff
+  other:all-secret:
+    first:
+      secure: v1:gggg
+    second:
+      secure: v1:hhhh
+  other:inline: {key: {secure: "v1:iiii"}, rest: 1}
+  other:listed:
+    - secure: v1:jjjj
+  release:rollout: [50, 100]
+  serving:hostname: scores-westeurope.example.com
+  serving:tls_secret: scores-tls
+  training:snapshot: "2026-11-01"
+  training:workers: 8  # as sized in March
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    stacks.file_of(tmp_path, LIKE).write_text(TEXT)
+    return tmp_path
+
+
+def new_stack(folder: Path, *arguments: str) -> tuple[int, str]:
+    command = ["new-stack", *arguments, "--like", LIKE, "--folder", str(folder)]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    return done.exit_code, done.output
+
+
+def test_everything_but_region_and_secrets_is_carried_comments_too(folder: Path) -> None:
+    code, said = new_stack(folder, "prod-swedencentral")
+    assert code == 0, said
+    written = (folder / "Pulumi.prod-swedencentral.yaml").read_text()
+    begins = TEXT.index("encryptedkey"), TEXT.index("  other:"), TEXT.index("  release:")
+    carried = TEXT[: begins[0]] + TEXT[TEXT.index("config:") : begins[1]] + "  other:nested:\n    kept: yes\n"
+    assert written == (carried + TEXT[begins[2] :]).replace('"westeurope"', "swedencentral")
+    for path in ("token", "nested.password", "all-secret.first", "all-secret.second", "inline", "listed"):
+        assert f"pulumi config set --stack prod-swedencentral --secret --path 'other:{path}'" in said
+
+
+def test_what_is_rarely_right_in_two_regions_is_shown(folder: Path) -> None:
+    _, said = new_stack(folder, "prod-swedencentral")
+    for key in ("access:deployers", "serving:hostname", "serving:tls_secret", "training:snapshot"):
+        assert f"look at {key}: " in said
+    assert "look at release:rollout" not in said
+    assert "personalization preflight --stack prod-swedencentral" in said
+
+
+def test_the_new_stack_previews_with_names_of_its_own(folder: Path) -> None:
+    new_stack(folder, "prod-swedencentral")
+
+    def lake(stack: str) -> str:
+        found = graph(**stacks.read(folder, stack)).of(":StorageAccount")
+        return next(account.inputs["accountName"] for account in found if account.name == "lake")
+
+    assert lake("prod-swedencentral") != lake(LIKE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("prod-swedencentrl",), r"'swedencentrl' is not a region .* Did you mean swedencentral.* --location"),
+        (("canary", "--location", "west europe"), "'west europe' is not a region .* Did you mean westeurope"),
+        ((LIKE,), "exists already"),
+        (("../prod-swedencentral",), "cannot name a stack"),
+        # Norway West has no zones, and the file asks for some.
+        (("prod-norwaywest",), "Pulumi.prod-norwaywest.yaml: .*reliability:zones"),
+    ],
+)
+def test_what_would_not_work_is_told_and_leaves_no_file(folder: Path, arguments: tuple[str, ...], says: str) -> None:
+    path = stacks.file_of(folder, LIKE)
+    path.write_text(TEXT + '  reliability:zones: ["1", "2"]\n')
+    before = {found.name: found.read_bytes() for found in folder.iterdir()}
+    with pytest.raises(UserError, match=f"(?s){says}"):
+        new_stack(folder, *arguments)
+    assert {found.name: found.read_bytes() for found in folder.iterdir()} == before
+
+
+def test_a_date_is_read_as_the_engine_reads_it(folder: Path) -> None:
+    path = stacks.file_of(folder, LIKE)
+    path.write_text(TEXT.replace('"2026-11-01"', "2026-11-01"))
+    with pytest.raises(UserError, match=r"training:snapshot: .* not '2026-11-01 00:00:00 \+0000 UTC'"):
+        new_stack(folder, "prod-swedencentral")
+
+
+def test_a_stack_that_is_not_there_is_told_with_those_that_are(folder: Path) -> None:
+    with pytest.raises(UserError, match=f"Stacks here: {LIKE}"):
+        stacks.create(folder, "prod-swedencentral", "prod-westerope", None)
+
+
+def test_a_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, link = folder / "Pulumi.prod-swedencentral.yaml", os.link
+
+    def too_late(source: Path, target: Path) -> None:
+        path.write_text("theirs")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", too_late)
+    with pytest.raises(UserError, match="exists already"):
+        stacks.create(folder, "prod-swedencentral", LIKE, None)
+    assert path.read_text() == "theirs"
+    assert sorted(found.name for found in folder.iterdir()) == [path.name, f"Pulumi.{LIKE}.yaml"]
+
+
+def test_a_stack_may_be_named_apart_from_its_region(folder: Path) -> None:
+    code, said = new_stack(folder, "canary", "--location", "uksouth")
+    assert code == 0, said
+    assert stacks.read(folder, "acme/personalization/canary")[stacks.LOCATION] == "uksouth"

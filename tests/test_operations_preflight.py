@@ -1,0 +1,358 @@
+"""`personalization preflight` asks a real sandbox: what would stop `up` is found before it starts, with a way out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from azure.identity import DefaultAzureCredential
+from azure.mgmt.authorization import AuthorizationManagementClient
+from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.keyvault import KeyVaultManagementClient
+from azure.mgmt.resource.resources import ResourceManagementClient
+from infra_graph import graph
+from sandbox_fixtures import RunningSandbox, running_sandbox
+from typer.testing import CliRunner
+
+from infra.naming import Names
+from operations import stacks
+from operations.checks import catalog
+from operations.cli import app
+from sandbox import authority, types
+
+STACK = "test-westeurope"
+DEV = {
+    "azure-native:location": "westeurope",
+    "personalization:environment": "test",
+    "access:purge_protection": "false",
+    "training:node_type": "Standard_D4s_v5",
+    "training:workers": "2",
+    "serving:node_size": "Standard_D4s_v5",
+    "release:enabled": "false",
+}
+PROD = {"personalization:environment": "prod"}
+RELEASE = {"release:enabled": "true", "training:snapshot": "2026-11-01", "access:deployers": {"someone": "User"}}
+CONTRIBUTOR = [{"actions": ["*"], "notActions": ["Microsoft.Authorization/*/Write"]}]
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    with running_sandbox(tmp_path_factory.mktemp("cloud")) as started, pytest.MonkeyPatch.context() as environment:
+        for name, value in started.environment.items():
+            environment.setenv(name, value)
+        yield started
+
+
+class Preflight:
+    def __init__(self, cloud: RunningSandbox, folder: Path) -> None:
+        self.cloud, self.folder, self.config = cloud, folder, DEV
+
+    @property
+    def names(self) -> Names:
+        settings = stacks.settings_of(stacks.read(self.folder, STACK), STACK)
+        return Names.of(settings, self.cloud.environment["ARM_SUBSCRIPTION_ID"], STACK)
+
+    def configure(self, **config: Any) -> None:
+        stacks.file_of(self.folder, STACK).write_text(yaml.safe_dump({"config": {**DEV, **config}}))
+
+    def answer(self, region: dict[str, Any]) -> None:
+        (self.cloud.folder / "region.yaml").write_text(yaml.safe_dump(region))
+
+    def run(self) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["preflight", "--stack", STACK, "--folder", str(self.folder)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, " ".join(done.output.split())
+
+    def put(self, kind: str, name: str, body: dict[str, Any], group: str = "") -> str:
+        """Create a resource, in the stack's own group unless another is named; its path."""
+        at = f"resourceGroups/{group or self.names.resource_group}"
+        self.cloud.arm("PUT", at, {"location": "westeurope"})
+        path = f"{at}/providers/{kind}/{name}"
+        made = self.cloud.arm("PUT", path, {"location": "westeurope", **body})
+        assert made.status_code in (201, 202), made.text
+        if "Azure-AsyncOperation" in made.headers:
+            assert self.cloud.settle(made)["status"] == "Succeeded"
+        return path
+
+
+@pytest.fixture
+def preflight(cloud: RunningSandbox, tmp_path: Path) -> Iterator[Preflight]:
+    checked = Preflight(cloud, tmp_path)
+    checked.configure()
+    yield checked
+    (cloud.folder / "region.yaml").unlink(missing_ok=True)
+    cloud.http.delete("/sandbox/faults")
+    for group in cloud.arm("GET", "resourcegroups").json()["value"]:
+        cloud.settle(cloud.arm("DELETE", group["id"]))
+    for kind in ("KeyVault/deletedVaults", "MachineLearningServices/deletedWorkspaces"):
+        for deleted in cloud.arm("GET", f"providers/Microsoft.{kind}").json()["value"]:
+            assert cloud.arm("POST", f"{deleted['id']}/purge").status_code == 200
+
+
+def test_a_region_that_has_all_of_it_passes(preflight: Preflight) -> None:
+    code, said = preflight.run()
+    assert code == 0, said
+    assert not [level for level in ("blocking", "warning", "could not be asked") if level in said]
+    assert "Standard DSv5 Family vCPUs: 32 vCPU needed, 200 of 200 free" in said
+    assert "known after the workspace exists" in said
+
+
+@pytest.mark.parametrize(
+    ("region", "config", "says", "remedy"),
+    [
+        (
+            {"unregistered": {"Microsoft.Databricks": "NotRegistered"}},
+            {},
+            "Microsoft.Databricks is NotRegistered",
+            "az provider register --namespace Microsoft.Databricks --wait",
+        ),
+        (
+            {"absent": {"Microsoft.Databricks/workspaces": ["westeurope"]}},
+            {},
+            "Microsoft.Databricks/workspaces is not offered in westeurope",
+            f"personalization new-stack test-<region> --like {STACK}",
+        ),
+        (
+            {"sizes": {"Standard_D4s_v5": None}},
+            {},
+            "Standard_D4s_v5 (serving:node_size) is not offered in westeurope",
+            f"pulumi config set --stack {STACK} serving:node_size Standard_D4as_v5",
+        ),
+        (
+            {"sizes": {"Standard_D4s_v5": {"restrictions": [{"type": "Location", "reasonCode": "QuotaId"}]}}},
+            {},
+            "Standard_D4s_v5 (serving:node_size) is closed to this subscription (QuotaId)",
+            f"pulumi config set --stack {STACK} serving:node_size Standard_D4ds_v5",
+        ),
+        (
+            {"sizes": {"Standard_D4s_v5": {"restrictions": [{"type": "Zone", "restrictionInfo": {"zones": ["3"]}}]}}},
+            PROD,
+            "Standard_D4s_v5 (serving:node_size) is not offered in zone 3 of westeurope",
+            f'pulumi config set --stack {STACK} reliability:zones \'["1", "2"]\'',
+        ),
+        (
+            {"usages": {"standardDSv5Family": {"used": 100, "limit": 131}}},
+            RELEASE,
+            "Standard DSv5 Family vCPUs: 32 vCPU needed, 31 of 131 free",
+            f"--resource-type dedicated --limit-object value={100 + 32 + 2 * 4}",
+        ),
+        (
+            {"usages": {"cores": {"limit": 19}}},
+            {},
+            "Total Regional vCPUs: 32 vCPU needed, 19 of 19 free",
+            "az quota update --resource-name cores --scope",
+        ),
+        (
+            {"permissions": CONTRIBUTOR},
+            {},
+            "may not do Microsoft.Authorization/roleAssignments/write",
+            '--role "Role Based Access Control Administrator" --scope',
+        ),
+        ({"permissions": [{"actions": ["*/read"]}]}, {}, "more at /subscriptions/", '--role "Contributor" --scope'),
+    ],
+)
+def test_what_would_stop_up_is_found_with_its_remedy(
+    preflight: Preflight, region: dict[str, Any], config: dict[str, Any], says: str, remedy: str
+) -> None:
+    preflight.configure(**config)
+    assert preflight.run()[0] == 0
+    preflight.answer(region)
+    code, said = preflight.run()
+    assert (code, "blocking" in said) == (1, True)
+    assert says in said
+    assert remedy in said
+
+
+@pytest.mark.parametrize("node_type", ["Standard_L8s_v3", "Standard_D4s_v5"])
+def test_quota_for_a_run_that_this_stack_does_not_start_is_a_warning(preflight: Preflight, node_type: str) -> None:
+    training = {"training:node_type": node_type}
+    preflight.configure(**training)
+    preflight.answer({"usages": {"standardLSv3Family": {"limit": 8}, "standardDSv5Family": {"limit": 29}}})
+    code, said = preflight.run()
+    assert (code, "warning" in said, "blocking" in said) == (0, True, False)
+    preflight.configure(**training, **RELEASE)
+    code, said = preflight.run()
+    assert (code, "blocking" in said) == (1, True)
+
+
+def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight) -> None:
+    preflight.configure(**RELEASE)
+    preflight.answer({"usages": {"standardDSv5Family": {"used": 20, "limit": 40}}})
+    assert preflight.run()[0] == 1
+    pools = [{"name": "system", "count": 2, "vmSize": "Standard_D4s_v5"}]
+    pools += [{"name": "scoring", "count": 3, "vmSize": "Standard_D4s_v5"}]
+    cluster = {"properties": {"agentPoolProfiles": pools}}
+    preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    code, said = preflight.run()
+    assert code == 0
+    assert "Standard DSv5 Family vCPUs: 32 vCPU needed, 40 of 40 free" in said
+
+
+def test_roles_that_are_assigned_under_a_condition_are_a_warning(preflight: Preflight) -> None:
+    administrator = {"actions": ["Microsoft.Authorization/roleAssignments/*"], "condition": "@Request[…] in {…}"}
+    preflight.answer({"permissions": [*CONTRIBUTOR, administrator]})
+    code, said = preflight.run()
+    assert (code, "warning" in said) == (0, True)
+    assert "under a condition" in said
+
+
+def test_a_quota_without_room_for_an_upgrade_is_a_warning(preflight: Preflight) -> None:
+    preflight.answer({"usages": {"standardDSv5Family": {"limit": 39}}})
+    code, said = preflight.run()
+    assert code == 0
+    assert "an upgrade of the cluster takes 8 more while it runs" in said
+
+
+def test_a_name_is_taken_by_anyone_but_this_stack(preflight: Preflight) -> None:
+    account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+    lake = preflight.names.lake
+    theirs = preflight.put("Microsoft.Storage/storageAccounts", lake, account, group="theirs")
+    code, said = preflight.run()
+    assert code == 1
+    assert f"Microsoft.Storage/storageAccounts {lake}: The" in said
+    assert f"pulumi config set --stack {STACK} generation 2" in said
+    preflight.cloud.arm("DELETE", theirs)
+    preflight.put("Microsoft.Storage/storageAccounts", lake, account)
+    assert preflight.run()[0] == 0
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_soft_deleted_vault_is_purged_or_recovered(preflight: Preflight, protected: bool) -> None:
+    name = preflight.names.key_vault
+    properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": protected}
+    path = preflight.put("Microsoft.KeyVault/vaults", name, {"properties": properties})
+    preflight.cloud.arm("DELETE", path)
+    code, said = preflight.run()
+    assert code == 1
+    assert f"key vault {name} is soft-deleted" in said
+    assert f"az keyvault recover --name {name} --location westeurope" in said
+    purge = f"az keyvault purge --name {name} --location westeurope"
+    if protected:
+        assert purge not in said
+        assert f"pulumi config set --stack {STACK} generation 2" in said
+        properties |= {"createMode": "recover", "enablePurgeProtection": False}
+        preflight.put("Microsoft.KeyVault/vaults", name, {"properties": properties})
+    else:
+        assert purge in said
+        deleted = f"providers/Microsoft.KeyVault/locations/westeurope/deletedVaults/{name}"
+        assert preflight.cloud.arm("POST", f"{deleted}/purge").status_code == 200
+    assert preflight.run()[0] == 0
+
+
+def test_a_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> None:
+    name = preflight.names.machine_learning_workspace
+    path = preflight.put("Microsoft.MachineLearningServices/workspaces", name, {})
+    assert preflight.run()[0] == 0
+    preflight.cloud.arm("DELETE", path)
+    code, said = preflight.run()
+    assert code == 1
+    group = preflight.names.resource_group
+    assert f"az ml workspace delete --name {name} --resource-group {group} --permanently-delete" in said
+    # Not every cloud lists them, and then it cannot be held against the stack.
+    preflight.cloud.faults({"path": "/deletedWorkspaces$", "status": 404})
+    code, said = preflight.run()
+    assert (code, "warning" in said) == (0, True)
+
+
+def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Preflight) -> None:
+    group = preflight.names.databricks_managed_group
+    preflight.cloud.arm("PUT", f"resourceGroups/{group}", {"location": "westeurope"})
+    code, said = preflight.run()
+    assert code == 1
+    assert f"az group delete --name {group}" in said
+
+
+@pytest.mark.parametrize(("enabled", "code"), [(True, 0), (False, 1)])
+def test_unity_catalog_is_read_from_the_workspace_once_it_exists(
+    preflight: Preflight, enabled: bool, code: int
+) -> None:
+    properties = {"computeMode": "Hybrid", "isUcEnabled": enabled}
+    name = preflight.names.databricks_workspace
+    preflight.put("Microsoft.Databricks/workspaces", name, {"properties": properties})
+    ended, said = preflight.run()
+    assert ended == code
+    assert ("databricks metastores assign" in said) is not enabled
+
+
+def test_a_login_that_is_no_deployer_is_warned(preflight: Preflight) -> None:
+    preflight.configure(**RELEASE)
+    me = authority.identity(preflight.cloud.folder).object_id
+    code, said = preflight.run()
+    assert code == 0
+    assert f"pulumi config set --stack {STACK} --path 'access:deployers.{me}' ServicePrincipal" in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ({"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}}, "AuthorizationFailed"),
+        ({"status": 503, "times": 9, "headers": {"Retry-After": "0"}}, "503"),
+        ({"status": 200, "body": {"value": [{"name": "cores"}]}}, "a shape unknown here"),
+        ({"status": 200, "body": ["nothing"]}, "a shape unknown here"),
+    ],
+)
+def test_a_question_without_an_answer_is_no_pass(preflight: Preflight, fault: dict[str, Any], says: str) -> None:
+    preflight.cloud.faults({"path": "/usages$", **fault})
+    code, said = preflight.run()
+    assert (code, "could not be asked" in said) == (1, True)
+    assert says in said
+    assert "Standard_D4s_v5 (serving:node_size): 4 vCPU" in said  # what the same check had found before
+
+
+def test_without_a_cloud_or_a_stack_it_says_what_to_set(preflight: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
+    from operations import preflight as check
+    from operations.errors import UserError
+
+    with pytest.raises(UserError, match=f"Stacks here: {STACK}"):
+        check.ask(preflight.folder, "absent")
+    monkeypatch.setenv("ARM_CLIENT_SECRET", "wrong")
+    with pytest.raises(UserError, match=r"no login: .*Invalid client secret"):
+        check.ask(preflight.folder, STACK)
+    monkeypatch.setenv("ARM_METADATA_HOSTNAME", "127.0.0.1:9")
+    with pytest.raises(UserError, match="Is ARM_METADATA_HOSTNAME right"):
+        check.ask(preflight.folder, STACK)
+
+
+def test_every_type_that_the_program_declares_is_asked_about() -> None:
+    tokens = {f"azure-native:{rule.token}": rule.type for rule in types.load().values() if rule.token}
+    settings = {"network__mode": "private", "alerts__emails": '["a@b.example"]', "budget__monthly": "100"}
+    declared = {tokens[found.type] for found in graph(**settings).resources if found.type in tokens}
+    assert "Microsoft.Network/virtualNetworks" in declared
+    assert declared - {"Microsoft.Resources/resourceGroups"} <= set(catalog.load().types)
+
+
+def test_azures_own_sdks_read_what_the_sandbox_tells_of_a_region(preflight: Preflight) -> None:
+    cloud = preflight.cloud
+    credential = DefaultAzureCredential(disable_instance_discovery=True)
+
+    def client(kind: Any) -> Any:
+        options = {"base_url": cloud.url, "credential_scopes": [f"{cloud.url}/.default"]}
+        return kind(credential, cloud.environment["ARM_SUBSCRIPTION_ID"], **options)
+
+    provider = client(ResourceManagementClient).providers.get("Microsoft.Storage")
+    assert provider.registration_state == "Registered"
+    assert "West Europe" in next(
+        found.locations for found in provider.resource_types if found.resource_type == "storageAccounts"
+    )
+    compute = client(ComputeManagementClient)
+    restriction = {"type": "Zone", "values": ["westeurope"], "restrictionInfo": {"zones": ["1"]}}
+    preflight.answer({"sizes": {"Standard_D4s_v5": {"restrictions": [restriction]}}})
+    size = next(
+        found
+        for found in compute.resource_skus.list(filter="location eq 'westeurope'")
+        if found.name == "Standard_D4s_v5"
+    )
+    assert {found.name: found.value for found in size.capabilities}["vCPUs"] == "4"
+    assert (size.family, size.location_info[0].zones) == ("standardDSv5Family", ["1", "2", "3"])
+    assert size.restrictions[0].restriction_info.zones == ["1"]
+    usage = {found.name.value: found for found in compute.usage.list("westeurope")}
+    assert (usage["cores"].current_value, usage["cores"].limit) == (0, 350)
+    permission, *_ = client(AuthorizationManagementClient).permissions.list_for_resource_group("any")
+    assert permission.actions == ["*"]
+    name = preflight.names.key_vault
+    properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": False}
+    path = preflight.put("Microsoft.KeyVault/vaults", name, {"properties": properties})
+    cloud.arm("DELETE", path)
+    deleted = next(iter(client(KeyVaultManagementClient).vaults.list_deleted()))
+    assert (deleted.name, deleted.properties.vault_id) == (name, f"{cloud.subscription}/{path}")
