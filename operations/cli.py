@@ -13,6 +13,8 @@ from operations.errors import UserError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder that holds everything of the local run.")]
 _DEFAULT_STATE = Path(".local")
+StackFolder = Annotated[Path, typer.Option("--folder", help="Folder of the stack files.")]
+_PROJECT = Path(__file__).parents[1]
 
 
 @app.command()
@@ -79,6 +81,79 @@ def rank(
         print(f"{item['probability']:.6f}  {item['id']}  {item['title']}")
 
 
+@app.command()
+def report(
+    previews: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files of `pulumi preview --json`; without any, this tree is previewed in a sandbox."),
+    ] = None,
+    base: Annotated[str, typer.Option(help="Revision that the sandbox stands up first.")] = "HEAD^",
+    stack: Annotated[list[str] | None, typer.Option(help="Stacks for the sandbox; all but local if none.")] = None,
+    base_preview: Annotated[
+        list[Path] | None, typer.Option(help="Previews of the base branch: what it would do too is left out.")
+    ] = None,
+    before: Annotated[Path | None, typer.Option(help="Stack outputs as JSON, instead of the recorded ones.")] = None,
+    after: Annotated[Path | None, typer.Option(help="Stack outputs as JSON, instead of the preview's.")] = None,
+    allow_stateful: Annotated[
+        bool, typer.Option(help="Whether what holds data may be replaced or deleted.", envvar="ALLOW_STATEFUL")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for a file <stack>.md each; printed if none.")] = None,
+) -> None:
+    """What a change does to stacks, as Markdown. Exit code 1: a preview failed; 3: what holds data would be lost."""
+    from operations import compare
+    from operations.preview import load
+    from operations.report import report as report_on
+
+    bases = {found.stack: found for found in map(load, base_preview or [])}
+    outputs = {"before": _outputs(before), "after": _outputs(after)}
+    place = "" if previews else compare.PLACE
+    failed = blocked = False
+    for found in map(load, previews) if previews else compare.previews(Path.cwd(), base, stack or [], _tell):
+        base_of_it = bases.get(found.stack)
+        made = report_on(found, base=base_of_it, allow_stateful=allow_stateful, place=place, **outputs)
+        failed, blocked = failed or made.failed, blocked or made.blocked
+        if output:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / f"{made.stack}.md").write_text(made.text)
+        else:
+            print(made.text)
+    if failed or blocked:
+        raise typer.Exit(1 if failed else 3)
+
+
+@app.command("new-stack")
+def new_stack(
+    name: Annotated[str, typer.Argument(help="Such as prod-swedencentral.")],
+    like: Annotated[str, typer.Option(help="Stack to take everything but the region from.")],
+    location: Annotated[str | None, typer.Option(help="Region, if it is not the last part of the name.")] = None,
+    folder: StackFolder = _PROJECT,
+) -> None:
+    """Write the stack file of another region from one that stands."""
+    from operations import stacks
+
+    made = stacks.create(folder, name, like, location)
+    print(f"{made.path}: as {like}, in {made.location}")
+    for key, why in made.review.items():
+        print(f"  look at {key}: {why}")
+    for path in made.secrets:
+        print(f"  set again: pulumi config set --stack {name} --secret --path '{path}'")
+    print(f"next: pulumi stack init {name} && personalization preflight --stack {name} && make preview STACK={name}")
+
+
+@app.command()
+def preflight(
+    stack: Annotated[str, typer.Option(help="Stack that is to stand, such as prod-swedencentral.")],
+    folder: StackFolder = _PROJECT,
+) -> None:
+    """What would stop `up` in the stack's region and subscription. Exit code 1: something would, or went unasked."""
+    from operations import preflight as check
+
+    findings = check.ask(folder, stack)
+    check.show(findings, f"preflight of {stack}", Console(width=None if sys.stdout.isatty() else 160))
+    if check.stops(findings):
+        raise typer.Exit(1)
+
+
 def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
     from operations import local as run
     from operations import sandbox
@@ -102,8 +177,21 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UserError(f"{name} is {value!r}; it can be {' or '.join(allowed)}")
 
 
+def _outputs(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UserError(f"there is no file {path} of stack outputs: pulumi stack output --json > {path}")
+    return _json(path.read_text())
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _tell(line: str) -> None:
+    """Progress of a command whose standard output is its result."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -1,0 +1,316 @@
+"""The pull-request report: what a reviewer is told of a change, what stops it, and what is never told."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pulumi.runtime.rpc import UNKNOWN
+
+from operations import preview
+from operations.report import LIMIT, STATEFUL, report
+from sandbox.azure_native.resource_type import by_token
+
+ROOT = Path(__file__).parents[1]
+SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "[secret]"}
+ACCOUNT, POOL = "azure-native:storage:StorageAccount", "azure-native:containerservice:AgentPool"
+
+
+def step(op: str, token: str, name: str, old: Any = None, new: Any = None, **more: Any) -> dict[str, Any]:
+    """One `resourcePreEvent` as the engine prints it; `more` is `keys`, `diffs` or `detailedDiff` (path to kind)."""
+    details = {path: {"diffKind": kind, "inputDiff": True} for path, kind in more.pop("detailedDiff", {}).items()}
+    urn = f"urn:pulumi:dev::personalization::personalization:area:Part${token}::{name}"
+    sides = {side: inputs and {"type": token, "inputs": inputs} for side, inputs in (("old", old), ("new", new))}
+    return {
+        "resourcePreEvent": {
+            "metadata": {"op": op, "urn": urn, "type": token, "detailedDiff": details, **sides, **more}
+        }
+    }
+
+
+def stack(before: Any = None, after: Any = None) -> list[dict[str, Any]]:
+    token = "pulumi:pulumi:Stack"
+    metadata = {"op": "same", "urn": f"urn:pulumi:dev::personalization::{token}::personalization-dev", "type": token}
+    metadata |= {"old": {"outputs": before or {}}, "new": {"outputs": after or {}}}
+    return [{"resourcePreEvent": {"metadata": metadata}}, {"resOutputsEvent": {"metadata": metadata}}]
+
+
+def policy(level: str, name: str, message: str) -> dict[str, Any]:
+    urn = f"urn:pulumi:dev::personalization::{ACCOUNT}::lake"
+    found = {"resourceUrn": urn, "message": message, "policyName": name, "enforcementLevel": level}
+    return {"policyEvent": found}
+
+
+def said(severity: str, message: str) -> dict[str, Any]:
+    return {"diagnosticEvent": {"severity": severity, "message": message}}
+
+
+def read(events: Iterable[dict[str, Any]], result: str = "succeeded") -> preview.Preview:
+    lines = [*events, {"summaryEvent": {"result": result}}]
+    return preview.read("\n".join(map(json.dumps, lines)), "dev")
+
+
+SCALE = step("update", POOL, "scoring", {"maxCount": 3}, {"maxCount": 5}, detailedDiff={"maxCount": "update"})
+RENAME = step(
+    "replace",
+    ACCOUNT,
+    "lake",
+    {"accountName": "lakedev"},
+    {"accountName": "ponddev"},
+    keys=["accountName"],
+    detailedDiff={"accountName": "update-replace"},
+)
+FOLLOWS = step("replace", "azure-native:authorization:RoleAssignment", "grant", {"scope": "/a"}, {"scope": UNKNOWN})
+FORCED = step(
+    "create-replacement",
+    "azure-native:authorization:RoleAssignment",
+    "grant",
+    {"scope": "/a"},
+    {"scope": UNKNOWN},
+    keys=["scope"],
+)
+EVENTS = [*stack(), SCALE, RENAME, FOLLOWS, FORCED, policy("advisory", "tags", "has no owner"), said("warning", "old")]
+
+
+def test_each_change_names_what_changed_and_what_forces_a_replacement() -> None:
+    text = report(read(EVENTS)).text
+    assert text.startswith("<!-- personalization:dev -->\n## Stack `dev`: 2 replaced, 1 changed\n")
+    assert "| `scoring` | containerservice:AgentPool | `maxCount` 3 → 5 |" in text
+    assert "| `lake` | storage:StorageAccount | forced by `accountName` |" in text
+    assert "| `grant` | authorization:RoleAssignment | forced by `scope` (not yet known) |" in text
+    assert "### Policies advise\n\n- `lake`: has no owner (`tags`)" in text
+
+
+@given(st.permutations(EVENTS[2:]))
+def test_the_engine_s_parallel_work_does_not_show(shuffled: list[dict[str, Any]]) -> None:
+    assert report(read([*stack(), *shuffled])).text == report(read(EVENTS)).text
+
+
+def test_what_is_taken_away_with_a_replaced_parent_is_a_deletion() -> None:
+    text = report(read([*stack(), RENAME, step("delete-replaced", ACCOUNT, "gone", {"accountName": "a"})])).text
+    assert "`gone` (storage:StorageAccount) is deleted" in text
+
+
+@pytest.mark.parametrize("token", sorted(STATEFUL))
+@pytest.mark.parametrize(("op", "blocks"), [("replace", True), ("delete", True), ("update", False), ("create", False)])
+def test_losing_what_holds_data_blocks_until_it_is_allowed(token: str, op: str, blocks: bool) -> None:
+    found = read([*stack(), step(op, token, "it", {"name": "a"}, {"name": "b"})])
+    assert report(found).blocked == blocks
+    assert not report(found, allow_stateful=True).blocked
+    assert ("CAUTION" in report(found, allow_stateful=True).text) == blocks
+
+
+def test_every_stateful_type_exists() -> None:
+    assert set(STATEFUL) - set(by_token()) == {"pulumi-python:dynamic/databricks:Catalog"}
+    assert 'module="databricks", name="Catalog"' in (ROOT / "infra" / "release" / "catalog.py").read_text()
+
+
+def test_secrets_ids_and_values_of_what_holds_data_are_never_told() -> None:
+    guid = "6d420acb-f94d-4022-8722-a1bd25ba1125"
+    old = {"key": SECRET, "id": guid, "scope": "/subscriptions/s", "url": "https://host", "plain": "Standard"}
+    new = {"key": {**SECRET, "x": 1}, "id": guid[::-1], "scope": "/other", "url": "https://new", "plain": "Premium"}
+    every = dict.fromkeys(old, "update")
+    changes = [
+        step("update", POOL, "pool", old, new, detailedDiff=every),
+        step("update", ACCOUNT, "account", old, new, detailedDiff=every),
+    ]
+    outputs = {"monthly_cost": {"total": 1.5, "token": SECRET}, "capacity": {"owner": guid}}
+    text = report(read([*stack({}, outputs), *changes])).text
+    assert "| `pool` | containerservice:AgentPool | `id`, `key`, `plain` Standard → Premium, `scope`, `url` |" in text
+    assert "| `account` | storage:StorageAccount | `id`, `key`, `plain`, `scope`, `url` |" in text
+    for told in ("[secret]", "1b47061264138c4ac30d75fd1eb44270", guid, guid[::-1], "/subscriptions", "https:"):
+        assert told not in text
+
+
+def test_capacity_and_cost_show_what_differs() -> None:
+    before = {"capacity": {"nodes": 3, "size": "D4s_v5"}, "monthly_cost": {"total": 612.4, "serving": 280.0}}
+    after = {"capacity": {"nodes": 5, "size": "D4s_v5"}, "monthly_cost": {"total": 1812.4, "serving": 480.0}}
+    rows = report(read(stack(before, after))).text.splitlines()
+    assert "| monthly cost total (USD) | 612.40 | 1,812.40 | +1,200.00 |" in rows
+    assert "| capacity nodes | 3 | 5 | +2 |" in rows
+    assert not any("size" in row for row in rows)
+    assert "Unchanged: 612.40 USD a month." in report(read(stack(before, before))).text
+    assert report(read(stack()), before=before, after=after).text.splitlines() == rows
+    assert "exports neither `capacity` nor `monthly_cost`" in report(read(stack())).text
+
+
+def test_what_the_base_would_do_too_is_not_the_pull_request_s() -> None:
+    found = report(read([*stack(), SCALE, RENAME]), base=read([*stack(), RENAME]))
+    assert not found.blocked
+    assert "## Stack `dev`: 1 changed" in found.text
+    assert "makes 1 more" in found.text
+
+
+def test_a_report_fits_a_comment_and_says_first_what_matters_most() -> None:
+    many = [step("delete", ACCOUNT, f"{'account' * 20}-{number}") for number in range(2000)]
+    text = report(read([*stack(), *many])).text
+    assert len(text) < LIMIT + 200
+    assert LIMIT <= 65_536 - 200
+    assert "It blocks the change" in text[:500]
+    assert "more lines, left out" in text.splitlines()[-1]
+
+
+def test_words_of_others_stay_words() -> None:
+    wild = policy("mandatory", "n|a`me", "see\n| @team <img src=x> [here](http://x)")
+    broken = said("error", "```\n# Heading\n```")
+    text = report(read([*stack(), wild, broken], "failed")).text
+    assert r"see \| \@team \<img src=x\> \[here\](http://x) (`n?a?me`)" in text
+    assert text.count("```") == 2
+
+
+def test_the_digest_without_events_tells_the_same_changes() -> None:
+    sides = {"urn": RENAME["resourcePreEvent"]["metadata"]["urn"]}
+    sides |= {f"{side}State": RENAME["resourcePreEvent"]["metadata"][side] for side in ("old", "new")}
+    renamed = {"op": "replace", **sides, "replaceReasons": ["accountName"], "diffReasons": ["accountName"]}
+    renamed["detailedDiff"] = {"accountName": {"kind": "update-replace", "inputDiff": True}}
+    found = preview.read(json.dumps({"steps": [renamed], "diagnostics": [], "changeSummary": {}}, indent=1), "dev")
+    assert found.changes == read([RENAME]).changes
+    assert report(found).blocked
+    assert "PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true" in report(found).text
+
+
+def command(*arguments: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "operations", "report", *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("events", "result", "allowed", "code", "says"),
+    [
+        ([SCALE], "succeeded", "false", 0, "1 changed"),
+        ([RENAME], "succeeded", "false", 3, "It blocks the change"),
+        ([RENAME], "succeeded", "true", 0, "It was allowed for this change"),
+        ([said("error", "no such region")], "failed", "true", 1, "no such region"),
+        ([policy("mandatory", "tls", "TLS 1.2"), said("error", "preview failed")], "failed", "true", 1, "TLS 1.2"),
+    ],
+)
+def test_exit_codes_tell_a_broken_preview_from_a_blocked_change(
+    events: list[dict[str, Any]], result: str, allowed: str, code: int, says: str, tmp_path: Path
+) -> None:
+    lines = [*stack(), *events, {"summaryEvent": {"result": result}}]
+    (tmp_path / "dev.json").write_text("\n".join(map(json.dumps, lines)))
+    done = command("dev.json", "--output", "reports", folder=tmp_path, ALLOW_STATEFUL=allowed)
+    assert done.returncode == code, done.stderr
+    assert says in (tmp_path / "reports" / "dev.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dev.json"], "dev.json is not what `pulumi preview --json` prints"),
+        (["none.json"], "none.json cannot be read"),
+        (["--base", "HEAD"], "has no stack file"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_text("Previewing update (dev)")
+    done = command(*arguments, folder=tmp_path)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@dataclass
+class Project:
+    """A repository of this program alone, whose last commit is the base of a pull request."""
+
+    folder: Path
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=self.folder, check=True, capture_output=True, text=True
+        ).stdout
+
+    def edit(self, file: str, change: Callable[[str], str]) -> None:
+        path = self.folder / file
+        before = path.read_text()
+        path.write_text(change(before))
+        assert path.read_text() != before
+
+    def configure(self, key: str, value: object, **more: str) -> None:
+        def change(text: str) -> str:
+            stack_file = yaml.safe_load(text)
+            return yaml.safe_dump({**stack_file, **more, "config": {**stack_file["config"], key: value}})
+
+        self.edit("Pulumi.dev.yaml", change)
+
+    def report(self) -> tuple[int, str]:
+        scratch = self.folder.parent / "scratch"
+        scratch.mkdir(exist_ok=True)
+        reports = self.folder.parent / "reports"
+        arguments = ["--base", "HEAD", "--output", str(reports)]
+        done = command(*arguments, folder=self.folder, TMPDIR=str(scratch), ALLOW_STATEFUL="false")
+        assert (reports / "dev.md").exists(), done.stderr
+        assert list(scratch.iterdir()) == []
+        return done.returncode, (reports / "dev.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("pull-request") / "repository"
+    shutil.copytree(ROOT / "infra", folder / "infra", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Pulumi.yaml", "Pulumi.dev.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    made = Project(folder)
+    made.configure("serving:nodes_max", "3")
+    # As a team's stack has it, and as nobody without a login can read it.
+    vault = {"secretsprovider": "azurekeyvault://nowhere.vault.azure.net/keys/k", "encryptedkey": "AAAA"}
+    made.configure("tags:hidden", [{"secure": "v1:AAAA:AAAA"}], **vault)
+    made.configure("azure-native:subscriptionId", "00000000-0000-0000-0000-000000000000")
+    made.edit(
+        "infra/__main__.py",
+        lambda text: (
+            f"""{text}
+pulumi.export("monthly_cost", {{"total": 100.0 * settings.serving.nodes_max, "key": pulumi.Output.secret("hush")}})
+"""
+        ),
+    )
+    made.git("init", "--quiet")
+    made.git("add", "--all")
+    made.git("commit", "--quiet", "--message", "base")
+    return made
+
+
+@pytest.mark.stack
+def test_a_pull_request_is_judged_in_the_sandbox_by_the_real_engine(project: Project) -> None:
+    project.configure("serving:nodes_max", "5")
+    code, text = project.report()
+    assert code == 0
+    assert "| `kubernetes-scoring` | containerservice:AgentPool | `maxCount` 3 → 5 |" in text
+    assert "| monthly cost total (USD) | 300.00 | 500.00 | +200.00 |" in text
+    assert "replaced" not in text.splitlines()[1]
+
+    project.edit("infra/naming.py", lambda text: text.replace('compact("lake", 24)', 'compact("pond", 24)'))
+    code, text = project.report()
+    assert code == 3
+    assert text.startswith("<!-- personalization:dev:sandbox -->\n## Stack `dev` in the sandbox: ")
+    assert "> - `lake` (storage:StorageAccount) is replaced, forced by `accountName`" in text
+    assert "> - `lake-raw` (storage:BlobContainer) is replaced, forced by `accountName`" in text
+    assert "maxCount` 3 → 5" in text
+    for hidden in ("hush", "ponddev", "lakedev", "127.0.0.1"):
+        assert hidden not in text
+
+    assert project.git("status", "--short").split() == ["M", "Pulumi.dev.yaml", "M", "infra/naming.py"]
+    scratch = str(project.folder.parent)
+    assert not [line for line in _command_lines() if scratch in line]
+
+
+def _command_lines() -> list[str]:
+    return [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
