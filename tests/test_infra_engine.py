@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from infra_stack import InfraStacks, infra_stacks
 
+from sandbox.azure_native.resource_type import by_token
+
 pytestmark = pytest.mark.stack
 
 WEST, NORTH, DEV = "prod-westeurope", "prod-swedencentral", "dev"
@@ -28,6 +30,11 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
         for stack in (WEST, NORTH, DEV):
             stacks.up(stack)
         yield stacks
+
+
+def test_every_type_the_provider_knows_is_declared_by_the_program(stacks: InfraStacks) -> None:
+    created = {resource["type"] for resource in stacks.resources(WEST)}
+    assert set(by_token()) == {token for token in created if token.startswith("azure-native:")}
 
 
 def test_production_again_changes_nothing(stacks: InfraStacks) -> None:

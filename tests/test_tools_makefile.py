@@ -51,7 +51,11 @@ POLICY = "--policy-pack|policy|"
 
 @pytest.mark.parametrize(
     ("target", "command"),
-    [("preview", f"preview|--stack|dev|{POLICY}"), ("up", f"up|--stack|dev|{POLICY}"), ("down", "destroy|--stack|dev|")],
+    [
+        ("preview", f"preview|--stack|dev|{POLICY}"),
+        ("up", f"up|--stack|dev|{POLICY}"),
+        ("down", "destroy|--stack|dev|"),
+    ],
 )
 def test_a_stack_must_be_named(project: Path, target: str, command: str) -> None:
     assert f"make {target} STACK=dev" in _make(project, target).stderr

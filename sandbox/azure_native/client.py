@@ -43,10 +43,6 @@ class ArmClient:
     def put(self, address: str, api_version: str, body: Mapping[str, Any], query: Mapping[str, str]) -> None:
         self._finish(self._send("PUT", address, api_version, query, json=body))
 
-    def post(self, address: str, api_version: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._send("POST", address, api_version, json={}).http_response.json()
-        return answer
-
     def delete(self, address: str, api_version: str) -> None:
         try:
             self._finish(self._send("DELETE", address, api_version))

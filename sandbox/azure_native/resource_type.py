@@ -68,16 +68,6 @@ def by_token() -> Mapping[str, ResourceType]:
     return {_PREFIX + rule.token: ResourceType(rule) for rule in load().values() if rule.token}
 
 
-@lru_cache
-def actions() -> Mapping[str, tuple[ResourceType, str]]:
-    """Functions of the SDK that are POST actions of a resource."""
-    return {
-        f"{token.rpartition(':')[0]}:{function}": (kind, action)
-        for token, kind in by_token().items()
-        for function, action in kind.rule.raw.get("actions", {}).items()
-    }
-
-
 def _missing(value: object, path: Path) -> Path:
     for depth, key in enumerate(path, 1):
         if value == UNKNOWN or not isinstance(value, dict):
