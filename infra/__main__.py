@@ -3,7 +3,7 @@
 import pulumi
 from pulumi_azure_native import authorization, resources
 
-from infra import private_link, tags
+from infra import cost, private_link, tags
 from infra import settings as configuration
 from infra.access import Access, AccessArgs
 from infra.addresses import NODES
@@ -19,10 +19,11 @@ from infra.monitoring.watch import Watch, WatchArgs, sources_of
 from infra.monitoring.workspace import Monitoring, MonitoringArgs
 from infra.naming import Names
 from infra.network import Network, NetworkArgs
-from infra.outputs import export_infrastructure, export_release
+from infra.outputs import export_infrastructure, export_plan, export_release
 from infra.release.release import Release, ReleaseArgs
 
 settings = configuration.of_this_stack()
+meter = cost.Meter.started()
 client = authorization.get_client_config()
 subscription, prod, private = client.subscription_id, settings.is_production, settings.network.is_private
 names = Names.of(settings, subscription, pulumi.get_stack())
@@ -91,8 +92,7 @@ export_infrastructure(group, lake, databricks, machine_learning, inference)
 
 if settings.release.enabled:
     ready = [*access.assignments, *reachable, kubernetes.scoring_pool]
-    release = Release(
-        "release",
-        ReleaseArgs(settings, names, lake, registry, databricks, machine_learning, inference, ready),
-    )
+    on = (lake, registry, databricks, machine_learning, inference)
+    release = Release("release", ReleaseArgs(settings, names, *on, ready))
     export_release(release, lake)
+export_plan(settings, meter)

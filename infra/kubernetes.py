@@ -27,6 +27,8 @@ class KubernetesArgs:
     admin_group_ids: Sequence[str]
     identities: Identities
     log_workspace_id: pulumi.Input[str]
+    version: str | None
+    """None for AKS's default; then AKS upgrades it within its channel."""
     node_size: str
     system_nodes: int
     scoring_nodes_min: int
@@ -60,6 +62,7 @@ class KubernetesArgs:
             admin_group_ids=settings.access.cluster_admins,
             identities=identities,
             log_workspace_id=log_workspace_id,
+            version=settings.serving.kubernetes_version,
             node_size=settings.serving.node_size,
             system_nodes=settings.serving.system_nodes,
             scoring_nodes_min=settings.serving.nodes_min,
@@ -94,6 +97,7 @@ class Kubernetes(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             node_resource_group=args.node_resource_group,
             dns_prefix=args.cluster_name,
+            kubernetes_version=args.version,
             sku=aks.ManagedClusterSKUArgs(name=aks.ManagedClusterSKUName.BASE, tier=args.tier),
             identity=aks.ManagedClusterIdentityArgs(
                 type=aks.ResourceIdentityType.USER_ASSIGNED,
@@ -165,8 +169,8 @@ class Kubernetes(pulumi.ComponentResource):
                 parent=self,
                 protect=args.protect,
                 depends_on=args.identities.before_cluster,
-                # AKS upgrades itself within its channel, and reports pools back with what it filled in.
-                ignore_changes=["agentPoolProfiles", "kubernetesVersion"],
+                # AKS reports pools back with what it filled in, and the version it has upgraded itself to.
+                ignore_changes=["agentPoolProfiles", *([] if args.version else ["kubernetesVersion"])],
                 # Azure cannot hide a server that was public, nor show one that was hidden; the provider would try to.
                 replace_on_changes=["apiServerAccessProfile.enablePrivateCluster"],
             ),

@@ -2,11 +2,14 @@
 
 import pulumi
 
+from infra import capacity
+from infra.cost import Meter
 from infra.data_lake import DataLake
 from infra.databricks import Databricks
 from infra.inference import Inference
 from infra.ml_workspace import MachineLearning
 from infra.release.release import MODEL, Release
+from infra.settings import Settings
 
 
 def export_infrastructure(
@@ -46,3 +49,9 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("metrics", run.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
     pulumi.export("deployment", release.rollout.deployment)
+
+
+def export_plan(settings: Settings, meter: Meter) -> None:
+    """As outputs, so that every preview shows what a change does to capacity and cost."""
+    pulumi.export("capacity", capacity.plan(settings.serving).as_output())
+    pulumi.export("monthly_cost", meter.estimate(settings).as_output())

@@ -13,7 +13,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from infra import addresses, regions
+from infra import addresses, capacity, compatibility, regions
 
 PRODUCTION = "prod"
 _OF_THE_PROJECT = ("environment", "generation")
@@ -108,15 +108,26 @@ class TrainingSettings(_Group):
         None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Folder below raw/<dataset>/ that a run reads."
     )
     data: str | None = Field(None, description="Local folder or file to upload as the snapshot; its digest names it.")
-    spark_version: Literal["16.4.x-scala2.12", "15.4.x-scala2.12", "14.3.x-scala2.12"] = Field(
-        "16.4.x-scala2.12", description="Databricks runtime; SynapseML 1.1.3 for Spark 3.5 is built for Scala 2.12."
-    )
+    spark_version: str = Field("16.4.x-scala2.12", description="Databricks runtime; see infra/compatibility.yaml.")
     node_type: str = Field("Standard_L8s_v3", description="VM size of driver and workers.")
     workers: int = Field(12, ge=0, le=200, description="Fixed number of workers; 0 is a single node.")
     spot: bool = Field(False, description="Whether workers may be evicted.")
     schedule: str = Field("0 0 3 * * ?", description="Quartz cron expression, UTC, of the daily run.")
     schedule_enabled: bool = Field(False, description="Whether Databricks itself starts the daily run.")
     timeout_minutes: int = Field(240, ge=5, le=1440, description="After this a run is stopped and fails.")
+    run_hours: float = Field(1.0, gt=0, le=24, description="How long a run is expected to take, for the cost estimate.")
+
+    @field_validator("spark_version")
+    @classmethod
+    def _runs_synapseml(cls, value: str) -> str:
+        compatibility.require_runtime(value)
+        return value
+
+    @field_validator("node_type")
+    @classmethod
+    def _is_no_retired_size(cls, value: str) -> str:
+        compatibility.require_size(value)
+        return value
 
     @model_validator(mode="after")
     def _workers_must_stay(self) -> Self:
@@ -148,6 +159,19 @@ class ServingSettings(_Group):
     cpu: str = Field("1", pattern=r"^[0-9]+(m|(\.[0-9]+)?)$", description="CPU a replica requests.")
     memory: str = Field("1Gi", pattern=r"^[0-9]+(Mi|Gi)$", description="Memory a replica requests and may use.")
     concurrency: int = Field(16, ge=1, le=512, description="Requests a replica works on at once.")
+    target_rps: float | None = Field(
+        None, gt=0, description="Peak requests a second to plan for. Unset: the plan follows from the replica range."
+    )
+    latency_ms: float | None = Field(
+        None, gt=0, description="99th percentile of a request's time in a replica, its wait included, to plan for."
+    )
+    utilisation: float = Field(0.7, gt=0, lt=1, description="Share of a replica's time that is busy at the peak.")
+    service_ms: float | None = Field(
+        None, gt=0, description="Measured time of one core a request takes. Unset: the engine's in infra/capacity.yaml."
+    )
+    kubernetes_version: str | None = Field(
+        None, pattern=r"^1\.[0-9]+(\.[0-9]+)?$", description="Kubernetes version of the cluster. Unset: AKS's default."
+    )
     auth: Literal["Key", "AMLToken"] = Field("Key", description="How callers authenticate.")
     hostname: str | None = Field(None, description="Name in the endpoint's TLS certificate.")
     tls_secret: str | None = Field(
@@ -171,6 +195,24 @@ class ServingSettings(_Group):
                 "serving:hostname and serving:tls_secret go together: the certificate in the secret is for that name. "
                 "Set both, or neither for plain HTTP inside a trusted network."
             )
+        return self
+
+    @field_validator("node_size")
+    @classmethod
+    def _is_no_retired_size(cls, value: str) -> str:
+        compatibility.require_size(value)
+        return value
+
+    @field_validator("kubernetes_version")
+    @classmethod
+    def _is_supported(cls, value: str | None) -> str | None:
+        if value:
+            compatibility.require_kubernetes(value)
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_scheduled(self) -> Self:
+        capacity.plan(self)
         return self
 
 
@@ -235,6 +277,12 @@ class Settings(_Group):
                 f"reliability:redundancy is zone, and {self.location} has no zones. Set it to local, or choose a "
                 "region with zones."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _production_has_nodes_for_the_router(self) -> Self:
+        if self.is_production:
+            capacity.require_three_nodes(self.serving)
         return self
 
     @model_validator(mode="after")

@@ -141,6 +141,20 @@ def new_stack(
 
 
 @app.command()
+def plan(
+    stack: Annotated[str, typer.Option(help="Stack whose file is read, such as dev.")],
+    folder: StackFolder = _PROJECT,
+) -> None:
+    """Capacity and monthly cost of a stack as its file stands, without any cloud. Exit code 1: the file is wrong."""
+    from operations import plan as planned
+    from operations import stacks
+    from operations.graph import declared
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    planned.show(declared(stacks.file_of(folder, stack)), console)
+
+
+@app.command()
 def preflight(
     stack: Annotated[str, typer.Option(help="Stack that is to stand, such as prod-swedencentral.")],
     folder: StackFolder = _PROJECT,

@@ -11,13 +11,14 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
+from infra import compatibility
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
 
 PACKAGE = "personalization_workloads"
 # The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
-SYNAPSEML = "com.microsoft.azure:synapseml-lightgbm_2.12:1.1.3"
-SYNAPSEML_PYTHON = "synapseml==1.1.3"
+SYNAPSEML = compatibility.table().line.coordinate
+SYNAPSEML_PYTHON = compatibility.table().line.package
 # Spark brings these itself, in versions of its own (SynapseML's installation notes).
 SYNAPSEML_EXCLUSIONS = (
     "org.scala-lang:scala-reflect",

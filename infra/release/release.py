@@ -183,6 +183,7 @@ class Release(pulumi.ComponentResource):
                 "cpu": serving.cpu,
                 "memory": serving.memory,
                 "concurrency": serving.concurrency,
+                "utilisation": round(100 * serving.utilisation),
             },
             rollout=settings.release.rollout,
             blob_endpoint=lake.blob_endpoint,

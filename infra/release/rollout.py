@@ -116,7 +116,7 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
         scale_settings=TargetUtilizationScaleSettings(
             min_instances=int(scale["min"]),
             max_instances=int(scale["max"]),
-            target_utilization_percentage=70,
+            target_utilization_percentage=int(scale["utilisation"]),
             polling_interval=10,
         ),
         request_settings=OnlineRequestSettings(

@@ -1,0 +1,290 @@
+"""From requests a second to replicas, and from replicas to nodes: what a stack needs before anything is scheduled.
+
+A plan that the scheduler could not place is refused with the key to change and a value that would do. Does not know
+regions, quotas (`personalization preflight`) or prices (`cost.py`), and does not measure: how long a request takes is
+data (`capacity.yaml`) or `serving:service_ms`.
+
+Placement is first fit, largest pod first. The real scheduler spreads instead of packing, so a plan that fits here with
+nothing to spare may wait there for the autoscaler's next node.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from infra.compatibility import Machine, machines, require_size
+
+if TYPE_CHECKING:
+    from infra.settings import ServingSettings
+
+ROUTERS = 3
+"""Replicas of azureml-fe in its highly available form, which Azure ML wants on as many nodes."""
+MOST = 100
+"""Nodes of a pool, and replicas of a deployment, that a stack may ask for."""
+_MAX_PODS = 250  # a node's default under Azure CNI Overlay
+_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Pod:
+    name: str
+    cpu: int
+    """Millicores requested."""
+    memory: int
+    """MiB requested."""
+    apart: bool = False
+    """Never two on a node."""
+    scores: bool = False
+    """Kept to the scoring pool by its node selector."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    target_rps: float | None
+    max_rps: float
+    """Requests a second that `replicas_max` can serve within the wanted use and latency."""
+    replicas: int
+    """Needed at the peak; the lower bound of the range where there is no target."""
+    replicas_min: int
+    replicas_max: int
+    replica_cpu: int
+    replica_memory: int
+    node_size: str
+    node_cpu: int
+    """Millicores of a node that are left for replicas once AKS, its DaemonSets and Azure ML's have theirs."""
+    node_memory: int
+    replicas_per_node: int
+    system_nodes: int
+    nodes_at_peak: int
+    """Scoring nodes with `replicas` serving, the previous deployment kept warm and a new one being rolled out."""
+    nodes_at_most: int
+    """The same with `replicas_max` serving."""
+    nodes_min: int
+    nodes_max: int
+    routers: int
+
+    def as_output(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@lru_cache
+def _data() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("capacity.yaml").read_text())
+    return found
+
+
+def plan(serving: "ServingSettings") -> Plan:
+    """Replicas and nodes for the target, or for the replica range where there is none.
+
+    Raises `ValueError` for what cannot be scheduled: a replica larger than a node has room for, more traffic than
+    `replicas_max` serves, more replicas than `nodes_max` holds beside what AKS and Azure ML run.
+    """
+    machine = require_size(serving.node_size)
+    cpu, memory = free(machine)
+    replica = _replica(serving)
+    _require_room_for_one(serving, replica, cpu, memory)
+
+    rate = replica_rps(serving)
+    replicas = serving.replicas_min
+    if serving.target_rps is not None:
+        replicas = max(replicas, math.ceil(serving.target_rps / rate))
+        if replicas > serving.replicas_max:
+            ways = [f"set serving:replicas_max to {replicas}"] if replicas <= MOST else []
+            ways.append(f"lower serving:target_rps to {math.floor(100 * rate * serving.replicas_max) / 100:g}")
+            raise ValueError(
+                f"serving:target_rps {serving.target_rps:g} needs {replicas} replicas of {serving.cpu} CPU, above "
+                f"serving:replicas_max {serving.replicas_max}. {', or '.join(ways).capitalize()}."
+            )
+    return Plan(
+        target_rps=serving.target_rps,
+        max_rps=round(rate * serving.replicas_max, 1),
+        replicas=replicas,
+        replicas_min=serving.replicas_min,
+        replicas_max=serving.replicas_max,
+        replica_cpu=replica.cpu,
+        replica_memory=replica.memory,
+        node_size=serving.node_size,
+        node_cpu=cpu,
+        node_memory=memory,
+        replicas_per_node=_per_node(replica, cpu, memory),
+        system_nodes=serving.system_nodes,
+        nodes_at_peak=_nodes_for(serving, replicas, at_least=replicas),
+        nodes_at_most=_nodes_for(serving, serving.replicas_max, at_least=replicas),
+        nodes_min=serving.nodes_min,
+        nodes_max=serving.nodes_max,
+        routers=_routers(serving),
+    )
+
+
+def require_three_nodes(serving: "ServingSettings") -> None:
+    """Raise `ValueError` where the highly available router has fewer nodes than replicas: no state for production."""
+    nodes = serving.system_nodes + serving.nodes_min
+    if nodes < ROUTERS:
+        raise ValueError(
+            f"serving:system_nodes {serving.system_nodes} and serving:nodes_min {serving.nodes_min} make {nodes} "
+            f"nodes, and the inference router of production runs on {ROUTERS}. Set serving:system_nodes to "
+            f"{ROUTERS - serving.nodes_min}."
+        )
+
+
+def replica_rps(serving: "ServingSettings") -> float:
+    """Requests a second one replica serves within the wanted use and latency.
+
+    Little's law, L = λ W (J. D. C. Little, Operations Research 9(3), 1961): λ requests a second that take s seconds of
+    a core keep λ s cores busy. A replica has one useful core at most, for it scores in one thread: λ = u / s with a use
+    u of `serving:utilisation`, or less where the latency T asks for it. In an M/M/1 queue the time in the system is
+    exponential with rate 1/s - λ, its 99th percentile ln(100) s / (1 - u), and hence u <= 1 - ln(100) s / T.
+
+    Raises `ValueError` where no number of replicas meets the latency.
+    """
+    core = min(_millicores(serving.cpu), 1000) / 1000
+    if not core:
+        raise ValueError("serving:cpu is 0, and a replica without CPU serves nothing. Set serving:cpu to 500m or more.")
+    busy_ms = (serving.service_ms or _data()["service_ms"][serving.engine]) / core
+    use = serving.utilisation
+    if serving.latency_ms is not None:
+        least = math.log(100) * busy_ms
+        use = min(use, 1 - least / serving.latency_ms)
+        if use <= 0:
+            more = ", or serving:cpu to 1" if core < 1 else ""
+            raise ValueError(
+                f"serving:latency_ms {serving.latency_ms:g} cannot be met: a request takes {busy_ms:g} ms of a replica "
+                f"with {serving.cpu} CPU on average, and {least:.1f} ms in one of a hundred even without a queue. "
+                f"Set serving:latency_ms to {math.ceil(2 * least)}{more}."
+            )
+    return use * 1000 / busy_ms
+
+
+def free(machine: Machine) -> tuple[int, int]:
+    """Millicores and MiB of a node that pods of the cluster as a whole can have: allocatable, less DaemonSets.
+
+    AKS keeps 60 millicores of one core, 100 of two, 140 of four and 10 more for each further; and of memory the lesser
+    of 25 % and 20 MiB for each possible pod plus 50, with 100 below which it evicts.
+    Source: https://learn.microsoft.com/azure/aks/node-resource-reservations (AKS 1.29 and later), read 2026-11.
+    """
+    reserved = {1: 60, 2: 100}.get(machine.vcpus, 140 + 10 * (machine.vcpus - 4))
+    seen = machine.gib * _MIB * _data()["guest_memory_share"]
+    allocatable = seen - min(seen / 4, 20 * _MAX_PODS + 50) - 100
+    daemons = _pods("daemon_sets")
+    cpu = machine.vcpus * 1000 - reserved - sum(pod.cpu for pod in daemons)
+    return cpu, math.floor(allocatable) - sum(pod.memory for pod in daemons)
+
+
+def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
+    """Everything to be scheduled with `replicas` serving: the platform, the router, and replicas of three deployments.
+
+    A rollout starts its deployment beside the one that serves and the one before it, which stays warm.
+    """
+    router = _data()["router"]
+    routers = [Pod(f"router-{i}", router["cpu"], router["memory"], apart=True) for i in range(_routers(serving))]
+    scoring = replicas + 2 * serving.replicas_min
+    largest_first = sorted(_pods("platform"), key=lambda pod: (-pod.cpu, -pod.memory))
+    return [*routers, *largest_first, *[_replica(serving)] * scoring]
+
+
+def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Pod]]:
+    """Pods by node: first the system pool's, then as many of the scoring pool as it takes."""
+    cpu, memory = free(require_size(serving.node_size))
+    nodes: list[list[Pod]] = [[] for _ in range(serving.system_nodes)]
+
+    def takes(number: int, pod: Pod) -> bool:
+        there = nodes[number]
+        if (pod.scores and number < serving.system_nodes) or (pod.apart and any(other.apart for other in there)):
+            return False
+        return sum(p.cpu for p in there) + pod.cpu <= cpu and sum(p.memory for p in there) + pod.memory <= memory
+
+    for pod in wanted:
+        number = next((number for number in range(len(nodes)) if takes(number, pod)), len(nodes))
+        if number == len(nodes):
+            nodes.append([])
+        nodes[number].append(pod)
+    return nodes
+
+
+def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
+    """Scoring nodes for `replicas` serving, of which `at_least` must. Raises `ValueError` above `nodes_max`."""
+
+    def needed(serve: int) -> int:
+        return len(placement(serving, pods(serving, serve))) - serving.system_nodes
+
+    nodes = needed(replicas)
+    if nodes <= serving.nodes_max:
+        return max(nodes, serving.nodes_min)
+    fewer = next((n for n in range(replicas, at_least - 1, -1) if needed(n) <= serving.nodes_max), None)
+    lower = f", or lower serving:replicas_max to {fewer}" if fewer else ""
+    size = _size_that_holds(_per_node(_replica(serving), *free(require_size(serving.node_size))) + 1, serving)
+    more = f"Set serving:nodes_max to {nodes}" if nodes <= MOST else f"Set serving:node_size to {size}"
+    raise ValueError(
+        f"serving:replicas_max {serving.replicas_max} does not fit serving:nodes_max {serving.nodes_max}: with the two "
+        f"deployments that a rollout keeps beside it ({2 * serving.replicas_min} replicas), the router and what AKS "
+        f"and Azure ML run, {nodes} {serving.node_size} are needed beside {serving.system_nodes} of the system pool. "
+        f"{more}{lower}."
+    )
+
+
+def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:
+    if replica.cpu <= cpu and replica.memory <= memory:
+        return
+    sidecar = _data()["sidecar"]
+    size = _size_that_holds(1, serving)
+    say = f", or serving:node_size to {size}" if size else ""
+    key, value, most = (
+        ("cpu", serving.cpu, f"{cpu - sidecar['cpu']}m")
+        if replica.cpu > cpu
+        else ("memory", serving.memory, f"{memory - sidecar['memory']}Mi")
+    )
+    raise ValueError(
+        f"serving:{key} {value} is more than a {serving.node_size} has left for a replica once AKS and Azure ML have "
+        f"theirs. Set serving:{key} to at most {most}{say}."
+    )
+
+
+def _replica(serving: "ServingSettings") -> Pod:
+    sidecar = _data()["sidecar"]
+    cpu, memory = _millicores(serving.cpu) + sidecar["cpu"], _mebibytes(serving.memory) + sidecar["memory"]
+    return Pod("replica", cpu, memory, scores=True)
+
+
+def _size_that_holds(replicas: int, serving: "ServingSettings") -> str | None:
+    """The smallest size with room for so many replicas, of the same family if it has one."""
+
+    def family(size: str) -> str:
+        return re.sub(r"\d+", "", size, count=1)
+
+    sizes = [
+        (family(size) != family(serving.node_size), machine.vcpus, machine.gib, size)
+        for size, machine in machines().items()
+        if _per_node(_replica(serving), *free(machine)) >= replicas
+    ]
+    return min(sizes)[-1] if sizes else None
+
+
+def _per_node(replica: Pod, cpu: int, memory: int) -> int:
+    return min(cpu // replica.cpu, memory // replica.memory)
+
+
+def _routers(serving: "ServingSettings") -> int:
+    """As many as `inference.py` asks Azure ML for."""
+    return ROUTERS if serving.system_nodes + serving.nodes_min >= ROUTERS else 1
+
+
+def _pods(group: str) -> list[Pod]:
+    return [
+        Pod(name, found["cpu"], found["memory"])
+        for name, found in _data()[group].items()
+        for _ in range(found.get("count", 1))
+    ]
+
+
+def _millicores(quantity: str) -> int:
+    return int(quantity[:-1]) if quantity.endswith("m") else math.ceil(float(quantity) * 1000)
+
+
+def _mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * (_MIB if quantity.endswith("Gi") else 1)

@@ -1,0 +1,111 @@
+"""The one table of versions: the image and the job follow it, and a wrong pair is told the right one."""
+
+import re
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra import compatibility
+from infra.release import job
+from infra.settings import ConfigError, load
+
+ROOT = Path(__file__).parents[1]
+TABLE = compatibility.table()
+DAY = date(2026, 11, 25)
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+def test_image_job_and_package_are_of_the_shipped_line() -> None:
+    assert (TABLE.line.coordinate, TABLE.line.package) == (job.SYNAPSEML, job.SYNAPSEML_PYTHON)
+    assert f'"{TABLE.line.coordinate}"' in text("scoring/engines/spark_jars.py")
+    assert TABLE.line.package in text("scoring/requirements-spark.in").split()
+    assert f'"{TABLE.line.package}"' in text("pyproject.toml")
+
+
+def test_the_scoring_image_holds_the_java_and_spark_of_the_table() -> None:
+    assert set(re.findall(r"openjdk-(\d+)-jre", text("scoring/Dockerfile"))) == {str(TABLE.scoring.java)}
+    assert TABLE.scoring.java in TABLE.line.java
+    assert f"pyspark=={TABLE.scoring.pyspark}" in text("scoring/requirements-spark.in").split()
+    assert TABLE.scoring.pyspark.startswith(f"{TABLE.shipped}.")
+    assert f"whose Python is {TABLE.scoring.python}" in text("scoring/Dockerfile")
+
+
+def test_the_wheel_asks_for_the_python_of_the_table() -> None:
+    assert f'requires-python = ">={TABLE.line.python_min}"' in text("workloads/pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "says"),
+    [
+        ("17.3.x-scala2.13", r"Spark 4.0.0 for Scala 2.13.*synapseml-lightgbm_2.13:1.1.3-spark4.0"),
+        ("16.4.x-scala2.13", r"no artifact for that pair.*synapseml-lightgbm_2.12:1.1.3\)"),
+        ("14.3.x-scala2.12", r"runs Python 3.10, and the workload's wheel needs 3.11"),
+        ("16.4", r"is not a runtime of infra/compatibility.yaml, which has .*15.4.x-scala2.12"),
+    ],
+)
+def test_a_runtime_that_does_not_fit_is_told_why_and_which_does(runtime: str, says: str) -> None:
+    with pytest.raises(ValueError, match=f"{says}.*Set it to 16.4.x-scala2.12"):
+        compatibility.require_runtime(runtime, DAY)
+
+
+def test_a_runtime_is_refused_the_day_after_its_support_ends() -> None:
+    last = TABLE.runtimes["15.4.x-scala2.12"].until
+    compatibility.require_runtime("15.4.x-scala2.12", last)
+    with pytest.raises(ValueError, match=f"out of Databricks' support since {last}.*16.4.x-scala2.12"):
+        compatibility.require_runtime("15.4.x-scala2.12", last + timedelta(1))
+
+
+def test_kubernetes_is_one_of_the_window_or_a_patch_of_it() -> None:
+    compatibility.require_kubernetes("1.35", DAY)
+    compatibility.require_kubernetes("1.36.2", DAY)
+    for version in ("1.33", "1.3", "1.37"):
+        with pytest.raises(
+            ValueError, match=rf"{version} is not .*1.35 \(to 2027-03-31\).*Set it to 1.36, or leave it"
+        ):
+            compatibility.require_kubernetes(version, DAY)
+    with pytest.raises(ValueError, match="Leave it out for AKS's own default"):
+        compatibility.require_kubernetes("1.35", date(2030, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "retires", "instead"),
+    [
+        ("Standard_L8s", "2028-05-01", "Standard_L8s_v3"),
+        ("Standard_D3_v2", "2028-05-01", "Standard_D4s_v5"),
+        ("Standard_DS13_v2", "2028-05-01", "Standard_E8s_v5"),
+        ("Standard_L16s_v2", "2028-11-15", "Standard_L16s_v3"),
+        ("Standard_F72s_v2", "2028-11-15", "Standard_D96ls_v5"),
+        ("Standard_B2ms", "2028-11-15", "Standard_D2s_v5"),
+        ("Standard_NC6", "2023-09-06", "Standard_L8s_v3"),
+        ("Standard_NC24rs_v3", "2025-09-30", "Standard_L8s_v3"),
+    ],
+)
+def test_a_size_that_retires_is_refused_with_a_successor_that_is_not(size: str, retires: str, instead: str) -> None:
+    with pytest.raises(ValueError, match=f"retirement {retires}.*Use {instead}"):
+        compatibility.require_size(size)
+    compatibility.require_size(instead)
+
+
+def test_no_size_on_offer_is_of_a_series_that_retires() -> None:
+    assert [size for size in compatibility.machines() if any(r.replacement(size) for r in TABLE.retired_sizes)] == []
+    assert compatibility.require_size("Standard_L8s_v3") == compatibility.Machine(vcpus=8, gib=64, local_disk=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("training:spark_version", "17.3.x-scala2.13", "training:spark_version: 17.3.x-scala2.13 is Spark 4.0.0"),
+        ("training:node_type", "Standard_L8s", "training:node_type: Standard_L8s .*Standard_L8s_v3"),
+        ("serving:node_size", "Standard_D4sv5", "serving:node_size: .*Did you mean .*Standard_D4s_v5"),
+        ("serving:kubernetes_version", "1.20", "serving:kubernetes_version: 1.20 is not a version"),
+    ],
+)
+def test_a_stack_file_is_refused_before_any_resource(key: str, value: str, says: str) -> None:
+    config = {"azure-native:location": "westeurope", "personalization:environment": "dev", "release:enabled": "false"}
+    load(config, "personalization")
+    with pytest.raises(ConfigError, match=says):
+        load({**config, key: value}, "personalization")

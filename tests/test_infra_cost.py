@@ -1,0 +1,105 @@
+"""The cost estimate: the reference's figures, and nothing guessed."""
+
+from typing import Any
+
+import pytest
+from infra_graph import graph
+from pulumi_azure_native import containerservice
+
+from infra import cost, regions
+from infra.compatibility import machines
+from infra.cost import Estimate, Meter
+from infra.settings import Settings, load
+
+POOL, CLUSTER = (f"azure-native:containerservice:{name}" for name in ("AgentPool", "ManagedCluster"))
+JOB = "pulumi-python:dynamic/databricks:TrainingJob"
+
+
+def settings(location: str = "eastus2", **config: str) -> Settings:
+    values = {key.replace("__", ":"): value for key, value in config.items()}
+    stack = {"azure-native:location": location, "personalization:environment": "dev", "release:enabled": "false"}
+    return load({**stack, **values}, "personalization")
+
+
+def estimate(of: Settings, *declared: tuple[str, dict[str, Any]]) -> Estimate:
+    meter = Meter()
+    for token, inputs in declared:
+        meter.see(token, inputs)
+    return meter.estimate(of)
+
+
+def pool(size: str = "Standard_D4s_v5", least: int = 1, most: int = 3) -> tuple[str, dict[str, Any]]:
+    return POOL, {"agent_pool_name": "scoring", "vm_size": size, "min_count": least, "max_count": most}
+
+
+def monthly(found: Estimate) -> dict[str, float | None]:
+    return {line.item: line.monthly for line in found.lines}
+
+
+def test_a_daily_run_on_twelve_workers_and_a_driver_costs_what_the_reference_says() -> None:
+    found = monthly(estimate(settings(), (JOB, {})))
+    assert found["training machines"] == pytest.approx(13 * 0.698 * 30.4)
+    assert found["training Databricks units"] == pytest.approx(13 * 2 * 0.30 * 30.4)
+    total = sum(found.values())
+    assert (round(total / 30.4, 2), round(total)) == (16.87, 513)
+
+
+def test_one_to_three_nodes_count_as_two() -> None:
+    assert monthly(estimate(settings(), pool()))["scoring pool"] == pytest.approx(2 * 0.192 * 730)
+    assert round(2 * 0.192 * 730) == 280
+
+
+def test_a_standard_cluster_costs_its_tier_beside_its_nodes() -> None:
+    inline = containerservice.ManagedClusterAgentPoolProfileArgs(name="system", vm_size="Standard_D4s_v5", count=3)
+    tier = containerservice.ManagedClusterSKUArgs(name="Base", tier="Standard")
+    found = monthly(estimate(settings(), (CLUSTER, {"sku": tier, "agent_pool_profiles": [inline]})))
+    assert found["Kubernetes control plane"] == pytest.approx(73)
+    assert found["system pool"] == pytest.approx(3 * 0.192 * 730)
+
+
+def test_a_longer_run_and_a_wider_pool_cost_in_proportion() -> None:
+    once, thrice = (estimate(settings(training__run_hours=hours), (JOB, {})).total for hours in ("1", "3"))
+    assert thrice == pytest.approx(3 * once)
+    narrow, wide = (estimate(settings(), pool(most=most)).total for most in (3, 7))
+    assert wide == pytest.approx(2 * narrow)
+
+
+def test_what_has_no_price_is_said_and_not_in_the_sum() -> None:
+    found = estimate(settings("norwayeast"), pool(), (JOB, {}))
+    assert monthly(found)["scoring pool"] is None
+    output = found.as_output()
+    assert "scoring pool: no price for Standard_D4s_v5 in norwayeast" in output["unpriced"]
+    assert "training machines: no price for Standard_L8s_v3 in norwayeast" in output["unpriced"]
+    assert output["total"] == pytest.approx(sum(output["lines"].values()))
+    unknown = estimate(settings(), pool("Standard_X4s_v9")).as_output()
+    assert unknown == {**unknown, "total": 0, "unpriced": ["scoring pool: no price for Standard_X4s_v9 in eastus2"]}
+
+
+def test_a_price_from_memory_is_marked() -> None:
+    (disks,) = [line for line in estimate(settings(), pool()).lines if line.item == "disks of nodes"]
+    assert "to be verified" in disks.basis
+    assert "disks of nodes" not in monthly(estimate(settings(), pool("Standard_D4ds_v5")))
+
+
+def test_the_price_list_is_of_regions_and_sizes_that_a_stack_may_name() -> None:
+    prices = cost._prices()
+    sizes = {size for region in prices["vm_hours"].values() for size in region}
+    assert sizes | set(prices["databricks"]["units_per_hour"]) <= set(machines())
+    assert set(prices["vm_hours"]) <= set(regions.zones_by_region())
+    assert set(prices["to_be_verified"]) <= {*prices["by_hour"], *prices["by_day"], *prices["by_month"]}
+
+
+def test_the_program_is_metered_whole() -> None:
+    private = graph(personalization__environment="prod", network__mode="private", serving__system_nodes="3")
+    found = private.outputs["monthly_cost"]
+    endpoints = len(private.of("network:PrivateEndpoint"))
+    assert endpoints
+    assert found["basis"]["private endpoints"].startswith(f"{endpoints} x ")
+    assert found["basis"]["system pool"].startswith("3 x Standard_D4s_v5")
+    assert {"scoring pool", "container registry", "NAT gateway", "training Databricks units"} <= set(found["lines"])
+    assert found["left_out"]
+
+
+def test_a_stack_without_a_model_pays_for_no_training() -> None:
+    found = graph(release__enabled="false").outputs["monthly_cost"]
+    assert not [item for item in (*found["lines"], *found["unpriced"]) if item.startswith("training")]

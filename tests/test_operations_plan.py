@@ -1,0 +1,72 @@
+"""`personalization plan`: what a reviewer sees of a stack without any cloud."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from operations import cli
+from operations.graph import Graph, declared
+
+ROOT = Path(__file__).parents[1]
+DEV = ROOT / "Pulumi.dev.yaml"
+
+
+@pytest.fixture
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ARM_METADATA_HOSTNAME", "ARM_CLIENT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of the command as a shell sees them."""
+    monkeypatch.setattr(sys, "argv", ["personalization", "plan", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+def inputs(graph: Graph) -> dict[tuple[str, str], dict[str, object]]:
+    return {(found.type, found.name): found.inputs for found in graph.resources}
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_both_tables_are_printed_without_a_credential(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = plan(monkeypatch, capsys, "--stack", "dev")
+    assert (code, err) == (0, "")
+    assert "2800 requests a second" in out
+    assert "2 x Standard_D4s_v5 for 730 h at 0.214" in out
+    assert "total" in out
+    assert "not counted: traffic out of Azure" in out
+
+
+def test_a_stack_that_cannot_be_scheduled_ends_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "Pulumi.tight.yaml").write_text(DEV.read_text() + '  serving:replicas_max: "40"\n')
+    code, out, err = plan(monkeypatch, capsys, "--stack", "tight", "--folder", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert "Pulumi.tight.yaml: the stack's configuration cannot be used" in err
+    assert "serving:replicas_max 40 does not fit serving:nodes_max 3" in err
+    assert "Traceback" not in err
+
+
+def test_a_stack_without_a_file_is_told_which_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = plan(monkeypatch, capsys, "--stack", "nowhere")
+    assert code == 1
+    assert "Pulumi.nowhere.yaml" in err
+    assert "dev" in err
+
+
+def test_two_stacks_in_one_process_do_not_lend_each_other_anything(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.other.yaml").write_text(DEV.read_text() + '  serving:engine: spark\n  tags:team: "a"\n')
+    first, other, again = (declared(path) for path in (DEV, tmp_path / "Pulumi.other.yaml", DEV))
+    assert first.outputs["monthly_cost"] == again.outputs["monthly_cost"]
+    assert inputs(first) == inputs(again)
+    assert first.outputs["capacity"]["max_rps"] > other.outputs["capacity"]["max_rps"]
