@@ -26,8 +26,9 @@ local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DA
 local-down: bootstrap ## destroys what `make local` stood up and stops it
 	@$(ready) personalization local-down --state '$(STATE)'
 
+# Two workers, because much of a test is waiting for processes; a file stays in one, for the sake of what it sets up.
 test: bootstrap ## style, types and every test that needs no container engine
-	@$(ready) ruff check . && ruff format --check . && mypy && pytest
+	@$(ready) ruff check . && ruff format --check . && mypy && pytest --numprocesses 2 --dist loadfile
 
 test-fast: bootstrap ## the tests that start neither Spark nor a stack
 	@$(ready) pytest -m 'not stack and not spark'

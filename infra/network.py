@@ -129,7 +129,8 @@ class Network(pulumi.ComponentResource):
             f"{self._name}-{purpose}",
             private_endpoint_name=self._args.names.private_endpoint(purpose),
             resource_group_name=self._args.resource_group_name,
-            subnet=network.SubnetArgs(id=self.subnet_id(ENDPOINTS)),
+            # Not `SubnetArgs`, whose defaults would be sent along with the id.
+            subnet={"id": self.subnet_id(ENDPOINTS)},
             private_link_service_connections=[
                 network.PrivateLinkServiceConnectionArgs(
                     name=purpose, private_link_service_id=resource_id, group_ids=[target.group]

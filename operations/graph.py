@@ -4,6 +4,7 @@ Does not ask the engine, so nothing is compared with what exists, and no provide
 `pulumi preview` does. What Azure would answer (ids, addresses) is made up.
 """
 
+import asyncio
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ def declared(stack_file: Path) -> Graph:
 def run(config: Mapping[str, str], stack: str) -> Graph:
     """The program with a flat config such as `{"serving:nodes_max": "5"}`."""
     graph = Graph()
+    asyncio.set_event_loop(asyncio.new_event_loop())  # the mocks want one, and `asyncio.run` leaves none behind
     pulumi.runtime.settings.reset_options()  # another run's stack would lend its transformations to this one
     mocks.set_mocks(graph, project="personalization", stack=stack, preview=False)
     pulumi.runtime.set_all_config(dict(config))

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ import pytest
 from azure.core import MatchConditions
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
-from azure.storage.blob import BlobServiceClient, ContainerClient, LinearRetry
+from azure.storage.blob import BlobServiceClient, ContainerClient
 from sandbox_data_fixtures import Served, put_as_written, served
 
 from sandbox import authority, blob, entra
@@ -237,13 +238,22 @@ def azurite(tmp_path_factory: pytest.TempPathFactory, cloud: Served) -> Iterator
         try:
             bundle = str(authority.ca_bundle(cloud.sandbox.folder))
             address = f"https://127.0.0.1:{port}/lake"
-            # The retries wait for the emulator to come up.
-            retry = LinearRetry(backoff=1, retry_total=60, random_jitter_range=0)
-            client = BlobServiceClient(address, credential=_Entra(), connection_verify=bundle, retry_policy=retry)
+            wait_until_open(port, run)
+            client = BlobServiceClient(address, credential=_Entra(), connection_verify=bundle)
             client.create_container("oracle")
             yield client
         finally:
             run.terminate()
+
+
+def wait_until_open(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "azurite ended before it listened"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("azurite did not listen within a minute")
 
 
 class _Entra:

@@ -6,6 +6,7 @@ that the organisation puts before the endpoint.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pulumi
 from pulumi_azure_native import monitor
@@ -23,14 +24,13 @@ class LogAlert:
     says: str
     query: str
     threshold: float
-    operator: monitor.ConditionOperator = monitor.ConditionOperator.GREATER_THAN
+    operator: Literal["GreaterThan", "GreaterThanOrEqual", "LessThan"] = "GreaterThan"
     severity: int = 2
     window: str = "PT5M"
     every: str = "PT5M"
 
 
 def log_alerts(limits: AlertSettings, replicas_max: int, trains: bool) -> list[LogAlert]:
-    at_least, below = monitor.ConditionOperator.GREATER_THAN_OR_EQUAL, monitor.ConditionOperator.LESS_THAN
     found = [
         LogAlert(
             "errors",
@@ -45,7 +45,7 @@ def log_alerts(limits: AlertSettings, replicas_max: int, trains: bool) -> list[L
             f"All {replicas_max} replicas serve: more load makes requests wait.",
             queries.REPLICAS,
             replicas_max,
-            operator=at_least,
+            operator="GreaterThanOrEqual",
         ),
         LogAlert(
             "features",
@@ -70,7 +70,7 @@ def log_alerts(limits: AlertSettings, replicas_max: int, trains: bool) -> list[L
                 "No training run has succeeded for a day.",
                 queries.RUNS_SUCCEEDED,
                 1,
-                operator=below,
+                operator="LessThan",
                 window="P1D",
                 every="PT1H",
             ),
@@ -116,7 +116,7 @@ def declare(name: str, args: AlertsArgs, parent: pulumi.Resource) -> None:
                         query=alert.query,
                         metric_measure_column="value",
                         time_aggregation=monitor.TimeAggregation.MAXIMUM,
-                        operator=alert.operator,
+                        operator=alert.operator,  # the SDK's enumeration of that name is another service's
                         threshold=alert.threshold,
                         failing_periods=monitor.ConditionFailingPeriodsArgs(
                             number_of_evaluation_periods=1, min_failing_periods_to_alert=1

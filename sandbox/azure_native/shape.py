@@ -25,6 +25,7 @@ class Shape:
     def __init__(self, rule: TypeRule) -> None:
         raw = rule.raw
         self._renamed = {_path(sdk): _path(wire) for sdk, wire in raw.get("rename", {}).items()}
+        self._renamed |= {_path(sdk): (wire,) for sdk, wire in raw.get("dotted", {}).items()}
         self._original = {(sdk[:-1], wire): sdk[-1] for sdk, wire in self._renamed.items()}
         self._kebab = {_path(sdk) for sdk in raw.get("kebab", ())}
         self._outside = {_path(sdk): set(keys) for sdk, keys in raw.get("flatten", {}).items()}
