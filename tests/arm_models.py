@@ -1,0 +1,176 @@
+"""What the model of an `azure-mgmt-*` client says against a body: unknown keys, missing ones, wrong kinds of values.
+
+Reads the two generations of generated models: `_attribute_map` with `_validation`, and annotated fields behind
+`_attr_to_rest_field`. Does not judge the text of strings beyond enumerations: dates, ids and expressions pass.
+"""
+
+import functools
+import importlib
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_PLAIN = {"str": str, "int": int, "long": int, "float": float, "bool": bool}
+"""Kinds that the first generation writes as words; what is not here (dates, durations, `object`) is not looked at."""
+
+
+@dataclass(frozen=True)
+class Field:
+    kind: Any
+    """A type as an annotation has it."""
+    required: bool
+    read_only: bool
+
+
+Fields = dict[str, Union[Field, "Fields"]]
+"""By the name on the wire; the first generation declares `properties.x` where others have a model for `properties`."""
+
+
+def faults(model: str, body: Mapping[str, Any]) -> list[str]:
+    """`model` is `module:Class`. Each fault begins with the path of what is wrong."""
+    module, _, name = model.partition(":")
+    return sorted(_of_model(getattr(importlib.import_module(module), name), body, ""))
+
+
+def _of_model(model: Any, body: Any, where: str) -> Iterator[str]:
+    if not isinstance(body, Mapping):
+        yield f"{where or 'body'}: {body!r} is no object"
+        return
+    if found := _subtypes(model):
+        key, subtypes = found
+        if body.get(key) not in subtypes:
+            yield f"{_join(where, key)}: {body.get(key)!r} is none of {', '.join(subtypes)}"
+        else:
+            yield from _of_model(subtypes[body[key]], body, where)
+        return
+    yield from _of_fields(_fields(model), body, where)
+
+
+def _of_fields(fields: Fields, body: Mapping[str, Any], where: str) -> Iterator[str]:
+    for name, declared in fields.items():
+        if name not in body and _is_required(declared):
+            yield f"{_join(where, name)}: is missing"
+    for key, value in body.items():
+        field, path = fields.get(key), _join(where, key)
+        if field is None:
+            if "" not in fields:
+                yield f"{path}: is not known"
+        elif isinstance(field, dict):
+            yield from _of_fields(field, value, path)
+        elif field.read_only:
+            yield f"{path}: is read-only"
+        else:
+            yield from _of_value(field.kind, value, path)
+
+
+def _of_value(kind: Any, value: Any, where: str) -> Iterator[str]:
+    origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not type(None)]
+    if origin in (Union, types.UnionType):
+        enums = [one for one in arguments if isinstance(one, type) and issubclass(one, Enum)]
+        # Of a choice of models any will do; `str | Enum` means that the service may come to know more than the client.
+        verdicts = [list(_of_value(one, value, where)) for one in enums or arguments]
+        yield from min(verdicts, key=len)
+    elif origin is list:
+        if not isinstance(value, list):
+            yield f"{where}: {value!r} is no list"
+            return
+        for item in value:
+            yield from _of_value(arguments[0], item, f"{where}[]")
+    elif origin is dict:
+        for key, inner in value.items():
+            yield from _of_value(arguments[1], inner, f"{where}[{key!r}]")
+    elif origin is Literal:
+        if value not in [getattr(one, "value", one) for one in arguments]:
+            yield f"{where}: {value!r} is not {arguments[0]!r}"
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        if value not in [one.value for one in kind]:
+            yield f"{where}: {value!r} is none of {', '.join(str(one.value) for one in kind)}"
+    elif kind in _PLAIN.values():
+        if not (type(value) is kind or (kind is float and type(value) is int)):
+            yield f"{where}: {value!r} is no {kind.__name__}"
+    elif _is_model(kind):
+        yield from _of_model(kind, value, where)
+
+
+def _is_model(kind: Any) -> bool:
+    """Each package has a base class of its own, of this name in both generations."""
+    return isinstance(kind, type) and any(base.__name__ == "Model" for base in kind.__mro__)
+
+
+def _is_required(field: "Field | Fields") -> bool:
+    if isinstance(field, dict):
+        return any(_is_required(inner) for inner in field.values())
+    return field.required and not field.read_only
+
+
+@functools.cache
+def _fields(model: Any) -> Fields:
+    return _of_map(model) if hasattr(model, "_attribute_map") else _of_annotations(model)
+
+
+def _of_map(model: Any) -> Fields:
+    models, fields = _models_beside(model), Fields()
+    for attribute, declared in model._attribute_map.items():
+        *containers, last = [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", declared["key"])]
+        place: Any = fields
+        for container in containers:
+            place = place.setdefault(container, {})
+        rule = model._validation.get(attribute, {})
+        kind = _enumeration(model, attribute, models) or _from_word(declared["type"], models)
+        place[last] = Field(kind, rule.get("required", False), rule.get("readonly", False))
+    return fields
+
+
+def _from_word(word: str, models: Any) -> Any:
+    if word[0] in "[{":
+        inner = _from_word(word[1:-1], models)
+        return list[inner] if word[0] == "[" else dict[str, inner]  # type: ignore[valid-type]
+    return _PLAIN.get(word) or getattr(models, word, Any)
+
+
+def _enumeration(model: Any, attribute: str, models: Any) -> Any:
+    """The first generation names enumerations in the annotations of its constructors alone."""
+    parameter = inspect.signature(model.__init__).parameters.get(attribute)
+    annotation = str(parameter.annotation).replace("typing.", "") if parameter else ""
+    named = re.search(r"Union\[str, .*?_models\.(\w+)", annotation)
+    if named is None:
+        return None
+    enum = getattr(models, named[1])
+    return list[enum] if annotation.removeprefix("Optional[").startswith("List[") else enum  # type: ignore[valid-type]
+
+
+def _of_annotations(model: Any) -> Fields:
+    model.__new__(model)  # the class collects its fields when it is first made
+    hints = get_type_hints(model, localns={"_models": _models_beside(model)})
+    fields = Fields()
+    for attribute, declared in model._attr_to_rest_field.items():
+        kind = hints[attribute]
+        optional = type(None) in get_args(kind)
+        fields[declared._rest_name] = Field(kind, not optional, declared._visibility == ["read"])
+    return fields
+
+
+def _subtypes(model: Any) -> tuple[str, Mapping[str, Any]] | None:
+    """The key that tells which model an object is of, and the models by its values."""
+    if by_attribute := vars(model).get("_subtype_map"):
+        attribute, names = next(iter(by_attribute.items()))
+        key = model._attribute_map[attribute]["key"].replace("\\.", ".")
+        return key, {value: getattr(_models_beside(model), name) for value, name in names.items()}
+    if by_value := vars(model).get("__mapping__"):
+        model.__new__(model)
+        key = next(field._rest_name for field in model._attr_to_rest_field.values() if field._is_discriminator)
+        return key, by_value
+    return None
+
+
+def _models_beside(model: Any) -> Any:
+    return sys.modules[model.__module__.rpartition(".")[0]]
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
