@@ -86,13 +86,13 @@ access = Access(
     ),
 )
 reachable = private_link.connect_all(network, lake, vault, registry, databricks, machine_learning) if network else []
-sources = sources_of(lake, vault, registry, databricks, machine_learning, kubernetes, inference)
+on = (lake, registry, databricks, machine_learning, inference)
+sources = sources_of(vault, kubernetes, monitoring, network, *on)
 Watch("watch", WatchArgs(group, subscription, names, settings, monitoring, kubernetes, sources))
 export_infrastructure(group, lake, databricks, machine_learning, inference)
 
 if settings.release.enabled:
     ready = [*access.assignments, *reachable, kubernetes.scoring_pool]
-    on = (lake, registry, databricks, machine_learning, inference)
     release = Release("release", ReleaseArgs(settings, names, *on, ready))
     export_release(release, lake)
 export_plan(settings, meter)

@@ -52,6 +52,10 @@ class NetworkArgs:
 
 class Network(pulumi.ComponentResource):
     network_id: pulumi.Output[str]
+    address_id: pulumi.Output[str]
+    """The address everything inside goes out by."""
+    guard_ids: dict[str, pulumi.Output[str]]
+    """Network security groups by what they guard."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:network:Network", name, None, opts)
@@ -118,6 +122,8 @@ class Network(pulumi.ComponentResource):
             opts=child,
         )
         self.network_id = self._network.id
+        self.address_id = address.id
+        self.guard_ids = {purpose: guard.id for purpose, guard in guards.items()}
         self.register_outputs({"network_id": self.network_id})
 
     def subnet_id(self, purpose: str) -> pulumi.Output[str]:

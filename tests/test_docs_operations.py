@@ -55,4 +55,4 @@ def test_every_command_of_the_page_works(stacks: InfraStacks, clone: Path) -> No
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert (clone / "Pulumi.prod-northeurope.yaml").exists()
+    assert (clone / "Pulumi.prod-eastus2.yaml").exists()

@@ -10,7 +10,8 @@ from sandbox.azure_native.resource_type import by_token
 
 pytestmark = pytest.mark.stack
 
-WEST, NORTH, DEV = "prod-westeurope", "prod-swedencentral", "dev"
+WEST, NORTH, DEV = "prod-westeurope", "prod-northeurope", "dev"
+REGIONS = {WEST: "westeurope", NORTH: "northeurope", DEV: "eastus2"}
 STATEFUL = {
     "storage:StorageAccount",
     "storage:BlobContainer",
@@ -27,8 +28,8 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
     with pytest.MonkeyPatch.context() as patch, infra_stacks(tmp_path_factory.mktemp("infra")) as stacks:
         for name, value in stacks.environment.items():
             patch.setenv(name, value)
-        for stack in (WEST, NORTH, DEV):
-            stacks.up(stack)
+        for stack, region in REGIONS.items():
+            stacks.up(stack, **{"azure-native:location": region})
         yield stacks
 
 
@@ -66,7 +67,7 @@ def test_a_changed_network_mode_shows_what_it_replaces_and_stops_at_what_is_prot
     assert "protect" in shown
 
 
-def test_three_stacks_of_one_subscription_share_nothing(stacks: InfraStacks) -> None:
+def test_three_regions_of_one_subscription_share_nothing(stacks: InfraStacks) -> None:
     held = {stack: stacks.resources(stack) for stack in (WEST, NORTH, DEV)}
     ids = {stack: {r["id"].lower() for r in found if r.get("custom") and "id" in r} for stack, found in held.items()}
     groups = {
@@ -82,7 +83,7 @@ def test_three_stacks_of_one_subscription_share_nothing(stacks: InfraStacks) -> 
             assert not (ids[stack] - provider) & ids[other]
             assert groups[other] not in json.dumps(found)
         locations = {r["outputs"]["location"].lower() for r in found if "location" in r.get("outputs", {})}
-        assert locations <= {stack.removeprefix("prod-").replace("dev", "westeurope"), "global"}
+        assert locations <= {REGIONS[stack], "global"}
 
 
 def test_a_stack_is_taken_down_from_the_endpoint_to_the_workspace(stacks: InfraStacks) -> None:

@@ -28,6 +28,7 @@ def test_everything_that_has_logs_sends_them_to_the_one_workspace(program: Graph
     sent = {found.name.removeprefix("watch-logs-"): found.inputs for found in program.of("monitor:DiagnosticSetting")}
     assert set(sent) == {
         *("lake", "ml-storage", "vault", "registry", "databricks", "ml-workspace", "cluster", "endpoint"),
+        "monitoring",
     }
     assert len({inputs["workspaceId"] for inputs in sent.values()}) == 1
     for inputs in sent.values():
@@ -35,6 +36,11 @@ def test_everything_that_has_logs_sends_them_to_the_one_workspace(program: Graph
         assert inputs["logs"]
     assert sent["lake"]["resourceUri"].endswith("/blobServices/default")
     assert {log["category"] for log in sent["cluster"]["logs"]} >= {"kube-audit-admin", "cluster-autoscaler"}
+
+
+def test_a_private_network_sends_its_own_logs_too() -> None:
+    sent = {found.name.removeprefix("watch-logs-") for found in graph(network__mode="private").of("DiagnosticSetting")}
+    assert sent >= {"network", "outbound", "guard-databricks", "guard-nodes", "guard-endpoints"}
 
 
 def test_container_output_is_collected_from_the_namespace_that_scores(program: Graph) -> None:

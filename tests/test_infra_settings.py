@@ -36,6 +36,12 @@ def test_text_from_pulumi_becomes_typed_values() -> None:
         ("network__authorized_ranges", '["everywhere"]', r"network:authorized_ranges: .*everywhere"),
         ("reliability__zones", '["4"]', r"reliability:zones.0: .*'1', '2' or '3'"),
         ("reliability__maintenance_hour", "24", r"reliability:maintenance_hour: .*less than or equal to 23"),
+        (
+            "access__deployers",
+            '{"1": "Robot"}',
+            r"access:deployers.1: .*'ServicePrincipal', 'User' or 'Group'.*'Robot'",
+        ),
+        ("tags__owner", '["a"]', r"tags:owner: .*valid string"),
         ("alerts__error_share", "5", r"alerts:error_share: .*less than 1"),
         ("budget__monthly", "500", r"budget:monthly is set and alerts:emails is empty.*alerts:emails\[0\]"),
         ("budget__start", "2026-11-15", r"budget:start: .*First day of a month"),

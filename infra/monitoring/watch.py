@@ -16,6 +16,7 @@ from infra.monitoring import alerts, budget, containers, dashboard, diagnostics
 from infra.monitoring.diagnostics import Source
 from infra.monitoring.workspace import Monitoring
 from infra.naming import Names
+from infra.network import Network
 from infra.settings import Settings
 
 
@@ -31,16 +32,22 @@ class WatchArgs:
 
 
 def sources_of(
-    lake: DataLake,
     vault: KeyVault,
+    kubernetes: Kubernetes,
+    monitoring: Monitoring,
+    network: Network | None,
+    lake: DataLake,
     registry: ContainerRegistry,
     databricks: Databricks,
     machine_learning: MachineLearning,
-    kubernetes: Kubernetes,
     inference: Inference,
 ) -> dict[str, Source]:
     """Every resource that has logs or metrics of its own to send."""
-    return {
+    inside = {}
+    if network:
+        inside = {f"guard-{purpose}": Source(guard, metrics=None) for purpose, guard in network.guard_ids.items()}
+        inside |= {"network": Source(network.network_id), "outbound": Source(network.address_id)}
+    return inside | {
         "lake": Source.blobs(lake.account_id),
         "ml-storage": Source.blobs(machine_learning.storage_account_id),
         "vault": Source(vault.vault_id),
@@ -49,6 +56,7 @@ def sources_of(
         "ml-workspace": Source(machine_learning.workspace_id),
         "cluster": Source.cluster(kubernetes.cluster_id),
         "endpoint": Source(inference.endpoint_id),
+        "monitoring": Source(monitoring.workspace_id, group="audit"),
     }
 
 
