@@ -32,6 +32,9 @@ STAGES = (
 )
 
 
+_PAUSE = 1.0  # seconds; between two resources of a stage there may be none at work
+
+
 @dataclass
 class Stage:
     title: str
@@ -39,6 +42,7 @@ class Stage:
     ended: float | None = None
     open: set[str] = field(default_factory=set)
     count: int = 0
+    told: bool = False
 
     @property
     def seconds(self) -> float:
@@ -151,7 +155,9 @@ class Engine:
         errors: list[str] = []
         try:
             for event in _tail(events, process):
-                _note(event, stages, errors, on_stage)
+                _note(event, stages, errors)
+                _tell(stages, on_stage, pause=_PAUSE)
+            _tell(stages, on_stage, pause=0)
         finally:
             if process.poll() is None:
                 # Ctrl-C: the engine ends its operations and releases its lock.
@@ -164,7 +170,10 @@ class Engine:
 
 
 def _tail(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """Events as the engine writes them, one JSON object a line, until it has ended and all is read."""
+    """Events as the engine writes them, one JSON object a line, until it has ended and all is read.
+
+    An empty one where there is nothing new.
+    """
     while not path.exists() and process.poll() is None:
         time.sleep(0.05)
     if not path.exists():
@@ -180,12 +189,19 @@ def _tail(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, An
                     yield json.loads(line)
             if ended:
                 return
+            yield {}
             time.sleep(0.1)
 
 
-def _note(
-    event: Mapping[str, Any], stages: dict[str, Stage], errors: list[str], on_stage: Callable[[Stage], None]
-) -> None:
+def _tell(stages: dict[str, Stage], on_stage: Callable[[Stage], None], pause: float) -> None:
+    """Report stages that ended `pause` seconds ago and have not gone on since."""
+    for stage in stages.values():
+        if stage.ended is not None and not stage.told and time.monotonic() - stage.ended >= pause:
+            stage.told = True
+            on_stage(stage)
+
+
+def _note(event: Mapping[str, Any], stages: dict[str, Stage], errors: list[str]) -> None:
     if diagnostic := event.get("diagnosticEvent"):
         if diagnostic["severity"] == "error" and not diagnostic.get("ephemeral"):
             errors.append(_readable(diagnostic["message"]))
@@ -201,12 +217,11 @@ def _note(
         if kind == "resourcePreEvent":
             stage.open.add(step["urn"])
             stage.count += 1
-            stage.ended = None
+            stage.ended, stage.told = None, False
             return
         stage.open.discard(step["urn"])
         if not stage.open:
             stage.ended = time.monotonic()
-            on_stage(stage)
 
 
 def _readable(message: str) -> str:
