@@ -3,8 +3,7 @@
 import pulumi
 from pulumi_azure_native import authorization, resources
 
-from infra import cost, private_link, tags
-from infra import settings as configuration
+from infra import configuration, cost, private_link, tags
 from infra.access import Access, AccessArgs
 from infra.addresses import NODES
 from infra.container_registry import ContainerRegistry, ContainerRegistryArgs

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from infra import regions
-from infra import settings as configuration
+from infra import configuration, regions
+from infra.settings import Settings
 from operations.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def read(folder: Path, stack: str) -> Mapping[str, str]:
     return _flat(_without_secrets(_text(folder, stack))[0])
 
 
-def settings_of(config: Mapping[str, str], where: str) -> configuration.Settings:
+def settings_of(config: Mapping[str, str], where: str) -> Settings:
     """Raises `UserError` naming `where`, each key and its rule."""
     try:
         return configuration.load(config, _project())

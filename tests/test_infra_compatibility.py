@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra import compatibility
+from infra.configuration import ConfigError, load
 from infra.release import job
-from infra.settings import ConfigError, load
 
 ROOT = Path(__file__).parents[1]
 TABLE = compatibility.table()

@@ -8,8 +8,9 @@ from pulumi_azure_native import containerservice
 
 from infra import cost, regions
 from infra.compatibility import machines
+from infra.configuration import load
 from infra.cost import Estimate, Meter
-from infra.settings import Settings, load
+from infra.settings import Settings
 
 POOL, CLUSTER = (f"azure-native:containerservice:{name}" for name in ("AgentPool", "ManagedCluster"))
 JOB = "pulumi-python:dynamic/databricks:TrainingJob"

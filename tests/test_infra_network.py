@@ -9,7 +9,7 @@ from infra_graph import Graph, graph
 from test_infra_settings import settings
 
 from infra.addresses import POD_RANGE, SERVICE_RANGE, require_room, subnets_of
-from infra.settings import ConfigError
+from infra.configuration import ConfigError
 
 PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
 

@@ -4,8 +4,8 @@ import pytest
 from infra_graph import Graph, graph
 from test_infra_settings import settings
 
+from infra.configuration import ConfigError
 from infra.naming import Names
-from infra.settings import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from infra.settings import ConfigError, Settings, load
+from infra.configuration import ConfigError, load
+from infra.settings import Settings
 
 ENOUGH = {
     "azure-native:location": "westeurope",
