@@ -59,7 +59,7 @@ def of_program(stack_file: Path) -> Cost:
 @contextmanager
 def standing(stack_file: Path) -> Iterator[list[str]]:
     """The stack on a sandbox of its own, without its release; yields the arguments that name it."""
-    stack = stack_file.name.split(".")[1]
+    stack = stacks.stack_of(stack_file)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         os.environ.update(Engine(folder, sandbox.start(folder / "sandbox", None)).environment)
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--stack", default="prod-westeurope")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    stack_file = stacks.PROJECT / f"Pulumi.{arguments.stack}.yaml"
+    stack_file = stacks.file_of(stacks.PROJECT, arguments.stack)
 
     costs = [of_program(stack_file) for _ in range(arguments.runs)]
     seconds = []

@@ -118,8 +118,13 @@ def plan(serving: "ServingSettings") -> Plan:
         nodes_at_most=_nodes_for(serving, serving.replicas_max, at_least=replicas),
         nodes_min=serving.nodes_min,
         nodes_max=serving.nodes_max,
-        routers=_routers(serving),
+        routers=_routers_of(serving),
     )
+
+
+def routers(nodes: int) -> int:
+    """Replicas of the router on so many nodes: all of its highly available form, or one."""
+    return ROUTERS if nodes >= ROUTERS else 1
 
 
 def require_three_nodes(serving: "ServingSettings") -> None:
@@ -182,7 +187,7 @@ def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
     A rollout starts its deployment beside the one that serves and the one before it, which stays warm.
     """
     router = _data()["router"]
-    routers = [Pod(f"router-{i}", router["cpu"], router["memory"], apart=True) for i in range(_routers(serving))]
+    routers = [Pod(f"router-{i}", router["cpu"], router["memory"], apart=True) for i in range(_routers_of(serving))]
     scoring = replicas + 2 * serving.replicas_min
     largest_first = sorted(_pods("platform"), key=lambda pod: (-pod.cpu, -pod.memory))
     return [*routers, *largest_first, *[_replica(serving)] * scoring]
@@ -269,9 +274,8 @@ def _per_node(replica: Pod, cpu: int, memory: int) -> int:
     return min(cpu // replica.cpu, memory // replica.memory)
 
 
-def _routers(serving: "ServingSettings") -> int:
-    """As many as `inference.py` asks Azure ML for."""
-    return ROUTERS if serving.system_nodes + serving.nodes_min >= ROUTERS else 1
+def _routers_of(serving: "ServingSettings") -> int:
+    return routers(serving.system_nodes + serving.nodes_min)
 
 
 def _pods(group: str) -> list[Pod]:

@@ -13,6 +13,7 @@ from pulumi_azure_native import containerservice as aks
 from pulumi_azure_native import kubernetesconfiguration, managedidentity
 from pulumi_azure_native import machinelearningservices as ml
 
+from infra.capacity import ROUTERS, routers
 from infra.identities import Identities
 from infra.kubernetes import SCORING_LABEL, Kubernetes
 from infra.ml_workspace import MachineLearning
@@ -21,7 +22,6 @@ from infra.settings import Settings
 
 NAMESPACE = "azureml"
 INSTANCE_TYPE = "scoring"
-_ROUTER_REPLICAS = 3  # azureml-fe in its highly available form, each on a node of its own
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def extension_settings(args: InferenceArgs, cluster_id: str, cluster_name: str) 
         "enableInference": "True",
         "enableTraining": "False",
         "inferenceRouterServiceType": "LoadBalancer",
-        "inferenceRouterHA": str(args.node_count >= _ROUTER_REPLICAS),
+        "inferenceRouterHA": str(routers(args.node_count) == ROUTERS),
         "allowInsecureConnections": str(args.tls_secret is None),
         "clusterPurpose": "FastProd",
         "cluster_name": cluster_id,

@@ -8,13 +8,22 @@ import json
 from ipaddress import IPv4Network
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from infra import addresses, capacity, compatibility, regions
 
 PRODUCTION = "prod"
 OF_THE_PROJECT = ("environment", "generation")
 """Settings in the project's own namespace; all others are in a group."""
+
+
+def _known_size(value: str) -> str:
+    compatibility.require_size(value)
+    return value
+
+
+VmSize = Annotated[str, AfterValidator(_known_size)]
+"""A VM size that stays on offer."""
 
 
 class _Group(BaseModel):
@@ -107,7 +116,7 @@ class TrainingSettings(_Group):
     )
     data: str | None = Field(None, description="Local folder or file to upload as the snapshot; its digest names it.")
     spark_version: str = Field("16.4.x-scala2.12", description="Databricks runtime; see infra/compatibility.yaml.")
-    node_type: str = Field("Standard_L8s_v3", description="VM size of driver and workers.")
+    node_type: VmSize = Field("Standard_L8s_v3", description="VM size of driver and workers.")
     workers: int = Field(12, ge=0, le=200, description="Fixed number of workers; 0 is a single node.")
     spot: bool = Field(False, description="Whether workers may be evicted.")
     schedule: str = Field("0 0 3 * * ?", description="Quartz cron expression, UTC, of the daily run.")
@@ -119,12 +128,6 @@ class TrainingSettings(_Group):
     @classmethod
     def _runs_synapseml(cls, value: str) -> str:
         compatibility.require_runtime(value)
-        return value
-
-    @field_validator("node_type")
-    @classmethod
-    def _is_no_retired_size(cls, value: str) -> str:
-        compatibility.require_size(value)
         return value
 
     @model_validator(mode="after")
@@ -148,7 +151,7 @@ class TrainingSettings(_Group):
 
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field("native", description="Scoring engine behind the one contract.")
-    node_size: str = Field("Standard_D4s_v5", description="VM size of both node pools.")
+    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of both node pools.")
     system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
     nodes_min: int = Field(1, ge=1, le=100, description="Lower bound of the scoring pool's autoscaler.")
     nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
@@ -194,12 +197,6 @@ class ServingSettings(_Group):
                 "Set both, or neither for plain HTTP inside a trusted network."
             )
         return self
-
-    @field_validator("node_size")
-    @classmethod
-    def _is_no_retired_size(cls, value: str) -> str:
-        compatibility.require_size(value)
-        return value
 
     @field_validator("kubernetes_version")
     @classmethod

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from operations import engine, preview, sandbox
+from operations import stacks as files
 from operations.errors import UserError
 from operations.preview import Preview
 
@@ -30,7 +31,7 @@ def previews(head: Path, base: str, stacks: Sequence[str], say: Callable[[str], 
     Without `stacks`, all that have a stack file, except the one of `make local`. Raises `UserError` where the base
     cannot be had or does not stand up; an error of the head is part of its preview.
     """
-    stacks = stacks or [found for found in _stacks(head) if found != engine.STACK]
+    stacks = stacks or [found for found in files.names(head) if found != engine.STACK]
     if not stacks:
         raise UserError(f"{head} has no stack file Pulumi.<stack>.yaml: run this in the project's folder")
     with tempfile.TemporaryDirectory(prefix="personalization-") as made:
@@ -38,7 +39,7 @@ def previews(head: Path, base: str, stacks: Sequence[str], say: Callable[[str], 
         tree = _tree(head, base, state / "base")
         with _sandbox(state) as environment:
             for stack in stacks:
-                if stack in _stacks(tree):
+                if stack in files.names(tree):
                     say(f"{stack}: {base} is stood up in the sandbox")
                 run = _Run(stack, state, environment)
                 run.stand_up(tree, base)
@@ -51,9 +52,9 @@ class _Run:
         self._stack, self._state, self._environment = stack, state, environment
 
     def stand_up(self, tree: Path, base: str) -> None:
-        configured = self._configured(tree) if self._stack in _stacks(tree) else None
+        configured = self._configured(tree) if self._stack in files.names(tree) else None
         # `stack init` would ask the secrets provider that the file names, which may be a key vault.
-        (tree / f"Pulumi.{self._stack}.yaml").unlink(missing_ok=True)
+        files.file_of(tree, self._stack).unlink(missing_ok=True)
         made = self._pulumi(tree, "stack", "init", self._stack)
         if configured and made.returncode == 0:
             made = self._pulumi(tree, "up", "--yes", "--skip-preview", *configured)
@@ -72,7 +73,7 @@ class _Run:
 
     def _configured(self, tree: Path) -> list[str]:
         """Arguments that name the stack and its configuration as the sandbox can have it."""
-        path = tree / f"Pulumi.{self._stack}.yaml"
+        path = files.file_of(tree, self._stack)
         if not path.is_file():
             raise UserError(f"stack {self._stack} has no file {path.name} in {tree}")
         given = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
@@ -100,10 +101,6 @@ def _sandbox(state: Path) -> Iterator[Mapping[str, str]]:
         yield engine.Engine(state, sandbox.start(folder, None)).environment
     finally:
         sandbox.stop(folder)
-
-
-def _stacks(tree: Path) -> list[str]:
-    return sorted(path.name.split(".")[1] for path in tree.glob("Pulumi.*.yaml"))
 
 
 def _can_be_had(key: str, value: Any) -> bool:

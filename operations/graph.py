@@ -59,7 +59,7 @@ class Graph(mocks.Mocks):
 
 def declared(stack_file: Path) -> Graph:
     """What the stack of a `Pulumi.<stack>.yaml` declares. Raises `UserError` where the file is missing or wrong."""
-    stack = stack_file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    stack = stacks.stack_of(stack_file)
     config = stacks.read(stack_file.parent, stack)
     stacks.settings_of(config, str(stack_file))
     return run(config, stack)

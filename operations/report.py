@@ -12,23 +12,20 @@ from typing import Any
 
 from pulumi.runtime.rpc import UNKNOWN
 
+from operations.plan import CAPACITY, COST
 from operations.preview import MANDATORY, Action, Change, Finding, Preview, Property
+from policy.rules import STATEFUL as PROTECTED
 
 STATEFUL = frozenset(
     {
+        *PROTECTED,
         "azure-native:resources:ResourceGroup",
-        "azure-native:storage:StorageAccount",
         "azure-native:storage:BlobContainer",
-        "azure-native:keyvault:Vault",
-        "azure-native:containerregistry:Registry",
-        "azure-native:databricks:Workspace",
-        "azure-native:machinelearningservices:Workspace",
-        "azure-native:containerservice:ManagedCluster",
         "azure-native:operationalinsights:Workspace",
         "pulumi-python:dynamic/databricks:Catalog",
     }
 )
-"""Types whose replacement loses rows, models, secrets, images, logs or what runs on them."""
+"""What production protects, and what else loses rows, models, secrets, images or logs if it is replaced."""
 
 LABEL = "allow-stateful-change"
 """The pull request label that stands for `--allow-stateful`."""
@@ -40,8 +37,6 @@ _PATHS = 8
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9._ +-]{1,48}")
 _ID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _NOT_YET = "not yet known"
-_CAPACITY, _COST = "capacity", "monthly_cost"
-"""Stack outputs: a dictionary each, the cost in USD with the sum as `total`."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +134,11 @@ def _figures(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed:
     yield from ("### Capacity and cost", "")
     if after is None:
         yield "Not in this preview: set `PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true` to have stack outputs in it."
-    elif not any(name in outputs for outputs in (before, after) for name in (_CAPACITY, _COST)):
-        yield f"This stack exports neither `{_CAPACITY}` nor `{_COST}`."
+    elif not any(name in outputs for outputs in (before, after) for name in (CAPACITY, COST)):
+        yield f"This stack exports neither `{CAPACITY}` nor `{COST}`."
     else:
         old, new = _leaves(before), _leaves(after)
-        total = (_COST, "total")
+        total = (COST, "total")
         rows = [key for key in sorted(old | new, key=lambda key: (key != total, key)) if old.get(key) != new.get(key)]
         if not rows:
             cost = f" {_figure(total, new[total])} USD a month" if total in new else ""
@@ -151,7 +146,7 @@ def _figures(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed:
         else:
             yield from ("| | before | after | |", "| --- | ---: | ---: | ---: |")
             for key in rows:
-                label = " ".join(key).replace("_", " ") + (" (USD)" if key[0] == _COST else "")
+                label = " ".join(key).replace("_", " ") + (" (USD)" if key[0] == COST else "")
                 figures = [_figure(key, old.get(key)), _figure(key, new.get(key)), _difference(key, old, new)]
                 yield f"| {_sentence(label)} | {' | '.join(figures)} |"
     yield ""
@@ -165,7 +160,7 @@ def _leaves(outputs: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
         elif path[1:] or isinstance(value, int | float):
             yield path, value
 
-    return dict(leaf for name in (_CAPACITY, _COST) for leaf in walk((name,), outputs.get(name, {})))
+    return dict(leaf for name in (CAPACITY, COST) for leaf in walk((name,), outputs.get(name, {})))
 
 
 def _difference(key: tuple[str, ...], old: Mapping[tuple[str, ...], Any], new: Mapping[tuple[str, ...], Any]) -> str:
@@ -177,7 +172,7 @@ def _difference(key: tuple[str, ...], old: Mapping[tuple[str, ...], Any], new: M
 
 
 def _figure(key: tuple[str, ...], value: Any) -> str:
-    if key[0] == _COST and isinstance(value, int | float):
+    if key[0] == COST and isinstance(value, int | float):
         return f"{value:,.2f}"
     return "none" if value is None else _NOT_YET if value == UNKNOWN else _shown(value) or "…"
 

@@ -58,6 +58,16 @@ def file_of(folder: Path, stack: str) -> Path:
     return folder / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
 
 
+def stack_of(path: Path) -> str:
+    """The stack whose file this is."""
+    return path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+
+
+def names(folder: Path) -> list[str]:
+    """Every stack that has a file."""
+    return sorted(map(stack_of, folder.glob("Pulumi.*.yaml")))
+
+
 def read(folder: Path, stack: str) -> Mapping[str, str]:
     """The config of a stack file, flat as Pulumi hands it to a program, without secrets. Raises `UserError`."""
     return _flat(_without_secrets(_text(folder, stack))[0])
@@ -110,8 +120,7 @@ def _text(folder: Path, stack: str) -> str:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from None
     except FileNotFoundError:
-        there = sorted(found.name[len("Pulumi.") : -len(".yaml")] for found in folder.glob("Pulumi.*.yaml"))
-        raise UserError(f"there is no {path}. Stacks here: {', '.join(there) or 'none'}.") from None
+        raise UserError(f"there is no {path}. Stacks here: {', '.join(names(folder)) or 'none'}.") from None
 
 
 def _project() -> str:
