@@ -14,6 +14,8 @@ Row = tuple[float | str | list[str] | None, ...]
 """Feature values in the contract's order; None where missing."""
 
 SUPPORTED_MAJOR = "1"
+_NUMERIC = ("integer", "number")
+_CATEGORICAL = ("string", "strings")
 
 
 class ContractError(ValueError):
@@ -31,10 +33,22 @@ class ModelColumn(Struct, frozen=True, forbid_unknown_fields=True):
     value: Literal["number", "rate", "count"]
 
 
+class Cross(Struct, frozen=True, forbid_unknown_fields=True):
+    """Features whose levels count together; its own levels are all combinations of theirs."""
+
+    name: str
+    of: Annotated[list[str], Meta(min_length=2)]
+
+
 class Encoder(Struct, frozen=True):
     categoricals: list[str]
     missing_level: str
     width: Literal[2]
+    crosses: list[Cross] = []
+    bands: dict[str, list[float]] = {}
+    """Of a number in a cross: the lower bounds of its levels, ascending."""
+    between: str = "\u0001"
+    """Between the levels of a cross."""
 
 
 class Contract(Struct, frozen=True):
@@ -48,6 +62,7 @@ class Contract(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         types = {feature.name: feature.type for feature in self.features}
+        encoded = {*self.encoder.categoricals, *(cross.name for cross in self.encoder.crosses)}
         if self.contract_version.partition(".")[0] != SUPPORTED_MAJOR:
             raise ContractError(f"contract version {self.contract_version}: this service reads {SUPPORTED_MAJOR}.x")
         if not self.features or len(types) != len(self.features) or self.label in types:
@@ -55,12 +70,21 @@ class Contract(Struct, frozen=True):
         if any(feature.name == "id" and feature.side == "item" for feature in self.features):
             raise ContractError("an item feature cannot be called id: in a ranking request id identifies the item")
         for column in self.model_columns:
-            numeric = types.get(column.feature) in ("integer", "number")
-            if numeric != (column.value == "number") or not (numeric or column.feature in self.encoder.categoricals):
+            numeric = types.get(column.feature) in _NUMERIC
+            if numeric != (column.value == "number") or not (numeric or column.feature in encoded):
                 raise ContractError(f"model column {column.feature} ({column.value}) does not match the features")
         for name in self.encoder.categoricals:
-            if types.get(name) not in ("string", "strings"):
+            if types.get(name) not in _CATEGORICAL:
                 raise ContractError(f"categorical {name} is not a string feature")
+        for name, bounds in self.encoder.bands.items():
+            if types.get(name) not in _NUMERIC or bounds != sorted(set(bounds)):
+                raise ContractError(f"bands of {name}: not a numeric feature, or not ascending")
+        for cross in self.encoder.crosses:
+            for name in cross.of:
+                if types.get(name) not in _CATEGORICAL and name not in self.encoder.bands:
+                    raise ContractError(
+                        f"cross {cross.name}: {name} is neither a string feature nor a number with bands"
+                    )
 
 
 def read_contract(text: bytes) -> Contract:

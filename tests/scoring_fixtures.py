@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,23 @@ FEATURES = [
     {"name": "maker name", "type": "string", "side": "item"},
 ]
 CATEGORICALS = ["gender", "genres", "maker name"]
+CROSSES = {"gender__genres": ["gender", "genres"], "age__maker name": ["age", "maker name"]}
+BANDS = {"age": [18, 30.5, 50]}
+BETWEEN = "\u0001"
 COLUMNS = [
     ("age", "number"),
     ("hour", "number"),
     ("price", "number"),
-    *((name, value) for name in CATEGORICALS for value in ("rate", "count")),
+    *((name, value) for name in (*CATEGORICALS, *CROSSES) for value in ("rate", "count")),
 ]
 LEVELS = {
     "gender": ["M", "F", MISSING],
     "genres": ["Drama", "Comédie", "Sci-Fi", "Film Noir", "😀", MISSING],
     "maker name": [f"maker {i}" for i in range(40)],
+}
+LEVELS |= {
+    "gender__genres": [BETWEEN.join(pair) for pair in product(LEVELS["gender"], LEVELS["genres"])],
+    "age__maker name": [BETWEEN.join(pair) for pair in product(["0", "1", "2", "3", MISSING], LEVELS["maker name"])],
 }
 Row = dict[str, Any]
 Tables = dict[str, dict[str, Any]]
@@ -51,25 +58,41 @@ Tables = dict[str, dict[str, Any]]
 
 def contract() -> dict[str, Any]:
     return {
-        "contract_version": "1.0",
+        "contract_version": "1.1",
         "dataset": "toys",
         "label": "click",
         "features": FEATURES,
         "model_columns": [{"feature": feature, "value": value} for feature, value in COLUMNS],
-        "encoder": {"categoricals": CATEGORICALS, "missing_level": MISSING, "width": 2},
+        "encoder": {
+            "categoricals": CATEGORICALS,
+            "crosses": [{"name": name, "of": of} for name, of in CROSSES.items()],
+            "bands": BANDS,
+            "missing_level": MISSING,
+            "between": BETWEEN,
+            "width": 2,
+        },
         "item_id": None,
     }
+
+
+def reference_levels(name: str, row: Row) -> list[str]:
+    if name in CROSSES:
+        return [BETWEEN.join(several) for several in product(*(reference_levels(of, row) for of in CROSSES[name]))]
+    sent = row.get(name)
+    if name in BANDS:
+        return [MISSING if sent is None else str(sum(bound <= sent for bound in BANDS[name]))]
+    levels = sent if isinstance(sent, list) else [sent]
+    return [(level or "").strip(" ") or MISSING for level in levels or [None]]
 
 
 def reference_vector(row: Row, tables: Tables) -> list[float]:
     vector = []
     for feature, value in COLUMNS:
-        sent = row.get(feature)
         if value == "number":
+            sent = row.get(feature)
             vector.append(float("nan") if sent is None else float(sent))
             continue
-        levels = sent if isinstance(sent, list) else [sent]
-        levels = [(level or "").strip(" ") or MISSING for level in levels or [None]]
+        levels = reference_levels(feature, row)
         total = numpy.float64(0.0)
         for level in levels:
             pair = tables[feature].get(level)
@@ -118,6 +141,8 @@ def make_artefact(folder: Path, seed: int = 7) -> Toys:
     rows = [random_row(rng) for _ in range(2000)]
     vectors = numpy.array([reference_vector(row, tables) for row in rows])
     score = numpy.nan_to_num(vectors[:, 0]) / 40 + 6 * vectors[:, 3] + 4 * vectors[:, 5] - 1
+    score += 9 * vectors[:, COLUMNS.index(("gender__genres", "rate"))]
+    score += 9 * vectors[:, COLUMNS.index(("age__maker name", "rate"))]
     clicks = [rng.random() < 1 / (1 + numpy.exp(-value)) for value in score]
     parameters = {"objective": "binary", "num_leaves": 15, "verbosity": -1, "num_threads": 1, "seed": seed}
     booster = lightgbm.train(parameters, lightgbm.Dataset(vectors, label=clicks), num_boost_round=30)
@@ -126,7 +151,7 @@ def make_artefact(folder: Path, seed: int = 7) -> Toys:
     booster.save_model(folder / "model.txt")
     (folder / "contract.json").write_text(json.dumps(contract()))
     arrays = {}
-    for i, name in enumerate(CATEGORICALS):
+    for i, name in enumerate(LEVELS):
         levels = sorted((level.encode(), values) for level, values in tables[name].items())
         lengths = [len(level) for level, _ in levels]
         arrays[f"levels_{i}"] = numpy.frombuffer(b"".join(level for level, _ in levels), dtype=numpy.uint8)
@@ -206,19 +231,26 @@ def write_pipeline(spark: Any, toys_folder: Path, scratch: Path) -> None:
     from synapse.ml.lightgbm import LightGBMClassificationModel
 
     level = f"coalesce(nullif(trim({{}}), ''), '{MISSING}')"
-    selected, lookups, inputs = [], [], []
+    selected, crossed, lookups, inputs = [], [], [], []
     arrays = numpy.load(toys_folder / "encoder.npz")
-    for i, (name, kind) in enumerate((f["name"], f["type"]) for f in FEATURES):
+    column = {feature["name"]: f"c{i}" for i, feature in enumerate(FEATURES)}
+    for name, kind in ((f["name"], f["type"]) for f in FEATURES):
         if kind in ("integer", "number"):
-            selected.append(f"CAST(`{name}` AS DOUBLE) AS n{i}")
+            selected.append(f"CAST(`{name}` AS DOUBLE) AS n_{column[name]}")
         elif kind == "string":
-            selected.append(f"array({level.format(f'`{name}`')}) AS c{i}")
+            selected.append(f"array({level.format(f'`{name}`')}) AS {column[name]}")
         else:
             missing = f"array('{MISSING}')"
             cleaned = f"transform(`{name}`, l -> {level.format('l')})"
-            selected.append(f"IF(size(`{name}`) > 0, {cleaned}, {missing}) AS c{i}")
-    for position, name in enumerate(CATEGORICALS):
-        i = next(i for i, feature in enumerate(FEATURES) if feature["name"] == name)
+            selected.append(f"IF(size(`{name}`) > 0, {cleaned}, {missing}) AS {column[name]}")
+    for name, bounds in BANDS.items():
+        reached = " + ".join(f"int(`{name}` >= {bound})" for bound in bounds)
+        selected.append(f"array(coalesce(string({reached}), '{MISSING}')) AS {column[name]}")
+    for name, (first, second) in CROSSES.items():
+        column[name] = f"x{len(crossed)}"
+        pairs = f"transform({column[second]}, b -> concat(a, '{BETWEEN}', b))"
+        crossed.append(f"flatten(transform({column[first]}, a -> {pairs})) AS {column[name]}")
+    for position, name in enumerate(LEVELS):
         text = arrays[f"levels_{position}"].tobytes()
         bounds = arrays[f"offsets_{position}"].tolist()
         words = [text[start:end].decode() for start, end in pairwise(bounds)]
@@ -231,17 +263,19 @@ def write_pipeline(spark: Any, toys_folder: Path, scratch: Path) -> None:
             "timestamp": 0,
             "sparkVersion": spark.version,
             "uid": f"levels_{position}",
-            "paramMap": {"inputCol": f"c{i}", "outputCol": f"v{i}", "vectorSize": 2},
+            "paramMap": {"inputCol": column[name], "outputCol": f"v_{column[name]}", "vectorSize": 2},
             "defaultParamMap": {},
         }
         (path / "metadata").mkdir()
         (path / "metadata" / "part-00000").write_text(json.dumps(metadata) + "\n")
         lookups.append(Word2VecModel.load(str(path)))
-        inputs.append(f"v{i}")
-    numbers = [f"n{i}" for i, feature in enumerate(FEATURES) if feature["type"] in ("integer", "number")]
+        inputs.append(f"v_{column[name]}")
+    numbers = [f"n_{column[f['name']]}" for f in FEATURES if f["type"] in ("integer", "number")]
     assembler = VectorAssembler(inputCols=[*numbers, *inputs], outputCol="features", handleInvalid="keep")
     model = LightGBMClassificationModel.loadNativeModelFromString((toys_folder / "model.txt").read_text())
     model.setFeaturesCol("features").setRawPredictionCol("").setPredictionCol("").setProbabilityCol("probability")
     model.setNumIterations(-1)
-    sql = SQLTransformer(statement=f"SELECT *, {', '.join(selected)} FROM __THIS__")
+    sql = SQLTransformer(
+        statement=f"SELECT *, {', '.join(crossed)} FROM (SELECT *, {', '.join(selected)} FROM __THIS__)"
+    )
     PipelineModel([sql, *lookups, assembler, model]).write().overwrite().save(str(toys_folder / "pipeline"))

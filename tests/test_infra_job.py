@@ -36,6 +36,8 @@ def test_training_cluster_never_autoscales(workers: int, spot: bool) -> None:
     assert shape["num_workers"] == workers
     for never in ("spark.sql.adaptive.enabled", "spark.speculation", "spark.dynamicAllocation.enabled"):
         assert shape["spark_conf"][never] == "false"
+    assert shape["spark_conf"]["spark.task.reaper.enabled"] == "true"
+    assert shape["spark_conf"]["spark.task.reaper.killTimeout"] == "20s"
 
 
 def test_the_sdk_reads_the_job_without_losing_anything() -> None:

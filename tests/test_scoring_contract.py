@@ -208,6 +208,28 @@ def test_a_contract_that_cannot_be_served_is_refused(change: dict[str, Any], mes
         read_contract(json.dumps({**contract(), **change}).encode())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bands": {"gender": [1]}}, "bands of gender: not a numeric feature"),
+        ({"bands": {"age": [30, 18]}}, "bands of age: .* not ascending"),
+        ({"bands": {}}, "age__maker name: age is neither a string feature nor a number with bands"),
+        ({"crosses": [{"name": "gender__genres", "of": ["gender"]}]}, "length >= 2"),
+        ({"crosses": []}, "model column gender__genres"),
+    ],
+)
+def test_a_cross_that_cannot_be_served_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        read_contract(json.dumps({**contract(), "encoder": {**contract()["encoder"], **change}}).encode())
+
+
+def test_a_contract_of_an_earlier_minor_version_has_no_crosses() -> None:
+    columns = [column for column in contract()["model_columns"] if "__" not in column["feature"]]
+    encoder = {key: contract()["encoder"][key] for key in ("categoricals", "missing_level", "width")}
+    earlier = {**contract(), "contract_version": "1.0", "model_columns": columns, "encoder": encoder}
+    assert read_contract(json.dumps(earlier).encode()).encoder.crosses == []
+
+
 def test_the_parser_keeps_every_bit_of_a_number() -> None:
     for value in (0.1, 5e-324, 1.7976931348623157e308, -0.0, 2**53 + 1.0, math.pi):
         (row,) = PARSER.parse(json.dumps({"rows": [{"price": value, "hour": 1}]}).encode()).rows

@@ -1,6 +1,9 @@
-"""The encoding: no row sees its own label, and Spark's stages hold exactly what `encoder.npz` says."""
+"""The encoding: no row sees its own label or a later one, and Spark's stages hold exactly what `encoder.npz` says."""
 
-from pathlib import Path
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,90 +12,205 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from workloads_shop import GENRES, Reader, Trained
 
-from workloads import encode, spec, stages
+from workloads import encode, history, learn, levels, spec, split, stages
 from workloads.evaluate import auc
+from workloads.learn import Encoded
+from workloads.spec import Spec
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
 
-NOISE = spec.parse(
-    """
-name: noise
-title: Levels that say nothing
+ROWS, PARTS = 20_000, 5
+TOYS = spec.parse(
+    f"""
+name: toys
+title: Levels by chance
 terms: none
-interactions: {files: [x]}
-label: {column: label}
-time: {chunks: 1}
+interactions: {{files: [x]}}
+label: {{column: label}}
+time: {{chunks: 1}}
 features:
-  noise: {type: string, side: context}
-encoder: {folds: 5, smoothing: 20, min_count: 2}
-model: {num_iterations: 1, num_leaves: 2, learning_rate: 0.1}
+  at: {{type: integer, side: context}}
+  noise: {{type: string, side: context}}
+  user: {{type: string, side: user}}
+  age: {{type: integer, side: user, bands: [20, 40.5]}}
+  item: {{type: string, side: item}}
+  tags: {{type: strings, side: item, separator: " "}}
+user_id: user
+item_id: item
+crosses: [[user, tags], [age, item]]
+encoder: {{parts: {PARTS}, smoothing: 20, min_count: 2}}
+model: {{num_iterations: 1, num_leaves: 2, learning_rate: 0.1}}
 """,
-    "noise.yaml",
+    "toys.yaml",
 )
+COLUMNS = {column: i for i, column in enumerate(TOYS.model_columns)}
 
 
-def _noise(spark: SparkSession, rows: int) -> DataFrame:
-    """Labels by chance, 0.4 clicks; levels by chance, a few rows each."""
+def _toys(**encoder: Any) -> Spec:
+    return dataclasses.replace(TOYS, encoder=dataclasses.replace(TOYS.encoder, **encoder))
+
+
+def _rows(spark: SparkSession, rows: int = ROWS) -> DataFrame:
+    """Labels by chance, 0.4 clicks; levels by chance too, and many rows to each of them but noise's."""
+
+    def drawn(what: int, below: int) -> Any:
+        return F.pmod(F.xxhash64("id", F.lit(what)), F.lit(below))
+
     return spark.range(rows).select(
         F.col("id").alias("time"),
-        (F.pmod(F.xxhash64("id", F.lit(1)), F.lit(10)) < 4).cast("double").alias("label"),
-        F.pmod(F.xxhash64("id", F.lit(2)), F.lit(3_000)).cast("string").alias("noise"),
+        (drawn(1, 10) < 4).cast("double").alias("label"),
+        F.col("id").alias("at"),
+        drawn(2, 3_000).cast("string").alias("noise"),
+        drawn(3, 100).cast("string").alias("user"),
+        drawn(3, 100).alias("age"),
+        drawn(4, 50).cast("string").alias("item"),
+        F.array(drawn(4, 3).cast("string"), drawn(4, 4).cast("string")).alias("tags"),
     )
 
 
-def _encoded(train: DataFrame, folder: Path, base_rate: float) -> tuple[DataFrame, DataFrame]:
-    """(training rows as LightGBM gets them, the table of levels)."""
-    rows = encode.normaliser(NOISE).transform(train).withColumn("fold", encode.fold_of(NOISE))
-    levels = encode.vectors(encode.count_levels(rows, NOISE), NOISE.encoder, base_rate)
-    folders = {"noise": folder / "crossed" / "noise"}
-    encode.write_lookups(levels, NOISE, "crossed", folders)
-    return encode.encode_training_rows(rows.orderBy("time"), NOISE, folders), levels
+@contextmanager
+def _encoded(rows: DataFrame, dataset: Spec, training: int = ROWS) -> Iterator[Encoded]:
+    """Rows from `training` on are for validation."""
+    edges = [training * part / PARTS for part in range(1, PARTS)]
+    placed = F.when(F.col("time") >= training, F.lit(PARTS)).otherwise(history.part(dataset, edges))
+    with learn.encoded(levels.normaliser(dataset).transform(rows).withColumn("part", placed), dataset) as encoded:
+        yield encoded
 
 
-def _numbers(frame: DataFrame, vector: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = frame.select("label", stages.vector_to_array(vector).alias("v")).collect()
-    return np.array([row.label for row in rows]), np.array([row.v for row in rows])
+def _vectors(rows: DataFrame, dataset: Spec, training: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and features of the encoded rows, in order of time."""
+    with _encoded(rows, dataset, training) as encoded:
+        found = encoded.rows.select("label", stages.vector_to_array("features").alias("v")).collect()
+    found.sort(key=lambda row: row.v[COLUMNS["at", "number"]])
+    return np.array([row.label for row in found]), np.array([row.v for row in found])
 
 
-def test_a_column_of_noise_tells_nothing(spark: SparkSession, tmp_path: Path) -> None:
-    rows = _noise(spark, 40_000)
-    encoded, levels = _encoded(rows.filter("time < 20000"), tmp_path, 0.4)
-    labels, values = _numbers(encoded, "features")
-    assert abs((auc(labels, values[:, 0]) or 0) - 0.5) < 0.02
-    assert abs((auc(labels, values[:, 1]) or 0) - 0.5) < 0.02
+def _plan(frame: DataFrame) -> str:
+    return str(frame._jdf.queryExecution().executedPlan().toString())
 
-    served = {"noise": tmp_path / "served" / "noise"}
-    encode.write_lookups(levels, NOISE, "served", served)
-    later = encode.normaliser(NOISE).transform(rows.filter("time >= 20000"))
-    labels, held_out = _numbers(
-        encode.Word2VecModel.load(str(served["noise"])).transform(later), encode.encoded_column("noise")
+
+@pytest.mark.parametrize("how", spec.HISTORIES)
+def test_a_column_of_noise_tells_nothing(how: str, spark: SparkSession) -> None:
+    labels, vectors = _vectors(_rows(spark, 2 * ROWS), _toys(history=how), training=ROWS)
+    for value in spec.PAIR:
+        shown, held_out = np.split(vectors[:, COLUMNS["noise", value]], 2)
+        assert abs((auc(labels[:ROWS], shown) or 0) - 0.5) < 0.02
+        assert abs((auc(labels[ROWS:], held_out) or 0) - 0.5) < 0.02
+
+
+def test_training_shows_the_model_what_serving_will(spark: SparkSession) -> None:
+    """Scaled up, a count of a part that knows little is not a sign of it."""
+    _, vectors = _vectors(_rows(spark, 2 * ROWS), _toys(history="others"), training=ROWS)
+    for column in (("noise", "rate"), ("noise", "count"), ("user__tags", "count"), ("age__item", "rate")):
+        shown, held_out = np.split(vectors[:, COLUMNS[column]], 2)
+        assert abs(shown.mean() - held_out.mean()) < 0.06, column
+        assert np.allclose(shown.std(), held_out.std(), rtol=0.3, atol=0.02), column
+
+
+@pytest.mark.parametrize(("how", "passes"), [("earlier", 0), ("earlier", 2), ("others", 0), ("others", 2)])
+def test_no_row_sees_its_own_label_nor_any_that_came_later(how: str, passes: int, spark: SparkSession) -> None:
+    dataset, rows, changed = _toys(history=how, passes=passes), _rows(spark), 7_700
+    label = F.when(F.col("time") == changed, 1 - F.col("label")).otherwise(F.col("label"))
+    labels, before = _vectors(rows, dataset)
+    labels_after, after = _vectors(rows.withColumn("label", label), dataset)
+    assert list(np.flatnonzero(labels != labels_after)) == [changed]
+    moved = (before != after).any(axis=1)
+    assert not moved[changed]
+    if how == "earlier":
+        first_of_the_next_part = 8_000
+        assert not moved[:first_of_the_next_part].any()
+        assert moved[first_of_the_next_part:].all()  # at least the rate of clicks is known to all of them
+    else:
+        assert moved.mean() > 0.7
+
+
+def test_a_row_after_training_is_encoded_as_serving_encodes_it(spark: SparkSession) -> None:
+    dataset = _toys(passes=1)
+    with _encoded(_rows(spark), dataset, training=15_000) as encoded:
+        served = encode.collect_levels(encoded.served, dataset)
+        later = encoded.rows.filter("validation").select(stages.vector_to_array("features").alias("v")).collect()
+    at, user = (COLUMNS[column] for column in (("at", "number"), ("user", "rate")))
+    users = {int(row.at): row.user for row in _rows(spark).select("at", "user").collect()}
+    pairs = dict(zip(served["user"].words, served["user"].values.tolist(), strict=True))
+    assert len(later) == 5_000
+    assert [row.v[user : user + 2] for row in later] == [pairs[users[int(row.v[at])]] for row in later]
+
+
+def test_levels_are_trimmed_banded_and_combined(spark: SparkSession) -> None:
+    rows = spark.createDataFrame(
+        [(" u ", 20, "", ["a", " b "]), (None, None, "i", []), ("u", 41, "i", None), ("u", 19, "i", [""])],
+        "user string, age int, item string, tags array<string>",
+    ).select("*", F.lit(1).alias("at"), F.lit("n").alias("noise"))
+    found = levels.normaliser(TOYS).transform(rows).select(*map(levels.levels_column, TOYS.encodings)).collect()
+    missing, between = levels.MISSING_LEVEL, levels.BETWEEN
+
+    def of(name: str) -> list[list[str]]:
+        return [row[levels.levels_column(name)] for row in found]
+
+    assert of("user") == [["u"], [missing], ["u"], ["u"]]
+    assert of("tags") == [["a", "b"], [missing], [missing], [missing]]
+    assert of("user__tags")[0] == [f"u{between}a", f"u{between}b"]
+    assert of("age__item") == [
+        [f"1{between}{missing}"],
+        [f"{missing}{between}i"],
+        [f"2{between}i"],
+        [f"0{between}i"],
+    ]
+
+
+def _shuffles_and_joins(dataset: Spec, spark: SparkSession) -> tuple[int, str]:
+    rows = spark.range(1_000).select(F.col("id").alias("time"), (F.col("id") % 2).cast("double").alias("label"), "id")
+    for feature, of in dataset.features.items():
+        value = F.col("id") % 10
+        many = F.array(value.cast("string"), F.lit("x"))
+        rows = rows.withColumn(feature, many if of.type == "strings" else value.cast(_SQL_TYPES[of.type]))
+    learning = split.by_time(rows, {"time_percentiles": [10.0 * p for p in range(101)]}, dataset).learning
+    with learn.encoded(learning, dataset) as encoded:
+        return _plan(encoded.counts).count("Exchange hashpartitioning"), _plan(encoded.rows)
+
+
+def test_counting_takes_two_shuffles_however_many_columns_there_are(spark: SparkSession) -> None:
+    dataset = spec.load("criteo")
+    shuffles, joins = _shuffles_and_joins(dataset, spark)
+    assert shuffles == 2
+    # One table, broadcast once and joined for every encoding.
+    joins = joins.partition("InMemoryTableScan")[0]
+    assert joins.count("BroadcastHashJoin") == len(dataset.encodings) == 26
+    assert "SortMergeJoin" not in joins
+    assert "Exchange hashpartitioning" not in joins
+
+
+def test_crosses_take_no_further_shuffle(spark: SparkSession) -> None:
+    dataset = spec.load("movielens")
+    without = dataclasses.replace(dataset, crosses=())
+    assert _shuffles_and_joins(dataset, spark)[0] == _shuffles_and_joins(without, spark)[0]
+
+
+_SQL_TYPES = {"integer": "bigint", "number": "double", "string": "string"}
+
+
+def test_beyond_the_bound_only_the_most_frequent_levels_are_kept(spark: SparkSession) -> None:
+    rows, bound = _rows(spark), 400
+    with _encoded(rows, _toys(max_levels=bound)) as encoded:
+        kept = [row.word for row in encoded.served.collect() if row.word != levels.MISSING_LEVEL]
+        every = {(row.encoding, row.level): row.rows[-1] for row in encoded.counts.collect()}
+        found = {(row.encoding, row.word) for row in encoded.served.collect()}
+    assert bound / 2 < len(kept) <= bound < len(every)
+    assert min(every[level] for level in found if level in every) >= max(
+        seen for level, seen in every.items() if level not in found
     )
-    assert abs((auc(labels, held_out[:, 0]) or 0) - 0.5) < 0.02
-    assert abs((auc(labels, held_out[:, 1]) or 0) - 0.5) < 0.02
-    # What training shows the model is spread as what serving will.
-    assert np.allclose(values.mean(axis=0), held_out.mean(axis=0), atol=0.05)
-    assert np.allclose(values.std(axis=0), held_out.std(axis=0), rtol=0.3)
-
-
-def test_no_row_sees_its_own_label(spark: SparkSession, tmp_path: Path) -> None:
-    rows = _noise(spark, 20_000).withColumn("noise", F.pmod("time", F.lit(50)).cast("string"))
-    flipped = rows.withColumn("label", F.when(F.col("time") == 77, 1 - F.col("label")).otherwise(F.col("label")))
-    labels, before = _numbers(_encoded(rows, tmp_path / "before", 0.4)[0], "features")
-    labels_after, after = _numbers(_encoded(flipped, tmp_path / "after", 0.4)[0], "features")
-    assert list(np.flatnonzero(labels != labels_after)) == [77]
-    assert (before[77] == after[77]).all()
-    assert (before[27::50] != after[27::50]).any()  # others of its level do see it
 
 
 def test_rare_and_unseen_levels_stand_at_the_base_rate(shop: Trained) -> None:
     reader = Reader(shop.artefact)
     assert reader.pair("occupation", "job3")[1] > 0
     assert (reader.pair("occupation", "job9") == 0).all()
-    for levels in reader.levels.values():
-        assert "\0" in levels
-        counts = np.expm1([float(pair[1]) for pair in levels.values()])
+    assert (reader.pair("user_id__genres", "nobody", ["War"]) == 0).all()
+    for of in reader.levels.values():
+        assert "\0" in of
+        counts = np.expm1([float(pair[1]) for pair in of.values()])
         assert all(count == 0 or round(count) >= shop.dataset.encoder.min_count for count in counts)
 
 
@@ -101,23 +219,29 @@ def test_encoder_arrays_and_spark_stages_agree_exactly(shop: Trained, spark: Spa
     random = np.random.default_rng(3)
     users, items = [*reader.levels["user_id"], "nobody", " u7 ", "  ", None], [*reader.levels["item_id"], ""]
     genres = [*GENRES, "Opera", " War ", "", None]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for _ in range(300):
         several = random.choice(len(genres), random.integers(0, 5))
         rows.append(
-            (
-                users[random.integers(len(users))],
-                items[random.integers(len(items))],
-                [genres[i] for i in several] if random.random() < 0.9 else None,
-            )
+            {
+                "user_id": users[random.integers(len(users))],
+                "item_id": items[random.integers(len(items))],
+                "genres": [genres[i] for i in several] if random.random() < 0.9 else None,
+                "age": int(random.integers(5, 80)) if random.random() < 0.9 else None,
+                "year": int(random.integers(1920, 2001)) if random.random() < 0.9 else None,
+                "gender": ["F", "M", None][random.integers(3)],
+                "occupation": None,
+            }
         )
-    frame = spark.createDataFrame(rows, "user_id string, item_id string, genres array<string>")
-    for name in shop.dataset.features:
-        if name not in frame.columns:
-            frame = frame.withColumn(name, F.lit(None).cast("string"))
-    names = ["user_id", "item_id", "genres"]
+    frame = spark.createDataFrame(
+        [tuple(row.values()) for row in rows],
+        "user_id string, item_id string, genres array<string>, age bigint, year bigint, gender string, "
+        "occupation string",
+    )
+    names = list(reader.parts)
     encoded = PipelineModel.load(str(shop.artefact / "pipeline")).transform(frame)
     vectors = encoded.select(*(stages.vector_to_array(encode.encoded_column(n)).alias(n) for n in names)).collect()
     for row, vector in zip(rows, vectors, strict=True):
-        for name, value in zip(names, row, strict=True):
-            assert reader.pair(name, value).tolist() == vector[name], f"{name}={value!r}"
+        for name in names:
+            values = [row[feature] for feature in reader.parts[name]]
+            assert reader.pair(name, *values).tolist() == vector[name], f"{name}={values!r}"

@@ -16,7 +16,7 @@ def test_every_dataset_that_ships_is_sound(name: str) -> None:
     dataset = spec.load(name)
     assert dataset.name == name
     assert dataset.terms
-    assert len(dataset.model_columns) == len(dataset.features) + len(dataset.categoricals)
+    assert len(dataset.model_columns) == len(dataset.features) + len(dataset.categoricals) + 2 * len(dataset.crosses)
 
 
 def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
@@ -35,10 +35,19 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("num_leaves: 7", "num_leaves: seven", "num_leaves: must be of type int, not 'seven'"),
         ("num_leaves: 7", "num_leaves: true", "num_leaves: must be of type int, not True"),
         ("num_leaves: 7", "num_leaves: 1", "num_leaves must be 2 or more"),
-        ("folds: 5", "folds: 1", "folds must lie between 2 and 50"),
+        ("parts: 20", "parts: 1", "parts must lie between 2 and 50"),
+        ("passes: 2", "passes: 2, history: later", "history must be one of earlier, others"),
+        ("user_id: user_id\n", "", "passes need user_id and item_id"),
+        ("[user_id, genres]", "[user_id]", "must name two features or more"),
+        ("[user_id, genres]", "[user_id, genre]", "crosses: no feature 'genre'"),
+        ("[user_id, genres]", "[user_id, year]", "crosses must differ"),
+        (", bands: [10, 20, 30, 40, 50, 60, 70]", "", "crosses: age is a number, give it bands"),
+        ("[10, 20, 30,", "[20, 10, 30,", "bands must ascend"),
+        ("early_stopping_round: 50", "early_stopping_round: -1", "early_stopping_round must be 0 or more"),
+        ("limits:", "validation_share: 0.95\nlimits:", "a tenth of the rows must be left"),
         ("malformed_share: 0.01", "malformed_share: 2", "a share lies between 0 and 1"),
         ("age: {type: integer", "age: {type: decimal", "age: type must be one of integer, number, string, strings"),
-        ("year: {type: integer, side: item", "year: {type: integer, side: shop", "side must be one of"),
+        ("gender: {type: string, side: user", "gender: {type: string, side: shop", "side must be one of"),
         (', separator: " "', "", "separator goes with type strings"),
         ("age: {type", "day: {type", "this name is taken"),
         ("age: {type", "a b: {type", "letters, digits"),

@@ -6,13 +6,17 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import workloads_clicks as clicks
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from synapse.ml.lightgbm import LightGBMClassificationModel
 from workloads_shop import Reader, Trained
 
-from workloads import artefact, fit, session, spec, stages, train
+from workloads import artefact, evaluate, fit, session, spec, stages, train
+from workloads import pipeline as serving
 from workloads.errors import WorkloadError
 
 # Imported, a session fixture would be made once for every module.
@@ -46,10 +50,11 @@ def pipeline(shop: Trained) -> PipelineModel:
     return PipelineModel.load(str(shop.artefact / "pipeline"))
 
 
-def test_the_model_is_the_number_of_trees_that_was_asked_for(shop: Trained, pipeline: PipelineModel) -> None:
-    wanted = shop.dataset.model.num_iterations
-    assert shop.read("metrics.json")["trees"] == Reader(shop.artefact).booster.num_trees() == wanted
-    assert pipeline.stages[-1].getBoosterNumTotalIterations() == wanted
+def test_the_model_is_the_trees_up_to_the_best_on_validation(shop: Trained, pipeline: PipelineModel) -> None:
+    trees = shop.read("metrics.json")["trees"]
+    assert 10 < trees <= shop.dataset.model.num_iterations - shop.dataset.model.early_stopping_round
+    assert trees == Reader(shop.artefact).booster.num_trees()
+    assert pipeline.stages[-1].getBoosterNumTotalIterations() == trees
     assert pipeline.stages[-1].getNumIterations() == -1
 
 
@@ -61,8 +66,9 @@ def test_the_pipeline_has_stages_of_the_jvm_only(pipeline: PipelineModel) -> Non
 def test_judged_on_the_last_part_by_time_only(shop: Trained, spark: SparkSession) -> None:
     metrics = shop.read("metrics.json")
     rows = spark.read.parquet(str(shop.features)).orderBy(F.desc("time")).limit(metrics["rows_test"])
-    assert metrics["rows_train"] + metrics["rows_test"] == 6_000
-    assert abs(metrics["rows_test"] - 1_200) <= 1
+    assert metrics["rows_train"] + metrics["rows_validation"] + metrics["rows_test"] == 6_000
+    assert abs(metrics["rows_test"] - 600) <= 1
+    assert abs(metrics["rows_validation"] - 600) <= 1
     assert rows.filter("label = 1").count() == metrics["clicks_test"]
 
 
@@ -126,17 +132,75 @@ def test_a_cluster_that_may_change_mid_fit_is_refused(
         session.check_for_training(spark)
 
 
+@pytest.mark.parametrize("setting", ["spark.task.reaper.enabled", "spark.task.reaper.killTimeout"])
+def test_a_cluster_that_would_keep_a_lost_workers_ring_waiting_is_refused(
+    setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = {"spark.task.reaper.enabled": "true", "spark.task.reaper.killTimeout": "20s"}
+    del sound[setting]
+    get = spark.conf.get
+    monkeypatch.setattr(session, "_one_process", lambda _: False)
+    monkeypatch.setattr(type(spark.conf), "get", lambda _, key, *d: sound.get(key) or get(key, *d))
+    with pytest.raises(WorkloadError, match=f"{setting} is off"):
+        session.check_for_training(spark)
+
+
 def test_a_model_with_too_few_trees_is_refused(spark: SparkSession) -> None:
     """No leaf may be as small as all rows are: LightGBM stops, and SynapseML says nothing."""
-    shipped = spec.load("criteo")
-    stunted = dataclasses.replace(shipped.model, min_data_in_leaf=100_000)
-    dataset = dataclasses.replace(shipped, features={"I1": shipped.features["I1"]}, model=stunted)
-    rows = spark.range(2_000).select(
-        (F.col("id") % 2).cast("double").alias("label"),
-        stages.array_to_vector(F.array(F.col("id").cast("double"))).alias("features"),
-    )
-    with pytest.raises(WorkloadError, match="trees of 100: a worker failed mid-fit, or no split"):
-        fit.fit(rows, dataset, tasks=2)
+    dataset = clicks.dataset(num_iterations=100, min_data_in_leaf=100_000)
+    with (
+        fit.laid_out(clicks.rows(spark, 2_000), 2) as rows,
+        pytest.raises(WorkloadError, match="trees of 100: a worker failed mid-fit, or no split"),
+    ):
+        fit.fit(rows, dataset)
+
+
+@pytest.mark.parametrize(
+    ("trees", "best", "patience", "whole"),
+    [
+        pytest.param(100, -1, 0, True, id="all of them"),
+        pytest.param(99, -1, 0, False, id="one is missing"),
+        pytest.param(41, 40, 10, True, id="stopped early"),
+        pytest.param(100, -1, 10, True, id="never stopped"),
+        pytest.param(60, -1, 10, False, id="failed before it could stop"),
+        pytest.param(40, 40, 10, False, id="stopped early, and one is missing"),
+        pytest.param(96, 95, 10, False, id="stopped before it was patient"),
+    ],
+)
+def test_trees_are_counted_however_the_fit_ended(trees: int, best: int, patience: int, whole: bool) -> None:
+    wanted = clicks.dataset(num_iterations=100, early_stopping_round=patience).model
+    if whole:
+        fit.check_trees(trees, best, wanted)
+    else:
+        with pytest.raises(WorkloadError, match=f"returned {trees} trees of 100"):
+            fit.check_trees(trees, best, wanted)
+
+
+def test_a_fit_goes_on_from_an_earlier_model_and_learns_what_it_misses(spark: SparkSession) -> None:
+    """Ten trees on top of thirty say what forty say, and better than the thirty."""
+    dataset, test = clicks.dataset(num_iterations=30), clicks.rows(spark, 4_000, first=1_000_000)
+    with fit.laid_out(clicks.rows(spark, 8_000), 2) as rows:
+        thirty, forty = fit.fit(rows, dataset), fit.fit(rows, clicks.dataset(num_iterations=40))
+        joined = fit.fit(rows, clicks.dataset(num_iterations=10), warm_start=thirty.getNativeModel())
+        other = dataclasses.replace(dataset, features=dict(reversed(dataset.features.items())))
+        with pytest.raises(WorkloadError, match="cannot go on from the earlier model: it has 'I1_number' where 'I6"):
+            fit.fit(rows, other, warm_start=thirty.getNativeModel())
+    assert joined.getBoosterNumTotalIterations() == 40
+
+    def loss(model: LightGBMClassificationModel) -> float:
+        scored = model.transform(test).select("label", stages.vector_to_array("probability")[1].alias("p")).collect()
+        return evaluate.log_loss(np.array([row.label for row in scored]), np.array([row.p for row in scored]))
+
+    assert loss(joined) < loss(thirty) - 0.001
+    assert abs(loss(joined) - loss(forty)) < 0.005
+
+
+def test_the_same_rows_and_seed_are_the_same_model_on_one_core(spark: SparkSession) -> None:
+    dataset, texts = clicks.dataset(bagging_fraction=0.8, feature_fraction=0.6), set()
+    for _ in range(2):
+        with fit.laid_out(clicks.rows(spark, 4_000), 1) as rows:
+            texts.add(fit.fit(rows, dataset).getNativeModel())
+    assert len(texts) == 1
 
 
 def test_an_artefact_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -168,12 +232,13 @@ def test_a_run_that_fails_half_way_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
-        assert any((tmp_path / "model").rglob("*.parquet"))
+        assert (tmp_path / "model" / "model.txt").exists()
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(train, "fit", full)
+    monkeypatch.setattr(serving, "save", full)
+    quick = dataclasses.replace(shop.dataset, crosses=(), encoder=dataclasses.replace(shop.dataset.encoder, passes=0))
     with pytest.raises(OSError, match="No space left"):
-        train.train(spark, shop.dataset, shop.features, tmp_path / "model", "r", {})
+        train.train(spark, quick, shop.features, tmp_path / "model", "r", {})
     assert not (tmp_path / "model").exists()
 
 

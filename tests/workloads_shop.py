@@ -4,8 +4,9 @@ The reader is written from the artefact's description alone and shares no code w
 """
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,28 @@ class Reader:
         self.contract = json.loads((artefact / "contract.json").read_text("utf-8"))
         self.types = {feature["name"]: feature["type"] for feature in self.contract["features"]}
         self.booster = lightgbm.Booster(model_file=str(artefact / "model.txt"))
+        encoder = self.contract["encoder"]
+        self.bands = encoder["bands"]
+        self.parts = {name: [name] for name in encoder["categoricals"]}
+        self.parts |= {cross["name"]: cross["of"] for cross in encoder["crosses"]}
         arrays = np.load(artefact / "encoder.npz", allow_pickle=False)
         self.levels: dict[str, dict[str, np.ndarray]] = {}
-        for i, name in enumerate(self.contract["encoder"]["categoricals"]):
+        for i, name in enumerate(self.parts):
             text, bounds = arrays[f"levels_{i}"].tobytes(), arrays[f"offsets_{i}"].tolist()
             words = [text[start:end].decode() for start, end in pairwise(bounds)]
             assert words == sorted(words, key=str.encode)
             self.levels[name] = dict(zip(words, arrays[f"values_{i}"], strict=True))
 
-    def pair(self, name: str, value: Any) -> np.ndarray:
-        given = [value] if self.types[name] == "string" else value or [None]
-        levels = [(level or "").strip(" ") or "\0" for level in given]
+    def levels_of(self, feature: str, value: Any) -> list[str]:
+        if feature in self.bands:
+            return ["\0" if value is None else str(bisect_right(self.bands[feature], value))]
+        given = [value] if self.types[feature] == "string" else value or [None]
+        return [(level or "").strip(" ") or "\0" for level in given]
+
+    def pair(self, name: str, *values: Any) -> np.ndarray:
+        """Of one categorical's value, or of those of a cross."""
+        every = [self.levels_of(feature, value) for feature, value in zip(self.parts[name], values, strict=True)]
+        levels = ["\1".join(several) for several in product(*every)]
         total = np.zeros(2)
         for level in levels:
             total += self.levels[name].get(level, np.zeros(2, np.float32)).astype(np.float64)
@@ -87,5 +99,6 @@ class Reader:
             if kind == "number":
                 vector.append(np.nan if row[name] is None else float(row[name]))
             else:
-                vector.append(self.pair(name, row[name])[("rate", "count").index(kind)])
+                values = [row[feature] for feature in self.parts[name]]
+                vector.append(self.pair(name, *values)[("rate", "count").index(kind)])
         return float(self.booster.predict(np.array([vector]), num_threads=1)[0])

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from workloads.encode import MISSING_LEVEL, PAIR, Levels
+from workloads.encode import WIDTH, Levels
 from workloads.errors import WorkloadError
+from workloads.levels import BETWEEN, MISSING_LEVEL
 from workloads.spec import Spec
 
 MANIFEST = "MANIFEST.json"
-CONTRACT_VERSION = "1.0"
+CONTRACT_VERSION = "1.1"
 
 
 @contextmanager
@@ -51,13 +52,21 @@ def contract(dataset: Spec) -> dict[str, Any]:
         "label": "label",
         "features": [{"name": name, "type": f.type, "side": f.side} for name, f in dataset.features.items()],
         "model_columns": [{"feature": feature, "value": value} for feature, value in dataset.model_columns],
-        "encoder": {"categoricals": dataset.categoricals, "missing_level": MISSING_LEVEL, "width": PAIR},
+        "encoder": {
+            "categoricals": dataset.categoricals,
+            "crosses": [{"name": name, "of": of} for name, of in dataset.encodings.items() if len(of) > 1],
+            "bands": {name: f.bands for name, f in dataset.features.items() if f.bands},
+            "missing_level": MISSING_LEVEL,
+            "between": BETWEEN,
+            "width": WIDTH,
+        },
         "item_id": dataset.item_id,
     }
 
 
 def encoder_arrays(levels: Mapping[str, Levels]) -> bytes:
-    """`encoder.npz`: per categorical the UTF-8 bytes of its levels end to end, where each begins, and their pairs."""
+    """`encoder.npz`: for each categorical, then each cross, the UTF-8 bytes of its levels end to end, where each
+    begins, and their pairs."""
     arrays: dict[str, Any] = {}
     for i, of in enumerate(levels.values()):
         words = [word.encode() for word in of.words]

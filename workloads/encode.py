@@ -1,168 +1,152 @@
-"""Categorical levels as two numbers each, cross-fitted in training, held in JVM-only Spark stages.
+"""Levels as two numbers each: cross-fitted for training, held in JVM-only Spark stages for serving.
 
-A level becomes (smoothed click rate minus the base rate, log of 1 + count), both float32; a level that is rare or
-was never seen becomes (0, 0), so it stands at the base rate. A feature's value is the mean over its levels.
+A level becomes (smoothed effect on the click rate, log of 1 + count), both float32; a level that is rare or was never
+seen becomes (0, 0), so it stands at the base rate. An encoding's value is the mean over the row's levels.
 
-That is what Spark's `Word2VecModel.transform` computes, a lookup without Python that scales to a million levels and
-takes multi-valued features, so each categorical is one, written in its saved layout. In training the vectors hold
-the pair of every fold side by side, computed without that fold's rows, and a row reads those of its own fold: no
-row sees its own label, and training and serving go through the same stage.
-
-One shuffle gives all statistics. The driver holds all kept levels once, when `encoder.npz` is written; the stages
-themselves need that much memory on every executor.
+For serving, that is what Spark's `Word2VecModel.transform` computes, a lookup without Python that scales to a million
+levels and takes several levels of one row, so each encoding is one, written in its saved layout. Training rows need
+another pair for every part (`history.py`): one table by hash of (encoding, part, levels), broadcast once and joined
+once for each encoding. The driver holds at most `max_levels` levels, and as many pairs as there are parts that use
+them; hashes have 64 bits, so that two of ten million coincide with a chance of 3 in a million.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pyspark.ml.feature import SQLTransformer, Word2VecModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from workloads import stages
-from workloads.spec import Encoder, Spec
+from workloads.history import Totals, effect, present
+from workloads.levels import MISSING_LEVEL, levels_column, number_column
+from workloads.spec import PAIR, Encoder, Spec
 
-MISSING_LEVEL = "\u0000"
-PAIR = 2
-"""Numbers a level: rate and count."""
-EVERY_ROW = -1
-
-
-def levels_column(feature: str) -> str:
-    return f"{feature}__levels"
+WIDTH = len(PAIR)
+_MOST_SEEN = 1_000
+"""Levels seen oftener are never too many."""
 
 
-def encoded_column(feature: str) -> str:
-    return f"{feature}__encoded"
+def encoded_column(name: str) -> str:
+    return f"{name}__encoded"
 
 
-def number_column(feature: str) -> str:
-    return f"{feature}__number"
+def lookup_uid(name: str) -> str:
+    return f"Word2VecModel_{name}"
 
 
-def lookup_uid(feature: str) -> str:
-    return f"Word2VecModel_{feature}"
+def frequent(counts: DataFrame, encoder: Encoder) -> DataFrame:
+    """The levels that are kept: seen `min_count` times, and no more than `max_levels`, the most frequent ones."""
+    seen = F.element_at("rows", encoder.parts + 1)
+    often = F.least(seen, F.lit(_MOST_SEEN))
+    at_least = encoder.min_count
+    kept = counts.filter(seen >= at_least)
+    by_count = {row.seen: row["count"] for row in kept.groupBy(often.alias("seen")).count().collect()}
+    left = sum(by_count.values())
+    for count in sorted(by_count):
+        if left <= encoder.max_levels:
+            break
+        left, at_least = left - by_count[count], count + 1
+    return kept.filter(seen >= at_least)
 
 
-def normaliser(dataset: Spec) -> SQLTransformer:
-    """Raw columns → the array of levels of every categorical, and a double of every number.
+def _pair(rows: Column, left: Column, encoder: Encoder, share: Column | float) -> list[Column]:
+    """`share` of all rows is known: scaled up, a count in training means what it will in serving."""
+    values = (effect(rows, left, encoder), F.log1p(rows / share))
+    return [value.cast("float").alias(name) for name, value in zip(PAIR, values, strict=True)]
 
-    A level is trimmed of spaces; what is then empty is the missing level. `chr(0)` rather than a literal: how SQL
-    reads escapes in one is a setting.
+
+def served(levels: DataFrame, dataset: Spec) -> DataFrame:
+    """(encoding, word, vector) of every kept level, and of the missing level, which a lookup may not be without."""
+    encoder = dataset.encoder
+    rows, left = (F.element_at(value, encoder.parts + 1) for value in ("rows", "left"))
+    pair = F.array(*_pair(rows, left, encoder, 1.0))
+    found = levels.select("encoding", F.col("level").alias("word"), pair.alias("vector"))
+    prior = levels.sparkSession.range(len(dataset.encodings)).selectExpr(
+        "CAST(id AS INT) AS encoding", "chr(0) AS word", "array(0F, 0F) AS vector"
+    )
+    absent = prior.join(found.filter(F.col("word") == MISSING_LEVEL).select("encoding"), "encoding", "left_anti")
+    return found.unionByName(absent)
+
+
+def pairs(levels: DataFrame, rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
+    """(key, rate, count) of the levels that the rows of each part have and know; the last part is validation's."""
+    encoder = dataset.encoder
+    shares = F.array(*(F.lit(counted.share(to) or 1.0) for to in range(encoder.parts + 1)))
+
+    def at(part: Column) -> Column:
+        seen, left, share = (F.element_at(of, part + 1) for of in (F.col("rows"), F.col("left"), shares))
+        entry = F.struct(_key("encoding", part, "level").alias("key"), *_pair(seen, left, encoder, share))
+        return F.when((seen >= encoder.min_count) & present(encoder, "rows", part), entry)
+
+    every = F.transform(F.sequence(F.lit(0), F.lit(encoder.parts)), at)
+    single = levels.select(F.explode(F.filter(every, lambda entry: entry.isNotNull())).alias("e")).select("e.*")
+    several = [name for name in dataset.encodings if not dataset.single(name)]
+    return single.unionByName(_means(single, rows, dataset, several)) if several else single
+
+
+def _key(encoding: Column | str, part: Column | str, levels: Column | str) -> Column:
+    """One level and a list that holds it alone have the same hash."""
+    return F.xxhash64(encoding, part, levels)
+
+
+def _means(single: DataFrame, rows: DataFrame, dataset: Spec, several: Sequence[str]) -> DataFrame:
+    """The pairs of lists of two levels or more: each distinct list once, not each row."""
+    lists = None
+    for name in several:
+        place = F.lit(list(dataset.encodings).index(name))
+        of = rows.filter(F.size(levels_column(name)) > 1).select(
+            place.alias("encoding"), "part", F.col(levels_column(name)).alias("levels")
+        )
+        lists = of if lists is None else lists.unionByName(of)
+    assert lists is not None
+    one = lists.distinct().select(
+        _key("encoding", "part", "levels").alias("list"),
+        F.size("levels").alias("size"),
+        F.explode(F.transform("levels", lambda level: _key("encoding", "part", level))).alias("key"),
+    )
+    means = [(F.sum(value) / F.first("size")).cast("float").alias(value) for value in PAIR]
+    return one.join(single, "key").groupBy("list").agg(*means).withColumnRenamed("list", "key")
+
+
+def encode_rows(rows: DataFrame, dataset: Spec, table: DataFrame) -> DataFrame:
+    """Normalised rows with `part` → (label, validation, features), each encoded from what its part knows.
+
+    `table` is `pairs`; rows of the last part are for validation.
     """
-    level = "coalesce(nullif(trim({}), ''), chr(0))"
-    columns = []
+    keys = []
+    for i, name in enumerate(dataset.encodings):
+        levels = F.col(levels_column(name))
+        keys.append(_key(F.lit(i), "part", levels[0] if dataset.single(name) else levels).alias(f"key_{i}"))
+    numbers = [number_column(name) for name, feature in dataset.features.items() if not feature.categorical]
+    rows = rows.select("label", (F.col("part") == dataset.encoder.parts).alias("validation"), *numbers, *keys)
+    values: dict[tuple[str, str], Column] = {}
+    for i, name in enumerate(dataset.encodings):
+        # The same table each time, so that Spark broadcasts it once.
+        found = {"key": f"found_{i}"} | {value: f"{value}_{i}" for value in PAIR}
+        rows = rows.join(F.broadcast(table).withColumnsRenamed(found), F.col(f"key_{i}") == F.col(f"found_{i}"), "left")
+        for value in PAIR:
+            values[name, value] = F.coalesce(F.col(f"{value}_{i}").cast("double"), F.lit(0.0))
     for name, feature in dataset.features.items():
-        if feature.type == "string":
-            columns.append(f"array({level.format(f'`{name}`')}) AS `{levels_column(name)}`")
-        elif feature.type == "strings":
-            every = f"transform(`{name}`, level -> {level.format('level')})"
-            columns.append(f"if(size(`{name}`) > 0, {every}, array(chr(0))) AS `{levels_column(name)}`")
-        else:
-            columns.append(f"CAST(`{name}` AS DOUBLE) AS `{number_column(name)}`")
-    return SQLTransformer(statement=f"SELECT *, {', '.join(columns)} FROM __THIS__")
+        if not feature.categorical:
+            values[name, "number"] = F.coalesce(number_column(name), F.lit(float("nan")))
+    vector = F.array(*(values[column] for column in dataset.model_columns))
+    return rows.select("label", "validation", stages.array_to_vector(vector).alias("features"))
 
 
-def fold_of(dataset: Spec) -> Column:
-    """By the row's content: the same fold whatever the partitions, and copies of a row stay in one fold."""
-    return F.pmod(F.xxhash64("time", *dataset.features, F.lit(dataset.model.seed)), F.lit(dataset.encoder.folds))
-
-
-def count_levels(train: DataFrame, dataset: Spec) -> DataFrame:
-    """(feature, level, rows_k and clicks_k for each fold k) of normalised rows with `fold` and `label`.
-
-    `feature` is the place in the spec's categoricals, or `EVERY_ROW`, which counts the rows themselves.
-    """
-
-    def tagged(feature: int, levels: Column) -> Column:
-        return F.transform(levels, lambda level: F.struct(F.lit(feature).alias("feature"), level.alias("level")))
-
-    of = [tagged(i, F.col(levels_column(name))) for i, name in enumerate(dataset.categoricals)]
-    of.append(tagged(EVERY_ROW, F.array(F.lit(""))))
-    exploded = train.select("fold", "label", F.explode(F.flatten(F.array(*of))).alias("of")).select(
-        "fold", "label", "of.feature", "of.level"
-    )
-    # In no fold, so they count nowhere: no lookup may be without a word, and this one is always asked for.
-    missing = train.sparkSession.range(len(dataset.categoricals)).selectExpr(
-        "-1L AS fold", "0D AS label", "CAST(id AS INT) AS feature", "chr(0) AS level"
-    )
-    sums = []
-    for k in range(dataset.encoder.folds):
-        here = F.col("fold") == k
-        sums += [
-            F.sum(F.when(here, 1.0).otherwise(0.0)).alias(f"rows_{k}"),
-            F.sum(F.when(here, F.col("label")).otherwise(0.0)).alias(f"clicks_{k}"),
-        ]
-    return exploded.unionByName(missing).groupBy("feature", "level").agg(*sums)
-
-
-def _total(of: str, folds: int, without: int | None = None) -> Column:
-    return sum((F.col(f"{of}_{k}") for k in range(folds) if k != without), start=F.lit(0.0))
-
-
-def totals(counts: DataFrame, encoder: Encoder) -> tuple[int, int]:
-    """Rows and clicks."""
-    rows, clicks = (_total(of, encoder.folds).cast("long").alias(of) for of in ("rows", "clicks"))
-    found = counts.filter(F.col("feature") == EVERY_ROW).select(rows, clicks).collect()
-    return (found[0].rows, found[0].clicks) if found else (0, 0)
-
-
-def vectors(counts: DataFrame, encoder: Encoder, base_rate: float) -> DataFrame:
-    """(feature, word, `served`: its pair, `crossed`: the pairs of all folds in a row), of the levels that are kept."""
-
-    def total(of: str, without: int | None = None) -> Column:
-        return _total(of, encoder.folds, without)
-
-    def pair(rows: Column, clicks: Column) -> list[Column]:
-        rate = (clicks - rows * base_rate) / (rows + encoder.smoothing)
-        kept = rows >= encoder.min_count
-        return [F.when(kept, value).otherwise(0.0).cast("float") for value in (rate, F.log1p(rows))]
-
-    # Other folds hold (folds - 1) / folds of the rows: scaled up, a level weighs in training what it will in serving.
-    scale = encoder.folds / (encoder.folds - 1)
-    crossed = [
-        value for k in range(encoder.folds) for value in pair(total("rows", k) * scale, total("clicks", k) * scale)
-    ]
-    kept = (total("rows") >= encoder.min_count) | (F.col("level") == F.expr("chr(0)"))
-    return counts.filter((F.col("feature") != EVERY_ROW) & kept).select(
-        "feature",
-        F.col("level").alias("word"),
-        F.array(*pair(total("rows"), total("clicks"))).alias("served"),
-        F.array(*crossed).alias("crossed"),
-    )
-
-
-def write_lookups(table: DataFrame, dataset: Spec, vector: str, folders: Mapping[str, Path]) -> None:
-    """One lookup stage for each categorical, with `served` or `crossed` vectors."""
-    width = PAIR if vector == "served" else PAIR * dataset.encoder.folds
+def write_lookups(table: DataFrame, dataset: Spec, folders: Mapping[str, Path]) -> None:
+    """One lookup stage for each encoding, from (encoding, word, vector)."""
     stages.write_lookups(
-        [(folders[name], lookup_uid(name), levels_column(name), encoded_column(name)) for name in dataset.categoricals],
-        table.select("feature", "word", F.col(vector).alias("vector")),
-        width,
+        [(folders[name], lookup_uid(name), levels_column(name), encoded_column(name)) for name in dataset.encodings],
+        table.withColumnRenamed("encoding", "feature"),
+        WIDTH,
     )
-
-
-def encode_training_rows(train: DataFrame, dataset: Spec, crossed: Mapping[str, Path]) -> DataFrame:
-    """Normalised rows with `fold` → (label, features), each row by the pairs of its own fold."""
-    with ThreadPoolExecutor(4) as pool:  # each waits for a few small jobs
-        lookups = dict(zip(crossed, pool.map(Word2VecModel.load, map(str, crossed.values())), strict=True))
-    values = []
-    for name, feature in dataset.features.items():
-        if feature.categorical:
-            train = lookups[name].transform(train)
-            folds = stages.vector_to_array(encoded_column(name))
-            values.append(F.slice(folds, (F.col("fold") * PAIR + 1).cast("int"), PAIR))
-        else:
-            values.append(F.array(F.coalesce(number_column(name), F.lit(float("nan")))))
-    return train.select("label", stages.array_to_vector(F.concat(*values)).alias("features"))
 
 
 @dataclass(frozen=True)
 class Levels:
-    """One categorical's levels in ascending byte order, with float32 pairs: what its serving stage holds."""
+    """One encoding's levels in ascending byte order, with float32 pairs: what its serving stage holds."""
 
     words: Sequence[str]
     values: np.ndarray
@@ -170,16 +154,17 @@ class Levels:
 
 def collect_levels(table: DataFrame, dataset: Spec) -> dict[str, Levels]:
     # A few long arrays reach Python far quicker than many small rows.
-    sorted_levels = F.array_sort(F.collect_list(F.struct("word", "served"))).alias("of")
+    sorted_levels = F.array_sort(F.collect_list(F.struct("word", "vector"))).alias("of")
     rows = (
-        table.groupBy("feature")
+        table.groupBy("encoding")
         .agg(sorted_levels)
         .select(
-            "feature",
+            "encoding",
             "of.word",
-            F.transform("of.served", lambda pair: pair[0]).alias("rates"),
-            F.transform("of.served", lambda pair: pair[1]).alias("counts"),
+            *(F.expr(f"transform(of.vector, pair -> pair[{at}])").alias(value) for at, value in enumerate(PAIR)),
         )
     )
-    found = {row.feature: Levels(row.word, np.array([row.rates, row.counts], np.float32).T) for row in rows.collect()}
-    return {name: found[i] for i, name in enumerate(dataset.categoricals)}
+    found = {
+        row.encoding: Levels(row.word, np.array([row[value] for value in PAIR], np.float32).T) for row in rows.collect()
+    }
+    return {name: found[i] for i, name in enumerate(dataset.encodings)}

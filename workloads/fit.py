@@ -3,44 +3,106 @@
 Takes encoded rows and returns a model whose trees were counted. Does not encode, split or judge.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel, LightGBMClassifier
 
-from workloads import session
+from workloads import session, warm, watch
 from workloads.errors import WorkloadError
-from workloads.spec import Spec
+from workloads.spec import Model, Spec
+
+VALIDATION_ROWS = 500_000
+"""SynapseML collects validation rows to the driver and sends them to every worker; of more, a sample is taken."""
 
 
-def fit(rows: DataFrame, dataset: Spec, tasks: int) -> LightGBMClassificationModel:
-    """`rows` holds (label, features) in the order of the spec's model columns; 0 tasks means one for each core."""
-    all_cores, executor_cores = session.cores(rows.sparkSession)
-    tasks = tasks or all_cores
-    # The driver waits for ever for a task without a partition. Kept, because each pass must see the same rows.
-    rows = rows.repartition(tasks).persist(StorageLevel.MEMORY_AND_DISK)
+@contextmanager
+def laid_out(rows: DataFrame, tasks: int) -> Iterator[DataFrame]:
+    """Encoded rows as `fit` wants them: one partition a task, and kept, because each pass must see the same rows.
+
+    The driver waits for ever for a task without a partition. 0 tasks means one for each core.
+    """
+    tasks = tasks or session.cores(rows.sparkSession)[0]
+    kept = rows.repartition(tasks).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        model = _classifier(dataset, tasks, executor_cores).fit(rows)
+        kept.count()
+        yield kept
     finally:
-        rows.unpersist()
-    check_trees(model.getBoosterNumTotalIterations(), dataset.model.num_iterations)
+        kept.unpersist()
+
+
+def fit(rows: DataFrame, dataset: Spec, warm_start: str = "") -> LightGBMClassificationModel:
+    """`rows` is laid out and holds (label, features), features in the order of the spec's model columns.
+
+    With a column `validation` and the spec's `early_stopping_round`, the trees after the best are not part of the
+    model. `warm_start` is the text of an earlier model: its trees come first, the spec's number of trees on top.
+    Raises `WorkloadError` when LightGBM stopped for any other reason than those it was given.
+    """
+    spark, tasks = rows.sparkSession, rows.rdd.getNumPartitions()
+    cores, executor_cores = session.cores(spark)
+    if tasks > cores:
+        raise WorkloadError(
+            f"{tasks} tasks cannot run at once on {cores} cores, and LightGBM's wait for one another: "
+            f"give at most {cores} tasks"
+        )
+    classifier = _classifier(dataset, tasks, executor_cores)
+    if dataset.model.early_stopping_round and "validation" in rows.columns:
+        rows = _bounded(rows)
+        classifier.setValidationIndicatorCol("validation")
+        classifier.setEarlyStoppingRound(dataset.model.early_stopping_round)
+    if warm_start:
+        rows = warm.scored(rows, warm_start, classifier.getSlotNames())
+        classifier.setInitScoreCol(warm.SCORE)
+    with watch.over_fit(spark.sparkContext):
+        model = classifier.fit(rows)
+    check_trees(model.getBoosterNumTotalIterations(), model.getBoosterBestIteration(), dataset.model)
+    if warm_start:
+        model = warm.joined(spark, warm_start, model)
     # Otherwise scoring takes the number that training noted, which after an early stop is one tree too few.
     return model.setNumIterations(-1).setRawPredictionCol("").setPredictionCol("")
 
 
-def check_trees(trees: int, wanted: int) -> None:
-    """1.1.3 catches a native failure and builds a model of the trees it has (microsoft/SynapseML#2695)."""
-    if trees != wanted:
+def check_trees(trees: int, best: int, wanted: Model) -> None:
+    """1.1.3 catches a native failure and builds a model of the trees it has (microsoft/SynapseML#2695).
+
+    It notes the place of the last tree it keeps, `best`, only where early stopping found so many trees after it that
+    were no better; in every other case `best` is -1 and all trees must be there.
+    """
+    patience = wanted.early_stopping_round
+    if best >= 0:
+        whole = trees == best + 1 and 0 < patience < wanted.num_iterations - best
+    else:
+        whole = trees == wanted.num_iterations
+    if not whole:
         raise WorkloadError(
-            f"LightGBM returned {trees} trees of {wanted}: a worker failed mid-fit, or no split improves the model. "
-            "The log of the first failed task says which."
+            f"LightGBM returned {trees} trees of {wanted.num_iterations}: a worker failed mid-fit, or no split "
+            "improves the model. The log of the first failed task says which."
         )
+
+
+def _bounded(rows: DataFrame) -> DataFrame:
+    """No more than about `VALIDATION_ROWS` to validate with; which ones depends on the rows alone."""
+    found = rows.filter("validation").count()
+    if not found:
+        raise WorkloadError(
+            "no rows for early stopping: the validation part by time is empty. Give more rows, a larger "
+            "validation_share, or early_stopping_round: 0"
+        )
+    share = VALIDATION_ROWS / found
+    if share >= 1:
+        return rows
+    drawn = F.pmod(F.xxhash64("features"), F.lit(1_000_000)) < int(share * 1_000_000)
+    return rows.filter(~F.col("validation") | drawn)
 
 
 def _classifier(dataset: Spec, tasks: int, executor_cores: int) -> LightGBMClassifier:
     parameters = asdict(dataset.model)
     seed = parameters.pop("seed")
+    del parameters["early_stopping_round"]
     return LightGBMClassifier(
         objective="binary",
         labelCol="label",
@@ -56,6 +118,7 @@ def _classifier(dataset: Spec, tasks: int, executor_cores: int) -> LightGBMClass
         samplingMode="global",  # the default draws bin edges from about 900 rows of 45 million
         matrixType="dense",
         deterministic=True,
+        metric="binary_logloss",
         seed=seed,
         passThroughArgs="force_row_wise=true",
     )

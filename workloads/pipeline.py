@@ -1,7 +1,7 @@
 """The Spark pipeline that serves: raw features in, `probability` out, JVM-only stages.
 
-normalise → one lookup for each categorical → assemble → LightGBM. Written stage by stage into the layout of a
-`PipelineModel`, and only ever used after it was loaded again, as serving will use it.
+normalise → one lookup for each categorical and each cross → assemble → LightGBM. Written stage by stage into the
+layout of a `PipelineModel`, and only ever used after it was loaded again, as serving will use it.
 """
 
 from pathlib import Path
@@ -13,6 +13,8 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, LongType, StringT
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
 from workloads import encode, stages
+from workloads.levels import normaliser as normalise
+from workloads.levels import number_column
 from workloads.spec import Spec
 
 _COLUMN_TYPES: dict[str, DataType] = {
@@ -31,23 +33,27 @@ def raw_schema(dataset: Spec) -> StructType:
 
 
 def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassificationModel) -> PipelineModel:
-    """Written to `folder` and loaded again."""
+    """Written to `folder` and loaded again. `levels` is (encoding, word, vector)."""
     spark: SparkSession = levels.sparkSession
-    normaliser = encode.normaliser(dataset)
+    normaliser = normalise(dataset)
     assembler = VectorAssembler(
         inputCols=[
-            encode.encoded_column(name) if feature.categorical else encode.number_column(name)
-            for name, feature in dataset.features.items()
+            *(
+                encode.encoded_column(name) if feature.categorical else number_column(name)
+                for name, feature in dataset.features.items()
+            ),
+            *(encode.encoded_column(name) for name, of in dataset.encodings.items() if len(of) > 1),
         ],
         outputCol="features",
         handleInvalid="keep",  # a missing number reaches LightGBM as NaN
     )
-    lookups = [encode.lookup_uid(name) for name in dataset.categoricals]
+    lookups = [encode.lookup_uid(name) for name in dataset.encodings]
     uids = [normaliser.uid, *lookups, assembler.uid, model.uid]
     places = {uid: stages.pipeline_stage(folder, uids, uid) for uid in uids}
     stages.write_pipeline(folder, uids, spark)
     for stage in (normaliser, assembler, model):
         stage.write().save(str(places[stage.uid]))
-    folders = {name: places[encode.lookup_uid(name)] for name in dataset.categoricals}
-    encode.write_lookups(levels, dataset, "served", folders)
+    folders = {name: places[encode.lookup_uid(name)] for name in dataset.encodings}
+    if folders:
+        encode.write_lookups(levels, dataset, folders)
     return PipelineModel.load(str(folder))

@@ -103,6 +103,17 @@ def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> di
         raise
 
 
+def prepared(features: Path, dataset: Spec) -> dict[str, Any]:
+    """What `_prepared.json` says of a table, which is refused if it is not there or another spec's."""
+    file = features / PREPARED
+    if not file.exists():
+        raise WorkloadError(f"no prepared table in {features} ({PREPARED} is not there): run prepare first")
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    if absent := [name for name in dataset.features if name not in found["schema"]]:
+        raise WorkloadError(f"{features}: no column {absent[0]!r}: prepared for another dataset or spec, prepare again")
+    return found
+
+
 def _wanted(dataset: Spec, columns: Mapping[str, Feature]) -> dict[str, str]:
     return {f.column or name: "string" if f.categorical else f.type for name, f in columns.items()}
 

@@ -15,6 +15,9 @@ _MUST_BE_OFF = {
     "spark.speculation": "false",
     "spark.dynamicAllocation.enabled": "false",
 }
+# A worker that waits for a lost one in LightGBM's native code hears of nothing: only the end of its process frees its
+# cores for the next fit.
+_REAPER = {"spark.task.reaper.enabled": ("true", "false"), "spark.task.reaper.killTimeout": ("20s", "-1")}
 
 
 def start() -> SparkSession:
@@ -31,6 +34,12 @@ def check_for_training(spark: SparkSession) -> None:
                 f"{setting} is on: LightGBM's workers cannot gain, lose or repeat a task mid-fit. "
                 f"Set {setting} to false in the job's Spark configuration."
             )
+    for setting, (wanted, default) in _REAPER.items():
+        if not _one_process(spark) and str(spark.conf.get(setting, default)).lower() in ("false", "-1"):
+            raise WorkloadError(
+                f"{setting} is off: were a worker lost mid-fit, the others would wait for it and keep their cores. "
+                f"Set {setting} to {wanted} in the job's Spark configuration."
+            )
     # Without the jar, py4j takes the class name for a package and fails only when the model is made.
     if type(spark._jvm.com.microsoft.azure.synapse.ml.lightgbm.LightGBMClassifier).__name__ == "JavaPackage":
         raise WorkloadError(
@@ -43,6 +52,10 @@ def cores(spark: SparkSession) -> tuple[int, int]:
     context = spark.sparkContext
     executors = max(1, len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1)
     return context.defaultParallelism, max(1, context.defaultParallelism // executors)
+
+
+def _one_process(spark: SparkSession) -> bool:
+    return spark.sparkContext.master.partition("[")[0] == "local"
 
 
 def lightgbmlib_version(spark: SparkSession) -> str:

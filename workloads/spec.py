@@ -20,11 +20,17 @@ from workloads.errors import WorkloadError
 
 FEATURE_TYPES = ("integer", "number", "string", "strings")
 SIDES = ("user", "item", "context")
+HISTORIES = ("earlier", "others")
 
 # Spark column names are case-insensitive, LightGBM refuses punctuation, and `__` sets our own columns apart.
 _FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 _SHARES = [hundredths / 100 for hundredths in range(1, 100)]
-_RESERVED = {"label", "time", "day", "fold", "features", "probability"}
+_RESERVED = {"label", "time", "day", "part", "validation", "features", "probability", "levels", "encoded", "number"}
+
+CROSS = "__"
+"""Between the names of crossed features."""
+PAIR = ("rate", "count")
+"""What a level becomes."""
 
 
 def _require(holds: bool, rule: str) -> None:
@@ -76,11 +82,15 @@ class Feature:
     """The raw column, where it has another name."""
     separator: str | None = None
     """Between the values of a `strings` feature."""
+    bands: tuple[float, ...] = ()
+    """Of a number that takes part in a cross: the lower bounds of its levels, ascending."""
 
     def __post_init__(self) -> None:
         _require(self.type in FEATURE_TYPES, f"type must be one of {', '.join(FEATURE_TYPES)}, not {self.type!r}")
         _require(self.side in SIDES, f"side must be one of {', '.join(SIDES)}, not {self.side!r}")
         _require((self.type == "strings") == bool(self.separator), "separator goes with type strings, and only there")
+        _require(not (self.bands and self.categorical), "bands go with a number, and only there")
+        _require(list(self.bands) == sorted(set(self.bands)), "bands must ascend")
 
     @property
     def categorical(self) -> bool:
@@ -101,18 +111,29 @@ class Limits:
 
 @dataclass(frozen=True)
 class Encoder:
-    """How a categorical level becomes a smoothed click rate and a count."""
+    """How a level becomes a smoothed click rate and a count, without any row's own label."""
 
-    folds: int = 5
+    parts: int = 20
+    """Training rows are cut into so many parts, and each is encoded from what is counted in others."""
+    history: str = "earlier"
+    """Which others: `earlier` parts by time; or, where time means nothing, all `others` of parts drawn at random."""
     smoothing: float = 20.0
-    """Rows at the base rate that every level is given on top of its own."""
+    """Rows without any effect that every level is given on top of its own."""
     min_count: int = 2
     """Levels seen less often count as unseen."""
+    max_levels: int = 2_000_000
+    """Of all columns together; beyond it, the rarest count as unseen. What the driver and every executor hold."""
+    passes: int = 0
+    """How often the effects of users and of items are estimated in turn before levels are counted on what they leave;
+    0: levels are counted on the label."""
 
     def __post_init__(self) -> None:
-        _require(2 <= self.folds <= 50, "folds must lie between 2 and 50")
+        _require(2 <= self.parts <= 50, "parts must lie between 2 and 50")
+        _require(self.history in HISTORIES, f"history must be one of {', '.join(HISTORIES)}, not {self.history!r}")
         _require(self.smoothing > 0, "smoothing must be above 0")
         _require(self.min_count >= 1, "min_count must be 1 or more")
+        _require(self.max_levels >= 1, "max_levels must be 1 or more")
+        _require(0 <= self.passes <= 5, "passes must lie between 0 and 5")
 
 
 @dataclass(frozen=True)
@@ -120,6 +141,7 @@ class Model:
     """LightGBM's own parameters, under its own names."""
 
     num_iterations: int
+    """With early stopping, at most."""
     num_leaves: int
     learning_rate: float
     min_data_in_leaf: int = 20
@@ -127,6 +149,8 @@ class Model:
     bagging_fraction: float = 1.0
     lambda_l2: float = 0.0
     max_bin: int = 255
+    early_stopping_round: int = 0
+    """Stop when so many trees have not lowered log loss on the validation rows; 0: never, and no rows are set apart."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -138,6 +162,7 @@ class Model:
         _require(0 < self.bagging_fraction <= 1, "bagging_fraction lies between 0 and 1")
         _require(self.lambda_l2 >= 0, "lambda_l2 must be 0 or more")
         _require(2 <= self.max_bin <= 65535, "max_bin must lie between 2 and 65535")
+        _require(self.early_stopping_round >= 0, "early_stopping_round must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -165,13 +190,19 @@ class Spec:
     user_id: str | None = None
     item_id: str | None = None
     limits: Limits = field(default_factory=Limits)
-    test_share: float = 0.2
+    crosses: tuple[tuple[str, ...], ...] = ()
+    """Features whose levels also count together: (user_id, genres) is a user's own taste."""
+    test_share: float = 0.1
     """The last part by time, in whole hundredths, never seen by training."""
+    validation_share: float = 0.1
+    """The part before it, in whole hundredths, on which early stopping chooses the number of trees."""
     slices: tuple[Slice, ...] = ()
     digest: str = ""
 
     def __post_init__(self) -> None:
-        _require(self.test_share in _SHARES, "test_share must be 0.01, 0.02 … or 0.99")
+        for share in ("test_share", "validation_share"):
+            _require(getattr(self, share) in _SHARES, f"{share} must be 0.01, 0.02 … or 0.99")
+        _require(self.test_share + self.validation_share <= 0.9, "a tenth of the rows must be left to train on")
         _require(bool(self.features), "features must name at least one feature")
         _require(len({n.lower() for n in self.features}) == len(self.features), "feature names must differ")
         for name in self.features:
@@ -183,6 +214,12 @@ class Spec:
                 feature is None or (feature in self.features and self.features[feature].type == "string"),
                 f"{key} must be a feature of type string, not {feature!r}",
             )
+        for cross in self.crosses:
+            self._check_cross(cross)
+        _require(len(self.encodings) == len(self.categoricals) + len(self.crosses), "crosses must differ")
+        _require(
+            not self.encoder.passes or bool(self.user_id and self.item_id), "encoder: passes need user_id and item_id"
+        )
         for side in ("users", "items"):
             table: Table | None = getattr(self, side)
             _require(table is None or table.key is not None, f"{side}: key is missing")
@@ -195,18 +232,35 @@ class Spec:
                 f"slices: {part.feature}: bands go with a numeric feature, and only there",
             )
 
+    def _check_cross(self, cross: tuple[str, ...]) -> None:
+        _require(len(set(cross)) == len(cross) >= 2, f"crosses: {list(cross)} must name two features or more, once")
+        for name in cross:
+            _require(name in self.features, f"crosses: no feature {name!r}")
+            feature = self.features[name]
+            _require(feature.categorical or bool(feature.bands), f"crosses: {name} is a number, give it bands")
+
     @property
     def categoricals(self) -> list[str]:
         return [name for name, feature in self.features.items() if feature.categorical]
 
     @property
+    def encodings(self) -> dict[str, tuple[str, ...]]:
+        """What has levels: each categorical by itself, then each cross, by name with the features it is made of."""
+        return {name: (name,) for name in self.categoricals} | {CROSS.join(cross): cross for cross in self.crosses}
+
+    def single(self, encoding: str) -> bool:
+        """Whether every row has exactly one level of it."""
+        return all(self.features[name].type != "strings" for name in self.encodings[encoding])
+
+    @property
     def model_columns(self) -> list[tuple[str, str]]:
-        """What the model sees, in its order: (feature, value)."""
-        return [
+        """What the model sees, in its order: (feature or cross, value)."""
+        own = [
             (name, value)
             for name, feature in self.features.items()
-            for value in (("rate", "count") if feature.categorical else ("number",))
+            for value in (PAIR if feature.categorical else ("number",))
         ]
+        return own + [(CROSS.join(cross), value) for cross in self.crosses for value in PAIR]
 
 
 def names() -> list[str]:

@@ -1,4 +1,4 @@
-"""The joined table → a model artefact: encode, fit, save, and judge what was saved on the last part by time.
+"""The prepared table → a model artefact: encode, fit, save, and judge what was saved on the last part by time.
 
     train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0
 
@@ -9,10 +9,9 @@ not at all; a run that is started again after it was done finds its artefact and
 import argparse
 import json
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,11 +24,23 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import workloads
-from workloads import artefact, encode, evaluate, golden, model_card, pipeline, session, spec, stages
+from workloads import (
+    artefact,
+    encode,
+    evaluate,
+    fit,
+    golden,
+    learn,
+    model_card,
+    pipeline,
+    prepare,
+    session,
+    spec,
+    split,
+    stages,
+)
 from workloads.command import run
 from workloads.errors import WorkloadError
-from workloads.fit import fit
-from workloads.prepare import PREPARED
 from workloads.spec import Spec
 
 
@@ -43,7 +54,7 @@ def train(
     tasks: int = 0,
 ) -> dict[str, Any]:
     session.check_for_training(spark)
-    prepared = _prepared(features, dataset)
+    prepared = prepare.prepared(features, dataset)
     lineage = {
         **given_lineage,
         "run_id": run_id,
@@ -59,32 +70,29 @@ def train(
     }
     seconds: dict[str, float] = {}
     with artefact.new(folder):
-        with _timed(seconds, "encode"):
-            training, test = _split(spark.read.parquet(str(features)), prepared, dataset)
-            counts = encode.count_levels(training, dataset).cache()
-            rows_train, clicks_train = encode.totals(counts, dataset.encoder)
-            if not 0 < clicks_train < rows_train:
-                raise WorkloadError(
-                    f"the first part by time holds {rows_train} rows, {clicks_train} of them clicks: both are needed"
-                )
-            levels = encode.vectors(counts, dataset.encoder, clicks_train / rows_train)
-            crossed = {name: folder / "crossed" / name for name in dataset.categoricals}
-            if crossed:
-                encode.write_lookups(levels, dataset, "crossed", crossed)
-            rows = encode.encode_training_rows(training, dataset, crossed)
-        with _timed(seconds, "fit"):
-            model = fit(rows, dataset, tasks)
-        with _timed(seconds, "save"):
-            shutil.rmtree(folder / "crossed", ignore_errors=True)
-            (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encode.collect_levels(levels, dataset)))
-            (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
-            reloaded = pipeline.save(folder / "pipeline", dataset, levels, model)
-            counts.unpersist()
+        rows = split.by_time(spark.read.parquet(str(features)), prepared, dataset)
+        with ExitStack() as kept:
+            with _timed(seconds, "encode"):
+                encoded = kept.enter_context(learn.encoded(rows.learning, dataset))
+                laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks))
+            with _timed(seconds, "fit"):
+                rows_validation = laid_out.filter("validation").count()
+                model = fit.fit(laid_out, dataset)
+            with _timed(seconds, "save"):
+                levels = encode.collect_levels(encoded.served, dataset)
+                (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(levels))
+                (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
+                reloaded = pipeline.save(folder / "pipeline", dataset, encoded.served, model)
         with _timed(seconds, "evaluate"):
-            (folder / "golden.jsonl").write_text(golden.lines(test, dataset, reloaded), "utf-8")
-            scored = _score(test, dataset, reloaded)
+            (folder / "golden.jsonl").write_text(golden.lines(rows.test, dataset, reloaded), "utf-8")
+            scored = _score(rows.test, dataset, reloaded)
         labels, probabilities = scored.pop("label"), scored.pop("probability")
-        metrics = _metrics(labels, probabilities, scored, prepared, rows_train, dataset) | {"seconds": seconds}
+        trained = {
+            "rows_train": encoded.totals.rows[-1],
+            "rows_validation": rows_validation,
+            "trees": model.getBoosterNumTotalIterations(),
+        }
+        metrics = trained | _metrics(labels, probabilities, scored, prepared) | {"seconds": seconds}
         importance = dict(
             zip((f"{f} {v}" for f, v in dataset.model_columns), model.getFeatureImportances("gain"), strict=True)
         )
@@ -102,25 +110,8 @@ def already_trained(folder: Path, dataset: Spec, features: Path, given_lineage: 
         return False
     found = json.loads((folder / "lineage.json").read_text("utf-8"))
     wanted = {**given_lineage, "dataset": dataset.name, "spec_digest": dataset.digest}
-    same_data = found["data"]["digest"] == _prepared(features, dataset)["digest"]
+    same_data = found["data"]["digest"] == prepare.prepared(features, dataset)["digest"]
     return same_data and all(found.get(key) == value for key, value in wanted.items())
-
-
-def _prepared(features: Path, dataset: Spec) -> dict[str, Any]:
-    file = features / PREPARED
-    if not file.exists():
-        raise WorkloadError(f"no prepared table in {features} ({PREPARED} is not there): run prepare first")
-    prepared: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    if absent := [name for name in dataset.features if name not in prepared["schema"]]:
-        raise WorkloadError(f"{features}: no column {absent[0]!r}: prepared for another dataset or spec, prepare again")
-    return prepared
-
-
-def _split(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec) -> tuple[DataFrame, DataFrame]:
-    """(first part by time, normalised and with folds; last part as it is)."""
-    cut = prepared["time_percentiles"][round(100 * (1 - dataset.test_share))]
-    first = encode.normaliser(dataset).transform(table.filter(F.col("time") < cut))
-    return first.withColumn("fold", encode.fold_of(dataset)), table.filter(F.col("time") >= cut)
 
 
 def _score(test: DataFrame, dataset: Spec, reloaded: PipelineModel) -> dict[str, np.ndarray]:
@@ -152,8 +143,6 @@ def _metrics(
     probabilities: np.ndarray,
     by: Mapping[str, np.ndarray],
     prepared: Mapping[str, Any],
-    rows_train: int,
-    dataset: Spec,
 ) -> dict[str, Any]:
     whole = evaluate.summary(labels, probabilities)
     if whole["auc"] is None:
@@ -163,10 +152,8 @@ def _metrics(
     rows_test, clicks_test = whole.pop("rows"), whole.pop("clicks")
     return whole | {
         "calibration": evaluate.calibration(labels, probabilities),
-        "rows_train": rows_train,
         "rows_test": rows_test,
         "clicks_test": clicks_test,
-        "trees": dataset.model.num_iterations,
         "slices": evaluate.slices(labels, probabilities, by),
         "rejected_rows": rejected,
         "rejected_share": rejected / read,

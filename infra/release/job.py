@@ -110,6 +110,9 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
         "spark.sql.adaptive.enabled": "false",
         "spark.speculation": "false",
         "spark.dynamicAllocation.enabled": "false",
+        # A worker that waits in native code for a lost one hears of nothing: only its end frees its cores.
+        "spark.task.reaper.enabled": "true",
+        "spark.task.reaper.killTimeout": "20s",
         "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * spec.workers or _PARTITIONS_ON_ONE_NODE),
     }
     tags = dict(spec.tags)

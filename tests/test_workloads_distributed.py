@@ -1,0 +1,100 @@
+"""LightGBM's ring over two executor JVMs: what it computes, and how it ends when one of them is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+import psutil
+import pytest
+import workloads_clicks as clicks
+import workloads_cluster as cluster
+from pyspark.sql import SparkSession
+
+from workloads.watch import SETTLE_SECONDS, STALL_SECONDS, Stall
+
+pytest_plugins = ["workloads_fixtures"]
+pytestmark = pytest.mark.spark
+
+TOLERANCE = 1e-9
+"""Of a probability: sums of histograms differ in the order of rows only. Bagging would draw other rows."""
+BOUND = 1.0 + SETTLE_SECONDS
+KILLED = ("between trees", "before the ring")
+_SAME = ("spark.jars.packages", "spark.jars.excludes", "spark.jars.ivy", "spark.sql.adaptive.enabled")
+
+
+@pytest.fixture(scope="module")
+def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `workloads_cluster.py` wrote."""
+    folder = tmp_path_factory.mktemp("cluster")
+    configuration = {name: spark.sparkContext.getConf().get(name) for name in _SAME} | {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
+        "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
+        "spark.task.reaper.enabled": "true",
+        "spark.task.reaper.killTimeout": "3s",
+        "spark.task.reaper.pollingInterval": "1s",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, cluster.__file__, folder, json.dumps(configuration)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        assert process.wait(timeout=240) == 0, (folder / "log").read_text()[-3000:]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not [p.pid for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
+    read: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return read
+
+
+def test_two_executors_are_one_ring(found: dict[str, Any]) -> None:
+    assert found["machines"] == [2, 2]
+
+
+def test_two_executors_compute_what_one_computes(found: dict[str, Any], spark: SparkSession) -> None:
+    alone = cluster.probabilities(clicks.rows(spark, cluster.ROWS))
+    assert len(set(alone)) > 500
+    assert max(abs(a - b) for a, b in zip(alone, found["first"], strict=True)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("when", KILLED)
+def test_a_killed_executor_ends_the_fit_in_time_and_by_name(when: str, found: dict[str, Any]) -> None:
+    assert "lost mid-fit (Command exited with code 137)" in found[when]["says"]
+    assert "nothing was written: run again" in found[when]["says"]
+    assert 0 < found[when]["seconds"] < BOUND
+
+
+def test_a_fit_after_a_killed_executor_is_whole(found: dict[str, Any]) -> None:
+    assert max(abs(a - b) for a, b in zip(found["first"], found["again"], strict=True)) <= TOLERANCE
+
+
+def test_a_worker_that_others_have_left_long_ago_is_a_stall() -> None:
+    stall = Stall()
+    assert not stall.found(0, 7, {"a": 1, "b": 2})
+    assert not stall.found(10, 7, {"a": 0, "b": 1})
+    assert not stall.found(9 + STALL_SECONDS, 7, {"a": 0, "b": 1})
+    assert "b still works" in stall.found(10 + STALL_SECONDS, 7, {"a": 0, "b": 1})
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param([(1, {"a": 1, "b": 1})] * 2, id="all at work"),
+        pytest.param([(1, {"a": 0, "b": 1})] * 2, id="an executor that never had a task"),
+        pytest.param([(1, {"a": 1, "b": 1}), (1, {"a": 0, "b": 0})], id="between two jobs"),
+        pytest.param([(1, {"a": 1, "b": 1}), (1, {"a": 0, "b": 1}), (2, {"a": 1, "b": 1})], id="another job"),
+    ],
+)
+def test_work_that_goes_on_is_no_stall(seen: list[tuple[int, dict[str, int]]]) -> None:
+    stall = Stall()
+    assert not any(stall.found(2 * STALL_SECONDS * i, *state) for i, state in enumerate(seen))

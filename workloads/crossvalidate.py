@@ -1,0 +1,105 @@
+"""How good a dataset's pipeline is, without making an artefact: repeated folds, or one split, through the same stages.
+
+    crossvalidate --dataset criteo --features <table> --folds 2x5
+    crossvalidate --dataset movielens --features <table> --split time
+
+Each fold is encoded, fitted, saved as a serving pipeline, loaded again and judged on rows that it never saw. With
+`--split random` parts know all others instead of earlier ones, because time means nothing there.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from workloads import evaluate, fit, learn, pipeline, prepare, session, spec, split, stages
+from workloads.command import run
+from workloads.errors import WorkloadError
+from workloads.spec import Spec
+from workloads.split import Split
+
+SHOWN = ("auc", "log_loss", "base_log_loss", "mean_probability", "base_rate")
+
+
+def folds(spark: SparkSession, dataset: Spec, features: Path, repeats: int, count: int) -> Iterator[dict[str, Any]]:
+    """The summary of each fold; within each repeat every row judges once."""
+    table, prepared = spark.read.parquet(str(features)), prepare.prepared(features, dataset)
+    for repeat in range(repeats):
+        # By the row's content, so that copies of a row are never on both sides.
+        drawn = F.pmod(F.xxhash64("time", *dataset.features, F.lit(1000 * dataset.model.seed + repeat)), F.lit(count))
+        for fold in range(count):
+            yield judged(split.by_time(table, prepared, dataset, drawn == fold), dataset)
+
+
+def one_split(spark: SparkSession, dataset: Spec, features: Path, how: str) -> dict[str, Any]:
+    table = spark.read.parquet(str(features))
+    if how == "time":
+        return judged(split.by_time(table, prepare.prepared(features, dataset), dataset), dataset)
+    dataset = dataclasses.replace(dataset, encoder=dataclasses.replace(dataset.encoder, history="others"))
+    return judged(split.at_random(table, dataset), dataset)
+
+
+def judged(rows: Split, dataset: Spec) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as kept:
+        encoded = kept.enter_context(learn.encoded(rows.learning, dataset))
+        model = fit.fit(kept.enter_context(fit.laid_out(encoded.rows, 0)), dataset)
+        served = pipeline.save(Path(folder) / "pipeline", dataset, encoded.served, model)
+        scored = served.transform(rows.test).select("label", stages.vector_to_array("probability")[1].alias("p"))
+        found = scored.agg(F.collect_list("label").alias("label"), F.collect_list("p").alias("p")).first()
+    assert found is not None
+    return evaluate.summary(np.array(found.label), np.array(found.p)) | {"trees": model.getBoosterNumTotalIterations()}
+
+
+def _line(name: str, of: dict[str, Any]) -> str:
+    return f"{name:>8}  " + "  ".join("   none" if of[key] is None else f"{of[key]:7.4f}" for key in SHOWN)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="crossvalidate", description="Judge a dataset's pipeline on rows held out.")
+    parser.add_argument("--dataset", required=True, help="name of a dataset spec")
+    parser.add_argument("--features", required=True, type=Path, help="folder of the prepared table")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--folds", help="repeats x folds, such as 2x5")
+    how.add_argument("--split", choices=["time", "random"], help="one split, as the spec's shares say")
+    parser.add_argument("--output", type=Path, help="JSON file to write the figures to")
+    arguments = parser.parse_args()
+
+    def work() -> None:
+        dataset = spec.load(arguments.dataset)
+        spark = session.start()
+        session.check_for_training(spark)
+        print(f"{'fold':>8}  " + "  ".join(f"{key.replace('_', ' ')[:7]:>7}" for key in SHOWN), flush=True)
+        found = []
+        if arguments.split:
+            found.append(one_split(spark, dataset, arguments.features, arguments.split))
+        else:
+            repeats, count = parse_folds(arguments.folds)
+            for summary in folds(spark, dataset, arguments.features, repeats, count):
+                found.append(summary)
+                print(_line(str(len(found)), summary), flush=True)
+        mean = {key: float(np.mean([of[key] for of in found])) for key in SHOWN}
+        print(_line("mean", mean), flush=True)
+        if arguments.output:
+            arguments.output.write_text(json.dumps({"folds": found, "mean": mean}, indent=1), "utf-8")
+
+    run(work)
+
+
+def parse_folds(text: str) -> tuple[int, int]:
+    """(repeats, folds) of `2x5`."""
+    repeats, _, count = text.partition("x")
+    if not (repeats.isdigit() and count.isdigit() and int(repeats) >= 1 and int(count) >= 2):
+        raise WorkloadError(f"--folds must be repeats x folds, such as 2x5, not {text!r}")
+    return int(repeats), int(count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""What a row may know: training rows are cut into parts, and levels are counted for each part from other parts only.
+
+With `history: earlier` a part knows the parts before it, so that no row is encoded from its own label or from
+anything that happened later; with `others`, from all parts but its own. The last column of every count, `parts`, is
+what a row after training knows: all of them.
+
+Where the spec asks for `passes`, levels are counted on what the effects of the row's user and item leave of the label
+(backfitting: Breiman and Friedman, JASA 80, 1985). A film seen by strict users is then not a worse film, nor is a
+profession that watches good films a kinder one. Each effect is known to a part from the same other parts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from workloads.errors import WorkloadError
+from workloads.levels import MISSING_LEVEL, levels_column
+from workloads.spec import Encoder, Spec
+
+_UNIT = 1_000_000_000
+"""Of what is left of a label: whole billionths, because sums of integers do not depend on the order of rows."""
+
+
+def part(dataset: Spec, edges: Sequence[float]) -> Column:
+    """0 to parts - 1: by time between the `edges`, or by the row's content, so that copies of a row stay together."""
+    if dataset.encoder.history == "earlier":
+        reached = [(F.col("time") >= edge).cast("int") for edge in edges]
+        return sum(reached, start=F.lit(0))
+    drawn = F.xxhash64("time", *dataset.features, F.lit(dataset.model.seed))
+    return F.pmod(drawn, F.lit(dataset.encoder.parts)).cast("int")
+
+
+def known(encoder: Encoder, of: Column, to: int) -> Column:
+    """Whether a row of part `of` is known to part `to`."""
+    return of < to if encoder.history == "earlier" else of != to
+
+
+def present(encoder: Encoder, rows: str, of: Column) -> Column:
+    """Whether part `of` itself has rows of what the array `rows` counts; assumed of rows after training."""
+    after = F.least(of + 2, F.lit(encoder.parts + 1)) if encoder.history == "earlier" else F.lit(encoder.parts + 1)
+    return (of == encoder.parts) | (F.element_at(rows, after) > F.element_at(rows, of + 1))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of the training rows that each part knows; the last is all of them."""
+
+    rows: Sequence[int]
+    clicks: Sequence[int]
+
+    def rate(self, part: int) -> float:
+        """A part that knows nothing uses no rate; it gets that of all rows."""
+        part = part if self.rows[part] else -1
+        return self.clicks[part] / self.rows[part]
+
+    def share(self, part: int) -> float:
+        return self.rows[part] / self.rows[-1]
+
+
+def totals(rows: DataFrame, encoder: Encoder) -> Totals:
+    """Of training rows with `part`. Raises `WorkloadError` when there is nothing to learn."""
+    found = {
+        row.part: (row.rows, int(row.clicks))
+        for row in rows.groupBy("part").agg(F.count(F.lit(1)).alias("rows"), F.sum("label").alias("clicks")).collect()
+    }
+
+    def seen(to: int, value: int) -> int:
+        earlier = encoder.history == "earlier"
+        return sum(of[value] for part, of in found.items() if (part < to if earlier else part != to))
+
+    every = range(encoder.parts + 1)
+    counted = Totals([seen(to, 0) for to in every], [seen(to, 1) for to in every])
+    if not 0 < counted.clicks[-1] < counted.rows[-1]:
+        raise WorkloadError(
+            f"the training part holds {counted.rows[-1]} rows, {counted.clicks[-1]} of them clicks: both are needed"
+        )
+    return counted
+
+
+def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
+    """(encoding, level, rows, left) of normalised training rows with `part` and `label`, in two
+    shuffles at most, however many encodings there are.
+
+    `encoding` is the place in the spec's encodings. `rows` and `left` are arrays over parts of what the part knows of
+    the level: how many rows, and the sum of what is left of their labels, in whole billionths.
+    """
+    rests: list[str] = []
+    if dataset.encoder.passes:
+        rows, rests = _less_effects(rows, dataset, counted)
+
+    def tagged(encoding: int, level: Column) -> Column:
+        return F.struct(F.lit(encoding).alias("encoding"), level.alias("level"))
+
+    of_one, of_many = [], []
+    for i, name in enumerate(dataset.encodings):
+        levels = F.col(levels_column(name))
+        if dataset.single(name):
+            of_one.append(tagged(i, levels[0]))
+        else:
+            of_many.append(F.transform(levels, partial(tagged, i)))
+    every = F.explode(F.concat(F.array(*of_one), *of_many)).alias("of")
+    exploded = rows.select("part", "label", *sorted(set(rests)), every).select("*", "of.encoding", "of.level")
+    keys = ["encoding", "level"]
+    if not rests:
+        return _known_to_all(exploded, keys, counted, dataset.encoder)
+    places = {rest: [i for i, of in enumerate(rests) if of == rest] for rest in rests}
+    rest = F.coalesce(*(F.when(F.col("encoding").isin(at), F.col(of)) for of, at in places.items()))
+    return _known_sums(exploded.select("part", *keys, rest.alias("left")), keys, dataset.encoder)
+
+
+def _known_to_all(rows: DataFrame, keys: list[str], counted: Totals, encoder: Encoder) -> DataFrame:
+    """Where only the rate of clicks is taken off, which is the same for all rows of a part: counts by part suffice."""
+    by_part = rows.groupBy(*keys, "part").agg(F.count(F.lit(1)).alias("rows"), F.sum("label").alias("clicks"))
+    return _sums(
+        by_part,
+        keys,
+        F.col("rows"),
+        lambda to: F.round((F.col("clicks") - F.col("rows") * counted.rate(to)) * _UNIT).cast("long"),
+        encoder,
+    )
+
+
+def _known_sums(rows: DataFrame, keys: list[str], encoder: Encoder) -> DataFrame:
+    """Of rows with what is `left` of the label for every part."""
+    return _sums(rows, keys, F.lit(1), lambda to: F.element_at("left", to + 1), encoder)
+
+
+def _sums(
+    table: DataFrame, keys: list[str], rows: Column, left: Callable[[int], Column], encoder: Encoder
+) -> DataFrame:
+    every = range(encoder.parts + 1)
+    sums = []
+    for to in every:
+        here = known(encoder, F.col("part"), to)
+        sums += [
+            F.sum(F.when(here, rows).otherwise(F.lit(0))).alias(f"rows_{to}"),
+            F.sum(F.when(here, left(to)).otherwise(F.lit(0))).alias(f"left_{to}"),
+        ]
+    arrays = (F.array(*(F.col(f"{value}_{to}") for to in every)).alias(value) for value in ("rows", "left"))
+    return table.groupBy(*keys).agg(*sums).select(*keys, *arrays)
+
+
+def effect(rows: Column, left: Column, encoder: Encoder) -> Column:
+    """Smoothed: the mean of what is left, as if `smoothing` rows without any effect had been seen too."""
+    return left / _UNIT / (rows + F.lit(encoder.smoothing))
+
+
+_USER, _ITEM = "user__effect", "item__effect"
+
+
+def _rest(counted: Totals, *effects: str) -> Column:
+    """Array over parts: the label less the rate of clicks and the effects."""
+    rates = F.array(*(F.lit(counted.rate(to)) for to in range(len(counted.rows))))
+
+    def rest(rate: Column, to: Column) -> Column:
+        value = F.col("label") - rate
+        for effects_of in effects:
+            value -= F.coalesce(F.element_at(effects_of, to + 1), F.lit(0.0))
+        return F.round(value * _UNIT).cast("long")
+
+    return F.transform(rates, rest)
+
+
+def _stand_between(dataset: Spec, of: tuple[str, ...]) -> tuple[str, ...]:
+    """Which effects stand between an encoding and the label: the other side's, unless its id is part of it."""
+    sides = {dataset.features[name].side for name in of}
+    user = "item" in sides and dataset.user_id not in of
+    item = "user" in sides and dataset.item_id not in of
+    return (_USER,) * user + (_ITEM,) * item
+
+
+def _less_effects(rows: DataFrame, dataset: Spec, counted: Totals) -> tuple[DataFrame, list[str]]:
+    """Rows with columns of what effects leave of the label, and which of them each encoding is counted on."""
+    encoder = dataset.encoder
+    ids = {_USER: dataset.user_id or "", _ITEM: dataset.item_id or ""}
+    rows = rows.withColumns({f"{name}__key": F.col(levels_column(of))[0] for name, of in ids.items()})
+    found: dict[str, DataFrame] = {}
+    for _ in range(encoder.passes):
+        for mine, other in ((_USER, _ITEM), (_ITEM, _USER)):
+            others = [other] if other in found else []
+            seen = rows.join(found[other], f"{other}__key", "left") if others else rows
+            left = seen.withColumn("left", _rest(counted, *others)).select("part", f"{mine}__key", "left")
+            found[mine] = _effects(left, mine, encoder)
+    for name, effects in found.items():
+        rows = rows.join(effects, f"{name}__key", "left")
+    between = [_stand_between(dataset, of) for of in dataset.encodings.values()]
+    names = {effects: "__".join(("rest", *(name.split("__")[0] for name in effects))) for effects in between}
+    rows = rows.withColumns({name: _rest(counted, *effects) for effects, name in names.items()})
+    return rows, [names[effects] for effects in between]
+
+
+def _effects(rows: DataFrame, name: str, encoder: Encoder) -> DataFrame:
+    """(key, effect over parts) of every user or item."""
+    key = f"{name}__key"
+    sums = _known_sums(rows.filter(F.col(key) != MISSING_LEVEL), [key], encoder)
+    effects = F.transform(F.arrays_zip("rows", "left"), lambda of: effect(of["rows"], of["left"], encoder))
+    return sums.select(key, effects.alias(name)).cache()

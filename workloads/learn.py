@@ -1,0 +1,46 @@
+"""Rows of one split → a model and the levels it was trained on: count, encode, fit.
+
+Writes nothing and judges nothing: `train.py` makes an artefact of it, `crossvalidate.py` and `tune.py` only a score.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from workloads import encode, history
+from workloads.history import Totals
+from workloads.spec import Spec
+
+
+@dataclass(frozen=True)
+class Encoded:
+    rows: DataFrame
+    """(label, validation, features)"""
+    served: DataFrame
+    """(encoding, word, vector) of what a row after training knows."""
+    counts: DataFrame
+    """(encoding, level, rows, left), of every level there is."""
+    totals: Totals
+
+
+@contextmanager
+def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
+    """Of a split's `learning`; what it keeps in memory is let go at the end."""
+    kept = []
+    if dataset.encoder.passes:
+        learning = learning.persist()  # each pass reads all rows twice
+        kept.append(learning)
+    training = learning.filter(F.col("part") < dataset.encoder.parts)
+    try:
+        totals = history.totals(training, dataset.encoder)
+        counts = history.count_levels(training, dataset, totals).persist()
+        kept.append(counts)
+        levels = encode.frequent(counts, dataset.encoder)
+        table = encode.pairs(levels, learning, dataset, totals)
+        yield Encoded(encode.encode_rows(learning, dataset, table), encode.served(levels, dataset), counts, totals)
+    finally:
+        for frame in kept:
+            frame.unpersist()

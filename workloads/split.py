@@ -1,0 +1,51 @@
+"""Which rows train, which choose the number of trees, and which judge.
+
+In production by time, because tomorrow's clicks are what a model is for: the last part judges, the part before it is
+for early stopping, and what comes first trains. Does not count or encode anything.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from workloads.history import part
+from workloads.levels import normaliser
+from workloads.spec import Spec
+
+
+@dataclass(frozen=True)
+class Split:
+    learning: DataFrame
+    """Normalised, with `part`: 0 to parts - 1 train, the one after them is for early stopping."""
+    test: DataFrame
+    """As prepared."""
+
+
+def by_time(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec, test: Column | None = None) -> Split:
+    """With `test`, those rows judge instead of the last ones, and the others are cut by time."""
+    percentiles: Sequence[float] = prepared["time_percentiles"]
+    last = 100 if test is not None else round(100 * (1 - dataset.test_share))
+    end = last - (round(100 * dataset.validation_share) if dataset.model.early_stopping_round else 0)
+    parts = dataset.encoder.parts
+    edges = [percentiles[round(end * k / parts)] for k in range(1, parts)]
+    if test is None:
+        test = F.col("time") >= percentiles[last]
+    validation = F.col("time") >= percentiles[end] if end < last else F.lit(False)
+    return _split(table, dataset, test, validation, edges)
+
+
+def at_random(table: DataFrame, dataset: Spec) -> Split:
+    """For comparison with what is published on random splits; the spec's `history` should then be `others`."""
+    drawn = F.pmod(F.xxhash64("time", *dataset.features, F.lit(dataset.model.seed + 1)), F.lit(100))
+    test = round(100 * dataset.test_share)
+    validation = round(100 * dataset.validation_share) if dataset.model.early_stopping_round else 0
+    return _split(table, dataset, drawn < test, drawn < test + validation, [])
+
+
+def _split(table: DataFrame, dataset: Spec, test: Column, validation: Column, edges: Sequence[float]) -> Split:
+    learning = normaliser(dataset).transform(table.filter(~test))
+    placed = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(part(dataset, edges))
+    return Split(learning.withColumn("part", placed), table.filter(test))
