@@ -56,20 +56,25 @@ Row = dict[str, Any]
 Tables = dict[str, dict[str, Any]]
 
 
-def contract() -> dict[str, Any]:
+def contract(crosses: bool = True) -> dict[str, Any]:
+    """Version 1.1, or the one before it, which knew no crosses."""
+    columns = [column for column in COLUMNS if crosses or column[0] not in CROSSES]
+    crossing = {
+        "crosses": [{"name": name, "of": of} for name, of in CROSSES.items()],
+        "bands": BANDS,
+        "between": BETWEEN,
+    }
     return {
-        "contract_version": "1.1",
+        "contract_version": "1.1" if crosses else "1.0",
         "dataset": "toys",
         "label": "click",
         "features": FEATURES,
-        "model_columns": [{"feature": feature, "value": value} for feature, value in COLUMNS],
+        "model_columns": [{"feature": feature, "value": value} for feature, value in columns],
         "encoder": {
             "categoricals": CATEGORICALS,
-            "crosses": [{"name": name, "of": of} for name, of in CROSSES.items()],
-            "bands": BANDS,
             "missing_level": MISSING,
-            "between": BETWEEN,
             "width": 2,
+            **(crossing if crosses else {}),
         },
         "item_id": None,
     }
@@ -123,7 +128,8 @@ class Toys:
     rows: list[Row]
 
     def probability(self, row: Row) -> float:
-        return float(self.booster.predict(numpy.array([reference_vector(row, self.tables)]), num_threads=1)[0])
+        vector = reference_vector(row, self.tables)[: self.booster.num_feature()]
+        return float(self.booster.predict(numpy.array([vector]), num_threads=1)[0])
 
 
 def write_manifest(folder: Path) -> None:
@@ -132,7 +138,7 @@ def write_manifest(folder: Path) -> None:
     (folder / "MANIFEST.json").write_text(json.dumps({"files": digests}))
 
 
-def make_artefact(folder: Path, seed: int = 7) -> Toys:
+def make_artefact(folder: Path, seed: int = 7, crosses: bool = True) -> Toys:
     rng = random.Random(seed)
     tables: Tables = {
         name: {level: numpy.array([rng.gauss(0, 0.2), rng.uniform(1, 9)], dtype=numpy.float32) for level in levels}
@@ -145,13 +151,15 @@ def make_artefact(folder: Path, seed: int = 7) -> Toys:
     score += 9 * vectors[:, COLUMNS.index(("age__maker name", "rate"))]
     clicks = [rng.random() < 1 / (1 + numpy.exp(-value)) for value in score]
     parameters = {"objective": "binary", "num_leaves": 15, "verbosity": -1, "num_threads": 1, "seed": seed}
-    booster = lightgbm.train(parameters, lightgbm.Dataset(vectors, label=clicks), num_boost_round=30)
+    of = contract(crosses)
+    known = vectors[:, : len(of["model_columns"])]  # the columns of crosses are the last
+    booster = lightgbm.train(parameters, lightgbm.Dataset(known, label=clicks), num_boost_round=30)
 
     folder.mkdir(parents=True)
     booster.save_model(folder / "model.txt")
-    (folder / "contract.json").write_text(json.dumps(contract()))
+    (folder / "contract.json").write_text(json.dumps(of))
     arrays = {}
-    for i, name in enumerate(LEVELS):
+    for i, name in enumerate(LEVELS if crosses else CATEGORICALS):
         levels = sorted((level.encode(), values) for level, values in tables[name].items())
         lengths = [len(level) for level, _ in levels]
         arrays[f"levels_{i}"] = numpy.frombuffer(b"".join(level for level, _ in levels), dtype=numpy.uint8)

@@ -1,15 +1,19 @@
 """What a request may be: every row not understood is refused, and the refusal says where and why."""
 
+import asyncio
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring_fixtures import FEATURES, Row, contract
+from scoring_fixtures import FEATURES, Row, contract, make_artefact
 
+from scoring.artefact import open_artefact
 from scoring.contract import ContractError, read_contract
+from scoring.engines.native import NativeEngine
 from scoring.parsing import RequestParser
 from scoring.problems import Problem
 
@@ -223,11 +227,12 @@ def test_a_cross_that_cannot_be_served_is_refused(change: dict[str, Any], messag
         read_contract(json.dumps({**contract(), "encoder": {**contract()["encoder"], **change}}).encode())
 
 
-def test_a_contract_of_an_earlier_minor_version_has_no_crosses() -> None:
-    columns = [column for column in contract()["model_columns"] if "__" not in column["feature"]]
-    encoder = {key: contract()["encoder"][key] for key in ("categoricals", "missing_level", "width")}
-    earlier = {**contract(), "contract_version": "1.0", "model_columns": columns, "encoder": encoder}
-    assert read_contract(json.dumps(earlier).encode()).encoder.crosses == []
+def test_an_artefact_of_an_earlier_minor_version_is_read_and_scored(tmp_path: Path) -> None:
+    toys = make_artefact(tmp_path / "toys", crosses=False)
+    artefact = open_artefact(toys.folder)
+    rows = RequestParser(artefact.contract, len(toys.rows)).parse(json.dumps({"rows": toys.rows}).encode()).rows
+    scored = asyncio.run(NativeEngine(artefact).probabilities(rows))
+    assert scored == [toys.probability(row) for row in toys.rows]
 
 
 def test_the_parser_keeps_every_bit_of_a_number() -> None:

@@ -25,6 +25,8 @@ from workloads.errors import WorkloadError
 
 ROWS = 20_000
 SCORED = 1_000
+FEW = 10
+"""Trees."""
 
 
 def spark_home(folder: Path) -> Path:
@@ -94,10 +96,11 @@ def main() -> None:
     spark = start(home, configuration)
     session.check_for_training(spark)
     rows = clicks.rows(spark, ROWS)
-    first = probabilities(rows)
+    first, few = probabilities(rows), probabilities(rows, num_iterations=FEW)
     machines = re.findall(r"total number of machines: (\d+)", "".join(p.read_text() for p in home.rglob("stdout")))
     found = {
         "first": first,
+        "few": few,
         "machines": [int(count) for count in machines],
         "between trees": fault(rows, home, "starting iteration 100"),
         "before the ring": fault(rows, home, "connecting to host"),
