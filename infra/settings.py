@@ -6,6 +6,7 @@ One pydantic model per config namespace (`training:workers` is `Settings.trainin
 
 import json
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -24,6 +25,21 @@ def _known_size(value: str) -> str:
 
 VmSize = Annotated[str, AfterValidator(_known_size)]
 """A VM size that stays on offer."""
+
+
+def _known_dataset(value: str) -> str:
+    known = sorted(file.stem for file in _DATASETS.glob("*.yaml"))
+    if value not in known:
+        raise ValueError(
+            f"no spec {value!r} in workloads/datasets/, there are: {', '.join(known)}; "
+            "docs/own-dataset/ says how to bring one"
+        )
+    return value
+
+
+_DATASETS = Path(__file__).parents[1] / "workloads" / "datasets"
+Dataset = Annotated[str, AfterValidator(_known_dataset)]
+"""What the workload's wheel will hold."""
 
 
 class _Group(BaseModel):
@@ -110,7 +126,7 @@ class BudgetSettings(_Group):
 
 
 class TrainingSettings(_Group):
-    dataset: Literal["movielens", "criteo"] = Field("movielens", description="Dataset spec of the workload package.")
+    dataset: Dataset = Field("movielens", description="Dataset spec of the workload package.")
     snapshot: str | None = Field(
         None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Folder below raw/<dataset>/ that a run reads."
     )

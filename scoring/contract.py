@@ -73,6 +73,8 @@ class Contract(Struct, frozen=True):
             numeric = types.get(column.feature) in _NUMERIC
             if numeric != (column.value == "number") or not (numeric or column.feature in encoded):
                 raise ContractError(f"model column {column.feature} ({column.value}) does not match the features")
+        if len(encoded) != len(self.encoder.categoricals) + len(self.encoder.crosses):
+            raise ContractError("categoricals and crosses must have names that differ")
         for name in self.encoder.categoricals:
             if types.get(name) not in _CATEGORICAL:
                 raise ContractError(f"categorical {name} is not a string feature")

@@ -220,6 +220,7 @@ def test_a_contract_that_cannot_be_served_is_refused(change: dict[str, Any], mes
         ({"bands": {}}, "age__maker name: age is neither a string feature nor a number with bands"),
         ({"crosses": [{"name": "gender__genres", "of": ["gender"]}]}, "length >= 2"),
         ({"crosses": []}, "model column gender__genres"),
+        ({"crosses": [*contract()["encoder"]["crosses"], {"name": "genres", "of": ["gender", "genres"]}]}, "differ"),
     ],
 )
 def test_a_cross_that_cannot_be_served_is_refused(change: dict[str, Any], message: str) -> None:

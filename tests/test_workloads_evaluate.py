@@ -43,3 +43,30 @@ def test_slices_are_the_most_frequent_values() -> None:
     labels, p = np.array([0.0, 1.0, 1.0, 0.0, 1.0]), np.array([0.2, 0.8, 0.4, 0.6, 0.5])
     found = evaluate.slices(labels, p, {"side": np.array(["a", "a", "b", "b", "c"])}, most=2)
     assert {value: s["auc"] for value, s in found["side"].items()} == {"a": 1.0, "b": 0.0}
+
+
+@given(SCORED)
+def test_average_precision_is_the_precision_at_each_click(scored: list[tuple[bool, float]]) -> None:
+    labels, p = np.array([float(s[0]) for s in scored]), np.array([s[1] for s in scored])
+    if not labels.any():
+        assert evaluate.average_precision(labels, p) is None
+        return
+    at_each_click = [labels[p >= of].mean() for of in p[labels == 1]]
+    assert evaluate.average_precision(labels, p) == pytest.approx(np.mean(at_each_click))
+
+
+@given(SCORED)
+def test_the_area_under_roc_is_the_auc(scored: list[tuple[bool, float]]) -> None:
+    labels, p = np.array([float(s[0]) for s in scored]), np.array([s[1] for s in scored])
+    if 0 < labels.sum() < len(labels):
+        others, clicks = evaluate.roc(labels, p)
+        assert (others[-1], clicks[-1]) == (1, 1)
+        assert np.trapezoid(clicks, others) == pytest.approx(evaluate.auc(labels, p))
+
+
+def test_calibration_error_and_lift_by_hand() -> None:
+    labels, p = np.array([0.0, 0.0, 1.0, 1.0, 0.0]), np.array([0.1, 0.2, 0.9, 0.6, 0.4])
+    bins = evaluate.calibration(labels, p, bins=5)
+    assert evaluate.expected_calibration_error(bins) == pytest.approx((0.1 + 0.2 + 0.1 + 0.4 + 0.4) / 5)
+    assert evaluate.lift(labels, p, share=0.4) == pytest.approx(1 / 0.4)
+    assert evaluate.lift(np.zeros(5), p) is None

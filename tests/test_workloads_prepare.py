@@ -161,3 +161,14 @@ def test_two_files_that_could_both_be_the_table_are_refused(
         shutil.copy(criteo_raw / synthesize.FILE, raw / name)
     with pytest.raises(WorkloadError, match=r"holds a.tsv, b.tsv: leave one"):
         prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
+
+
+def test_the_shop_of_the_docs_is_prepared_as_its_spec_says(spark: SparkSession, tmp_path: Path) -> None:
+    raw = Path(__file__).parent.parent / "docs" / "own-dataset"
+    dataset = spec.parse((raw / "bookshop.yaml").read_text("utf-8"), "bookshop.yaml")
+    prepared = prepare(spark, dataset, raw, tmp_path / "features")
+    assert (prepared["rows"], prepared["clicks"], prepared["orphans"]) == (12, 6, 0)
+    assert all(table["rejected"] == 0 for table in prepared["tables"].values())
+    first = spark.read.parquet(str(tmp_path / "features")).orderBy("time").first()
+    assert first is not None
+    assert (first.country, first.price, first.kinds, first.device) == ("NO", 9.5, ["books", "children"], "phone")

@@ -77,10 +77,13 @@ def test_the_shop_is_learned_and_calibrated(shop: Trained) -> None:
     assert metrics["auc"] > 0.7
     assert metrics["log_loss"] < metrics["base_log_loss"] - 0.03
     assert metrics["calibration_gap"] < 0.05
+    assert metrics["expected_calibration_error"] < 0.1
+    assert metrics["average_precision"] > metrics["base_rate"] + 0.1
+    assert metrics["lift"] > 1.2
     assert sum(part["rows"] for part in metrics["calibration"]) == metrics["rows_test"]
     for values in metrics["slices"].values():
         assert sum(value["rows"] for value in values.values()) == metrics["rows_test"]
-    assert set(metrics["slices"]) == {"gender", "age", "user_id in training", "item_id in training"}
+    assert set(metrics["slices"]) == {"gender", "age", "day", "user_id in training", "item_id in training"}
 
 
 def test_synthetic_criteo_is_learned_and_says_what_it_is(synthetic: Trained) -> None:

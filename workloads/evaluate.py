@@ -3,7 +3,7 @@
 Does not know where they come from (`train.py` passes those of the saved and reloaded pipeline) and sets no bar.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,37 @@ def auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     _, place, ties = np.unique(probabilities, return_inverse=True, return_counts=True)
     rank = (np.cumsum(ties) - (ties - 1) / 2)[place]
     return float((rank[labels == 1].sum() - clicks * (clicks + 1) / 2) / (clicks * (len(labels) - clicks)))
+
+
+def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Area under precision over recall, in steps, rows of equal probability taken at once; None without a click."""
+    if not labels.any():
+        return None
+    _, place = np.unique(-probabilities, return_inverse=True)
+    rows, clicks = np.cumsum(np.bincount(place)), np.cumsum(np.bincount(place, weights=labels))
+    recalled = np.diff(clicks, prepend=0.0) / clicks[-1]
+    return float((recalled * clicks / rows).sum())
+
+
+def expected_calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    """Mean distance of probability and click rate over the bins, by rows (Naeini et al., AAAI 2015)."""
+    rows = sum(part["rows"] for part in bins)
+    return sum(part["rows"] * abs(part["mean_probability"] - part["rate"]) for part in bins) / rows
+
+
+def lift(labels: np.ndarray, probabilities: np.ndarray, share: float = 0.1) -> float | None:
+    """Click rate of the most probable `share` of rows over that of all; None without a click."""
+    top = np.argsort(-probabilities, kind="stable")[: max(1, round(share * len(labels)))]
+    return float(labels[top].mean() / labels.mean()) if labels.any() else None
+
+
+def roc(labels: np.ndarray, probabilities: np.ndarray, points: int = 101) -> tuple[np.ndarray, np.ndarray]:
+    """(share of non-clicks, share of clicks) at or above a probability, at evenly many rows, from (0, 0) to (1, 1)."""
+    _, place = np.unique(-probabilities, return_inverse=True)
+    clicks = np.cumsum(np.bincount(place, weights=labels))
+    others = np.cumsum(np.bincount(place, weights=1 - labels))
+    at = np.unique(np.linspace(0, len(clicks) - 1, points).round().astype(int))
+    return np.append(0.0, others[at] / others[-1]), np.append(0.0, clicks[at] / clicks[-1])
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:

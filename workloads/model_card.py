@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workloads import evaluate
 from workloads.spec import Spec
 
 _STYLE = """
@@ -91,7 +92,10 @@ def _quality(metrics: Mapping[str, Any]) -> str:
     rows = [
         ["AUC", _number(metrics["auc"]), "0.5000"],
         ["Log loss", _number(metrics["log_loss"]), _number(metrics["base_log_loss"])],
+        ["Average precision (PR-AUC)", _number(metrics["average_precision"]), _number(metrics["base_rate"])],
         ["Mean probability", _number(metrics["mean_probability"]), _number(metrics["base_rate"])],
+        ["Expected calibration error, tenths", _number(metrics["expected_calibration_error"]), "0.0000"],
+        ["Lift of the most probable tenth", _number(metrics["lift"]), "1.0000"],
     ]
     return _table(["", "model", "base rate alone"], rows)
 
@@ -125,6 +129,11 @@ def _features(dataset: Spec) -> str:
 def _plots(
     metrics: Mapping[str, Any], importance: Mapping[str, float], labels: np.ndarray, probabilities: np.ndarray
 ) -> str:
+    def ranking(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
+        axes.plot(*evaluate.roc(labels, probabilities), color="#1f5fbf")
+        axes.set(title="ROC", xlabel="share of non-clicks", ylabel="share of clicks", xlim=(0, 1), ylim=(0, 1))
+
     def calibration(axes: Axes) -> None:
         bins = metrics["calibration"]
         axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
@@ -144,16 +153,16 @@ def _plots(
         axes.barh([name for name, _ in top], [value / total for _, value in top], color="#1f5fbf")
         axes.set(title="Importance", xlabel="share of the trees' gain")
 
-    return _picture([calibration, scores, gain])
+    return _picture([ranking, calibration, scores, gain])
 
 
 def _picture(draw: list[Callable[[Axes], None]]) -> str:
     # A backend of its own per figure: no display, and no state shared with a notebook's pyplot.
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
-        figure = Figure(figsize=(12, 3.8), layout="constrained")
+        figure = Figure(figsize=(15, 3.8), layout="constrained")
         for axes, picture in zip(figure.subplots(1, len(draw)), draw, strict=True):
             picture(axes)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="Calibration, probabilities and importance" src="data:image/png;base64,{encoded}">'
+    return f'<img alt="ROC, calibration, probabilities and importance" src="data:image/png;base64,{encoded}">'

@@ -117,7 +117,7 @@ def already_trained(folder: Path, dataset: Spec, features: Path, given_lineage: 
 def _score(test: DataFrame, dataset: Spec, reloaded: PipelineModel) -> dict[str, np.ndarray]:
     """Label and probability of every test row, and the columns to slice by."""
     columns = {"label": F.col("label"), "probability": stages.vector_to_array("probability")[1]}
-    columns |= {part.feature: _slice_value(part) for part in dataset.slices}
+    columns |= {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day").cast("string")}
     for key in (dataset.user_id, dataset.item_id):
         if key:
             known = stages.vector_to_array(encode.encoded_column(key))[1] > 0
@@ -150,8 +150,12 @@ def _metrics(
     rejected = sum(table["rejected"] for table in prepared["tables"].values())
     read = rejected + sum(table["rows"] for table in prepared["tables"].values())
     rows_test, clicks_test = whole.pop("rows"), whole.pop("clicks")
+    bins = evaluate.calibration(labels, probabilities)
     return whole | {
-        "calibration": evaluate.calibration(labels, probabilities),
+        "average_precision": evaluate.average_precision(labels, probabilities),
+        "expected_calibration_error": evaluate.expected_calibration_error(bins),
+        "lift": evaluate.lift(labels, probabilities),
+        "calibration": bins,
         "rows_test": rows_test,
         "clicks_test": clicks_test,
         "slices": evaluate.slices(labels, probabilities, by),
