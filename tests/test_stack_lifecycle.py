@@ -52,9 +52,9 @@ def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: L
 
 def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
     metrics = stack.outputs["metrics"]
-    assert metrics["rows_test"] >= 19_000
-    assert metrics["auc"] >= 0.69
-    assert metrics["log_loss"] <= 0.63
+    assert metrics["rows_test"] >= 9_900
+    assert metrics["auc"] >= 0.715
+    assert metrics["log_loss"] <= 0.612
 
 
 def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
