@@ -10,7 +10,7 @@ import pytest
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from workloads_shop import GENRES, Reader, Trained
+from workloads_shop import GENRES, Reader, Trained, in_few_parts
 
 from workloads import encode, history, learn, levels, spec, split, stages
 from workloads.evaluate import auc
@@ -172,7 +172,7 @@ def _shuffles_and_joins(dataset: Spec, spark: SparkSession) -> tuple[int, str]:
 
 
 def test_counting_takes_two_shuffles_however_many_columns_there_are(spark: SparkSession) -> None:
-    dataset = spec.load("criteo")
+    dataset = in_few_parts("criteo")
     shuffles, joins = _shuffles_and_joins(dataset, spark)
     assert shuffles == 2
     # One table, broadcast once and joined for every encoding.
@@ -183,7 +183,7 @@ def test_counting_takes_two_shuffles_however_many_columns_there_are(spark: Spark
 
 
 def test_crosses_take_no_further_shuffle(spark: SparkSession) -> None:
-    dataset = spec.load("movielens")
+    dataset = in_few_parts("movielens")
     without = dataclasses.replace(dataset, crosses=())
     assert _shuffles_and_joins(dataset, spark)[0] == _shuffles_and_joins(without, spark)[0]
 

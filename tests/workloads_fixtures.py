@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
-from workloads_shop import Trained, write_shop
+from workloads_shop import Trained, in_few_parts, write_shop
 
 from workloads import prepare, spec, synthesize, train
 
@@ -52,11 +52,11 @@ def run(spark: SparkSession, dataset: spec.Spec, raw: Path, folder: Path) -> Tra
 @pytest.fixture(scope="session")
 def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("shop")
-    return run(spark, spec.load("movielens"), write_shop(folder / "raw"), folder)
+    return run(spark, in_few_parts("movielens"), write_shop(folder / "raw"), folder)
 
 
 @pytest.fixture(scope="session")
 def synthetic(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("synthetic")
     synthesize.synthesize(folder / "raw", 20_000)
-    return run(spark, spec.load("criteo"), folder / "raw", folder)
+    return run(spark, in_few_parts("criteo"), folder / "raw", folder)

@@ -3,6 +3,7 @@
 The reader is written from the artefact's description alone and shares no code with `workloads`.
 """
 
+import dataclasses
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -42,6 +43,12 @@ def write_shop(folder: Path, interactions: int = 6_000) -> Path:
     for name, content in (("user", user_lines), ("item", item_lines), ("inter", lines)):
         (folder / f"ml-100k.{name}").write_text("\n".join(content) + "\n", "utf-8")
     return folder
+
+
+def in_few_parts(name: str) -> spec.Spec:
+    """Spark's plans grow with the parts, and small tables spend their time on plans."""
+    dataset = spec.load(name)
+    return dataclasses.replace(dataset, encoder=dataclasses.replace(dataset.encoder, parts=5))
 
 
 @dataclass(frozen=True)
