@@ -20,7 +20,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from workloads import evaluate, fit, learn, pipeline, prepare, session, spec, split, stages
+from workloads import evaluate, fit, history, learn, pipeline, prepare, session, spec, split, stages
 from workloads.command import run
 from workloads.errors import WorkloadError
 from workloads.spec import Spec
@@ -33,8 +33,7 @@ def folds(spark: SparkSession, dataset: Spec, features: Path, repeats: int, coun
     """The summary of each fold; within each repeat every row judges once."""
     table, prepared = spark.read.parquet(str(features)), prepare.prepared(features, dataset)
     for repeat in range(repeats):
-        # By the row's content, so that copies of a row are never on both sides.
-        drawn = F.pmod(F.xxhash64("time", *dataset.features, F.lit(1000 * dataset.model.seed + repeat)), F.lit(count))
+        drawn = history.drawn(dataset, 1000 * dataset.model.seed + repeat, count)
         for fold in range(count):
             yield judged(split.by_time(table, prepared, dataset, drawn == fold), dataset)
 

@@ -29,8 +29,12 @@ def part(dataset: Spec, edges: Sequence[float]) -> Column:
     if dataset.encoder.history == "earlier":
         reached = [(F.col("time") >= edge).cast("int") for edge in edges]
         return sum(reached, start=F.lit(0))
-    drawn = F.xxhash64("time", *dataset.features, F.lit(dataset.model.seed))
-    return F.pmod(drawn, F.lit(dataset.encoder.parts)).cast("int")
+    return drawn(dataset, dataset.model.seed, dataset.encoder.parts).cast("int")
+
+
+def drawn(dataset: Spec, seed: int, below: int) -> Column:
+    """0 to below - 1 by the row's content: the same whatever the partitions, and copies of a row are drawn alike."""
+    return F.pmod(F.xxhash64("time", *dataset.features, F.lit(seed)), F.lit(below))
 
 
 def known(encoder: Encoder, of: Column, to: int) -> Column:

@@ -11,7 +11,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads.history import part
+from workloads import history
 from workloads.levels import normaliser
 from workloads.spec import Spec
 
@@ -39,7 +39,7 @@ def by_time(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec, test: 
 
 def at_random(table: DataFrame, dataset: Spec) -> Split:
     """For comparison with what is published on random splits; the spec's `history` should then be `others`."""
-    drawn = F.pmod(F.xxhash64("time", *dataset.features, F.lit(dataset.model.seed + 1)), F.lit(100))
+    drawn = history.drawn(dataset, dataset.model.seed + 1, 100)
     test = round(100 * dataset.test_share)
     validation = round(100 * dataset.validation_share) if dataset.model.early_stopping_round else 0
     return _split(table, dataset, drawn < test, drawn < test + validation, [])
@@ -47,5 +47,5 @@ def at_random(table: DataFrame, dataset: Spec) -> Split:
 
 def _split(table: DataFrame, dataset: Spec, test: Column, validation: Column, edges: Sequence[float]) -> Split:
     learning = normaliser(dataset).transform(table.filter(~test))
-    placed = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(part(dataset, edges))
+    placed = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(history.part(dataset, edges))
     return Split(learning.withColumn("part", placed), table.filter(test))
