@@ -24,8 +24,8 @@ def test_a_good_model_passes() -> None:
         ({"log_loss": 0.69}, "not below the base rate's 0.6800"),
         ({"log_loss": 0.68}, "not below the base rate's 0.6800"),
         ({"calibration_gap": 0.2}, "0.2000 away from the click rate"),
-        ({"auc": None}, "auc is None"),
-        ({"auc": math.nan}, "auc is nan"),
+        ({"auc": None}, "auc could not be measured"),
+        ({"auc": math.nan}, "auc could not be measured"),
     ],
 )
 def test_each_bad_figure_is_a_reason(worse: dict[str, Any], reason: str) -> None:

@@ -70,3 +70,11 @@ def test_calibration_error_and_lift_by_hand() -> None:
     assert evaluate.expected_calibration_error(bins) == pytest.approx((0.1 + 0.2 + 0.1 + 0.4 + 0.4) / 5)
     assert evaluate.lift(labels, p, share=0.4) == pytest.approx(1 / 0.4)
     assert evaluate.lift(np.zeros(5), p) is None
+
+
+def test_rows_without_a_click_have_figures_but_no_ranking() -> None:
+    labels, probabilities = np.zeros(5), np.linspace(0.1, 0.5, 5)
+    found = evaluate.summary(labels, probabilities)
+    assert (found["auc"], found["base_rate"]) == (None, 0.0)
+    assert found["log_loss"] > found["base_log_loss"]
+    assert [len(axis) for axis in evaluate.roc(labels, probabilities)] == [1, 1]

@@ -42,7 +42,12 @@ def lift(labels: np.ndarray, probabilities: np.ndarray, share: float = 0.1) -> f
 
 
 def roc(labels: np.ndarray, probabilities: np.ndarray, points: int = 101) -> tuple[np.ndarray, np.ndarray]:
-    """(share of non-clicks, share of clicks) at or above a probability, at evenly many rows, from (0, 0) to (1, 1)."""
+    """(share of non-clicks, share of clicks) at or above a probability, at evenly many rows, from (0, 0) to (1, 1).
+
+    Only (0, 0) when clicks or non-clicks are absent.
+    """
+    if labels.all() or not labels.any():
+        return np.zeros(1), np.zeros(1)
     _, place = np.unique(-probabilities, return_inverse=True)
     clicks = np.cumsum(np.bincount(place, weights=labels))
     others = np.cumsum(np.bincount(place, weights=1 - labels))

@@ -14,7 +14,7 @@ def refusals(metrics: Mapping[str, Any], floors: Mapping[str, float]) -> list[st
     def figure(name: str) -> float | None:
         value = metrics.get(name)
         if not isinstance(value, int | float) or value != value:
-            reasons.append(f"{name} is {value!r}: training could not measure it")
+            reasons.append(f"{name} could not be measured on the held-out part (it is {value!r})")
             return None
         return float(value)
 
