@@ -171,10 +171,10 @@ def _shuffles_and_joins(dataset: Spec, spark: SparkSession) -> tuple[int, str]:
         return _plan(encoded.counts).count("Exchange hashpartitioning"), _plan(encoded.rows)
 
 
-def test_counting_takes_two_shuffles_however_many_columns_there_are(spark: SparkSession) -> None:
+def test_counting_takes_one_shuffle_however_many_columns_there_are(spark: SparkSession) -> None:
     dataset = in_few_parts("criteo")
     shuffles, joins = _shuffles_and_joins(dataset, spark)
-    assert shuffles == 2
+    assert shuffles == 1
     # One table, broadcast once and joined for every encoding.
     joins = joins.partition("InMemoryTableScan")[0]
     assert joins.count("BroadcastHashJoin") == len(dataset.encodings) == 26

@@ -11,7 +11,7 @@ profession that watches good films a kinder one. Each effect is known to a part 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -37,9 +37,11 @@ def drawn(dataset: Spec, seed: int, below: int) -> Column:
     return F.pmod(F.xxhash64("time", *dataset.features, F.lit(seed)), F.lit(below))
 
 
-def known(encoder: Encoder, of: Column, to: int) -> Column:
-    """Whether a row of part `of` is known to part `to`."""
-    return of < to if encoder.history == "earlier" else of != to
+def known(encoder: Encoder, to: int) -> list[int]:
+    """The parts that part `to` knows; to `parts`, which is after training, all of them."""
+    if to == encoder.parts or encoder.history == "earlier":
+        return list(range(to))
+    return [of for of in range(encoder.parts) if of != to]
 
 
 def present(encoder: Encoder, rows: str, of: Column) -> Column:
@@ -72,8 +74,7 @@ def totals(rows: DataFrame, encoder: Encoder) -> Totals:
     }
 
     def seen(to: int, value: int) -> int:
-        earlier = encoder.history == "earlier"
-        return sum(of[value] for part, of in found.items() if (part < to if earlier else part != to))
+        return sum(found[of][value] for of in known(encoder, to) if of in found)
 
     every = range(encoder.parts + 1)
     counted = Totals([seen(to, 0) for to in every], [seen(to, 1) for to in every])
@@ -85,8 +86,8 @@ def totals(rows: DataFrame, encoder: Encoder) -> Totals:
 
 
 def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
-    """(encoding, level, rows, left) of normalised training rows with `part` and `label`, in two
-    shuffles at most, however many encodings there are.
+    """(encoding, level, rows, left) of normalised training rows with `part` and `label`, in one
+    shuffle, however many encodings there are; each pass over users and items adds one a side.
 
     `encoding` is the place in the spec's encodings. `rows` and `left` are arrays over parts of what the part knows of
     the level: how many rows, and the sum of what is left of their labels, in whole billionths.
@@ -109,42 +110,50 @@ def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
     exploded = rows.select("part", "label", *sorted(set(rests)), every).select("*", "of.encoding", "of.level")
     keys = ["encoding", "level"]
     if not rests:
-        return _known_to_all(exploded, keys, counted, dataset.encoder)
+        return _known_clicks(exploded, keys, counted, dataset.encoder)
     places = {rest: [i for i, of in enumerate(rests) if of == rest] for rest in rests}
     rest = F.coalesce(*(F.when(F.col("encoding").isin(at), F.col(of)) for of, at in places.items()))
-    return _known_sums(exploded.select("part", *keys, rest.alias("left")), keys, dataset.encoder)
+    return _known_rests(exploded.select("part", *keys, rest.alias("left")), keys, dataset.encoder)
 
 
-def _known_to_all(rows: DataFrame, keys: list[str], counted: Totals, encoder: Encoder) -> DataFrame:
-    """Where only the rate of clicks is taken off, which is the same for all rows of a part: counts by part suffice."""
-    by_part = rows.groupBy(*keys, "part").agg(F.count(F.lit(1)).alias("rows"), F.sum("label").alias("clicks"))
-    return _sums(
-        by_part,
-        keys,
-        F.col("rows"),
-        lambda to: F.round((F.col("clicks") - F.col("rows") * counted.rate(to)) * _UNIT).cast("long"),
-        encoder,
+def _known_clicks(rows: DataFrame, keys: list[str], counted: Totals, encoder: Encoder) -> DataFrame:
+    """Where only the rate of clicks is taken off, which is the same for all rows: counts of clicks suffice."""
+    click = F.col("label") == 1
+    clicks = [F.count(F.when(click & (F.col("part") == p), True)).alias(f"clicks_{p}") for p in range(encoder.parts)]
+
+    def left(to: int) -> Column:
+        rest = _sum("clicks", known(encoder, to)) - _sum("rows", known(encoder, to)) * counted.rate(to)
+        return F.rint(rest * _UNIT).cast("long")
+
+    return _known(rows, keys, clicks, left, encoder)
+
+
+def _known_rests(rows: DataFrame, keys: list[str], encoder: Encoder) -> DataFrame:
+    """Of rows with what is `left` of the label for each part, 0 for a part that does not know the row."""
+    sums = [F.sum(F.element_at("left", to + 1)).alias(f"left_{to}") for to in range(encoder.parts + 1)]
+    return _known(rows, keys, sums, lambda to: F.col(f"left_{to}"), encoder)
+
+
+def _known(
+    rows: DataFrame, keys: list[str], sums: list[Column], left: Callable[[int], Column], encoder: Encoder
+) -> DataFrame:
+    """(keys, rows, left). One column for each part until the end: what Spark does to an array's elements, it
+    interprets."""
+    here = [F.count(F.when(F.col("part") == part, True)).alias(f"rows_{part}") for part in range(encoder.parts)]
+    every = range(encoder.parts + 1)
+    return (
+        rows.groupBy(*keys)
+        .agg(*here, *sums)
+        .select(
+            *keys,
+            F.array(*(_sum("rows", known(encoder, to)) for to in every)).alias("rows"),
+            F.array(*map(left, every)).alias("left"),
+        )
     )
 
 
-def _known_sums(rows: DataFrame, keys: list[str], encoder: Encoder) -> DataFrame:
-    """Of rows with what is `left` of the label for every part."""
-    return _sums(rows, keys, F.lit(1), lambda to: F.element_at("left", to + 1), encoder)
-
-
-def _sums(
-    table: DataFrame, keys: list[str], rows: Column, left: Callable[[int], Column], encoder: Encoder
-) -> DataFrame:
-    every = range(encoder.parts + 1)
-    sums = []
-    for to in every:
-        here = known(encoder, F.col("part"), to)
-        sums += [
-            F.sum(F.when(here, rows).otherwise(F.lit(0))).alias(f"rows_{to}"),
-            F.sum(F.when(here, left(to)).otherwise(F.lit(0))).alias(f"left_{to}"),
-        ]
-    arrays = (F.array(*(F.col(f"{value}_{to}") for to in every)).alias(value) for value in ("rows", "left"))
-    return table.groupBy(*keys).agg(*sums).select(*keys, *arrays)
+def _sum(of: str, parts: Sequence[int]) -> Column:
+    return reduce(Column.__add__, (F.col(f"{of}_{part}") for part in parts), F.lit(0).cast("long"))
 
 
 def effect(rows: Column, left: Column, encoder: Encoder) -> Column:
@@ -152,18 +161,22 @@ def effect(rows: Column, left: Column, encoder: Encoder) -> Column:
     return left / _UNIT / (rows + F.lit(encoder.smoothing))
 
 
+_FEW_KEYS = 100_000
+"""So many users or items, with an effect for each part, are sent to every executor."""
 _USER, _ITEM = "user__effect", "item__effect"
 
 
-def _rest(counted: Totals, *effects: str) -> Column:
-    """Array over parts: the label less the rate of clicks and the effects."""
-    rates = F.array(*(F.lit(counted.rate(to)) for to in range(len(counted.rows))))
+def _rest(encoder: Encoder, counted: Totals, *effects: str) -> Column:
+    """Array over parts: the label less the rate of clicks and the effects, 0 for a part that does not know the row."""
+    rates = F.array(*(F.lit(counted.rate(to)) for to in range(encoder.parts + 1)))
+    of = F.col("part")
 
     def rest(rate: Column, to: Column) -> Column:
         value = F.col("label") - rate
         for effects_of in effects:
             value -= F.coalesce(F.element_at(effects_of, to + 1), F.lit(0.0))
-        return F.round(value * _UNIT).cast("long")
+        seen = of < to if encoder.history == "earlier" else of != to
+        return F.when(seen, F.rint(value * _UNIT).cast("long")).otherwise(0)
 
     return F.transform(rates, rest)
 
@@ -185,20 +198,27 @@ def _less_effects(rows: DataFrame, dataset: Spec, counted: Totals) -> tuple[Data
     for _ in range(encoder.passes):
         for mine, other in ((_USER, _ITEM), (_ITEM, _USER)):
             others = [other] if other in found else []
-            seen = rows.join(found[other], f"{other}__key", "left") if others else rows
-            left = seen.withColumn("left", _rest(counted, *others)).select("part", f"{mine}__key", "left")
+            seen = _join(rows, found[other], other) if others else rows
+            left = seen.withColumn("left", _rest(encoder, counted, *others)).select("part", f"{mine}__key", "left")
             found[mine] = _effects(left, mine, encoder)
     for name, effects in found.items():
-        rows = rows.join(effects, f"{name}__key", "left")
+        rows = _join(rows, effects, name)
     between = [_stand_between(dataset, of) for of in dataset.encodings.values()]
     names = {effects: "__".join(("rest", *(name.split("__")[0] for name in effects))) for effects in between}
-    rows = rows.withColumns({name: _rest(counted, *effects) for effects, name in names.items()})
+    rows = rows.withColumns({name: _rest(encoder, counted, *effects) for effects, name in names.items()})
     return rows, [names[effects] for effects in between]
+
+
+def _join(rows: DataFrame, effects: DataFrame, name: str) -> DataFrame:
+    """Without asking Spark for a plan: it knows nothing of the size of what was cut off from its plan."""
+    small = effects.count() <= _FEW_KEYS
+    return rows.join(F.broadcast(effects) if small else effects, f"{name}__key", "left")
 
 
 def _effects(rows: DataFrame, name: str, encoder: Encoder) -> DataFrame:
     """(key, effect over parts) of every user or item."""
     key = f"{name}__key"
-    sums = _known_sums(rows.filter(F.col(key) != MISSING_LEVEL), [key], encoder)
+    sums = _known_rests(rows.filter(F.col(key) != MISSING_LEVEL), [key], encoder)
     effects = F.transform(F.arrays_zip("rows", "left"), lambda of: effect(of["rows"], of["left"], encoder))
-    return sums.select(key, effects.alias(name)).cache()
+    # Cut off from how it came about: the next pass would carry the plan of all passes before.
+    return sums.select(key, effects.alias(name)).localCheckpoint(eager=False)

@@ -39,7 +39,8 @@ def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
         counts = history.count_levels(training, dataset, totals).persist()
         kept.append(counts)
         levels = encode.frequent(counts, dataset.encoder)
-        table = encode.pairs(levels, learning, dataset, totals)
+        # Cut off from how it came about: each of the many joins with it would be planned with all that.
+        table = encode.pairs(levels, learning, dataset, totals).localCheckpoint(eager=False)
         yield Encoded(encode.encode_rows(learning, dataset, table), encode.served(levels, dataset), counts, totals)
     finally:
         for frame in kept:

@@ -27,6 +27,7 @@ SYNAPSEML_EXCLUSIONS = (
     "org.scalatest:scalatest_2.12",
     "com.fasterxml.jackson.core:jackson-databind",
 )
+_JAVA_OPTIONS = "-XX:-DontCompileHugeMethods"
 _PARTITIONS_PER_WORKER = 16
 _PARTITIONS_ON_ONE_NODE = 4
 
@@ -113,6 +114,9 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
         # A worker that waits in native code for a lost one hears of nothing: only its end frees its cores.
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "20s",
+        # Spark generates methods of more than 8,000 bytes for rows as wide as ours, which Java else interprets for ever.
+        "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
+        "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
         "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * spec.workers or _PARTITIONS_ON_ONE_NODE),
     }
     tags = dict(spec.tags)
