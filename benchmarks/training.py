@@ -1,0 +1,189 @@
+"""What training costs by rows and cores: `python benchmarks/training.py [--rows 100000 1000000] [--cores 1 2]`.
+
+Each pair of sizes is a process of its own: generated rows in Criteo's shape, the Spark settings of the product's job,
+50 trees of 31 leaves, and every stage as the job runs it. Then native LightGBM on the same encoded matrix, with the
+same parameters and as many threads, for a yardstick. Seconds are of the clock, after Spark has started. Prints
+Markdown tables. The rows are synthetic: speed is measured here, and how near the best possible AUC a model comes.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from infra.release import job
+from workloads import learn, prepare, spec, split, stages, synthesize, train
+from workloads.spec import Spec
+
+TREES, LEAVES = 50, 31
+STAGES = ("prepare", "encode", "fit", "save", "evaluate")
+
+
+def dataset(trees: int) -> Spec:
+    """Criteo's spec with so many trees, or with its own number and early stopping when 0."""
+    whole = spec.load("criteo")
+    if not trees:
+        return whole
+    model = dataclasses.replace(whole.model, num_iterations=trees, num_leaves=LEAVES, early_stopping_round=0)
+    return dataclasses.replace(whole, model=model)
+
+
+def session(cores: int, heap: str, folder: Path) -> SparkSession:
+    """With the settings of the job's cluster, but of so many cores."""
+    conf = job.cluster(job.JobSpec("", "", "", "", "", "", "", 0, False, "", False, 0, {}))["spark_conf"]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    own = {
+        "spark.driver.memory": heap,
+        "spark.master": f"local[{cores}]",
+        "spark.jars.packages": job.SYNAPSEML,
+        "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
+        "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(folder / "spark"),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+    }
+    spark = SparkSession.builder.config(map={**conf, **own}).getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def measure(rows: int, cores: int, heap: str, trees: int, native: bool) -> dict[str, Any]:
+    of = dataset(trees)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        synthesize.synthesize(folder / "raw", rows)
+        best = json.loads((folder / "raw" / prepare.SYNTHETIC).read_text())["best_auc"]
+        spark = session(cores, heap, folder)
+        started = time.monotonic()
+        prepare.prepare(spark, of, folder / "raw", folder / "features")
+        prepared = time.monotonic() - started
+        metrics = train.train(spark, of, folder / "features", folder / "model", "benchmark", {})
+        whole = time.monotonic() - started
+        found: dict[str, Any] = {
+            "rows": rows,
+            "cores": cores,
+            "seconds": {"prepare": prepared, **metrics["seconds"]},
+            "whole": whole,
+            "rows_train": metrics["rows_train"],
+            "columns": len(of.model_columns),
+            "trees": metrics["trees"],
+            "auc": metrics["auc"],
+            "best_auc": best,
+            "heap_peak": _heap_peak(spark),
+            "memory_peak": _memory_peak(spark),
+        }
+        matrix = _matrix(spark, of, folder) if native else None
+        spark.stop()
+        if matrix is not None:
+            found["native"] = _native(matrix, of, cores)
+        return found
+
+
+def _heap_peak(spark: SparkSession) -> int:
+    """Bytes of JVM heap: the sum of what each of its pools held at most."""
+    factory = spark._jvm.java.lang.management.ManagementFactory
+    pools = factory.getMemoryPoolMXBeans()
+    return sum(pool.getPeakUsage().getUsed() for pool in pools if pool.getType().toString() == "Heap memory")
+
+
+def _memory_peak(spark: SparkSession) -> int:
+    """Bytes of the JVM's process, LightGBM's native memory included."""
+    process = spark._jvm.java.lang.ProcessHandle.current().pid()
+    return int(Path(f"/proc/{process}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
+    """(rows, 1 + columns): the encoded training rows, label first, by way of a file."""
+    rows = split.by_time(spark.read.parquet(str(folder / "features")), prepare.prepared(folder / "features", of), of)
+    values = [F.col("values")[i].alias(str(i)) for i in range(len(of.model_columns))]
+    with learn.encoded(rows.learning, of) as encoded:
+        plain = encoded.rows.select("label", stages.vector_to_array("features").alias("values"))
+        plain.select("label", *values).write.csv(str(folder / "matrix"), sep="\t")
+    parts = sorted((folder / "matrix").glob("part-*"))
+    return np.concatenate([np.loadtxt(part, delimiter="\t", ndmin=2) for part in parts if part.stat().st_size])
+
+
+def _native(matrix: np.ndarray, of: Spec, cores: int) -> float:
+    """Seconds of binning and boosting, which is what a fit of SynapseML does too."""
+    parameters = dataclasses.asdict(of.model) | {"objective": "binary", "num_threads": cores, "verbose": -1}
+    trees = parameters.pop("num_iterations")
+    del parameters["early_stopping_round"]
+    started = time.monotonic()
+    data = lightgbm.Dataset(matrix[:, 1:], matrix[:, 0])
+    booster = lightgbm.train({**parameters, "force_row_wise": True, "deterministic": True}, data, trees)
+    assert booster.num_trees() == trees
+    return time.monotonic() - started
+
+
+def _tables(found: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
+        "",
+        "| rows | cores | " + " | ".join(STAGES) + " | whole | rows/s | fit ÷ native | cell-trees/s/core | heap, GB | "
+        "process, GB | AUC | best AUC |",
+        "| --- " * (12 + len(STAGES)) + "|",
+    ]
+    for of in found:
+        seconds = of["seconds"]
+        cells = of["rows_train"] * of["columns"] * of["trees"] / seconds["fit"] / of["cores"]
+        ratio = f"{seconds['fit'] / of['native']:.2f}" if "native" in of else ""
+        figures = [
+            f"{of['rows']:,}",
+            str(of["cores"]),
+            *(f"{seconds[stage]:.1f}" for stage in STAGES),
+            f"**{of['whole']:.1f}**",
+            f"{of['rows'] / of['whole']:,.0f}",
+            ratio,
+            f"{cells / 1e6:.0f} M",
+            f"{of['heap_peak'] / 1e9:.1f}",
+            f"{of['memory_peak'] / 1e9:.1f}",
+            f"{of['auc']:.4f}",
+            f"{of['best_auc']:.4f}",
+        ]
+        lines.append("| " + " | ".join(figures) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--heap", default="6g", help="of the JVM")
+    parser.add_argument("--trees", type=int, default=TREES, help="0: as many as the spec and early stopping give")
+    parser.add_argument("--no-native", action="store_true", help="without native LightGBM on the same matrix")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+
+    if arguments.one:
+        rows, cores = arguments.rows[0], arguments.cores[0]
+        print("\n" + json.dumps(measure(rows, cores, arguments.heap, arguments.trees, not arguments.no_native)))
+        return
+    found = []
+    for rows in arguments.rows:
+        for cores in arguments.cores:
+            options = ["--heap", arguments.heap, "--trees", str(arguments.trees)]
+            options += ["--no-native"] if arguments.no_native else []
+            command = [sys.executable, __file__, "--one", "--rows", str(rows), "--cores", str(cores), *options]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{rows:,} rows on {cores} cores: {found[-1]['whole']:.1f} s", flush=True)
+    print("\n" + _tables(found))
+
+
+if __name__ == "__main__":
+    main()
