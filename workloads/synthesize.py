@@ -27,6 +27,9 @@ from workloads.prepare import SYNTHETIC
 FILE = "synthetic_criteo.tsv"
 CLICK_RATE = 0.25
 _CHUNK = 50_000
+_OWN_EFFECT = 100
+"""So many of a column's most frequent levels have an effect of their own, all others one in common: of what is seen
+once or twice no model could know it, and the best AUC would be out of reach."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def _draw(random: np.random.Generator, seed: int) -> _Rows:
         level, missing = _level(random.random(_CHUNK), category), together[category.missing] < category.missing
         levels.append(level)
         levels_missing.append(missing)
-        log_odds += np.where(missing, -0.1, category.strength * _effect(level, place, seed))
+        log_odds += np.where(missing, -0.1, category.strength * _effect(np.minimum(level, _OWN_EFFECT), place, seed))
     # A taste that no single column shows: the level of one decides which way a number of another pulls.
     taste = _effect(levels[8], 100, seed) * np.log1p(np.maximum(integers[6], 0))
     log_odds += np.where(integers_missing[6], 0.0, 0.2 * taste)
