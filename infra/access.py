@@ -66,7 +66,8 @@ def grants(args: AccessArgs) -> list[Grant]:
         deployer = f"deployer-{number}"
         table += [
             Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "raw", object_id, raw, kind),
-            Grant(deployer, Role.STORAGE_BLOB_DATA_READER, "models", object_id, models, kind),
+            # To read artefacts, and to keep the gate's verdict beside them.
+            Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "models", object_id, models, kind),
             Grant(deployer, Role.AZUREML_DATA_SCIENTIST, "workspace", object_id, workspace, kind),
         ]
     return table

@@ -233,7 +233,38 @@ class QualitySettings(_Group):
     calibration_gap_max: float = Field(
         0.05, gt=0, le=1, description="Greatest distance of mean probability from the click rate."
     )
+    calibration_error_max: float = Field(
+        0.1, gt=0, le=1, description="Greatest expected calibration error, over tenths of the held-out rows."
+    )
     test_clicks_min: int = Field(100, ge=1, description="Fewer clicks in the held-out part cannot judge a model.")
+    probability_spread_min: float = Field(
+        0.05, ge=0, description="Least standard deviation of the probabilities, as a share of their mean."
+    )
+    commonest_probability_max: float = Field(
+        0.5, gt=0, le=1, description="Greatest share of rows that are given one and the same probability."
+    )
+    auc_drop_max: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description="How far AUC may fall below that of what serves, at the kinder end of the change's 95 % interval.",
+    )
+    log_loss_rise_max: float = Field(
+        0.005,
+        ge=0,
+        description="How far log loss may rise above that of what serves, at the kinder end of the 95 % interval.",
+    )
+    psi_max: float = Field(
+        0.25,
+        gt=0,
+        description="Greatest population stability index of a feature against the training rows of what serves.",
+    )
+    unseen_rise_max: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="How much more of a feature's values the model which serves may not know than when it was trained.",
+    )
 
 
 class ReleaseSettings(_Group):

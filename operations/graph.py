@@ -47,6 +47,8 @@ class Graph(mocks.Mocks):
         }
         if "identity" in outputs or args.typ.endswith(":Extension"):
             outputs["identity"] = {"type": "SystemAssigned", "principalId": f"principal-of-{args.name}"}
+        if args.typ.endswith(":TrainingRun"):
+            outputs["metrics"] = {}
         return f"/id/of/{args.typ}/{args.name}", outputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]]]:

@@ -1,5 +1,8 @@
 """The table at the end of a local run."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +26,8 @@ def show(report: Report, console: Console) -> None:
         f"{metrics['base_log_loss']:.4f}), calibration gap {metrics['calibration_gap']:.4f}, "
         f"on the last {metrics['rows_test']:,.0f} rows by time",
     )
-    table.add_row("gate", "passed")
+    table.add_row("compared", _compared(metrics))
+    table.add_row("gate", f"passed, {len(metrics['gate'])} rules")
     table.add_row("three rows", "\n".join(f"{line['served']:.6f}  {_short(line['row'])}" for line in report.scored))
     if report.ranking:
         table.add_row(
@@ -42,6 +46,15 @@ def show(report: Report, console: Console) -> None:
         "personalization score\npersonalization rank --user <id>\nmake local-down  (destroys and stops all of it)",
     )
     console.print(table)
+
+
+def _compared(metrics: Mapping[str, Any]) -> str:
+    plain, live = metrics["baseline"], metrics["live"]
+    lines = [f"logistic regression on the same features: AUC {plain['auc']:.4f}, log loss {plain['log_loss']:.4f}"]
+    if live and "skipped" not in live:
+        low, high = live["auc_change_interval"]
+        lines.append(f"run {live['run_id']}, which served: AUC {live['auc']:.4f}, change {low:+.4f} to {high:+.4f}")
+    return "\n".join(lines)
 
 
 def _short(row: dict[str, object]) -> str:

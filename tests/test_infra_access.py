@@ -44,7 +44,7 @@ def test_nobody_owns_and_nobody_contributes_above_a_single_resource(program: Gra
 
 def test_every_reader_of_models_is_kept_to_their_container(program: Graph) -> None:
     readers = [a for a in assignments(program) if a.inputs["roleDefinitionId"].endswith(Role.STORAGE_BLOB_DATA_READER)]
-    assert len(readers) == 4
+    assert len(readers) == 3
     assert all(reader.inputs["scope"].endswith("/blobServices/default/containers/lake-models") for reader in readers)
 
 

@@ -1,37 +1,114 @@
 """The quality gate."""
 
+import json
 import math
 from typing import Any
 
 import pytest
 
-from infra.release.gate import refusals
+from infra.release.gate import judge, verdict
 from infra.settings import QualitySettings
 
 FLOORS = QualitySettings().model_dump()
-GOOD = {"clicks_test": 5000, "auc": 0.71, "log_loss": 0.61, "base_log_loss": 0.68, "calibration_gap": 0.01}
+GOOD = {
+    "clicks_test": 5000,
+    "auc": 0.71,
+    "log_loss": 0.61,
+    "base_log_loss": 0.68,
+    "calibration_gap": 0.01,
+    "expected_calibration_error": 0.02,
+    "probability_std": 0.18,
+    "mean_probability": 0.56,
+    "commonest_probability_share": 0.001,
+    "live": {
+        "run_id": "7",
+        "auc": 0.715,
+        "log_loss": 0.608,
+        "auc_change": -0.005,
+        "auc_change_interval": [-0.012, 0.002],
+        "log_loss_change": 0.002,
+        "log_loss_change_interval": [-0.001, 0.005],
+    },
+    "drift": {"age": {"psi": 0.04, "unseen_rise": None}, "genres": {"psi": 0.01, "unseen_rise": 0.1}},
+}
+LIVE: dict[str, Any] = GOOD["live"]  # type: ignore[assignment]
+ABSOLUTE = {name: value for name, value in GOOD.items() if name not in ("live", "drift")}
 
 
-def test_a_good_model_passes() -> None:
-    assert refusals(GOOD, FLOORS) == []
+def broken(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(rule.name, rule.says) for rule in judge(metrics, FLOORS) if not rule.passed]
+
+
+def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
+    rules = judge(GOOD, FLOORS)
+    assert all(rule.passed and isinstance(rule.value, float | int) for rule in rules)
+    assert len(rules) == len(FLOORS)
+    assert {f"{rule.name}_min" in FLOORS or f"{rule.name}_max" in FLOORS for rule in rules} == {True}
 
 
 @pytest.mark.parametrize(
-    ("worse", "reason"),
+    ("worse", "rule", "reason"),
     [
-        ({"clicks_test": 21}, "only 21 clicks"),
-        ({"auc": 0.6}, "AUC 0.6000 is below"),
-        ({"log_loss": 0.69}, "not below the base rate's 0.6800"),
-        ({"log_loss": 0.68}, "not below the base rate's 0.6800"),
-        ({"calibration_gap": 0.2}, "0.2000 away from the click rate"),
-        ({"auc": None}, "auc could not be measured"),
-        ({"auc": math.nan}, "auc could not be measured"),
+        ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the held-out part, too few to judge"),
+        ({"auc": 0.6}, "auc", "AUC 0.6000 is below the floor 0.6500 (quality:auc_min)"),
+        ({"log_loss": 0.69}, "log_loss_gain", "not below the base rate's 0.6800"),
+        ({"log_loss": 0.68}, "log_loss_gain", "not below the base rate's 0.6800"),
+        ({"calibration_gap": 0.2}, "calibration_gap", "0.2000 away from the click rate"),
+        ({"expected_calibration_error": 0.15}, "calibration_error", "0.1500 away from the click rates of their tenths"),
+        ({"probability_std": 0.002}, "probability_spread", "have collapsed: they differ by 0.36% of their mean"),
+        ({"commonest_probability_share": 0.9}, "commonest_probability", "have collapsed: 90.0% of the rows"),
+        ({"auc": None}, "auc", "auc could not be measured"),
+        ({"auc": math.nan}, "auc", "auc could not be measured"),
+        (
+            {"live": LIVE | {"auc_change_interval": [-0.03, -0.01]}},
+            "auc_drop",
+            "AUC is 0.0100 or more below that of run 7",
+        ),
+        (
+            {"live": LIVE | {"log_loss_change_interval": [0.01, 0.03]}},
+            "log_loss_rise",
+            "log loss is 0.0100 or more above",
+        ),
+        ({"live": LIVE | {"auc_change_interval": None}}, "auc_drop", "could not be measured"),
+        ({"drift": {"age": {"psi": 0.4, "unseen_rise": 0.0}}}, "psi", "feature age has drifted by a PSI of 0.400"),
+        (
+            {"drift": {"C1": {"psi": 0.1, "unseen_rise": 0.6}}},
+            "unseen_rise",
+            "60.0% more of feature C1 than before are",
+        ),
     ],
 )
-def test_each_bad_figure_is_a_reason(worse: dict[str, Any], reason: str) -> None:
-    (only,) = refusals({**GOOD, **worse}, FLOORS)
-    assert reason in only
+def test_each_bad_figure_breaks_its_rule(worse: dict[str, Any], rule: str, reason: str) -> None:
+    ((name, says),) = broken({**GOOD, **worse})
+    assert name == rule
+    assert reason in says
 
 
-def test_a_figure_that_was_not_measured_is_a_reason() -> None:
-    assert len(refusals({}, FLOORS)) == 5
+def test_a_model_that_may_be_as_good_as_what_serves_passes() -> None:
+    """A drop is refused when it is sure, not when it was drawn."""
+    worse = {"auc_change": -0.02, "auc_change_interval": [-0.05, 0.01]}
+    assert broken({**GOOD, "live": LIVE | worse}) == []
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [
+        {},
+        {"live": None, "drift": {}},
+        {"live": {"run_id": "7", "skipped": "its artefact is no longer in the lake"}, "drift": {}},
+    ],
+)
+def test_what_cannot_be_compared_passes_and_says_so(alone: dict[str, Any]) -> None:
+    compared = {rule.name: rule for rule in judge({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
+    assert set(compared) == {"auc_drop", "log_loss_rise", "psi", "unseen_rise"}
+    assert all(rule.passed and rule.says.startswith("nothing to compare with: ") for rule in compared.values())
+
+
+def test_a_figure_that_was_not_measured_is_a_refusal() -> None:
+    assert len(broken({})) == 7
+
+
+def test_a_changed_floor_gives_the_same_run_another_verdict() -> None:
+    strict = FLOORS | {"auc_min": 0.75}
+    assert [rule["name"] for rule in verdict(GOOD, strict) if not rule["passed"]] == ["auc"]
+    assert json.loads(json.dumps(verdict(GOOD, strict), allow_nan=False)) == verdict(GOOD, strict)

@@ -61,3 +61,12 @@ def test_both_tasks_use_the_same_cluster_and_libraries() -> None:
     assert prepare["job_cluster_key"] == train["job_cluster_key"]
     assert prepare["libraries"] == train["libraries"]
     assert train["depends_on"] == [{"task_key": "prepare"}]
+
+
+def test_what_serves_is_told_to_training_and_nothing_by_default() -> None:
+    job = settings()
+    assert {"name": "live", "default": ""} in job["parameters"]
+    prepare, train = (task["python_wheel_task"]["parameters"] for task in job["tasks"])
+    assert "--live={{job.parameters.live}}" in train
+    assert not any("live" in parameter for parameter in prepare)
+    assert "live" not in train[train.index("--lineage") + 1]  # or a run started again would not know its artefact

@@ -55,6 +55,8 @@ def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
     assert metrics["rows_test"] >= 9_900
     assert metrics["auc"] >= 0.715
     assert metrics["log_loss"] <= 0.612
+    assert metrics["baseline"]["auc"] > 0.7
+    assert all(rule["passed"] for rule in metrics["gate"])
 
 
 def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
@@ -122,13 +124,19 @@ def test_a_refused_model_leaves_the_live_endpoint_as_it_was(stack: LocalRun) -> 
     assert done.returncode == 1
     assert "is refused, what serves now keeps serving" in done.stderr
     assert "clicks in the held-out part, too few to judge" in done.stderr
+    (verdict,) = (found for found in map(json.loads, _verdicts(stack)) if not found["passed"])
+    assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}
     assert score(stack, row) == before
 
 
 def test_synthetic_rows_in_criteos_shape_pass_the_gate(standing: LocalRun) -> None:
+    before = standing.outputs
     printed = standing.up("--dataset", "criteo")
     assert "SYNTHETIC" in printed
-    assert standing.outputs["metrics"]["synthetic"] is True
+    metrics, served_by = standing.outputs["metrics"], before["training_run_id"]
+    assert metrics["synthetic"] is True
+    assert metrics["live"]["run_id"] == served_by
+    assert metrics["live"]["skipped"] == "it was trained on dataset 'movielens', not 'criteo'"
 
 
 def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
@@ -162,6 +170,11 @@ def _jobs_runs_versions(run: LocalRun) -> tuple[int, int, int]:
             len(list(client.jobs.list_runs())),
             len(list(models.list(name=outputs["model_name"]))),
         )
+
+
+def _verdicts(run: LocalRun) -> list[str]:
+    """What the gate kept in the lake, of every run that it judged."""
+    return [found.read_text() for found in (run.state / "sandbox" / "accounts").glob("*/models/*/verdict.json")]
 
 
 def _trust(run: LocalRun) -> Any:

@@ -29,6 +29,7 @@ def test_every_file_is_in_the_manifest_with_its_digest(shop: Trained) -> None:
     found = {p.relative_to(shop.artefact).as_posix() for p in shop.artefact.rglob("*") if p.is_file()}
     assert found == {*listed, "MANIFEST.json"}
     assert {"model.txt", "encoder.npz", "contract.json", "golden.jsonl", "metrics.json", "lineage.json"} < set(listed)
+    assert "profile.json" in listed
     for name, digest in listed.items():
         assert hashlib.sha256((shop.artefact / name).read_bytes()).hexdigest() == digest
 
@@ -94,6 +95,13 @@ def test_synthetic_criteo_is_learned_and_says_what_it_is(synthetic: Trained) -> 
     assert metrics["synthetic"] is True
     assert synthetic.read("lineage.json")["synthetic"] is True
     assert "SYNTHETIC" in (synthetic.artefact / "model_card.html").read_text("utf-8")
+
+
+def test_a_live_model_of_another_dataset_is_skipped_by_a_training_run(synthetic: Trained) -> None:
+    metrics = synthetic.read("metrics.json")
+    assert metrics["live"] == {"run_id": "run-1", "skipped": "it was trained on dataset 'movielens', not 'criteo'"}
+    assert metrics["drift"] == {}
+    assert "Not compared with run run-1" in (synthetic.artefact / "model_card.html").read_text("utf-8")
 
 
 def test_the_model_card_stands_alone_and_names_the_terms(shop: Trained) -> None:

@@ -42,10 +42,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
-def run(spark: SparkSession, dataset: spec.Spec, raw: Path, folder: Path) -> Trained:
+def run(spark: SparkSession, dataset: spec.Spec, raw: Path, folder: Path, live: Path | None = None) -> Trained:
     trained = Trained(raw, folder / "features", folder / "models" / "run-1", dataset)
     prepare.prepare(spark, dataset, raw, trained.features)
-    train.train(spark, dataset, trained.features, trained.artefact, "run-1", {"snapshot": raw.name})
+    lineage = {"snapshot": raw.name}
+    train.train(spark, dataset, trained.features, trained.artefact, "run-1", lineage, live_folder=live)
     return trained
 
 
@@ -56,7 +57,8 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Train
 
 
 @pytest.fixture(scope="session")
-def synthetic(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def synthetic(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, shop: Trained) -> Trained:
+    """Trained while the shop's model serves."""
     folder = tmp_path_factory.mktemp("synthetic")
     synthesize.synthesize(folder / "raw", 20_000)
-    return run(spark, in_few_parts("criteo"), folder / "raw", folder)
+    return run(spark, in_few_parts("criteo"), folder / "raw", folder, shop.artefact)

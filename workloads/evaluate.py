@@ -55,9 +55,23 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, points: int = 101) -> tup
     return np.append(0.0, others[at] / others[-1]), np.append(0.0, clicks[at] / clicks[-1])
 
 
-def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Of each row."""
     p = np.clip(probabilities, 1e-15, 1 - 1e-15)
-    return float(-np.mean(labels * np.log(p) + (1 - labels) * np.log1p(-p)))
+    return -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(log_losses(labels, probabilities).mean())
+
+
+def spread(probabilities: np.ndarray) -> dict[str, float]:
+    """Do probabilities tell rows apart: their standard deviation, and the share of rows that have the commonest."""
+    _, counts = np.unique(probabilities, return_counts=True)
+    return {
+        "probability_std": float(probabilities.std()),
+        "commonest_probability_share": float(counts.max() / len(probabilities)),
+    }
 
 
 def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

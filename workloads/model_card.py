@@ -8,7 +8,7 @@ import base64
 import html as markup
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -28,6 +28,8 @@ tbody tr { border-top: 1px solid #dde1e7; }
 .synthetic { background: #b00020; color: #fff; font-weight: 700; padding: .7rem 1rem; margin: 1rem 0; }
 .plots img { width: 100%; } pre { background: #f4f5f7; padding: 1rem; overflow-x: auto; font-size: 13px; }
 """
+
+_MOST_DRIFTED = 10
 
 
 def html(
@@ -56,6 +58,10 @@ by the saved and reloaded pipeline.</p>
 <h2>Quality</h2>
 {_quality(metrics)}
 <div class=plots>{_plots(metrics, importance, labels, probabilities)}</div>
+<h2>Against what serves now</h2>
+{_live(metrics["live"])}
+<h2>Drift</h2>
+{_drift(metrics["drift"])}
 <h2>By slice</h2>
 {_slices(metrics)}
 <h2>Data</h2>
@@ -89,15 +95,54 @@ def _number(value: float | None) -> str:
 
 
 def _quality(metrics: Mapping[str, Any]) -> str:
+    plain = metrics["baseline"]
     rows = [
-        ["AUC", _number(metrics["auc"]), "0.5000"],
-        ["Log loss", _number(metrics["log_loss"]), _number(metrics["base_log_loss"])],
-        ["Average precision (PR-AUC)", _number(metrics["average_precision"]), _number(metrics["base_rate"])],
-        ["Mean probability", _number(metrics["mean_probability"]), _number(metrics["base_rate"])],
-        ["Expected calibration error, tenths", _number(metrics["expected_calibration_error"]), "0.0000"],
-        ["Lift of the most probable tenth", _number(metrics["lift"]), "1.0000"],
+        ["AUC", _number(metrics["auc"]), _number(plain["auc"]), "0.5000"],
+        ["Log loss", *(_number(of) for of in (metrics["log_loss"], plain["log_loss"], metrics["base_log_loss"]))],
+        ["Average precision (PR-AUC)", _number(metrics["average_precision"]), "", _number(metrics["base_rate"])],
+        ["Mean probability", _number(metrics["mean_probability"]), "", _number(metrics["base_rate"])],
+        ["Expected calibration error, tenths", _number(metrics["expected_calibration_error"]), "", "0.0000"],
+        ["Lift of the most probable tenth", _number(metrics["lift"]), "", "1.0000"],
     ]
-    return _table(["", "model", "base rate alone"], rows)
+    return _table(["", "model", "logistic regression", "base rate alone"], rows)
+
+
+def _live(live: Mapping[str, Any] | None) -> str:
+    if live is None:
+        return "<p>Nothing served when this model was trained.</p>"
+    if "skipped" in live:
+        return f"<p>Not compared with run {_text(live['run_id'])}: {_text(live['skipped'])}.</p>"
+    rows = [
+        [title, _number(live[key]), _change(live[f"{key}_change"]), _interval(live[f"{key}_change_interval"])]
+        for title, key in (("AUC", "auc"), ("Log loss", "log_loss"))
+    ]
+    return f"<p>Run {_text(live['run_id'])} on the same rows.</p>" + _table(
+        ["", "what serves now", "change", "95 % interval of the change"], rows
+    )
+
+
+def _change(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:+.4f}"
+
+
+def _interval(of: Sequence[float] | None) -> str:
+    return "not defined" if of is None else f"{of[0]:+.4f} to {of[1]:+.4f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _drift(drift: Mapping[str, Mapping[str, float | None]]) -> str:
+    if not drift:
+        return "<p>No earlier rows to compare with.</p>"
+    most = sorted(drift.items(), key=lambda item: -(item[1]["psi"] or 0.0))[:_MOST_DRIFTED]
+    rows = [[name, _number(of["psi"]), _share(of["unseen_share"]), _share(of["unseen_rise"])] for name, of in most]
+    return (
+        "<p>Training rows against those of what serves now: population stability index (from 0.25 on, a shift) and "
+        "the share of values that it does not know, which was not nothing in its own training rows.</p>"
+        + _table(["feature", "PSI", "unseen", "more than then"], rows)
+    )
 
 
 def _slices(metrics: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """The prepared table → a model artefact: encode, fit, save, and judge what was saved on the last part by time.
 
-    train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0
+    train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0 \
+        --live <artefact folder>
 
 Always writes its metrics and never refuses a weak model: the gate is the release's. The artefact is written whole or
-not at all; a run that is started again after it was done finds its artefact and ends well.
+not at all; a run that is started again after it was done finds its artefact and ends well. What serves now (`--live`)
+is compared with, and takes no part in how the model is made.
 """
 
 import argparse
@@ -18,26 +20,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pyspark.ml import PipelineModel
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 import workloads
 from workloads import (
     artefact,
+    baseline,
+    drift,
     encode,
-    evaluate,
     fit,
     golden,
+    judge,
     learn,
+    live,
     model_card,
     pipeline,
     prepare,
     session,
     spec,
     split,
-    stages,
 )
 from workloads.command import run
 from workloads.errors import WorkloadError
@@ -52,6 +53,7 @@ def train(
     run_id: str,
     given_lineage: Mapping[str, Any],
     tasks: int = 0,
+    live_folder: Path | None = None,
 ) -> dict[str, Any]:
     session.check_for_training(spark)
     prepared = prepare.prepared(features, dataset)
@@ -83,23 +85,32 @@ def train(
                 (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(levels))
                 (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
                 reloaded = pipeline.save(folder / "pipeline", dataset, encoded.served, model)
+            with _timed(seconds, "baseline"):
+                rows_train = encoded.totals.rows[-1]
+                plain = baseline.fit(laid_out, rows_train, dataset)
+            with _timed(seconds, "drift"):
+                rows_learned = rows_train + rows_validation
+                profile = drift.profile(rows.learning, rows_learned, dataset, reloaded, levels)
+                serving = live.load(live_folder, dataset)
+                moved = drift.since(serving, rows.learning, rows_learned, dataset) if serving else {}
         with _timed(seconds, "evaluate"):
             (folder / "golden.jsonl").write_text(golden.lines(rows.test, dataset, reloaded), "utf-8")
-            scored = _score(rows.test, dataset, reloaded)
-        labels, probabilities = scored.pop("label"), scored.pop("probability")
-        trained = {
-            "rows_train": encoded.totals.rows[-1],
+            scored = judge.score(rows.test, dataset, reloaded, plain, serving)
+        metrics = {
+            "rows_train": rows_train,
             "rows_validation": rows_validation,
             "trees": model.getBoosterNumTotalIterations(),
+            **judge.metrics(scored, serving, moved, prepared, dataset.model.seed),
+            "seconds": seconds,
         }
-        metrics = trained | _metrics(labels, probabilities, scored, prepared) | {"seconds": seconds}
         importance = dict(
             zip((f"{f} {v}" for f, v in dataset.model_columns), model.getFeatureImportances("gain"), strict=True)
         )
         artefact.write_json(folder / "metrics.json", metrics)
+        artefact.write_json(folder / "profile.json", profile)
         artefact.write_json(folder / "lineage.json", lineage)
         artefact.write_json(folder / "contract.json", artefact.contract(dataset))
-        card = model_card.html(dataset, metrics, lineage, importance, labels, probabilities)
+        card = model_card.html(dataset, metrics, lineage, importance, scored.labels, scored.probabilities)
         (folder / "model_card.html").write_text(card, "utf-8")
     return metrics
 
@@ -112,55 +123,6 @@ def already_trained(folder: Path, dataset: Spec, features: Path, given_lineage: 
     wanted = {**given_lineage, "dataset": dataset.name, "spec_digest": dataset.digest}
     same_data = found["data"]["digest"] == prepare.prepared(features, dataset)["digest"]
     return same_data and all(found.get(key) == value for key, value in wanted.items())
-
-
-def _score(test: DataFrame, dataset: Spec, reloaded: PipelineModel) -> dict[str, np.ndarray]:
-    """Label and probability of every test row, and the columns to slice by."""
-    columns = {"label": F.col("label"), "probability": stages.vector_to_array("probability")[1]}
-    columns |= {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day").cast("string")}
-    for key in (dataset.user_id, dataset.item_id):
-        if key:
-            known = stages.vector_to_array(encode.encoded_column(key))[1] > 0
-            columns[f"{key} in training"] = F.when(known, "known").otherwise("new")
-    # A few long arrays reach Python far quicker than many small rows.
-    lists = [F.collect_list(column).alias(name) for name, column in columns.items()]
-    parts = reloaded.transform(test).groupBy(F.spark_partition_id()).agg(*lists).collect()
-    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in columns}
-
-
-def _slice_value(part: spec.Slice) -> Column:
-    column = F.col(part.feature)
-    if not part.bands:
-        return F.coalesce(column, F.lit("missing"))
-    value = F.when(column < part.bands[0], f"below {part.bands[0]:g}")
-    for low, high in zip(part.bands, part.bands[1:], strict=False):
-        value = value.when(column < high, f"{low:g} to below {high:g}")
-    return value.when(column.isNull(), "missing").otherwise(f"{part.bands[-1]:g} and above")
-
-
-def _metrics(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    by: Mapping[str, np.ndarray],
-    prepared: Mapping[str, Any],
-) -> dict[str, Any]:
-    whole = evaluate.summary(labels, probabilities)
-    rejected = sum(table["rejected"] for table in prepared["tables"].values())
-    read = rejected + sum(table["rows"] for table in prepared["tables"].values())
-    rows_test, clicks_test = whole.pop("rows"), whole.pop("clicks")
-    bins = evaluate.calibration(labels, probabilities)
-    return whole | {
-        "average_precision": evaluate.average_precision(labels, probabilities),
-        "expected_calibration_error": evaluate.expected_calibration_error(bins),
-        "lift": evaluate.lift(labels, probabilities),
-        "calibration": bins,
-        "rows_test": rows_test,
-        "clicks_test": clicks_test,
-        "slices": evaluate.slices(labels, probabilities, by),
-        "rejected_rows": rejected,
-        "rejected_share": rejected / read,
-        "synthetic": prepared["synthetic"] is not None,
-    }
 
 
 def _versions(spark: SparkSession) -> dict[str, str]:
@@ -193,6 +155,7 @@ def main() -> None:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--lineage", default="{}", help="JSON object that is kept with the artefact")
     parser.add_argument("--tasks", default=0, type=int, help="LightGBM tasks; 0: one for each executor core")
+    parser.add_argument("--live", default="", help="folder of the artefact that serves now; empty: nothing serves")
     arguments = parser.parse_args()
 
     def work() -> None:
@@ -214,6 +177,7 @@ def main() -> None:
             arguments.run_id,
             lineage,
             arguments.tasks,
+            Path(arguments.live) if arguments.live else None,
         )
         auc = "not defined" if metrics["auc"] is None else f"{metrics['auc']:.4f}"
         print(f"AUC {auc}, log loss {metrics['log_loss']:.4f}, {metrics['trees']} trees", flush=True)

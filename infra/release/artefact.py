@@ -1,6 +1,7 @@
 """What a training run left in the lake, read by the deployer's identity.
 
-Layout: `models/<run id>/` with `MANIFEST.json` last, so a folder without it is not an artefact.
+Layout: `models/<run id>/` with `MANIFEST.json` last, so a folder without it is not an artefact. The one thing written
+here is the gate's verdict, which the manifest does not list: it is given after the artefact was made, perhaps again.
 """
 
 import json
@@ -31,6 +32,10 @@ class Artefact:
 
     def json(self, name: str) -> Any:
         return json.loads(self.text(name))
+
+    def write_verdict(self, rules: list[dict[str, Any]]) -> None:
+        document = {"passed": all(rule["passed"] for rule in rules), "rules": rules}
+        self._container.upload_blob(f"{self._run_id}/verdict.json", json.dumps(document, indent=1), overwrite=True)
 
     def require_whole(self) -> None:
         """Raises `ArtefactError` where the manifest, written last, is missing."""

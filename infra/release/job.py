@@ -85,6 +85,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
         "parameters": [
             {"name": "snapshot", "default": spec.snapshot},
             {"name": "input_digest", "default": "scheduled"},
+            {"name": "live", "default": ""},
         ],
         "job_clusters": [{"job_cluster_key": "training", "new_cluster": cluster(spec)}],
         "tasks": [
@@ -98,6 +99,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
                     *("--dataset", spec.dataset, "--features", features),
                     *("--artefact", f"{spec.volumes}/models/{{{{job.run_id}}}}", "--run-id", "{{job.run_id}}"),
                     *("--lineage", json.dumps(lineage), "--tasks", str(spec.workers)),
+                    "--live={{job.parameters.live}}",  # in one, so that no parameter is ever empty
                 ],
                 depends_on=[{"task_key": "prepare"}],
             ),
@@ -114,7 +116,7 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
         # A worker that waits in native code for a lost one hears of nothing: only its end frees its cores.
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "20s",
-        # Spark generates methods of more than 8,000 bytes for rows as wide as ours, which Java else interprets for ever.
+        # Spark generates methods of over 8,000 bytes for rows as wide as ours, which Java else interprets for ever.
         "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
         "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * spec.workers or _PARTITIONS_ON_ONE_NODE),

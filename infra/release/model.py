@@ -1,6 +1,7 @@
 """A model version in the Azure ML registry, made only of a model that passed the gate.
 
-A refused model fails here, before anything that serves has been touched: the live endpoint stays as it was.
+A refused model fails here, before anything that serves has been touched: the live endpoint stays as it was. Passed or
+refused, the verdict is kept beside the artefact, as `verdict.json`.
 `create` may be killed: the version is found again by the run it came from. Does not copy the artefact, which stays in
 the lake and is referred to through the workspace's datastore. Does not delete versions: rollback needs them.
 """
@@ -10,9 +11,10 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
+from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
-from infra.release.gate import refusals
+from infra.release.gate import verdict
 
 
 class ModelRefused(Exception):
@@ -56,8 +58,9 @@ class _ModelVersionProvider(ReleaseProvider):
 
     @staticmethod
     def _gate(props: dict[str, Any]) -> None:
-        reasons = refusals(props["metrics"], props["floors"])
-        if reasons:
+        rules = verdict(props["metrics"], props["floors"])
+        Artefact(props["blob_endpoint"], props["models_container"], props["run_id"]).write_verdict(rules)
+        if reasons := [rule["says"] for rule in rules if not rule["passed"]]:
             raise ModelRefused(
                 f"the model of training run {props['run_id']} is refused, what serves now keeps serving:\n"
                 + "\n".join(f"  - {reason}" for reason in reasons)
@@ -87,6 +90,8 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
         metrics: pulumi.Input[dict[str, Any]],
         floors: dict[str, float],
         lineage: dict[str, str],
+        blob_endpoint: pulumi.Input[str],
+        models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
@@ -97,5 +102,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
             "metrics": metrics,
             "floors": floors,
             "lineage": lineage,
+            "blob_endpoint": blob_endpoint,
+            "models_container": models_container,
         }
         super().__init__(_ModelVersionProvider(), name, {**props, "version": None}, opts)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -18,6 +19,7 @@ from infra.ml_workspace import MachineLearning
 from infra.naming import Names
 from infra.release.catalog import Catalog
 from infra.release.environment import EnvironmentVersion
+from infra.release.gate import verdict
 from infra.release.image import ScoringImage, context_digest
 from infra.release.job import SYNAPSEML, JobSpec, TrainingJob, job_settings
 from infra.release.model import ModelVersion
@@ -46,6 +48,8 @@ class ReleaseArgs:
 class Release(pulumi.ComponentResource):
     model_version: pulumi.Output[str]
     run: TrainingRun
+    metrics: pulumi.Output[dict[str, Any]]
+    """What training measured, and under `gate` the verdict on it."""
     image: ScoringImage
     rollout: Rollout
 
@@ -130,11 +134,16 @@ class Release(pulumi.ComponentResource):
             models_container=lake.containers["models"],
             snapshot=snapshot,
             input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
+            volumes=catalog.volumes,
+            ml_workspace_id=args.machine_learning.workspace_id,
+            endpoint_name=args.names.endpoint,
             timeout_minutes=training.timeout_minutes,
             opts=pulumi.ResourceOptions(parent=self, depends_on=rows),
         )
 
         # Gate and registry.
+        floors = settings.quality.model_dump()
+        self.metrics = self.run.metrics.apply(lambda metrics: {**metrics, "gate": verdict(metrics, floors)})
         trained = ModelVersion(
             f"{name}-model",
             workspace_id=args.machine_learning.workspace_id,
@@ -142,8 +151,10 @@ class Release(pulumi.ComponentResource):
             datastore=args.machine_learning.models_datastore,
             run_id=self.run.run_id,
             metrics=self.run.metrics,
-            floors=settings.quality.model_dump(),
+            floors=floors,
             lineage=lineage,
+            blob_endpoint=lake.blob_endpoint,
+            models_container=lake.containers["models"],
             opts=child,
         )
         wanted = settings.release.model

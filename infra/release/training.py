@@ -2,7 +2,8 @@
 
 `diff` never touches the network, so a preview needs no login. `create` may be killed at any point: the next `up` finds
 the run by its idempotency token and waits for it, and never starts a second. A run that failed is tried again by the
-next `up`, under the next token. Does not judge the model: `model.py` holds the gate.
+next `up`, under the next token. Does not judge the model: `model.py` holds the gate. What serves when a run starts is
+compared with the new model, and is no part of the run's identity: the model is the same, whatever it is compared with.
 """
 
 import datetime
@@ -11,6 +12,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource
 
+from infra.release import live
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
@@ -24,8 +26,10 @@ class _TrainingRunProvider(ReleaseProvider):
     identity = ("input_digest",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
-        run = self._run_to_end(client, props)
+        cloud = Cloud.discover()
+        client = cloud.databricks(props["workspace_url"], props["workspace_id"])
+        serving = live.run_id(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
+        run = self._run_to_end(client, props, f"{props['volumes']}/models/{serving}" if serving else "")
         artefact = Artefact(props["blob_endpoint"], props["models_container"], str(run.run_id))
         artefact.require_whole()
         return CreateResult(
@@ -39,7 +43,7 @@ class _TrainingRunProvider(ReleaseProvider):
         )
 
     @staticmethod
-    def _run_to_end(client: Any, props: dict[str, Any]) -> Any:
+    def _run_to_end(client: Any, props: dict[str, Any], live_artefact: str) -> Any:
         from databricks.sdk.service.jobs import RunResultState
 
         job_id, digest = int(props["job_id"]), props["input_digest"]
@@ -47,7 +51,7 @@ class _TrainingRunProvider(ReleaseProvider):
             run_id = client.jobs.run_now(
                 job_id,
                 idempotency_token=f"{digest[:48]}-{attempt}",
-                job_parameters={"snapshot": props["snapshot"], "input_digest": digest},
+                job_parameters={"snapshot": props["snapshot"], "input_digest": digest, "live": live_artefact},
             ).run_id
             before = client.jobs.get_run(run_id).state
             if before is not None and before.result_state not in (None, RunResultState.SUCCESS):
@@ -90,9 +94,13 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
         models_container: pulumi.Input[str],
         snapshot: pulumi.Input[str],
         input_digest: str,
+        volumes: pulumi.Input[str],
+        ml_workspace_id: pulumi.Input[str],
+        endpoint_name: str,
         timeout_minutes: int,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """`endpoint_name` is a name only: a run need not wait for the endpoint to be there."""
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
@@ -101,6 +109,9 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
             "models_container": models_container,
             "snapshot": snapshot,
             "input_digest": input_digest,
+            "volumes": volumes,
+            "ml_workspace_id": ml_workspace_id,
+            "endpoint_name": endpoint_name,
             "timeout_minutes": timeout_minutes,
         }
         super().__init__(

@@ -1,0 +1,71 @@
+"""Logistic regression on the features that the trees get: what a model must beat to be worth its trees.
+
+Learns from the rows that were encoded for the fit, and scores rows that the serving pipeline encoded, so that both
+models are told the same. Is not part of the artefact and never serves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from workloads import stages
+from workloads.spec import Spec
+
+PROBABILITY = "baseline__probability"
+_FEATURES = "baseline__features"
+_ROWS = 1_000_000
+"""Of more training rows, about so many teach it: its few coefficients stand still long before."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    means: Sequence[float | None]
+    """Of each model column, to stand for a missing value; None where none can be missing."""
+    regression: LogisticRegressionModel
+
+    def transform(self, encoded: DataFrame) -> DataFrame:
+        """`encoded` has `features`; adds the vector `PROBABILITY`."""
+        return self.regression.transform(encoded.withColumn(_FEATURES, _imputed(self.means)))
+
+
+def fit(laid_out: DataFrame, rows: int, dataset: Spec) -> Baseline:
+    """`laid_out` is (label, validation, features), of which `rows` are for training."""
+    drawn = F.pmod(F.xxhash64("features"), F.lit(1_000_000)) < round(1_000_000 * min(1.0, _ROWS / rows))
+    # Cut off from how they came about: Spark would go through the plan of all encodings for every step of the fit.
+    training = laid_out.filter(~F.col("validation") & drawn).select("label", "features").localCheckpoint()
+    means = _means(training, dataset)
+    regression = LogisticRegression(
+        featuresCol=_FEATURES,
+        labelCol="label",
+        probabilityCol=PROBABILITY,
+        rawPredictionCol="",
+        predictionCol="",
+        regParam=1e-4,
+        maxIter=10,
+    )
+    return Baseline(means, regression.fit(training.select("label", _imputed(means).alias(_FEATURES))))
+
+
+def _means(rows: DataFrame, dataset: Spec) -> list[float | None]:
+    columns = dataset.model_columns
+    numbers = [place for place, (_, value) in enumerate(columns) if value == "number"]
+    means: list[float | None] = [None] * len(columns)
+    if numbers:
+        values = rows.select(stages.vector_to_array("features").alias("of"))
+        found = values.agg(*(F.avg(F.nanvl(F.col("of")[place], F.lit(None))) for place in numbers)).first()
+        assert found is not None
+        for place, mean in zip(numbers, found, strict=True):
+            means[place] = 0.0 if mean is None else mean
+    return means
+
+
+def _imputed(means: Sequence[float | None]) -> Column:
+    features = F.col("features")
+    if all(mean is None for mean in means):
+        return features
+    replaced = F.array(*(F.lit(mean or 0.0) for mean in means))
+    known = F.zip_with(stages.vector_to_array("features"), replaced, lambda value, mean: F.nanvl(value, mean))
+    return stages.array_to_vector(known)

@@ -1,0 +1,137 @@
+"""How far the rows have moved since the model that serves now was trained: shares by feature, then and now.
+
+Training rows are profiled, at most about `ROWS` of them, and the profile is kept with the artefact. The next run
+measures its own training rows in the bins of the live model's profile: like with like, one snapshot against the one
+before. (The last part by time would not do: most users in it may be new in the best of worlds.) What is unseen is
+what the live pipeline's own lookups do not know. Two aggregations, however many features there are.
+
+The change is the population stability index, the sum over bins of (now - then) ln(now / then): N. Siddiqi, Credit Risk
+Scorecards, 2006, where 0.1 is worth a look and 0.25 a shift. Bins of its kind have no order: a feature that moved a
+little and one that moved far out of a bin look alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pyspark.ml import PipelineModel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from workloads import encode, history, stages
+from workloads.encode import Levels
+from workloads.levels import MISSING_LEVEL, levels_column, number_column
+from workloads.live import Live
+from workloads.spec import Spec
+
+ROWS = 200_000
+_DECILES = [tenths / 10 for tenths in range(1, 10)]
+_TOP = 20
+"""Levels with a bin of their own."""
+_UNSEEN = -2
+"""Its bin, among those of a categorical."""
+_LEAST = 1e-4
+"""An empty bin's share, which has no logarithm."""
+
+Bins = Mapping[str, Mapping[str, Any]]
+"""By feature, either `edges`, the lower bounds of all bins but the first, or `levels`, a bin each."""
+
+
+def profile(
+    training: DataFrame, rows: int, dataset: Spec, pipeline: PipelineModel, levels: Mapping[str, Levels]
+) -> Any:
+    """`profile.json` of the `rows` training rows.
+
+    By feature its bins and their `shares`: of a number below the first of `edges`, from each edge on, and missing; of
+    a categorical the most frequent `levels`, other ones, unseen ones and missing.
+    """
+    some = _sample(training, rows, dataset)
+    bins: dict[str, Any] = _edges(some, dataset)
+    bins |= {name: {"levels": _most_frequent(levels[name])} for name in dataset.categoricals}
+    bins = {name: bins[name] for name in dataset.features}
+    return {"features": {name: {**bins[name], "shares": of} for name, of in _shares(some, pipeline, bins).items()}}
+
+
+def since(live: Live, training: DataFrame, rows: int, dataset: Spec) -> dict[str, dict[str, float | None]]:
+    """By feature, of the `rows` training rows against the profile of the model that serves now: `psi` and, of
+    categoricals, the `unseen_share` and by how much it is above (`unseen_rise`) that of the rows the model was trained
+    on, whose rare levels it does not know either. Empty where it has no profile."""
+    if not live.pipeline or not live.profile:
+        return {}
+    then = live.profile["features"]
+    now = _shares(_sample(training, rows, dataset), live.pipeline, then)
+    return {name: _change(of["shares"], now[name], "levels" in of) for name, of in then.items()}
+
+
+def _change(then: Sequence[float], now: Sequence[float], categorical: bool) -> dict[str, float | None]:
+    change: dict[str, float | None] = {"psi": psi(then, now), "unseen_share": None, "unseen_rise": None}
+    if categorical:
+        change |= {"unseen_share": now[_UNSEEN], "unseen_rise": now[_UNSEEN] - then[_UNSEEN]}
+    return change
+
+
+def psi(then: Sequence[float], now: Sequence[float]) -> float:
+    before, after = (np.maximum(shares, _LEAST) for shares in (then, now))
+    return float(((after - before) * np.log(after / before)).sum())
+
+
+def _sample(training: DataFrame, rows: int, dataset: Spec) -> DataFrame:
+    """The features of about `ROWS` rows, which ones depends on their content alone."""
+    drawn = history.drawn(dataset, dataset.model.seed, 1_000_000) < round(1_000_000 * min(1.0, ROWS / rows))
+    return training.filter(drawn).select(*dataset.features)
+
+
+def _edges(rows: DataFrame, dataset: Spec) -> dict[str, dict[str, Any]]:
+    numbers = [name for name, feature in dataset.features.items() if not feature.categorical]
+    if not numbers:
+        return {}
+    deciles = rows.agg(*(F.percentile_approx(F.col(name).cast("double"), _DECILES) for name in numbers)).first()
+    assert deciles is not None
+    return {name: {"edges": sorted(set(of or ()))} for name, of in zip(numbers, deciles, strict=True)}
+
+
+def _most_frequent(of: Levels) -> list[str]:
+    order = np.argsort(-of.values[:, 1], kind="stable")[: _TOP + 1]
+    return [of.words[place] for place in order if of.words[place] != MISSING_LEVEL][:_TOP]
+
+
+def _shares(rows: DataFrame, pipeline: PipelineModel, bins: Bins) -> dict[str, list[float]]:
+    """Of each feature by bin. A row with several levels counts once for each, and as unseen when it knows none."""
+    lookups = {encode.lookup_uid(name) for name, of in bins.items() if "levels" in of}
+    normaliser, *others = pipeline.stages
+    encoded = PipelineModel([normaliser, *(stage for stage in others if stage.uid in lookups)]).transform(rows)
+    places = []
+    for feature, (name, of) in enumerate(bins.items()):
+        place = (
+            _places_of_levels(name, of["levels"]) if "levels" in of else F.array(_place_of_number(name, of["edges"]))
+        )
+        places.append(F.transform(place, partial(_entry, feature)))
+    every = encoded.select(F.explode(F.concat(*places)).alias("of"))
+    counts = {name: np.zeros(_count(of)) for name, of in bins.items()}
+    for row in every.groupBy("of.feature", "of.bin").count().collect():
+        counts[list(bins)[row.feature]][row.bin] = row["count"]
+    return {name: (of / of.sum()).tolist() for name, of in counts.items()}
+
+
+def _count(of: Mapping[str, Any]) -> int:
+    return len(of["levels"]) + 3 if "levels" in of else len(of["edges"]) + 2
+
+
+def _entry(feature: int, place: Column) -> Column:
+    return F.struct(F.lit(feature).alias("feature"), place.cast("int").alias("bin"))
+
+
+def _place_of_number(name: str, edges: Sequence[float]) -> Column:
+    value = F.col(number_column(name))
+    reached = sum(((value >= edge).cast("int") for edge in edges), start=F.lit(0))
+    return F.when(value.isNull() | F.isnan(value), F.lit(len(edges) + 1)).otherwise(reached)
+
+
+def _places_of_levels(name: str, levels: Sequence[str]) -> Column:
+    other, unseen, missing = range(len(levels), len(levels) + 3)
+    own = {MISSING_LEVEL: missing} | {level: place for place, level in enumerate(levels)}
+    places = F.create_map(*(F.lit(of) for entry in own.items() for of in entry))
+    known = stages.vector_to_array(encode.encoded_column(name))[1] > 0
+    elsewhere = F.when(known, other).otherwise(unseen)
+    return F.transform(levels_column(name), lambda level: F.coalesce(F.try_element_at(places, level), elsewhere))

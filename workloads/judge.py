@@ -1,0 +1,108 @@
+"""The last part by time, scored by the saved and reloaded pipeline, the baseline and what serves now → the figures of
+`metrics.json`.
+
+Sets no bar: the gate is the release's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pyspark.ml import PipelineModel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from workloads import baseline, compare, encode, evaluate, spec, stages
+from workloads.baseline import Baseline
+from workloads.live import Live
+from workloads.spec import Spec
+
+_LIVE = "live__probability"
+_OURS = "judged__"
+"""Before columns that pass through the live pipeline, which has names of its own."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Of every test row."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    baseline: np.ndarray
+    live: np.ndarray | None
+    by: Mapping[str, np.ndarray]
+    """What to slice by."""
+
+
+def score(test: DataFrame, dataset: Spec, reloaded: PipelineModel, plain: Baseline, live: Live | None) -> Scored:
+    by = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day").cast("string")}
+    for key in (dataset.user_id, dataset.item_id):
+        if key:
+            known = stages.vector_to_array(encode.encoded_column(key))[1] > 0
+            by[f"{key} in training"] = F.when(known, "known").otherwise("new")
+    columns = [F.col("label"), _click("probability"), _click(baseline.PROBABILITY), *by.values()]
+    ours = [f"{_OURS}{place}" for place in range(len(columns))]
+    rows = plain.transform(reloaded.transform(test)).select(
+        *dataset.features, *(column.alias(name) for column, name in zip(columns, ours, strict=True))
+    )
+    serving = live.pipeline if live else None
+    if serving:
+        rows = serving.transform(rows).withColumn(_LIVE, _click("probability"))
+    wanted = [*ours, _LIVE] if serving else ours
+    # A few long arrays reach Python far quicker than many small rows.
+    parts = rows.groupBy(F.spark_partition_id()).agg(*(F.collect_list(name).alias(name) for name in wanted)).collect()
+    found = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in wanted}
+    labels, probabilities, plainly, *slices = (found[name] for name in ours)
+    return Scored(labels, probabilities, plainly, found.get(_LIVE), dict(zip(by, slices, strict=True)))
+
+
+def metrics(
+    scored: Scored, live: Live | None, drift: Mapping[str, Any], prepared: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    labels, probabilities = scored.labels, scored.probabilities
+    whole = evaluate.summary(labels, probabilities)
+    rejected = sum(table["rejected"] for table in prepared["tables"].values())
+    read = rejected + sum(table["rows"] for table in prepared["tables"].values())
+    rows_test, clicks_test = whole.pop("rows"), whole.pop("clicks")
+    bins = evaluate.calibration(labels, probabilities)
+    return {
+        **whole,
+        **evaluate.spread(probabilities),
+        "average_precision": evaluate.average_precision(labels, probabilities),
+        "expected_calibration_error": evaluate.expected_calibration_error(bins),
+        "lift": evaluate.lift(labels, probabilities),
+        "calibration": bins,
+        "rows_test": rows_test,
+        "clicks_test": clicks_test,
+        "baseline": {
+            "auc": evaluate.auc(labels, scored.baseline),
+            "log_loss": evaluate.log_loss(labels, scored.baseline),
+        },
+        "live": live and _against(live, scored, seed),
+        "drift": drift,
+        "slices": evaluate.slices(labels, probabilities, scored.by),
+        "rejected_rows": rejected,
+        "rejected_share": rejected / read,
+        "synthetic": prepared["synthetic"] is not None,
+    }
+
+
+def _against(live: Live, scored: Scored, seed: int) -> dict[str, Any]:
+    if scored.live is None:
+        return {"run_id": live.run_id, "skipped": live.skipped}
+    return {"run_id": live.run_id, **compare.paired(scored.labels, scored.probabilities, scored.live, seed)}
+
+
+def _click(vector: str) -> Column:
+    return stages.vector_to_array(vector)[1]
+
+
+def _slice_value(part: spec.Slice) -> Column:
+    column = F.col(part.feature)
+    if not part.bands:
+        return F.coalesce(column, F.lit("missing"))
+    value = F.when(column < part.bands[0], f"below {part.bands[0]:g}")
+    for low, high in zip(part.bands, part.bands[1:], strict=False):
+        value = value.when(column < high, f"{low:g} to below {high:g}")
+    return value.when(column.isNull(), "missing").otherwise(f"{part.bands[-1]:g} and above")

@@ -1,0 +1,57 @@
+"""The model that serves now, as far as a new one can be compared with it: the artefact it was deployed from.
+
+Reads the artefact and says why where it cannot; never fails a training run for want of it. Does not find out what
+serves: the release does, and hands over the folder.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.ml import PipelineModel
+
+from workloads import artefact
+from workloads.spec import Spec
+
+
+@dataclass(frozen=True)
+class Live:
+    run_id: str
+    pipeline: PipelineModel | None = None
+    profile: Mapping[str, Any] | None = None
+    """What `drift.py` wrote of the rows it was trained on."""
+    skipped: str = ""
+    """Why it cannot be compared."""
+
+
+def load(folder: Path | None, dataset: Spec) -> Live | None:
+    """None when nothing serves. The clicks it was trained on may have been counted by another rule: the new one's
+    rows and labels judge both."""
+    if folder is None:
+        return None
+    if not (folder / artefact.MANIFEST).exists():
+        return Live(folder.name, skipped="its artefact is no longer in the lake")
+    run_id = json.loads((folder / "lineage.json").read_text("utf-8"))["run_id"]
+    if reason := _differs(json.loads((folder / "contract.json").read_text("utf-8")), dataset):
+        return Live(run_id, skipped=reason)
+    profile = folder / "profile.json"
+    return Live(
+        run_id,
+        PipelineModel.load(str(folder / "pipeline")),
+        json.loads(profile.read_text("utf-8")) if profile.exists() else None,
+    )
+
+
+def _differs(contract: Mapping[str, Any], dataset: Spec) -> str:
+    """Why it cannot score this dataset's rows; it may know fewer features than the new model does."""
+    if contract["dataset"] != dataset.name:
+        return f"it was trained on dataset {contract['dataset']!r}, not {dataset.name!r}"
+    for feature in contract["features"]:
+        name, kind = feature["name"], feature["type"]
+        if name not in dataset.features:
+            return f"it needs feature {name!r}, which is gone"
+        if (now := dataset.features[name].type) != kind:
+            return f"its feature {name!r} is of type {kind}, and now of type {now}"
+    return ""
