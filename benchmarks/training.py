@@ -23,7 +23,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from infra.release import job
+from operations import spark as local_spark
 from workloads import learn, prepare, spec, split, stages, synthesize, train
 from workloads.spec import Spec
 
@@ -41,23 +41,8 @@ def dataset(trees: int) -> Spec:
 
 
 def session(cores: int, heap: str, folder: Path) -> SparkSession:
-    """With the settings of the job's cluster, but of so many cores."""
-    conf = job.cluster(job.JobSpec("", "", "", "", "", "", "", 0, False, "", False, 0, {}))["spark_conf"]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    own = {
-        "spark.driver.memory": heap,
-        "spark.master": f"local[{cores}]",
-        "spark.jars.packages": job.SYNAPSEML,
-        "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
-        "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.local.dir": str(folder / "spark"),
-        "spark.sql.warehouse.dir": str(folder / "warehouse"),
-    }
-    spark = SparkSession.builder.config(map={**conf, **own}).getOrCreate()
+    builder = SparkSession.builder.config(map=local_spark.settings(folder, cores, heap))
+    spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
 

@@ -82,6 +82,25 @@ def rank(
 
 
 @app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
+    folds: Annotated[str, typer.Option(help="Repeats x folds.")] = "2x5",
+    dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")] = "criteo",
+    output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+) -> None:
+    """Judge the training pipeline on rows held out, fold by fold, with Spark on this machine and without a stack."""
+    from operations import evaluate as judge
+    from operations import local as run
+    from workloads import spec
+
+    _one_of("--dataset", dataset, tuple(spec.names()))
+    run.require_java()
+    if not data.exists():
+        raise UserError(f"{data}: there is no such file or folder of rows")
+    judge.evaluate(dataset, data, folds, output)
+
+
+@app.command()
 def report(
     previews: Annotated[
         list[Path] | None,

@@ -93,7 +93,7 @@ def up(
         stage(title, time.monotonic() - since)
         return result
 
-    _require_java()
+    require_java()
     state.create()
     described = spec.load(dataset)
     folder = timed("rows found", lambda: _rows(state, dataset, data, say))
@@ -200,7 +200,7 @@ def _rows(state: State, dataset: str, data: Path | None, say: Callable[[str], No
     return folder
 
 
-def _require_java() -> None:
+def require_java() -> None:
     home = os.environ.get("JAVA_HOME")
     if not (home and (Path(home) / "bin" / "java").exists()) and not shutil.which("java"):
         raise UserError(

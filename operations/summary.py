@@ -49,7 +49,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _compared(metrics: Mapping[str, Any]) -> str:
-    plain, live = metrics["baseline"], metrics["live"]
+    plain, live = metrics["baseline"], metrics.get("live")  # the engine drops what is null
     lines = [f"logistic regression on the same features: AUC {plain['auc']:.4f}, log loss {plain['log_loss']:.4f}"]
     if live and "skipped" not in live:
         low, high = live["auc_change_interval"]

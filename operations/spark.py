@@ -1,0 +1,40 @@
+"""Spark on this machine, set as the training job's cluster sets it: for what is judged or measured without a stack.
+
+Gives settings, and starts nothing.
+"""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.release import job
+
+_NO_CLUSTER = job.JobSpec("", "", "", "", "", "", "", 0, False, "", False, 0, {})
+"""What of a job the settings of a single node depend on: nothing."""
+
+
+def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
+    """Of all `cores` if not given; `scratch` is a folder for what Spark spills."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return {
+        **job.cluster(_NO_CLUSTER)["spark_conf"],
+        "spark.master": f"local[{cores or os.cpu_count()}]",
+        "spark.driver.memory": heap,
+        "spark.jars.packages": job.SYNAPSEML,
+        "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
+        "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(scratch / "spark"),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+    }
+
+
+def environment(of: Mapping[str, str]) -> dict[str, str]:
+    """Of a process whose Spark session is to have these settings."""
+    options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
+    submit = shlex.join([*options, "pyspark-shell"])
+    return {**os.environ, "PYSPARK_SUBMIT_ARGS": submit, "SPARK_LOCAL_IP": "127.0.0.1"}
