@@ -1,8 +1,11 @@
 """Raw files become one typed table, and every line that was not understood is counted, named or refused."""
 
+import dataclasses
 import json
 import shutil
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -11,11 +14,20 @@ from workloads_shop import Trained, write_shop
 
 from workloads import spec, synthesize
 from workloads.errors import WorkloadError
-from workloads.prepare import PREPARED, prepare
+from workloads.prepare import PREPARED, REJECTED, prepare
+from workloads.spec import Time
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
+
+
+def _column(file: Path, place: int) -> list[str]:
+    return [line.split("\t")[place] for line in file.read_text("utf-8").splitlines()[1:]]
+
+
+def _rejected(features: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (features / REJECTED / "lines.jsonl").read_text("utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +63,12 @@ def test_too_many_interactions_of_unknown_items_are_refused(spark: SparkSession,
     raw = write_shop(tmp_path / "raw", 500)
     items = (raw / "ml-100k.item").read_text("utf-8").splitlines()
     (raw / "ml-100k.item").write_text("\n".join(items[:60]) + "\n", "utf-8")
-    with pytest.raises(WorkloadError, match=r"in no table, more than limits.orphan_share"):
+    with pytest.raises(WorkloadError) as fault:
         prepare(spark, spec.load("movielens"), raw, tmp_path / "features")
+    unknown = sum(int(item[1:]) >= 59 for item in _column(raw / "ml-100k.inter", 1))
+    assert f"{unknown} of 500 interactions ({unknown / 500:.2%}) refer to a user or item" in str(fault.value)
+    assert "limits.orphan_share 1.00%" in str(fault.value)
+    assert f"0 to users by user_id, {unknown} to items by item_id" in str(fault.value)
     assert not (tmp_path / "features").exists()
 
 
@@ -60,7 +76,7 @@ def test_a_repeated_user_is_refused(spark: SparkSession, tmp_path: Path) -> None
     raw = write_shop(tmp_path / "raw", 500)
     with (raw / "ml-100k.user").open("a") as users:
         users.write("u5\t30\tF\tjob1\t10005\n")
-    with pytest.raises(WorkloadError, match=r"ml-100k.user: 1 lines repeat a user_id"):
+    with pytest.raises(WorkloadError, match=r"ml-100k.user: 1 lines repeat a user_id .* such as 'u5'"):
         prepare(spark, spec.load("movielens"), raw, tmp_path / "features")
 
 
@@ -97,40 +113,111 @@ def _with_lines(raw: Path, folder: Path, *more: str) -> Path:
     return folder
 
 
-def test_few_malformed_lines_are_counted_and_named(
+def test_few_malformed_lines_are_counted_and_kept_in_a_table_beside_the_rows(
     spark: SparkSession,
     criteo_raw: Path,
     tmp_path: Path,
 ) -> None:
-    raw = _with_lines(criteo_raw, tmp_path / "raw", "1\tthis line is short")
-    table = prepare(spark, spec.load("criteo"), raw, tmp_path / "features")["tables"]["interactions"]
+    raw, features = _with_lines(criteo_raw, tmp_path / "raw", "1\tthis line is short"), tmp_path / "features"
+    table = prepare(spark, spec.load("criteo"), raw, features)["tables"]["interactions"]
     assert (table["rows"], table["rejected"]) == (2_000, 1)
-    assert table["rejected_examples"] == ["1\tthis line is short"]
+    assert [row.asDict() for row in spark.read.json(str(features / REJECTED)).collect()] == [
+        {"file": "train.txt", "reason": "2 columns, not 40", "line": "1\tthis line is short"}
+    ]
+    assert spark.read.parquet(str(features)).count() == 2_000
 
 
-def test_every_kind_of_malformed_line_is_seen_and_too_many_are_refused(
+def test_every_kind_of_malformed_line_is_kept_with_its_reason_and_too_many_are_refused(
     spark: SparkSession,
     criteo_raw: Path,
     tmp_path: Path,
 ) -> None:
     good = (criteo_raw / synthesize.FILE).read_text("utf-8").splitlines()[0].split("\t")
-    faults = {
-        "one column too few": good[:-1],
-        "one too many": [*good, "x"],
-        "label 2": ["2", *good[1:]],
-        "no label": ["", *good[1:]],
-        "no number": ["0", "many", *good[2:]],
-        "a fraction": ["0", "1.5", *good[2:]],
-        "beyond 64 bits": ["0", "9" * 20, *good[2:]],
-    }
-    raw = _with_lines(criteo_raw, tmp_path / "raw", *("\t".join(fields) for fields in faults.values()))
+    faults = [
+        ("39 columns, not 40", good[:-1]),
+        ("41 columns, not 40", [*good, "x"]),
+        ("label is neither 0 nor 1", ["2", *good[1:]]),
+        ("label is missing", ["", *good[1:]]),
+        ("I1 is not an integer", ["0", "many", *good[2:]]),
+        ("I2 is not an integer", ["0", "1", "1.5", *good[3:]]),
+        ("I1 is not an integer", ["0", "9" * 20, *good[2:]]),
+    ]
+    raw = _with_lines(criteo_raw, tmp_path / "raw", *("\t".join(fields) for _, fields in faults))
     with pytest.raises(WorkloadError) as fault:
         prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
     said = str(fault.value)
-    assert f"train.txt: {len(faults)} of {2_000 + len(faults)} lines were not understood" in said
-    assert "limits.malformed_share 0.10%" in said
-    assert repr("\t".join(good[:-1]))[:60] in said
-    assert not (tmp_path / "features").exists()
+    assert f"train.txt: {len(faults)} of {2_000 + len(faults)} lines (0.35%) were not understood" in said
+    assert f"limits.malformed_share 0.10%. The first 7 are in {tmp_path / 'features' / REJECTED}" in said
+    assert "2 x I1 is not an integer, first in '0\\tmany" in said
+    assert _rejected(tmp_path / "features") == [
+        {"file": "train.txt", "reason": reason, "line": "\t".join(fields)} for reason, fields in faults
+    ]
+
+
+def test_a_sample_of_malformed_lines_is_bounded(spark: SparkSession, criteo_raw: Path, tmp_path: Path) -> None:
+    raw = _with_lines(criteo_raw, tmp_path / "raw", *(f"{'x' * 3_000}{i}" for i in range(1_100)))
+    with pytest.raises(WorkloadError, match=r"1100 of 3100 lines .* The first 1000 are in"):
+        prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
+    assert [len(row["line"]) for row in _rejected(tmp_path / "features")] == [2_000] * 1_000
+
+
+def test_a_time_out_of_range_is_a_malformed_line(spark: SparkSession, tmp_path: Path) -> None:
+    raw, features = write_shop(tmp_path / "raw", 1_000), tmp_path / "features"
+    faults = {
+        "880000000000": "timestamp looks like milliseconds; expected Unix seconds",
+        "880000000000000": "timestamp looks like microseconds; expected Unix seconds",
+        "880000000000000000": "timestamp looks like nanoseconds; expected Unix seconds",
+        "-1": "timestamp does not lie from 1990-01-01 to 2099-12-31",
+        "NaN": "timestamp is not a finite number",
+        "": "timestamp is missing",
+        "1997-11-20": "timestamp is not a number",
+    }
+    with (raw / "ml-100k.inter").open("a") as lines:
+        lines.writelines(f"u1\ti1\t5\t{moment}\n" for moment in faults)
+    prepared = prepare(spark, spec.load("movielens"), raw, features)
+    assert (prepared["rows"], prepared["tables"]["interactions"]["rejected"]) == (1_000, 7)
+    kept = {row["line"].split("\t")[3]: row["reason"] for row in _rejected(features)}
+    assert kept == faults
+
+
+def test_a_file_in_milliseconds_is_refused_with_the_unit_it_looks_like(spark: SparkSession, tmp_path: Path) -> None:
+    raw = write_shop(tmp_path / "raw", 500)
+    header, *lines = (raw / "ml-100k.inter").read_text("utf-8").splitlines()
+    (raw / "ml-100k.inter").write_text("\n".join([header, *(f"{line}000" for line in lines)]) + "\n", "utf-8")
+    with pytest.raises(WorkloadError, match="500 x timestamp looks like milliseconds; expected Unix seconds, first in"):
+        prepare(spark, spec.load("movielens"), raw, tmp_path / "features")
+
+
+def test_the_days_a_time_may_lie_on_are_the_specs(spark: SparkSession, tmp_path: Path) -> None:
+    raw, features = write_shop(tmp_path / "raw", 600), tmp_path / "features"
+    days = Time("timestamp", earliest=date(1997, 11, 21), latest=date(1997, 11, 21))
+    dataset = dataclasses.replace(spec.load("movielens"), time=days, limits=spec.Limits(malformed_share=1.0))
+    assert prepare(spark, dataset, raw, features)["rows"] == 24 * 60 // 5  # one every five minutes
+    assert [path.name for path in features.glob("day=*")] == ["day=1997-11-21"]
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_refused_snapshot_leaves_only_what_was_rejected_and_earlier_tables_as_they_were(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    raw, features, dataset = write_shop(tmp_path / "raw", 500), tmp_path / "features", spec.load("movielens")
+    prepare(spark, dataset, raw, features / "monday")
+    monday = _tree(features / "monday")
+    users = (raw / "ml-100k.user").read_text("utf-8")
+    (raw / "ml-100k.user").write_text(users + "u900\told\tF\tjob1\t10005\n" * 3, "utf-8")
+    with pytest.raises(WorkloadError, match=r"ml-100k.user: 3 of 203 lines"):
+        prepare(spark, dataset, raw, features / "tuesday")
+    assert _tree(features / "monday") == monday
+    assert list(_tree(features / "tuesday")) == [f"{REJECTED}/lines.jsonl"]
+    assert {row["reason"] for row in _rejected(features / "tuesday")} == {"age is not an integer"}
+
+    (raw / "ml-100k.user").write_text(users, "utf-8")
+    prepare(spark, dataset, raw, features / "tuesday")
+    assert (features / "tuesday" / PREPARED).exists()
+    assert not (features / "tuesday" / REJECTED).exists()
 
 
 def test_a_missing_file_is_named_with_its_path(spark: SparkSession, tmp_path: Path) -> None:
@@ -142,12 +229,54 @@ def test_a_missing_file_is_named_with_its_path(spark: SparkSession, tmp_path: Pa
         prepare(spark, spec.load("movielens"), tmp_path / "nowhere", tmp_path / "features")
 
 
-def test_a_missing_column_is_named_with_those_there_are(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("written", "instead", "complaint"),
+    [
+        (
+            "release_year:token",
+            "year:token",
+            "ml-100k.item: no column 'release_year'; there are: item_id, movie_title, year, class. "
+            "Land a file that has it, or name another column in the spec",
+        ),
+        (
+            "release_year:token",
+            "release_year:token_seq",
+            "ml-100k.item: column 'release_year' is of type token_seq by the header, and the spec reads it as integer. "
+            "Land it as token or float, or change its type in the spec",
+        ),
+        ("item_id:token", "item_id:float", "column 'item_id' is of type float by the header, and the spec reads it as"),
+        ("movie_title:token_seq", "Class:token_seq", "ml-100k.item: column 'Class' is there twice"),
+    ],
+    ids=["renamed", "of many values", "an id that became a number", "repeated"],
+)
+def test_a_column_that_drifted_is_named_with_what_would_do(
+    spark: SparkSession, tmp_path: Path, written: str, instead: str, complaint: str
+) -> None:
     raw = write_shop(tmp_path / "raw", 10)
     items = (raw / "ml-100k.item").read_text("utf-8")
-    (raw / "ml-100k.item").write_text(items.replace("release_year", "year"), "utf-8")
-    with pytest.raises(WorkloadError, match="no column 'release_year'; there are: item_id, movie_title, year, class"):
+    (raw / "ml-100k.item").write_text(items.replace(written, instead), "utf-8")
+    with pytest.raises(WorkloadError) as fault:
         prepare(spark, spec.load("movielens"), raw, tmp_path / "features")
+    assert complaint in str(fault.value)
+
+
+def test_a_file_without_header_that_lost_a_column_is_refused(
+    spark: SparkSession, criteo_raw: Path, tmp_path: Path
+) -> None:
+    lines = (criteo_raw / synthesize.FILE).read_text("utf-8").splitlines()[:50]
+    (tmp_path / "train.txt").write_text("".join(line.rpartition("\t")[0] + "\n" for line in lines), "utf-8")
+    with pytest.raises(WorkloadError, match=r"(?s)50 of 50 lines \(100.00%\).*50 x 39 columns, not 40"):
+        prepare(spark, spec.load("criteo"), tmp_path, tmp_path / "features")
+
+
+def test_a_column_more_is_read_over_and_named(spark: SparkSession, shop: Trained, tmp_path: Path) -> None:
+    raw = shutil.copytree(shop.raw, tmp_path / "raw")
+    header, *lines = (raw / "ml-100k.user").read_text("utf-8").splitlines()
+    wider = [f"a.b:token\t{header}", *(f"x\t{line}" for line in lines)]
+    (raw / "ml-100k.user").write_text("\n".join(wider) + "\n", "utf-8")
+    prepared = prepare(spark, shop.dataset, raw, tmp_path / "features")
+    assert prepared["tables"]["users"]["unused_columns"] == ["a.b", "zip_code"]
+    assert prepared["digest"] == json.loads((shop.features / PREPARED).read_text("utf-8"))["digest"]
 
 
 def test_two_files_that_could_both_be_the_table_are_refused(

@@ -54,6 +54,13 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("item_id: item_id\n", "item_id: genres\n", "item_id must be a feature of type string"),
         ("{feature: gender}", "{feature: sex}", "no feature 'sex'"),
         ("time: {column: timestamp}", "time: {}", "give either column or chunks"),
+        ("{column: timestamp}", "{column: timestamp, earliest: 1990}", "earliest: must be of type date, not 1990"),
+        (
+            "{column: timestamp}",
+            "{column: timestamp, earliest: 2020-01-02, latest: 2020-01-01}",
+            "latest must not lie before",
+        ),
+        ("{column: timestamp}", "{chunks: 7, latest: 2020-01-01}", "earliest and latest go with column"),
         ("users: {files: [ml-100k.user], key: user_id}", "users: {files: [ml-100k.user]}", "users: key is missing"),
         ("users: {files: [ml-100k.user]", "users: {files: ml-100k.user", "files: must be a list"),
         ("name: movielens", "name: [", "not YAML"),

@@ -3,7 +3,8 @@
     prepare --dataset movielens --raw <snapshot folder> --features <table folder>
 
 The table is parquet, partitioned by day; `_prepared.json` beside it comes last and says what was read and refused:
-without it, a table does not exist. Does not fetch data, encode anything or split it.
+without it, a table does not exist. `_rejected/` holds the first lines of each file that were not understood, each with
+the reason; of a refused snapshot nothing else is left. Does not fetch data, encode anything or split it.
 """
 
 import argparse
@@ -11,8 +12,10 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,18 @@ from pyspark.sql import functions as F
 from workloads import session, spec, tables
 from workloads.command import run
 from workloads.errors import WorkloadError
-from workloads.spec import Feature, Spec, Table
-from workloads.tables import MALFORMED
+from workloads.spec import Feature, Spec, Table, Time
+from workloads.tables import MALFORMED, Lines
 
 PREPARED = "_prepared.json"
+REJECTED = "_rejected"
+"""Spark reads over names that begin with `_`: the folder is no part of the table, and a table of its own."""
 SYNTHETIC = "SYNTHETIC.json"
 """Written beside generated rows, by the generator; whatever is made of them says so too."""
+_SAMPLE = 1_000  # lines of a file
+_REASONS_SHOWN, _SHOWN_WIDTH = 5, 120
+_SIDES = ("users", "items")
+_UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
 
 @dataclass(frozen=True)
@@ -39,68 +48,125 @@ class _Side:
     report: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _Rejected:
+    """A sample of the lines that were not understood, of all files."""
+
+    folder: Path
+    limit: float
+    sample: list[dict[str, str]] = field(default_factory=list)
+
+    def report(self, lines: Lines, count: int, malformed: int) -> dict[str, Any]:
+        """What was read and refused of one file; an error when too much was refused."""
+        sample = lines.rejected(min(malformed, _SAMPLE)) if malformed else []
+        self.sample.extend(sample)
+        if malformed > self.limit * count:
+            raise WorkloadError(
+                f"{lines.file}: {malformed} of {count} lines ({malformed / count:.2%}) were not understood, more than "
+                f"limits.malformed_share {self.limit:.2%}. The first {len(sample)} are in {self.folder}:"
+                + "".join(_reasons(sample))
+            )
+        return {
+            "file": lines.file.name,
+            "rows": count - malformed,
+            "rejected": malformed,
+            "unused_columns": list(lines.unused),
+        }
+
+    def write(self) -> None:
+        if self.sample:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.sample)
+            (self.folder / "lines.jsonl").write_text(written, "utf-8")
+
+
 def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> dict[str, Any]:
     started = time.monotonic()
-    file = tables.locate(raw, dataset.interactions, "interactions")
-    sides = [_read_side(spark, dataset, raw, name) for name in ("users", "items") if getattr(dataset, name)]
-    interactions = _mark_label(_read_interactions(spark, dataset, file, sides), dataset)
+    files = {
+        name: tables.locate(raw, table, name) for name in ("interactions", *_SIDES) if (table := getattr(dataset, name))
+    }
+    rejected = _Rejected(features / REJECTED, dataset.limits.malformed_share)
+    _forget(features)
+    try:
+        with ExitStack() as held:
+            sides = {
+                name: held.enter_context(_read_side(spark, dataset, file, name, rejected))
+                for name, file in files.items()
+                if name in _SIDES
+            }
+            written = _write(spark, dataset, files["interactions"], sides, features, rejected)
+    except BaseException:
+        _forget(features)
+        raise
+    finally:
+        rejected.write()
+    marker = raw / SYNTHETIC
+    prepared = {
+        "dataset": dataset.name,
+        "spec_digest": dataset.digest,
+        "synthetic": json.loads(marker.read_text("utf-8")) if marker.exists() else None,
+        **written,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    (features / PREPARED).write_text(json.dumps(prepared, indent=1), "utf-8")
+    return prepared
+
+
+def _write(
+    spark: SparkSession,
+    dataset: Spec,
+    file: Path,
+    sides: Mapping[str, _Side],
+    features: Path,
+    rejected: _Rejected,
+) -> dict[str, Any]:
+    """The table, and what `_prepared.json` is to say of it."""
+    lines = _read_interactions(spark, dataset, file, [side.key for side in sides.values()])
+    interactions = lines.frame if dataset.time.column else _with_position(lines.frame)
 
     seen, kept = Observation(), Observation()
     understood = interactions.observe(seen, F.count(F.lit(1)).alias("lines"), F.count(MALFORMED).alias("malformed"))
     rows = _typed(_join(understood.filter(F.col(MALFORMED).isNull()), sides), dataset)
     orphan = F.lit(False)
-    for side in sides:
-        orphan |= F.col(f"__no_{side.key}")
+    for name in sides:
+        orphan |= F.col(f"__no_{name}")
     row_hash = F.xxhash64(*(c for c in rows.columns if not c.startswith("__")))
     rows = rows.observe(
         kept,
         F.count(F.lit(1)).alias("rows"),
         F.sum("label").alias("clicks"),
         F.count_if(orphan).alias("orphans"),
+        *(F.count_if(F.col(f"__no_{name}")).alias(name) for name in sides),
         F.to_json(F.percentile_approx("time", [p / 100 for p in range(101)], 100_000)).alias("percentiles"),
         # Sums do not depend on the order of rows; halves of 32 bits cannot overflow them.
         F.sum(F.shiftrightunsigned(row_hash, 32)).alias("high"),
         F.sum(row_hash.bitwiseAND(0xFFFFFFFF)).alias("low"),
     ).select(*(c for c in rows.columns if not c.startswith("__")))
+    # One file a day; the rows of a file in time order are already together.
+    by_day = rows.repartition("day") if dataset.time.column else rows
+    by_day.write.partitionBy("day").parquet(str(features))
 
-    _forget(features)
-    try:
-        # One file a day; the rows of a file in time order are already together.
-        by_day = rows.repartition("day") if dataset.time.column else rows
-        by_day.write.partitionBy("day").parquet(str(features))
-        report = _limited(file.name, seen.get["lines"], seen.get["malformed"], dataset, interactions)
-        orphans, total = kept.get["orphans"], kept.get["rows"]
-        if total == 0:
-            raise WorkloadError(f"{file}: holds no row that was understood")
-        if orphans > dataset.limits.orphan_share * total:
-            raise WorkloadError(
-                f"{file}: {orphans} of {total} interactions refer to a user or item that is in no table, "
-                f"more than limits.orphan_share {dataset.limits.orphan_share:.2%}"
-            )
-        marker = raw / SYNTHETIC
-        prepared = {
-            "dataset": dataset.name,
-            "spec_digest": dataset.digest,
-            "synthetic": json.loads(marker.read_text("utf-8")) if marker.exists() else None,
-            "rows": total,
-            "clicks": int(kept.get["clicks"]),
-            "orphans": orphans,
-            "time_percentiles": json.loads(kept.get["percentiles"]),
-            "digest": hashlib.sha256(
-                f"{rows.schema.simpleString()}/{total}/{kept.get['high']}/{kept.get['low']}".encode()
-            ).hexdigest(),
-            "tables": {
-                "interactions": report,
-                **{name: side.report for name, side in zip(("users", "items"), sides, strict=False)},
-            },
-            "schema": {column.name: column.dataType.simpleString() for column in rows.schema},
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        (features / PREPARED).write_text(json.dumps(prepared, indent=1), "utf-8")
-        return prepared
-    except BaseException:
-        _forget(features)
-        raise
+    report = rejected.report(lines, seen.get["lines"], seen.get["malformed"])
+    orphans, total = kept.get["orphans"], kept.get["rows"]
+    if total == 0:
+        raise WorkloadError(f"{lines.file}: holds no row that was understood")
+    if orphans > dataset.limits.orphan_share * total:
+        absent = ", ".join(f"{kept.get[name]} to {name} by {side.key}" for name, side in sides.items())
+        raise WorkloadError(
+            f"{lines.file}: {orphans} of {total} interactions ({orphans / total:.2%}) refer to a user or item that is "
+            f"in no table, more than limits.orphan_share {dataset.limits.orphan_share:.2%}: {absent}"
+        )
+    return {
+        "rows": total,
+        "clicks": int(kept.get["clicks"]),
+        "orphans": orphans,
+        "time_percentiles": json.loads(kept.get["percentiles"]),
+        "digest": hashlib.sha256(
+            f"{rows.schema.simpleString()}/{total}/{kept.get['high']}/{kept.get['low']}".encode()
+        ).hexdigest(),
+        "tables": {"interactions": report, **{name: side.report for name, side in sides.items()}},
+        "schema": {column.name: column.dataType.simpleString() for column in rows.schema},
+    }
 
 
 def prepared(features: Path, dataset: Spec) -> dict[str, Any]:
@@ -124,35 +190,56 @@ def _features_of(dataset: Spec, side: str) -> dict[str, Feature]:
     return {n: f for n, f in dataset.features.items() if f.side == side and table and (f.column or n) != table.key}
 
 
-def _read_side(spark: SparkSession, dataset: Spec, raw: Path, name: str) -> _Side:
+@contextmanager
+def _read_side(spark: SparkSession, dataset: Spec, file: Path, name: str, rejected: _Rejected) -> Iterator[_Side]:
+    """Read once and kept for the join."""
     table: Table = getattr(dataset, name)
     key = table.key or ""
-    file = tables.locate(raw, table, name)
     columns = _features_of(dataset, name.removesuffix("s"))
-    frame = tables.read(spark, file, table, {**_wanted(dataset, columns), key: "string"}, [key]).cache()
-    counted = frame.agg(
-        F.count(F.lit(1)).alias("lines"),
-        F.count(MALFORMED).alias("malformed"),
-        F.count_distinct(F.when(F.col(MALFORMED).isNull(), F.col(key))).alias("keys"),
-    ).first()
-    assert counted is not None
-    report = _limited(file.name, counted.lines, counted.malformed, dataset, frame)
-    if repeated := counted.lines - counted.malformed - counted["keys"]:
-        raise WorkloadError(f"{file}: {repeated} lines repeat a {key} that an earlier line has; it must be unique")
-    understood = frame.filter(F.col(MALFORMED).isNull())
-    return _Side(key, understood.select(key, *(_value(f, n).alias(f"__{n}") for n, f in columns.items())), report)
+    lines = tables.read(spark, file, table, {**_wanted(dataset, columns), key: "string"}, [key])
+    understood = lines.frame.cache().filter(F.col(MALFORMED).isNull())
+    try:
+        counted = lines.frame.agg(
+            F.count(F.lit(1)).alias("lines"),
+            F.count(MALFORMED).alias("malformed"),
+            F.count_distinct(F.when(F.col(MALFORMED).isNull(), F.col(key))).alias("keys"),
+        ).first()
+        assert counted is not None
+        report = rejected.report(lines, counted.lines, counted.malformed)
+        if repeated := counted.lines - counted.malformed - counted["keys"]:
+            twice = understood.groupBy(key).count().filter("count > 1").orderBy(key).limit(3).collect()
+            shown = ", ".join(repr(row[key]) for row in twice)
+            raise WorkloadError(
+                f"{file}: {repeated} lines repeat a {key} that an earlier line has, such as {shown}; it must be unique"
+            )
+        yield _Side(key, understood.select(key, *(_value(f, n).alias(f"__{n}") for n, f in columns.items())), report)
+    finally:
+        lines.frame.unpersist()
 
 
-def _read_interactions(spark: SparkSession, dataset: Spec, file: Path, sides: Sequence[_Side]) -> DataFrame:
+def _read_interactions(spark: SparkSession, dataset: Spec, file: Path, keys: list[str]) -> Lines:
     joined = {n for side in ("user", "item") for n in _features_of(dataset, side)}
     own = {n: f for n, f in dataset.features.items() if n not in joined}
-    required = {dataset.label.column: "integer" if dataset.label.at_least is None else "number"}
-    if dataset.time.column:
-        required[dataset.time.column] = "number"
-    keys = {side.key: "string" for side in sides}
-    types = {**_wanted(dataset, own), **keys, **required}
-    frame = tables.read(spark, file, dataset.interactions, types, [*required, *keys])
-    return frame if dataset.time.column else _with_position(frame)
+    label, moment = dataset.label, dataset.time.column
+    required = {label.column: "integer" if label.at_least is None else "number"}
+    if moment:
+        required[moment] = "number"
+    types = {**_wanted(dataset, own), **dict.fromkeys(keys, "string"), **required}
+    lines = tables.read(spark, file, dataset.interactions, types, [*required, *keys])
+    if label.at_least is None:
+        lines = lines.mark(~F.col(label.column).isin(0, 1), f"{label.column} is neither 0 nor 1")
+    return _mark_time(lines, moment, dataset.time) if moment else lines
+
+
+def _mark_time(lines: Lines, column: str, rule: Time) -> Lines:
+    """Outside its days: most often another unit, and then the reason says so."""
+    start, end = rule.seconds
+    moment = F.col(column)
+    reason = F.lit(f"{column} does not lie from {rule.days[0]} to {rule.days[1]}")
+    for unit, factor in _UNITS.items():
+        hint = f"{column} looks like {unit}; expected Unix seconds"
+        reason = F.when((moment / factor >= start) & (moment / factor < end), hint).otherwise(reason)
+    return lines.mark((moment < start) | (moment >= end), reason)
 
 
 def _with_position(frame: DataFrame) -> DataFrame:
@@ -165,17 +252,11 @@ def _with_position(frame: DataFrame) -> DataFrame:
     return frame.withColumns({"__position": start + within, "__positions": F.lit(sum(counts.values()))})
 
 
-def _mark_label(frame: DataFrame, dataset: Spec) -> DataFrame:
-    if dataset.label.at_least is not None:
-        return frame
-    return tables.mark(frame, ~F.col(dataset.label.column).isin(0, 1))
-
-
-def _join(interactions: DataFrame, sides: Sequence[_Side]) -> DataFrame:
-    for side in sides:
-        found = f"__has_{side.key}"
+def _join(interactions: DataFrame, sides: Mapping[str, _Side]) -> DataFrame:
+    for name, side in sides.items():
+        found = f"__has_{name}"
         interactions = interactions.join(side.frame.withColumn(found, F.lit(True)), side.key, "left")
-        interactions = interactions.withColumn(f"__no_{side.key}", F.col(found).isNull())
+        interactions = interactions.withColumn(f"__no_{name}", F.col(found).isNull())
     return interactions
 
 
@@ -210,17 +291,11 @@ def _typed(joined: DataFrame, dataset: Spec) -> DataFrame:
     return joined.select(moment.alias("time"), label.cast("double").alias("label"), *values, *flags, day.alias("day"))
 
 
-def _limited(file: str, lines: int, malformed: int, dataset: Spec, frame: DataFrame) -> dict[str, Any]:
-    """What was read and refused of one file; an error when too much was refused."""
-    examples = tables.first_malformed(frame) if malformed else []
-    if malformed > dataset.limits.malformed_share * lines:
-        shown = "\n  ".join(repr(line) for line in examples)
-        raise WorkloadError(
-            f"{file}: {malformed} of {lines} lines were not understood, more than limits.malformed_share "
-            f"{dataset.limits.malformed_share:.2%} (wrong number of columns, unreadable number, missing key or label). "
-            f"The first:\n  {shown}"
-        )
-    return {"file": file, "rows": lines - malformed, "rejected": malformed, "rejected_examples": examples}
+def _reasons(sample: list[dict[str, str]]) -> list[str]:
+    """The commonest reasons, each with how often and the first line it is given for."""
+    first = {line["reason"]: line["line"] for line in reversed(sample)}
+    common = Counter(line["reason"] for line in sample).most_common(_REASONS_SHOWN)
+    return [f"\n  {count} x {reason}, first in {first[reason][:_SHOWN_WIDTH]!r}" for reason, count in common]
 
 
 def _forget(features: Path) -> None:

@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from importlib import resources
 from typing import Any
 
@@ -68,10 +69,26 @@ class Time:
 
     column: str | None = None
     chunks: int | None = None
+    earliest: date | None = None
+    """The first day by UTC that a time may lie on; without it 1990-01-01."""
+    latest: date | None = None
+    """The last; without it 2099-12-31. Not the day of the run: a snapshot is judged alike whenever it is read."""
 
     def __post_init__(self) -> None:
         _require((self.column is None) != (self.chunks is None), "give either column or chunks")
         _require(self.chunks is None or self.chunks >= 1, "chunks must be 1 or more")
+        _require(bool(self.column) or not (self.earliest or self.latest), "earliest and latest go with column")
+        _require(self.days[0] <= self.days[1], "latest must not lie before earliest")
+
+    @property
+    def days(self) -> tuple[date, date]:
+        return self.earliest or date(1990, 1, 1), self.latest or date(2099, 12, 31)
+
+    @property
+    def seconds(self) -> tuple[int, int]:
+        """From the first (included) to the last (excluded)."""
+        first, last = (day.toordinal() - date(1970, 1, 1).toordinal() for day in self.days)
+        return first * 86_400, (last + 1) * 86_400
 
 
 @dataclass(frozen=True)
