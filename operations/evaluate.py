@@ -11,10 +11,16 @@ from pathlib import Path
 
 from operations import spark
 from operations.errors import UserError
+from workloads import crossvalidate
+from workloads.errors import WorkloadError
 
 
 def evaluate(dataset: str, data: Path, folds: str, output: Path | None) -> None:
     """Prints a line for each fold, and the mean. Raises `UserError` with the reason of the task that failed."""
+    try:
+        crossvalidate.parse_folds(folds)
+    except WorkloadError as error:
+        raise UserError(str(error)) from None
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         raw = data
