@@ -17,7 +17,7 @@ from typing import Any
 
 from infra.release.artefact import Artefact
 from infra.release.snapshot import SnapshotError, files_of
-from operations import movielens, rows, sandbox
+from operations import cache, movielens, rows, sandbox
 from operations.endpoint import Endpoint
 from operations.engine import Engine
 from operations.errors import UserError
@@ -187,9 +187,8 @@ def _rows(state: State, dataset: str, data: Path | None, say: Callable[[str], No
         except SnapshotError as error:
             raise UserError(str(error).replace("training:data", "DATA")) from None
         return data.absolute()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalization-azure"
     if dataset == "movielens":
-        return movielens.fetch(cache / "movielens", say)
+        return movielens.fetch(cache.folder() / "movielens", say)
     folder = state.folder / "data" / "synthetic"
     if not (folder / "SYNTHETIC.json").exists():
         say("No DATA given: SYNTHETIC rows in Criteo's shape are made. They are no click log; bring train.txt for one.")

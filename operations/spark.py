@@ -9,21 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.release import job
-
-_NO_CLUSTER = job.JobSpec("", "", "", "", "", "", "", 0, False, "", False, 0, {})
-"""What of a job the settings of a single node depend on: nothing."""
+from operations import cache
 
 
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
     """Of all `cores` if not given; `scratch` is a folder for what Spark spills."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return {
-        **job.cluster(_NO_CLUSTER)["spark_conf"],
+        **job.spark_conf(workers=0),
         "spark.master": f"local[{cores or os.cpu_count()}]",
         "spark.driver.memory": heap,
         "spark.jars.packages": job.SYNAPSEML,
         "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
-        "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
+        "spark.jars.ivy": str(cache.folder() / "ivy"),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

@@ -107,8 +107,8 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def cluster(spec: JobSpec) -> dict[str, Any]:
-    """A cluster of fixed size: LightGBM's network ring can neither lose nor gain a worker once it is closed."""
+def spark_conf(workers: int) -> dict[str, str]:
+    """What training needs of Spark on so many workers; 0 is a single node."""
     conf = {
         "spark.sql.adaptive.enabled": "false",
         "spark.speculation": "false",
@@ -119,11 +119,17 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
         # Spark generates methods of over 8,000 bytes for rows as wide as ours, which Java else interprets for ever.
         "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
-        "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * spec.workers or _PARTITIONS_ON_ONE_NODE),
+        "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * workers or _PARTITIONS_ON_ONE_NODE),
     }
+    if workers == 0:
+        conf |= {"spark.databricks.cluster.profile": "singleNode", "spark.master": "local[*, 4]"}
+    return conf
+
+
+def cluster(spec: JobSpec) -> dict[str, Any]:
+    """A cluster of fixed size: LightGBM's network ring can neither lose nor gain a worker once it is closed."""
     tags = dict(spec.tags)
     if spec.workers == 0:
-        conf |= {"spark.databricks.cluster.profile": "singleNode", "spark.master": "local[*, 4]"}
         tags |= {"ResourceClass": "SingleNode"}
     return {
         "spark_version": spec.spark_version,
@@ -133,7 +139,7 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
         # Maven libraries and the JVM access of SynapseML's wrappers need dedicated compute.
         "data_security_mode": "SINGLE_USER",
         "runtime_engine": "STANDARD",
-        "spark_conf": conf,
+        "spark_conf": spark_conf(spec.workers),
         "custom_tags": tags,
     }
 
