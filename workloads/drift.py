@@ -10,8 +10,8 @@ Scorecards, 2006, where 0.1 is worth a look and 0.25 a shift. Bins of its kind h
 little and one that moved far out of a bin look alike.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,37 +101,36 @@ def _shares(rows: DataFrame, pipeline: PipelineModel, bins: Bins) -> dict[str, l
     lookups = {encode.lookup_uid(name) for name, of in bins.items() if "levels" in of}
     normaliser, *others = pipeline.stages
     encoded = PipelineModel([normaliser, *(stage for stage in others if stage.uid in lookups)]).transform(rows)
-    places = []
-    for feature, (name, of) in enumerate(bins.items()):
-        place = (
-            _places_of_levels(name, of["levels"]) if "levels" in of else F.array(_place_of_number(name, of["edges"]))
-        )
-        places.append(F.transform(place, partial(_entry, feature)))
-    every = encoded.select(F.explode(F.concat(*places)).alias("of"))
-    counts = {name: np.zeros(_count(of)) for name, of in bins.items()}
-    for row in every.groupBy("of.feature", "of.bin").count().collect():
-        counts[list(bins)[row.feature]][row.bin] = row["count"]
-    return {name: (of / of.sum()).tolist() for name, of in counts.items()}
+    # The bins of all features in one row of places, so that a value's bin is a number and nothing else.
+    ends = np.cumsum([_count(of) for of in bins.values()])
+    places = [
+        _places_of_levels(name, of["levels"], int(end) - _count(of))
+        if "levels" in of
+        else F.expr(_place_of_number(name, of["edges"], int(end) - _count(of)))
+        for end, (name, of) in zip(ends, bins.items(), strict=True)
+    ]
+    counts = np.zeros(ends[-1])
+    for row in encoded.select(F.explode(F.concat(*places)).alias("place")).groupBy("place").count().collect():
+        counts[row.place] = row["count"]
+    by_feature = zip(bins, np.split(counts, ends[:-1]), strict=True)
+    return {name: (of / of.sum()).tolist() for name, of in by_feature}
 
 
 def _count(of: Mapping[str, Any]) -> int:
     return len(of["levels"]) + 3 if "levels" in of else len(of["edges"]) + 2
 
 
-def _entry(feature: int, place: Column) -> Column:
-    return F.struct(F.lit(feature).alias("feature"), place.cast("int").alias("bin"))
+def _place_of_number(name: str, edges: Sequence[float], first: int) -> str:
+    value = f"`{number_column(name)}`"
+    reached = " + ".join([str(first), *(f"int({value} >= {float(edge)!r}D)" for edge in edges)])
+    return f"array(if(isnull({value}) OR isnan({value}), {first + len(edges) + 1}, {reached}))"
 
 
-def _place_of_number(name: str, edges: Sequence[float]) -> Column:
-    value = F.col(number_column(name))
-    reached = sum(((value >= edge).cast("int") for edge in edges), start=F.lit(0))
-    return F.when(value.isNull() | F.isnan(value), F.lit(len(edges) + 1)).otherwise(reached)
-
-
-def _places_of_levels(name: str, levels: Sequence[str]) -> Column:
-    other, unseen, missing = range(len(levels), len(levels) + 3)
-    own = {MISSING_LEVEL: missing} | {level: place for place, level in enumerate(levels)}
-    places = F.create_map(*(F.lit(of) for entry in own.items() for of in entry))
+def _places_of_levels(name: str, levels: Sequence[str], first: int) -> Column:
+    other, unseen, missing = range(first + len(levels), first + len(levels) + 3)
+    own = {level: place for place, level in enumerate(levels, first)} | {MISSING_LEVEL: missing}
+    # As one literal: each call of a Spark function is a question to the JVM.
+    places = F.from_json(F.lit(json.dumps(own)), "map<string, int>")
     known = stages.vector_to_array(encode.encoded_column(name))[1] > 0
     elsewhere = F.when(known, other).otherwise(unseen)
     return F.transform(levels_column(name), lambda level: F.coalesce(F.try_element_at(places, level), elsewhere))

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyspark.ml import PipelineModel
 
-from workloads import artefact
+from workloads import artefact, pipeline
 from workloads.spec import Spec
 
 
@@ -39,7 +39,7 @@ def load(folder: Path | None, dataset: Spec) -> Live | None:
     profile = folder / "profile.json"
     return Live(
         run_id,
-        PipelineModel.load(str(folder / "pipeline")),
+        pipeline.load(folder / "pipeline"),
         json.loads(profile.read_text("utf-8")) if profile.exists() else None,
     )
 

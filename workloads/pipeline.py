@@ -4,10 +4,11 @@ normalise → one lookup for each categorical and each cross → assemble → Li
 layout of a `PipelineModel`, and only ever used after it was loaded again, as serving will use it.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pyspark.ml import PipelineModel
-from pyspark.ml.feature import VectorAssembler
+from pyspark.ml import PipelineModel, Transformer
+from pyspark.ml.feature import SQLTransformer, VectorAssembler, Word2VecModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, DoubleType, LongType, StringType, StructType
 from synapse.ml.lightgbm import LightGBMClassificationModel
@@ -23,6 +24,12 @@ _COLUMN_TYPES: dict[str, DataType] = {
     "string": StringType(),
     "strings": ArrayType(StringType()),
 }
+
+
+_KINDS: dict[str, type[Transformer]] = {
+    kind.__name__: kind for kind in (SQLTransformer, Word2VecModel, VectorAssembler, LightGBMClassificationModel)
+}
+_LOADS_AT_ONCE = 4
 
 
 def raw_schema(dataset: Spec) -> StructType:
@@ -56,4 +63,17 @@ def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassifi
     folders = {name: places[encode.lookup_uid(name)] for name in dataset.encodings}
     if folders:
         encode.write_lookups(levels, dataset, folders)
-    return PipelineModel.load(str(folder))
+    return load(folder)
+
+
+def load(folder: Path) -> PipelineModel:
+    """As `PipelineModel.load`, which takes one stage after the other and for each waits for several small jobs."""
+    uids = stages.read_metadata(folder)["paramMap"]["stageUids"]
+
+    def stage(uid: str) -> Transformer:
+        place = stages.pipeline_stage(folder, uids, uid)
+        kind = stages.read_metadata(place)["class"].rpartition(".")[2]
+        return _KINDS[kind].load(str(place))
+
+    with ThreadPoolExecutor(_LOADS_AT_ONCE) as threads:
+        return PipelineModel(list(threads.map(stage, uids)))

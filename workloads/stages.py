@@ -32,6 +32,11 @@ def write_metadata(stage: Path, kind: str, uid: str, parameters: Mapping[str, An
     (folder / "_SUCCESS").touch()
 
 
+def read_metadata(stage: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(next((stage / "metadata").glob("part-*")).read_text("utf-8"))
+    return document
+
+
 def write_lookups(lookups: Sequence[tuple[Path, str, str, str]], table: DataFrame, width: int) -> None:
     """One `Word2VecModel` each, as (folder, uid, input column, output column).
 
