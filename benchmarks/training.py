@@ -107,7 +107,8 @@ def _native(matrix: np.ndarray, of: Spec, cores: int) -> float:
     """Seconds of binning and boosting, which is what a fit of SynapseML does too."""
     parameters = dataclasses.asdict(of.model) | {"objective": "binary", "num_threads": cores, "verbose": -1}
     trees = parameters.pop("num_iterations")
-    del parameters["early_stopping_round"]
+    for ours in ("early_stopping_round", "warm_start"):
+        del parameters[ours]
     started = time.monotonic()
     data = lightgbm.Dataset(matrix[:, 1:], matrix[:, 0])
     booster = lightgbm.train({**parameters, "force_row_wise": True, "deterministic": True}, data, trees)

@@ -15,6 +15,7 @@ StateFolder = Annotated[Path, typer.Option("--state", help="Folder that holds ev
 _DEFAULT_STATE = Path(".local")
 StackFolder = Annotated[Path, typer.Option("--folder", help="Folder of the stack files.")]
 _PROJECT = Path(__file__).parents[1]
+_SPECS = _PROJECT / "workloads" / "datasets"
 
 
 @app.command()
@@ -89,15 +90,26 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
     """Judge the training pipeline on rows held out, fold by fold, with Spark on this machine and without a stack."""
-    from operations import evaluate as judge
-    from operations import local as run
-    from workloads import spec
+    from operations import workload
 
-    _one_of("--dataset", dataset, tuple(spec.names()))
-    run.require_java()
-    if not data.exists():
-        raise UserError(f"{data}: there is no such file or folder of rows")
-    judge.evaluate(dataset, data, folds, output)
+    _ready_for(dataset, data)
+    workload.evaluate(dataset, data, folds, output)
+
+
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
+    dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")] = "criteo",
+    trials: Annotated[int, typer.Option(min=1, help="One after the other; the spec as it stands is the first.")] = 30,
+    rows: Annotated[int, typer.Option(min=1, help="Training rows of a trial.")] = 500_000,
+    specs: Annotated[Path, typer.Option(help="Folder to write the spec and the evidence to.")] = _SPECS,
+) -> None:
+    """Choose LightGBM's parameters on your rows, and write them into the dataset's spec; the evidence beside it."""
+    from operations import workload
+
+    _ready_for(dataset, data)
+    for path in workload.tune(dataset, data, trials, rows, specs):
+        print(f"wrote {path}")
 
 
 @app.command()
@@ -196,6 +208,16 @@ def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
     recorded = where.recorded()
     sandbox.start(where.sandbox, None)
     return recorded, Endpoint.of(recorded["outputs"])
+
+
+def _ready_for(dataset: str, data: Path) -> None:
+    from operations import local as run
+    from workloads import spec
+
+    _one_of("--dataset", dataset, tuple(spec.names()))
+    run.require_java()
+    if not data.exists():
+        raise UserError(f"{data}: there is no such file or folder of rows")
 
 
 def _json(text: str) -> Any:

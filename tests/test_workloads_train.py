@@ -15,9 +15,10 @@ from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel
 from workloads_shop import Reader, Trained
 
-from workloads import artefact, evaluate, fit, session, spec, stages, train
+from workloads import artefact, evaluate, fit, session, spec, stages, train, warm
 from workloads import pipeline as serving
 from workloads.errors import WorkloadError
+from workloads.live import Live
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
@@ -206,12 +207,56 @@ def test_a_fit_goes_on_from_an_earlier_model_and_learns_what_it_misses(spark: Sp
     assert abs(loss(joined) - loss(forty)) < 0.005
 
 
-def test_the_same_rows_and_seed_are_the_same_model_on_one_core(spark: SparkSession) -> None:
-    dataset, texts = clicks.dataset(bagging_fraction=0.8, feature_fraction=0.6), set()
-    for _ in range(2):
-        with fit.laid_out(clicks.rows(spark, 4_000), 1) as rows:
-            texts.add(fit.fit(rows, dataset).getNativeModel())
-    assert len(texts) == 1
+def test_the_same_snapshot_and_seed_are_the_same_model_on_one_core(
+    shop: Trained, spark: SparkSession, tmp_path: Path
+) -> None:
+    train.train(spark, shop.dataset, shop.features, tmp_path / "again", "again", {}, 1, shop.artefact)
+    for name in ("model.txt", "encoder.npz"):
+        assert (tmp_path / "again" / name).read_bytes() == (shop.artefact / name).read_bytes()
+
+
+def test_training_goes_on_from_what_serves_where_the_spec_says_so(
+    shop: Trained, spark: SparkSession, tmp_path: Path
+) -> None:
+    model = dataclasses.replace(shop.dataset.model, warm_start=7, early_stopping_round=0)
+    # With the same parts as before: without early stopping, its rows would be trained on too.
+    dataset = dataclasses.replace(shop.dataset, model=model)
+    metrics = train.train(spark, dataset, shop.features, tmp_path / "warm", "warm", {}, 1, shop.artefact)
+    before = shop.read("metrics.json")["trees"]
+    lineage = json.loads((tmp_path / "warm" / "lineage.json").read_text())
+    assert lineage["warm_start"] == {"run_id": "run-1", "trees": before}
+    assert metrics["trees"] == before + 7
+    earlier = (shop.artefact / "model.txt").read_text().split("Tree=0")[1].split("Tree=1\n")[0]
+    assert earlier in (tmp_path / "warm" / "model.txt").read_text()
+
+
+def test_what_cannot_be_gone_on_from_is_trained_anew_and_says_why(shop: Trained) -> None:
+    text, trees = (shop.artefact / "model.txt").read_text(), shop.read("metrics.json")["trees"]
+    live = Live("run-1", model=text)
+
+    def asked(**model: int) -> warm.Start:
+        return warm.start(
+            live, dataclasses.replace(shop.dataset, model=dataclasses.replace(shop.dataset.model, **model))
+        )
+
+    assert asked() == warm.Start(shop.dataset)
+    going_on = asked(warm_start=10)
+    assert going_on.model == text
+    assert going_on.dataset.model.num_iterations == 10
+    full = asked(warm_start=10, num_iterations=trees + 9)
+    assert (full.model, full.dataset.model.num_iterations) == ("", trees + 9)
+    assert full.lineage == {
+        "run_id": "run-1",
+        "trees": 0,
+        "anew": f"{trees} trees and 10 further ones are more than num_iterations {trees + 9}",
+    }
+    asks = dataclasses.replace(shop.dataset, model=dataclasses.replace(shop.dataset.model, warm_start=10))
+    assert warm.start(None, asks) == warm.Start(asks)
+    gone = warm.start(Live("run-0", skipped="its artefact is no longer in the lake"), asks)
+    assert gone.lineage == {"run_id": "run-0", "trees": 0, "anew": "its artefact is no longer in the lake"}
+    other = warm.start(live, dataclasses.replace(asks, crosses=asks.crosses[1:]))
+    assert other.lineage is not None
+    assert "it has 'user_id__genres_rate' where" in other.lineage["anew"]
 
 
 def test_an_artefact_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ def test_the_wheel_holds_the_package_its_specs_and_its_entry_points(tmp_path: Pa
     expected = {f"workloads/{p.relative_to(SOURCES).as_posix()}" for p in SOURCES.rglob("*.py")}
     expected |= {f"workloads/datasets/{p.name}" for p in (SOURCES / "datasets").iterdir()}
     assert {name for name in names if not name.startswith(info)} == expected
-    for task in ("prepare", "train", "crossvalidate", "synthesize"):
+    for task in ("prepare", "train", "crossvalidate", "tune", "synthesize"):
         assert f"{task} = workloads.{task}:main" in entry_points
     # Spark and SynapseML are the cluster's: a second copy from the package index would shadow them.
-    assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist")] == ["Requires-Dist: pyyaml>=6"]
+    assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist")] == [
+        "Requires-Dist: pyyaml>=6",
+        "Requires-Dist: optuna>=4.5; extra == 'tune'",
+    ]

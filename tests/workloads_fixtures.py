@@ -42,18 +42,20 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
-def run(spark: SparkSession, dataset: spec.Spec, raw: Path, folder: Path, live: Path | None = None) -> Trained:
+def run(
+    spark: SparkSession, dataset: spec.Spec, raw: Path, folder: Path, live: Path | None = None, tasks: int = 0
+) -> Trained:
     trained = Trained(raw, folder / "features", folder / "models" / "run-1", dataset)
     prepare.prepare(spark, dataset, raw, trained.features)
     lineage = {"snapshot": raw.name}
-    train.train(spark, dataset, trained.features, trained.artefact, "run-1", lineage, live_folder=live)
+    train.train(spark, dataset, trained.features, trained.artefact, "run-1", lineage, tasks, live)
     return trained
 
 
 @pytest.fixture(scope="session")
 def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("shop")
-    return run(spark, in_few_parts("movielens"), write_shop(folder / "raw"), folder)
+    return run(spark, in_few_parts("movielens"), write_shop(folder / "raw"), folder, tasks=1)
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def fit(rows: DataFrame, dataset: Spec, warm_start: str = "") -> LightGBMClassif
         classifier.setValidationIndicatorCol("validation")
         classifier.setEarlyStoppingRound(dataset.model.early_stopping_round)
     if warm_start:
-        rows = warm.scored(rows, warm_start, classifier.getSlotNames())
+        rows = warm.scored(rows, warm_start, dataset)
         classifier.setInitScoreCol(warm.SCORE)
     with watch.over_fit(spark.sparkContext):
         model = classifier.fit(rows)
@@ -102,12 +102,13 @@ def _bounded(rows: DataFrame) -> DataFrame:
 def _classifier(dataset: Spec, tasks: int, executor_cores: int) -> LightGBMClassifier:
     parameters = asdict(dataset.model)
     seed = parameters.pop("seed")
-    del parameters["early_stopping_round"]
+    for ours in ("early_stopping_round", "warm_start"):
+        del parameters[ours]
     return LightGBMClassifier(
         objective="binary",
         labelCol="label",
         featuresCol="features",
-        slotNames=[f"{feature}_{value}" for feature, value in dataset.model_columns],
+        slotNames=dataset.slot_names,
         **{_camel(name): value for name, value in parameters.items()},
         baggingFreq=int(parameters["bagging_fraction"] < 1),
         isUnbalance=False,  # it would shift every probability

@@ -38,9 +38,9 @@ def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
         totals = history.totals(training, dataset.encoder)
         counts = history.count_levels(training, dataset, totals).persist()
         kept.append(counts)
-        # Both cut off from how they came about. Where a frame meets itself in a join or a union, Spark does not see that
-        # what it comes from is kept, and counts all levels again; and each of the many joins with the table would be
-        # planned with all that.
+        # Both cut off from how they came about. Where a frame meets itself in a join or a union, Spark does not see
+        # that what it comes from is kept, and counts all levels again; and each of the many joins with the table would
+        # be planned with all that.
         levels = encode.frequent(counts, dataset.encoder).localCheckpoint(eager=False)
         table = encode.pairs(levels, learning, dataset, totals).localCheckpoint(eager=False)
         yield Encoded(encode.encode_rows(learning, dataset, table), encode.served(levels, dataset), counts, totals)

@@ -22,6 +22,8 @@ class Live:
     pipeline: PipelineModel | None = None
     profile: Mapping[str, Any] | None = None
     """What `drift.py` wrote of the rows it was trained on."""
+    model: str = ""
+    """Its trees, as LightGBM's text."""
     skipped: str = ""
     """Why it cannot be compared."""
 
@@ -41,6 +43,7 @@ def load(folder: Path | None, dataset: Spec) -> Live | None:
         run_id,
         pipeline.load(folder / "pipeline"),
         json.loads(profile.read_text("utf-8")) if profile.exists() else None,
+        (folder / "model.txt").read_text("utf-8"),
     )
 
 

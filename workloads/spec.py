@@ -168,6 +168,9 @@ class Model:
     max_bin: int = 255
     early_stopping_round: int = 0
     """Stop when so many trees have not lowered log loss on the validation rows; 0: never, and no rows are set apart."""
+    warm_start: int = 0
+    """So many trees on top of those of the model that serves now, as long as all of them are no more than
+    `num_iterations`; 0: always all anew."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -180,6 +183,7 @@ class Model:
         _require(self.lambda_l2 >= 0, "lambda_l2 must be 0 or more")
         _require(2 <= self.max_bin <= 65535, "max_bin must lie between 2 and 65535")
         _require(self.early_stopping_round >= 0, "early_stopping_round must be 0 or more")
+        _require(0 <= self.warm_start < self.num_iterations, "warm_start must be 0 or more, and below num_iterations")
 
 
 @dataclass(frozen=True)
@@ -278,6 +282,11 @@ class Spec:
             for value in (PAIR if feature.categorical else ("number",))
         ]
         return own + [(CROSS.join(cross), value) for cross in self.crosses for value in PAIR]
+
+    @property
+    def slot_names(self) -> list[str]:
+        """The model columns under LightGBM's names."""
+        return [f"{feature}_{value}" for feature, value in self.model_columns]
 
 
 def names() -> list[str]:

@@ -5,7 +5,7 @@
 
 Always writes its metrics and never refuses a weak model: the gate is the release's. The artefact is written whole or
 not at all; a run that is started again after it was done finds its artefact and ends well. What serves now (`--live`)
-is compared with, and takes no part in how the model is made.
+is compared with, and takes no part in how the model is made unless the spec asks for a warm start.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from workloads import (
     session,
     spec,
     split,
+    warm,
 )
 from workloads.command import run
 from workloads.errors import WorkloadError
@@ -70,6 +71,9 @@ def train(
         "seed": dataset.model.seed,
         "versions": _versions(spark),
     }
+    serving = live.load(live_folder, dataset)
+    begun = warm.start(serving, dataset)
+    lineage["warm_start"] = begun.lineage
     seconds: dict[str, float] = {}
     with artefact.new(folder):
         rows = split.by_time(spark.read.parquet(str(features)), prepared, dataset)
@@ -79,7 +83,7 @@ def train(
                 laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks))
             with _timed(seconds, "fit"):
                 rows_validation = laid_out.filter("validation").count()
-                model = fit.fit(laid_out, dataset)
+                model = fit.fit(laid_out, begun.dataset, begun.model)
             with _timed(seconds, "save"):
                 levels = encode.collect_levels(encoded.served, dataset)
                 (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(levels))
@@ -91,7 +95,6 @@ def train(
             with _timed(seconds, "drift"):
                 rows_learned = rows_train + rows_validation
                 profile = drift.profile(rows.learning, rows_learned, dataset, reloaded, levels)
-                serving = live.load(live_folder, dataset)
                 moved = drift.since(serving, rows.learning, rows_learned, dataset) if serving else {}
         with _timed(seconds, "evaluate"):
             (folder / "golden.jsonl").write_text(golden.lines(rows.test, dataset, reloaded), "utf-8")

@@ -1,0 +1,75 @@
+"""The workload's tasks on rows of one's own, with Spark on this machine: how good a dataset's pipeline is, and with
+which parameters it is better.
+
+Needs no stack and leaves nothing behind but what was asked for; makes no model that could serve.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from operations import spark
+from operations.errors import UserError
+from workloads import crossvalidate
+from workloads.errors import WorkloadError
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    dataset: str
+    scratch: Path
+    environment: Mapping[str, str]
+
+    @property
+    def features(self) -> Path:
+        return self.scratch / "features"
+
+    def run(self, task: str, *arguments: str | Path) -> None:
+        """Its output is shown. Raises `UserError` with the reason of the task that failed."""
+        log = self.scratch / f"{task}.log"
+        own: list[str | Path] = ["--dataset", self.dataset, "--features", self.features]
+        command = [sys.executable, "-m", f"workloads.{task}", *own, *arguments]
+        with log.open("wb") as errors:
+            done = subprocess.run(command, env=self.environment, stderr=errors, check=False)
+        if done.returncode:
+            lines = log.read_text(errors="replace").splitlines()
+            reasons = [place for place, line in enumerate(lines) if line.startswith("error: ")]
+            told = lines[reasons[-1] :] if reasons else lines[-30:]
+            raise UserError("\n".join(told).removeprefix("error: "))
+
+
+@contextmanager
+def _prepared(dataset: str, data: Path) -> Iterator[_Prepared]:
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        raw = data
+        if data.is_file():
+            raw = scratch / "raw"
+            raw.mkdir()
+            (raw / data.name).symlink_to(data.absolute())
+        prepared = _Prepared(dataset, scratch, spark.environment(spark.settings(scratch)))
+        prepared.run("prepare", "--raw", raw)
+        yield prepared
+
+
+def evaluate(dataset: str, data: Path, folds: str, output: Path | None) -> None:
+    """Prints a line for each fold, and the mean."""
+    try:
+        crossvalidate.parse_folds(folds)
+    except WorkloadError as error:
+        raise UserError(str(error)) from None
+    with _prepared(dataset, data) as prepared:
+        prepared.run("crossvalidate", "--folds", folds, *(("--output", output.absolute()) if output else ()))
+
+
+def tune(dataset: str, data: Path, trials: int, rows: int, specs: Path) -> list[Path]:
+    """Prints a line for each trial. Returns the files that it wrote in `specs`: the spec and the evidence."""
+    with _prepared(dataset, data) as prepared:
+        found = prepared.scratch / "found"
+        prepared.run("tune", "--output", found, "--trials", str(trials), "--rows", str(rows))
+        return [Path(shutil.copy(path, specs)) for path in sorted(found.iterdir())]

@@ -1,0 +1,62 @@
+"""`personalization evaluate` and `tune`: the job's tasks on rows of one's own, on a Spark of this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_operations import personalization
+
+from operations import workload
+from workloads import synthesize
+
+# Short runs end before the JVM's second compiler has paid for itself.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1"
+
+
+@pytest.mark.spark
+def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> None:
+    rows, figures = synthesize.synthesize(tmp_path, 2_000), tmp_path / "figures.json"
+    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": QUICK_JAVA}
+    done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    assert [fold["rows"] > 900 for fold in found["folds"]] == [True, True]
+    assert sum(fold["rows"] for fold in found["folds"]) == 2_000
+    assert found["mean"]["auc"] == pytest.approx(sum(fold["auc"] for fold in found["folds"]) / 2)
+    assert f"{found['mean']['auc']:.4f}" in done.stdout.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
+
+
+def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task itself runs in test_workloads_tune.py."""
+    ran = []
+
+    def run(of: workload._Prepared, task: str, *arguments: str | Path) -> None:
+        ran.append(task)
+        if task == "tune":
+            found = Path(arguments[arguments.index("--output") + 1])
+            found.mkdir()
+            for name in ("movielens.yaml", "movielens.tuning.json"):
+                (found / name).write_text(name)
+
+    monkeypatch.setattr(workload._Prepared, "run", run)
+    (tmp_path / "movielens.yaml").write_text("as it was")
+    written = workload.tune("movielens", tmp_path, 2, 100, tmp_path)
+    assert ran == ["prepare", "tune"]
+    assert [path.name for path in written] == ["movielens.tuning.json", "movielens.yaml"]
+    assert all(path.read_text() == path.name for path in written)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("evaluate", "--folds", "5", "."), "--folds must be repeats x folds, such as 2x5, not '5'"),
+        (("tune", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
+        (("evaluate", "/no/such/train.txt"), "/no/such/train.txt: there is no such file or folder of rows"),
+    ],
+)
+def test_a_wrong_argument_is_told_before_spark_starts(arguments: tuple[str, ...], says: str) -> None:
+    done = personalization(*arguments)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

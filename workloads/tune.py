@@ -1,0 +1,183 @@
+"""LightGBM's parameters for a dataset, by trials one after the other on a sample; the best ones as a new spec, with
+the evidence.
+
+    tune --dataset movielens --features <table> --output <folder> --trials 30 --rows 500000
+
+Rows are counted and encoded as training does, once for all trials. Each trial fits `--rows` of the training rows and
+is stopped by the part that comes after them in time, which also judges it, by log loss; the spec as it stands is the
+first trial. The last part takes no part in the choice: at the end the spec as it was and the one that was found are
+each trained on all rows and judged on it, for the evidence.
+
+Writes `<dataset>.yaml` and `<dataset>.tuning.json`, and leaves the encoder and the number of trees as they are: the
+former is the same for all trials, the latter is early stopping's.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages
+from workloads.command import run
+from workloads.errors import WorkloadError
+from workloads.spec import Model, Spec
+
+SPACE: dict[str, BaseDistribution] = {
+    "num_leaves": IntDistribution(4, 255, log=True),
+    "learning_rate": FloatDistribution(0.02, 0.3, log=True),
+    "min_data_in_leaf": IntDistribution(5, 1_000, log=True),
+    "feature_fraction": FloatDistribution(0.2, 1),
+    "bagging_fraction": FloatDistribution(0.4, 1),
+    "lambda_l2": FloatDistribution(0, 50),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    parameters: Mapping[str, int | float]
+    log_loss: float | None
+    """On the part that stops the fit; None where it failed."""
+    trees: int | None
+    seconds: float
+    fault: str = ""
+
+
+def trials(spark: SparkSession, dataset: Spec, features: Path, count: int, rows: int) -> list[Trial]:
+    table = split.by_time(spark.read.parquet(str(features)), prepare.prepared(features, dataset), dataset)
+    with ExitStack() as kept:
+        encoded = kept.enter_context(learn.encoded(table.learning, dataset))
+        some = _some(encoded.rows, rows / encoded.totals.rows[-1])
+        return search(kept.enter_context(fit.laid_out(some, 0)), dataset, count)
+
+
+def search(laid_out: DataFrame, dataset: Spec, count: int) -> list[Trial]:
+    """On (label, validation, features). The first trial is the dataset as it stands: raises `WorkloadError` when that
+    one fails; a later one may."""
+    if not dataset.model.early_stopping_round:
+        raise WorkloadError("early_stopping_round is 0: the part that stops a fit is what judges a trial")
+    done: list[Trial] = []
+    validation = laid_out.filter("validation").localCheckpoint()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=dataset.model.seed))
+    study.enqueue_trial({name: getattr(dataset.model, name) for name in SPACE})
+    for number in range(1, count + 1):
+        asked = study.ask(SPACE)
+        trial = _tried(laid_out, validation, dataset, {name: _short(of) for name, of in asked.params.items()})
+        if trial.log_loss is None:
+            if number == 1:
+                raise WorkloadError(f"the spec as it stands: {trial.fault}")
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(asked, trial.log_loss)
+        done.append(trial)
+        outcome = trial.fault or f"{trial.log_loss:.5f}  {trial.trees:>5} trees"
+        print(f"{number:>5}  {outcome}  {json.dumps(trial.parameters)}", flush=True)
+    return done
+
+
+def _tried(laid_out: DataFrame, validation: DataFrame, dataset: Spec, parameters: Mapping[str, Any]) -> Trial:
+    started = time.monotonic()
+    try:
+        model = fit.fit(laid_out, with_parameters(dataset, parameters))
+    except WorkloadError as fault:
+        return Trial(parameters, None, None, time.monotonic() - started, str(fault))
+    loss = _log_loss(model.transform(validation))
+    return Trial(parameters, loss, model.getBoosterNumTotalIterations(), time.monotonic() - started)
+
+
+def best(done: list[Trial]) -> Trial:
+    return min((trial for trial in done if trial.log_loss is not None), key=lambda trial: trial.log_loss or 0)
+
+
+def with_parameters(dataset: Spec, parameters: Mapping[str, Any]) -> Spec:
+    return dataclasses.replace(dataset, model=dataclasses.replace(dataset.model, **parameters))
+
+
+def rewritten(text: str, model: Model, source: str) -> str:
+    """A spec's YAML with another `model`, and all the rest of it letter by letter."""
+    given = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
+    said = {f.name: given[f.name] for f in dataclasses.fields(model) if given[f.name] != f.default}
+    block = yaml.safe_dump({"model": said}, sort_keys=False)
+    new, found = re.subn(r"^model:.*\n(?:(?:[ \t].*)?\n)*", lambda _: block, text + "\n", count=1, flags=re.M)
+    if not found or spec.parse(new, source).model != model:
+        raise WorkloadError(f"{source}: there is no block `model:` that could be written anew")
+    return new
+
+
+def _some(rows: DataFrame, share: float) -> DataFrame:
+    """All rows for validation, and a share of the others by their content."""
+    if share >= 1:
+        return rows
+    drawn = F.pmod(F.xxhash64("features"), F.lit(1_000_000)) < round(share * 1_000_000)
+    return rows.filter(F.col("validation") | drawn)
+
+
+def _short(value: float) -> float:
+    """Three digits: more would be chance, and a spec is for people too."""
+    return value if isinstance(value, int) else float(f"{value:.3g}")
+
+
+def _log_loss(scored: DataFrame) -> float:
+    click = stages.vector_to_array("probability")[1]
+    given = F.when(F.col("label") == 1, click).otherwise(1 - click)
+    row = scored.agg(F.avg(-F.log(F.greatest(given, F.lit(1e-15)))).alias("of")).first()
+    assert row is not None
+    return float(row.of)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tune", description="Choose LightGBM's parameters for a dataset by trials.")
+    parser.add_argument("--dataset", required=True, help="name of a dataset spec")
+    parser.add_argument("--features", required=True, type=Path, help="folder of the prepared table")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the new spec and the evidence")
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=500_000, help="training rows of a trial")
+    arguments = parser.parse_args()
+
+    def work() -> None:
+        if arguments.trials < 1 or arguments.rows < 1:
+            raise WorkloadError("--trials and --rows must be 1 or more")
+        dataset = spec.load(arguments.dataset)
+        spark = session.start()
+        session.check_for_training(spark)
+        done = trials(spark, dataset, arguments.features, arguments.trials, arguments.rows)
+        found = with_parameters(dataset, best(done).parameters)
+        prepared = prepare.prepared(arguments.features, dataset)
+        rows = split.by_time(spark.read.parquet(str(arguments.features)), prepared, dataset)
+        alike = [dataset, found] if found != dataset else [dataset]
+        summaries = crossvalidate.judged_alike(rows, alike)
+        judged = {"before": summaries[0], "after": summaries[-1]}
+        evidence = {
+            "dataset": dataset.name,
+            "spec_digest": dataset.digest,
+            "data": {key: prepared[key] for key in ("digest", "rows", "clicks", "synthetic")},
+            "training_rows_of_a_trial": arguments.rows,
+            "trials": [dataclasses.asdict(trial) for trial in done],
+            "best": dataclasses.asdict(best(done)),
+            "last_part": judged,
+        }
+        file = f"{dataset.name}.yaml"
+        text = rewritten((resources.files("workloads") / "datasets" / file).read_text("utf-8"), found.model, file)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / file).write_text(text, "utf-8")
+        (arguments.output / f"{dataset.name}.tuning.json").write_text(json.dumps(evidence, indent=1) + "\n", "utf-8")
+        for when, of in judged.items():
+            print(f"last part {when}: AUC {of['auc']:.4f}, log loss {of['log_loss']:.4f}", flush=True)
+
+    run(work)
+
+
+if __name__ == "__main__":
+    main()
