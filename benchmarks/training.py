@@ -28,7 +28,7 @@ from workloads import learn, prepare, spec, split, stages, synthesize, train
 from workloads.spec import Spec
 
 TREES, LEAVES = 50, 31
-STAGES = ("prepare", "encode", "fit", "save", "evaluate")
+STAGES = ("prepare", "encode", "fit", "save", "baseline", "drift", "evaluate")
 
 
 def dataset(trees: int) -> Spec:

@@ -16,7 +16,7 @@ from workloads.spec import Spec
 
 PROBABILITY = "baseline__probability"
 _FEATURES = "baseline__features"
-_ROWS = 1_000_000
+_ROWS = 200_000
 """Of more training rows, about so many teach it: its few coefficients stand still long before."""
 
 

@@ -11,7 +11,8 @@ little and one that moved far out of a bin look alike.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,29 +39,38 @@ Bins = Mapping[str, Mapping[str, Any]]
 """By feature, either `edges`, the lower bounds of all bins but the first, or `levels`, a bin each."""
 
 
-def profile(
-    training: DataFrame, rows: int, dataset: Spec, pipeline: PipelineModel, levels: Mapping[str, Levels]
-) -> Any:
-    """`profile.json` of the `rows` training rows.
+@contextmanager
+def sample(training: DataFrame, rows: int, dataset: Spec) -> Iterator[DataFrame]:
+    """The features of about `ROWS` of the `rows` training rows, which ones depends on their content alone. Kept while
+    they are measured."""
+    drawn = history.drawn(dataset, dataset.model.seed, 1_000_000) < round(1_000_000 * min(1.0, ROWS / rows))
+    some = training.filter(drawn).select(*dataset.features).persist()
+    try:
+        yield some
+    finally:
+        some.unpersist()
+
+
+def profile(some: DataFrame, dataset: Spec, pipeline: PipelineModel, levels: Mapping[str, Levels]) -> Any:
+    """`profile.json` of a sample.
 
     By feature its bins and their `shares`: of a number below the first of `edges`, from each edge on, and missing; of
     a categorical the most frequent `levels`, other ones, unseen ones and missing.
     """
-    some = _sample(training, rows, dataset)
     bins: dict[str, Any] = _edges(some, dataset)
     bins |= {name: {"levels": _most_frequent(levels[name])} for name in dataset.categoricals}
     bins = {name: bins[name] for name in dataset.features}
     return {"features": {name: {**bins[name], "shares": of} for name, of in _shares(some, pipeline, bins).items()}}
 
 
-def since(live: Live, training: DataFrame, rows: int, dataset: Spec) -> dict[str, dict[str, float | None]]:
-    """By feature, of the `rows` training rows against the profile of the model that serves now: `psi` and, of
-    categoricals, the `unseen_share` and by how much it is above (`unseen_rise`) that of the rows the model was trained
-    on, whose rare levels it does not know either. Empty where it has no profile."""
+def since(live: Live, some: DataFrame) -> dict[str, dict[str, float | None]]:
+    """By feature, of a sample against the profile of the model that serves now: `psi` and, of categoricals, the
+    `unseen_share` and by how much it is above (`unseen_rise`) that of the rows the model was trained on, whose rare
+    levels it does not know either. Empty where it has no profile."""
     if not live.pipeline or not live.profile:
         return {}
     then = live.profile["features"]
-    now = _shares(_sample(training, rows, dataset), live.pipeline, then)
+    now = _shares(some, live.pipeline, then)
     return {name: _change(of["shares"], now[name], "levels" in of) for name, of in then.items()}
 
 
@@ -74,12 +84,6 @@ def _change(then: Sequence[float], now: Sequence[float], categorical: bool) -> d
 def psi(then: Sequence[float], now: Sequence[float]) -> float:
     before, after = (np.maximum(shares, _LEAST) for shares in (then, now))
     return float(((after - before) * np.log(after / before)).sum())
-
-
-def _sample(training: DataFrame, rows: int, dataset: Spec) -> DataFrame:
-    """The features of about `ROWS` rows, which ones depends on their content alone."""
-    drawn = history.drawn(dataset, dataset.model.seed, 1_000_000) < round(1_000_000 * min(1.0, ROWS / rows))
-    return training.filter(drawn).select(*dataset.features)
 
 
 def _edges(rows: DataFrame, dataset: Spec) -> dict[str, dict[str, Any]]:

@@ -94,8 +94,9 @@ def train(
                 plain = baseline.fit(laid_out, rows_train, dataset)
             with _timed(seconds, "drift"):
                 rows_learned = rows_train + rows_validation
-                profile = drift.profile(rows.learning, rows_learned, dataset, reloaded, levels)
-                moved = drift.since(serving, rows.learning, rows_learned, dataset) if serving else {}
+                some = kept.enter_context(drift.sample(rows.learning, rows_learned, dataset))
+                profile = drift.profile(some, dataset, reloaded, levels)
+                moved = drift.since(serving, some) if serving else {}
         with _timed(seconds, "evaluate"):
             (folder / "golden.jsonl").write_text(golden.lines(rows.test, dataset, reloaded), "utf-8")
             scored = judge.score(rows.test, dataset, reloaded, plain, serving)
