@@ -7,7 +7,6 @@ Markdown tables. The rows are synthetic: speed is measured here, and how near th
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
@@ -36,8 +35,7 @@ def dataset(trees: int) -> Spec:
     whole = spec.load("criteo")
     if not trees:
         return whole
-    model = dataclasses.replace(whole.model, num_iterations=trees, num_leaves=LEAVES, early_stopping_round=0)
-    return dataclasses.replace(whole, model=model)
+    return whole.with_model(num_iterations=trees, num_leaves=LEAVES, early_stopping_round=0)
 
 
 def session(cores: int, heap: str, folder: Path) -> SparkSession:
@@ -105,10 +103,8 @@ def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
 
 def _native(matrix: np.ndarray, of: Spec, cores: int) -> float:
     """Seconds of binning and boosting, which is what a fit of SynapseML does too."""
-    parameters = dataclasses.asdict(of.model) | {"objective": "binary", "num_threads": cores, "verbose": -1}
+    parameters = of.model.parameters | {"objective": "binary", "num_threads": cores, "verbose": -1}
     trees = parameters.pop("num_iterations")
-    for ours in ("early_stopping_round", "warm_start"):
-        del parameters[ours]
     started = time.monotonic()
     data = lightgbm.Dataset(matrix[:, 1:], matrix[:, 0])
     booster = lightgbm.train({**parameters, "force_row_wise": True, "deterministic": True}, data, trees)

@@ -5,8 +5,6 @@ Prints a Markdown table.
 """
 
 import argparse
-import dataclasses
-import os
 import tempfile
 from pathlib import Path
 
@@ -25,12 +23,12 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=30, help="on top of yesterday's")
     trees = parser.parse_args().trees
     dataset = spec.load("movielens")
-    going_on = dataclasses.replace(dataset, model=dataclasses.replace(dataset.model, warm_start=trees))
+    going_on = dataset.with_model(warm_start=trees)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         today = movielens.fetch(cache.folder() / "movielens", print)
         yesterday = _yesterday(today, folder / "yesterday")
-        spark = SparkSession.builder.config(map=local_spark.settings(folder, os.cpu_count())).getOrCreate()
+        spark = SparkSession.builder.config(map=local_spark.settings(folder)).getOrCreate()
         spark.sparkContext.setLogLevel("ERROR")
         for raw, features in ((yesterday, "before"), (today, "now")):
             prepare.prepare(spark, dataset, raw, folder / features)

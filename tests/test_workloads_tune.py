@@ -34,7 +34,7 @@ def test_the_spec_is_the_first_trial_and_the_best_is_no_worse(laid_out: DataFram
         assert trial.log_loss is not None
         assert 0.4 < trial.log_loss < 0.7
         assert 1 <= (trial.trees or 0) <= 30
-        tune.with_parameters(dataset, trial.parameters)  # a spec checks its own values
+        dataset.with_model(**trial.parameters)  # a spec checks its own values
     assert tune.best(done).log_loss == min(trial.log_loss or 9 for trial in done)
 
 
@@ -87,7 +87,7 @@ def test_what_trials_find_becomes_a_spec_with_its_evidence(
 def test_all_of_a_spec_but_its_model_stays_letter_by_letter(name: str) -> None:
     text = (Path(spec.__file__).parent / "datasets" / f"{name}.yaml").read_text()
     before = spec.parse(text, name)
-    found = tune.with_parameters(before, FOUND).model
+    found = before.with_model(**FOUND).model
     after = tune.rewritten(text, found, name)
     assert spec.parse(after, name) == dataclasses.replace(before, model=found, digest=spec.parse(after, name).digest)
     kept = [line for line in text.splitlines() if line in after.splitlines()]

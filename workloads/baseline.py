@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from workloads import stages
+from workloads.fit import drawn
 from workloads.spec import Spec
 
 PROBABILITY = "baseline__probability"
@@ -33,9 +34,8 @@ class Baseline:
 
 def fit(laid_out: DataFrame, rows: int, dataset: Spec) -> Baseline:
     """`laid_out` is (label, validation, features), of which `rows` are for training."""
-    drawn = F.pmod(F.xxhash64("features"), F.lit(1_000_000)) < round(1_000_000 * min(1.0, _ROWS / rows))
     # Cut off from how they came about: Spark would go through the plan of all encodings for every step of the fit.
-    training = laid_out.filter(~F.col("validation") & drawn).select("label", "features").localCheckpoint()
+    training = laid_out.filter(~F.col("validation") & drawn(_ROWS / rows)).select("label", "features").localCheckpoint()
     means = _means(training, dataset)
     regression = LogisticRegression(
         featuresCol=_FEATURES,

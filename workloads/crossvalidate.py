@@ -11,13 +11,12 @@ import argparse
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from workloads import evaluate, fit, history, learn, pipeline, prepare, session, spec, split, stages
@@ -47,27 +46,19 @@ def one_split(spark: SparkSession, dataset: Spec, features: Path, how: str) -> d
 
 
 def judged(rows: Split, dataset: Spec) -> dict[str, Any]:
-    return judged_alike(rows, [dataset])[0]
+    with learn.encoded(rows.learning, dataset) as encoded, fit.laid_out(encoded.rows, 0) as laid_out:
+        return fitted(laid_out, encoded.served, rows.test, dataset)
 
 
-def judged_alike(rows: Split, datasets: Sequence[Spec]) -> list[dict[str, Any]]:
-    """Of datasets that differ in their `model` alone: rows are encoded once."""
-    found = []
-    with ExitStack() as kept:
-        encoded = kept.enter_context(learn.encoded(rows.learning, datasets[0]))
-        laid_out = kept.enter_context(fit.laid_out(encoded.rows, 0))
-        for dataset in datasets:
-            model = fit.fit(laid_out, dataset)
-            with tempfile.TemporaryDirectory() as folder:
-                served = pipeline.save(Path(folder) / "pipeline", dataset, encoded.served, model)
-                scored = served.transform(rows.test).select(
-                    "label", stages.vector_to_array("probability")[1].alias("p")
-                )
-                of = scored.agg(F.collect_list("label").alias("label"), F.collect_list("p").alias("p")).first()
-            assert of is not None
-            summary = evaluate.summary(np.array(of.label), np.array(of.p))
-            found.append(summary | {"trees": model.getBoosterNumTotalIterations()})
-    return found
+def fitted(laid_out: DataFrame, levels: DataFrame, test: DataFrame, dataset: Spec) -> dict[str, Any]:
+    """The summary of one fit on rows that are encoded and laid out; `levels` is what serving will know."""
+    model = fit.fit(laid_out, dataset)
+    with tempfile.TemporaryDirectory() as folder:
+        served = pipeline.save(Path(folder) / "pipeline", dataset, levels, model)
+        scored = served.transform(test).select("label", stages.vector_to_array("probability")[1].alias("p"))
+        found = scored.agg(F.collect_list("label").alias("label"), F.collect_list("p").alias("p")).first()
+    assert found is not None
+    return evaluate.summary(np.array(found.label), np.array(found.p)) | {"trees": model.getBoosterNumTotalIterations()}
 
 
 def _line(name: str, of: dict[str, Any]) -> str:

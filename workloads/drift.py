@@ -107,17 +107,17 @@ def _shares(rows: DataFrame, pipeline: PipelineModel, bins: Bins) -> dict[str, l
     normaliser, *others = pipeline.stages
     encoded = PipelineModel([normaliser, *(stage for stage in others if stage.uid in lookups)]).transform(rows)
     # The bins of all features in one row of places, so that a value's bin is a number and nothing else.
-    ends = np.cumsum([_count(of) for of in bins.values()])
+    *starts, end = np.cumsum([0, *map(_count, bins.values())]).tolist()
     places = [
-        _places_of_levels(name, of["levels"], int(end) - _count(of))
+        _places_of_levels(name, of["levels"], first)
         if "levels" in of
-        else F.expr(_place_of_number(name, of["edges"], int(end) - _count(of)))
-        for end, (name, of) in zip(ends, bins.items(), strict=True)
+        else F.expr(_place_of_number(name, of["edges"], first))
+        for first, (name, of) in zip(starts, bins.items(), strict=True)
     ]
-    counts = np.zeros(ends[-1])
+    counts = np.zeros(end)
     for row in encoded.select(F.explode(F.concat(*places)).alias("place")).groupBy("place").count().collect():
         counts[row.place] = row["count"]
-    by_feature = zip(bins, np.split(counts, ends[:-1]), strict=True)
+    by_feature = zip(bins, np.split(counts, starts[1:]), strict=True)
     return {name: (of / of.sum()).tolist() for name, of in by_feature}
 
 

@@ -5,10 +5,9 @@ Takes encoded rows and returns a model whose trees were counted. Does not encode
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel, LightGBMClassifier
 
@@ -95,15 +94,17 @@ def _bounded(rows: DataFrame) -> DataFrame:
     share = VALIDATION_ROWS / found
     if share >= 1:
         return rows
-    drawn = F.pmod(F.xxhash64("features"), F.lit(1_000_000)) < int(share * 1_000_000)
-    return rows.filter(~F.col("validation") | drawn)
+    return rows.filter(~F.col("validation") | drawn(share))
+
+
+def drawn(share: float) -> Column:
+    """Whether an encoded row is of a share of all: by its content, so the same ones whatever the partitions."""
+    return F.pmod(F.xxhash64("features"), F.lit(1_000_000)) < round(1_000_000 * min(1.0, share))
 
 
 def _classifier(dataset: Spec, tasks: int, executor_cores: int) -> LightGBMClassifier:
-    parameters = asdict(dataset.model)
+    parameters = dataset.model.parameters
     seed = parameters.pop("seed")
-    for ours in ("early_stopping_round", "warm_start"):
-        del parameters[ours]
     return LightGBMClassifier(
         objective="binary",
         labelCol="label",

@@ -185,6 +185,12 @@ class Model:
         _require(self.early_stopping_round >= 0, "early_stopping_round must be 0 or more")
         _require(0 <= self.warm_start < self.num_iterations, "warm_start must be 0 or more, and below num_iterations")
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those of one fit that are LightGBM's alone: when it ends early and where it begins is told otherwise."""
+        ours = ("early_stopping_round", "warm_start")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ours}
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -283,6 +289,9 @@ class Spec:
         ]
         return own + [(CROSS.join(cross), value) for cross in self.crosses for value in PAIR]
 
+    def with_model(self, **changed: Any) -> "Spec":
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, **changed))
+
     @property
     def slot_names(self) -> list[str]:
         """The model columns under LightGBM's names."""
@@ -297,7 +306,11 @@ def names() -> list[str]:
 def load(name: str) -> Spec:
     if name not in names():
         raise WorkloadError(f"no dataset {name!r}; there are: {', '.join(names())}")
-    return parse((resources.files("workloads") / "datasets" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml")
+    return parse(text(name), f"{name}.yaml")
+
+
+def text(name: str) -> str:
+    return (resources.files("workloads") / "datasets" / f"{name}.yaml").read_text("utf-8")
 
 
 def parse(text: str, source: str) -> Spec:

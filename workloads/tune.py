@@ -18,15 +18,13 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import optuna
 import yaml
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages
@@ -52,14 +50,6 @@ class Trial:
     trees: int | None
     seconds: float
     fault: str = ""
-
-
-def trials(spark: SparkSession, dataset: Spec, features: Path, count: int, rows: int) -> list[Trial]:
-    table = split.by_time(spark.read.parquet(str(features)), prepare.prepared(features, dataset), dataset)
-    with ExitStack() as kept:
-        encoded = kept.enter_context(learn.encoded(table.learning, dataset))
-        some = _some(encoded.rows, rows / encoded.totals.rows[-1])
-        return search(kept.enter_context(fit.laid_out(some, 0)), dataset, count)
 
 
 def search(laid_out: DataFrame, dataset: Spec, count: int) -> list[Trial]:
@@ -90,7 +80,7 @@ def search(laid_out: DataFrame, dataset: Spec, count: int) -> list[Trial]:
 def _tried(laid_out: DataFrame, validation: DataFrame, dataset: Spec, parameters: Mapping[str, Any]) -> Trial:
     started = time.monotonic()
     try:
-        model = fit.fit(laid_out, with_parameters(dataset, parameters))
+        model = fit.fit(laid_out, dataset.with_model(**parameters))
     except WorkloadError as fault:
         return Trial(parameters, None, None, time.monotonic() - started, str(fault))
     loss = _log_loss(model.transform(validation))
@@ -99,10 +89,6 @@ def _tried(laid_out: DataFrame, validation: DataFrame, dataset: Spec, parameters
 
 def best(done: list[Trial]) -> Trial:
     return min((trial for trial in done if trial.log_loss is not None), key=lambda trial: trial.log_loss or 0)
-
-
-def with_parameters(dataset: Spec, parameters: Mapping[str, Any]) -> Spec:
-    return dataclasses.replace(dataset, model=dataclasses.replace(dataset.model, **parameters))
 
 
 def rewritten(text: str, model: Model, source: str) -> str:
@@ -114,14 +100,6 @@ def rewritten(text: str, model: Model, source: str) -> str:
     if not found or spec.parse(new, source).model != model:
         raise WorkloadError(f"{source}: there is no block `model:` that could be written anew")
     return new
-
-
-def _some(rows: DataFrame, share: float) -> DataFrame:
-    """All rows for validation, and a share of the others by their content."""
-    if share >= 1:
-        return rows
-    drawn = F.pmod(F.xxhash64("features"), F.lit(1_000_000)) < round(share * 1_000_000)
-    return rows.filter(F.col("validation") | drawn)
 
 
 def _short(value: float) -> float:
@@ -152,13 +130,18 @@ def main() -> None:
         dataset = spec.load(arguments.dataset)
         spark = session.start()
         session.check_for_training(spark)
-        done = trials(spark, dataset, arguments.features, arguments.trials, arguments.rows)
-        found = with_parameters(dataset, best(done).parameters)
         prepared = prepare.prepared(arguments.features, dataset)
         rows = split.by_time(spark.read.parquet(str(arguments.features)), prepared, dataset)
-        alike = [dataset, found] if found != dataset else [dataset]
-        summaries = crossvalidate.judged_alike(rows, alike)
-        judged = {"before": summaries[0], "after": summaries[-1]}
+        with learn.encoded(rows.learning, dataset) as encoded:
+            share = arguments.rows / encoded.totals.rows[-1]
+            with fit.laid_out(encoded.rows.filter(F.col("validation") | fit.drawn(share)), 0) as some:
+                done = search(some, dataset, arguments.trials)
+            found = dataset.with_model(**best(done).parameters)
+            with fit.laid_out(encoded.rows, 0) as laid_out:
+                judged = {"before": crossvalidate.fitted(laid_out, encoded.served, rows.test, dataset)}
+                judged["after"] = judged["before"]
+                if found != dataset:
+                    judged["after"] = crossvalidate.fitted(laid_out, encoded.served, rows.test, found)
         evidence = {
             "dataset": dataset.name,
             "spec_digest": dataset.digest,
@@ -169,7 +152,7 @@ def main() -> None:
             "last_part": judged,
         }
         file = f"{dataset.name}.yaml"
-        text = rewritten((resources.files("workloads") / "datasets" / file).read_text("utf-8"), found.model, file)
+        text = rewritten(spec.text(dataset.name), found.model, file)
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / file).write_text(text, "utf-8")
         (arguments.output / f"{dataset.name}.tuning.json").write_text(json.dumps(evidence, indent=1) + "\n", "utf-8")

@@ -4,7 +4,6 @@ Does not use SynapseML's `modelString`: it prepends the earlier trees, but lets 
 there were none, so that together they say everything twice.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +38,8 @@ def start(live: Live | None, dataset: Spec) -> Start:
         reason = f"{trees} trees and {further} further ones are more than num_iterations {dataset.model.num_iterations}"
     if reason:
         return Start(dataset, lineage={"run_id": live.run_id, "trees": 0, "anew": reason})
-    fewer = dataclasses.replace(dataset.model, num_iterations=further, warm_start=0)
-    lineage = {"run_id": live.run_id, "trees": trees}
-    return Start(dataclasses.replace(dataset, model=fewer), live.model, lineage)
+    fewer = dataset.with_model(num_iterations=further, warm_start=0)
+    return Start(fewer, live.model, {"run_id": live.run_id, "trees": trees})
 
 
 def _differs(earlier: str, dataset: Spec) -> str:
@@ -63,7 +61,10 @@ def scored(rows: DataFrame, earlier: str, dataset: Spec) -> DataFrame:
     `earlier` is the text of a model of the same columns, in the same order.
     """
     if reason := _differs(earlier, dataset):
-        raise WorkloadError(f"cannot go on from the earlier model: {reason}")
+        raise WorkloadError(
+            f"cannot go on from the earlier model: {reason}. Train without it once, "
+            "and later runs can go on from that model."
+        )
     model = LightGBMClassificationModel.loadNativeModelFromString(earlier)
     model.setNumIterations(-1).setRawPredictionCol("raw").setProbabilityCol("").setPredictionCol("")
     return model.transform(rows).withColumn(SCORE, stages.vector_to_array("raw")[1]).drop("raw")
