@@ -1,6 +1,11 @@
 """What holds for every test."""
 
+import os
+
 import pytest
+
+# Where a machine sets it, what forgets to flush before somebody waits for it would work here and hang elsewhere.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
