@@ -124,5 +124,5 @@ def _tree(head: Path, revision: str, folder: Path) -> Path:
             "Name a commit, branch or tag that this clone holds (a shallow clone holds few: git fetch --deepen 1)."
         )
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as files:
-        files.extractall(folder, filter="data")
+        files.extractall(folder)  # git's own, of this repository
     return folder

@@ -20,7 +20,7 @@ import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from weakref import WeakValueDictionary
 
 from sandbox import processes
@@ -166,7 +166,12 @@ def _unpack(archive: Path, context: Path) -> "hashlib._Hash":
     context.mkdir(parents=True)
     try:
         with tarfile.open(archive) as packed:
-            packed.extractall(context, filter="data")
+            if outside := [member.name for member in packed if not _stays_inside(member)]:
+                raise BuildFailed(f"the uploaded context holds {outside[0]!r}, which is or leads to no file of its own")
+            if hasattr(tarfile, "data_filter"):
+                packed.extractall(context, filter="data")
+            else:  # it came with Python 3.11.4, and Debian 12 has 3.11.2
+                packed.extractall(context)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BuildFailed(f"the uploaded context is no readable .tar.gz archive: {error}") from error
     content = hashlib.sha256()
@@ -178,6 +183,12 @@ def _unpack(archive: Path, context: Path) -> "hashlib._Hash":
             executable = bool(path.stat().st_mode & 0o100)
             content.update(f"file {name} {executable} {path.stat().st_size}\0".encode() + path.read_bytes())
     return content
+
+
+def _stays_inside(member: tarfile.TarInfo) -> bool:
+    plain = member.isfile() or member.isdir() or member.issym() or member.islnk()
+    paths = PurePosixPath(member.name), PurePosixPath(member.linkname)
+    return plain and not any(path.is_absolute() or ".." in path.parts for path in paths)
 
 
 def _image_folder(folder: Path, digest: str) -> Path:

@@ -1,7 +1,10 @@
 """The registry's builds, driven by the SDKs that a deployment uses."""
 
+import io
+import tarfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,8 @@ from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobClient
 from sandbox_fixtures import is_alive
 from sandbox_machine_learning_fixtures import CONTEXT, GROUP, INSTALL, REGISTRY, Cloud, ml_sandbox
+
+from sandbox import images
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,44 @@ def test_what_is_no_archive_fails_the_run(cloud: Cloud) -> None:
     BlobClient.from_blob_url(source.upload_url, connection_verify=cloud.ca_bundle).upload_blob(b"not an archive")
     run = cloud.schedule(source.relative_path)
     assert "no readable .tar.gz archive" in run.run_error_message
+
+
+def packed(folder: Path, name: str, kind: bytes = tarfile.REGTYPE, to: str = "") -> Path:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, to
+    with tarfile.open(folder / "context.tar.gz", "w:gz") as archive:
+        archive.addfile(member, io.BytesIO())
+    return folder / "context.tar.gz"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("../outside",),
+        ("/outside",),
+        ("link", tarfile.SYMTYPE, "../outside"),
+        ("link", tarfile.LNKTYPE, "/etc/hostname"),
+        ("pipe", tarfile.FIFOTYPE),
+    ],
+)
+def test_a_context_that_leads_outside_is_refused(member: tuple[Any, ...], tmp_path: Path) -> None:
+    archive = packed(tmp_path, *member)
+    with pytest.raises(images.BuildFailed, match=f"holds '{member[0]}'"):
+        images._unpack(archive, tmp_path / "context")
+    assert list((tmp_path / "context").iterdir()) == []
+
+
+def test_a_context_is_unpacked_by_a_python_without_filters_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 12's."""
+    monkeypatch.delattr(tarfile, "data_filter")
+
+    def extractall(archive: tarfile.TarFile, path: Path) -> None:
+        for member in archive:
+            archive.extract(member, path)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    images._unpack(packed(tmp_path, "Dockerfile"), tmp_path / "context")
+    assert [path.name for path in (tmp_path / "context").iterdir()] == ["Dockerfile"]
 
 
 @pytest.mark.parametrize("location", ["sources/none.tar.gz", "../../resources.sqlite", "https://github.com/a/b.git"])
