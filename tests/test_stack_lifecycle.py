@@ -119,7 +119,7 @@ def test_both_engines_serve_through_the_same_endpoint(stack: LocalRun) -> None:
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
 def test_a_refused_model_leaves_the_live_endpoint_as_it_was(stack: LocalRun) -> None:
     row = json.dumps({"age": 30, "gender": "F"})
-    before = score(stack, row)
+    before, registered = score(stack, row), _jobs_runs_versions(stack)[2]
     done = stack.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
     assert done.returncode == 1
     assert "is refused, what serves now keeps serving" in done.stderr
@@ -127,6 +127,7 @@ def test_a_refused_model_leaves_the_live_endpoint_as_it_was(stack: LocalRun) -> 
     (verdict,) = (found for found in map(json.loads, _verdicts(stack)) if not found["passed"])
     assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}
     assert score(stack, row) == before
+    assert _jobs_runs_versions(stack)[2] == registered
 
 
 def test_synthetic_rows_in_criteos_shape_pass_the_gate(standing: LocalRun) -> None:

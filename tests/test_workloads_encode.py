@@ -100,6 +100,23 @@ def test_a_column_of_noise_tells_nothing(how: str, spark: SparkSession) -> None:
         assert abs((auc(labels[ROWS:], held_out) or 0) - 0.5) < 0.02
 
 
+def test_where_the_label_has_a_scale_levels_are_counted_on_it_and_clicks_stay_the_label(spark: SparkSession) -> None:
+    """Every click has five stars where the item's number is even, and four where it is odd: as clicks they are alike."""
+    even = F.col("item").cast("int") % 2 == 0
+    stars = F.when(F.col("label") == 0, 0.0).when(even, 1.0).otherwise(0.75)
+    rows = _rows(spark).withColumn("outcome", stars)
+    scaled = dataclasses.replace(TOYS, label=spec.Label("stars", at_least=4.0, scale=(1.0, 5.0)))
+    of_even = np.array([row[0] for row in rows.orderBy("time").select(even).collect()])
+
+    def difference(dataset: Spec) -> float:
+        labels, vectors = _vectors(rows, dataset)
+        assert set(labels) == {0.0, 1.0}
+        known = vectors[ROWS // PARTS :, COLUMNS["item", "rate"]]
+        return float(known[of_even[ROWS // PARTS :]].mean() - known[~of_even[ROWS // PARTS :]].mean())
+
+    assert difference(scaled) - difference(TOYS) == pytest.approx(0.4 * 0.25, abs=0.015)
+
+
 def test_training_shows_the_model_what_serving_will(spark: SparkSession) -> None:
     """Scaled up, a count of a part that knows little is not a sign of it."""
     _, vectors = _vectors(_rows(spark, 2 * ROWS), _toys(history="others"), training=ROWS)

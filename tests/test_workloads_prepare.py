@@ -180,6 +180,17 @@ def test_a_time_out_of_range_is_a_malformed_line(spark: SparkSession, tmp_path: 
     assert kept == faults
 
 
+def test_a_label_off_its_scale_is_a_malformed_line(spark: SparkSession, tmp_path: Path) -> None:
+    raw, features = write_shop(tmp_path / "raw", 1_000), tmp_path / "features"
+    with (raw / "ml-100k.inter").open("a") as lines:
+        lines.writelines(f"u1\ti1\t{stars}\t880000000\n" for stars in ("0.5", "1", "5", "6"))
+    prepared = prepare(spark, spec.load("movielens"), raw, features)
+    assert (prepared["rows"], prepared["tables"]["interactions"]["rejected"]) == (1_002, 2)
+    assert {row["reason"] for row in _rejected(features)} == {"rating does not lie from 1 to 5"}
+    found = spark.read.parquet(str(features)).select("label", "outcome").distinct().collect()
+    assert {(row.label, row.outcome) for row in found} <= {(0, 0), (0, 0.25), (0, 0.5), (1, 0.75), (1, 1)}
+
+
 def test_a_file_in_milliseconds_is_refused_with_the_unit_it_looks_like(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 500)
     header, *lines = (raw / "ml-100k.inter").read_text("utf-8").splitlines()

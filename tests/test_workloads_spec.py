@@ -53,6 +53,9 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("age: {type", "a b: {type", "letters, digits"),
         ("item_id: item_id\n", "item_id: genres\n", "item_id must be a feature of type string"),
         ("{feature: gender}", "{feature: sex}", "no feature 'sex'"),
+        ("at_least: 4, scale: [1, 5]", "scale: [1, 5]", "label: scale goes with at_least"),
+        ("scale: [1, 5]", "scale: [5, 1]", "scale must be [lowest, highest], with at_least in between"),
+        ("scale: [1, 5]", "scale: [1]", "scale must be [lowest, highest], with at_least in between"),
         ("time: {column: timestamp}", "time: {}", "give either column or chunks"),
         ("{column: timestamp}", "{column: timestamp, earliest: 1990}", "earliest: must be of type date, not 1990"),
         (

@@ -4,6 +4,8 @@ With `history: earlier` a part knows the parts before it, so that no row is enco
 anything that happened later; with `others`, from all parts but its own. The last column of every count, `parts`, is
 what a row after training knows: all of them.
 
+Counted is the outcome: the click, or where on its scale the label's column lies if the spec gives one.
+
 Where the spec asks for `passes`, levels are counted on what the effects of the row's user and item leave of the label
 (backfitting: Breiman and Friedman, JASA 80, 1985). A film seen by strict users is then not a worse film, nor is a
 profession that watches good films a kinder one. Each effect is known to a part from the same other parts.
@@ -44,6 +46,11 @@ def known(encoder: Encoder, to: int) -> list[int]:
     return [of for of in range(encoder.parts) if of != to]
 
 
+def _knows(encoder: Encoder, to: Column, of: Column) -> Column:
+    """`known`, of training rows: the last part, after all, knows every one of them by either rule."""
+    return of < to if encoder.history == "earlier" else of != to
+
+
 def present(encoder: Encoder, rows: str, of: Column) -> Column:
     """Whether part `of` itself has rows of what the array `rows` counts; assumed of rows after training."""
     after = F.least(of + 2, F.lit(encoder.parts + 1)) if encoder.history == "earlier" else F.lit(encoder.parts + 1)
@@ -55,42 +62,43 @@ class Totals:
     """Of the training rows that each part knows; the last is all of them."""
 
     rows: Sequence[int]
-    clicks: Sequence[int]
+    outcomes: Sequence[int]
+    """Their sum, in whole billionths."""
 
     def rate(self, part: int) -> float:
-        """A part that knows nothing uses no rate; it gets that of all rows."""
+        """The mean outcome. A part that knows nothing uses none; it gets that of all rows."""
         part = part if self.rows[part] else -1
-        return self.clicks[part] / self.rows[part]
+        return self.outcomes[part] / _UNIT / self.rows[part]
 
     def share(self, part: int) -> float:
         return self.rows[part] / self.rows[-1]
 
 
-def totals(rows: DataFrame, encoder: Encoder) -> Totals:
+def totals(rows: DataFrame, dataset: Spec) -> Totals:
     """Of training rows with `part`. Raises `WorkloadError` when there is nothing to learn."""
-    found = {
-        row.part: (row.rows, int(row.clicks))
-        for row in rows.groupBy("part").agg(F.count(F.lit(1)).alias("rows"), F.sum("label").alias("clicks")).collect()
-    }
+    encoder = dataset.encoder
+    sums = [
+        F.count(F.lit(1)).alias("rows"),
+        F.sum(_units(F.col(dataset.label.outcome))).alias("outcomes"),
+        F.sum("label").alias("clicks"),
+    ]
+    found = {row.part: row for row in rows.groupBy("part").agg(*sums).collect()}
+    counted, clicks = sum(row.rows for row in found.values()), sum(int(row.clicks) for row in found.values())
+    if not 0 < clicks < counted:
+        raise WorkloadError(f"the training part holds {counted} rows, {clicks} of them clicks: both are needed")
 
-    def seen(to: int, value: int) -> int:
-        return sum(found[of][value] for of in known(encoder, to) if of in found)
+    def seen(value: str) -> list[int]:
+        return [sum(found[of][value] for of in known(encoder, to) if of in found) for to in range(encoder.parts + 1)]
 
-    every = range(encoder.parts + 1)
-    counted = Totals([seen(to, 0) for to in every], [seen(to, 1) for to in every])
-    if not 0 < counted.clicks[-1] < counted.rows[-1]:
-        raise WorkloadError(
-            f"the training part holds {counted.rows[-1]} rows, {counted.clicks[-1]} of them clicks: both are needed"
-        )
-    return counted
+    return Totals(seen("rows"), seen("outcomes"))
 
 
 def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
-    """(encoding, level, rows, left) of normalised training rows with `part` and `label`, in one
+    """(encoding, level, rows, left) of normalised training rows with `part` and the outcome, in one
     shuffle, however many encodings there are; each pass over users and items adds one a side.
 
     `encoding` is the place in the spec's encodings. `rows` and `left` are arrays over parts of what the part knows of
-    the level: how many rows, and the sum of what is left of their labels, in whole billionths.
+    the level: how many rows, and the sum of what is left of their outcomes, in whole billionths.
     """
     rests: list[str] = []
     if dataset.encoder.passes:
@@ -107,29 +115,34 @@ def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
         else:
             of_many.append(F.transform(levels, partial(tagged, i)))
     every = F.explode(F.concat(F.array(*of_one), *of_many)).alias("of")
-    exploded = rows.select("part", "label", *sorted(set(rests)), every).select("*", "of.encoding", "of.level")
+    outcome = dataset.label.outcome
+    exploded = rows.select("part", outcome, *sorted(set(rests)), every).select("*", "of.encoding", "of.level")
     keys = ["encoding", "level"]
     if not rests:
-        return _known_clicks(exploded, keys, counted, dataset.encoder)
+        return _known_outcomes(exploded, keys, outcome, counted, dataset.encoder)
     places = {rest: [i for i, of in enumerate(rests) if of == rest] for rest in rests}
     rest = F.coalesce(*(F.when(F.col("encoding").isin(at), F.col(of)) for of, at in places.items()))
     return _known_rests(exploded.select("part", *keys, rest.alias("left")), keys, dataset.encoder)
 
 
-def _known_clicks(rows: DataFrame, keys: list[str], counted: Totals, encoder: Encoder) -> DataFrame:
-    """Where only the rate of clicks is taken off, which is the same for all rows: counts of clicks suffice."""
-    click = F.col("label") == 1
-    clicks = [F.count(F.when(click & (F.col("part") == p), True)).alias(f"clicks_{p}") for p in range(encoder.parts)]
+def _known_outcomes(rows: DataFrame, keys: list[str], outcome: str, counted: Totals, encoder: Encoder) -> DataFrame:
+    """Where only the mean outcome is taken off, which is the same for all rows: sums of outcomes suffice."""
+    units = _units(F.col(outcome))
+    sums = [F.sum(F.when(F.col("part") == p, units).otherwise(0)).alias(f"outcomes_{p}") for p in range(encoder.parts)]
 
     def left(to: int) -> Column:
-        rest = _sum("clicks", known(encoder, to)) - _sum("rows", known(encoder, to)) * counted.rate(to)
-        return F.rint(rest * _UNIT).cast("long")
+        rest = _sum("outcomes", known(encoder, to)) / _UNIT - _sum("rows", known(encoder, to)) * counted.rate(to)
+        return _units(rest)
 
-    return _known(rows, keys, clicks, left, encoder)
+    return _known(rows, keys, sums, left, encoder)
+
+
+def _units(value: Column) -> Column:
+    return F.rint(value * _UNIT).cast("long")
 
 
 def _known_rests(rows: DataFrame, keys: list[str], encoder: Encoder) -> DataFrame:
-    """Of rows with what is `left` of the label for each part, 0 for a part that does not know the row."""
+    """Of rows with what is `left` of the outcome for each part, 0 for a part that does not know the row."""
     sums = [F.sum(F.element_at("left", to + 1)).alias(f"left_{to}") for to in range(encoder.parts + 1)]
     return _known(rows, keys, sums, lambda to: F.col(f"left_{to}"), encoder)
 
@@ -166,23 +179,21 @@ _FEW_KEYS = 100_000
 _USER, _ITEM = "user__effect", "item__effect"
 
 
-def _rest(encoder: Encoder, counted: Totals, *effects: str) -> Column:
-    """Array over parts: the label less the rate of clicks and the effects, 0 for a part that does not know the row."""
-    rates = F.array(*(F.lit(counted.rate(to)) for to in range(encoder.parts + 1)))
-    of = F.col("part")
+def _rest(dataset: Spec, counted: Totals, *effects: str) -> Column:
+    """Array over parts: the outcome less its mean and the effects, 0 for a part that does not know the row."""
+    rates = F.array(*(F.lit(counted.rate(to)) for to in range(dataset.encoder.parts + 1)))
 
     def rest(rate: Column, to: Column) -> Column:
-        value = F.col("label") - rate
+        value = F.col(dataset.label.outcome) - rate
         for effects_of in effects:
             value -= F.coalesce(F.element_at(effects_of, to + 1), F.lit(0.0))
-        seen = of < to if encoder.history == "earlier" else of != to
-        return F.when(seen, F.rint(value * _UNIT).cast("long")).otherwise(0)
+        return F.when(_knows(dataset.encoder, to, F.col("part")), _units(value)).otherwise(0)
 
     return F.transform(rates, rest)
 
 
 def _stand_between(dataset: Spec, of: tuple[str, ...]) -> tuple[str, ...]:
-    """Which effects stand between an encoding and the label: the other side's, unless its id is part of it."""
+    """Which effects stand between an encoding and the outcome: the other side's, unless its id is part of it."""
     sides = {dataset.features[name].side for name in of}
     user = "item" in sides and dataset.user_id not in of
     item = "user" in sides and dataset.item_id not in of
@@ -190,7 +201,7 @@ def _stand_between(dataset: Spec, of: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _less_effects(rows: DataFrame, dataset: Spec, counted: Totals) -> tuple[DataFrame, list[str]]:
-    """Rows with columns of what effects leave of the label, and which of them each encoding is counted on."""
+    """Rows with columns of what effects leave of the outcome, and which of them each encoding is counted on."""
     encoder = dataset.encoder
     ids = {_USER: dataset.user_id or "", _ITEM: dataset.item_id or ""}
     rows = rows.withColumns({f"{name}__key": F.col(levels_column(of))[0] for name, of in ids.items()})
@@ -199,13 +210,13 @@ def _less_effects(rows: DataFrame, dataset: Spec, counted: Totals) -> tuple[Data
         for mine, other in ((_USER, _ITEM), (_ITEM, _USER)):
             others = [other] if other in found else []
             seen = _join(rows, found[other], other) if others else rows
-            left = seen.withColumn("left", _rest(encoder, counted, *others)).select("part", f"{mine}__key", "left")
+            left = seen.withColumn("left", _rest(dataset, counted, *others)).select("part", f"{mine}__key", "left")
             found[mine] = _effects(left, mine, encoder)
     for name, effects in found.items():
         rows = _join(rows, effects, name)
     between = [_stand_between(dataset, of) for of in dataset.encodings.values()]
     names = {effects: "__".join(("rest", *(name.split("__")[0] for name in effects))) for effects in between}
-    rows = rows.withColumns({name: _rest(encoder, counted, *effects) for effects, name in names.items()})
+    rows = rows.withColumns({name: _rest(dataset, counted, *effects) for effects, name in names.items()})
     return rows, [names[effects] for effects in between]
 
 

@@ -35,7 +35,7 @@ def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
         kept.append(learning)
     training = learning.filter(F.col("part") < dataset.encoder.parts)
     try:
-        totals = history.totals(training, dataset.encoder)
+        totals = history.totals(training, dataset)
         counts = history.count_levels(training, dataset, totals).persist()
         kept.append(counts)
         # Both cut off from how they came about. Where a frame meets itself in a join or a union, Spark does not see

@@ -26,7 +26,9 @@ table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 tbody tr { border-top: 1px solid #dde1e7; }
 .synthetic { background: #b00020; color: #fff; font-weight: 700; padding: .7rem 1rem; margin: 1rem 0; }
-.plots img { width: 100%; } pre { background: #f4f5f7; padding: 1rem; overflow-x: auto; font-size: 13px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; margin-top: 1.5rem; }
+.plots img { width: 100%; } .scroll { overflow-x: auto; }
+pre { background: #f4f5f7; padding: 1rem; overflow-x: auto; font-size: 13px; }
 """
 
 _MOST_DRIFTED = 10
@@ -48,7 +50,8 @@ def html(
     )
     terms = "Generated rows; no terms apply." if metrics["synthetic"] else dataset.terms
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Model card: {_text(dataset.title)}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Model card: {_text(dataset.title)}</title>
 <style>{_STYLE}</style></head><body>
 <h1>Click probability, {_text(dataset.title)}</h1>
 <p>Run {_text(lineage["run_id"])}: LightGBM, {metrics["trees"]} trees. Judged on the last part by time
@@ -79,15 +82,15 @@ def _text(value: Any) -> str:
     return markup.escape(str(value))
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> str:
-    """The first column is text, the others are numbers."""
-    kinds = ["", *[" class=n"] * (len(head) - 1)]
+def _table(head: list[str], rows: list[list[Any]], numbers: bool = True) -> str:
+    """The first column is text, and the others are numbers or, without `numbers`, text too."""
+    kinds = ["", *[" class=n" if numbers else ""] * (len(head) - 1)]
     top = "".join(f"<th{kind}>{_text(name)}</th>" for kind, name in zip(kinds, head, strict=True))
     body = "".join(
         "<tr>" + "".join(f"<td{kind}>{_text(value)}</td>" for kind, value in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _number(value: float | None) -> str:
@@ -168,7 +171,9 @@ def _data(lineage: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 
 def _features(dataset: Spec) -> str:
-    return _table(["feature", "type", "side"], [[n, f.type, f.side] for n, f in dataset.features.items()])
+    return _table(
+        ["feature", "type", "side"], [[n, f.type, f.side] for n, f in dataset.features.items()], numbers=False
+    )
 
 
 def _plots(
@@ -177,37 +182,39 @@ def _plots(
     def ranking(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
         axes.plot(*evaluate.roc(labels, probabilities), color="#1f5fbf")
-        axes.set(title="ROC", xlabel="share of non-clicks", ylabel="share of clicks", xlim=(0, 1), ylim=(0, 1))
+        axes.set(xlabel="share of non-clicks", ylabel="share of clicks", xlim=(0, 1), ylim=(0, 1))
 
     def calibration(axes: Axes) -> None:
         bins = metrics["calibration"]
         axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
         axes.plot([b["mean_probability"] for b in bins], [b["rate"] for b in bins], marker="o", color="#1f5fbf")
-        axes.set(title="Calibration", xlabel="mean probability of a tenth", ylabel="click rate", xlim=(0, 1))
+        axes.set(xlabel="mean probability of a tenth", ylabel="click rate", xlim=(0, 1))
         axes.set_ylim(0, 1)
 
     def scores(axes: Axes) -> None:
         for label, name, colour in ((0, "no click", "#9aa3af"), (1, "click", "#1f5fbf")):
             axes.hist(probabilities[labels == label], bins=40, range=(0, 1), alpha=0.6, label=name, color=colour)
-        axes.set(title="Probabilities given", xlabel="probability", ylabel="rows")
+        axes.set(xlabel="probability", ylabel="rows")
         axes.legend(frameon=False)
 
     def gain(axes: Axes) -> None:
         top = sorted(importance.items(), key=lambda item: item[1])[-15:]
         total = sum(importance.values()) or 1.0
         axes.barh([name for name, _ in top], [value / total for _, value in top], color="#1f5fbf")
-        axes.set(title="Importance", xlabel="share of the trees' gain")
+        axes.set(xlabel="share of the trees' gain")
 
-    return _picture([ranking, calibration, scores, gain])
+    drawn = {"ROC": ranking, "Calibration": calibration, "Probabilities given": scores, "Importance": gain}
+    return "".join(_picture(title, draw) for title, draw in drawn.items())
 
 
-def _picture(draw: list[Callable[[Axes], None]]) -> str:
+def _picture(title: str, draw: Callable[[Axes], None]) -> str:
     # A backend of its own per figure: no display, and no state shared with a notebook's pyplot.
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
-        figure = Figure(figsize=(15, 3.8), layout="constrained")
-        for axes, picture in zip(figure.subplots(1, len(draw)), draw, strict=True):
-            picture(axes)
+        figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(title)
+        draw(axes)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="ROC, calibration, probabilities and importance" src="data:image/png;base64,{encoded}">'
+    return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'

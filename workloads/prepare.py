@@ -226,6 +226,11 @@ def _read_interactions(spark: SparkSession, dataset: Spec, file: Path, keys: lis
         required[moment] = "number"
     types = {**_wanted(dataset, own), **dict.fromkeys(keys, "string"), **required}
     lines = tables.read(spark, file, dataset.interactions, types, [*required, *keys])
+    if label.scale:
+        low, high = label.scale
+        lines = lines.mark(
+            ~F.col(label.column).between(low, high), f"{label.column} does not lie from {low:g} to {high:g}"
+        )
     if label.at_least is None:
         lines = lines.mark(~F.col(label.column).isin(0, 1), f"{label.column} is neither 0 nor 1")
     return _mark_time(lines, moment, dataset.time) if moment else lines
@@ -274,9 +279,13 @@ def _literal(separator: str) -> str:
 
 def _typed(joined: DataFrame, dataset: Spec) -> DataFrame:
     from_side = {n for side in ("user", "item") for n in _features_of(dataset, side)}
-    label = F.col(dataset.label.column)
-    if dataset.label.at_least is not None:
-        label = label >= dataset.label.at_least
+    rule = dataset.label
+    given = F.col(rule.column)
+    label = given if rule.at_least is None else given >= rule.at_least
+    judged = [label.cast("double").alias("label")]
+    if rule.scale:
+        low, high = rule.scale
+        judged.append(((given - low) / (high - low)).alias(rule.outcome))
     if dataset.time.column:
         moment = F.floor(dataset.time.column)
         day = F.date_from_unix_date((moment / 86400).cast("int"))  # by UTC, whatever the session's time zone
@@ -288,7 +297,7 @@ def _typed(joined: DataFrame, dataset: Spec) -> DataFrame:
         for name, feature in dataset.features.items()
     ]
     flags = [c for c in joined.columns if c.startswith("__no_")]
-    return joined.select(moment.alias("time"), label.cast("double").alias("label"), *values, *flags, day.alias("day"))
+    return joined.select(moment.alias("time"), *judged, *values, *flags, day.alias("day"))
 
 
 def _reasons(sample: list[dict[str, str]]) -> list[str]:

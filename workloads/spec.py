@@ -26,7 +26,19 @@ HISTORIES = ("earlier", "others")
 # Spark column names are case-insensitive, LightGBM refuses punctuation, and `__` sets our own columns apart.
 _FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 _SHARES = [hundredths / 100 for hundredths in range(1, 100)]
-_RESERVED = {"label", "time", "day", "part", "validation", "features", "probability", "levels", "encoded", "number"}
+_RESERVED = {
+    "label",
+    "outcome",
+    "time",
+    "day",
+    "part",
+    "validation",
+    "features",
+    "probability",
+    "levels",
+    "encoded",
+    "number",
+}
 
 CROSS = "__"
 """Between the names of crossed features."""
@@ -61,6 +73,21 @@ class Label:
 
     column: str
     at_least: float | None = None
+    scale: tuple[float, ...] = ()
+    """The lowest and the highest value there may be. Levels are then counted on where in between the column lies, and
+    not on clicks: five stars say more than four."""
+
+    def __post_init__(self) -> None:
+        _require(not self.scale or self.at_least is not None, "scale goes with at_least")
+        _require(
+            not self.scale or (len(self.scale) == 2 and self.scale[0] < (self.at_least or 0) <= self.scale[1]),
+            "scale must be [lowest, highest], with at_least in between",
+        )
+
+    @property
+    def outcome(self) -> str:
+        """The prepared table's column that levels are counted on: 0 to 1."""
+        return "outcome" if self.scale else "label"
 
 
 @dataclass(frozen=True)
