@@ -101,7 +101,7 @@ def test_a_column_of_noise_tells_nothing(how: str, spark: SparkSession) -> None:
 
 
 def test_where_the_label_has_a_scale_levels_are_counted_on_it_and_clicks_stay_the_label(spark: SparkSession) -> None:
-    """Every click has five stars where the item's number is even, and four where it is odd: as clicks they are alike."""
+    """Every click has five stars where the item's number is even, and four where it is odd."""
     even = F.col("item").cast("int") % 2 == 0
     stars = F.when(F.col("label") == 0, 0.0).when(even, 1.0).otherwise(0.75)
     rows = _rows(spark).withColumn("outcome", stars)
