@@ -8,7 +8,6 @@ import socket
 import sys
 
 import msgspec
-import uvicorn
 
 from scoring import openapi
 from scoring.artefact import Artefact, ArtefactError, open_artefact
@@ -58,19 +57,6 @@ def main() -> int:
         event(log, logging.CRITICAL, str(error))
         return 1
     document = msgspec.json.encode(openapi.document(artefact.contract, service.parser.types))
-    config = uvicorn.Config(
-        application(service, document),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        log_config=None,
-        log_level=logging.WARNING,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=settings.stop_seconds,
-    )
     event(
         log,
         logging.INFO,
@@ -80,7 +66,9 @@ def main() -> int:
         engine=settings.engine,
         model=settings.model,
     )
-    Server(config, service).run(sockets=[listener])
+    # The loop accepts one connection per socket and round, and a round of an overloaded service takes tens of
+    # milliseconds: with one socket, a crowd of new clients would wait for seconds.
+    Server(application(service, document), service).run(sockets=[listener, *(listener.dup() for _ in range(31))])
     if service.failure:
         event(log, logging.CRITICAL, service.failure)
         return 1

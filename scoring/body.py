@@ -1,9 +1,11 @@
-"""Reading a request body: bounded in bytes (after inflation too) and in time, whatever the client sends."""
+"""Reading a request body: bounded in bytes, after inflation too, whatever the client sends.
 
-import asyncio
+Not bounded in time here: `protocol` closes the connection of a client that stalls.
+"""
+
 import zlib
+from collections.abc import Mapping
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
@@ -14,19 +16,16 @@ _DISCARD_FACTOR = 8
 _CLOSE = {"Connection": "close"}
 
 
-async def read_json_body(headers: Headers, receive: Receive, max_bytes: int, seconds: float) -> bytes:
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Problem(415, f"Content-Type {media_type or 'missing'}: send application/json")
-    encoding = headers.get("content-encoding", "identity").lower()
-    if encoding not in ("identity", "gzip"):
-        raise Problem(415, f"Content-Encoding {encoding}: send identity or gzip")
-    try:
-        async with asyncio.timeout(seconds):
-            body = await _read(receive, max_bytes)
-    except TimeoutError:
-        raise Problem(408, f"the body did not arrive within {seconds:g} s", headers=_CLOSE) from None
-    return _inflate(body, max_bytes) if encoding == "gzip" else body
+async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
+    """`headers` by lower-case name; `ClientDisconnect` if the client leaves before the end."""
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        raise Problem(415, f"Content-Type {media_type.decode('latin-1') or 'missing'}: send application/json")
+    encoding = headers.get(b"content-encoding", b"identity").lower()
+    if encoding not in (b"identity", b"gzip"):
+        raise Problem(415, f"Content-Encoding {encoding.decode('latin-1')}: send identity or gzip")
+    body = await _read(receive, max_bytes)
+    return _inflate(body, max_bytes) if encoding == b"gzip" else body
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes:

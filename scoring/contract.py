@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from scoring.settings import Limits
+
 Row = tuple[float | str | list[str] | None, ...]
 """Feature values in the contract's order; None where missing."""
 
@@ -96,12 +98,15 @@ def read_contract(text: bytes) -> Contract:
         raise ContractError(f"contract.json: {error}") from None
 
 
-_JSON_TYPES: dict[str, Any] = {
-    "integer": Annotated[float, Meta(multiple_of=1, description="An integer; 1 and 1.0 are the same.")] | None,
-    "number": Annotated[float, Meta(description="A finite number.")] | None,
-    "string": str | None,
-    "strings": list[str] | None,
-}
+def _json_types(limits: Limits) -> dict[str, Any]:
+    text: Any = Annotated[str, Meta(max_length=limits.string)]
+    texts = _list_of(text)
+    return {
+        "integer": Annotated[float, Meta(multiple_of=1, description="An integer; 1 and 1.0 are the same.")] | None,
+        "number": Annotated[float, Meta(description="A finite number.")] | None,
+        "string": text | None,
+        "strings": Annotated[texts, Meta(max_length=limits.strings)] | None,
+    }
 
 
 def _closed(name: str, fields: Sequence[tuple[Any, ...]], rename: dict[str, str] | None = None) -> Any:
@@ -114,21 +119,34 @@ def _list_of(kind: Any) -> Any:
 
 
 class RequestTypes:
-    """Message types for one contract; also what the OpenAPI document is generated from."""
+    """Message types for one contract; also what the OpenAPI document is generated from.
 
-    def __init__(self, contract: Contract, max_rows: int) -> None:
+    A value that was not sent is UNSET, not None, so that `parsing` can tell how many members it was given.
+    """
+
+    def __init__(self, contract: Contract, limits: Limits) -> None:
+        types = _json_types(limits)
+
         def features(name: str, sides: Sequence[str], *first: tuple[Any, ...]) -> Any:
             chosen = {f"f{i}": feature for i, feature in enumerate(contract.features) if feature.side in sides}
-            values = [(field, _JSON_TYPES[feature.type], None) for field, feature in chosen.items()]
-            label = ("label", Annotated[Any, Meta(description="Ignored.")], None)
+            values = [(field, types[feature.type] | UnsetType, UNSET) for field, feature in chosen.items()]
+            label = ("label", Annotated[Any, Meta(description="Ignored.")] | UnsetType, UNSET)
             rename = {field: feature.name for field, feature in chosen.items()} | {"label": contract.label}
             return _closed(name, [*first, *values, label], rename)
 
-        item_id = Annotated[str | int, Meta(description="Comes back with the item's probability; not a feature.")]
+        # To JSON, 1.0 is an integer too; beyond 2^53 not every integer can be written so.
+        whole = (
+            Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+            | Annotated[float, Meta(multiple_of=1, ge=-(2.0**53), le=2.0**53)]
+        )
+        item_id = Annotated[
+            Annotated[str, Meta(max_length=limits.string)] | whole,
+            Meta(description="Comes back with the item's probability; not a feature."),
+        ]
         rows = _list_of(features("Row", ("user", "item", "context")))
         user = features("User", ("user", "context"))
         items = _list_of(features("Item", ("item",), ("id", item_id)))
-        many = Meta(min_length=1, max_length=max_rows)
+        many = Meta(min_length=1, max_length=limits.rows)
         best = Annotated[float, Meta(ge=1, multiple_of=1, description="How many of the best items to return.")]
         top = ("top", best | UnsetType, UNSET)
         self.rows_request = _closed("RowsRequest", [("rows", Annotated[rows, many])])

@@ -1,12 +1,20 @@
 """Structured logs: one JSON object a line on stderr. Feature values never get here; see `problems`."""
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
 import msgspec
 
 _OWN = "fields"
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+def trace_id(traceparent: bytes) -> str | None:
+    """Of a W3C `traceparent` header; None where it breaks the rules, and then counts as not sent."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return found[1].decode() if found else None
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:

@@ -1,19 +1,43 @@
-"""The OpenAPI 3.1 document of one contract, generated from the types that decode its requests."""
+"""The OpenAPI 3.1 document of one contract, generated from the types that decode its requests.
 
+    python -m scoring.openapi docs/contract.movielens.json docs/openapi.movielens.json
+
+writes the example that is kept in the repository, and refuses to change it under the version it has.
+"""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from scoring.contract import Contract, Probabilities, Ranking, RequestTypes
+from scoring.contract import Contract, Probabilities, Ranking, RequestTypes, read_contract
 from scoring.problems import ProblemDetails
+from scoring.settings import Limits
 
+VERSION = "1.2"
+"""Of what is said over HTTP. Any change of the document needs a new one; what breaks a client, a new major one."""
+
+_JSON = "application/json"
 _PROBLEMS = {
     "400": "The request was not understood; names part, row, field and reason.",
-    "408": "The body did not arrive in time.",
-    "413": "Too many bytes, or too many rows.",
-    "415": "Not application/json.",
+    "406": "Accept excludes application/json.",
+    "408": "Head or body did not arrive in time.",
+    "413": "Too many bytes, after inflation too, or too many rows.",
+    "415": "Not application/json, or encoded otherwise than with gzip.",
+    "431": "Too many or too large headers.",
+    "500": "A fault of the service.",
     "503": "Overloaded, starting or stopping; see Retry-After.",
 }
+_TRACEPARENT = {
+    "description": "W3C trace context; comes back, and its trace id stands in the log line of a refusal.",
+    "schema": {"type": "string"},
+}
+
+
+class VersionError(ValueError):
+    """The document differs from the one that is published under its version."""
 
 
 def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
@@ -21,40 +45,93 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
     (rows, rank, scored, ranked, problem), schemas = msgspec.json.schema_components(
         [*requests, *answers, ProblemDetails], ref_template="#/components/schemas/{name}"
     )
+    # A row without any value is refused; in a ranking, user and item make the row together.
+    schemas["Row"] |= _has_a_value(contract, ("user", "item", "context"))
+    schemas["RankRequest"]["anyOf"] = [
+        {"properties": {"user": _has_a_value(contract, ("user", "context"))}},
+        {"properties": {"items": {"items": _has_a_value(contract, ("item",))}}},
+    ]
+    retry = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     problems = {
-        status: {"description": text, "content": {"application/problem+json": {"schema": problem}}}
+        status: {
+            "description": text,
+            **({"headers": retry} if status == "503" else {}),
+            "content": {"application/problem+json": {"schema": problem}},
+        }
         for status, text in _PROBLEMS.items()
     }
-    answer = {"description": "Click probabilities, or the best items first."}
+    answer = {
+        "description": "Click probabilities, or the best items first.",
+        "headers": {"traceparent": _TRACEPARENT},
+        "content": {_JSON: {"schema": {"oneOf": [scored, ranked]}}},
+    }
+    ready = {"type": "object", "properties": {"ready": {"type": "boolean"}, "reason": {"type": ["string", "null"]}}}
+    health = {"content": {_JSON: {"schema": ready}}}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": f"Click probability: {contract.dataset}",
-            "version": contract.contract_version,
-            "description": "Null and absent features are missing values. Of a key sent twice, the last counts.",
+            "version": VERSION,
+            "description": "Null and absent features are missing values; a row needs one that is not. "
+            "A member that stands twice in one object is refused.",
         },
         "paths": {
             "/score": {
                 "post": {
                     "operationId": "score",
                     "summary": "Score rows, or rank items for a user",
+                    "parameters": [{"name": "traceparent", "in": "header", **_TRACEPARENT}],
                     "requestBody": {
+                        "description": "May be sent with Content-Encoding: gzip; limits hold after inflation.",
                         "required": True,
-                        "content": {"application/json": {"schema": {"oneOf": [rows, rank]}}},
+                        "content": {_JSON: {"schema": {"oneOf": [rows, rank]}}},
                     },
+                    "responses": {"200": answer, **problems},
+                }
+            },
+            "/live": {"get": _plain("The process runs")},
+            "/ready": {
+                "get": {
+                    "summary": "Whether requests are answered",
                     "responses": {
-                        "200": {**answer, "content": {"application/json": {"schema": {"oneOf": [scored, ranked]}}}},
-                        **problems,
+                        "200": {"description": "They are.", **health},
+                        "503": {"description": "Not now; says why.", **health},
                     },
                 }
             },
-            "/live": {"get": {"summary": "The process runs", "responses": {"200": {"description": "It does."}}}},
-            "/ready": {
+            "/metrics": {"get": _plain("Prometheus metrics")},
+            "/openapi.json": {
                 "get": {
-                    "summary": "Requests are answered",
-                    "responses": {"200": {"description": "They are."}, "503": {"description": "Not now."}},
+                    "summary": "This document",
+                    "responses": {"200": {"description": "OpenAPI 3.1.", "content": {_JSON: {"schema": {}}}}},
                 }
             },
         },
         "components": {"schemas": schemas},
     }
+
+
+def _has_a_value(contract: Contract, sides: Collection[str]) -> dict[str, Any]:
+    features = [feature.name for feature in contract.features if feature.side in sides]
+    return {"not": {"properties": {name: {"type": "null"} for name in features}}}
+
+
+def _plain(summary: str) -> dict[str, Any]:
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {"summary": summary, "responses": {"200": {"description": summary, "content": content}}}
+
+
+def publish(contract: Contract, file: Path) -> None:
+    made = document(contract, RequestTypes(contract, Limits()))
+    if file.exists():
+        published = msgspec.json.decode(file.read_bytes())
+        if published != made and published["info"]["version"] == VERSION:
+            raise VersionError(f"{file.name} differs under version {VERSION}: raise VERSION in scoring/openapi.py")
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    try:
+        publish(read_contract(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))
+    except VersionError as error:
+        sys.exit(str(error))

@@ -1,7 +1,8 @@
 """A request's bytes to rows, or a `Problem` that says which row and field was not understood.
 
-Never guesses: a row is either read in full or the whole request is refused. A key that stands twice in one JSON
-object counts with its last value, as in every common JSON parser; finding it would cost a second parse.
+Never guesses: a row is either read in full or the whole request is refused. A member that stands twice in one object
+is refused too. The decoder would take the last; but a body in which nothing stands twice has as many colons as members
+were decoded, and only where it has more (text may hold colons) is it read a second time, slowly.
 """
 
 import json
@@ -16,6 +17,7 @@ from msgspec import UNSET, Struct
 
 from scoring.contract import Contract, RequestTypes, Row
 from scoring.problems import Problem
+from scoring.settings import Limits
 
 WITHOUT_FEATURES = "no feature has a value"
 
@@ -29,11 +31,16 @@ class ScoreRequest:
 
 
 class RequestParser:
-    def __init__(self, contract: Contract, max_rows: int) -> None:
-        self.types = RequestTypes(contract, max_rows)
+    def __init__(self, contract: Contract, limits: Limits) -> None:
+        self.types = RequestTypes(contract, limits)
         self._sides = {feature.name: feature.side for feature in contract.features}
         self._width = len(contract.features)
-        self._max_rows = max_rows
+        self._limits = limits
+        places = {feature.name: i for i, feature in enumerate(contract.features) if feature.type == "strings"}
+        lists = {
+            cross.name: [places[name] for name in cross.of if name in places] for cross in contract.encoder.crosses
+        }
+        self._products = {name: of for name, of in lists.items() if len(of) > 1}
         self._decoder = msgspec.json.Decoder(self.types.request)
         # Where each of an item's values stands in a row; `id` comes before them.
         self._item_places = [i for i, feature in enumerate(contract.features) if feature.side == "item"]
@@ -51,40 +58,63 @@ class RequestParser:
         if request.rows is not UNSET:
             if (request.user, request.items, request.top) != (UNSET, UNSET, UNSET):
                 raise Problem(400, 'send either "rows", or "user" and "items", not both')
-            return ScoreRequest(self._rows(request.rows))
+            rows, members = self._rows(request.rows)
+            _refuse_repeated(body, 1 + members)
+            self._check_known("rows", rows)
+            return ScoreRequest(rows)
         if request.user is UNSET or request.items is UNSET:
             raise Problem(400, 'send {"rows": [...]} to score, or {"user": {...}, "items": [...]} to rank')
-        rows, ids = self._pairs(request.user, request.items)
-        return ScoreRequest(rows, ids, len(ids) if request.top is UNSET else int(request.top))
+        rows, members = self._pairs(request.user, request.items)
+        top = len(rows) if request.top is UNSET else int(request.top)
+        _refuse_repeated(body, 2 + (request.top is not UNSET) + members)
+        self._check_known("items", rows)
+        return ScoreRequest(rows, [item.id for item in request.items], top)
 
-    def _rows(self, structs: list[Struct]) -> list[Row]:
+    def _rows(self, structs: list[Struct]) -> tuple[list[Row], int]:
+        """The rows, and how many members their objects have in all."""
         self._check_count("rows", len(structs))
-        rows = [msgspec.structs.astuple(struct)[: self._width] for struct in structs]
-        return self._check_known("rows", rows)
+        rows: list[Row] = []
+        members = 0
+        for struct in structs:
+            values = msgspec.structs.astuple(struct)
+            row = values[:-1]
+            unset = row.count(UNSET)
+            members += self._width - unset + (values[-1] is not UNSET)  # the label is the last
+            rows.append(tuple([None if value is UNSET else value for value in row]) if unset else row)
+        return rows, members
 
-    def _pairs(self, user: Struct, items: list[Any]) -> tuple[list[Row], list[str | int]]:
+    def _pairs(self, user: Struct, items: list[Any]) -> tuple[list[Row], int]:
         self._check_count("items", len(items))
         pattern: list[Any] = [None] * self._width
-        for place, value in zip(self._user_places, msgspec.structs.astuple(user), strict=False):
-            pattern[place] = value
+        values = msgspec.structs.astuple(user)
+        members = len(values) - values.count(UNSET)
+        for place, value in zip(self._user_places, values, strict=False):
+            pattern[place] = None if value is UNSET else value
         rows: list[Row] = []
         for item in items:
-            for place, value in zip(self._item_places, msgspec.structs.astuple(item)[1:], strict=False):
-                pattern[place] = value
+            values = msgspec.structs.astuple(item)
+            members += len(values) - values.count(UNSET)
+            for place, value in zip(self._item_places, values[1:], strict=False):
+                pattern[place] = None if value is UNSET else value
             rows.append(tuple(pattern))
-        return self._check_known("items", rows), [item.id for item in items]
+        return rows, members
 
     def _check_count(self, part: str, count: int) -> None:
         if count == 0:
             raise Problem(400, f"{part} is empty: send at least one", part=part)
-        if count > self._max_rows:
-            raise Problem(413, f"{count} {part} sent; the limit is {self._max_rows} per request", part=part)
+        if count > self._limits.rows:
+            raise Problem(413, f"{count} {part} sent; the limit is {self._limits.rows} per request", part=part)
 
-    def _check_known(self, part: str, rows: list[Row]) -> list[Row]:
+    def _check_known(self, part: str, rows: list[Row]) -> None:
         for number, row in enumerate(rows):
             if row.count(None) == self._width:
                 raise Problem(400, WITHOUT_FEATURES, part=part, row=number)
-        return rows
+            for name, places in self._products.items():
+                lists = [row[place] for place in places]
+                combinations = math.prod([max(len(of), 1) for of in lists if isinstance(of, list)])
+                if combinations > self._limits.strings:
+                    reason = f"its lists give {combinations} combinations; the limit is {self._limits.strings}"
+                    raise Problem(400, reason, part=part, row=number, field=name)
 
     def _explain(self, message: str) -> Problem:
         reason, _, at = message.rpartition(" - at `$")
@@ -118,7 +148,7 @@ _WORDS = {
     "str": "string",
     "str | null": "string or null",
     "int": "integer",
-    "int | str": "string or integer",
+    "int | float | str": "string or integer",
     "bool": "boolean",
     "array | null": "array of strings or null",
 }
@@ -128,20 +158,49 @@ _PHRASES = {
 }
 
 
+# A member's colon follows its name's quotation mark, or white space after that.
+_COLONS = (b'":', b" :", b"\t:", b"\n:", b"\r:")
+
+
+def _refuse_repeated(body: bytes, members: int) -> None:
+    """`members` that differ were decoded from this body."""
+    if body.count(b":") == members or sum(map(body.count, _COLONS)) == members:
+        return
+    try:
+        document = json.loads(body, object_pairs_hook=_Object, parse_int=len, parse_float=len)
+    except RecursionError:
+        raise Problem(400, "nested too deeply") from None
+    for part, row, content in [(None, None, document), *_objects(document)]:
+        if content.repeated is not None:
+            raise Problem(400, "stands twice in one object", part=part, row=row, field=content.repeated[:_NAME_SHOWN])
+
+
+class _Object(dict[str, Any]):
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs]
+        self.repeated = (
+            next((name for name in names if names.count(name) > 1), None) if len(self) < len(names) else None
+        )
+
+
 def _non_finite(body: bytes) -> Problem | None:
     """NaN and Infinity are not JSON, but common writers produce them: name the place, not the byte."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    for part, row, field, value in _fields(document):
-        if isinstance(value, float) and not math.isfinite(value):
-            return Problem(400, "Not a finite number; send null for a missing value", part=part, row=row, field=field)
+    for part, row, features in _objects(document):
+        for field, value in features.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                reason = "Not a finite number; send null for a missing value"
+                return Problem(400, reason, part=part, row=row, field=field[:_NAME_SHOWN])
     return None
 
 
-def _fields(document: Any) -> Iterator[tuple[str, int | None, str, Any]]:
+def _objects(document: Any) -> Iterator[tuple[str, int | None, Any]]:
+    """The objects that hold features, and where they stand."""
     for part, content in document.items() if isinstance(document, dict) else ():
         for row, features in enumerate(content) if isinstance(content, list) else ((None, content),):
-            for field, value in features.items() if isinstance(features, dict) else ():
-                yield part, row, field, value
+            if isinstance(features, dict):
+                yield part[:_NAME_SHOWN], row, features

@@ -9,6 +9,9 @@ from http import HTTPStatus
 import msgspec
 from starlette.responses import Response
 
+RETRY = {"Retry-After": "1"}
+RawHeaders = list[tuple[bytes, bytes]]
+
 
 class ProblemDetails(msgspec.Struct, omit_defaults=True):
     type: str
@@ -52,6 +55,11 @@ class Problem(Exception):
         """Where the fault is, without what was sent."""
         named = {"part": self.part, "row": self.row, "field": self.field}
         return {name: value for name, value in named.items() if value is not None}
+
+    def raw(self) -> tuple[RawHeaders, bytes]:
+        """Headers and body."""
+        response = self.response()
+        return response.raw_headers, bytes(response.body)
 
     def response(self) -> Response:
         title = HTTPStatus(self.status).phrase

@@ -8,33 +8,38 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import FrameType
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scoring import golden
 from scoring.artefact import Artefact, ArtefactError
 from scoring.body import read_json_body
 from scoring.contract import Probabilities, RankedItem, Ranking
 from scoring.engines import Engine, EngineUnavailable
-from scoring.logs import event
+from scoring.logs import event, trace_id
 from scoring.metrics import Metrics
+from scoring.negotiation import accepts_json
 from scoring.parsing import WITHOUT_FEATURES, RequestParser
-from scoring.problems import Problem
+from scoring.problems import RETRY, Problem, RawHeaders
+from scoring.protocol import Config, Protocol
 from scoring.settings import Settings
 from scoring.summary import Summary
 
 log = logging.getLogger("scoring")
-_RETRY = {"Retry-After": "1"}
+_JSON = (b"content-type", b"application/json")
+_ANY = b"*/*"
+_OVERLOADED = Problem(503, "overloaded", headers=RETRY).raw()
+_FEW = 16
+"""So few requests at once are never too many: if they wait, it is for the machine, and others would too."""
 
 
 class Service:
@@ -43,8 +48,9 @@ class Service:
     def __init__(self, settings: Settings, artefact: Artefact, engine: Engine) -> None:
         self.settings = settings
         self.engine = engine
-        self.parser = RequestParser(artefact.contract, settings.max_rows)
-        self.metrics = Metrics(settings.engine, settings.model, lambda: self.unready_reason is None)
+        self.parser = RequestParser(artefact.contract, settings.limits)
+        features = [feature.name for feature in artefact.contract.features]
+        self.metrics = Metrics(settings.engine, settings.model, features, lambda: self.unready_reason is None)
         self.summary = Summary(settings.model, artefact.trained_at())
         self.draining = False
         self.failure: str | None = None
@@ -93,39 +99,66 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /score`, as plain ASGI: this is the path that must be fast."""
         started = time.perf_counter()
+        noted = scope.get("state", {})
+        received: float = noted.get("received", started)
+        ahead = noted.get("ahead", 0) - self._in_flight
+        overdue = ahead > _FEW and started - received > self.settings.queue_seconds
+        if overdue or self._in_flight >= self.settings.max_in_flight:
+            status, (headers, body) = 503, _OVERLOADED
+            headers = headers.copy()
+        else:
+            self._in_flight += 1
+            try:
+                status, headers, body = await self._answer(dict(scope["headers"]), receive)
+            except ClientDisconnect:
+                return
+            finally:
+                self._in_flight -= 1
+        if self.draining:
+            headers.append((b"connection", b"close"))
+        seconds = time.perf_counter() - received
+        self.metrics.observe(status, seconds)
+        self.summary.observe(status, seconds)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, sent: Mapping[bytes, bytes], receive: Receive) -> tuple[int, RawHeaders, bytes]:
+        traceparent = sent.get(b"traceparent", b"")
+        trace = trace_id(traceparent) if traceparent else None
+        told: dict[str, object] = {"trace": trace} if trace else {}
         try:
-            response = Response(await self._answer(Headers(scope=scope), receive), media_type="application/json")
+            body = await self._scored(sent, receive)
+            status, headers = 200, [_JSON, (b"content-length", b"%d" % len(body))]
         except Problem as problem:
             if problem.status != 503:  # the metrics count these; a line each would add to the overload
-                event(log, logging.INFO, "refused", status=problem.status, reason=problem.reason, **problem.place())
+                told |= {"status": problem.status, "reason": problem.reason, **problem.place()}
+                event(log, logging.INFO, "refused", **told)
             self.summary.without_features += problem.reason == WITHOUT_FEATURES
-            response = problem.response()
+            status, (headers, body) = problem.status, problem.raw()
         except ClientDisconnect:
-            return
+            raise
         except Exception as error:
             # Not the exception's text, which may quote a feature value.
             frames = "".join(traceback.format_tb(error.__traceback__))
-            event(log, logging.ERROR, "failed", error=type(error).__name__, traceback=frames)
-            response = Problem(500, "internal error").response()
-        seconds = time.perf_counter() - started
-        self.metrics.observe(response.status_code, seconds)
-        self.summary.observe(response.status_code, seconds)
-        await response(scope, receive, send)
+            event(log, logging.ERROR, "failed", error=type(error).__name__, traceback=frames, **told)
+            status, (headers, body) = 500, Problem(500, "internal error").raw()
+        if trace:
+            headers.append((b"traceparent", traceparent))
+        return status, headers, body
 
-    async def _answer(self, headers: Headers, receive: Receive) -> bytes:
-        if self._in_flight >= self.settings.max_in_flight:
-            raise Problem(503, "overloaded", headers=_RETRY)
-        self._in_flight += 1
+    async def _scored(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         try:
-            body = await read_json_body(headers, receive, self.settings.max_bytes, self.settings.body_seconds)
+            accept = headers.get(b"accept", _ANY)
+            if accept != _ANY and not accepts_json(accept):
+                raise Problem(406, "answers are application/json: let Accept include it")
+            body = await read_json_body(headers, receive, self.settings.max_bytes)
             request = self.parser.parse(body)
             if not self._warm:
-                raise Problem(503, "starting", headers=_RETRY)
+                raise Problem(503, "starting", headers=RETRY)
             probabilities = await self.engine.probabilities(request.rows)
         except EngineUnavailable as error:
-            raise Problem(503, str(error), headers=_RETRY) from None
-        finally:
-            self._in_flight -= 1
+            raise Problem(503, str(error), headers=RETRY) from None
+        self.metrics.missing.sample(request.rows[0])
         self.metrics.rows.inc(len(probabilities))
         self.summary.rows += len(probabilities)
         if request.ids is None:
@@ -135,7 +168,9 @@ class Service:
         return msgspec.json.encode(Ranking(self.settings.model, [RankedItem(*item) for item in best]))
 
 
-def application(service: Service, contract_document: bytes) -> Starlette:
+def application(service: Service, contract_document: bytes) -> ASGIApp:
+    """`POST /score` goes straight to the service; Starlette routes the rest."""
+
     async def live(_request: Request) -> Response:
         return Response(b"live\n", media_type="text/plain")
 
@@ -154,7 +189,10 @@ def application(service: Service, contract_document: bytes) -> Starlette:
         assert isinstance(error, HTTPException)
         return Problem(error.status_code, error.detail, headers=error.headers).response()
 
-    return Starlette(
+    async def fail(_request: Request, _error: Exception) -> Response:
+        return Problem(500, "internal error").response()
+
+    routes = Starlette(
         routes=[
             Route("/score", service, methods=["POST"]),
             Route("/live", live),
@@ -162,16 +200,22 @@ def application(service: Service, contract_document: bytes) -> Starlette:
             Route("/metrics", metrics),
             Route("/openapi.json", openapi_document),
         ],
-        exception_handlers={HTTPException: refuse},
+        exception_handlers={HTTPException: refuse, Exception: fail},
         lifespan=service.lifespan,
     )
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        straight = scope["type"] == "http" and scope["path"] == "/score" and scope["method"] == "POST"
+        await (service if straight else routes)(scope, receive, send)
+
+    return front
 
 
 class Server(uvicorn.Server):
     """Uvicorn that first stops being ready, goes on answering for a while, then drains and stops."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        super().__init__(Config(app, service.settings, service.metrics.count))
         self._service = service
         self._stop_at: float | None = None
 
@@ -185,4 +229,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._service.failure or (self._stop_at is not None and time.monotonic() >= self._stop_at):
             self.should_exit = True
+        now = time.perf_counter()
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, Protocol)
+            connection.close_if_overdue(now)
         return await super().on_tick(counter)

@@ -15,6 +15,17 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one request may hold."""
+
+    rows: int = 1000
+    string: int = 1000
+    """Characters of a string."""
+    strings: int = 100
+    """Strings in one list, and combinations of the lists that a cross joins."""
+
+
+@dataclass(frozen=True)
 class Settings:
     model_dir: Path
     model: str
@@ -22,11 +33,19 @@ class Settings:
     engine: str
     host: str
     port: int
-    max_rows: int
+    limits: Limits
     max_bytes: int
+    max_connections: int
     max_in_flight: int
+    """Requests whose body is being read, or which the engine works on."""
+    queue_seconds: float
+    """How long a request may have waited for its turn; one that waited longer is told to come back."""
+    head_seconds: float
+    """For a request's head to arrive, from its first byte or from the opening of the connection."""
     body_seconds: float
     """For a request's body to arrive."""
+    answer_seconds: float
+    """For an answer to be made, and as long again for the client to take it."""
     drain_seconds: float
     """Still answering, but no longer ready, between SIGTERM and stop: time for a load balancer to notice."""
     stop_seconds: int
@@ -64,10 +83,18 @@ class Settings:
             engine=text("SCORING_ENGINE", "native", r"native|spark", "native or spark"),
             host=text("SCORING_HOST", "127.0.0.1", r"\S+", "an address to listen on"),
             port=number("SCORING_PORT", 5001, 1, 65535),
-            max_rows=number("SCORING_MAX_ROWS", 1000, 1, 100_000),
+            limits=Limits(
+                rows=number("SCORING_MAX_ROWS", Limits.rows, 1, 100_000),
+                string=number("SCORING_MAX_STRING", Limits.string, 1, 1_000_000),
+                strings=number("SCORING_MAX_STRINGS", Limits.strings, 1, 100_000),
+            ),
             max_bytes=number("SCORING_MAX_BYTES", 2 * 1024 * 1024, 1024, 256 * 1024 * 1024),
+            max_connections=number("SCORING_MAX_CONNECTIONS", 512, 1, 100_000),
             max_in_flight=number("SCORING_MAX_IN_FLIGHT", 64, 1, 10_000),
+            queue_seconds=number("SCORING_QUEUE_SECONDS", 0.02, 0.001, 60.0),
+            head_seconds=number("SCORING_HEAD_SECONDS", 5.0, 0.1, 300.0),
             body_seconds=number("SCORING_BODY_SECONDS", 5.0, 0.1, 300.0),
+            answer_seconds=number("SCORING_ANSWER_SECONDS", 10.0, 0.1, 300.0),
             drain_seconds=number("SCORING_DRAIN_SECONDS", 0.0, 0.0, 300.0),
             stop_seconds=number("SCORING_STOP_SECONDS", 10, 1, 300),
             spark_jars=Path(text("SCORING_SPARK_JARS", "jars", r".+", "the folder of the SynapseML jars")),

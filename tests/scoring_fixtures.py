@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import lightgbm
@@ -213,10 +213,14 @@ def wait_until_ready(client: httpx.Client, process: "subprocess.Popen[str]", sec
 
 @contextmanager
 def serving(
-    environment: Mapping[str, str], *, command: tuple[str, ...] = (sys.executable, "-m", "scoring"), seconds: float = 20
+    environment: Mapping[str, str],
+    *,
+    command: tuple[str, ...] = (sys.executable, "-m", "scoring"),
+    seconds: float = 20,
+    log: IO[str] | None = None,
 ) -> Iterator[Running]:
     port = free_port()
-    process = subprocess.Popen(command, env={**environment, "SCORING_PORT": str(port)}, text=True)
+    process = subprocess.Popen(command, env={**environment, "SCORING_PORT": str(port)}, text=True, stderr=log)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
     try:
         wait_until_ready(client, process, seconds)

@@ -14,11 +14,15 @@ from scoring_fixtures import FEATURES, Row, contract, make_artefact
 from scoring.artefact import open_artefact
 from scoring.contract import ContractError, read_contract
 from scoring.engines.native import NativeEngine
+from scoring.logs import trace_id
+from scoring.negotiation import accepts_json
 from scoring.parsing import RequestParser
 from scoring.problems import Problem
+from scoring.settings import Limits
 
 MAX_ROWS = 50
-PARSER = RequestParser(read_contract(json.dumps(contract()).encode()), MAX_ROWS)
+LIMITS = Limits(rows=MAX_ROWS, string=60, strings=8)
+PARSER = RequestParser(read_contract(json.dumps(contract()).encode()), LIMITS)
 NAMES = [feature["name"] for feature in FEATURES]
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -134,13 +138,19 @@ def test_a_number_that_is_not_finite_is_named(number: str) -> None:
         ({"rows": [{"age": True}]}, ("rows", 0, "age"), "boolean"),
         ({"rows": [{"gender": 5}]}, ("rows", 0, "gender"), "got integer"),
         ({"rows": [{"genres": ["a", None]}]}, ("rows", 0, "genres"), "element 1"),
+        ({"rows": [{"gender": "x" * 61}]}, ("rows", 0, "gender"), "length <= 60"),
+        ({"rows": [{"genres": ["a", "x" * 61]}]}, ("rows", 0, "genres"), "element 1: Expected string of length <= 60"),
+        ({"rows": [{"genres": ["a"] * 9}]}, ("rows", 0, "genres"), "length <= 8"),
+        ({"user": {"age": 1}, "items": [{"id": "x" * 61}]}, ("items", 0, "id"), "length <= 60"),
+        ({"user": {"age": 1}, "items": [{"id": 2**63}]}, ("items", 0, "id"), "<= 9223372036854775807"),
         ({"rows": [{"Age": 1}]}, ("rows", 0, "Age"), "unknown feature"),
         ({"rows": [5]}, ("rows", 0, None), "Expected object"),
         ({"rows": {"age": 1}}, ("rows", None, None), "Expected array"),
         ({"user": {"price": 1}, "items": [{"id": 1}]}, ("user", None, "price"), "with each item"),
         ({"user": {}, "items": [{"id": 1, "hour": 1}]}, ("items", 0, "hour"), "send it in user"),
         ({"user": {"age": 1}, "items": [{"price": 1}]}, ("items", 0, None), "id"),
-        ({"user": {"age": 1}, "items": [{"id": 1.5}]}, ("items", 0, "id"), "string or integer"),
+        ({"user": {"age": 1}, "items": [{"id": 1.5}]}, ("items", 0, "id"), "fraction"),
+        ({"user": {"age": 1}, "items": [{"id": None}]}, ("items", 0, "id"), "string or integer"),
         ({"user": {}, "items": [{"id": 1}]}, ("items", 0, None), "no feature has a value"),
         ({"user": {"age": 1}, "items": [{"id": 1}], "top": 0}, ("top", None, None), ">= 1"),
         ({"user": {"age": 1}}, (None, None, None), "to rank"),
@@ -165,6 +175,94 @@ def test_too_many_rows_are_too_large(part: str) -> None:
     assert str(MAX_ROWS) in problem.reason
 
 
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ('{"rows": [{"age": 1}], "rows": [{"age": 2}]}', (None, None, "rows")),
+        ('{"rows": [{"age": 1}, {"hour": 1, "age": 1, "age": 1}]}', ("rows", 1, "age")),
+        ('{"rows": [{"age": 1, "age": null}]}', ("rows", 0, "age")),
+        ('{"rows": [{"age": null, "price": 1, "age": 1}]}', ("rows", 0, "age")),
+        ('{"rows": [{"age": 1, "\\u0061ge" : 2}]}', ("rows", 0, "age")),
+        ('{"rows": [{"age":1, "age"\n\t\r :2}]}', ("rows", 0, "age")),
+        ('{"rows": [{"gender": "a:b \\": c", "age": 1, "age": 1}]}', ("rows", 0, "age")),
+        ('{"rows": [{"age": 1, "click": 0, "click": 1}]}', ("rows", 0, "click")),
+        ('{"user": {"age": 1, "age": 2}, "items": [{"id": 1}]}', ("user", None, "age")),
+        ('{"user": {"age": 1}, "items": [{"id": 1}, {"id": 1, "id": 2}]}', ("items", 1, "id")),
+        ('{"user": {"age": 1}, "items": [{"id": 1}], "top": 1, "top": 2}', (None, None, "top")),
+    ],
+)
+def test_what_stands_twice_is_refused_and_named(body: str, place: tuple[Any, ...]) -> None:
+    problem = refused(body.encode())
+    assert (problem.part, problem.row, problem.field) == place
+    assert "twice" in problem.reason
+
+
+tricky = st.text(st.sampled_from('a:" \\\n{}[],'), max_size=12)
+white = st.text(st.sampled_from(" \t\n\r"), max_size=2)
+
+
+@given(tricky, st.lists(tricky, max_size=3), tricky, st.booleans(), white, white, white)
+def test_text_is_not_taken_for_a_second_member(
+    gender: str, genres: list[str], label: str, twice: bool, before: str, after: str, end: str
+) -> None:
+    """Whatever is in strings, and however a writer sets white space."""
+    row = {"gender": gender, "genres": genres, "age": 1, "click": {label: [label, {"a": label}]}}
+    if any(level == "" for level in (gender, *genres)):
+        row["hour"] = 2
+    members = [*row.items(), *([("age", 1)] if twice else [])]
+    written = ",".join(f"{json.dumps(name)}{before}:{after}{json.dumps(value)}" for name, value in members)
+    answer = outcome(f'{{"rows"{after}:[{{{written}}}{end}]}}'.encode())
+    assert answer == 400 if twice else answer.rows[0][:2] == (1.0, gender)
+
+
+def test_the_lists_of_a_cross_are_limited_together() -> None:
+    """Each list alone is within its limit; the combinations would be the limit's square."""
+    lists = [{"name": name, "type": "strings", "side": "item"} for name in ("a", "b")]
+    encoder = {"categoricals": [], "missing_level": "", "width": 2, "crosses": [{"name": "ab", "of": ["a", "b"]}]}
+    of_lists = {**contract(), "features": lists, "model_columns": [], "encoder": encoder}
+    parser = RequestParser(read_contract(json.dumps(of_lists).encode()), LIMITS)
+    assert parser.parse(json.dumps({"rows": [{"a": ["x"] * 4, "b": ["y"] * 2}, {"a": ["x"] * 8}]}).encode()).rows
+    with pytest.raises(Problem, match="9 combinations; the limit is 8") as caught:
+        parser.parse(json.dumps({"rows": [{"a": ["x"]}, {"a": ["x"] * 3, "b": ["y"] * 3}]}).encode())
+    assert (caught.value.row, caught.value.field) == (1, "ab")
+
+
+@pytest.mark.parametrize(
+    ("accept", "taken"),
+    [
+        ("*/*", True),
+        ("application/json", True),
+        ("Application/JSON;q=0.1, text/html", True),
+        ("application/*", True),
+        ("text/html, */*;q=0.1", True),
+        ("text/html", False),
+        ("text/*, application/xml", False),
+        ("*/*, application/json;q=0", False),
+        ("*/*;q=0", False),
+        ("application/*;q=0, application/json", True),
+        ("", False),
+    ],
+)
+def test_an_accept_header_decides_as_rfc_9110_says(accept: str, taken: bool) -> None:
+    assert accepts_json(accept.encode()) is taken
+
+
+@pytest.mark.parametrize(
+    ("header", "trace"),
+    [
+        (f"00-{'ab' * 16}-{'cd' * 8}-01", "ab" * 16),
+        (f"01-{'ab' * 16}-{'cd' * 8}-01-what-comes-later", "ab" * 16),
+        (f"ff-{'ab' * 16}-{'cd' * 8}-01", None),
+        (f"00-{'00' * 16}-{'cd' * 8}-01", None),
+        (f"00-{'ab' * 16}-{'00' * 8}-01", None),
+        (f"00-{'AB' * 16}-{'cd' * 8}-01", None),
+        ("", None),
+    ],
+)
+def test_a_trace_context_that_breaks_the_rules_counts_as_none(header: str, trace: str | None) -> None:
+    assert trace_id(header.encode()) == trace
+
+
 def test_nesting_cannot_exhaust_the_stack() -> None:
     assert refused(b'{"rows": [{"click": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}").reason == "nested too deeply"
 
@@ -179,7 +277,7 @@ def test_null_and_absent_are_the_same() -> None:
     assert absent == PARSER.parse(json.dumps({"rows": [dict.fromkeys(NAMES) | {"age": 1}]}).encode()).rows
 
 
-@given(st.lists(st.text() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=10))
+@given(st.lists(st.text(max_size=60) | st.integers(-(2**63), 2**63 - 1) | st.just(2.0), min_size=1, max_size=10))
 def test_item_ids_come_through_unchanged(ids: list[str | int]) -> None:
     body = {"user": {"age": 30, "hour": 2}, "items": [{"id": id_, "price": 1} for id_ in ids]}
     request = PARSER.parse(json.dumps(body).encode())
@@ -231,7 +329,11 @@ def test_a_cross_that_cannot_be_served_is_refused(change: dict[str, Any], messag
 def test_an_artefact_of_an_earlier_minor_version_is_read_and_scored(tmp_path: Path) -> None:
     toys = make_artefact(tmp_path / "toys", crosses=False)
     artefact = open_artefact(toys.folder)
-    rows = RequestParser(artefact.contract, len(toys.rows)).parse(json.dumps({"rows": toys.rows}).encode()).rows
+    rows = (
+        RequestParser(artefact.contract, Limits(len(toys.rows), 100, 100))
+        .parse(json.dumps({"rows": toys.rows}).encode())
+        .rows
+    )
     scored = asyncio.run(NativeEngine(artefact).probabilities(rows))
     assert scored == [toys.probability(row) for row in toys.rows]
 

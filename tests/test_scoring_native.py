@@ -1,5 +1,6 @@
 """The service as its users meet it: a process of its own, the native engine, real HTTP."""
 
+import asyncio
 import gzip
 import json
 import random
@@ -27,6 +28,8 @@ from scoring_fixtures import (
     serving,
     write_manifest,
 )
+
+from benchmarks import fuzz, soak
 
 JSON = {"Content-Type": "application/json"}
 MAX_BYTES = 100_000
@@ -65,7 +68,7 @@ levels = (
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.fixed_dictionaries(
         {"hour": st.integers(0, 23)},
@@ -104,7 +107,7 @@ def test_answers_name_the_model(service: Running) -> None:
     assert service.score({"user": {"age": 1}, "items": [{"id": 1}]}).json()["model"] == "toys:3"
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=200)
     | st.recursive(
@@ -174,8 +177,7 @@ def test_health_metrics_and_contract_are_served(service: Running) -> None:
     assert service.client.get("/live").status_code == 200
     assert service.client.get("/ready").json() == {"ready": True, "reason": None}
     metrics = service.client.get("/metrics").text
-    assert 'scoring_requests_total{status="200"}' in metrics
-    assert "scoring_ready 1.0" in metrics
+    assert 'scoring_ready{engine="native",model="toys:3"} 1.0' in metrics
     document = service.client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     row = document["components"]["schemas"]["Row"]
@@ -198,6 +200,35 @@ def test_more_requests_than_admitted_are_told_to_come_back(toys: Toys) -> None:
             assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
             connection.close()
         assert service.score({"rows": [{"age": 1}]}).status_code == 200
+
+
+def test_generated_requests_are_answered_as_a_plain_reader_says(service: Running, toys: Toys) -> None:
+    """`benchmarks/fuzz.py` sends fifty thousand."""
+    found = fuzz.run(service.client, toys, 400, seed=3)
+    assert not found.wrong
+    assert {"200", "400", "406", "415"} <= set(found.outcomes)
+
+
+def test_an_overloaded_service_answers_some_refuses_the_rest_and_recovers(service: Running, toys: Toys) -> None:
+    """Sixty clients who ask again at once: what waits too long is told so, what is answered is right."""
+    bodies, outcomes = soak.asked(toys, 80, range(5)), soak.Seen()
+    asyncio.run(soak.as_fast_as_answered(service.port, 1500, 60, bodies, outcomes))
+    assert set(outcomes.statuses) == {"200", "503"}
+    assert outcomes.wrong == 0
+    assert service.score({"rows": [{"age": 1}]}).status_code == 200
+
+
+def test_a_crowd_of_new_clients_does_not_wait_behind_the_ones_that_are_served(service: Running, toys: Toys) -> None:
+    async def act() -> float:
+        bodies, crowd = soak.asked(toys, 80, range(5)), soak.Seen()
+        others = asyncio.create_task(soak.as_fast_as_answered(service.port, 1000, 40, bodies, soak.Seen()))
+        await asyncio.sleep(0.2)
+        await soak.as_fast_as_answered(service.port, 200, 200, bodies, crowd)
+        assert set(crowd.statuses) <= {"200", "503"}
+        await others
+        return max(max(seconds) for seconds in crowd.seconds.values())
+
+    assert asyncio.run(act()) < 2
 
 
 def test_sigterm_lets_a_request_in_flight_finish(toys: Toys) -> None:

@@ -1,15 +1,20 @@
 """The same artefact through Spark Serving: the same answers, and a service that survives its faults."""
 
+import asyncio
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from pyspark.sql import SparkSession
@@ -25,6 +30,8 @@ from scoring_fixtures import (
     write_manifest,
     write_pipeline,
 )
+
+from benchmarks import soak
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
@@ -70,6 +77,11 @@ def service(environment: dict[str, str]) -> Iterator[Running]:
     with serving(environment, seconds=START_SECONDS) as running:
         yield running
         tree = psutil.Process(running.process.pid).children(recursive=True)
+        with ThreadPoolExecutor() as pool:
+            under_way = pool.submit(running.score, {"rows": [{"age": 1}] * 500})
+            time.sleep(0.1)
+            running.process.send_signal(signal.SIGTERM)
+            assert under_way.result().status_code == 200, "a request in flight was dropped at the stop"
     assert running.process.returncode == 0
     assert not psutil.wait_procs(tree, timeout=5)[1], "a process outlived the service"
 
@@ -106,6 +118,29 @@ def test_nothing_malformed_gets_past_the_front(service: Running) -> None:
         assert response.status_code == 400
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"{", b"[]", b'{"token": 1, "row": {"age": "x"}}', b'{"row": {"age": 1}}']
+)
+def test_the_worker_itself_refuses_what_it_does_not_understand_and_lives(service: Running, body: bytes) -> None:
+    """Nothing of the kind gets to it; Spark Serving would score it as a row of nulls."""
+    for connection in java(service).net_connections("inet"):
+        if connection.status == psutil.CONN_LISTEN:
+            with contextlib.suppress(httpx.TransportError):
+                answer = httpx.post(f"http://127.0.0.1:{connection.laddr.port}/score", content=body, trust_env=False)
+                if answer.text == "not understood":
+                    break
+    assert (answer.status_code, answer.text) == (400, "not understood")
+    assert service.score({"rows": [{"age": 1}]}).status_code == 200
+
+
+def test_many_clients_at_once_each_get_their_own_answer(service: Running, toys: Toys) -> None:
+    """With two partitions, Spark Serving mixes answers up."""
+    seen = soak.Seen()
+    asyncio.run(soak.as_fast_as_answered(service.port, 1500, 16, soak.asked(toys, 1), seen))
+    assert seen.wrong == 0
+    assert set(seen.statuses) == {"200"}
+
+
 def test_spark_listens_on_loopback_only(service: Running) -> None:
     listening = [c for c in java(service).net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert listening
@@ -139,10 +174,12 @@ def test_a_killed_engine_gives_no_wrong_answer_and_comes_back(service: Running, 
     assert statuses == {200, 503}
 
 
-def test_a_query_that_dies_is_started_again_in_the_same_jvm(toys: Toys, jars: Path, tmp_path: Path) -> None:
+def test_a_query_keeps_no_history_calls_nobody_and_is_started_again_in_the_same_jvm(
+    toys: Toys, jars: Path, tmp_path: Path
+) -> None:
     program = """
 import http.client, json, os, pathlib, sys, threading, time
-from scoring.engines.spark_worker import ServingQuery, spark_session
+from scoring.engines.spark_worker import ServingQuery, _private, spark_session
 
 def ask():
     deadline = time.monotonic() + 90
@@ -154,12 +191,20 @@ def ask():
         except OSError:
             time.sleep(0.1)
 
+def kept():
+    server = serving._state().getServer("score")
+    return _private(server, server.getClass(), "historyQueues").size()
+
 def kill_the_query():
-    answers = [ask()]
+    answers = [ask() for _ in range(20)]
+    time.sleep(2.5)
+    history = kept()
     first = serving.query
     first.stop()
     answers.append(ask())
-    print(json.dumps([answers, [first.isActive, serving.query.isActive]]), flush=True)
+    java = serving._jvm.java
+    outside = java.net.ProxySelector.getDefault().select(java.net.URI("https://api.ipify.org"))
+    print(json.dumps([answers, [first.isActive, serving.query.isActive], history, outside.toString()]), flush=True)
     os._exit(0)
 
 artefact, jars, port = sys.argv[1:]
@@ -167,9 +212,12 @@ serving = ServingQuery(spark_session(pathlib.Path(jars), "1g"), pathlib.Path(art
 threading.Thread(target=kill_the_query).start()
 serving.keep_running()
 """
-    answers, running = json.loads(run("-c", program, toys.folder, jars, free_port(), cwd=tmp_path))
-    assert answers == [{"token": 7, "probability": pytest.approx(toys.probability({"age": 30}), abs=1e-9)}] * 2
+    answers, running, history, outside = json.loads(run("-c", program, toys.folder, jars, free_port(), cwd=tmp_path))
+    assert answers == [{"token": 7, "probability": pytest.approx(toys.probability({"age": 30}), abs=1e-9)}] * 21
     assert running == [False, True]
+    assert history == 0
+    # Where the source's question for this machine's public address goes: nobody listens there.
+    assert outside == "[HTTP @ 127.0.0.1/<unresolved>:1]"
 
 
 @pytest.mark.parametrize(

@@ -3,119 +3,234 @@
 A level has a pair of float32 values; an encoding's value is the sum over the row's levels, in order and in float64,
 times 1.0 / number of levels. An unknown level adds nothing, which is the prior. Text is trimmed of spaces only, as
 Spark SQL's `trim` does; a number has the level of its band; a cross has all combinations of its features' levels.
+
+Tables stay as compact as the file holds them, with a hash index beside them; a dict would take five times as much.
+What was asked for lately stays at hand, as the very bytes that go into the vector.
 """
 
-import math
-from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise, product
+from collections.abc import Callable, Sequence
+from itertools import groupby, product
+from math import nan
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy
 
 from scoring.artefact import ArtefactError
-from scoring.contract import Contract, Row
+from scoring.contract import Contract, Encoder, Row
 
-Pair = tuple[float, float]
-_UNKNOWN = (0.0, 0.0)
+Key = Any
+"""What decides an encoding's value in a row, hashable: text, a tuple of texts, a band or None; of a cross, a tuple."""
+Columns = Sequence[tuple[Any, ...]]
+"""Values by feature, in many rows."""
+
+_DOUBLE = 8
+_PAIR = Struct("2d")
+_PRIOR = _PAIR.pack(0.0, 0.0)
+"""Of a level that is not in the table."""
+_RECENT = 65_536
+"""Keys at hand in all encodings together, some 20 MB."""
+_RECENT_SIZE = 100
+"""Characters and parts of a key that is kept; longer ones would let a sender fill the memory."""
 
 
 class RowEncoder:
     def __init__(self, contract: Contract, encoder_file: Path) -> None:
         encoder = contract.encoder
-        places = {feature.name: i for i, feature in enumerate(contract.features)}
+        places = {feature.name: place for place, feature in enumerate(contract.features)}
         encodings = {name: [name] for name in encoder.categoricals} | {
             cross.name: cross.of for cross in encoder.crosses
         }
-        tables = _read_levels(encoder_file, list(encodings))
-        columns: dict[tuple[str, str], int] = {
-            (column.feature, column.value): i for i, column in enumerate(contract.model_columns)
-        }
+        tables = _read_tables(encoder_file, list(encodings))
         self.width = len(contract.model_columns)
-        self._between = encoder.between
-        self._numbers = [(i, places[name]) for (name, value), i in columns.items() if value == "number"]
-        with_levels = list(dict.fromkeys(name for of in encodings.values() for name in of))
-        self._levels = [
-            (places[name], _levels_of(encoder.bands.get(name), encoder.missing_level)) for name in with_levels
-        ]
-        # A component that the model does not use goes to a spare cell behind the vector.
-        self._encodings = [
-            (
-                tables[name],
-                columns.get((name, "rate"), self.width),
-                columns.get((name, "count"), self.width),
-                [with_levels.index(feature) for feature in of],
-            )
-            for name, of in encodings.items()
-        ]
-        self._vector = [0.0] * (self.width + 1)
+        self._blocks: list[_Block] = []
+        for name, group in groupby(contract.model_columns, lambda c: None if c.value == "number" else c.feature):
+            columns = list(group)
+            if name is None:
+                keys = _Keys.of_numbers([places[column.feature] for column in columns])
+                self._blocks.append(_Block(len(columns), *keys, _Numbers(len(columns))))
+                continue
+            of = [_Keys.of_value(places[feature], _hashable(contract, feature)) for feature in encodings[name]]
+            picks = [("rate", "count").index(column.value) for column in columns]
+            values = _Values(tables[name], len(of) > 1, encoder, picks, _RECENT // len(encodings))
+            self._blocks.append(_Block(len(columns), *(_together(of) if len(of) > 1 else of[0]), values))
+        self._by_row = [(block.key, block.values) for block in self._blocks]
 
-    def vectors(self, rows: Sequence[Row]) -> "array[float]":
-        """Row-major float64 matrix; NaN where a number is missing."""
-        matrix = array("d")
-        vector, join = self._vector, self._between.join
-        for row in rows:
-            for column, place in self._numbers:
-                value = row[place]
-                vector[column] = math.nan if value is None else value  # type: ignore[assignment]
-            levels = [levels_of(row[place]) for place, levels_of in self._levels]
-            for table, rate, count, of in self._encodings:
-                if len(of) == 1:
-                    vector[rate], vector[count] = _mean(table, levels[of[0]])
-                else:
-                    crossed = [join(several) for several in product(*(levels[feature] for feature in of))]
-                    vector[rate], vector[count] = _mean(table, crossed)
-            matrix.extend(vector[:-1])
+    def vectors(self, rows: Sequence[Row]) -> bytes | numpy.ndarray:
+        """(rows, width) of float64, row-major; bytes for one row. NaN where a number is missing."""
+        if len(rows) == 1:
+            row = rows[0]
+            return b"".join([values[key(row)] for key, values in self._by_row])
+        features = list(zip(*rows, strict=True))
+        matrix = numpy.empty((len(rows), self.width))
+        start = 0
+        for block in self._blocks:
+            matrix[:, start : start + block.width] = block.values.many(block.keys(features))
+            start += block.width
         return matrix
 
 
-def _levels_of(bands: Sequence[float] | None, missing: str) -> Callable[[Any], list[str]]:
-    """From a feature's value, which is never empty-handed: a missing one has the missing level."""
+class _Keys(NamedTuple):
+    """How to take a key out of one row, and out of many."""
 
-    def of_number(value: float | None) -> list[str]:
-        return [missing if value is None else str(bisect_right(bands or (), value))]
+    key: Callable[[Row], Key]
+    keys: Callable[[Columns], Sequence[Key]]
 
-    def of_text(value: str | list[str] | None) -> list[str]:
-        if not value:
-            return [missing]
-        if isinstance(value, str):
-            return [value.strip(" ") or missing]
-        return [level.strip(" ") or missing for level in value]
+    @classmethod
+    def of_numbers(cls, places: Sequence[int]) -> "_Keys":
+        """A row's values; many rows' values by feature."""
+        values = itemgetter(*places)
+        if len(places) == 1:
+            return cls(lambda row: (values(row),), lambda columns: (values(columns),))
+        return cls(values, values)
 
-    return of_text if bands is None else of_number
-
-
-def _mean(table: Mapping[str, Pair], levels: Sequence[str]) -> Pair:
-    if len(levels) == 1:
-        return table.get(levels[0], _UNKNOWN)
-    rate = count = 0.0
-    for level in levels:
-        pair = table.get(level)
-        if pair is not None:
-            rate += pair[0]
-            count += pair[1]
-    scale = 1.0 / len(levels)
-    return rate * scale, count * scale
+    @classmethod
+    def of_value(cls, place: int, convert: Callable[[Any], Key] | None) -> "_Keys":
+        if convert is None:
+            return cls(itemgetter(place), itemgetter(place))
+        return cls(lambda row: convert(row[place]), lambda columns: list(map(convert, columns[place])))
 
 
-def _read_levels(file: Path, encodings: Sequence[str]) -> dict[str, dict[str, Pair]]:
+def _together(several: Sequence[_Keys]) -> _Keys:
+    return _Keys(
+        lambda row: tuple([one.key(row) for one in several]),
+        lambda columns: list(zip(*[one.keys(columns) for one in several], strict=True)),
+    )
+
+
+def _hashable(contract: Contract, feature: str) -> Callable[[Any], Key] | None:
+    bands = contract.encoder.bands.get(feature)
+    if bands is not None:
+        return lambda value: None if value is None else bisect_right(bands, value)
+    if any(of.name == feature and of.type == "strings" for of in contract.features):
+        return lambda value: tuple(value) if value else None
+    return None
+
+
+class _Numbers:
+    """Numbers as doubles, NaN for None."""
+
+    def __init__(self, width: int) -> None:
+        self._pack = Struct(f"{width}d").pack
+
+    def __getitem__(self, values: Sequence[float | None]) -> bytes:
+        return self._pack(*[nan if value is None else value for value in values])
+
+    def many(self, columns: Columns) -> numpy.ndarray:
+        return numpy.array(columns, numpy.float64).T
+
+
+class _Values(dict[Key, bytes]):
+    """An encoding's values as the doubles of its columns, by key: those asked for lately, and the rest on demand."""
+
+    def __init__(self, table: "_Table", crossed: bool, encoder: Encoder, picks: Sequence[int], recent: int) -> None:
+        self._table = table
+        self._crossed = crossed
+        self._missing = encoder.missing_level
+        self._between = encoder.between
+        self._picks = [slice(_DOUBLE * pick, _DOUBLE * (pick + 1)) for pick in picks]
+        self._whole = list(picks) == [0, 1]
+        self._recent = recent
+
+    def many(self, keys: Sequence[Key]) -> numpy.ndarray:
+        """(keys, columns), or (columns,) where all keys are the same, as on the user's side of a ranking."""
+        if keys[0] is keys[-1] and keys.count(keys[0]) == len(keys):
+            return numpy.frombuffer(self[keys[0]])
+        return numpy.frombuffer(b"".join(map(self.__getitem__, keys))).reshape(len(keys), -1)
+
+    def __missing__(self, key: Key) -> bytes:
+        values = self._table.mean(self._crosses(key) if self._crossed else self._levels(key))
+        if not self._whole:
+            values = b"".join(map(values.__getitem__, self._picks))
+        if _size(key) <= _RECENT_SIZE:
+            if len(self) >= self._recent:
+                self.clear()
+            self[key] = values
+        return values
+
+    def _crosses(self, key: Key) -> list[str]:
+        return [self._between.join(levels) for levels in product(*map(self._levels, key))]
+
+    def _levels(self, key: Key) -> list[str]:
+        """Never none: what is missing or empty has the missing level."""
+        if isinstance(key, str):
+            return [key.strip(" ") or self._missing]
+        if isinstance(key, tuple):
+            return [level.strip(" ") or self._missing for level in key]
+        return [self._missing if key is None else str(key)]
+
+
+def _size(key: Key) -> int:
+    if isinstance(key, str):
+        return len(key)
+    return len(key) + sum(map(_size, key)) if isinstance(key, tuple) else 1
+
+
+class _Block(NamedTuple):
+    """Neighbouring columns of the vector that come from one encoding, or are numbers."""
+
+    width: int
+    key: Callable[[Row], Key]
+    keys: Callable[[Columns], Sequence[Key]]
+    values: _Numbers | _Values
+
+
+class _Table:
+    """Pairs by level. Levels lie in buckets by their hash, and are compared in full."""
+
+    def __init__(self, levels: numpy.ndarray, offsets: numpy.ndarray, values: numpy.ndarray) -> None:
+        count = len(offsets) - 1
+        kinds = levels.dtype == numpy.uint8, offsets.dtype == numpy.int64, values.dtype == numpy.float32
+        if not all(kinds) or values.shape != (count, 2):
+            raise ValueError(f"offsets {offsets.shape}, values {values.shape} {values.dtype} do not fit each other")
+        if (offsets[0], offsets[-1]) != (0, len(levels)) or (numpy.diff(offsets) < 0).any():
+            raise ValueError(f"offsets do not divide {len(levels)} bytes")
+        self._text = levels.tobytes()
+        # Views, because an element of theirs is a Python number, and got at in half the time.
+        self._offsets = offsets.data
+        self._pairs = values.astype(numpy.float64).tobytes()
+        self._mask = (1 << count.bit_length()) - 1
+        hashes = map(hash, map(self._text.__getitem__, map(slice, self._offsets, self._offsets[1:])))
+        buckets = numpy.fromiter(hashes, numpy.int64, count) & self._mask
+        self._places = numpy.argsort(buckets, kind="stable").astype(numpy.uint32).data
+        sizes = numpy.bincount(buckets, minlength=self._mask + 1)
+        self._starts = numpy.concatenate(([0], numpy.cumsum(sizes))).astype(numpy.uint32).data
+
+    def mean(self, levels: Sequence[str]) -> bytes:
+        """A pair of doubles."""
+        if len(levels) == 1:
+            at = self._find(levels[0])
+            return _PRIOR if at is None else self._pairs[at : at + _PAIR.size]
+        rate = count = 0.0
+        for level in levels:
+            at = self._find(level)
+            if at is not None:
+                pair = _PAIR.unpack_from(self._pairs, at)
+                rate += pair[0]
+                count += pair[1]
+        scale = 1.0 / len(levels)
+        return _PAIR.pack(rate * scale, count * scale)
+
+    def _find(self, level: str) -> int | None:
+        """Where its pair begins."""
+        text = level.encode("utf-8", "surrogatepass")
+        bucket = hash(text) & self._mask
+        for at in range(self._starts[bucket], self._starts[bucket + 1]):
+            place = self._places[at]
+            if self._text[self._offsets[place] : self._offsets[place + 1]] == text:
+                return place * _PAIR.size
+        return None
+
+
+def _read_tables(file: Path, encodings: Sequence[str]) -> dict[str, _Table]:
     try:
         with numpy.load(file, allow_pickle=False) as arrays:
             return {
-                name: _table(arrays[f"levels_{i}"], arrays[f"offsets_{i}"], arrays[f"values_{i}"])
+                name: _Table(arrays[f"levels_{i}"], arrays[f"offsets_{i}"], arrays[f"values_{i}"])
                 for i, name in enumerate(encodings)
             }
     except (KeyError, ValueError, OSError) as error:
         raise ArtefactError(f"{file.name}: {error}") from None
-
-
-def _table(levels: numpy.ndarray, offsets: numpy.ndarray, values: numpy.ndarray) -> dict[str, Pair]:
-    if values.dtype != numpy.float32 or values.shape != (len(offsets) - 1, 2) or offsets[-1] != len(levels):
-        raise ValueError(f"offsets {offsets.shape}, values {values.shape} {values.dtype} do not fit each other")
-    text = levels.tobytes()
-    bounds = offsets.tolist()
-    rates, counts = values.astype(numpy.float64).T.tolist()
-    names = (text[start:end].decode() for start, end in pairwise(bounds))
-    return dict(zip(names, zip(rates, counts, strict=True), strict=True))

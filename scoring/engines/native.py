@@ -5,11 +5,12 @@ One thread per call, always: OpenMP's fan-out costs milliseconds of tail as soon
 """
 
 import ctypes
-from array import array
 from collections.abc import Sequence
 from ctypes import byref, c_double, c_int, c_int64, c_void_p
 from importlib import metadata
 from pathlib import Path
+
+import numpy
 
 from scoring.artefact import Artefact, ArtefactError
 from scoring.contract import Row
@@ -30,7 +31,8 @@ class Booster:
         self._library.LGBM_GetLastError.restype = ctypes.c_char_p
         self._width = width
         self._booster, self._single = c_void_p(), c_void_p()
-        self._written, self._result = c_int64(), c_double()
+        self._result = c_double()
+        self._at_written, self._at_result = byref(c_int64()), byref(self._result)
         iterations, features, classes = c_int(), c_int(), c_int()
         self._call("BoosterCreateFromModelfile", bytes(model_file), byref(iterations), byref(self._booster))
         self._call("BoosterGetNumFeature", self._booster, byref(features))
@@ -42,24 +44,27 @@ class Booster:
             )
         init = (*_PREDICT, _FLOAT64, width, _PARAMETERS, byref(self._single))
         self._call("BoosterPredictForMatSingleRowFastInit", self._booster, *init)
+        self._predict_row = self._library.LGBM_BoosterPredictForMatSingleRowFast
 
-    def predict(self, matrix: "array[float]") -> list[float]:
-        """Probabilities of a row-major matrix."""
-        values = c_void_p(matrix.buffer_info()[0])
-        count = len(matrix) // self._width
-        if count == 1:
-            single = (self._single, values, byref(self._written), byref(self._result))
-            self._call("BoosterPredictForMatSingleRowFast", *single)
+    def predict(self, vectors: bytes | numpy.ndarray) -> list[float]:
+        """Probabilities of (rows, width) float64, row-major; bytes are one row."""
+        if isinstance(vectors, bytes):
+            if self._predict_row(self._single, vectors, self._at_written, self._at_result) != 0:
+                raise self._error()
             return [self._result.value]
-        results = (c_double * count)()
-        shape = (_FLOAT64, count, self._width, _ROW_MAJOR)
-        result = (_PARAMETERS, byref(self._written), results)
-        self._call("BoosterPredictForMat", self._booster, values, *shape, *_PREDICT, *result)
-        return list(results)
+        results = numpy.empty(len(vectors))
+        matrix = (c_void_p(vectors.ctypes.data), _FLOAT64, *vectors.shape, _ROW_MAJOR)
+        result = (_PARAMETERS, self._at_written, c_void_p(results.ctypes.data))
+        self._call("BoosterPredictForMat", self._booster, *matrix, *_PREDICT, *result)
+        probabilities: list[float] = results.tolist()
+        return probabilities
 
     def _call(self, name: str, *arguments: object) -> None:
         if getattr(self._library, f"LGBM_{name}")(*arguments) != 0:
-            raise ArtefactError(f"LightGBM: {self._library.LGBM_GetLastError().decode(errors='replace')}")
+            raise self._error()
+
+    def _error(self) -> ArtefactError:
+        return ArtefactError(f"LightGBM: {self._library.LGBM_GetLastError().decode(errors='replace')}")
 
 
 class NativeEngine:

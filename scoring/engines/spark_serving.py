@@ -129,13 +129,15 @@ class SparkServingEngine:
     async def probabilities(self, rows: Sequence[Row]) -> list[float]:
         if not self.ready:
             raise EngineUnavailable("the engine is restarting")
-        if len(rows) == 1:
-            return [await self._probability(rows[0])]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._probability(row)) for row in rows]
-        except* EngineUnavailable:
-            raise EngineUnavailable("the engine did not answer every row") from None
+            # Rows have a time-out each, but wait for a connection first.
+            async with asyncio.timeout(self._settings.answer_seconds):
+                if len(rows) == 1:
+                    return [await self._probability(rows[0])]
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._probability(row)) for row in rows]
+        except* (EngineUnavailable, TimeoutError):
+            raise EngineUnavailable("the engine did not answer every row in time") from None
         return [task.result() for task in tasks]
 
     async def close(self) -> None:

@@ -1,0 +1,314 @@
+"""What a score costs, here and in the usual ways of serving: `python -m benchmarks.scoring [--rounds 3]`.
+
+Makes an artefact of 200 trees of 64 leaves with 39 features and a million levels, starts this front with both engines,
+a bare echo and the peers (in virtual environments of their own, made on the first run), and takes them in turn, round
+by round: closed loops of 1 and 8 connections, open loops at fixed rates, batches, rankings. Then an overload of batches
+at three times what the native engine managed. Prints Markdown, and draws a plot. Needs wrk and Java 17; sends nothing
+beyond loopback, and ends what it started.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.serving import load, made, servers
+from benchmarks.serving.load import Latency
+from benchmarks.serving.servers import BATCH, RANK, SINGLE, Running, Server
+from operations import cache
+from scoring.artefact import open_artefact
+from scoring.engines.encoder import RowEncoder
+from scoring.engines.native import Booster
+
+RATES = (100, 500, 1000)
+KEEPS_UP = 0.95
+"""Share of an open loop's rate that must be answered, or its latency means nothing."""
+RANK_MS, MODEL_US, ECHO_SHARE, MEGABYTES, START_SECONDS = 15.0, 50.0, 0.40, 150.0, 2.0
+"""Bars of the native engine."""
+NAMES = ("echo", "native", "spark", "fastapi", "azureml", "mlserver")
+
+
+@dataclass(frozen=True)
+class Measured:
+    latency: Latency
+    cpu: float
+    """Milliseconds of the server's processes for each request."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    title: str
+    kind: str
+    run: Callable[[Running], Latency]
+
+
+def cells(seconds: float) -> list[Cell]:
+    def closed(kind: str, connections: int) -> Cell:
+        def run(one: Running) -> Latency:
+            return load.closed_loop(one.port, one.server.path, one.files[kind], connections, seconds)
+
+        return Cell(f"{kind}, {connections}", kind, run)
+
+    def opened(rate: int) -> Cell:
+        def run(one: Running) -> Latency:
+            return load.open_loop(one.port, one.server.path, one.files[SINGLE], rate, seconds)
+
+        return Cell(f"{rate}/s", SINGLE, run)
+
+    return [closed(SINGLE, 1), closed(SINGLE, 8), *map(opened, RATES), closed(BATCH, 1), closed(RANK, 1)]
+
+
+def measure(one: Running, cell: Cell) -> Measured:
+    before = one.cpu_seconds()
+    latency = cell.run(one)
+    answered = latency.requests + latency.refused + latency.failed
+    return Measured(latency, (one.cpu_seconds() - before) / max(answered, 1) * 1e3)
+
+
+Results = dict[tuple[str, str], list[Measured]]
+
+
+def middle(of: Sequence[Measured], value: Callable[[Measured], float]) -> float:
+    return statistics.median(map(value, of))
+
+
+def model_step(model: made.Made) -> tuple[float, float, float]:
+    """Microseconds on the clock to encode a row (p50), and to score its vector (p50 and p99)."""
+    encoder = RowEncoder(open_artefact(model.folder).contract, model.folder / "encoder.npz")
+    booster = Booster(model.folder / "model.txt", encoder.width)
+    numeric = [feature.type == "integer" for feature in model.dataset.features.values()]
+    rows = [
+        tuple(float(v) if n and v is not None else v for v, n in zip(row.values(), numeric, strict=True))
+        for row in model.rows
+    ]
+    encoding, scoring = [], []
+    for _ in range(5):
+        for row in rows:
+            started = time.perf_counter_ns()
+            vector = encoder.vectors([row])
+            encoded = time.perf_counter_ns()
+            booster.predict(vector)
+            encoding.append(encoded - started)
+            scoring.append(time.perf_counter_ns() - encoded)
+    return (float(np.median(encoding)) / 1e3, *(np.percentile(scoring, [50, 99]) / 1e3).tolist())
+
+
+def overload(one: Running, capacity: float, seconds: float) -> tuple[Latency, Latency, Latency]:
+    """Batches at a tenth of `capacity` (requests a second), at three times, and at a tenth at once afterwards."""
+    file, path = one.files[BATCH], one.server.path
+    calm = load.open_loop(one.port, path, file, capacity / 10, seconds)
+    return (
+        calm,
+        load.open_loop(one.port, path, file, 3 * capacity, seconds, connections=256),
+        load.open_loop(one.port, path, file, capacity / 10, seconds),
+    )
+
+
+def jars(scratch: Path) -> Path:
+    """Of SynapseML, as the scoring image has them."""
+    environment = {**os.environ, "PYTHONPATH": str(servers.REPOSITORY)}
+    command = [sys.executable, "-m", "scoring.engines.spark_jars", str(scratch / "jars"), str(cache.folder() / "ivy")]
+    subprocess.run(command, env=environment, cwd=scratch, check=True, stdout=sys.stderr)
+    return scratch / "jars"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _pair(found: Sequence[Measured]) -> str:
+    """p50 / p99."""
+    if any(of.latency.requests == 0 for of in found):
+        return "fails"
+    texts = [middle(found, lambda of: of.latency.p50), middle(found, lambda of: of.latency.p99)]
+    failed = sum(of.latency.failed for of in found)
+    return " / ".join(map(_milliseconds, texts)) + (f" ({failed} failed)" if failed else "")
+
+
+def tables(results: Results, running: Sequence[Running]) -> str:
+    lines = [
+        "| one row; p50 / p99 in ms | c=1 | c=8 | c=8, requests/s | ÷ echo | c=8, CPU in ms | "
+        + "".join(f"{rate}/s | " for rate in RATES),
+        "| --- " * (6 + len(RATES)) + "|",
+    ]
+    echo = middle(results["echo", f"{SINGLE}, 8"], lambda of: of.latency.rate)
+    for one in running:
+        name = one.server.name
+        eight = results[name, f"{SINGLE}, 8"]
+        rate = middle(eight, lambda of: of.latency.rate)
+        opened = []
+        for wanted in RATES:
+            found = results[name, f"{wanted}/s"]
+            kept = middle(found, lambda of: of.latency.rate) >= KEEPS_UP * wanted
+            opened.append(_pair(found) if kept else "cannot")
+        cpu = middle(eight, lambda of: of.cpu)
+        figures = [
+            _pair(results[name, f"{SINGLE}, 1"]),
+            _pair(eight),
+            f"{rate:,.0f}",
+            f"{rate / echo:.2f}",
+            f"{cpu:.3f}",
+        ]
+        lines.append("| " + " | ".join([one.server.title, *figures, *opened]) + " |")
+    lines += [
+        "",
+        f"| p50 / p99 in ms | {BATCH} | CPU, ms | {RANK} | CPU, ms | first answer, s | of it CPU, s | resident, MB |",
+        "| --- " * 8 + "|",
+    ]
+    for one in running:
+        batch, rank = results[one.server.name, f"{BATCH}, 1"], results[one.server.name, f"{RANK}, 1"]
+        figures = [
+            _pair(batch),
+            _milliseconds(middle(batch, lambda of: of.cpu)),
+            _pair(rank),
+            _milliseconds(middle(rank, lambda of: of.cpu)),
+            f"{one.start_seconds:.1f}",
+            f"{one.start_cpu_seconds:.1f}",
+            f"{one.resident():,.0f}",
+        ]
+        lines.append("| " + " | ".join([one.server.title, *figures]) + " |")
+    return "\n".join(lines)
+
+
+def bars(results: Results, native: Running, steps: tuple[float, float, float]) -> str:
+    def rate(name: str) -> float:
+        return middle(results[name, f"{SINGLE}, 8"], lambda of: of.latency.rate)
+
+    def cpu(name: str) -> float:
+        return middle(results[name, f"{SINGLE}, 8"], lambda of: of.cpu)
+
+    rank = middle(results["native", f"{RANK}, 1"], lambda of: of.latency.p50)
+    encoded, p50, p99 = steps
+    share, memory = rate("native") / rate("echo"), native.resident()
+    lines = ["| the native engine | measured | bar |", "| --- | --- | --- |"]
+    for title, text, bar, met in [
+        ("1,000 items ranked over HTTP, p50", f"{rank:.1f} ms", f"{RANK_MS:.0f} ms", rank <= RANK_MS),
+        ("one row encoded, p50", f"{encoded:.1f} µs", "", True),
+        ("one row through the trees, p50", f"{p50:.1f} µs", "", True),
+        ("one row through the trees, p99", f"{p99:.1f} µs", f"{MODEL_US:.0f} µs", p99 <= MODEL_US),
+        ("c=8, requests/s ÷ those of the echo", f"{share:.2f}", f"{ECHO_SHARE:.2f}", share >= ECHO_SHARE),
+        ("the same by CPU of a request", f"{cpu('echo') / cpu('native'):.2f}", "", True),
+        ("resident with a million levels", f"{memory:.0f} MB", f"{MEGABYTES:.0f} MB", memory <= MEGABYTES),
+        (
+            "first answer with a million levels",
+            f"{native.start_seconds:.1f} s, of it CPU {native.start_cpu_seconds:.1f} s",
+            f"{START_SECONDS:.0f} s",
+            native.start_seconds <= START_SECONDS,
+        ),
+    ]:
+        lines.append(f"| {title} | {text} | {bar}{'' if met else ', **not met**'} |")
+    return "\n".join(lines)
+
+
+def plot(file: Path, results: Results, running: Sequence[Running]) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams.update({"svg.hashsalt": "scoring", "font.size": 9})
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    names = [one.server.title.replace("*", "").replace("`", "") for one in running][::-1]
+    keys = [one.server.name for one in running][::-1]
+    for place, key in enumerate(keys):
+        found = results[key, f"{SINGLE}, 8"]
+        low, high = middle(found, lambda of: of.latency.p50), middle(found, lambda of: of.latency.p99)
+        colour = {"native": "#c44e52", "echo": "#999999"}.get(key, "#4c72b0")
+        left.plot([low, high], [place, place], "-", color=colour, linewidth=3)
+        left.plot([low], [place], "o", color=colour)
+        right.barh(place, middle(found, lambda of: of.cpu), color=colour, height=0.5)
+    left.set_yticks(range(len(names)), names)
+    left.set_title("one row, 8 connections: p50 (dot) to p99, ms")
+    right.set_title("CPU of the server for a request, ms")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.grid(axis="x", which="major", alpha=0.4)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
+def overload_table(phases: tuple[Latency, Latency, Latency], capacity: float) -> str:
+    lines = [
+        f"| {BATCH} at | admitted | p50 / p99, ms | 503 | p99 of those, ms | failed |",
+        "| --- " * 6 + "|",
+    ]
+    titles = ("a tenth of capacity, before", "three times capacity", "a tenth of capacity, at once afterwards")
+    for title, wanted, found in zip(titles, (0.1, 3, 0.1), phases, strict=True):
+        title = f"{title} ({wanted * capacity:,.0f}/s)"
+        times = f"{_milliseconds(found.p50)} / {_milliseconds(found.p99)}"
+        refused = _milliseconds(found.refused_p99) if found.refused else ""
+        lines.append(f"| {title} | {found.requests:,} | {times} | {found.refused:,} | {refused} | {found.failed} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of every load, in each round")
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, default=list(NAMES), help="echo and native always take part"
+    )
+    parser.add_argument("--levels", type=int, default=1_000_000, help="that the model knows; the bars are for these")
+    parser.add_argument("--plot", type=Path, help="SVG to write")
+    arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not on PATH: Debian has it as a package of that name")
+    # Ended from outside, it still ends its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    chosen = {"echo", "native", *arguments.only}
+
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        (folder / "scratch").mkdir()
+        model = made.make(folder / "model", folder / "scratch", "spark" in chosen, arguments.levels)
+        of: list[Server] = [servers.ours(model, "native"), *servers.peers(model, folder)]
+        if "spark" in chosen:
+            of.append(servers.ours(model, "spark", jars(folder)))
+        by_name = {server.name: server for server in of}
+        running = []
+        for server in (by_name[n] for n in NAMES if n in chosen):
+            try:
+                running.append(stack.enter_context(servers.running(server, folder)))
+            except servers.NotStarted as error:
+                if server.name in ("echo", "native"):
+                    raise
+                print(f"left out: {error}", file=sys.stderr, flush=True)
+        native = next(one for one in running if one.server.name == "native")
+        for one in running:
+            servers.check(one, model)
+            print(f"{one.server.name} answers as it should", file=sys.stderr, flush=True)
+            for kind in (SINGLE, BATCH, RANK):  # warm, the JVM above all
+                load.closed_loop(one.port, one.server.path, one.files[kind], 2, arguments.seconds)
+        results: Results = {}
+        for number in range(arguments.rounds):
+            for cell in cells(arguments.seconds):
+                for one in running:
+                    results.setdefault((one.server.name, cell.title), []).append(measure(one, cell))
+            print(f"round {number + 1} is done", file=sys.stderr, flush=True)
+        capacity = middle(results["native", f"{BATCH}, 1"], lambda of: of.latency.rate)
+        phases = overload(native, capacity, max(arguments.seconds, 5.0))
+        steps = model_step(model)
+
+        print(f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}")
+        print(servers.versions("peers", "azureml-inference-server-http", "pandas", "fastapi", "lightgbm"))
+        print(servers.versions("mlserver", "mlserver"), "\n")
+        print(bars(results, native, steps), tables(results, running), overload_table(phases, capacity), sep="\n\n")
+        if arguments.plot:
+            plot(arguments.plot, results, running)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""A model artefact as training writes it, made without the training job: real trees, and as many levels as wanted.
+
+The rows are those of `workloads.synthesize`, in Criteo's shape; every other feature is the user's, the rest
+the items'. Levels that the rows do not show are made up, in the columns that have many.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+from pyspark.sql import SparkSession
+from synapse.ml.lightgbm import LightGBMClassificationModel
+
+from operations import spark as local_spark
+from workloads import artefact, pipeline, spec, synthesize
+from workloads.encode import Levels
+from workloads.levels import MISSING_LEVEL
+from workloads.spec import Spec
+
+TREES, LEAVES = 200, 64
+ROWS = 30_000
+_MANY = 1_000
+"""Columns with at least so many levels are filled up."""
+_SMOOTHING = 20
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    folder: Path
+    dataset: Spec
+    rows: list[Row]
+    """Rows that took no part in training."""
+    vectors: np.ndarray
+    """(rows, columns): what the model sees of them."""
+    probabilities: np.ndarray
+    without_missing: np.ndarray
+    """Their probabilities with -1 for every missing number."""
+    levels: dict[str, Levels]
+
+    @property
+    def user(self) -> list[str]:
+        return [name for name, feature in self.dataset.features.items() if feature.side == "user"]
+
+
+def dataset() -> Spec:
+    criteo = spec.load("criteo")
+    names = list(criteo.features)
+    sides = {name: "user" if place % 2 else "item" for place, name in enumerate(names)}
+    features = {name: dataclasses.replace(feature, side=sides[name]) for name, feature in criteo.features.items()}
+    return dataclasses.replace(criteo, features=features)
+
+
+def make(folder: Path, scratch: Path, with_pipeline: bool, wanted: int, kept: int = 2_000, seed: int = 1) -> Made:
+    """`wanted` levels in all, if the rows show no more. `with_pipeline` starts Spark, for what Spark Serving loads."""
+    of = dataset()
+    table = synthesize.synthesize(scratch, ROWS, seed).read_text().splitlines()
+    cells = np.array([line.split("\t") for line in table])
+    labels, cells = cells[:, 0].astype(np.float64), cells[:, 1:]
+    random = np.random.default_rng(seed)
+    levels: dict[str, Levels] = {}
+    columns = []
+    for place, (name, feature) in enumerate(of.features.items()):
+        text = cells[:, place]
+        if feature.categorical:
+            words, at, counts = np.unique(text, return_inverse=True, return_counts=True)
+            clicks = np.bincount(at, labels)
+            rate = (clicks - counts * labels.mean()) / (counts + _SMOOTHING)
+            pairs = np.stack([rate, np.log1p(counts)], axis=1).astype(np.float32)
+            columns += [pairs[at, 0], pairs[at, 1]]
+            # Not among numpy's texts before here: they end at a zero character.
+            levels[name] = Levels([word or MISSING_LEVEL for word in words.tolist()], pairs)
+        else:
+            columns.append(np.where(text == "", "nan", text).astype(np.float64))
+    _fill(levels, wanted, random)
+    vectors = np.stack(columns, axis=1).astype(np.float64)
+    parameters = {"objective": "binary", "num_leaves": LEAVES, "min_data_in_leaf": 20, "verbosity": -1, "seed": seed}
+    learned = lightgbm.Dataset(vectors[kept:], labels[kept:])
+    booster = lightgbm.train({**parameters, "num_threads": 1}, learned, TREES)
+    probabilities = booster.predict(vectors[:kept], num_threads=1)
+    without = booster.predict(np.where(np.isnan(vectors[:kept]), -1.0, vectors[:kept]), num_threads=1)
+    rows = [_row(of, cells[i]) for i in range(kept)]
+    golden = [{"row": row, "probability": p} for row, p in zip(rows[:100], probabilities.tolist(), strict=False)]
+    trees = booster.model_to_string()
+    with artefact.new(folder):
+        (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(levels))
+        (folder / "model.txt").write_text(trees)
+        artefact.write_json(folder / "contract.json", artefact.contract(of))
+        (folder / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
+        if with_pipeline:
+            _write_pipeline(folder / "pipeline", scratch, of, levels, trees)
+    return Made(folder, of, rows, vectors[:kept], probabilities, without, levels)
+
+
+def _write_pipeline(folder: Path, scratch: Path, of: Spec, levels: dict[str, Levels], trees: str) -> None:
+    spark = SparkSession.builder.config(map=local_spark.settings(scratch)).getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    with (scratch / "levels.jsonl").open("w") as lines:
+        for encoding, table in enumerate(levels.values()):
+            for word, vector in zip(table.words, table.values.tolist(), strict=True):
+                lines.write(json.dumps({"encoding": encoding, "word": word, "vector": vector}) + "\n")
+    schema = "encoding int, word string, vector array<float>"
+    model = LightGBMClassificationModel.loadNativeModelFromString(trees)
+    model.setFeaturesCol("features").setRawPredictionCol("").setPredictionCol("").setProbabilityCol("probability")
+    model.setNumIterations(-1)
+    pipeline.save(folder, of, spark.read.schema(schema).json(str(scratch / "levels.jsonl")), model)
+    spark.stop()
+
+
+def _row(of: Spec, cells: np.ndarray) -> Row:
+    return {
+        name: None if cell == "" else cell if feature.categorical else int(cell)
+        for (name, feature), cell in zip(of.features.items(), cells.tolist(), strict=True)
+    }
+
+
+def _fill(levels: dict[str, Levels], wanted: int, random: np.random.Generator) -> None:
+    """In the sorted order of training."""
+    many = [name for name, of in levels.items() if len(of.words) >= _MANY]
+    missing = max(wanted - sum(len(of.words) for of in levels.values()), 0)
+    for left, name in zip(range(len(many), 0, -1), many, strict=True):
+        before = levels[name]
+        enough = len(before.words) + missing // left
+        missing -= missing // left
+        words = set(before.words)
+        while len(words) < enough:
+            more = random.integers(0, 2**32, enough - len(words))
+            words.update(f"{number:08x}" for number in more.tolist())
+        pairs = dict(zip(before.words, before.values.tolist(), strict=True))
+        ordered = sorted(words)
+        values = np.array([pairs.get(word) or (0.0, 0.7) for word in ordered], np.float32)
+        levels[name] = Levels(ordered, values)

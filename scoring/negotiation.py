@@ -1,0 +1,24 @@
+"""Whether a client takes JSON, by its Accept header (RFC 9110, 12.5.1)."""
+
+from functools import lru_cache
+
+_RANGES = ("*/*", "application/*", "application/json")
+
+
+@lru_cache(maxsize=256)
+def accepts_json(accept: bytes) -> bool:
+    """The most specific range that covers application/json decides; an unreadable weight counts as 1."""
+    decided = (-1, False)
+    for item in accept.decode("latin-1").lower().split(","):
+        media_range, *parameters = (part.strip() for part in item.split(";"))
+        if media_range in _RANGES:
+            decided = max(decided, (_RANGES.index(media_range), all(map(_weight, parameters))))
+    return decided[1]
+
+
+def _weight(parameter: str) -> float:
+    name, _, value = parameter.partition("=")
+    try:
+        return float(value) if name.strip() == "q" else 1.0
+    except ValueError:
+        return 1.0

@@ -1,0 +1,185 @@
+"""HTTP/1.1 as uvicorn speaks it, with the limits that it leaves open: connections, the size of a head, and time.
+
+Whatever a peer can hold up has a deadline: the head, the body, the taking of the answer, the next request. The server
+looks at them ten times a second, so a request sets no timer. Refusals at this level are problems like any other.
+"""
+
+import asyncio
+import logging
+import time
+from asyncio import Transport
+from collections.abc import Callable
+from typing import Any, Literal
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from scoring.problems import RETRY, Problem
+from scoring.settings import Settings
+
+_MAX_HEADERS = 100
+_MAX_HEAD_BYTES = 64 * 1024
+_MAX_PIPELINED = 100
+_OFFER = (b"connection", b"upgrade", b"http2-settings")
+_NEXT_SECONDS = 75.0
+"""For the next request on a connection; longer than the idle time-out of the usual load balancers, who close first."""
+
+
+class Config(uvicorn.Config):
+    def __init__(self, app: ASGIApp, settings: Settings, observe: Callable[[int], None]) -> None:
+        """`observe` is told the status of every refusal that does not reach `app`."""
+        super().__init__(
+            app,
+            loop="uvloop",
+            http=Protocol,
+            ws="none",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            log_config=None,
+            # Its warnings are one line per malformed request, which the metrics count.
+            log_level=logging.ERROR,
+            timeout_keep_alive=int(_NEXT_SECONDS),
+            timeout_graceful_shutdown=settings.stop_seconds,
+        )
+        self.settings = settings
+        self.observe = observe
+
+
+class Protocol(HttpToolsProtocol):
+    config: Config
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._waiting_for: Literal["head", "body", "answer", "next"] = "head"
+        self._deadline = time.perf_counter() + config.settings.head_seconds
+        self._refusal: Problem | None = None
+        self._chunk = self._head_bytes = 0
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > 2 * self.config.settings.max_connections:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._chunk = len(data)
+        scope = self.scope
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        else:
+            if self._waiting_for == "head" and self.scope is scope:
+                self._head_bytes += self._chunk
+                if self._head_bytes > _MAX_HEAD_BYTES:
+                    self._refuse(_head_too_large())
+
+    def _decline(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 with a request that offers another protocol: the parser took its body for that one."""
+        headers = [header for header in self.headers if header[0] not in _OFFER]
+        if not self.parser.should_keep_alive():
+            headers.append((b"connection", b"close"))
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url), *(b"%s: %s" % header for header in headers)]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._waiting_for = "head"
+        self._head_bytes = 0
+        self._deadline = time.perf_counter() + self.config.settings.head_seconds
+
+    def on_headers_complete(self) -> None:
+        self._check_head()
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return
+        now = time.perf_counter()
+        self.scope["state"]["received"] = now
+        self.scope["state"]["ahead"] = len(self.tasks)
+        self._waiting_for = "body"
+        self._deadline = now + self.config.settings.body_seconds
+        super().on_headers_complete()
+
+    def _check_head(self) -> None:
+        if len(self.headers) > _MAX_HEADERS or (
+            self._head_bytes + self._chunk > _MAX_HEAD_BYTES
+            and len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEAD_BYTES
+        ):
+            self._refusal = _head_too_large()
+        elif len(self.pipeline) >= _MAX_PIPELINED:
+            self._refusal = Problem(503, "too many requests ahead of their answers", headers=RETRY)
+        elif len(self.connections) > self.config.settings.max_connections:
+            # Said at the first request and not before: a client reads no answer to what it has not asked.
+            self._refusal = Problem(503, "too many connections", headers=RETRY)
+        if self._refusal is not None:
+            raise self._refusal
+
+    def on_message_complete(self) -> None:
+        if self._waiting_for == "head":
+            return  # its offer is declined next
+        super().on_message_complete()
+        self._wait_for("next" if self.cycle.response_complete else "answer")
+
+    def on_response_complete(self) -> None:
+        if self._waiting_for == "answer" and not self.pipeline:
+            self._wait_for("next")
+        super().on_response_complete()
+
+    def _wait_for(self, what: Literal["answer", "next"]) -> None:
+        self._waiting_for = what
+        # Half of it is the engine's, half the client's.
+        seconds = 2 * self.config.settings.answer_seconds if what == "answer" else _NEXT_SECONDS
+        self._deadline = time.perf_counter() + seconds
+
+    def send_400_response(self, msg: str) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+            # What came before the fault was understood: it is answered, and nothing after it.
+            cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        self._refuse(self._refusal or Problem(400, "not HTTP/1.1"))
+
+    def close_if_overdue(self, now: float) -> None:
+        if now < self._deadline:
+            return
+        if self.transport.is_closing() or self._waiting_for == "answer" or self.pipeline:
+            self.transport.abort()
+        elif self._waiting_for == "next":
+            self.transport.close()
+        else:
+            seconds = getattr(self.config.settings, f"{self._waiting_for}_seconds")
+            self._refuse(Problem(408, f"the request's {self._waiting_for} did not arrive within {seconds:g} s"))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer and close. The peer may still be sending, or have been answered already."""
+        if self.transport.is_closing():
+            return
+        answered = False
+        if self.cycle is not None and self._waiting_for == "body":
+            answered = self.cycle.response_started
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if not answered:
+            response = problem.response()
+            headers = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
+            head = [STATUS_LINE[problem.status], *headers, b"connection: close\r\n\r\n"]
+            self.transport.write(b"".join([*head, bytes(response.body)]))
+            self.config.observe(problem.status)
+        self.transport.close()
+
+
+def _head_too_large() -> Problem:
+    return Problem(431, f"the head is over {_MAX_HEADERS} headers or {_MAX_HEAD_BYTES} bytes")

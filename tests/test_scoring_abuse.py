@@ -1,0 +1,227 @@
+"""What clients do to a server, on raw sockets: every one of them is answered or let go, and the others are served."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import psutil
+import pytest
+from scoring_fixtures import Running, make_artefact, scoring_environment, serving
+
+SECONDS = 0.5
+"""For a head, and for a body, to arrive."""
+CONNECTIONS = 20
+BODY = b'{"rows": [{"age": 1}]}'
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    toys = make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
+    limits = {
+        "SCORING_HEAD_SECONDS": SECONDS,
+        "SCORING_BODY_SECONDS": SECONDS,
+        "SCORING_ANSWER_SECONDS": SECONDS,
+        "SCORING_MAX_CONNECTIONS": CONNECTIONS,
+    }
+    with serving(scoring_environment(toys.folder, **limits)) as running:
+        yield running
+        assert running.process.poll() is None
+
+
+@pytest.fixture(autouse=True)
+def serves_the_others(service: Running) -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + 2
+    while service.score(json.loads(BODY)).status_code == 503 and time.monotonic() < deadline:
+        time.sleep(0.05)  # until it has noticed that the abusers left
+    assert service.score(json.loads(BODY)).status_code == 200
+
+
+@contextmanager
+def connected(service: Running) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes; fails where it does not."""
+    received = b""
+    while True:
+        try:
+            some = connection.recv(65536)
+        except ConnectionResetError:
+            return received
+        if not some:
+            return received
+        received += some
+
+
+def refused(answer: bytes, status: int) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return (
+        head.startswith(b"HTTP/1.1 %d " % status)
+        and b"content-type: application/problem+json" in head
+        and b"connection: close" in head
+        and json.loads(body)["status"] == status
+    )
+
+
+@pytest.mark.parametrize(
+    ("begun", "trickle"),
+    [
+        (b"", b""),
+        (b"", b"\r\n"),
+        (b"POST /sc", b"o"),
+        (HEAD, b"X: y\r\n"),
+        (HEAD + b"X: ", b"y"),
+        (HEAD + b"Content-Length: 1000\r\n\r\n", b" "),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    ],
+)
+def test_a_slow_request_is_ended_however_it_trickles(service: Running, begun: bytes, trickle: bytes) -> None:
+    with connected(service) as connection:
+        started = time.monotonic()
+        connection.sendall(begun)
+        connection.settimeout(0.05)
+        answer = b""
+        while time.monotonic() < started + 5:
+            try:
+                connection.sendall(trickle)
+                some = connection.recv(65536)
+            except TimeoutError:
+                continue
+            except (ConnectionResetError, BrokenPipeError):
+                break
+            if not some:
+                break
+            answer += some
+        assert SECONDS <= time.monotonic() - started < 4
+        assert refused(answer, 408)
+
+
+@pytest.mark.parametrize("requests", [1, 50, 1000])
+def test_a_client_that_does_not_read_is_let_go(service: Running, requests: int) -> None:
+    """Also one that never stops asking; until then it holds no more than some answers."""
+    process = psutil.Process(service.process.pid)
+    descriptors, memory = process.num_fds(), process.memory_info().rss
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * requests
+    with connected(service) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(0.05)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                connection.sendall(asked)
+            except TimeoutError:
+                if process.num_fds() == descriptors:
+                    break
+            except OSError:
+                break
+    assert time.monotonic() < deadline
+    assert process.memory_info().rss < memory + 20e6
+
+
+@pytest.mark.parametrize("sent", [HEAD, HEAD + b"Content-Length: 1000\r\n\r\n{", REQUEST[:-1], b"\x16\x03\x01"])
+def test_a_request_cut_short_leaves_nothing_behind(service: Running, sent: bytes) -> None:
+    process = psutil.Process(service.process.pid)
+    before = process.num_fds()
+    for _ in range(10):
+        with connected(service) as connection:
+            connection.sendall(sent)
+    deadline = time.monotonic() + 5
+    while process.num_fds() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.num_fds() <= before
+
+
+def test_requests_sent_at_once_are_answered_in_order(service: Running) -> None:
+    bodies = [b'{"rows": [{"age": %d}]}' % age for age in range(7, 57)]
+    alone = [service.probabilities([{"age": age}]) for age in range(7, 57)]
+    requests = [HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
+    with connected(service) as connection:
+        connection.sendall(b"".join(requests) + b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = everything(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert answers.pop().endswith(b"live\n")
+    assert [json.loads(answer.partition(b"\r\n\r\n")[2])["probabilities"] for answer in answers] == alone
+
+
+def test_what_came_before_a_fault_is_answered(service: Running) -> None:
+    with connected(service) as connection:
+        connection.sendall(REQUEST + b"\x00garbage\r\n\r\n")
+        answer = everything(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 40, 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"NONSENSE / HTTP/1.1\r\n\r\n", 400),
+        (b"GET  HTTP/1.1\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 1e3\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{    }", 400),
+        # Two lengths are how a request is smuggled past a router.
+        (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+        (HEAD + b"X : y\r\n\r\n", 400),
+        (b"GET /live HTTP/1.1\r\n" + b"X: y\r\n" * 10_000 + b"\r\n", 431),
+        (b"GET /live HTTP/1.1\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", 431),
+        (b"GET /live HTTP/1.1\r\nX: " + b"y" * 2_000_000, 431),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET /" + b"x" * 2_000_000, 431),
+    ],
+)
+def test_what_is_not_http_or_too_much_of_it_is_refused(service: Running, sent: bytes, status: int) -> None:
+    with connected(service) as connection:
+        try:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # refused before its end
+        answer = everything(connection)
+    # What a closed socket had still not read takes the answer with it.
+    assert refused(answer, status) or (not answer and len(sent) > 65536)
+
+
+def test_a_client_that_offers_an_upgrade_is_answered_in_http_1(service: Running) -> None:
+    """As Java's own client does at its first request."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with connected(service) as connection:
+        connection.sendall(REQUEST.replace(b"Host: x\r\n", b"Host: x\r\n" + offer))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_beyond_the_limit_are_told_to_come_back_and_the_rest_go_on(service: Running) -> None:
+    service.client.get("/live")
+    crowd = [socket.create_connection(("127.0.0.1", service.port), timeout=5) for _ in range(CONNECTIONS)]
+    time.sleep(0.2)  # until they are all accepted
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{service.port}", trust_env=False) as late:
+            response = late.post("/score", json=json.loads(BODY))
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert response.headers["content-type"] == "application/problem+json"
+    finally:
+        for connection in crowd:
+            connection.close()
+
+
+def test_memory_stays_flat_under_abuse(service: Running) -> None:
+    process = psutil.Process(service.process.pid)
+    sizes = []
+    for _ in range(3):
+        for _ in range(150):
+            with connected(service) as connection:
+                connection.sendall(HEAD + b"X: " + b"y" * 60_000)
+        sizes.append(process.memory_info().rss)
+    assert sizes[-1] - sizes[0] < 10e6

@@ -1,0 +1,72 @@
+"""The published document: kept with its version, and true of the service, which schemathesis is set upon."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.generation import GenerationMode
+from scoring_fixtures import REPOSITORY, Running, make_artefact, scoring_environment, serving
+
+from scoring import openapi
+from scoring.contract import RequestTypes, read_contract
+from scoring.settings import Limits
+from workloads import artefact, spec
+
+DOCS = REPOSITORY / "docs"
+PUBLISHED = DOCS / "openapi.movielens.json"
+COMMAND = "python -m scoring.openapi docs/contract.movielens.json docs/openapi.movielens.json"
+
+
+def test_the_example_contract_is_what_training_writes() -> None:
+    written = artefact.contract(spec.load("movielens"))
+    assert json.loads((DOCS / "contract.movielens.json").read_text()) == json.loads(json.dumps(written))
+
+
+def test_the_published_document_is_the_one_that_is_served() -> None:
+    contract = read_contract((DOCS / "contract.movielens.json").read_bytes())
+    made = openapi.document(contract, RequestTypes(contract, Limits()))
+    assert json.loads(PUBLISHED.read_text()) == made, f"raise VERSION in scoring/openapi.py, then: {COMMAND}"
+
+
+def test_a_changed_document_is_not_published_under_its_old_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "openapi.json"
+    contract = read_contract((DOCS / "contract.movielens.json").read_bytes())
+    openapi.publish(contract, file)
+    monkeypatch.setitem(openapi._PROBLEMS, "400", "Something else.")
+    with pytest.raises(openapi.VersionError, match="raise VERSION"):
+        openapi.publish(contract, file)
+    monkeypatch.setattr(openapi, "VERSION", "99.0")
+    openapi.publish(contract, file)
+    assert json.loads(file.read_text())["info"]["version"] == "99.0"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    toys = make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
+    # Few rows say as much as a thousand.
+    with serving(scoring_environment(toys.folder, SCORING_MAX_ROWS=5)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_the_service_keeps_what_its_document_says(service: Running, mode: GenerationMode) -> None:
+    document = schemathesis.openapi.from_dict(service.client.get("/openapi.json").json())
+    document.config.checks.negative_data_rejection.expected_statuses += ["413"]
+    for found in document.get_all_operations():
+        operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and operation.method != "post":
+            continue  # there is nothing to get wrong
+
+        @settings(
+            max_examples=25 if operation.method == "post" else 2, deadline=None, suppress_health_check=HealthCheck
+        )
+        @given(operation.as_strategy(generation_mode=mode))
+        def keeps(case: schemathesis.Case) -> None:
+            case.call_and_validate(base_url=f"http://127.0.0.1:{service.port}")
+
+        keeps()
