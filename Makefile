@@ -4,27 +4,31 @@ PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || ech
 DATASET ?= movielens
 DATA ?=
 ENGINE ?= native
+CONTAINER ?=
 STATE ?= .local
 STACK ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap local local-down test test-fast preflight preview up down lock clean
+.PHONY: help bootstrap local local-down test test-fast test-container preflight preview up down lock clean
 
 ready = . .venv/personalization.sh &&
+# The engine that is there, or one of the run's own: the scoring image is then built and run as a container.
+container_engine = CONTAINER_ENGINE=$$(python -m tools.container_engine start '$(STATE)/engine') && export CONTAINER_ENGINE
 stack = $(or $(STACK),$(error Name the stack: make $@ STACK=dev))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 bootstrap: ## Python environment, Pulumi CLI and Java; the other targets do it by themselves
 	@$(PYTHON) tools/bootstrap.py
 
-local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark
-	@$(ready) personalization local --dataset '$(DATASET)' $(if $(DATA),--data '$(DATA)') --engine '$(ENGINE)' --state '$(STATE)'
+local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark CONTAINER=1
+	@$(ready) $(if $(CONTAINER),$(container_engine) &&) personalization local --dataset '$(DATASET)' $(if $(DATA),--data '$(DATA)') --engine '$(ENGINE)' --state '$(STATE)'
 
 local-down: bootstrap ## destroys what `make local` stood up and stops it
-	@$(ready) personalization local-down --state '$(STATE)'
+	@$(ready) personalization local-down --state '$(STATE)' && if [ -d '$(STATE)/engine' ]; then \
+		python -m tools.container_engine stop '$(STATE)/engine'; fi
 
 # Two workers, because much of a test is waiting for processes; a file stays in one, for the sake of what it sets up.
 test: bootstrap ## style, types and every test that needs no container engine
@@ -32,6 +36,9 @@ test: bootstrap ## style, types and every test that needs no container engine
 
 test-fast: bootstrap ## the tests that start neither Spark nor a stack
 	@$(ready) pytest -m 'not stack and not spark'
+
+test-container: bootstrap ## the scoring image, built and run for real, with a container engine of its own if none answers: ARGS='-k native'
+	@$(ready) python -m tools.container_engine run pytest -m container $(ARGS)
 
 preflight: bootstrap ## what would stop `make up` in a stack's region and subscription: STACK=dev
 	@$(ready) personalization preflight --stack '$(stack)'

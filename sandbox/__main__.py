@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sandbox import containers
 from sandbox.folder import CannotServe, RunsAlready, process_id, remembered_port, runs
 
 _START_SECONDS = 180.0
@@ -25,6 +26,7 @@ _RUNS_ALREADY = 3
 
 
 def start(folder: Path, port: int | None) -> str:
+    containers.settle(folder, os.environ)
     if runs(folder):
         ready = _wait_until_ready(folder, None, 0)
         if port and port != remembered_port(folder):

@@ -1,9 +1,9 @@
 """Images of the sandbox's registry: made from an uploaded context, kept and found by the digest of its content.
 
-Where a container engine answers, an image is a container image built from the context's Dockerfile. Elsewhere it is a
-folder, made by the script that the Dockerfile calls too: `install.sh <prefix> <engine>`, run with this machine's
-Python. The folder stand-in installs no operating-system packages, makes no user, isolates nothing and limits nothing;
-of the Dockerfile it takes only the defaults of `ARG`. Its `bin/serve` is run as a process.
+Where the sandbox was given a container engine, an image is a container image built from the context's Dockerfile.
+Elsewhere it is a folder, made by the script that the Dockerfile calls too: `install.sh <prefix> <engine>`, run with
+this machine's Python. The folder stand-in installs no operating-system packages, makes no user, isolates nothing and
+limits nothing; of the Dockerfile it takes only the defaults of `ARG`. Its `bin/serve` is run as a process.
 
 The digest is that of the content in both cases: file names, executable bits, bytes, Dockerfile path and build
 arguments, not the order or time stamps of the archive. The same content is not built again.
@@ -25,6 +25,7 @@ from weakref import WeakValueDictionary
 
 from sandbox import processes
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.containers import engine_of
 
 _REFERENCE = re.compile(
     r"(?P<server>[^/]+)/(?P<registry>[^/]+)/(?P<repository>.+?)(@(?P<digest>sha256:\w+)|:(?P<tag>[\w.-]+))"
@@ -72,10 +73,10 @@ def tag_image(folder: Path, digest: str, repository: str, tag: str) -> None:
     pointer.write_text(digest)
 
 
-async def remove_images(folder: Path) -> None:
+async def remove_images(sandbox: Sandbox, folder: Path) -> None:
     for manifest in folder.glob("images/*/image.json"):
-        if container := json.loads(manifest.read_text())["container"]:
-            await engine("image", "rm", "--force", container)
+        if (container := json.loads(manifest.read_text())["container"]) and (engine := engine_of(sandbox.folder)):
+            await engine.ask("image", "rm", "--force", container)
 
 
 async def build_image(
@@ -103,11 +104,10 @@ async def build_image(
         await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
         image.mkdir(parents=True)
         container = None
-        if await engine("version", "--format", "{{.Server.Version}}"):
-            container = f"sandbox/{registry}:{content.hexdigest()}"
-            # Only the names of build arguments: values come from the environment, where no process list shows them.
-            options = [part for name in arguments for part in ("--build-arg", name)] + await network_options()
-            command = ["docker", "build", *options, "--tag", container, "--file", str(recipe), str(context)]
+        if engine := engine_of(sandbox.folder):
+            container = f"sandbox/{registry.lower()}:{content.hexdigest()}"
+            arguments = {**engine.arguments, **arguments}
+            command = await engine.build(container, recipe, context, arguments)
             await _run_to_end(command, log, {**sandbox.environment, **arguments}, context)
         else:
             defaults = dict(re.findall(r"^ARG\s+(\w+)=(\S+)", recipe.read_text(), re.MULTILINE))
@@ -117,25 +117,11 @@ async def build_image(
     return digest
 
 
-async def network_options() -> list[str]:
-    """An engine without its bridge network (a closed machine) still has the host's."""
-    return [] if await engine("network", "inspect", "bridge") else ["--network", "host"]
-
-
-async def engine(*command: str) -> bool:
-    """Whether the container engine answers and does this."""
-    if not shutil.which("docker"):
-        return False
-    quiet = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec("docker", *command, stdout=quiet, stderr=quiet)
-    return await process.wait() == 0
-
-
 async def _install(sandbox: Sandbox, script: Path, root: Path, arguments: Mapping[str, str], log: Path) -> None:
     if not script.is_file():
-        raise BuildFailed("no container engine answers here, and the context has no install.sh beside its Dockerfile")
+        raise BuildFailed("without a container engine the context needs an install.sh beside its Dockerfile")
     if not (kind := arguments.get("ENGINE")):
-        raise BuildFailed("no container engine answers here, and install.sh needs the build argument ENGINE")
+        raise BuildFailed("without a container engine install.sh needs the build argument ENGINE")
     tools = {"PYTHON": getattr(sys, "_base_executable", sys.executable), "TMPDIR": str(script.parent)}
     if uv := shutil.which("uv", path=os.path.dirname(sys.executable)):
         tools["UV"] = uv

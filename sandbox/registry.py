@@ -106,7 +106,7 @@ async def shutdown(sandbox: Sandbox) -> None:
 async def _delete(sandbox: Sandbox, registry_id: str, body: Body) -> None:
     folder = registry_folder(sandbox, body["name"])
     await _cancel_below(folder)
-    await remove_images(folder)
+    await remove_images(sandbox, folder)
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 

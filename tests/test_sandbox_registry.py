@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobClient
-from sandbox_fixtures import is_alive
+from sandbox_fixtures import is_alive, sandbox_command
 from sandbox_machine_learning_fixtures import CONTEXT, GROUP, INSTALL, REGISTRY, Cloud, ml_sandbox
 
 from sandbox import images
@@ -69,7 +69,7 @@ def test_a_failed_build_says_why_and_leaves_no_image(cloud: Cloud) -> None:
     ("context", "more", "reason"),
     [
         ({"install.sh": INSTALL}, {}, "holds no 'Dockerfile'"),
-        ({"Dockerfile": "FROM scratch"}, {}, "no install.sh"),
+        ({"Dockerfile": "FROM scratch"}, {}, "needs an install.sh"),
         ({"Dockerfile": "FROM scratch", "install.sh": INSTALL}, {"arguments": []}, "build argument ENGINE"),
         ({"Dockerfile": "FROM scratch", "install.sh": "#!/bin/sh\n"}, {}, "no executable bin/serve"),
     ],
@@ -99,6 +99,15 @@ def test_what_is_no_archive_fails_the_run(cloud: Cloud) -> None:
     BlobClient.from_blob_url(source.upload_url, connection_verify=cloud.ca_bundle).upload_blob(b"not an archive")
     run = cloud.schedule(source.relative_path)
     assert "no readable .tar.gz archive" in run.run_error_message
+
+
+def test_whether_there_is_a_container_engine_is_settled_by_the_first_start(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_ENGINE", str(tmp_path / "engine.json"))
+    assert "is no JSON file" in sandbox_command("start", cloud.folder).stderr
+    (tmp_path / "engine.json").write_text('{"address": "unix:///nowhere.sock"}')
+    assert "first started without a container engine" in sandbox_command("start", cloud.folder).stderr
 
 
 def packed(folder: Path, name: str, kind: bytes = tarfile.REGTYPE, to: str = "") -> Path:

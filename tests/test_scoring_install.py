@@ -1,12 +1,17 @@
-"""`install.sh` makes a folder that serves by itself, as the image does."""
+"""`install.sh` makes a folder that serves by itself, as the image does; what the image says about itself is true."""
 
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from scoring_fixtures import REPOSITORY, Toys, make_artefact, scoring_environment, serving
+
+from infra.release.image import build_arguments
+from scoring import sbom
 
 SCRIPT = REPOSITORY / "scoring" / "install.sh"
 
@@ -81,3 +86,30 @@ def test_requirements_are_locked_by_hash_and_name_no_index() -> None:
         assert pinned
         assert all("--hash=sha256:" in lines[number + 1] for number in pinned)
         assert not any(("index-url" in line and not line.startswith("#")) or "://" in line for line in lines)
+
+
+@pytest.mark.parametrize("engine", ["native", "spark"])
+def test_a_build_argument_is_one_of_the_dockerfile(engine: str) -> None:
+    known = re.findall(r"^ARG (\w+)", (REPOSITORY / "scoring" / "Dockerfile").read_text(), re.MULTILINE)
+    arguments = build_arguments(engine, "0123abcd")
+    assert set(arguments) <= set(known)
+    assert ("pyspark==" in arguments["VERSIONS"]) == (engine == "spark")
+
+
+def test_the_bill_of_materials_names_a_jar_by_its_coordinate(tmp_path: Path) -> None:
+    own = "groupId=org.example\nartifactId=tool\nversion=1.2\n"
+    told = {
+        "jars/com.example_core_2.12-1.0-rc1.jar": {},
+        "pyspark/jars/tool_2.12-1.2.jar": {"META-INF/maven/org.example/tool/pom.properties": own},
+        "pyspark/jars/algebra_2.12-2.0.1.jar": {},
+    }
+    for name, files in told.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(tmp_path / name, "w") as jar:
+            for path, text in files.items():
+                jar.writestr(path, text)
+    assert [found["purl"] for found in sbom.jars(tmp_path)] == [
+        "pkg:maven/com.example/core_2.12@1.0-rc1",
+        "pkg:maven/algebra_2.12@2.0.1",
+        "pkg:maven/org.example/tool@1.2",
+    ]

@@ -16,8 +16,9 @@ def project(tmp_path: Path) -> Path:
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (tmp_path / ".venv" / "personalization.sh").write_text('export PATH="$PWD/.venv/bin:$PATH"\n')
-    for name in ("personalization", "pulumi"):
-        (programs / name).write_text('#!/bin/sh\nprintf "%s|" "${0##*/}" "$@"\nexit ${ENDING:-0}\n')
+    for name in ("personalization", "pulumi", "python"):
+        told = '${CONTAINER_ENGINE:+with "$CONTAINER_ENGINE"} "${0##*/}" "$@"'
+        (programs / name).write_text(f'#!/bin/sh\nprintf "%s|" {told}\nexit ${{ENDING:-0}}\n')
         (programs / name).chmod(0o755)
     return tmp_path
 
@@ -40,10 +41,20 @@ def test_local_takes_its_defaults_and_every_choice(project: Path) -> None:
     )
 
 
+def test_a_container_engine_lasts_from_local_to_local_down(project: Path) -> None:
+    engine = "python|-m|tools.container_engine"
+    local = _make(project, "local", "CONTAINER=1").stdout
+    assert local.startswith(f"with|{engine}|start|.local/engine||personalization|local|")
+    assert _make(project, "local-down").stdout == "personalization|local-down|--state|.local|"
+    (project / ".local" / "engine").mkdir(parents=True)
+    assert _make(project, "local-down").stdout.endswith(f"|.local|{engine}|stop|.local/engine|")
+
+
 def test_a_failure_is_passed_on(project: Path) -> None:
-    failed = _make(project, "local", ENDING="7")
-    assert failed.returncode != 0
-    assert "Error 7" in failed.stderr
+    for choice in ("CONTAINER=", "CONTAINER=1"):
+        failed = _make(project, "local", choice, ENDING="7")
+        assert failed.returncode != 0
+        assert "Error 7" in failed.stderr
 
 
 POLICY = "--policy-pack|policy|"
@@ -65,5 +76,6 @@ def test_a_stack_must_be_named(project: Path, target: str, command: str) -> None
 
 def test_plain_make_lists_the_targets_and_prepares_nothing(project: Path) -> None:
     listed = _make(project).stdout
-    for target in ("local", "local-down", "test", "test-fast", "preflight", "preview", "up", "down", "lock", "clean"):
+    targets = "local local-down test test-fast test-container preflight preview up down lock clean"
+    for target in targets.split():
         assert f"make {target} " in listed

@@ -5,6 +5,7 @@ rules decide.
 """
 
 import io
+import re
 import tarfile
 import time
 from pathlib import Path
@@ -48,6 +49,13 @@ def build_context() -> bytes:
     return buffer.getvalue()
 
 
+def build_arguments(engine: str, digest: str) -> dict[str, str]:
+    """Of the Dockerfile; what the image is made from ends as labels on it."""
+    lock = (_CONTEXT / f"requirements-{engine}.txt").read_text()
+    pins = re.findall(r"^((?:lightgbm|numpy|pyspark|synapseml)==\S+)", lock, re.MULTILINE)
+    return {"ENGINE": engine, "CODE_DIGEST": digest, "VERSIONS": " ".join(pins)}
+
+
 class _ImageProvider(ReleaseProvider):
     identity = ("registry_id", "engine", "digest")
 
@@ -68,7 +76,10 @@ class _ImageProvider(ReleaseProvider):
                 source_location=target.relative_path,
                 docker_file_path="Dockerfile",
                 platform=PlatformProperties(os="Linux", architecture="amd64"),
-                arguments=[{"name": "ENGINE", "value": props["engine"]}],
+                arguments=[
+                    {"name": name, "value": value}
+                    for name, value in build_arguments(props["engine"], props["digest"]).items()
+                ],
                 timeout=_BUILD_MINUTES * 60,
                 agent_pool_name=props.get("build_pool"),
             ),

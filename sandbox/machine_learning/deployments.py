@@ -11,7 +11,6 @@ import contextlib
 import json
 import secrets
 import shutil
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.containers import engine_of
 from sandbox.machine_learning import endpoints
 from sandbox.machine_learning.replicas import Deployment, NotReady, container_label, tail
 from sandbox.machine_learning.service import Service, resolve
@@ -38,11 +38,8 @@ async def resume(sandbox: Sandbox) -> None:
     for endpoint_id, body in resources:
         if body["type"].lower() == endpoints.ENDPOINT:
             endpoints.recall(sandbox, endpoint_id)
-    if shutil.which("docker"):
-        listing = ["docker", "ps", "--all", "--quiet", "--filter", f"label={container_label(sandbox)}"]
-        left = await asyncio.to_thread(subprocess.run, listing, capture_output=True, text=True)
-        if orphans := left.stdout.split():
-            await asyncio.to_thread(subprocess.run, ["docker", "rm", "--force", *orphans], capture_output=True)
+    if engine := engine_of(sandbox.folder):
+        await engine.remove_labelled(container_label(sandbox))
     for deployment_id, body in resources:
         if body["type"].lower() == DEPLOYMENT:
             with contextlib.suppress(CloudError, FileNotFoundError):

@@ -8,7 +8,6 @@ limits are checked when a deployment is made; only containers are held to them. 
 import asyncio
 import contextlib
 import itertools
-import os
 import shutil
 import socket
 import subprocess
@@ -21,7 +20,8 @@ import httpx
 
 from sandbox import processes
 from sandbox.cloud import CloudError, Sandbox
-from sandbox.images import engine, find_image, network_options
+from sandbox.containers import ContainerEngine, engine_of
+from sandbox.images import find_image
 from sandbox.machine_learning.service import Service
 
 _MODELS_IN_CONTAINER = "/var/azureml-app/azureml-models"
@@ -50,7 +50,7 @@ class Replica:
         self._folder, self._log = folder, log
         self._process: subprocess.Popen[bytes] | None = None
         self._container = f"sandbox-{folder.parent.name}-{folder.name}"
-        self._in_container = False
+        self._engine: ContainerEngine | None = None
         self.port = 0
         self.ready = False
         self.busy = 0
@@ -93,8 +93,8 @@ class Replica:
         if self._process is not None:
             await asyncio.to_thread(processes.stop, self._process)
             self._process = None
-        if self._in_container:
-            await engine("rm", "--force", self._container)
+        if self._engine is not None:
+            await self._engine.ask("rm", "--force", self._container)
 
     async def _command(self) -> tuple[list[str], dict[str, str]]:
         service, models = self._service, self._folder.parents[1] / "models"
@@ -107,21 +107,21 @@ class Replica:
                 own["AZUREML_MODEL_DIR"] = str(models / service.model)
             return [str(image.root / "bin" / "serve")], {"LANG": "C.UTF-8", **base, **service.environment, **own}
 
-        self._in_container = True
-        network = await network_options()
-        own = {"SCORING_HOST": "127.0.0.1" if network else "0.0.0.0"}  # published ports come from outside the container
-        own["SCORING_PORT"] = str(self.port if network else service.container_port)
-        if service.model:
-            own["AZUREML_MODEL_DIR"] = f"{_MODELS_IN_CONTAINER}/{service.model}"
-        command = ["docker", "run", "--rm", "--init", "--name", self._container]
-        command += ["--label", container_label(self._sandbox)]
-        command += network or ["--publish", f"127.0.0.1:{self.port}:{service.container_port}"]
-        cpus = min(service.cpu_limit, os.cpu_count() or 1)  # the engine refuses to promise more than there are
-        command += ["--cpus", f"{cpus:g}", "--memory", str(service.memory_limit)]
-        command += ["--volume", f"{models}:{_MODELS_IN_CONTAINER}:ro"]
-        command += [part for name in {**service.environment, **own} for part in ("--env", name)]
-        # The client needs its own environment to find the engine; the container gets only what is named above.
-        return [*command, str(image.container)], {**os.environ, **service.environment, **own}
+        self._engine = engine_of(self._sandbox.folder)
+        if self._engine is None:
+            raise CloudError(400, "ImageNotFound", f"'{service.image}' is a container's, and no engine is here.")
+        own = {"AZUREML_MODEL_DIR": f"{_MODELS_IN_CONTAINER}/{service.model}"} if service.model else {}
+        return await self._engine.run(
+            str(image.container),
+            name=self._container,
+            label=container_label(self._sandbox),
+            port=self.port,
+            container_port=service.container_port,
+            volume=f"{models}:{_MODELS_IN_CONTAINER}:ro",
+            cpus=service.cpu_limit,
+            memory=service.memory_limit,
+            environment={**service.environment, **own},
+        )
 
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, seconds: float
@@ -255,7 +255,6 @@ class Deployment:
 
 
 def container_label(sandbox: Sandbox) -> str:
-    """Marks containers of this sandbox: they outlive a killed one, unlike processes."""
     return f"sandbox.folder={sandbox.folder}"
 
 

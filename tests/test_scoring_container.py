@@ -1,0 +1,236 @@
+"""The scoring image as it is published: built by its Dockerfile, run without root on a read-only root file system.
+
+CONTAINER_ENGINE names an engine and the build arguments that the machine needs; `make test-container` brings one.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sandbox_machine_learning_fixtures as ml
+from scoring_fixtures import REPOSITORY, Toys, free_port, make_artefact, write_manifest, write_pipeline
+
+from infra.release.image import build_arguments, build_context, context_digest
+
+# Imported, a session fixture would be made once for every module.
+pytest_plugins = ["workloads_fixtures"]
+pytestmark = pytest.mark.container
+BAR = {"native": 200e6, "spark": 900e6}
+"""Bytes of the unpacked image, as `docker images` counts them."""
+MEMORY = {"native": "256m", "spark": "2g"}
+START_SECONDS = {"native": 30, "spark": 240}
+# The second compiler takes time from a start on few cores before it has paid for itself.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1"
+SBOM = "/opt/scoring/sbom.cdx.json"
+
+
+@dataclass(frozen=True)
+class Docker:
+    address: str
+    arguments: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *words: object, **options: Any) -> str:
+        command = ["docker", "--host", self.address, *map(str, words)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if words[0] == "logs" else subprocess.PIPE}
+        done = subprocess.run(command, check=False, **streams, **options)
+        assert done.returncode == 0, (done.stdout + (done.stderr or b"")).decode(errors="replace")[-4000:]
+        return done.stdout.decode().strip()
+
+    def inspect(self, kind: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self(kind, "inspect", name))[0]
+        return found
+
+
+@dataclass(frozen=True)
+class Running:
+    container: str
+    client: httpx.Client
+    cold_start: float
+    """Seconds from `docker run` to ready."""
+
+
+@pytest.fixture(scope="module")
+def docker() -> Docker:
+    if not (told := os.environ.get("CONTAINER_ENGINE")):
+        pytest.skip("CONTAINER_ENGINE is not set: `make test-container` sets it, where a container engine can be had")
+    if sys.platform != "linux":
+        pytest.skip("elsewhere a container's host network is not this machine's")
+    found = json.loads(Path(told).read_text())
+    return Docker(found["address"], found["arguments"])
+
+
+@pytest.fixture(scope="module", params=["native", "spark"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def image(docker: Docker, kind: str) -> Iterator[str]:
+    name = f"personalization-test:{kind}-{os.getpid()}"
+    arguments = {**docker.arguments, **build_arguments(kind, context_digest())}
+    options = [part for item in arguments.items() for part in ("--build-arg", "=".join(item))]
+    docker("build", "--network", "host", *options, "--tag", name, "-", input=build_context())
+    yield name
+    docker("image", "rm", "--force", name)
+
+
+@pytest.fixture(scope="module")
+def toys(kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Toys:
+    folder = tmp_path_factory.mktemp("artefact")
+    toys = make_artefact(folder / "toys")
+    if kind == "spark":
+        write_pipeline(request.getfixturevalue("spark"), toys.folder, folder / "scratch")
+        write_manifest(toys.folder)
+    return toys
+
+
+@pytest.fixture(scope="module")
+def running(docker: Docker, image: str, kind: str, toys: Toys) -> Iterator[Running]:
+    variables = {
+        "AZUREML_MODEL_DIR": "/model",
+        "MODEL_NAME": "toys",
+        "MODEL_VERSION": "3",
+        "SCORING_HOST": "127.0.0.1",
+        "SCORING_PORT": free_port(),
+        "SCORING_DRAIN_SECONDS": 2,
+        "JAVA_TOOL_OPTIONS": QUICK_JAVA,
+    }
+    options = ["--network", "host", "--user", "10001:10001", "--read-only", "--tmpfs", "/tmp:exec"]
+    options += ["--cap-drop", "ALL", "--memory", MEMORY[kind], "--volume", f"{toys.folder}:/model:ro"]
+    options += [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
+    began = time.monotonic()
+    container = docker("run", "--detach", *options, image)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{variables['SCORING_PORT']}", timeout=20, trust_env=False)
+    try:
+        while status(client, "/ready") != 200:
+            assert docker.inspect("container", container)["State"]["Running"], docker("logs", container)
+            assert time.monotonic() < began + START_SECONDS[kind], docker("logs", container)
+            time.sleep(0.02)
+        yield Running(container, client, time.monotonic() - began)
+    finally:
+        client.close()
+        docker("rm", "--force", container)
+
+
+def status(client: httpx.Client, path: str) -> int:
+    try:
+        return client.get(path).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_an_image_is_within_its_bar(docker: Docker, image: str, kind: str) -> None:
+    assert docker.inspect("image", image)["Size"] <= BAR[kind]
+
+
+def test_labels_tell_what_an_image_was_made_from(docker: Docker, image: str, kind: str) -> None:
+    config = docker.inspect("image", image)["Config"]
+    labels = config["Labels"]
+    assert config["User"] == "10001:10001"
+    assert labels["org.opencontainers.image.version"] == context_digest()
+    assert labels["personalization.engine"] == kind
+    assert labels["personalization.sbom"] == SBOM
+    for pin in labels["personalization.versions"].split():
+        assert f"\n{pin} " in (REPOSITORY / "scoring" / f"requirements-{kind}.txt").read_text()
+
+
+def test_the_bill_of_materials_holds_the_lock_the_jars_and_the_system(docker: Docker, image: str, kind: str) -> None:
+    bill = json.loads(docker("run", "--rm", "--network", "none", "--entrypoint", "cat", image, SBOM))
+    found = {component["purl"].partition("@")[0]: component for component in bill["components"]}
+    lock = (REPOSITORY / "scoring" / f"requirements-{kind}.txt").read_text()
+    for pin in [line.split()[0] for line in lock.splitlines() if "==" in line and not line.startswith(("#", " "))]:
+        name, _, version = pin.partition("==")
+        assert found[f"pkg:pypi/{name}"]["version"] == version
+    assert "pkg:deb/debian/libgomp1" in found
+    spark = {"pkg:deb/debian/openjdk-17-jre-headless", "pkg:maven/com.microsoft.azure/synapseml-lightgbm_2.12"}
+    assert spark & set(found) == (spark if kind == "spark" else set())
+
+
+def test_an_image_holds_no_authority_of_the_machine_that_built_it(docker: Docker, image: str) -> None:
+    look = "ls /usr/local/share/ca-certificates 2>/dev/null; env"
+    held = docker("run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", look)
+    assert ".crt" not in held
+    assert "PIP_" not in held
+
+
+def test_golden_rows_score_alike_in_the_container(running: Running, kind: str, toys: Toys) -> None:
+    answer = running.client.post("/score", json={"rows": toys.rows})
+    assert answer.status_code == 200, answer.text
+    expected = [toys.probability(row) for row in toys.rows]
+    exactly = kind == "native"
+    assert answer.json()["probabilities"] == (expected if exactly else pytest.approx(expected, abs=1e-6))
+    assert status(running.client, "/live") == 200
+
+
+def test_a_container_runs_without_root_and_writes_to_tmp_only(docker: Docker, running: Running) -> None:
+    _, *processes = docker("top", running.container, "-o", "pid,uid").splitlines()
+    assert {process.split()[1] for process in processes} == {"10001"}
+    changed = docker("exec", running.container, "sh", "-c", "touch /opt/scoring/x 2>&1 || echo refused; touch /tmp/x")
+    assert "refused" in changed
+
+
+def test_figures(docker: Docker, running: Running, image: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not judged but for memory's limit: they depend on the machine, and docs/benchmarks.md tells them."""
+    size = docker.inspect("image", image)["Size"]
+    used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", running.container)
+    with capsys.disabled():
+        print(f"\n{kind}: {size / 1e6:.0f} MB, ready {running.cold_start:.1f} s after `docker run`, memory {used}")
+    assert not docker.inspect("container", running.container)["State"]["OOMKilled"]
+
+
+def test_a_stop_is_announced_and_what_is_asked_till_then_is_answered(
+    docker: Docker, running: Running, toys: Toys
+) -> None:
+    """The last one: it ends the container."""
+    docker("kill", "--signal", "TERM", running.container)
+    until = time.monotonic() + 1.5
+    while status(running.client, "/ready") == 200 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert status(running.client, "/ready") == 503
+    assert running.client.post("/score", json={"rows": toys.rows[:1]}).status_code == 200
+    assert docker("wait", running.container) == "0"
+
+
+def test_the_sandbox_builds_the_image_and_its_deployments_run_it(
+    docker: Docker, image: str, toys: Toys, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "spark":
+        pytest.skip("the native one is enough: the sandbox does not tell them apart")
+    monkeypatch.setattr(ml, "CONTEXT", {"Dockerfile": f"FROM {image}\nLABEL made-by=sandbox\n"})
+    with ml.ml_sandbox(tmp_path / "sandbox") as cloud:
+        shutil.copytree(toys.folder, cloud.folder / "accounts" / "lake" / "models" / "run-3")
+        cloud.model("3", "")
+        shutil.copy(toys.folder / "model.txt", cloud.folder / "accounts" / "lake" / "models" / "run-3")
+        cloud.endpoint("ep-container")
+        cloud.deploy("ep-container", "blue", model="3")
+        answer = cloud.score("ep-container", {"rows": toys.rows}, deployment="blue")
+        assert answer.json()["probabilities"] == [toys.probability(row) for row in toys.rows]
+
+        ours = ("ps", "--all", "--quiet", "--filter", f"label=sandbox.folder={cloud.folder}")
+        (container,) = docker(*ours).split()
+        found = docker.inspect("container", container)
+        assert found["HostConfig"]["ReadonlyRootfs"]
+        assert found["Config"]["User"] == "10001:10001"
+        assert found["Config"]["Labels"]["made-by"] == "sandbox"
+        assert [bound for bound in found["Config"]["Env"] if "SCORING_HOST" in bound] == ["SCORING_HOST=127.0.0.1"]
+
+        cloud.kill()
+        cloud.start()
+        until = time.monotonic() + 30
+        while cloud.score("ep-container", {"rows": toys.rows[:1]}, deployment="blue").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert container not in docker(*ours).split()
+        cloud.delete(f"{cloud.workspace}/onlineEndpoints/ep-container")
+        assert docker(*ours) == ""
+        cloud.delete(cloud.registry)
+        assert "sandbox/" not in docker("images", "--format", "{{.Repository}}")

@@ -1,0 +1,252 @@
+"""A container engine for builds and tests: `python -m tools.container_engine start|stop FOLDER`, or `run COMMAND…`.
+
+The engine that answers already is used as it is. Where none does, Debian's dockerd is started on a socket and a data
+root of its own below FOLDER, without a bridge and without touching the firewall; `stop` ends it by its process id.
+Where the base image cannot be pulled, one is made with debootstrap; where the machine trusts authorities of its own,
+builds get a base that trusts them too.
+
+FOLDER/engine.json says where the engine is and which build arguments the machine needs; `start` prints its path, `run`
+sets CONTAINER_ENGINE to it, or says why there is none and runs the command all the same.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tools.commands import Unavailable, making_in, one_at_a_time, run, writable_folder
+from tools.steps import cache_folder
+
+_BASE = "debian:bookworm-slim"
+_STAND_IN, _TRUSTING = "personalization-stand-in:bookworm", "personalization-build:bookworm"
+_INSTALL = "Install one: Debian and Ubuntu have docker.io, and debootstrap for machines that reach no image registry."
+_START_SECONDS, _STOP_SECONDS, _PULL_SECONDS = 60, 30, 120
+_STAND_IN_DAYS = 7
+_LONGEST_FOLDER = 60
+"""Characters: a socket's path has at most 107, and the engine's are below the folder."""
+# What the official slim image leaves out, too.
+_LEFT_OUT = (
+    *("dev/*", "var/cache/apt/*", "var/lib/apt/lists/*", "var/log/*.log"),
+    *(f"usr/share/{name}/*" for name in ("doc", "groff", "info", "lintian", "locale", "man")),
+)
+_TRUSTING_RECIPE = """FROM {base}
+COPY *.crt /usr/local/share/ca-certificates/
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+"""
+
+
+def start(folder: Path) -> Path:
+    """Path of `engine.json`, once the engine answers and has its base images; else `Unavailable`, and nothing new left.
+
+    An engine that stood here and has ended, as after a restart of the machine, goes on with its images.
+    """
+    folder = folder.absolute()
+    record = folder / "engine.json"
+    stood = json.loads(record.read_text()) if record.exists() else None
+    if stood and _answers(stood["address"]):
+        return record
+    if not shutil.which("docker"):
+        raise Unavailable(f"there is no `docker` command. {_INSTALL}")
+    writable_folder(folder)
+    state: dict[str, object] = {"process": None, "arguments": stood["arguments"] if stood else {}}
+    try:
+        if _answers(None):
+            context = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+            address = os.environ.get("DOCKER_HOST") or run(context, "no container engine").strip()
+        else:
+            address = f"unix://{folder}/docker.sock"
+            state["process"] = _start_engine(folder, address)
+        state["address"] = address
+        record.write_text(json.dumps(state))
+        if not stood:
+            engine = {**os.environ, "DOCKER_HOST": address}
+            state["arguments"] = arguments = _bases(engine, folder)
+            record.write_text(json.dumps(state))
+            probe = ["docker", "run", "--rm", "--network", "host", arguments.get("BASE", _BASE), "true"]
+            run(probe, "the container engine answers, but runs no container here", env=engine)
+    except BaseException:
+        if not stood:
+            stop(folder)
+        raise
+    return record
+
+
+def stop(folder: Path) -> None:
+    """End the engine that was started here and remove its data; of an engine that was there, only our base images."""
+    folder = folder.absolute()
+    with suppress(FileNotFoundError):
+        state = json.loads((folder / "engine.json").read_text())
+        if state["process"] is None:
+            removal = ["docker", "--host", state["address"], "image", "rm", *state["arguments"].values()]
+            subprocess.run(removal, capture_output=True)
+        else:
+            _end(state["process"], folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_engine(folder: Path, address: str) -> int:
+    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("dockerd"):
+        raise Unavailable(f"none answers, and none can be started here without root and dockerd. {_INSTALL}")
+    if len(str(folder)) > _LONGEST_FOLDER:
+        raise Unavailable(f"{folder} is too long a path for the engine's sockets: {_LONGEST_FOLDER} characters at most")
+    options: dict[str, str | Path] = {
+        "host": address,
+        "data-root": folder / "data",
+        "exec-root": folder / "exec",
+        "pidfile": folder / "docker.pid",
+        # Of its own also where the machine's containerd is found running.
+        "containerd-namespace": f"personalization-{os.getpid()}",
+        "containerd-plugins-namespace": f"personalization-plugins-{os.getpid()}",
+        "bridge": "none",
+        "iptables": "false",
+        "ip-masq": "false",
+    }
+    log = folder / "engine.log"
+    with log.open("wb") as output:
+        command = ["dockerd", *(f"--{name}={value}" for name, value in options.items())]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    until = time.monotonic() + _START_SECONDS
+    while not _answers(address):
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            process.wait()
+            last = "\n  ".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise Unavailable(f"the container engine did not start:\n  {last}")
+        time.sleep(0.1)
+    return process.pid
+
+
+def _end(process: int, folder: Path) -> None:
+    """An id that another program has got since is left alone."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        if _is_ours(process, folder):
+            os.kill(process, sent)  # once: the engine takes a third for an order to leave its containers
+        until = time.monotonic() + _STOP_SECONDS
+        while _is_ours(process, folder) and time.monotonic() < until:
+            with suppress(ChildProcessError):
+                os.waitpid(process, os.WNOHANG)
+            time.sleep(0.1)
+    for mount in Path("/proc/mounts").read_text().splitlines():
+        if (place := mount.split()[1]).startswith(f"{folder}/"):  # the engine leaves one, and a killed one all of them
+            subprocess.run(["umount", "--lazy", place], capture_output=True)
+
+
+def _is_ours(process: int, folder: Path) -> bool:
+    try:
+        return str(folder).encode() in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _answers(address: str | None) -> bool:
+    where = ["--host", address] if address else []
+    asked = ["docker", *where, "version", "--format", "{{.Server.Version}}"]
+    return subprocess.run(asked, capture_output=True).returncode == 0
+
+
+def _bases(engine: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The Dockerfile's BASE and BUILD_BASE, where its own defaults do not do here."""
+    arguments: dict[str, str] = {}
+    if not _has_base(engine):
+        stand_in = _stand_in(cache_folder(os.environ))
+        run(["docker", "import", str(stand_in), _STAND_IN], "the base image cannot be imported", env=engine)
+        arguments["BASE"] = _STAND_IN
+    if authorities := _own_authorities():
+        with tempfile.TemporaryDirectory(dir=folder) as context:
+            for number, certificate in enumerate(authorities):
+                Path(context, f"machine-{number}.crt").write_text(certificate)
+            recipe = _TRUSTING_RECIPE.format(base=arguments.get("BASE", _BASE))
+            Path(context, "Dockerfile").write_text(recipe)
+            network = ["--network", "host"]
+            command = ["docker", "build", *network, "--tag", _TRUSTING, context]
+            run(command, "no base that trusts this machine's authorities", env=engine)
+        arguments["BUILD_BASE"] = _TRUSTING
+    return arguments
+
+
+def _has_base(engine: Mapping[str, str]) -> bool:
+    if subprocess.run(["docker", "image", "inspect", _BASE], env=engine, capture_output=True).returncode == 0:
+        return True
+    with suppress(subprocess.TimeoutExpired):
+        pull = subprocess.run(["docker", "pull", _BASE], env=engine, capture_output=True, timeout=_PULL_SECONDS)
+        return pull.returncode == 0
+    return False
+
+
+def _stand_in(cache: Path) -> Path:
+    """A tar file of Debian's smallest system, made now or within the last days."""
+    if os.geteuid() != 0 or not shutil.which("debootstrap"):
+        raise Unavailable(f"{_BASE} cannot be pulled, and without root and debootstrap none can be made. {_INSTALL}")
+    made = writable_folder(cache / "base") / "bookworm.tar"
+    with one_at_a_time(made.parent):
+        if not made.exists() or time.time() - made.stat().st_mtime > _STAND_IN_DAYS * 86400:
+            with making_in(made.parent) as making:
+                command = ["debootstrap", "--variant=minbase", "bookworm", str(making / "root")]
+                run(command, f"{_BASE} cannot be pulled, and no stand-in can be made of Debian's packages")
+                left_out = [f"--exclude=./{pattern}" for pattern in _LEFT_OUT]
+                packed = ["tar", "-C", str(making / "root"), *left_out, "-cf", str(making / "base.tar"), "."]
+                run(packed, "the base image cannot be packed")
+                (making / "base.tar").rename(made)
+    return made
+
+
+def _own_authorities() -> list[str]:
+    """PEM blocks of all that this machine trusts, if it was told to trust anything by itself."""
+    told = os.environ.get("SSL_CERT_FILE") or any(Path("/usr/local/share/ca-certificates").rglob("*.crt"))
+    bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    bundle = bundle or "/etc/ssl/certs/ca-certificates.crt"
+    if not told or not os.path.isfile(bundle):
+        return []
+    block = r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?"
+    return re.findall(block, Path(bundle).read_text(), re.DOTALL)
+
+
+def _run(command: list[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as place:
+        environment = dict(os.environ)
+        try:
+            environment["CONTAINER_ENGINE"] = str(start(Path(place, "e")))
+        except Unavailable as reason:
+            print(f"no container engine: {reason}", file=sys.stderr)
+        try:
+            return subprocess.run(command, env=environment).returncode
+        finally:
+            stop(Path(place, "e"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.container_engine", description=__doc__)
+    parser.add_argument("action", choices=["start", "stop", "run"])
+    parser.add_argument("operands", nargs=argparse.REMAINDER, help="FOLDER, or the command to run")
+    asked = parser.parse_args()
+    # Being terminated must end what was started, as an interrupt does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        match asked.action:
+            case "run":
+                return _run(asked.operands)
+            case "start":
+                print(start(Path(asked.operands[0])))
+            case "stop":
+                stop(Path(asked.operands[0]))
+    except Unavailable as missing:
+        print(f"error: no container engine: {missing}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
