@@ -270,7 +270,7 @@ class QualitySettings(_Group):
 class ReleaseSettings(_Group):
     enabled: bool = Field(True, description="Whether this stack trains and serves; false leaves the infrastructure.")
     model: Literal["trained"] | Annotated[int, Field(ge=1)] = Field(
-        "trained", description="Model version to serve: what this stack's training produced, or a number."
+        "trained", description="Model version to serve: what this stack trains, or a number; then nothing is trained."
     )
     rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."

@@ -152,6 +152,22 @@ def report(
         raise typer.Exit(1 if failed else 3)
 
 
+@app.command()
+def lineage(
+    snapshot: Annotated[str, typer.Option(help="Forward from this snapshot, instead of back from the endpoint.")] = "",
+    outputs: Annotated[
+        Path | None, typer.Option(help="Outputs of a stack on Azure: pulumi stack output --json > FILE.")
+    ] = None,
+    state: StateFolder = _DEFAULT_STATE,
+) -> None:
+    """What the endpoint's models were made of, back to the rows; of the local run, or of a stack on Azure."""
+    from operations import lineage as chain
+
+    of = _outputs(outputs) or _recorded(state)["outputs"]
+    tree = chain.of_snapshot(of, snapshot) if snapshot else chain.of_endpoint(of)
+    Console(width=None if sys.stdout.isatty() else 200).print(tree)
+
+
 @app.command("new-stack")
 def new_stack(
     name: Annotated[str, typer.Argument(help="Such as prod-swedencentral.")],
@@ -200,14 +216,21 @@ def preflight(
 
 
 def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
+    from operations.endpoint import Endpoint
+
+    recorded = _recorded(state)
+    return recorded, Endpoint.of(recorded["outputs"])
+
+
+def _recorded(state: Path) -> dict[str, Any]:
+    """What the local run wrote down, with its sandbox running."""
     from operations import local as run
     from operations import sandbox
-    from operations.endpoint import Endpoint
 
     where = run.State(state.absolute())
     recorded = where.recorded()
     sandbox.start(where.sandbox, None)
-    return recorded, Endpoint.of(recorded["outputs"])
+    return recorded
 
 
 def _ready_for(dataset: str, data: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 ROOT = Path(__file__).parents[1]
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
@@ -68,6 +69,13 @@ class LocalRun:
     @property
     def outputs(self) -> dict[str, Any]:
         return json.loads((self.state / "run.json").read_text())["outputs"]
+
+    def configure(self, key: str, value: str) -> None:
+        """Until the next `up`, which writes the file anew."""
+        file = self.state / "Pulumi.local.yaml"
+        content = yaml.safe_load(file.read_text())
+        content["config"][key] = value
+        file.write_text(yaml.safe_dump(content))
 
     def pulumi(self, command: str, *arguments: str) -> dict[str, int]:
         """Run the real engine without any help of `personalization`; returns its count of steps by operation."""

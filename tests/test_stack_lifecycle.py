@@ -67,6 +67,21 @@ def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
     assert answer.status_code == 401
 
 
+def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_serves_them(stack: LocalRun) -> None:
+    outputs = stack.outputs
+    back = stack.run("lineage")
+    assert back.returncode == 0, back.stderr
+    model = f"model {outputs['model_name']}:{outputs['model_version']}"
+    made_of = (f"deployment {outputs['deployment']}  100 %", outputs["image_digest"], model, outputs["training_run_id"])
+    for found in (*made_of, "100,000 rows", "ml-100k.inter", "synapseml 1.1.3"):
+        assert found in back.stdout
+    (snapshot,) = (line.rpartition("/")[2] for line in back.stdout.splitlines() if "snapshot movielens/" in line)
+    forward = stack.run("lineage", "--snapshot", snapshot).stdout
+    assert model in forward
+    assert f"served by {outputs['deployment']}  100 %" in forward
+    assert "no model version was trained on it" in stack.run("lineage", "--snapshot", "never").stdout
+
+
 def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun) -> None:
     done = stack.run("rank", "--user", "196", "--top", "3")
     assert done.returncode == 0, done.stderr
@@ -84,12 +99,7 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
 
 
 def test_one_changed_scale_value_is_one_update(stack: LocalRun) -> None:
-    import yaml
-
-    file = stack.state / "Pulumi.local.yaml"
-    content = yaml.safe_load(file.read_text())
-    content["config"]["serving:nodes_max"] = "5"
-    file.write_text(yaml.safe_dump(content))
+    stack.configure("serving:nodes_max", "5")
     assert stack.pulumi("up") == {"update": 1}
 
 
@@ -140,6 +150,33 @@ def test_synthetic_rows_in_criteos_shape_pass_the_gate(standing: LocalRun) -> No
     assert metrics["live"]["skipped"] == "it was trained on dataset 'movielens', not 'criteo'"
 
 
+def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(standing: LocalRun) -> None:
+    """To a deployment that is still warm, which is left running, and from the registry where it is gone."""
+    standing.up()
+    first = standing.outputs["model_version"]
+    standing.up("--dataset", "criteo")
+    second, known = standing.outputs["model_version"], _jobs_runs_versions(standing)
+    assert second != first
+
+    def serve(model: str, row: dict[str, Any]) -> str:
+        """The version that answers then."""
+        standing.configure("release:model", model)
+        assert standing.pulumi("up") == {"update": 1}
+        return score(standing, json.dumps(row))["model"].rpartition(":")[2]
+
+    def replicas() -> set[str]:
+        return {process for process in standing.processes() if " -m scoring" in process}
+
+    warm = replicas()
+    assert serve(first, {"age": 30}) == first
+    assert serve("trained", {"I1": 1}) == second
+    assert replicas() == warm
+    _delete_deployment_of(standing, first)
+    assert serve(first, {"age": 30}) == first
+    assert serve("trained", {"I1": 1}) == second
+    assert _jobs_runs_versions(standing) == known
+
+
 def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
     done = stack.run("score", '{"colour": "red"}')
     assert done.returncode == 1
@@ -171,6 +208,22 @@ def _jobs_runs_versions(run: LocalRun) -> tuple[int, int, int]:
             len(list(client.jobs.list_runs())),
             len(list(models.list(name=outputs["model_name"]))),
         )
+
+
+def _delete_deployment_of(run: LocalRun, version: str) -> None:
+    from infra.release.cloud import Cloud
+
+    outputs = run.outputs
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in run.environment.items():
+            patch.setenv(name, value)
+        deployments = Cloud.discover().machine_learning(outputs["ml_workspace_id"]).online_deployments
+        (of,) = (
+            deployment.name
+            for deployment in deployments.list(outputs["endpoint_name"])
+            if deployment.tags["model_version"] == version
+        )
+        deployments.begin_delete(of, outputs["endpoint_name"]).result()
 
 
 def _verdicts(run: LocalRun) -> list[str]:

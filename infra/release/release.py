@@ -96,7 +96,9 @@ class Release(pulumi.ComponentResource):
             f"{name}-workload", **workspace, folder=f"/Shared/{args.names.catalog}", digest=code, opts=child
         )
 
-        # Training.
+        # Training. Where a version is pinned, nothing trains and nothing is judged, whatever rows and code have become.
+        wanted = settings.release.model
+        held = None if wanted == "trained" else ["*"]
         job_name = f"{args.names.catalog}-train"
         job = TrainingJob(
             f"{name}-job",
@@ -138,7 +140,7 @@ class Release(pulumi.ComponentResource):
             ml_workspace_id=args.machine_learning.workspace_id,
             endpoint_name=args.names.endpoint,
             timeout_minutes=training.timeout_minutes,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=rows),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=rows, ignore_changes=held),
         )
 
         # Gate and registry.
@@ -155,9 +157,8 @@ class Release(pulumi.ComponentResource):
             lineage=lineage,
             blob_endpoint=lake.blob_endpoint,
             models_container=lake.containers["models"],
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=held),
         )
-        wanted = settings.release.model
         self.model_version = trained.version if wanted == "trained" else pulumi.Output.from_input(str(wanted))
 
         # Image, environment, traffic.
