@@ -47,7 +47,7 @@ class Latency:
 
 def closed_loop(port: int, path: str, bodies: Path, connections: int, seconds: float) -> Latency:
     script = Path(__file__).with_name("closed.lua")
-    options = ["-t", "1", "-c", str(connections), "-d", f"{max(round(seconds), 1)}s", "--timeout", "30s"]
+    options = ["-t", "1", "-c", str(connections), "-d", f"{max(round(seconds), 1)}s", "--timeout", "120s"]
     command = ["wrk", *options, "-s", str(script), f"http://{HOST}:{port}", "--", str(bodies), path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
