@@ -178,7 +178,8 @@ def test_levels_are_trimmed_banded_and_combined(spark: SparkSession) -> None:
 
 
 def _shuffles_and_joins(dataset: Spec, spark: SparkSession) -> tuple[int, str]:
-    rows = spark.range(1_000).select(F.col("id").alias("time"), (F.col("id") % 2).cast("double").alias("label"), "id")
+    label = (F.col("id") % 2).cast("double")
+    rows = spark.range(1_000).select(F.col("id").alias("time"), label.alias("label"), label.alias("outcome"), "id")
     for feature, of in dataset.features.items():
         value = F.col("id") % 10
         many = F.array(value.cast("string"), F.lit("x"))
