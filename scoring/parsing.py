@@ -107,7 +107,7 @@ class RequestParser:
 
     def _check_known(self, part: str, rows: list[Row]) -> None:
         for number, row in enumerate(rows):
-            if row.count(None) == self._width:
+            if all(value is None for value in row):
                 raise Problem(400, WITHOUT_FEATURES, part=part, row=number)
             for name, places in self._products.items():
                 lists = [row[place] for place in places]

@@ -9,6 +9,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator, Mapping
+from operator import itemgetter
 from types import FrameType
 
 import msgspec
@@ -164,7 +165,7 @@ class Service:
         if request.ids is None:
             return msgspec.json.encode(Probabilities(self.settings.model, probabilities))
         # Sorting is stable, so ties stay in the order of the request.
-        best = sorted(zip(request.ids, probabilities, strict=True), key=lambda item: -item[1])[: request.top]
+        best = sorted(zip(request.ids, probabilities, strict=True), key=itemgetter(1), reverse=True)[: request.top]
         return msgspec.json.encode(Ranking(self.settings.model, [RankedItem(*item) for item in best]))
 
 

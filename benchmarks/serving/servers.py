@@ -30,11 +30,6 @@ REQUIREMENTS = {
     "mlserver": ["mlserver", "mlserver-lightgbm"],
 }
 START_SECONDS = 900
-# Loading a pipeline of many tables takes Spark minutes of CPU; on a busy machine more than the front gives it.
-_PATIENT = (
-    "import sys; from scoring import __main__; from scoring.engines import spark_serving;"
-    f"spark_serving._START_SECONDS = {START_SECONDS}; sys.exit(__main__.main())"
-)
 SINGLE, BATCH, RANK = "one row", "100 rows", "1,000 items"
 
 
@@ -164,8 +159,7 @@ def ours(made: Made, engine: str, jars: Path | None = None) -> Server:
         **({"SCORING_SPARK_JARS": str(jars), "SCORING_SPARK_MEMORY": "3g"} if jars else {}),
     }
     title = {"native": "**this front, native**", "spark": "this front, Spark Serving"}[engine]
-    command = [sys.executable, *(("-m", "scoring") if engine == "native" else ("-c", _PATIENT))]
-    return Server(engine, title, command, settings, bodies(made))
+    return Server(engine, title, [sys.executable, "-m", "scoring"], settings, bodies(made))
 
 
 def peers(made: Made, scratch: Path) -> list[Server]:

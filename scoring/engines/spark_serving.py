@@ -32,7 +32,8 @@ from scoring.settings import Settings, SettingsError
 
 log = logging.getLogger("scoring.spark")
 
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
+"""Spark takes minutes to load a pipeline of 26 tables on a busy core."""
 _SILENT_SECONDS = 30.0
 """How long a worker that has answered before may fail to, until it is replaced."""
 _TICK_SECONDS = 0.25
