@@ -127,8 +127,14 @@ def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
 
 def _known_outcomes(rows: DataFrame, keys: list[str], outcome: str, counted: Totals, encoder: Encoder) -> DataFrame:
     """Where only the mean outcome is taken off, which is the same for all rows: sums of outcomes suffice."""
-    units = _units(F.col(outcome))
-    sums = [F.sum(F.when(F.col("part") == p, units).otherwise(0)).alias(f"outcomes_{p}") for p in range(encoder.parts)]
+
+    def amount(part: int) -> Column:
+        here = F.col("part") == part
+        if outcome == "label":  # a count is much less generated code than a sum
+            return F.count(F.when(here & (F.col("label") == 1), True)) * F.lit(_UNIT)
+        return F.sum(F.when(here, _units(F.col(outcome))).otherwise(0))
+
+    sums = [amount(part).alias(f"outcomes_{part}") for part in range(encoder.parts)]
 
     def left(to: int) -> Column:
         rest = _sum("outcomes", known(encoder, to)) / _UNIT - _sum("rows", known(encoder, to)) * counted.rate(to)
