@@ -13,7 +13,6 @@ import platform
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,6 @@ import numpy as np
 from benchmarks.serving import load, made, servers
 from benchmarks.serving.load import Latency
 from benchmarks.serving.servers import BATCH, RANK, SINGLE, Running, Server
-from operations import cache
 from scoring.artefact import open_artefact
 from scoring.engines.encoder import RowEncoder
 from scoring.engines.native import Booster
@@ -118,14 +116,6 @@ def overload(one: Running, capacity: float, seconds: float) -> tuple[Latency, La
         load.open_loop(one.port, path, file, 3 * capacity, seconds, connections=256),
         load.open_loop(one.port, path, file, capacity / 10, seconds),
     )
-
-
-def jars(scratch: Path) -> Path:
-    """Of SynapseML, as the scoring image has them."""
-    environment = {**os.environ, "PYTHONPATH": str(servers.REPOSITORY)}
-    command = [sys.executable, "-m", "scoring.engines.spark_jars", str(scratch / "jars"), str(cache.folder() / "ivy")]
-    subprocess.run(command, env=environment, cwd=scratch, check=True, stdout=sys.stderr)
-    return scratch / "jars"
 
 
 def _milliseconds(value: float) -> str:
@@ -280,7 +270,7 @@ def main() -> None:
         model = made.make(folder / "model", folder / "scratch", "spark" in chosen, arguments.levels)
         of: list[Server] = [servers.ours(model, "native"), *servers.peers(model, folder)]
         if "spark" in chosen:
-            of.append(servers.ours(model, "spark", jars(folder)))
+            of.append(servers.ours(model, "spark", servers.jars(folder)))
         by_name = {server.name: server for server in of}
         running = []
         for server in (by_name[n] for n in NAMES if n in chosen):

@@ -14,7 +14,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from operations import cache
+from benchmarks.serving import servers
 from tests.scoring_fixtures import Running, Toys, make_artefact, scoring_environment, serving, write_manifest
 
 BATCH = 100
@@ -257,9 +256,7 @@ def spark_artefact(folder: Path) -> dict[str, object]:
     write_pipeline(spark, folder / "toys", folder / "scratch")
     spark.stop()
     write_manifest(folder / "toys")
-    jars = [sys.executable, "-m", "scoring.engines.spark_jars", str(folder / "jars"), str(cache.folder() / "ivy")]
-    subprocess.run(jars, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return {"SCORING_ENGINE": "spark", "SCORING_SPARK_JARS": folder / "jars", "SPARK_LOCAL_IP": "127.0.0.1"}
+    return {"SCORING_ENGINE": "spark", "SCORING_SPARK_JARS": servers.jars(folder), "SPARK_LOCAL_IP": "127.0.0.1"}
 
 
 def main() -> None:

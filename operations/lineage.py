@@ -23,10 +23,10 @@ def of_endpoint(outputs: Mapping[str, Any]) -> Tree:
     traffic = endpoint.traffic or {}
     deployments = client.online_deployments.list(endpoint.name)
     for deployment in sorted(deployments, key=lambda found: -traffic.get(found.name, 0)):
-        branch = tree.add(f"deployment {deployment.name}  {traffic.get(deployment.name, 0)} % of traffic")
-        name, _, version = _reference(deployment.environment)
+        branch = tree.add(f"deployment {_share(deployment, traffic)}")
+        name, version = _reference(deployment.environment)
         branch.add(f"image {client.environments.get(name, version).image}" if version else f"image {_UNKNOWN}")
-        name, _, version = _reference(deployment.model)
+        name, version = _reference(deployment.model)
         if version:
             _add_model(branch, outputs, client.models.get(name, version))
     return tree
@@ -38,9 +38,8 @@ def of_snapshot(outputs: Mapping[str, Any], snapshot: str) -> Tree:
     traffic = client.online_endpoints.get(outputs["endpoint_name"]).traffic or {}
     serving: dict[str, list[str]] = {}
     for deployment in client.online_deployments.list(outputs["endpoint_name"]):
-        _, _, version = _reference(deployment.model)
-        share = f"{deployment.name}  {traffic.get(deployment.name, 0)} % of traffic"
-        serving.setdefault(version, []).append(share)
+        _, version = _reference(deployment.model)
+        serving.setdefault(version, []).append(_share(deployment, traffic))
     tree = Tree(f"snapshot {snapshot}")
     for model in client.models.list(name=outputs["model_name"]):
         if model.tags.get("snapshot") == snapshot:
@@ -52,13 +51,18 @@ def of_snapshot(outputs: Mapping[str, Any], snapshot: str) -> Tree:
     return tree
 
 
-def _reference(asset: Any) -> tuple[str, str, str]:
-    """(name, ":", version) from `azureml:name:version` or the resource's id; version is empty where it is neither."""
+def _share(deployment: Any, traffic: Mapping[str, int]) -> str:
+    return f"{deployment.name}  {traffic.get(deployment.name, 0)} % of traffic"
+
+
+def _reference(asset: Any) -> tuple[str, str]:
+    """(name, version) from `azureml:name:version` or the resource's id; version is empty where it is neither."""
     text = str(asset or "")
     if "/versions/" in text:
         *_, name, _, version = text.split("/")
-        return name, ":", version
-    return text.removeprefix("azureml:").rpartition(":")
+        return name, version
+    name, _, version = text.removeprefix("azureml:").rpartition(":")
+    return name, version
 
 
 def _add_model(tree: Tree, outputs: Mapping[str, Any], model: Any) -> Tree:
@@ -87,6 +91,7 @@ def _trained(outputs: Mapping[str, Any], run_id: str, tags: Mapping[str, str]) -
     yield "files " + ", ".join(table["file"] for table in data["tables"].values())
     yield f"spec {lineage['spec_digest'][:16]}"
     yield "versions " + ", ".join(f"{name} {version}" for name, version in lineage["versions"].items())
-    if lineage["warm_start"]:
-        yield f"went on from training run {lineage['warm_start']['run_id']}"
+    start = lineage["warm_start"]
+    if start and start["trees"]:  # without trees it says why the fit began anew
+        yield f"went on from training run {start['run_id']}"
     yield f"trained at {lineage['trained_at']}"

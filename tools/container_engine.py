@@ -12,7 +12,6 @@ sets CONTAINER_ENGINE to it, or says why there is none and runs the command all 
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import ssl
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from tools.commands import Unavailable, making_in, one_at_a_time, run, writable_folder
 from tools.steps import cache_folder
+from tools.trust_store import certificates
 
 _BASE = "debian:bookworm-slim"
 _STAND_IN, _TRUSTING = "personalization-stand-in:bookworm", "personalization-build:bookworm"
@@ -167,7 +167,7 @@ def _bases(engine: Mapping[str, str], folder: Path) -> dict[str, str]:
     if authorities := _own_authorities():
         with tempfile.TemporaryDirectory(dir=folder) as context:
             for number, certificate in enumerate(authorities):
-                Path(context, f"machine-{number}.crt").write_text(certificate)
+                Path(context, f"machine-{number}.crt").write_bytes(certificate)
             recipe = _TRUSTING_RECIPE.format(base=arguments.get("BASE", _BASE))
             Path(context, "Dockerfile").write_text(recipe)
             network = ["--network", "host"]
@@ -203,15 +203,14 @@ def _stand_in(cache: Path) -> Path:
     return made
 
 
-def _own_authorities() -> list[str]:
+def _own_authorities() -> list[bytes]:
     """PEM blocks of all that this machine trusts, if it was told to trust anything by itself."""
     told = os.environ.get("SSL_CERT_FILE") or any(Path("/usr/local/share/ca-certificates").rglob("*.crt"))
     bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     bundle = bundle or "/etc/ssl/certs/ca-certificates.crt"
     if not told or not os.path.isfile(bundle):
         return []
-    block = r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?"
-    return re.findall(block, Path(bundle).read_text(), re.DOTALL)
+    return certificates(Path(bundle).read_bytes())
 
 
 def _run(command: list[str]) -> int:

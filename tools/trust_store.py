@@ -9,14 +9,18 @@ PASSWORD = "changeit"
 """Java's own default: a trust store holds no secret, the format only wants a password."""
 
 
+def certificates(bundle: bytes) -> list[bytes]:
+    """PEM blocks, as they stand in a bundle."""
+    return re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", bundle, re.DOTALL)
+
+
 def write(bundle: Path, store: Path) -> None:
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
     from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
     from cryptography.x509 import load_pem_x509_certificate
 
     trusted = []
-    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", bundle.read_bytes(), re.DOTALL)
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(certificates(bundle.read_bytes())):
         try:
             trusted.append(PKCS12Certificate(load_pem_x509_certificate(block), b"%d" % number))
         except ValueError:

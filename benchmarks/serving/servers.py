@@ -162,6 +162,14 @@ def ours(made: Made, engine: str, jars: Path | None = None) -> Server:
     return Server(engine, title, [sys.executable, "-m", "scoring"], settings, bodies(made))
 
 
+def jars(scratch: Path) -> Path:
+    """Of SynapseML, as the scoring image has them."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "scoring.engines.spark_jars", str(scratch / "jars"), str(cache.folder() / "ivy")]
+    subprocess.run(command, env=environment, cwd=scratch, check=True, stdout=sys.stderr)
+    return scratch / "jars"
+
+
 def peers(made: Made, scratch: Path) -> list[Server]:
     model = {"AZUREML_MODEL_DIR": str(made.folder), "PYTHONPATH": str(PEERS)}
     quiet = ["--host", HOST, "--no-access-log", "--log-level", "warning"]
