@@ -49,6 +49,7 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("metrics", release.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
     pulumi.export("deployment", release.rollout.deployment)
+    pulumi.export("rollout", release.rollout.checks)
 
 
 def export_plan(settings: Settings, meter: Meter) -> None:

@@ -276,11 +276,41 @@ class ReleaseSettings(_Group):
         [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."
     )
 
+    error_share_max: float = Field(
+        0.01, ge=0, lt=1, description="Share of probe requests that a new deployment may fail, at each step."
+    )
+    p99_ms_max: float = Field(
+        500,
+        gt=0,
+        description="Greatest 99th percentile of a probe request's time, seen from where `up` runs. Within 1.5 times "
+        "what serves it passes as well.",
+    )
+    drift_max: float = Field(
+        0.5,
+        gt=0,
+        description="How far probabilities may be from those of what serves, on average over the same rows, as a share "
+        "of its mean. Not judged where release:model is a number.",
+    )
+    probe_rps: float = Field(50, gt=0, le=1000, description="Requests a second of the probe at each step.")
+    probe_seconds: float = Field(4, gt=0, le=3600, description="How long the probe goes on at each step.")
+
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Self:
         if self.rollout != sorted(set(self.rollout)) or self.rollout[-1] != 100:
             raise ValueError(f"release:rollout {self.rollout} must rise and end with 100, such as [10, 50, 100].")
         return self
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
+        chosen = self.model != "trained"
+        return {
+            "error_share_max": self.error_share_max,
+            "p99_ms_max": self.p99_ms_max,
+            "drift_max": None if chosen else self.drift_max,
+            "probe_rps": self.probe_rps,
+            "probe_seconds": self.probe_seconds,
+        }
 
 
 class Settings(_Group):

@@ -198,6 +198,7 @@ class Release(pulumi.ComponentResource):
                 "utilisation": round(100 * serving.utilisation),
             },
             rollout=settings.release.rollout,
+            limits=settings.release.limits,
             blob_endpoint=lake.blob_endpoint,
             models_container=lake.containers["models"],
             # Endpoint and model are named through outputs; the roles that let it pull and read are not.
