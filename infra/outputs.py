@@ -44,6 +44,7 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("model_version", release.model_version)
     pulumi.export("image", release.image.image)
     pulumi.export("image_digest", release.image.image_digest)
+    pulumi.export("training_snapshot", release.snapshot)
     pulumi.export("training_run_id", run.run_id)
     pulumi.export("training_run_page", run.run_page_url)
     pulumi.export("metrics", release.metrics)

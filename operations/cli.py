@@ -1,5 +1,6 @@
 """`personalization`: the local run, and questions to its endpoint. Exit code 1 is a mistake the message explains."""
 
+import datetime
 import json
 import sys
 from pathlib import Path
@@ -185,6 +186,24 @@ def new_stack(
     for path in made.secrets:
         print(f"  set again: pulumi config set --stack {name} --secret --path '{path}'")
     print(f"next: pulumi stack init {name} && personalization preflight --stack {name} && make preview STACK={name}")
+
+
+@app.command()
+def snapshot(
+    stack: Annotated[str, typer.Option(help="Stack whose file is written, such as dev.")],
+    landed: Annotated[
+        bool, typer.Option("--landed", help="Take the newest day that has landed in the stack's lake.")
+    ] = False,
+    day: Annotated[
+        datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Nothing later; today, UTC, if not given.")
+    ] = None,
+    folder: StackFolder = _PROJECT,
+) -> None:
+    """Write into the stack's file which rows it trains on: those it has trained on, or newer ones that have landed."""
+    from operations import snapshot as rows
+
+    today = (day or datetime.datetime.now(datetime.UTC)).date()
+    print(rows.update(folder, stack, landed, today))
 
 
 @app.command()
