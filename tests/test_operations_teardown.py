@@ -106,6 +106,8 @@ def test_an_error_half_way_says_what_still_stands(standing: Standing) -> None:
     assert "machinelearningservices:OnlineEndpoint" not in left
     # What is to be purged waits until all that depends on it has gone.
     assert {"containerservice:ManagedCluster", "machinelearningservices:Workspace"} <= left
+    with pytest.raises(UserError, match="these are protected"):  # and what stands is guarded as before
+        standing.teardown()
 
 
 def test_what_passes_is_named_and_tried_again_and_an_orphan_is_an_error(standing: Standing) -> None:
