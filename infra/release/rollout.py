@@ -113,6 +113,7 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
         instance_type=props["instance_type"],
         instance_count=int(scale["min"]),
         resources=ResourceRequirementsSettings(requests=size, limits=size),
+        # The inference router scales by what it knows itself; a HorizontalPodAutoscaler beside it would fight it.
         scale_settings=TargetUtilizationScaleSettings(
             min_instances=int(scale["min"]),
             max_instances=int(scale["max"]),
@@ -220,7 +221,11 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`environment`: `<name>:<version>`; `scale`: `min`, `max` replicas, `cpu`, `memory`, `concurrency` of each."""
+        """`environment`: `<name>:<version>`.
+
+        `scale`: `min` and `max` replicas, `utilisation` in percent they are scaled for; `cpu`, `memory` and
+        `concurrency` of each.
+        """
         props = {
             "workspace_id": workspace_id,
             "endpoint_name": endpoint_name,
