@@ -11,6 +11,7 @@ from typing import Any
 
 import pulumi
 
+from infra.capacity import plan
 from infra.container_registry import ContainerRegistry
 from infra.data_lake import CONTAINERS, DataLake
 from infra.databricks import Databricks
@@ -186,7 +187,7 @@ class Release(pulumi.ComponentResource):
             build_pool=args.registry.build_pool,
             opts=child,
         )
-        environment_name = f"scoring-{serving.engine}"
+        environment_name, planned = f"scoring-{serving.engine}", plan(serving)
         environment = EnvironmentVersion(
             f"{name}-environment",
             workspace_id=args.machine_learning.workspace_id,
@@ -205,12 +206,12 @@ class Release(pulumi.ComponentResource):
             engine=serving.engine,
             instance_type=INSTANCE_TYPE,
             scale={
-                "min": serving.replicas_min,
-                "max": serving.replicas_max,
+                "min": planned.replicas_min,
+                "max": planned.replicas_max,
                 "cpu": serving.cpu,
                 "memory": serving.memory,
                 "concurrency": serving.concurrency,
-                "utilisation": round(100 * serving.utilisation),
+                "utilisation": planned.utilisation,
             },
             rollout=settings.release.rollout,
             limits=settings.release.limits,

@@ -138,6 +138,7 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
         instance_type=props["instance_type"],
         instance_count=int(scale["min"]),
         resources=ResourceRequirementsSettings(requests=size, limits=size),
+        # The inference router scales by what it knows itself; a HorizontalPodAutoscaler beside it would fight it.
         scale_settings=TargetUtilizationScaleSettings(
             min_instances=int(scale["min"]),
             max_instances=int(scale["max"]),
@@ -224,9 +225,10 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`environment`: `<name>:<version>`; `scale`: `min`, `max` replicas, `cpu`, `memory`, `concurrency` of each.
+        """`environment`: `<name>:<version>`.
 
-        `limits`: the fields of `probe.Limits`.
+        `scale`: `min` and `max` replicas, `utilisation` in percent they are scaled for; `cpu`, `memory` and
+        `concurrency` of each. `limits`: the fields of `probe.Limits`.
         """
         props = {
             "workspace_id": workspace_id,
