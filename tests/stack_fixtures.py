@@ -58,6 +58,12 @@ class LocalRun:
         events = self.state / "engine-events.json"
         return events.exists() and f'"type":"{token}"' in events.read_text()
 
+    def touched(self) -> set[str]:
+        """Names of the resources that the last `up` of `personalization` did anything to."""
+        events = map(json.loads, (self.state / "engine-events.json").read_text().splitlines())
+        steps = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
+        return {step["urn"] for step in steps if step["op"] != "same"}
+
     def down(self) -> None:
         done = self.run("local-down")
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -93,14 +93,23 @@ def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun)
     assert "no user 'nobody'" in unknown.stderr
 
 
+def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
+    done = stack.run("score", '{"colour": "red"}')
+    assert done.returncode == 1
+    assert "colour" in done.stderr
+    assert "400" in done.stderr
+    answer = httpx.post(
+        stack.outputs["scoring_uri"],
+        json={"rows": [{"age": 30}]},
+        headers={"Authorization": "Bearer not-the-key"},
+        verify=_trust(stack),
+    )
+    assert answer.status_code == 401
+
+
 def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("up") == {}
     assert stack.pulumi("refresh") == {}
-
-
-def test_one_changed_scale_value_is_one_update(stack: LocalRun) -> None:
-    stack.configure("serving:nodes_max", "5")
-    assert stack.pulumi("up") == {"update": 1}
 
 
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
@@ -117,46 +126,73 @@ def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
         assert not [secret for secret in secrets if secret in text], path
 
 
-def test_both_engines_serve_through_the_same_endpoint(stack: LocalRun) -> None:
-    native = score(stack)
-    stack.up("--engine", "spark")
-    assert stack.outputs["image"] != ""
-    spark = score(stack)
+def test_one_changed_scale_value_is_one_update(stack: LocalRun) -> None:
+    stack.configure("serving:nodes_max", "5")
+    assert stack.pulumi("up") == {"update": 1}
+
+
+def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> None:
+    if "native" not in standing.outputs["image"]:
+        standing.up()
+    native = score(standing)
+    standing.up("--engine", "spark")
+    spark = score(standing)
     assert spark["model"] == native["model"]
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
 
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
-def test_a_refused_model_leaves_the_live_endpoint_as_it_was(stack: LocalRun) -> None:
-    row = json.dumps({"age": 30, "gender": "F"})
-    before, registered = score(stack, row), _jobs_runs_versions(stack)[2]
-    done = stack.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
+def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) -> None:
+    row = json.dumps({})
+    before, registered = score(standing, row), _jobs_runs_versions(standing)[2]
+    done = standing.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
     assert done.returncode == 1
     assert "is refused, what serves now keeps serving" in done.stderr
     assert "clicks in the held-out part, too few to judge" in done.stderr
-    (verdict,) = (found for found in map(json.loads, _verdicts(stack)) if not found["passed"])
+    (verdict,) = (found for found in map(json.loads, _verdicts(standing)) if not found["passed"])
     assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}
-    assert score(stack, row) == before
-    assert _jobs_runs_versions(stack)[2] == registered
+    assert score(standing, row) == before
+    assert _jobs_runs_versions(standing)[2] == registered
 
 
-def test_synthetic_rows_in_criteos_shape_pass_the_gate(standing: LocalRun) -> None:
-    before = standing.outputs
+@pytest.fixture(scope="module")
+def two_models(standing: LocalRun) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Outputs while MovieLens' model served, those of the next one, and what the second run printed."""
+    if not standing.plain:
+        standing.up()
+    first = standing.outputs
     printed = standing.up("--dataset", "criteo")
+    return first, standing.outputs, printed
+
+
+def test_synthetic_rows_in_criteos_shape_pass_the_gate(two_models: tuple[dict[str, Any], dict[str, Any], str]) -> None:
+    first, second, printed = two_models
     assert "SYNTHETIC" in printed
-    metrics, served_by = standing.outputs["metrics"], before["training_run_id"]
+    metrics = second["metrics"]
     assert metrics["synthetic"] is True
-    assert metrics["live"]["run_id"] == served_by
+    assert metrics["live"]["run_id"] == first["training_run_id"]
     assert metrics["live"]["skipped"] == "it was trained on dataset 'movielens', not 'criteo'"
+    assert [step["share"] for step in second["rollout"]] == [0, 10, 50, 100]
+    assert {step["error_share"] for step in second["rollout"]} == {0}
 
 
-def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(standing: LocalRun) -> None:
+def test_a_new_model_touches_what_belongs_to_the_release_alone(
+    standing: LocalRun, two_models: tuple[dict[str, Any], dict[str, Any], str]
+) -> None:
+    first, second, _ = two_models
+    assert standing.outputs == second
+    assert first["model_version"] != second["model_version"]
+    touched = standing.touched()
+    assert touched
+    assert all("personalization:release:Release$" in urn for urn in touched)
+
+
+def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
+    standing: LocalRun, two_models: tuple[dict[str, Any], dict[str, Any], str]
+) -> None:
     """To a deployment that is still warm, which is left running, and from the registry where it is gone."""
-    standing.up()
-    first = standing.outputs["model_version"]
-    standing.up("--dataset", "criteo")
-    second, known = standing.outputs["model_version"], _jobs_runs_versions(standing)
-    assert second != first
+    first, second = (outputs["model_version"] for outputs in two_models[:2])
+    known = _jobs_runs_versions(standing)
 
     def serve(model: str, row: dict[str, Any]) -> str:
         """The version that answers then."""
@@ -175,20 +211,6 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(standing: 
     assert serve(first, {"age": 30}) == first
     assert serve("trained", {"I1": 1}) == second
     assert _jobs_runs_versions(standing) == known
-
-
-def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
-    done = stack.run("score", '{"colour": "red"}')
-    assert done.returncode == 1
-    assert "colour" in done.stderr
-    assert "400" in done.stderr
-    answer = httpx.post(
-        stack.outputs["scoring_uri"],
-        json={"rows": [{"age": 30}]},
-        headers={"Authorization": "Bearer not-the-key"},
-        verify=_trust(stack),
-    )
-    assert answer.status_code == 401
 
 
 def _jobs_runs_versions(run: LocalRun) -> tuple[int, int, int]:
