@@ -4,12 +4,13 @@
 next `times` requests it matches, of whichever service: all are behind one port; the first matching rule wins. It does
 one or more of: wait `delay` seconds, `reset` the connection, answer `status`, do the work and have the answer `lost`,
 make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`.
+`PUT /sandbox/settings` sets what holds for every request: `cloud.Settings`.
 """
 
 import asyncio
 import contextlib
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -17,8 +18,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.cloud import CloudError
+from sandbox.cloud import CloudError, Sandbox, Settings
 
+T = TypeVar("T")
 _KEY = "sandbox.fault"
 
 
@@ -62,11 +64,15 @@ async def hinder_operation(request: Request) -> None:
 
 
 class Faults:
-    def __init__(self) -> None:
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._settings = sandbox.settings
         self._rules: list[Fault] = []
 
     def routes(self) -> list[BaseRoute]:
-        return [Route("/sandbox/faults", self._serve, methods=["GET", "POST", "DELETE"])]
+        return [
+            Route("/sandbox/faults", self._serve, methods=["GET", "POST", "DELETE"]),
+            Route("/sandbox/settings", self._set, methods=["GET", "PUT"]),
+        ]
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,13 +104,23 @@ class Faults:
 
     async def _serve(self, request: Request) -> Response:
         if request.method == "POST":
-            try:
-                self._rules += msgspec.json.decode(await request.body(), type=list[Fault])
-            except msgspec.MsgspecError as error:
-                raise CloudError(400, "InvalidFault", f"Send a list of fault rules: {error}.") from error
+            self._rules += await _decoded(request, list[Fault])
         elif request.method == "DELETE":
             self._rules = []
         return Response(msgspec.json.encode(self._rules), media_type="application/json")
+
+    async def _set(self, request: Request) -> Response:
+        if request.method == "PUT":
+            for name, value in msgspec.structs.asdict(await _decoded(request, Settings)).items():
+                setattr(self._settings, name, value)
+        return Response(msgspec.json.encode(self._settings), media_type="application/json")
+
+
+async def _decoded(request: Request, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise CloudError(400, "InvalidFault", f"Not what the sandbox can be told: {error}.") from error
 
 
 async def _discard(message: Message) -> None:
