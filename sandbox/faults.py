@@ -3,7 +3,8 @@
 `POST /sandbox/faults` with a list of rules adds them, GET shows those left, DELETE removes all. A rule applies to the
 next `times` requests it matches, of whichever service: all are behind one port; the first matching rule wins. It does
 one or more of: wait `delay` seconds, `reset` the connection, answer `status`, do the work and have the answer `lost`,
-make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`.
+make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`. What starts
+with a Databricks run is its cluster: each start of it is hindered.
 `PUT /sandbox/settings` sets what holds for every request: `cloud.Settings`.
 """
 

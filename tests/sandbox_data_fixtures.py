@@ -135,7 +135,7 @@ def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
             ssl_certfile=certificate,
             ssl_keyfile=key,
             log_level="warning",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=0,  # clients that keep their connections would count as busy
         )
         with _running(uvicorn.Server(config), listener):
             running = Served(sandbox)

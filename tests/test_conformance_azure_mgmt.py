@@ -122,8 +122,8 @@ def test_containerservice_goes_on_polling_through_throttling_and_broken_connecti
     aks = client(ContainerServiceClient, cloud)
     cloud.faults(
         {"method": "PUT", "path": "managedClusters/polled$", "operation_delay": 0.2},
-        {"path": "Microsoft.Resources/operations/", "status": 429, "headers": {"retry-after-ms": "10"}},
         {"path": "Microsoft.Resources/operations/", "reset": True},
+        {"path": "Microsoft.Resources/operations/", "status": 429, "headers": {"retry-after-ms": "10"}},
     )
     assert aks.managed_clusters.begin_create_or_update("rg", "polled", CLUSTER).result().name == "polled"
     assert cloud.faults_left() == []
