@@ -85,8 +85,9 @@ def test_a_throttled_login_waits_as_long_as_it_is_told_and_then_succeeds(
 
 
 def test_an_unknown_tenant_is_named(cloud: Served) -> None:
-    stranger = ClientSecretCredential("contoso", "id", "secret", **options(cloud))
-    with pytest.raises(ClientAuthenticationError):
+    who = cloud.sandbox.identity
+    stranger = ClientSecretCredential("contoso", who.client_id, who.client_secret, **options(cloud))
+    with pytest.raises(ClientAuthenticationError, match="contoso"):
         stranger.get_token(scope(cloud))
 
 

@@ -14,7 +14,7 @@ from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.jobs import TerminationCodeCode as Code
 from databricks.sdk.service.jobs import TerminationTypeType as Kind
-from databricks_fixtures import connect, create, finished, task, trusted
+from databricks_fixtures import connect, create, eventually, finished, task, trusted
 from sandbox_data_fixtures import Served
 
 from infra.release.cloud import Cloud
@@ -98,10 +98,13 @@ def test_a_cluster_that_is_still_starting_is_pending_and_can_be_cancelled(
     cloud: Served, workspace: WorkspaceClient, job_id: int
 ) -> None:
     cloud.faults({"path": RUN_NOW, "operation_delay": 60})
-    waiter = workspace.jobs.run_now(job_id)
-    while workspace.jobs.get_run(waiter.run_id).tasks[0].state.life_cycle_state != Life.PENDING:
-        time.sleep(0.02)
-    run = workspace.jobs.cancel_run(waiter.run_id).result()
+    started = workspace.jobs.run_now(job_id).run_id
+    eventually(
+        lambda: workspace.jobs.get_run(started).tasks[0].state.life_cycle_state,
+        lambda state: state == Life.PENDING,
+        seconds=20,
+    )
+    run = workspace.jobs.cancel_run(started).result()
     cancelled = (Life.TERMINATED, Result.CANCELED, Code.USER_CANCELED, Kind.CLIENT_ERROR)
     assert outcome(run) == outcome(run.tasks[0]) == cancelled
 
