@@ -49,8 +49,8 @@ preview: bootstrap ## what `make up` would change: STACK=dev
 up: bootstrap ## brings a stack on Azure to what the code says: STACK=dev
 	@$(ready) pulumi up --stack '$(stack)' --policy-pack policy $(ARGS)
 
-down: bootstrap ## destroys a stack on Azure: STACK=dev
-	@$(ready) pulumi destroy --stack '$(stack)' $(ARGS)
+down: bootstrap ## destroys a stack on Azure and sees that nothing is left: STACK=dev
+	@$(ready) personalization teardown '$(stack)' $(ARGS)
 
 lock: bootstrap ## requirements.lock anew, from pyproject.toml
 	@$(ready) UV_SYSTEM_CERTS=true uv pip compile --python-version 3.11 --no-emit-index-url --generate-hashes \

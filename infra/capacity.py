@@ -53,6 +53,8 @@ class Plan:
     """Needed at the peak; the lower bound of the range where there is no target."""
     replicas_min: int
     replicas_max: int
+    utilisation: int
+    """Percent of a replica's time that may be busy: less than asked for where the latency needs it."""
     replica_cpu: int
     replica_memory: int
     node_size: str
@@ -82,6 +84,9 @@ def _data() -> Mapping[str, Any]:
 def plan(serving: "ServingSettings") -> Plan:
     """Replicas and nodes for the target, or for the replica range where there is none.
 
+    The range and the use are what a deployment is sent. It is never sent `replicas`: that many are for the peak, and
+    the inference router adds them when it comes.
+
     Raises `ValueError` for what cannot be scheduled: a replica larger than a node has room for, more traffic than
     `replicas_max` serves, more replicas than `nodes_max` holds beside what AKS and Azure ML run.
     """
@@ -107,6 +112,7 @@ def plan(serving: "ServingSettings") -> Plan:
         replicas=replicas,
         replicas_min=serving.replicas_min,
         replicas_max=serving.replicas_max,
+        utilisation=max(1, round(100 * use(serving))),
         replica_cpu=replica.cpu,
         replica_memory=replica.memory,
         node_size=serving.node_size,
@@ -142,28 +148,31 @@ def replica_rps(serving: "ServingSettings") -> float:
     """Requests a second one replica serves within the wanted use and latency.
 
     Little's law, L = λ W (J. D. C. Little, Operations Research 9(3), 1961): λ requests a second that take s seconds of
-    a core keep λ s cores busy. A replica has one useful core at most, for it scores in one thread: λ = u / s with a use
-    u of `serving:utilisation`, or less where the latency T asks for it. In an M/M/1 queue the time in the system is
-    exponential with rate 1/s - λ, its 99th percentile ln(100) s / (1 - u), and hence u <= 1 - ln(100) s / T.
+    a core keep λ s cores busy. A replica has one useful core at most, for it scores in one thread: λ = u / s.
+    """
+    return use(serving) * 1000 / _busy_ms(serving)
+
+
+def use(serving: "ServingSettings") -> float:
+    """The share u of a replica's time that may be busy: `serving:utilisation`, or less where the latency T asks for it.
+
+    In an M/M/1 queue the time in the system is exponential with rate 1/s - λ, its 99th percentile ln(100) s / (1 - u),
+    and hence u <= 1 - ln(100) s / T.
 
     Raises `ValueError` where no number of replicas meets the latency.
     """
-    core = min(_millicores(serving.cpu), 1000) / 1000
-    if not core:
-        raise ValueError("serving:cpu is 0, and a replica without CPU serves nothing. Set serving:cpu to 500m or more.")
-    busy_ms = (serving.service_ms or _data()["service_ms"][serving.engine]) / core
-    use = serving.utilisation
-    if serving.latency_ms is not None:
-        least = math.log(100) * busy_ms
-        use = min(use, 1 - least / serving.latency_ms)
-        if use <= 0:
-            more = ", or serving:cpu to 1" if core < 1 else ""
-            raise ValueError(
-                f"serving:latency_ms {serving.latency_ms:g} cannot be met: a request takes {busy_ms:g} ms of a replica "
-                f"with {serving.cpu} CPU on average, and {least:.1f} ms in one of a hundred even without a queue. "
-                f"Set serving:latency_ms to {math.ceil(2 * least)}{more}."
-            )
-    return use * 1000 / busy_ms
+    if serving.latency_ms is None:
+        return serving.utilisation
+    busy_ms = _busy_ms(serving)
+    least = math.log(100) * busy_ms
+    if least >= serving.latency_ms:
+        more = ", or serving:cpu to 1" if _core(serving) < 1 else ""
+        raise ValueError(
+            f"serving:latency_ms {serving.latency_ms:g} cannot be met: a request takes {busy_ms:g} ms of a replica "
+            f"with {serving.cpu} CPU on average, and {least:.1f} ms in one of a hundred even without a queue. "
+            f"Set serving:latency_ms to {math.ceil(2 * least)}{more}."
+        )
+    return min(serving.utilisation, 1 - least / serving.latency_ms)
 
 
 def free(machine: Machine) -> tuple[int, int]:
@@ -272,6 +281,19 @@ def _size_that_holds(replicas: int, serving: "ServingSettings") -> str | None:
 
 def _per_node(replica: Pod, cpu: int, memory: int) -> int:
     return min(cpu // replica.cpu, memory // replica.memory)
+
+
+def _busy_ms(serving: "ServingSettings") -> float:
+    """How long a request keeps a replica busy."""
+    return (serving.service_ms or _data()["service_ms"][serving.engine]) / _core(serving)
+
+
+def _core(serving: "ServingSettings") -> float:
+    """The share of one core that a replica has for scoring. Raises `ValueError` where it has none."""
+    core = min(_millicores(serving.cpu), 1000) / 1000
+    if not core:
+        raise ValueError("serving:cpu is 0, and a replica without CPU serves nothing. Set serving:cpu to 500m or more.")
+    return core
 
 
 def _routers_of(serving: "ServingSettings") -> int:

@@ -44,11 +44,13 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("model_version", release.model_version)
     pulumi.export("image", release.image.image)
     pulumi.export("image_digest", release.image.image_digest)
+    pulumi.export("training_snapshot", release.snapshot)
     pulumi.export("training_run_id", run.run_id)
     pulumi.export("training_run_page", run.run_page_url)
     pulumi.export("metrics", release.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
     pulumi.export("deployment", release.rollout.deployment)
+    pulumi.export("rollout", release.rollout.checks)
 
 
 def export_plan(settings: Settings, meter: Meter) -> None:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from infra import addresses, capacity, compatibility, regions
 
@@ -44,6 +44,11 @@ Dataset = Annotated[str, AfterValidator(_known_dataset)]
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def without_time(value: str | None) -> str | None:
+    """The name as it was meant: Pulumi takes a day without quotes in a stack file for a moment in time."""
+    return value.removesuffix(" 00:00:00 +0000 UTC") if value else value
 
 
 class NetworkSettings(_Group):
@@ -127,7 +132,7 @@ class BudgetSettings(_Group):
 
 class TrainingSettings(_Group):
     dataset: Dataset = Field("movielens", description="Dataset spec of the workload package.")
-    snapshot: str | None = Field(
+    snapshot: Annotated[str | None, BeforeValidator(without_time)] = Field(
         None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Folder below raw/<dataset>/ that a run reads."
     )
     data: str | None = Field(None, description="Local folder or file to upload as the snapshot; its digest names it.")
@@ -269,18 +274,50 @@ class QualitySettings(_Group):
 
 class ReleaseSettings(_Group):
     enabled: bool = Field(True, description="Whether this stack trains and serves; false leaves the infrastructure.")
-    model: Literal["trained"] | Annotated[int, Field(ge=1)] = Field(
-        "trained", description="Model version to serve: what this stack trains, or a number; then nothing is trained."
+    model: Literal["trained", "latest"] | Annotated[int, Field(ge=1)] = Field(
+        "trained",
+        description="Model version to serve: what this stack trains; the latest of the job's own scheduled runs that "
+        "passes the gate; or a number. Only the first trains.",
     )
     rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."
     )
+
+    error_share_max: float = Field(
+        0.01, ge=0, lt=1, description="Share of probe requests that a new deployment may fail, at each step."
+    )
+    p99_ms_max: float = Field(
+        500,
+        gt=0,
+        description="Greatest 99th percentile of a probe request's time, seen from where `up` runs. Within 1.5 times "
+        "what serves it passes as well.",
+    )
+    drift_max: float = Field(
+        0.5,
+        gt=0,
+        description="How far probabilities may be from those of what serves, on average over the same rows, as a share "
+        "of its mean. Not judged where release:model is a number.",
+    )
+    probe_rps: float = Field(50, gt=0, le=1000, description="Requests a second of the probe at each step.")
+    probe_seconds: float = Field(4, gt=0, le=3600, description="How long the probe goes on at each step.")
 
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Self:
         if self.rollout != sorted(set(self.rollout)) or self.rollout[-1] != 100:
             raise ValueError(f"release:rollout {self.rollout} must rise and end with 100, such as [10, 50, 100].")
         return self
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
+        chosen = isinstance(self.model, int)
+        return {
+            "error_share_max": self.error_share_max,
+            "p99_ms_max": self.p99_ms_max,
+            "drift_max": None if chosen else self.drift_max,
+            "probe_rps": self.probe_rps,
+            "probe_seconds": self.probe_seconds,
+        }
 
 
 class Settings(_Group):

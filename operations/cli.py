@@ -1,7 +1,9 @@
 """`personalization`: the local run, and questions to its endpoint. Exit code 1 is a mistake the message explains."""
 
+import datetime
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,6 +190,24 @@ def new_stack(
 
 
 @app.command()
+def snapshot(
+    stack: Annotated[str, typer.Option(help="Stack whose file is written, such as dev.")],
+    landed: Annotated[
+        bool, typer.Option("--landed", help="Take the newest day that has landed in the stack's lake.")
+    ] = False,
+    day: Annotated[
+        datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Nothing later; today, UTC, if not given.")
+    ] = None,
+    folder: StackFolder = _PROJECT,
+) -> None:
+    """Write into the stack's file which rows it trains on: those it has trained on, or newer ones that have landed."""
+    from operations import snapshot as rows
+
+    today = (day or datetime.datetime.now(datetime.UTC)).date()
+    print(rows.update(folder, stack, landed, today))
+
+
+@app.command()
 def plan(
     stack: Annotated[str, typer.Option(help="Stack whose file is read, such as dev.")],
     folder: StackFolder = _PROJECT,
@@ -213,6 +233,34 @@ def preflight(
     check.show(findings, f"preflight of {stack}", Console(width=None if sys.stdout.isatty() else 160))
     if check.stops(findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def teardown(
+    stack: Annotated[str, typer.Argument(help="Stack to destroy, such as dev.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the stack's name first.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also purge what Azure would keep soft-deleted, where it may be purged.")
+    ] = False,
+    destroy_protected: Annotated[
+        str, typer.Option(help="The stack's name once more: what is protected in it goes too.", metavar="STACK")
+    ] = "",
+    folder: StackFolder = _PROJECT,
+) -> None:
+    """Destroy a stack on Azure, and ask Azure afterwards that nothing is left. Exit code 1: something still stands."""
+    from operations.teardown import Teardown
+
+    confirm = partial(_confirm, stack, yes)
+    Teardown(folder, stack, _say).run(confirm, purge=purge, destroy_protected=destroy_protected)
+
+
+def _confirm(stack: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("nothing was destroyed: say --yes, or run it in a terminal and type the stack's name")
+    if input(f"Type {stack} to destroy all of this: ").strip() != stack:
+        raise UserError("nothing was destroyed: that is not the stack's name")
 
 
 def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:

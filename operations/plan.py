@@ -30,6 +30,7 @@ def _capacity(plan: Mapping[str, Any]) -> Table:
     table = _table("Capacity", "what", "figure")
     wanted = "no target" if plan["target_rps"] is None else f"target {plan['target_rps']:g} requests a second"
     table.add_row("replicas", f"{plan['replicas']} of {plan['replicas_min']} to {plan['replicas_max']} ({wanted})")
+    table.add_row("the router adds one above", f"{plan['utilisation']} % use")
     table.add_row("most they serve", f"{plan['max_rps']:g} requests a second")
     table.add_row("a replica asks for", f"{plan['replica_cpu']}m CPU, {plan['replica_memory']} MiB (sidecar included)")
     left = f"{plan['node_cpu']}m CPU, {plan['node_memory']} MiB: {plan['replicas_per_node']} replicas"

@@ -6,7 +6,7 @@ among themselves: `infra/settings.py` does, before anything is asked.
 
 import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,6 @@ from rich.text import Text
 
 from infra.naming import Names
 from infra.release.cloud import Cloud
-from infra.settings import Settings
 from operations import stacks
 from operations.checks import access, machines, names, providers, unity_catalog
 from operations.checks.answers import Subscription
@@ -42,15 +41,14 @@ _COLOURS = {
 
 def ask(folder: Path, stack: str) -> list[Finding]:
     """Findings on a stack, in order of subject. Raises `UserError` if there is no such stack, no cloud or no login."""
-    config = stacks.read(folder, stack)
-    target = _target(stack, stacks.settings_of(config, stacks.file_of(folder, stack).name), config)
+    of = target(folder, stack)
     asked = [
         question
         for subject in (access, providers, machines, names, unity_catalog)
-        for question in subject.questions(target)
+        for question in subject.questions(of)
     ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = pool.map(lambda question: _findings(question, target), asked)
+        answers = pool.map(lambda question: _findings(question, of), asked)
         return [finding for found in answers for finding in found]
 
 
@@ -85,7 +83,10 @@ def show(findings: Sequence[Finding], title: str, console: Console) -> None:
         console.print(Text(textwrap.indent(remedy, "    ")), soft_wrap=True)
 
 
-def _target(stack: str, settings: Settings, config: Mapping[str, str]) -> Target:
+def target(folder: Path, stack: str) -> Target:
+    """The stack with its names and its cloud. Raises `UserError` if there is no such stack, no cloud or no login."""
+    config = stacks.read(folder, stack)
+    settings = stacks.settings_of(config, stacks.file_of(folder, stack).name)
     try:
         cloud = Cloud.discover()
         credential = cloud.credential()

@@ -193,7 +193,7 @@ def _span(key: yaml.Node, value: yaml.Node) -> tuple[int, int]:
 
 def _to_review(config: Mapping[str, str], before: str) -> Iterator[tuple[str, str]]:
     for key, value in config.items():
-        if key in _REVIEW and not (key == "release:model" and value == "trained"):
+        if key in _REVIEW and not (key == "release:model" and not value.isdigit()):
             yield key, _REVIEW[key]
         elif key != LOCATION and re.search(rf"\b{before}\b", value):
             yield key, f"speaks of {before}"

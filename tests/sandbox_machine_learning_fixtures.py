@@ -30,6 +30,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 if os.environ.get("FAIL_AT_START"):
     sys.exit("cannot load the model: " + os.environ["FAIL_AT_START"])
+if os.path.exists(os.environ.get("FAIL_WHERE_EXISTS", "")):
+    sys.exit("cannot load the model any more")
 model = next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("model.txt"))
 
 class Handler(BaseHTTPRequestHandler):

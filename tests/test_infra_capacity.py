@@ -132,6 +132,12 @@ def test_a_target_above_the_range_is_told_both_ways_out() -> None:
     assert "Set serving:replicas_max to 8, or lower serving:target_rps to 2800" in says
 
 
+def test_a_latency_that_needs_idle_replicas_lowers_the_use_they_are_scaled_for() -> None:
+    loose, tight = (ServingSettings(service_ms=2, latency_ms=latency) for latency in (100, 12))
+    assert (capacity.plan(loose).utilisation, capacity.plan(tight).utilisation) == (70, 23)
+    assert capacity.plan(tight).max_rps < capacity.plan(loose).max_rps
+
+
 def test_replicas_that_nodes_cannot_hold_are_told_how_many_nodes_do() -> None:
     assert re.search(
         r"Set serving:nodes_max to 5, or lower serving:replicas_max to 3", refusal(replicas_max=10, nodes_max=2)

@@ -16,6 +16,7 @@ def settings(**changed: Any) -> dict[str, Any]:
         "snapshot": "s1",
         "volumes": "/Volumes/c/s",
         "wheel": "/Workspace/Shared/w.whl",
+        "code": "c0de",
         "spark_version": "16.4.x-scala2.12",
         "node_type": "Standard_L8s_v3",
         "workers": 12,
@@ -50,6 +51,13 @@ def test_the_sdk_reads_the_job_without_losing_anything() -> None:
 def test_the_daily_schedule_is_there_and_paused_unless_asked_for() -> None:
     assert settings()["schedule"]["pause_status"] == "PAUSED"
     assert settings(schedule_enabled=True)["schedule"]["pause_status"] == "UNPAUSED"
+
+
+def test_a_scheduled_run_trains_on_the_rows_of_its_day_and_a_release_on_those_it_names() -> None:
+    (first, *_) = settings(schedule_enabled=True)["parameters"]
+    assert first == {"name": "snapshot", "default": "{{job.start_time.iso_date}}"}
+    (first, *_) = settings()["parameters"]
+    assert first == {"name": "snapshot", "default": "s1"}
 
 
 def test_two_runs_never_train_at_once() -> None:

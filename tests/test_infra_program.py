@@ -15,6 +15,8 @@ from pulumi_azure_native import (
     storage,
 )
 
+from infra.release.rollout import _deployment
+
 
 @pytest.fixture(scope="module")
 def program() -> Graph:
@@ -102,6 +104,17 @@ def test_one_scale_value_changes_one_resource(program: Graph) -> None:
     before = {(found.type, found.name): found.inputs for found in program.resources}
     differs = [found.type for found in changed.resources if before[found.type, found.name] != found.inputs]
     assert differs == ["azure-native:containerservice:AgentPool"]
+
+
+def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alone() -> None:
+    program = graph(serving__replicas_min="2", serving__latency_ms="9", serving__target_rps="1000")
+    (release,) = program.of("machinelearning:Rollout")
+    sent = _deployment({**release.inputs, "model_version": "7", "environment": "scoring-native:1"}, "m7").scale_settings
+    plan = program.outputs["capacity"]
+    assert (sent.type, sent.polling_interval) == ("target_utilization", 10)
+    assert (sent.min_instances, sent.max_instances) == (plan["replicas_min"], plan["replicas_max"]) == (2, 4)
+    assert sent.target_utilization_percentage == plan["utilisation"] == 49
+    assert not [found for found in program.resources if "autoscal" in found.type.lower()]
 
 
 def test_insecure_scoring_is_said_to_azure_ml_exactly_when_there_is_no_certificate(program: Graph) -> None:

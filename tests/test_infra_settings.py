@@ -25,6 +25,10 @@ def test_text_from_pulumi_becomes_typed_values() -> None:
     assert found.access.purge_protection is False
 
 
+def test_a_day_written_without_quotes_is_the_day() -> None:
+    assert settings(training__snapshot="2026-11-01 00:00:00 +0000 UTC").training.snapshot == "2026-11-01"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
@@ -53,7 +57,7 @@ def test_text_from_pulumi_becomes_typed_values() -> None:
         ("serving__nodes_min", "9", r"serving:nodes_min is 9, above serving:nodes_max 3.*Raise serving:nodes_max"),
         ("serving__tls_secret", "cert", r"serving:hostname and serving:tls_secret go together"),
         ("release__rollout", "[50, 10]", r"must rise and end with 100"),
-        ("release__model", "latest", r"release:model: "),
+        ("release__model", "newest", r"release:model: "),
         ("personalization__environment", "Prod West", r"personalization:environment: .*pattern"),
         ("personalization__colour", "red", r"personalization:colour: is not a setting"),
         ("quality__auc_min", "0.4", r"quality:auc_min: .*greater than or equal to 0.5"),

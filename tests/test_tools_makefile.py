@@ -63,15 +63,15 @@ POLICY = "--policy-pack|policy|"
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("preview", f"preview|--stack|dev|{POLICY}"),
-        ("up", f"up|--stack|dev|{POLICY}"),
-        ("down", "destroy|--stack|dev|"),
+        ("preview", f"pulumi|preview|--stack|dev|{POLICY}"),
+        ("up", f"pulumi|up|--stack|dev|{POLICY}"),
+        ("down", "personalization|teardown|dev|"),
     ],
 )
 def test_a_stack_must_be_named(project: Path, target: str, command: str) -> None:
     assert f"make {target} STACK=dev" in _make(project, target).stderr
     named = _make(project, target, "STACK=dev", "ARGS=--diff --yes")
-    assert named.stdout == f"pulumi|{command}--diff|--yes|"
+    assert named.stdout == f"{command}--diff|--yes|"
 
 
 def test_plain_make_lists_the_targets_and_prepares_nothing(project: Path) -> None:

@@ -20,6 +20,7 @@ from operations.report import LABEL
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
+RELEASE_TARGET = "urn:pulumi:*::*::personalization:release:Release$**"
 FIRST_PARTY = {"actions", "pulumi"}
 
 
@@ -48,8 +49,8 @@ def tool(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_there_is_a_preview_a_deployment_and_a_watch_for_drift() -> None:
-    assert {path.stem for path in WORKFLOWS} >= {"preview", "deploy", "drift"}
+def test_there_is_a_preview_a_deployment_a_daily_retraining_and_a_watch_for_drift() -> None:
+    assert {path.stem for path in WORKFLOWS} >= {"preview", "deploy", "retrain", "drift"}
 
 
 def test_files_are_what_github_reads() -> None:
@@ -82,7 +83,7 @@ def test_a_job_gets_what_it_needs_and_no_more() -> None:
         assert load(path)["permissions"] == {}, path.name
     granted = {name: {right for right, level in job["permissions"].items() if level == "write"} for name, job in jobs()}
     with_identity = {name for name, rights in granted.items() if "id-token" in rights}
-    assert with_identity == {"preview/azure", "deploy/plan", "deploy/up", "drift/drift"}
+    assert with_identity == {"preview/azure", "deploy/plan", "deploy/up", "drift/drift", "retrain/retrain"}
     for name, job in jobs():
         assert job["timeout-minutes"] <= 360, name
         # Whoever has an identity was let in by an environment; who may write runs no program of the project.
@@ -96,14 +97,23 @@ def test_a_job_gets_what_it_needs_and_no_more() -> None:
     }
 
 
-def test_only_the_deployment_s_last_job_changes_anything_and_with_the_plan_that_was_approved() -> None:
-    changing = [(name, step["run"]) for name, step in steps() if re.search(r"pulumi (up|destroy|refresh)", str(step))]
-    ((name, run),) = changing
-    assert name == "deploy/up"
-    assert "--plan plan.json" in run
+def test_only_the_approved_plan_changes_infrastructure_and_the_retraining_changes_releases_alone() -> None:
+    changing = {
+        name: step["run"] for name, step in steps() if re.search(r"pulumi (up|destroy|refresh)", step.get("run", ""))
+    }
+    assert changing.keys() == {"deploy/up", "retrain/retrain"}
+    assert "--plan plan.json" in changing["deploy/up"]
+    assert f"--target '{RELEASE_TARGET}'" in changing["retrain/retrain"]
     environments = {name: job["environment"] for name, job in jobs() if "environment" in job}
     assert environments.pop("deploy/up") == "${{ matrix.stack }}"
+    assert environments.pop("retrain/retrain") == "${{ matrix.stack }}-retrain"
     assert set(environments.values()) == {"${{ matrix.stack }}-preview"}
+
+
+def test_a_retraining_and_a_deployment_of_one_stack_wait_for_each_other() -> None:
+    found = dict(jobs())
+    assert found["retrain/retrain"]["concurrency"] == found["deploy/up"]["concurrency"]
+    assert found["retrain/retrain"]["concurrency"]["cancel-in-progress"] is False
 
 
 def test_a_fork_s_pull_request_gets_neither_identity_nor_a_token_that_writes() -> None:
@@ -140,7 +150,7 @@ def test_every_command_of_a_step_exists() -> None:
                 assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{name}: {rest}"
         for folder in re.findall(r"--policy-pack (\S+)", script):
             assert (ROOT / folder / "PulumiPolicy.yaml").is_file()
-    assert seen == {"make bootstrap", "personalization report"}
+    assert seen == {"make bootstrap", "personalization report", "personalization snapshot"}
 
 
 def test_the_workflows_run_the_pinned_versions() -> None:

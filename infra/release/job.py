@@ -28,6 +28,7 @@ SYNAPSEML_EXCLUSIONS = (
     "com.fasterxml.jackson.core:jackson-databind",
 )
 _JAVA_OPTIONS = "-XX:-DontCompileHugeMethods"
+_TODAY = "{{job.start_time.iso_date}}"
 _PARTITIONS_PER_WORKER = 16
 _PARTITIONS_ON_ONE_NODE = 4
 
@@ -39,6 +40,8 @@ class JobSpec:
     snapshot: str
     volumes: str
     wheel: str
+    code: str
+    """Digest of what is in the wheel."""
     spark_version: str
     node_type: str
     workers: int
@@ -54,6 +57,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
     snapshot = f"{spec.dataset}/{{{{job.parameters.snapshot}}}}"
     features = f"{spec.volumes}/features/{snapshot}"
     lineage = {name: f"{{{{job.parameters.{name}}}}}" for name in ("snapshot", "input_digest")}
+    lineage |= {"code": spec.code}
     libraries = [
         {"maven": {"coordinates": SYNAPSEML, "exclusions": list(SYNAPSEML_EXCLUSIONS)}},
         {"pypi": {"package": SYNAPSEML_PYTHON}},
@@ -83,7 +87,8 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
             "pause_status": "UNPAUSED" if spec.schedule_enabled else "PAUSED",
         },
         "parameters": [
-            {"name": "snapshot", "default": spec.snapshot},
+            # On its own schedule it trains on the rows of the day; a release names its own.
+            {"name": "snapshot", "default": _TODAY if spec.schedule_enabled else spec.snapshot},
             {"name": "input_digest", "default": "scheduled"},
             {"name": "live", "default": ""},
         ],

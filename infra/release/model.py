@@ -78,6 +78,7 @@ def _versions(client: Any, name: str) -> dict[int, Any]:
 
 class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
     version: pulumi.Output[str]
+    lineage: pulumi.Output[dict[str, str]]
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
         run_id: pulumi.Input[str],
         metrics: pulumi.Input[dict[str, Any]],
         floors: dict[str, float],
-        lineage: dict[str, str],
+        lineage: pulumi.Input[dict[str, str]],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,

@@ -11,12 +11,14 @@ from typing import Any
 
 import pulumi
 
+from infra.capacity import plan
 from infra.container_registry import ContainerRegistry
 from infra.data_lake import CONTAINERS, DataLake
 from infra.databricks import Databricks
 from infra.inference import INSTANCE_TYPE, Inference
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
+from infra.release.candidate import Candidate, newest
 from infra.release.catalog import Catalog
 from infra.release.environment import EnvironmentVersion
 from infra.release.gate import verdict
@@ -47,7 +49,9 @@ class ReleaseArgs:
 
 class Release(pulumi.ComponentResource):
     model_version: pulumi.Output[str]
-    run: TrainingRun
+    snapshot: pulumi.Output[str]
+    """What the model of `run` was trained on."""
+    run: TrainingRun | Candidate
     metrics: pulumi.Output[dict[str, Any]]
     """What training measured, and under `gate` the verdict on it."""
     image: ScoringImage
@@ -98,7 +102,7 @@ class Release(pulumi.ComponentResource):
 
         # Training. Where a version is pinned, nothing trains and nothing is judged, whatever rows and code have become.
         wanted = settings.release.model
-        held = None if wanted == "trained" else ["*"]
+        held = ["*"] if isinstance(wanted, int) else None
         job_name = f"{args.names.catalog}-train"
         job = TrainingJob(
             f"{name}-job",
@@ -113,6 +117,7 @@ class Release(pulumi.ComponentResource):
                             snapshot=snapshot,
                             volumes=found[0],
                             wheel=found[1],
+                            code=code[:16],
                             spark_version=training.spark_version,
                             node_type=training.node_type,
                             workers=training.workers,
@@ -127,24 +132,34 @@ class Release(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        lineage = {"dataset": training.dataset, "snapshot": snapshot, "code": code[:16]}
-        self.run = TrainingRun(
-            f"{name}-training",
-            **workspace,
-            job_id=job.job_id,
-            blob_endpoint=lake.blob_endpoint,
-            models_container=lake.containers["models"],
-            snapshot=snapshot,
-            input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
-            volumes=catalog.volumes,
-            ml_workspace_id=args.machine_learning.workspace_id,
-            endpoint_name=args.names.endpoint,
-            timeout_minutes=training.timeout_minutes,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=rows, ignore_changes=held),
-        )
+        lineage: pulumi.Input[dict[str, str]] = {"dataset": training.dataset, "snapshot": snapshot, "code": code[:16]}
+        floors = settings.quality.model_dump()
+        if wanted == "latest":
+            self.run = newest(
+                **workspace,
+                job_id=job.job_id,
+                blob_endpoint=lake.blob_endpoint,
+                models_container=lake.containers["models"],
+                floors=floors,
+            )
+            lineage = self.run.lineage
+        else:
+            self.run = TrainingRun(
+                f"{name}-training",
+                **workspace,
+                job_id=job.job_id,
+                blob_endpoint=lake.blob_endpoint,
+                models_container=lake.containers["models"],
+                snapshot=snapshot,
+                input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
+                volumes=catalog.volumes,
+                ml_workspace_id=args.machine_learning.workspace_id,
+                endpoint_name=args.names.endpoint,
+                timeout_minutes=training.timeout_minutes,
+                opts=pulumi.ResourceOptions(parent=self, depends_on=rows, ignore_changes=held),
+            )
 
         # Gate and registry.
-        floors = settings.quality.model_dump()
         self.metrics = self.run.metrics.apply(lambda metrics: {**metrics, "gate": verdict(metrics, floors)})
         trained = ModelVersion(
             f"{name}-model",
@@ -159,7 +174,8 @@ class Release(pulumi.ComponentResource):
             models_container=lake.containers["models"],
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=held),
         )
-        self.model_version = trained.version if wanted == "trained" else pulumi.Output.from_input(str(wanted))
+        self.snapshot = trained.lineage.apply(lambda tags: tags["snapshot"])
+        self.model_version = pulumi.Output.from_input(str(wanted)) if held else trained.version
 
         # Image, environment, traffic.
         self.image = ScoringImage(
@@ -171,7 +187,7 @@ class Release(pulumi.ComponentResource):
             build_pool=args.registry.build_pool,
             opts=child,
         )
-        environment_name = f"scoring-{serving.engine}"
+        environment_name, planned = f"scoring-{serving.engine}", plan(serving)
         environment = EnvironmentVersion(
             f"{name}-environment",
             workspace_id=args.machine_learning.workspace_id,
@@ -190,14 +206,15 @@ class Release(pulumi.ComponentResource):
             engine=serving.engine,
             instance_type=INSTANCE_TYPE,
             scale={
-                "min": serving.replicas_min,
-                "max": serving.replicas_max,
+                "min": planned.replicas_min,
+                "max": planned.replicas_max,
                 "cpu": serving.cpu,
                 "memory": serving.memory,
                 "concurrency": serving.concurrency,
-                "utilisation": round(100 * serving.utilisation),
+                "utilisation": planned.utilisation,
             },
             rollout=settings.release.rollout,
+            limits=settings.release.limits,
             blob_endpoint=lake.blob_endpoint,
             models_container=lake.containers["models"],
             # Endpoint and model are named through outputs; the roles that let it pull and read are not.

@@ -1,14 +1,16 @@
-"""The rollout: a new deployment at 0 %, golden rows replayed against it, then traffic, step by step.
+"""The rollout: a new deployment at 0 %, checked there, then traffic, step by step, checked at each.
 
-A failed check returns all traffic to the deployment that had it, removes the new one and fails `up` with the reason.
-The previous deployment stays warm at 0 %; older ones go. `create` and `update` do the same and may be run again: a
-deployment's name is the digest of what it runs. Does not train or register; what it serves is a version number.
+A failed check returns all traffic to the deployment that had it and fails `up` with the figures. The failed deployment
+stays at 0 % to be looked at, until the next rollout begins: there is never more than one. The previous deployment stays
+warm at 0 %, too; older ones go. `create` and `update` do the same and may be run again: a deployment's name is the
+digest of what it runs. Does not train or register; what it serves is a version number. Does not say what is a failed
+check: that is `probe.py`.
 """
 
 import hashlib
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 import requests
@@ -18,9 +20,9 @@ from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
 
-TOLERANCE = 1e-9
-"""Largest difference between a probability served and the one training computed for the same row."""
-_BATCH = 50
+if TYPE_CHECKING:
+    from infra.release.probe import Probe
+
 _API_VERSION = "2025-12-01"  # of online endpoints in azure-native 3.29.0
 _TRAFFIC_SECONDS = 600
 
@@ -37,10 +39,10 @@ class _RolloutProvider(ReleaseProvider):
     )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(props["endpoint_name"], {**props, **_roll_out(props)})
+        return CreateResult(props["endpoint_name"], {**props, **_roll_out(props, {})})
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult({**news, **_roll_out(news)})
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult({**news, **_roll_out(news, olds)})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         from azure.core.exceptions import ResourceNotFoundError
@@ -60,31 +62,54 @@ def deployment_name(props: dict[str, Any]) -> str:
     return f"m{props['model_version']}-{hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def _roll_out(props: dict[str, Any]) -> dict[str, Any]:
+def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
     client = Cloud.discover().machine_learning(props["workspace_id"])
     endpoint, name = props["endpoint_name"], deployment_name(props)
+    stand = {deployment.name for deployment in client.online_deployments.list(endpoint)}
+    served, kept = (olds.get(key) if olds.get(key) in stand else None for key in ("deployment", "previous"))
     before = {key: share for key, share in (client.online_endpoints.get(endpoint).traffic or {}).items() if share}
+    if served and not before:  # whoever wrote the endpoint took its traffic away
+        before = {served: 100}
+        _set_traffic(client, props, before)
+    live = max((key for key in before if key != name), key=lambda key: before[key], default=None)
+    _keep_only(client, endpoint, {name, *before, served, kept})
 
+    # One that is still warm has gone through the steps already.
+    shares = _steps(props["rollout"]) if live and name not in (served, kept) else [100]
+    checks, share = [], 0
     try:
         client.online_deployments.begin_create_or_update(_deployment(props, name)).result()
-        golden = _golden(client, props)
-        _replay(client, props, golden, name)
-        previous = max((key for key in before if key != name), key=lambda key: before[key], default=None)
-        for share in _steps(props["rollout"]) if previous else [100]:
-            traffic = {name: share} if previous is None else {name: share, previous: 100 - share}
-            _set_traffic(client, props, traffic)
-            # Until all traffic is here, the route users take may be answered by the old model and its contract.
-            _replay(client, props, golden, name if share < 100 else None)
+        probe = _probe(client, props)
+        for share in (0, *shares):
+            if share:
+                _set_traffic(client, props, {name: share, live: 100 - share} if live else {name: share})
+            found = probe.check(name, live, takes_all=share == 100)
+            checks.append({"share": share, **found.as_output()})
     except Exception as error:
-        _set_traffic(client, props, before)
-        if name not in before:
-            client.online_deployments.begin_delete(name, endpoint).result()
-        raise RolloutFailed(f"deployment {name} of {endpoint} did not pass: {error}") from error
+        said = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
+        _return_traffic(client, props, {live: 100} if live else before, said)
+        raise RolloutFailed(
+            f"{said}\n{live or 'What served'} serves as before. {name} stays to be looked at until the next rollout: "
+            f"az ml online-deployment get-logs --name {name} --endpoint-name {endpoint}"
+        ) from error
 
+    previous = live or (kept if name == served else None)
+    _keep_only(client, endpoint, {name, previous})
+    scoring_uri = client.online_endpoints.get(endpoint).scoring_uri
+    return {"deployment": name, "previous": previous, "checks": checks, "scoring_uri": scoring_uri}
+
+
+def _keep_only(client: Any, endpoint: str, names: set[Any]) -> None:
     for deployment in client.online_deployments.list(endpoint):
-        if deployment.name not in (name, previous):
+        if deployment.name not in names:
             client.online_deployments.begin_delete(deployment.name, endpoint).result()
-    return {"deployment": name, "previous": previous, "scoring_uri": client.online_endpoints.get(endpoint).scoring_uri}
+
+
+def _return_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int], said: str) -> None:
+    try:
+        _set_traffic(client, props, traffic)
+    except Exception as error:
+        raise RolloutFailed(f"{said}\nTraffic could not be returned to {traffic} either: {error}") from error
 
 
 def _steps(steps: list[Any]) -> list[int]:
@@ -113,6 +138,7 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
         instance_type=props["instance_type"],
         instance_count=int(scale["min"]),
         resources=ResourceRequirementsSettings(requests=size, limits=size),
+        # The inference router scales by what it knows itself; a HorizontalPodAutoscaler beside it would fight it.
         scale_settings=TargetUtilizationScaleSettings(
             min_instances=int(scale["min"]),
             max_instances=int(scale["max"]),
@@ -161,45 +187,23 @@ def _set_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int]) ->
         time.sleep(0.2)
 
 
-def _golden(client: Any, props: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that training kept with this model version, each with the probability it computed."""
+def _probe(client: Any, props: dict[str, Any]) -> "Probe":
+    """With the rows that training kept with this model version."""
+    from infra.release.probe import Limits, Probe
+
     run_id = client.models.get(props["model_name"], str(props["model_version"])).path.rstrip("/").rpartition("/")[2]
     artefact = Artefact(props["blob_endpoint"], props["models_container"], run_id)
-    return [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
-
-
-def _replay(client: Any, props: dict[str, Any], golden: list[dict[str, Any]], deployment: str | None) -> None:
-    """Post the golden rows and compare; `deployment` pins one, None takes the route users take.
-
-    Posts to the scoring URI itself: the SDK's `invoke` keeps headers of earlier calls in the class.
-    """
-    endpoint = client.online_endpoints.get(props["endpoint_name"])
+    golden = [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
     credentials = client.online_endpoints.get_keys(props["endpoint_name"])
     key = getattr(credentials, "primary_key", None) or credentials.access_token
-    headers = {"Authorization": f"Bearer {key}"}
-    if deployment:
-        headers["azureml-model-deployment"] = deployment
-    model = f"{props['model_name']}:{props['model_version']}"
-    for start in range(0, len(golden), _BATCH):
-        batch = golden[start : start + _BATCH]
-        answer = requests.post(
-            endpoint.scoring_uri, json={"rows": [line["row"] for line in batch]}, headers=headers, timeout=60
-        )
-        if answer.status_code != 200:
-            raise RolloutFailed(
-                f"golden rows {start}-{start + len(batch) - 1}: HTTP {answer.status_code} {answer.text}"
-            )
-        if answer.json()["model"] != model:
-            raise RolloutFailed(f"golden rows were answered by {answer.json()['model']}, not by {model}")
-        for number, (line, served) in enumerate(zip(batch, answer.json()["probabilities"], strict=True), start):
-            if not abs(line["probability"] - served) <= TOLERANCE:
-                raise RolloutFailed(
-                    f"golden row {number}: served {served!r}, training computed {line['probability']!r}"
-                )
+    scoring_uri = client.online_endpoints.get(props["endpoint_name"]).scoring_uri
+    return Probe(scoring_uri, key, f"{props['model_name']}:{props['model_version']}", golden, Limits(**props["limits"]))
 
 
 class Rollout(Resource, module="machinelearning", name="Rollout"):
     deployment: pulumi.Output[str]
+    checks: pulumi.Output[list[dict[str, Any]]]
+    """At each share of traffic, what was measured: `share` and the fields of `probe.Figures`."""
     scoring_uri: pulumi.Output[str]
 
     def __init__(
@@ -216,11 +220,16 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         instance_type: str,
         scale: dict[str, int | str],
         rollout: list[int],
+        limits: dict[str, float | None],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`environment`: `<name>:<version>`; `scale`: `min`, `max` replicas, `cpu`, `memory`, `concurrency` of each."""
+        """`environment`: `<name>:<version>`.
+
+        `scale`: `min` and `max` replicas, `utilisation` in percent they are scaled for; `cpu`, `memory` and
+        `concurrency` of each. `limits`: the fields of `probe.Limits`.
+        """
         props = {
             "workspace_id": workspace_id,
             "endpoint_name": endpoint_name,
@@ -232,8 +241,9 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
             "instance_type": instance_type,
             "scale": scale,
             "rollout": rollout,
+            "limits": limits,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,
         }
-        outputs = {"deployment": None, "previous": None, "scoring_uri": None}
+        outputs = {"deployment": None, "previous": None, "checks": None, "scoring_uri": None}
         super().__init__(_RolloutProvider(), name, {**props, **outputs}, opts)

@@ -15,6 +15,14 @@ class Anything(_Answer):
     """Whatever it is, it exists."""
 
 
+class Listed(_Answer):
+    """A resource or a group, as lists have it."""
+
+    id: str
+    name: str
+    tags: dict[str, str] = {}
+
+
 class ResourceType(_Answer):
     resource_type: str
     locations: list[str] = []

@@ -1,6 +1,6 @@
 """Azure Resource Manager, by plain REST: the same in every cloud, and independent of any management SDK's version.
 
-Only asks: nothing here changes a resource.
+Asks; `delete` alone changes something.
 """
 
 from collections.abc import Mapping
@@ -61,6 +61,10 @@ class Arm:
         if found is None:
             raise NotAnswered(f"{path} is not offered here", 404)
         return _as(kind, found, path)
+
+    def delete(self, path: str, version: str, asked: Mapping[str, str] = {}) -> None:
+        """Begin to delete it, or find it gone. Does not wait for the end."""
+        self._ask(HttpRequest("DELETE", path, params={"api-version": version, **asked}))
 
     def _ask(self, request: HttpRequest) -> Any:
         """The answer's JSON; None for 404."""

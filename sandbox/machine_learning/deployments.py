@@ -14,6 +14,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -26,6 +27,7 @@ from sandbox.store import Body
 
 DEPLOYMENT = f"{endpoints.ENDPOINT}/deployments"
 _MOST_DEPLOYMENTS = 20
+_SERVICE = TypeAdapter(Service)
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
@@ -44,7 +46,7 @@ async def resume(sandbox: Sandbox) -> None:
         if body["type"].lower() == DEPLOYMENT:
             with contextlib.suppress(CloudError, FileNotFoundError):
                 endpoint, name, folder = _locate(sandbox, deployment_id)
-                service = Service(**json.loads((folder / "service.json").read_text()))
+                service = _SERVICE.validate_json((folder / "service.json").read_bytes())
                 for stale in folder.glob("run-*"):
                     shutil.rmtree(stale)
                 deployment = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())

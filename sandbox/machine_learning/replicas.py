@@ -2,7 +2,9 @@
 
 A replica is a process (or a container, where the image is one) with a port of its own. A replica that ends, or whose
 liveness probe fails as often as its threshold allows, is started again, each time after a longer pause. Resource
-limits are checked when a deployment is made; only containers are held to them. Replicas are not scaled by load.
+limits are checked when a deployment is made; only containers are held to them. How many replicas there are follows the
+load where the deployment says so (`scaling.py`): a new one takes requests once it is ready, and one that goes takes no
+more and first answers those it has.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import httpx
@@ -22,6 +24,7 @@ from sandbox import processes
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.containers import ContainerEngine, engine_of
 from sandbox.images import find_image
+from sandbox.machine_learning.scaling import Scale, Scaler
 from sandbox.machine_learning.service import Service
 
 _MODELS_IN_CONTAINER = "/var/azureml-app/azureml-models"
@@ -96,6 +99,9 @@ class Replica:
         if self._engine is not None:
             await self._engine.ask("rm", "--force", self._container)
 
+    def forget(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     async def _command(self) -> tuple[list[str], dict[str, str]]:
         service, models = self._service, self._folder.parents[1] / "models"
         image = find_image(self._sandbox, service.image)
@@ -152,16 +158,18 @@ class Deployment:
         self, sandbox: Sandbox, transport: httpx.AsyncBaseTransport, service: Service, folder: Path, generation: str
     ) -> None:
         self.service = service
+        self._sandbox, self._transport = sandbox, transport
         self._folder = folder / generation
         self._log = folder / "console.log"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._replicas = [
-            Replica(sandbox, transport, service, self._folder / f"replica-{number}", self._log)
-            for number in range(service.instances)
-        ]
-        self._guards: list[asyncio.Task[None]] = []
+        self._numbers, self._turns = itertools.count(), itertools.count(1)
+        self._replicas: list[Replica] = []
+        self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        """What keeps each replica running, or ends one that is no longer among `_replicas`."""
+        self._scaler: asyncio.Task[None] | None = None
         self._queue: deque[asyncio.Future[Replica]] = deque()
-        self._turns = itertools.count(1)
+        for _ in range(service.instances):
+            self._add()
 
     async def start(self) -> None:
         """All replicas ready and watched, or `NotReady` and none left."""
@@ -178,17 +186,23 @@ class Deployment:
 
     def guard(self) -> None:
         """Keep the replicas running from now on, starting those that do not run."""
-        self._guards = [asyncio.create_task(self._guard(replica)) for replica in self._replicas]
+        for replica in self._replicas:
+            self._tasks[replica] = asyncio.create_task(self._guard(replica))
+        if self.service.scale is not None:
+            self._scaler = asyncio.create_task(self._follow_load(self.service.scale))
 
     async def stop(self, *, drain: bool) -> None:
         """End all replicas; with `drain`, once the requests they hold are answered."""
-        deadline = time.monotonic() + (self.service.request_timeout if drain else 0)
-        while any(replica.busy for replica in self._replicas) and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        for guard in self._guards:
-            guard.cancel()
-        await asyncio.gather(*self._guards, return_exceptions=True)
-        await asyncio.gather(*(replica.halt() for replica in self._replicas))
+        if self._scaler is not None:
+            self._scaler.cancel()
+        replicas = {*self._replicas, *self._tasks}
+        if drain:
+            await self._drained(replicas)
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(replica.halt() for replica in replicas))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def acquire(self, avoid: Replica | None = None) -> Replica:
@@ -217,6 +231,45 @@ class Deployment:
     def tail(self, lines: int) -> str:
         return tail(self._log, lines)
 
+    def _add(self) -> Replica:
+        folder = self._folder / f"replica-{next(self._numbers)}"
+        replica = Replica(self._sandbox, self._transport, self.service, folder, self._log)
+        self._replicas.append(replica)
+        return replica
+
+    async def _follow_load(self, scale: Scale) -> None:
+        scaler = Scaler(scale, self.service.max_concurrent)
+        while True:
+            await asyncio.sleep(scale.polling_interval)
+            busy = sum(replica.busy for replica in {*self._replicas, *self._tasks})
+            concurrent = busy + sum(not waiting.done() for waiting in self._queue)
+            change = scaler.poll(concurrent, len(self._replicas))
+            if change:
+                before = len(self._replicas)
+                self._note(f"{concurrent} requests at once: {before} replicas become {before + change}.")
+            for _ in range(change):
+                replica = self._add()
+                self._tasks[replica] = asyncio.create_task(self._guard(replica))
+            if change < 0:
+                # One that does not run goes first, then the least busy, then the youngest.
+                replica = min(reversed(self._replicas), key=lambda it: (it.ready, it.busy))
+                self._replicas.remove(replica)
+                self._tasks[replica] = asyncio.create_task(self._end(replica, self._tasks[replica]))
+
+    async def _end(self, replica: Replica, guard: asyncio.Task[None]) -> None:
+        guard.cancel()
+        await asyncio.wait([guard])
+        await self._drained([replica])
+        await replica.halt()
+        replica.forget()
+        del self._tasks[replica]
+
+    async def _drained(self, replicas: Collection[Replica]) -> None:
+        """Wait until they hold no request; no longer than a request may take."""
+        deadline = time.monotonic() + self.service.request_timeout
+        while any(replica.busy for replica in replicas) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
     def _with_room(self, avoid: Replica | None = None) -> Replica | None:
         free = [it for it in self._replicas if it.ready and it.busy < self.service.max_concurrent]
         if not free:
@@ -235,6 +288,10 @@ class Deployment:
             else:
                 return
 
+    def _note(self, line: str) -> None:
+        with self._log.open("a") as log:
+            log.write(f"{line}\n")
+
     async def _guard(self, replica: Replica) -> None:
         pause = _FIRST_PAUSE
         while True:
@@ -248,8 +305,7 @@ class Deployment:
                 await replica.halt()
                 if time.monotonic() - began > _STABLE_SECONDS:
                     pause = _FIRST_PAUSE
-                with self._log.open("a") as log:
-                    log.write(f"A replica is started again in {pause:g} s: {error}.\n")
+                self._note(f"A replica is started again in {pause:g} s: {error}.")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -3,7 +3,7 @@
 Answers what Azure's router for Kubernetes answers: 401 for a wrong key, 404 where no deployment gets traffic, 503 when
 all replicas are busy for longer than the queue's longest wait, 504 for a request that takes too long, 502 when replicas
 are lost. A request whose replica is lost goes to another one once, because scoring changes nothing.
-Serves no Swagger document, mirrors no traffic and does not scale.
+Serves no Swagger document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
 """
 
 import random

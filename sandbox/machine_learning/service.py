@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.images import find_image
+from sandbox.machine_learning.scaling import Scale
 from sandbox.machine_learning.workspace import fit_instance_type, kubernetes_compute
 from sandbox.store import Body
 
@@ -34,6 +35,7 @@ class Service:
     """`<model>/<version>` below the deployment's `models` folder."""
     environment: dict[str, str]
     instances: int
+    """Replicas it starts with; the fewest, where `scale` adds some."""
     scoring_path: str
     liveness_path: str
     readiness_path: str
@@ -48,6 +50,8 @@ class Service:
     liveness_period: float
     liveness_failures: int
     probe_timeout: float
+    scale: Scale | None = None
+    """None: as many replicas as it starts with, whatever the load."""
 
 
 class _Model(BaseModel):
@@ -72,7 +76,27 @@ class _RequestSettings(_Model):
 
 
 class _ScaleSettings(_Model):
-    min_instances: int | None = Field(None, ge=1)
+    scale_type: Literal["Default", "TargetUtilization"] = "Default"
+    min_instances: int = Field(1, ge=1)
+    max_instances: int = Field(1, ge=1)
+    target_utilization_percentage: int = Field(70, ge=1, le=100)
+    polling_interval: timedelta = Field(timedelta(seconds=1), gt=timedelta(0))
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min_instances > self.max_instances:
+            raise ValueError(f"minInstances {self.min_instances} is above maxInstances {self.max_instances}")
+        return self
+
+    def scale(self) -> Scale | None:
+        if self.scale_type == "Default":
+            return None
+        return Scale(
+            least=self.min_instances,
+            most=self.max_instances,
+            utilisation=self.target_utilization_percentage,
+            polling_interval=self.polling_interval.total_seconds(),
+        )
 
 
 class _Settings(_Model):
@@ -115,12 +139,12 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
     scoring = routes["scoringRoute"]
     liveness, readiness = (routes.get(f"{kind}Route") or scoring for kind in ("liveness", "readiness"))
     model, source = _model(sandbox, settings.model) if settings.model else (None, None)
-    requests, instances = settings.request_settings, (body.get("sku") or {}).get("capacity") or 1
+    requests, scale = settings.request_settings, settings.scale_settings.scale()
     service = Service(
         image=image,
         model=model,
         environment=settings.environment_variables,
-        instances=settings.scale_settings.min_instances or instances,
+        instances=scale.least if scale else (body.get("sku") or {}).get("capacity") or 1,
         scoring_path=scoring["path"],
         liveness_path=liveness["path"],
         readiness_path=readiness["path"],
@@ -134,6 +158,7 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
         liveness_period=settings.liveness_probe.period.total_seconds(),
         liveness_failures=settings.liveness_probe.failure_threshold,
         probe_timeout=settings.readiness_probe.timeout.total_seconds(),
+        scale=scale,
     )
     return service, source
 

@@ -1,0 +1,78 @@
+"""Which rows a stack trains on, as days go by: written into its stack file before a preview or an `up`.
+
+The rows of a day are the lake's folder `raw/<dataset>/<YYYY-MM-DD>/`. The file in the repository names the first; from
+then on the stack's own output says what it has trained on, so that a deployment never goes back to older rows. Lands no
+rows and trains nothing.
+"""
+
+import datetime
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from infra.release.cloud import Cloud
+from infra.settings import TrainingSettings, without_time
+from operations import stacks
+from operations.errors import UserError
+
+KEY = "training:snapshot"
+
+
+def choose(in_file: str | None, trained: str | None, landed: Iterable[str], today: datetime.date) -> str | None:
+    """The latest day of all, none after `today` if it only landed; where there is no day, what the file says."""
+    due = [name for name in landed if (day := _day(name)) and day <= today]
+    named = [name for name in (in_file, trained) if name]
+    days = [name for name in [*named, *due] if _day(name)]
+    return max(days, key=str, default=named[0] if named else None)
+
+
+def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
+    """Write the choice into the stack's file if it is another; what was chosen and why, in words.
+
+    Asks the lake for what has `landed` only where that is wanted. Raises `UserError` for a stack that has no lake yet.
+    """
+    config = stacks.read(folder, stack)
+    in_file, dataset = without_time(config.get(KEY)), config.get("training:dataset", TrainingSettings().dataset)
+    outputs = _outputs(folder, stack)
+    trained = outputs.get("training_snapshot")
+    found = _landed(outputs, dataset, stack) if landed else []
+    chosen = choose(in_file, trained, found, today)
+    if chosen is None:
+        return f"{stack}: no rows are named, and none have been trained on"
+    if chosen != in_file:
+        _pulumi(folder, "config", "set", "--stack", stack, KEY, chosen)
+    if landed and chosen == trained:
+        return f"{stack}: nothing later than {trained} has landed by {today}; it has been trained on already"
+    return f"{stack}: {KEY} is {chosen}"
+
+
+def _day(name: str) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(name) if len(name) == len("2026-11-01") else None
+    except ValueError:
+        return None
+
+
+def _landed(outputs: dict[str, Any], dataset: str, stack: str) -> list[str]:
+    if "lake_blob_endpoint" not in outputs:
+        raise UserError(f"stack {stack} has no lake yet that rows could have landed in: `make up STACK={stack}` first")
+    container = Cloud.discover().blobs(outputs["lake_blob_endpoint"]).get_container_client("raw")
+    found = container.walk_blobs(name_starts_with=f"{dataset}/", delimiter="/")
+    return [blob.name.split("/")[1] for blob in found if blob.name.endswith("/")]
+
+
+def _outputs(folder: Path, stack: str) -> dict[str, Any]:
+    known = {found["name"].rpartition("/")[2] for found in json.loads(_pulumi(folder, "stack", "ls", "--json"))}
+    if stack.rpartition("/")[2] not in known:
+        return {}
+    return json.loads(_pulumi(folder, "stack", "output", "--json", "--stack", stack))
+
+
+def _pulumi(folder: Path, *arguments: str) -> str:
+    command = ["pulumi", *arguments, "--non-interactive"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"pulumi {' '.join(arguments[:2])} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
