@@ -67,7 +67,7 @@ class Arm:
         body = self._existing(found)
         if request.method == "HEAD":
             return Response(status_code=204)
-        return JSONResponse(body, headers={"ETag": etag(body)})
+        return JSONResponse(body, headers={"ETag": etag(rule_of(found.type, self._rules), body)})
 
     def _existing(self, found: ResourceId) -> Body:
         body = self._store.get(found.id)
@@ -101,7 +101,7 @@ class Arm:
         sent = await _json(request)
         rule, existing = rule_of(found.type, self._rules), self._store.get(found.id)
         self._require_parent(found)
-        _check_conditions(request, existing)
+        _check_conditions(request, rule, existing)
         if request.method == "PATCH":
             changed = {key: sent[key] for key in sent if key == "tags"}
             sent = {**merge(self._existing(found), sent), **changed}
@@ -124,7 +124,7 @@ class Arm:
 
         if not (rule.asynchronous or hinders_operation(request)):
             await self.operations.run(body["id"], work)
-            return JSONResponse(body, 201 if existing is None else 200, {"ETag": etag(body)})
+            return JSONResponse(body, 201 if existing is None else 200, {"ETag": etag(rule, body)})
         body["properties"]["provisioningState"] = "Creating" if existing is None else "Updating"
         self._store.put(body["id"], body)
         status = 200 if existing is not None else 202 if rule.accepted else 201
@@ -136,8 +136,7 @@ class Arm:
             if body["type"].lower() == rule.type.lower() and body["name"].lower() == found.name.lower():
                 message = f"The {rule.type} name '{found.name}' is already taken by '{taken}'."
                 raise CloudError(409, "NameAlreadyTaken", message)
-        if rule.soft_delete:
-            self._deleted.require_free(found, rule, sent)
+        self._deleted.require_free(found, rule, sent)
 
     async def _delete(self, request: Request, found: ResourceId) -> Response:
         purge = request.query_params.get("forceToPurge", "").lower() == "true"
@@ -148,7 +147,7 @@ class Arm:
             if found.type == GROUP:
                 raise _not_found(found)
             return Response(status_code=204)
-        _check_conditions(request, body)
+        _check_conditions(request, rule, body)
         self.operations.require_idle(found.id, below=True)
 
         async def work() -> None:
@@ -159,8 +158,7 @@ class Arm:
                 if hook is not None:
                     await hook(self._sandbox, resource_id, body)
                 self._store.delete(resource_id)
-                if rule_of(body["type"], self._rules).soft_delete and not purge:
-                    self._deleted.keep(body)
+                self._deleted.keep(body, rule_of(body["type"], self._rules), purged=purge)
 
         lasts = rule.asynchronous and not rule.accepted
         if not (lasts or found.type == GROUP or hinders_operation(request)):
@@ -216,9 +214,9 @@ def _not_found(found: ResourceId) -> CloudError:
     return CloudError(404, "ResourceNotFound", f"The resource '{found.id}' was not found.")
 
 
-def _check_conditions(request: Request, existing: Body | None) -> None:
+def _check_conditions(request: Request, rule: TypeRule, existing: Body | None) -> None:
     wanted, never = request.headers.get("if-match"), request.headers.get("if-none-match")
-    refused = wanted is not None and (existing is None or wanted not in ("*", etag(existing)))
+    refused = wanted is not None and (existing is None or wanted not in ("*", etag(rule, existing)))
     if refused or (never == "*" and existing is not None):
         raise CloudError(412, "PreconditionFailed", "The resource is not in the state that the request's ETag names.")
 

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sandbox import entra
+from sandbox import entra, role_assignments
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.store import Body, ResourceStore
 
@@ -50,14 +50,15 @@ def container_id(account_id: str, container: str) -> str:
     return f"{account_id}/blobServices/default/containers/{container}"
 
 
-def may_access(store: ResourceStore, principal: str, scope: str, *, write: bool) -> bool:
+def may_access(sandbox: Sandbox, principal: str, scope: str, *, write: bool) -> bool:
     """Whether a role assignment at `scope` or above lets the principal read, or write, blobs."""
-    for found, body in store.below("/subscriptions"):
+    for found, body in sandbox.store.below("/subscriptions"):
         at, is_assignment, _ = found.lower().partition("/providers/microsoft.authorization/roleassignments/")
         given = body.get("properties", {})
         role = str(given.get("roleDefinitionId", "")).rpartition("/")[2].lower()
         enough = role in (_WRITERS if write else _READERS) and f"{scope}/".lower().startswith(f"{at}/")
-        if is_assignment and enough and str(given.get("principalId")).lower() == principal.lower():
+        theirs = is_assignment and str(given.get("principalId")).lower() == principal.lower()
+        if theirs and enough and role_assignments.in_effect(sandbox, body):
             return True
     return False
 
@@ -141,7 +142,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         try:
             response = await _answer(sandbox, request)
         except CloudError as error:
-            response = _error(error.status, error.code, error.message)
+            response = _error(error.status, error.code, error.message, error.headers)
         except ValueError as error:
             response = _error(400, "InvalidInput", str(error))
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
@@ -219,10 +220,10 @@ def _authorise(call: _Call, account: Body) -> None:
     try:
         principal = entra.require_token(call.sandbox, call.request, entra.STORAGE)["oid"]
     except CloudError as error:
-        raise CloudError(401, "InvalidAuthenticationInfo", error.message) from error
+        raise CloudError(401, "InvalidAuthenticationInfo", error.message, error.headers) from error
     write = call.request.method not in ("GET", "HEAD")
     scope = call.record if call.container else call.account_id
-    if not may_access(call.sandbox.store, principal, scope, write=write):
+    if not may_access(call.sandbox, principal, scope, write=write):
         role = f"Storage Blob Data {'Contributor' if write else 'Reader'}"
         message = f"This request is not authorized: principal {principal} has no role '{role}' at {scope} or above."
         raise CloudError(403, "AuthorizationPermissionMismatch", message)
@@ -441,11 +442,11 @@ def _xml(root: ElementTree.Element, status: int = 200, headers: Mapping[str, str
     return Response(content, status, headers, media_type="application/xml")
 
 
-def _error(status: int, code: str, message: str) -> Response:
+def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
     if status == 304:
         return Response(status_code=304, headers={"x-ms-error-code": code})
     body = _children(ElementTree.Element("Error"), {"Code": code, "Message": message})
-    return _xml(body, status, {"x-ms-error-code": code})
+    return _xml(body, status, {"x-ms-error-code": code, **(headers or {})})
 
 
 _OPERATIONS: dict[tuple[str, str, str], Callable[[_Call], Awaitable[Response]]] = {

@@ -4,11 +4,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox import authority
 from sandbox.store import Body, ResourceStore
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """What takes no time here unless a test asks for it: `PUT /sandbox/settings`, until the sandbox ends."""
+
+    role_propagation: float = 0.0
+    """Seconds for which a new role assignment grants nothing yet."""
+    token_lifetime: int = 3600
+    container_deletion: float = 0.0
+    """Seconds for which a deleted blob container still holds its name."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,7 @@ class Sandbox:
     store: ResourceStore
     environment: Mapping[str, str]
     """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings)."""
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def identity(self) -> authority.Identity:
@@ -57,6 +69,6 @@ class Behaviour:
 class CloudError(Exception):
     """An error an Azure service answers: `{"error": {"code", "message"}}` with an HTTP status."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.headers = status, code, message, headers

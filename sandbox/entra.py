@@ -23,7 +23,6 @@ STORAGE = "https://storage.azure.com"
 DATABRICKS = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
 
 _KEY_ID = "sandbox"
-_LIFETIME = 3600
 
 
 def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str, Any]:
@@ -32,8 +31,15 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
     `audience` is what the service answers to: `sandbox.url` for ARM and Azure ML, else one of this module's constants.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
+
+    def refused(code: str, message: str) -> CloudError:
+        # Storage clients ask for a new token where this says, and send the request again.
+        where = f'authorization_uri="{sandbox.url}/{sandbox.identity.tenant_id}/oauth2/authorize"'
+        challenge = f'Bearer {where} resource_id="{_bare(audience)}", error="invalid_token"'
+        return CloudError(401, code, message, {"WWW-Authenticate": challenge})
+
     if scheme.lower() != "bearer" or not token:
-        raise CloudError(401, "AuthenticationFailed", "The 'Authorization' header is missing or is no bearer token.")
+        raise refused("AuthenticationFailed", "The 'Authorization' header is missing or is no bearer token.")
     try:
         claims: dict[str, Any] = jwt.decode(
             token.strip(),
@@ -44,12 +50,12 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
             options={"require": ["exp", "aud", "iss"]},
         )
     except jwt.ExpiredSignatureError as error:
-        raise CloudError(401, "ExpiredAuthenticationToken", "The access token has expired.") from error
+        raise refused("ExpiredAuthenticationToken", "The access token has expired.") from error
     except jwt.InvalidAudienceError as error:
         message = f"The access token is for another audience: ask for scope '{_bare(audience)}/.default'."
-        raise CloudError(401, "InvalidAuthenticationTokenAudience", message) from error
+        raise refused("InvalidAuthenticationTokenAudience", message) from error
     except jwt.InvalidTokenError as error:
-        raise CloudError(401, "InvalidAuthenticationToken", f"No token of this sandbox: {error}.") from error
+        raise refused("InvalidAuthenticationToken", f"No token of this sandbox: {error}.") from error
     return claims
 
 
@@ -100,12 +106,13 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
 
 def _issue(sandbox: Sandbox, audience: str) -> Mapping[str, Any]:
     who, now = sandbox.identity, int(datetime.datetime.now(datetime.UTC).timestamp())
+    lifetime = sandbox.settings.token_lifetime
     claims = {
         "aud": audience,
         "iss": f"{sandbox.url}/{who.tenant_id}/v2.0",
         "iat": now,
         "nbf": now,
-        "exp": now + _LIFETIME,
+        "exp": now + lifetime,
         "appid": who.client_id,
         "azp": who.client_id,
         "idtyp": "app",
@@ -116,7 +123,7 @@ def _issue(sandbox: Sandbox, audience: str) -> Mapping[str, Any]:
     }
     signed = jwt.encode(claims, authority.signing_key(sandbox.folder), algorithm="RS256", headers={"kid": _KEY_ID})
     # The v1 endpoint's clients read `expires_on`, in a string; v2 clients do not mind it.
-    return {"access_token": signed, "expires_in": _LIFETIME, "expires_on": str(now + _LIFETIME), "resource": audience}
+    return {"access_token": signed, "expires_in": lifetime, "expires_on": str(now + lifetime), "resource": audience}
 
 
 def _refusal(status: int, error: str, code: int, message: str) -> Response:

@@ -1,22 +1,27 @@
 """The sandbox misbehaving on demand, so that tests can prove recovery.
 
 `POST /sandbox/faults` with a list of rules adds them, GET shows those left, DELETE removes all. A rule applies to the
-next `times` requests it matches; the first matching rule wins. It does one or more of: wait `delay` seconds, answer
-`status`, make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`.
+next `times` requests it matches, of whichever service: all are behind one port; the first matching rule wins. It does
+one or more of: wait `delay` seconds, `reset` the connection, answer `status`, do the work and have the answer `lost`,
+make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`. What starts
+with a Databricks run is its cluster: each start of it is hindered.
+`PUT /sandbox/settings` sets what holds for every request: `cloud.Settings`.
 """
 
 import asyncio
+import contextlib
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.cloud import CloudError
+from sandbox.cloud import CloudError, Sandbox, Settings
 
+T = TypeVar("T")
 _KEY = "sandbox.fault"
 
 
@@ -31,6 +36,10 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     method: str = ""
     times: int = 1
     delay: float = 0.0
+    reset: bool = False
+    """The connection breaks, without an answer, before anything is done."""
+    lost: bool = False
+    """The same after all is done: the client cannot know that it was."""
     status: int = 0
     headers: dict[str, str] = {}
     body: Any = None
@@ -56,11 +65,15 @@ async def hinder_operation(request: Request) -> None:
 
 
 class Faults:
-    def __init__(self) -> None:
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._settings = sandbox.settings
         self._rules: list[Fault] = []
 
     def routes(self) -> list[BaseRoute]:
-        return [Route("/sandbox/faults", self._serve, methods=["GET", "POST", "DELETE"])]
+        return [
+            Route("/sandbox/faults", self._serve, methods=["GET", "POST", "DELETE"]),
+            Route("/sandbox/settings", self._set, methods=["GET", "PUT"]),
+        ]
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,6 +81,12 @@ class Faults:
             if fault is None:
                 return await app(scope, receive, send)
             await asyncio.sleep(fault.delay)
+            if fault.reset:
+                return await _reset(receive)
+            if fault.lost:
+                with contextlib.suppress(Exception):
+                    await app({**scope, _KEY: fault}, receive, _discard)
+                return await _reset(receive)
             if fault.status:
                 body = fault.body or {"error": {"code": f"Fault{fault.status}", "message": "A fault set by a test."}}
                 return await JSONResponse(body, fault.status, fault.headers)(scope, receive, send)
@@ -86,10 +105,31 @@ class Faults:
 
     async def _serve(self, request: Request) -> Response:
         if request.method == "POST":
-            try:
-                self._rules += msgspec.json.decode(await request.body(), type=list[Fault])
-            except msgspec.MsgspecError as error:
-                raise CloudError(400, "InvalidFault", f"Send a list of fault rules: {error}.") from error
+            self._rules += await _decoded(request, list[Fault])
         elif request.method == "DELETE":
             self._rules = []
         return Response(msgspec.json.encode(self._rules), media_type="application/json")
+
+    async def _set(self, request: Request) -> Response:
+        if request.method == "PUT":
+            for name, value in msgspec.structs.asdict(await _decoded(request, Settings)).items():
+                setattr(self._settings, name, value)
+        return Response(msgspec.json.encode(self._settings), media_type="application/json")
+
+
+async def _decoded(request: Request, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise CloudError(400, "InvalidFault", f"Not what the sandbox can be told: {error}.") from error
+
+
+async def _discard(message: Message) -> None:
+    pass
+
+
+async def _reset(receive: Receive) -> None:
+    """ASGI has no word for it: uvicorn's `receive` belongs to the object that knows the connection."""
+    receive.__self__.transport.abort()  # type: ignore[attr-defined]  # and no goodbye in TLS
+    while (await receive())["type"] != "http.disconnect":
+        pass  # without a client there is nobody whom uvicorn would tell that there was no answer

@@ -73,14 +73,17 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
     body["properties"] = {**(body.get("properties") or {}), "provisioningState": "Succeeded"}
     if body.get("identity"):
         body["identity"] = _identity(sandbox, found.id, body["identity"])
+    if rule.etag:
+        body[rule.etag] = f'"{uuid.uuid4().hex[:16]}"'
     now = datetime.datetime.now(datetime.UTC).isoformat()
     created = dig(existing, "systemData.createdAt") or now
     by = {"createdBy": sandbox.identity.client_id, "createdByType": "Application"}
     return {**body, "systemData": {**by, "createdAt": created, "lastModifiedAt": now}}
 
 
-def etag(body: Body) -> str:
-    return f'"{hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]}"'
+def etag(rule: TypeRule, body: Body) -> str:
+    shown = body.get(rule.etag)
+    return shown or f'"{hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]}"'
 
 
 def merge(under: Any, over: Any) -> Any:

@@ -3,10 +3,12 @@
 ARM does not enforce them on its own requests; the blob service does on its data.
 """
 
+import datetime
 import json
 import re
 
 from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.resource_body import dig
 from sandbox.store import Body, ResourceStore
 
 TYPE = "Microsoft.Authorization/roleAssignments"
@@ -28,6 +30,13 @@ def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
             if fits and (not principal or body["properties"]["principalId"] == principal[1]):
                 found.append(body)
     return found
+
+
+def in_effect(sandbox: Sandbox, body: Body) -> bool:
+    """An assignment exists at once, and grants what it says when it has spread to the services."""
+    created = datetime.datetime.fromisoformat(dig(body, "systemData.createdAt"))
+    age = datetime.datetime.now(datetime.UTC) - created
+    return age.total_seconds() >= sandbox.settings.role_propagation
 
 
 async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:

@@ -73,7 +73,7 @@ def application(sandbox: Sandbox) -> Starlette:
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
-    arm, faults = Arm(sandbox, records, types.load(), behaviours), Faults()
+    arm, faults = Arm(sandbox, records, types.load(), behaviours), Faults(sandbox)
     resumed = asyncio.Event()
     unwell: list[str] = []
 
@@ -183,4 +183,4 @@ async def _error(request: Request, error: Exception) -> Response:
         error = CloudError(error.status_code, error.detail.replace(" ", ""), message)
     elif not isinstance(error, CloudError):
         error = CloudError(500, "InternalServerError", f"{type(error).__name__}: {error}")
-    return JSONResponse({"error": {"code": error.code, "message": error.message}}, error.status)
+    return JSONResponse({"error": {"code": error.code, "message": error.message}}, error.status, error.headers)

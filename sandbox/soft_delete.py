@@ -1,5 +1,7 @@
-"""Soft delete: a vault or Azure ML workspace that was deleted keeps its name until it is purged or recovered."""
+"""Names that a deleted resource keeps: a vault or Azure ML workspace until it is purged or recovered, a blob container
+for as long as its deletion goes on."""
 
+import time
 from collections.abc import Iterator
 
 from starlette.requests import Request
@@ -17,6 +19,7 @@ from sandbox.types import TypeRule
 class SoftDeleted:
     def __init__(self, sandbox: Sandbox, records: ResourceStore) -> None:
         self._sandbox, self._records = sandbox, records
+        self._lingering: dict[str, float] = {}
 
     def routes(self) -> list[BaseRoute]:
         purge = PATH + "/providers/{namespace}/locations/{location}/deleted{kind}/{name}/purge"
@@ -25,8 +28,11 @@ class SoftDeleted:
             Route(PATH + "/providers/{namespace}/deleted{kind}", self._list),
         ]
 
-    def keep(self, body: Body) -> None:
-        self._records.put(f"/deleted{body['id']}", body)
+    def keep(self, body: Body, rule: TypeRule, *, purged: bool) -> None:
+        if rule.soft_delete and not purged:
+            self._records.put(f"/deleted{body['id']}", body)
+        if rule.lingers:
+            self._lingering[body["id"].lower()] = time.monotonic() + self._sandbox.settings.container_deletion
 
     def purge(self, resource_id: str) -> None:
         self._records.delete(f"/deleted{resource_id}")
@@ -37,7 +43,9 @@ class SoftDeleted:
 
     def require_free(self, found: ResourceId, rule: TypeRule, sent: Body) -> None:
         """Refuse to create what lies deleted under the same name, unless the request recovers it."""
-        for body in self.of_type(rule.type):
+        if time.monotonic() < self._lingering.get(found.id.lower(), 0):
+            raise CloudError(409, rule.lingers, f"'{found.id}' is being deleted. Try operation later.")
+        for body in self.of_type(rule.type) if rule.soft_delete else ():
             same_id, same_name = body["id"].lower() == found.id.lower(), body["name"].lower() == found.name.lower()
             if same_id and _recovers(sent):
                 self.purge(body["id"])

@@ -36,6 +36,10 @@ class TypeRule:
     unique: bool = False
     """No two resources in all of Azure have the same name."""
     soft_delete: bool = False
+    lingers: str = ""
+    """Deleted for longer than the answer says: the code with which its name is refused until then."""
+    etag: str = ""
+    """The key under which the body shows its ETag, for types that do; the header has it for all."""
     computed: Mapping[str, Any] = field(default_factory=dict)
     """What the service fills in unless the caller sent it; a template, see `fill`."""
     raw: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +76,8 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         location=location,
         required=tuple(entry.get("required", ())),
         immutable=tuple(entry.get("immutable", ())),
+        lingers=entry.get("lingers", ""),
+        etag=entry.get("etag", ""),
         computed=entry.get("computed", {}),
         raw=entry,
         **{flag: bool(entry.get(flag)) for flag in ("asynchronous", "accepted", "implied", "unique", "soft_delete")},

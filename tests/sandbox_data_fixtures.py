@@ -5,6 +5,7 @@ The resources are put into the store directly: ARM has tests of its own.
 
 import asyncio
 import contextlib
+import datetime
 import os
 import socket
 import ssl
@@ -13,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -49,6 +51,26 @@ class Served:
         token: AccessToken = self.credential.get_token(f"{audience}/.default")
         return token.token
 
+    def faults(self, *rules: Mapping[str, object]) -> None:
+        """In the place of those that are left of earlier ones."""
+        for method, content in (("DELETE", None), ("POST", list(rules))):
+            answer = httpx.request(method, f"{self.sandbox.url}/sandbox/faults", json=content, verify=self.tls)
+            assert answer.status_code == 200, answer.text
+
+    def faults_left(self) -> list[dict[str, Any]]:
+        left: list[dict[str, Any]] = httpx.get(f"{self.sandbox.url}/sandbox/faults", verify=self.tls).json()
+        return left
+
+    @contextlib.contextmanager
+    def settings(self, **changed: float) -> Iterator[None]:
+        """The sandbox's settings for as long as the context lasts."""
+        address = f"{self.sandbox.url}/sandbox/settings"
+        httpx.put(address, json=changed, verify=self.tls).raise_for_status()
+        try:
+            yield
+        finally:
+            httpx.put(address, json={}, verify=self.tls).raise_for_status()
+
     def put(self, path: str, **body: object) -> str:
         return self._put(self.group, path, body)
 
@@ -78,7 +100,8 @@ class Served:
     def assign(self, scope: str, principal: str, role: str = BLOB_CONTRIBUTOR) -> None:
         definition = f"/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/{role}"
         properties = {"principalId": principal, "roleDefinitionId": definition}
-        self._put(scope, f"Microsoft.Authorization/roleAssignments/{uuid.uuid4()}", {"properties": properties})
+        made = {"properties": properties, "systemData": {"createdAt": datetime.datetime.now(datetime.UTC).isoformat()}}
+        self._put(scope, f"Microsoft.Authorization/roleAssignments/{uuid.uuid4()}", made)
 
 
 def put_as_written(served: Served, path: str, audience: str) -> bytes:
@@ -112,7 +135,7 @@ def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
             ssl_certfile=certificate,
             ssl_keyfile=key,
             log_level="warning",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=0,  # clients that keep their connections would count as busy
         )
         with _running(uvicorn.Server(config), listener):
             running = Served(sandbox)

@@ -44,6 +44,7 @@ class _TrainingRunProvider(ReleaseProvider):
 
     @staticmethod
     def _run_to_end(client: Any, props: dict[str, Any], live_artefact: str) -> Any:
+        from databricks.sdk.errors import OperationFailed
         from databricks.sdk.service.jobs import RunResultState
 
         job_id, digest = int(props["job_id"]), props["input_digest"]
@@ -56,9 +57,12 @@ class _TrainingRunProvider(ReleaseProvider):
             before = client.jobs.get_run(run_id).state
             if before is not None and before.result_state not in (None, RunResultState.SUCCESS):
                 continue  # the token of an earlier `up`, whose run failed
-            run = client.jobs.wait_get_run_job_terminated_or_skipped(
-                run_id, timeout=datetime.timedelta(minutes=props["timeout_minutes"] + 30)
-            )
+            try:
+                run = client.jobs.wait_get_run_job_terminated_or_skipped(
+                    run_id, timeout=datetime.timedelta(minutes=props["timeout_minutes"] + 30)
+                )
+            except OperationFailed:  # which is what the SDK makes of INTERNAL_ERROR, and names neither task nor page
+                run = client.jobs.get_run(run_id)
             if run.state.result_state == RunResultState.SUCCESS:
                 return run
             raise TrainingFailed(_reason(client, run))

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -29,6 +30,7 @@ from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace
 
 POLL = 0.05
+Launch = Callable[[], Awaitable[None]]
 _DRIVER = Path(__file__).with_name("driver.py")
 
 # A trial's run lasts about a minute on few cores: the second compiler takes more time there than it saves (116 s with
@@ -37,22 +39,31 @@ _JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseParallelGC")
 
 
 class TaskFailed(Exception):
-    """`message` goes to the state, `error` and `trace` to the task's output."""
+    """`message` goes to the state, `error` and `trace` to the task's output, `code` to the termination details."""
 
-    def __init__(self, message: str, error: str = "", trace: str = "", *, life_cycle: str = "TERMINATED") -> None:
+    def __init__(self, message: str, error: str = "", trace: str = "", *, code: str = "RUN_EXECUTION_ERROR") -> None:
         super().__init__(message)
-        self.message, self.error, self.trace, self.life_cycle = message, error or message, trace, life_cycle
+        self.message, self.error, self.trace, self.code = message, error or message, trace, code
+
+    @property
+    def life_cycle(self) -> str:
+        """Whatever keeps the task's own code from running to its end is an internal error to Databricks."""
+        return "TERMINATED" if self.code == "RUN_EXECUTION_ERROR" else "INTERNAL_ERROR"
 
 
 class Cluster:
     """One Spark driver, started when the first task needs it and again after it has died."""
 
-    def __init__(self, workspace: Workspace, folder: Path, definition: Json, libraries: list[Json]) -> None:
+    def __init__(
+        self, workspace: Workspace, folder: Path, definition: Json, libraries: list[Json], launch: Launch
+    ) -> None:
+        """`launch` runs before each start; a `CloudError` of it is the reason why the cloud gave no machines."""
         self.lock = asyncio.Lock()
         self._workspace = workspace
         self._root = folder
         self._definition = definition
         self._libraries = libraries
+        self._launch = launch
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         self._orders = 0
@@ -65,13 +76,20 @@ class Cluster:
         if self._process and self._process.poll() is None:
             return
         await self.stop()
+        try:
+            await self._launch()
+        except CloudError as error:
+            cloud = error.code.startswith("CLOUD_")
+            kind, code = ("CLOUD_FAILURE", "CLOUD_FAILURE") if cloud else ("CLIENT_ERROR", "CLUSTER_ERROR")
+            reason = f"Reason: {error.code} ({kind}). Parameters: databricks_error_message:{error.message}"
+            raise TaskFailed(f"Cluster '{self._root.name}' was terminated. {reason}", code=code) from error
         self._starts, self._orders = self._starts + 1, 0
         self._folder.mkdir(parents=True)
         try:
             packages = await asyncio.to_thread(self._install)
         except (CloudError, ValueError, OSError, zipfile.BadZipFile) as error:
             message = f"Library installation failed: {error}"
-            raise TaskFailed(message, life_cycle="INTERNAL_ERROR") from error
+            raise TaskFailed(message, code="LIBRARY_INSTALLATION_ERROR") from error
         (self._folder / "spark.json").write_text(json.dumps(self._spark_conf()))
         for name in ("tmp", "warehouse"):
             (self._folder / name).mkdir()
@@ -106,7 +124,7 @@ class Cluster:
         assert self._process
         while not answer.exists():
             if (code := self._process.poll()) is not None and not answer.exists():
-                raise TaskFailed(*self._death(code), life_cycle="INTERNAL_ERROR")
+                raise TaskFailed(*self._death(code), code="DRIVER_ERROR")
             await asyncio.sleep(POLL)
 
     def _death(self, code: int) -> tuple[str, str]:

@@ -8,6 +8,7 @@ A schedule is kept and never fires; lists come newest first. Has no permissions,
 import graphlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyspark
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from sandbox.cloud import CloudError
 from sandbox.databricks.runner import Runner, is_active, set_state
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
+from sandbox.faults import hinder_operation
 
 _PREFIX = "/api/2.2/jobs"
 _RUNTIMES = {  # databricks runtime: its Spark
@@ -104,7 +106,7 @@ class _Jobs:
             set_state(run, "SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED", message)
         workspace.records.put(_record(workspace, "runs", run["run_id"]), run)
         if is_active(run):
-            self._runner.start(workspace, run)
+            self._runner.start(workspace, run, partial(hinder_operation, request))
         return {"run_id": run["run_id"], "number_in_job": run["number_in_job"]}
 
     async def on_runs_get(self, workspace: Workspace, request: Request) -> Json:

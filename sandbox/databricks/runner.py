@@ -12,25 +12,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sandbox.cloud import CloudError, Sandbox
-from sandbox.databricks.cluster import POLL, Cluster, TaskFailed
+from sandbox.databricks.cluster import POLL, Cluster, Launch, TaskFailed
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace, now
 from sandbox.store import ResourceStore
 
 _ACTIVE = {"QUEUED", "BLOCKED", "PENDING", "RUNNING", "TERMINATING"}
 _STOPPED = "the sandbox was stopped while it ran"
+_CODES = {  # result state: why, as the termination details say it
+    "CANCELED": "USER_CANCELED",
+    "FAILED": "RUN_EXECUTION_ERROR",
+    "MAXIMUM_CONCURRENT_RUNS_REACHED": "MAX_CONCURRENT_RUNS_EXCEEDED",
+    "SUCCESS": "SUCCESS",
+    "TIMEDOUT": "CANCELED",
+    "UPSTREAM_FAILED": "SKIPPED",
+}
+_TYPES = {"DRIVER_ERROR": "INTERNAL_ERROR"} | {it: it for it in ("CLOUD_FAILURE", "INTERNAL_ERROR", "SUCCESS")}
 
 
 def is_active(run: Json) -> bool:
     return run["state"]["life_cycle_state"] in _ACTIVE
 
 
-def set_state(part: Json, life_cycle: str, result: str | None = None, message: str = "") -> None:
-    """Set the state of a run or of a task's run."""
+def set_state(part: Json, life_cycle: str, result: str | None = None, message: str = "", code: str = "") -> None:
+    """Set the state of a run or of a task's run; `code` where the result does not say why."""
     stopped = result in ("CANCELED", "TIMEDOUT")
     part["state"] = {"life_cycle_state": life_cycle, "state_message": message, "user_cancelled_or_timedout": stopped}
+    part["status"] = {"state": life_cycle if life_cycle in _ACTIVE else "TERMINATED"}
     if result:
         part["state"]["result_state"] = result
+        code = code or _CODES[result]
+        details = {"code": code, "type": _TYPES.get(code, "CLIENT_ERROR"), "message": message}
+        part["status"]["termination_details"] = details
     if life_cycle == "RUNNING":
         part["setup_duration"] = now() - part["start_time"]
     if life_cycle not in _ACTIVE:
@@ -44,8 +57,8 @@ class Runner:
         self._records = records
         self._running: dict[int, asyncio.Task[None]] = {}
 
-    def start(self, workspace: Workspace, run: Json) -> None:
-        execution = _Execution(workspace, run, self._sandbox.folder / "runs" / str(run["run_id"]))
+    def start(self, workspace: Workspace, run: Json, launch: Launch) -> None:
+        execution = _Execution(workspace, run, self._sandbox.folder / "runs" / str(run["run_id"]), launch)
         task = asyncio.create_task(execution.run())
         self._running[run["run_id"]] = task
         task.add_done_callback(lambda _: self._running.pop(run["run_id"], None))
@@ -75,7 +88,7 @@ class Runner:
             if "/runs/" in record and is_active(run) and run["run_id"] not in self._running:
                 for part in (run, *run["tasks"]):
                     if is_active(part):
-                        set_state(part, "INTERNAL_ERROR", "FAILED", _STOPPED)
+                        set_state(part, "INTERNAL_ERROR", "FAILED", _STOPPED, "INTERNAL_ERROR")
                 self._records.put(record, run)
 
     def task_log(self, run: Json, task: Json) -> bytes:
@@ -84,10 +97,11 @@ class Runner:
 
 
 class _Execution:
-    def __init__(self, workspace: Workspace, run: Json, folder: Path) -> None:
+    def __init__(self, workspace: Workspace, run: Json, folder: Path, launch: Launch) -> None:
         self._workspace = workspace
         self._run = run
         self._folder = folder
+        self._launch = launch
         self._clusters: dict[str, Cluster] = {}
         self._outcomes: dict[str, asyncio.Task[str]] = {}
 
@@ -106,11 +120,11 @@ class _Execution:
             self._end("TERMINATED", "TIMEDOUT", "The run was stopped after its timeout_seconds.")
         except asyncio.CancelledError as stop:
             reason = str(stop.args[0]) if stop.args else _STOPPED
-            ended = ("INTERNAL_ERROR", "FAILED") if reason == _STOPPED else ("TERMINATED", "CANCELED")
+            stopped = reason == _STOPPED
             set_state(self._run, "TERMINATING", message=reason)
             self._save()
             await self._stop_clusters()
-            self._end(*ended, reason)
+            self._end("INTERNAL_ERROR" if stopped else "TERMINATED", "FAILED" if stopped else "CANCELED", reason)
         except Exception as error:
             self._end("INTERNAL_ERROR", "FAILED", f"The sandbox failed: {type(error).__name__}: {error}")
             raise
@@ -183,7 +197,7 @@ class _Execution:
                 set_state(task, "TERMINATED", "TIMEDOUT", "The task was stopped after its timeout_seconds.")
             except TaskFailed as failure:
                 task |= {"error": failure.error, "error_trace": failure.trace}
-                set_state(task, failure.life_cycle, "FAILED", failure.message)
+                set_state(task, failure.life_cycle, "FAILED", failure.message, failure.code)
             self._save()
         return str(task["state"]["result_state"])
 
@@ -194,7 +208,7 @@ class _Execution:
             users = [other for other in self._run["tasks"] if other is task or other.get("job_cluster_key") == key]
             libraries = [library for user in users for library in user.get("libraries", [])]
             definition = task.get("new_cluster") or definitions[key]
-            self._clusters[key] = Cluster(self._workspace, self._folder / key, definition, libraries)
+            self._clusters[key] = Cluster(self._workspace, self._folder / key, definition, libraries, self._launch)
         return self._clusters[key]
 
     def _order(self, task: Json) -> Json:

@@ -253,7 +253,7 @@ def _complete_location(workspace: Workspace, made: Json, request: Json) -> None:
     assert account is not None
     scope = blob.container_id(account[0], location.container)
     principal = _principal(workspace.sandbox, credential)
-    allowed = blob.may_access(workspace.sandbox.store, principal, scope, write=not made.get("read_only"))
+    allowed = blob.may_access(workspace.sandbox, principal, scope, write=not made.get("read_only"))
     if not allowed and not request.get("skip_validation"):
         connector = credential["azure_managed_identity"]["access_connector_id"]
         message = (

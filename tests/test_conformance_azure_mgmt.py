@@ -1,0 +1,151 @@
+"""What Azure's management SDKs, unmodified, meet on a bad day: busy parents, throttling, failed operations, held names.
+
+That they create, read, list, change and delete on a good one is tested in `test_sandbox_core_arm.py`.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError
+from azure.mgmt.containerservice import ContainerServiceClient
+from azure.mgmt.machinelearningservices import MachineLearningServicesMgmtClient
+from azure.mgmt.resource.resources import ResourceManagementClient
+from azure.mgmt.storage import StorageManagementClient
+from sandbox_data_fixtures import Served, served
+
+from sandbox import authority
+
+HOME = {"location": "westeurope"}
+ACCOUNT = {**HOME, "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+POOL = {"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}
+CLUSTER = {**HOME, "properties": {"dnsPrefix": "c", "agentPoolProfiles": [POOL]}}
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("sandbox")) as running:
+        client(ResourceManagementClient, running).resource_groups.create_or_update("rg", HOME)
+        yield running
+
+
+def client(kind: Any, cloud: Served) -> Any:
+    return kind(
+        cloud.credential,
+        cloud.sandbox.identity.subscription_id,
+        base_url=cloud.sandbox.url,
+        credential_scopes=[f"{cloud.sandbox.url}/.default"],
+        connection_verify=str(authority.ca_bundle(cloud.sandbox.folder)),
+    )
+
+
+def test_resource_waits_as_long_as_a_throttled_answer_says(cloud: Served) -> None:
+    groups = client(ResourceManagementClient, cloud).resource_groups
+    cloud.faults({"path": "/resourcegroups/rg$", "status": 429, "headers": {"Retry-After": "1"}})
+    began = time.monotonic()
+    assert groups.get("rg").name == "rg"
+    assert time.monotonic() - began >= 1
+
+
+def test_resource_makes_one_group_of_two_requests_when_the_first_answer_is_lost(cloud: Served) -> None:
+    groups = client(ResourceManagementClient, cloud).resource_groups
+    cloud.faults({"method": "PUT", "path": "/resourcegroups/twice$", "lost": True})
+    assert groups.create_or_update("twice", HOME).properties.provisioning_state == "Succeeded"
+    assert [group.name for group in groups.list()].count("twice") == 1
+
+
+def test_resource_finds_a_group_that_is_being_deleted_busy_and_then_gone(cloud: Served) -> None:
+    resources = client(ResourceManagementClient, cloud)
+    resources.resource_groups.create_or_update("ending", HOME)
+    cloud.faults({"method": "DELETE", "path": "/resourcegroups/ending$", "operation_delay": 0.5})
+    deletion = resources.resource_groups.begin_delete("ending")
+    assert resources.resource_groups.get("ending").properties.provisioning_state == "Deleting"
+    accounts = client(StorageManagementClient, cloud).storage_accounts
+    with pytest.raises(ResourceExistsError, match="Another operation is in progress"):
+        accounts.begin_create("ending", "late", ACCOUNT)
+    deletion.result()
+    with pytest.raises(HttpResponseError, match="could not be found"):
+        accounts.begin_create("ending", "late", ACCOUNT)
+
+
+def test_storage_may_not_take_the_name_of_a_container_whose_deletion_goes_on(cloud: Served) -> None:
+    storage = client(StorageManagementClient, cloud)
+    storage.storage_accounts.begin_create("rg", "lake", ACCOUNT).result()
+    storage.blob_containers.create("rg", "lake", "raw", {})
+    with cloud.settings(container_deletion=0.5):
+        storage.blob_containers.delete("rg", "lake", "raw")
+        with pytest.raises(ResourceExistsError) as held:
+            storage.blob_containers.create("rg", "lake", "raw", {})
+        assert held.value.error.code == "ContainerBeingDeleted"
+        storage.blob_containers.create("rg", "lake", "other", {})
+        time.sleep(0.5)
+    storage.blob_containers.create("rg", "lake", "raw", {})
+
+
+def test_storage_shows_a_containers_etag_and_another_after_each_change(cloud: Served) -> None:
+    storage = client(StorageManagementClient, cloud)
+    storage.storage_accounts.begin_create("rg", "tagged", ACCOUNT).result()
+    made = storage.blob_containers.create("rg", "tagged", "raw", {}).etag
+    assert made
+    assert storage.blob_containers.get("rg", "tagged", "raw").etag == made
+    changed = storage.blob_containers.update("rg", "tagged", "raw", {"properties": {"metadata": {"a": "b"}}})
+    assert changed.etag != made
+
+
+def test_containerservice_may_not_add_a_pool_to_a_cluster_that_is_being_made(cloud: Served) -> None:
+    aks = client(ContainerServiceClient, cloud)
+    cloud.faults({"method": "PUT", "path": "managedClusters/slow$", "operation_delay": 0.5})
+    creation = aks.managed_clusters.begin_create_or_update("rg", "slow", CLUSTER)
+    assert aks.managed_clusters.get("rg", "slow").provisioning_state == "Creating"
+    pool = {"properties": {"count": 1, "vmSize": "Standard_D4s_v5"}}
+    with pytest.raises(ResourceExistsError) as busy:
+        aks.agent_pools.begin_create_or_update("rg", "slow", "user", pool)
+    assert busy.value.error.code == "AnotherOperationInProgress"
+    assert creation.result().provisioning_state == "Succeeded"
+    assert aks.agent_pools.begin_create_or_update("rg", "slow", "user", pool).result().name == "user"
+
+
+def test_containerservice_is_told_why_an_operation_failed_and_finds_the_cluster_failed(cloud: Served) -> None:
+    aks = client(ContainerServiceClient, cloud)
+    failure = {"code": "ErrCode_InsufficientVCPUQuota", "message": "Insufficient regional vcpu quota left: 4 of 8."}
+    cloud.faults({"method": "PUT", "path": "managedClusters/broken$", "operation_failure": failure})
+    with pytest.raises(HttpResponseError, match="quota left: 4 of 8") as failed:
+        aks.managed_clusters.begin_create_or_update("rg", "broken", CLUSTER).result()
+    assert failed.value.error.code == failure["code"]
+    assert aks.managed_clusters.get("rg", "broken").provisioning_state == "Failed"
+    assert aks.managed_clusters.begin_create_or_update("rg", "broken", CLUSTER).result().name == "broken"
+
+
+def test_containerservice_goes_on_polling_through_throttling_and_broken_connections(cloud: Served) -> None:
+    aks = client(ContainerServiceClient, cloud)
+    cloud.faults(
+        {"method": "PUT", "path": "managedClusters/polled$", "operation_delay": 0.2},
+        {"path": "Microsoft.Resources/operations/", "reset": True},
+        {"path": "Microsoft.Resources/operations/", "status": 429, "headers": {"retry-after-ms": "10"}},
+    )
+    assert aks.managed_clusters.begin_create_or_update("rg", "polled", CLUSTER).result().name == "polled"
+    assert cloud.faults_left() == []
+
+
+def test_containerservice_cannot_change_a_cluster_that_has_changed_since_it_looked(cloud: Served) -> None:
+    aks = client(ContainerServiceClient, cloud).managed_clusters
+    seen = aks.begin_create_or_update("rg", "shared", CLUSTER).result().e_tag
+    assert seen
+    unless_changed = {"etag": seen, "match_condition": MatchConditions.IfNotModified}
+    aks.begin_create_or_update("rg", "shared", {**CLUSTER, "tags": {"by": "one"}}, **unless_changed).result()
+    with pytest.raises(ResourceModifiedError):
+        aks.begin_create_or_update("rg", "shared", {**CLUSTER, "tags": {"by": "two"}}, **unless_changed)
+    with pytest.raises(HttpResponseError):
+        aks.begin_create_or_update("rg", "shared", CLUSTER, etag="*", match_condition=MatchConditions.IfMissing)
+    assert aks.get("rg", "shared").tags == {"by": "one"}
+
+
+def test_machinelearningservices_finds_a_soft_deleted_workspaces_name_taken(cloud: Served) -> None:
+    workspaces = client(MachineLearningServicesMgmtClient, cloud).workspaces
+    assert workspaces.begin_create_or_update("rg", "mlw", HOME).result().provisioning_state == "Succeeded"
+    workspaces.begin_delete("rg", "mlw").result()
+    assert list(workspaces.list_by_resource_group("rg")) == []
+    with pytest.raises(ResourceExistsError, match="soft-deleted"):
+        workspaces.begin_create_or_update("rg", "mlw", HOME)
