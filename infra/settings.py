@@ -308,16 +308,10 @@ class ReleaseSettings(_Group):
         return self
 
     @property
-    def limits(self) -> dict[str, float | None]:
+    def limits(self) -> dict[str, float]:
         """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
-        chosen = isinstance(self.model, int)
-        return {
-            "error_share_max": self.error_share_max,
-            "p99_ms_max": self.p99_ms_max,
-            "drift_max": None if chosen else self.drift_max,
-            "probe_rps": self.probe_rps,
-            "probe_seconds": self.probe_seconds,
-        }
+        names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
+        return self.model_dump(include=names if isinstance(self.model, int) else {*names, "drift_max"})
 
 
 class Settings(_Group):

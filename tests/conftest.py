@@ -14,10 +14,17 @@ hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="all cells of tests/faults, which takes an hour or two")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "faults: a cell of the fault matrix, tried with --faults alone")
     config.addinivalue_line("markers", "container: builds and runs the scoring image with a container engine")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest files first, so that two workers end at about the same time."""
+    if not config.getoption("--faults"):
+        items[:] = [item for item in items if not item.get_closest_marker("faults")]
     items.sort(key=lambda item: ("stack" not in item.keywords, "spark" not in item.keywords))

@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
+
+from infra.release.cloud import Cloud
 
 ROOT = Path(__file__).parents[1]
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
@@ -62,7 +66,8 @@ class LocalRun:
         """Names of the resources that the last `up` of `personalization` did anything to."""
         events = map(json.loads, (self.state / "engine-events.json").read_text().splitlines())
         steps = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
-        return {step["urn"] for step in steps if step["op"] != "same"}
+        own = "pulumi:providers:"
+        return {step["urn"] for step in steps if step["op"] != "same" and not step["type"].startswith(own)}
 
     def down(self) -> None:
         done = self.run("local-down")
@@ -82,6 +87,42 @@ class LocalRun:
         content = yaml.safe_load(file.read_text())
         content["config"][key] = value
         file.write_text(yaml.safe_dump(content))
+
+    def configured(self, key: str) -> str | None:
+        return yaml.safe_load((self.state / "Pulumi.local.yaml").read_text())["config"].get(key)
+
+    def jobs_runs_versions(self) -> tuple[int, int, int]:
+        """How many there are in the workspaces."""
+        with self._azure_ml() as client:
+            outputs = self.outputs
+            workspace = Cloud.discover().databricks(
+                outputs["databricks_url"].removeprefix("https://"), outputs["databricks_workspace_id"]
+            )
+            return (
+                len(list(workspace.jobs.list())),
+                len(list(workspace.jobs.list_runs())),
+                len(list(client.models.list(name=outputs["model_name"]))),
+            )
+
+    def traffic(self) -> dict[str, int]:
+        """Percent of the endpoint's traffic, of each deployment that has any."""
+        with self._azure_ml() as client:
+            found = client.online_endpoints.get(self.outputs["endpoint_name"]).traffic
+        return {name: share for name, share in found.items() if share}
+
+    def delete_deployment_of(self, version: str) -> None:
+        endpoint = self.outputs["endpoint_name"]
+        with self._azure_ml() as client:
+            deployments = client.online_deployments
+            (of,) = (it.name for it in deployments.list(endpoint) if it.tags["model_version"] == version)
+            deployments.begin_delete(of, endpoint).result()
+
+    @contextmanager
+    def _azure_ml(self) -> Iterator[Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            yield Cloud.discover().machine_learning(self.outputs["ml_workspace_id"])
 
     def pulumi(self, command: str, *arguments: str) -> dict[str, int]:
         """Run the real engine without any help of `personalization`; returns its count of steps by operation."""

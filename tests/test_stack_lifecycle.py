@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fault_matrix import FAULTS, STAGES, Stand, trial
 from stack_fixtures import CRITEO_ROWS, LocalRun
 
 pytestmark = pytest.mark.stack
@@ -46,7 +47,7 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
 
 
 def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:
-    assert _jobs_runs_versions(stack) == (1, 1, 1)
+    assert stack.jobs_runs_versions() == (1, 1, 1)
     assert [line for line in stack.processes() if "-m operations" in line or "pulumi" in line] == []
 
 
@@ -143,16 +144,15 @@ def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> Non
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
 def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) -> None:
-    row = json.dumps({})
-    before, registered = score(standing, row), _jobs_runs_versions(standing)[2]
+    before, registered = score(standing), standing.jobs_runs_versions()[2]
     done = standing.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
     assert done.returncode == 1
     assert "is refused, what serves now keeps serving" in done.stderr
     assert "clicks in the held-out part, too few to judge" in done.stderr
     (verdict,) = (found for found in map(json.loads, _verdicts(standing)) if not found["passed"])
     assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}
-    assert score(standing, row) == before
-    assert _jobs_runs_versions(standing)[2] == registered
+    assert score(standing) == before
+    assert standing.jobs_runs_versions()[2] == registered
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
 ) -> None:
     """To a deployment that is still warm, which is left running, and from the registry where it is gone."""
     first, second = (outputs["model_version"] for outputs in two_models[:2])
-    known = _jobs_runs_versions(standing)
+    known = standing.jobs_runs_versions()
 
     def serve(model: str, row: dict[str, Any]) -> str:
         """The version that answers then."""
@@ -207,45 +207,22 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     assert serve(first, {"age": 30}) == first
     assert serve("trained", {"I1": 1}) == second
     assert replicas() == warm
-    _delete_deployment_of(standing, first)
+    standing.delete_deployment_of(first)
     assert serve(first, {"age": 30}) == first
     assert serve("trained", {"I1": 1}) == second
-    assert _jobs_runs_versions(standing) == known
+    assert standing.jobs_runs_versions() == known
 
 
-def _jobs_runs_versions(run: LocalRun) -> tuple[int, int, int]:
-    from infra.release.cloud import Cloud
-
-    outputs = run.outputs
+@pytest.mark.parametrize(("stage", "fault"), [("node pool", "500"), ("registry", "answer lost")])
+def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, fault: str) -> None:
+    """Two cells of the matrix of tests/faults."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in run.environment.items():
+        for name, value in standing.environment.items():
             patch.setenv(name, value)
-        cloud = Cloud.discover()
-        client = cloud.databricks(
-            outputs["databricks_url"].removeprefix("https://"), outputs["databricks_workspace_id"]
-        )
-        models = cloud.machine_learning(outputs["ml_workspace_id"]).models
-        return (
-            len(list(client.jobs.list())),
-            len(list(client.jobs.list_runs())),
-            len(list(models.list(name=outputs["model_name"]))),
-        )
-
-
-def _delete_deployment_of(run: LocalRun, version: str) -> None:
-    from infra.release.cloud import Cloud
-
-    outputs = run.outputs
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in run.environment.items():
-            patch.setenv(name, value)
-        deployments = Cloud.discover().machine_learning(outputs["ml_workspace_id"]).online_deployments
-        (of,) = (
-            deployment.name
-            for deployment in deployments.list(outputs["endpoint_name"])
-            if deployment.tags["model_version"] == version
-        )
-        deployments.begin_delete(of, outputs["endpoint_name"]).result()
+        standing.plain = False
+        (of,) = (each for each in STAGES if each.name == stage)
+        (kind,) = (each for each in FAULTS if each.name == fault)
+        trial(Stand.of(standing), of, kind)
 
 
 def _verdicts(run: LocalRun) -> list[str]:

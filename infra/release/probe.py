@@ -35,10 +35,10 @@ class Limits:
 
     error_share_max: float
     p99_ms_max: float
-    drift_max: float | None
-    """None where the model was chosen by a person, as in a rollback: it may differ as it will."""
     probe_rps: float
     probe_seconds: float
+    drift_max: float | None = None
+    """None where the model was chosen by a person, as in a rollback: it may differ as it will. Pulumi leaves it out."""
 
 
 @dataclass(frozen=True)

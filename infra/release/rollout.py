@@ -220,7 +220,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         instance_type: str,
         scale: dict[str, int | str],
         rollout: list[int],
-        limits: dict[str, float | None],
+        limits: dict[str, float],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
