@@ -1,7 +1,7 @@
 """Whatever happens to `up` in whichever stage: a clear message at most, and `up` again makes it whole.
 
-Takes an hour and more, so it is run when asked for: `pytest tests/faults --faults`, which writes docs/reliability.md. Two
-of its cells are tried with every test run, by test_stack_lifecycle.py.
+Takes an hour and more, so it is run when asked for: `pytest tests/faults --faults`, which writes docs/reliability.md.
+Two of its cells are tried with every test run, by test_stack_lifecycle.py.
 """
 
 import platform
