@@ -49,6 +49,7 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("training_run_page", run.run_page_url)
     pulumi.export("metrics", release.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
+    pulumi.export("release", release.says)
     pulumi.export("deployment", release.rollout.deployment)
     pulumi.export("rollout", release.rollout.checks)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from operations.errors import UserError
 from operations.graph import Graph
 
-CAPACITY, COST = "capacity", "monthly_cost"
+CAPACITY, COST, RELEASE = "capacity", "monthly_cost", "release"
 """Outputs of the program; `infra/capacity.py` and `infra/cost.py` say what is in them."""
 
 

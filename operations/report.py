@@ -12,7 +12,7 @@ from typing import Any
 
 from pulumi.runtime.rpc import UNKNOWN
 
-from operations.plan import CAPACITY, COST
+from operations.plan import CAPACITY, COST, RELEASE
 from operations.preview import MANDATORY, Action, Change, Finding, Preview, Property
 from policy.rules import STATEFUL as PROTECTED
 
@@ -75,6 +75,7 @@ def report(
         *_errors(preview),
         *_verdict(stateful, allow_stateful),
         *_findings("Policies broken", [found for found in preview.findings if found.level == MANDATORY]),
+        *_release(before, after if after is not None else preview.after, bool(preview.errors)),
         *_figures(before, after if after is not None else preview.after, bool(preview.errors)),
     ]
     for action in Action:
@@ -127,6 +128,18 @@ def _findings(title: str, findings: Sequence[Finding]) -> Iterator[str]:
     yield ""
 
 
+def _release(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed: bool) -> Iterator[str]:
+    """What the endpoint will flip to, if anything of it changes."""
+    old, new = _leaves(before, RELEASE), _leaves(after or {}, RELEASE)
+    rows = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    if failed or after is None or not rows:
+        return
+    yield from ("### Release", "", "| | before | after |", "| --- | --- | --- |")
+    for key in rows:
+        yield f"| {_sentence(key[-1])} | {_figure(key, old.get(key))} | {_figure(key, new.get(key))} |"
+    yield ""
+
+
 def _figures(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed: bool) -> Iterator[str]:
     """Capacity and cost as the stack's outputs give them, in a table of what differs."""
     if failed:
@@ -137,7 +150,7 @@ def _figures(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed:
     elif not any(name in outputs for outputs in (before, after) for name in (CAPACITY, COST)):
         yield f"This stack exports neither `{CAPACITY}` nor `{COST}`."
     else:
-        old, new = _leaves(before), _leaves(after)
+        old, new = (_leaves(outputs, CAPACITY, COST) for outputs in (before, after))
         total = (COST, "total")
         rows = [key for key in sorted(old | new, key=lambda key: (key != total, key)) if old.get(key) != new.get(key)]
         if not rows:
@@ -152,7 +165,7 @@ def _figures(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed:
     yield ""
 
 
-def _leaves(outputs: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+def _leaves(outputs: Mapping[str, Any], *names: str) -> dict[tuple[str, ...], Any]:
     def walk(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         if isinstance(value, dict) and "ciphertext" not in value:
             for key, below in value.items():
@@ -160,7 +173,7 @@ def _leaves(outputs: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
         elif path[1:] or isinstance(value, int | float):
             yield path, value
 
-    return dict(leaf for name in (CAPACITY, COST) for leaf in walk((name,), outputs.get(name, {})))
+    return dict(leaf for name in names for leaf in walk((name,), outputs.get(name, {})))
 
 
 def _difference(key: tuple[str, ...], old: Mapping[tuple[str, ...], Any], new: Mapping[tuple[str, ...], Any]) -> str:

@@ -253,6 +253,15 @@ def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: di
     assert deployments(cloud) == {live["deployment"], forth["deployment"]}
 
 
+def test_a_deployment_tells_what_it_was_made_of(cloud: Cloud, live: dict[str, Any]) -> None:
+    made_of = {"dataset": "movielens", "snapshot": "2026-11-26", "code": "c0de", "run_id": "run-2"}
+    uri = "azureml://datastores/lake/paths/run-2"
+    tags = {**made_of, "auc": "0.7"}
+    cloud.put(f"{cloud.workspace}/models/clicks/versions/2", properties={"modelUri": uri, "tags": tags})
+    found = cloud.ml.online_deployments.get(rolled_out(cloud, "2", live)["deployment"], ENDPOINT)
+    assert found.tags == {**made_of, "model_version": "2", "engine": "native", "image": "2"}
+
+
 def test_a_changed_scale_keeps_the_warm_deployment(cloud: Cloud, live: dict[str, Any]) -> None:
     forth = rolled_out(cloud, "2", live)
     scaled = rolled_out(cloud, "2", forth, scale={**props(cloud, "2")["scale"], "max": 2})

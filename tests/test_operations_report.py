@@ -144,6 +144,17 @@ def test_capacity_and_cost_show_what_differs() -> None:
     assert "exports neither `capacity` nor `monthly_cost`" in report(read(stack())).text
 
 
+def test_what_the_endpoint_flips_to_is_told_where_it_flips() -> None:
+    before = {"release": {"model": "trained", "rows": "movielens 2026-11-25", "engine": "native", "steps": "10 50 100"}}
+    after = {"release": {"model": "12", "rows": "movielens 2026-11-25", "engine": "spark", "steps": "10 50 100"}}
+    text = report(read(stack(before, after))).text
+    section = text.partition("### Release")[2].partition("###")[0]
+    assert "| model | trained | 12 |" in section
+    assert "| engine | native | spark |" in section
+    assert "steps" not in section
+    assert "### Release" not in report(read(stack(before, before))).text
+
+
 def test_what_the_base_would_do_too_is_not_the_pull_request_s() -> None:
     found = report(read([*stack(), SCALE, RENAME]), base=read([*stack(), RENAME]))
     assert not found.blocked

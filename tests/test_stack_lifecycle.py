@@ -213,6 +213,19 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     assert standing.jobs_runs_versions() == known
 
 
+def test_the_latest_gated_run_serves_without_training_and_training_is_taken_up_again(
+    standing: LocalRun, two_models: tuple[dict[str, Any], dict[str, Any], str]
+) -> None:
+    """The training run leaves the program, and is found again by its rows and code."""
+    second, known = two_models[1], standing.jobs_runs_versions()
+    standing.configure("release:model", "latest")
+    assert standing.pulumi("up") == {"delete": 1}
+    assert score(standing, json.dumps({"I1": 1}))["model"].endswith(f":{second['model_version']}")
+    standing.configure("release:model", "trained")
+    assert standing.pulumi("up") == {"create": 1}
+    assert standing.jobs_runs_versions() == known
+
+
 @pytest.mark.parametrize(("stage", "fault"), [("node pool", "500"), ("registry", "answer lost")])
 def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, fault: str) -> None:
     """Two cells of the matrix of tests/faults."""

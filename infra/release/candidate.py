@@ -64,7 +64,7 @@ def _newest(
         if len(said) == _LOOKED_AT:
             break
         if run.state.result_state != RunResultState.SUCCESS:
-            said.append(f"run {run.run_id} ended as {run.state.result_state}")
+            said.append(f"run {run.run_id} ended as {run.state.result_state.value}")
             continue
         artefact = Artefact(blob_endpoint, container, str(run.run_id))
         try:

@@ -56,6 +56,8 @@ class Release(pulumi.ComponentResource):
     """What training measured, and under `gate` the verdict on it."""
     image: ScoringImage
     rollout: Rollout
+    says: dict[str, str]
+    """What decides the release, known before anything is done: as an output, every preview shows what will flip."""
 
     def __init__(self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:release:Release", name, None, opts)
@@ -178,12 +180,21 @@ class Release(pulumi.ComponentResource):
         self.model_version = pulumi.Output.from_input(str(wanted)) if held else trained.version
 
         # Image, environment, traffic.
+        context = context_digest()
+        self.says = {
+            "model": str(wanted),
+            "rows": f"{training.dataset} {snapshot}",
+            "code": code[:16],
+            "image": context[:16],
+            "engine": serving.engine,
+            "steps": " ".join(map(str, settings.release.rollout)),
+        }
         self.image = ScoringImage(
             f"{name}-image",
             registry_id=args.registry.registry_id,
             login_server=args.registry.login_server,
             engine=serving.engine,
-            digest=context_digest(),
+            digest=context,
             build_pool=args.registry.build_pool,
             opts=child,
         )

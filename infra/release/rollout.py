@@ -74,12 +74,14 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
     live = max((key for key in before if key != name), key=lambda key: before[key], default=None)
     _keep_only(client, endpoint, {name, *before, served, kept})
 
+    model = client.models.get(props["model_name"], str(props["model_version"]))
+
     # One that is still warm has gone through the steps already.
     shares = _steps(props["rollout"]) if live and name not in (served, kept) else [100]
     checks, share = [], 0
     try:
-        client.online_deployments.begin_create_or_update(_deployment(props, name)).result()
-        probe = _probe(client, props)
+        client.online_deployments.begin_create_or_update(_deployment(props, name, model.tags)).result()
+        probe = _probe(client, props, model.path)
         for share in (0, *shares):
             if share:
                 _set_traffic(client, props, {name: share, live: 100 - share} if live else {name: share})
@@ -116,7 +118,7 @@ def _steps(steps: list[Any]) -> list[int]:
     return [int(step) for step in steps]  # numbers come back from state as floats
 
 
-def _deployment(props: dict[str, Any], name: str) -> Any:
+def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> Any:
     from azure.ai.ml.entities import (
         KubernetesOnlineDeployment,
         OnlineRequestSettings,
@@ -157,7 +159,12 @@ def _deployment(props: dict[str, Any], name: str) -> Any:
             "MODEL_NAME": props["model_name"],
             "MODEL_VERSION": str(props["model_version"]),
         },
-        tags={"model_version": str(props["model_version"]), "engine": props["engine"]},
+        tags={
+            **{key: of_model[key] for key in ("dataset", "snapshot", "code", "run_id") if key in of_model},
+            "model_version": str(props["model_version"]),
+            "engine": props["engine"],
+            "image": props["environment"].rpartition(":")[2],  # a version is named by the digest
+        },
     )
 
 
@@ -187,12 +194,11 @@ def _set_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int]) ->
         time.sleep(0.2)
 
 
-def _probe(client: Any, props: dict[str, Any]) -> "Probe":
+def _probe(client: Any, props: dict[str, Any], model_path: str) -> "Probe":
     """With the rows that training kept with this model version."""
     from infra.release.probe import Limits, Probe
 
-    run_id = client.models.get(props["model_name"], str(props["model_version"])).path.rstrip("/").rpartition("/")[2]
-    artefact = Artefact(props["blob_endpoint"], props["models_container"], run_id)
+    artefact = Artefact(props["blob_endpoint"], props["models_container"], model_path.rstrip("/").rpartition("/")[2])
     golden = [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
     credentials = client.online_endpoints.get_keys(props["endpoint_name"])
     key = getattr(credentials, "primary_key", None) or credentials.access_token
