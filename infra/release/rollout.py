@@ -128,6 +128,9 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> A
         TargetUtilizationScaleSettings,
     )
 
+    tags: dict[str, str] = {key: of_model[key] for key in ("dataset", "snapshot", "code", "run_id") if key in of_model}
+    tags |= {"model_version": str(props["model_version"]), "engine": props["engine"]}
+    tags |= {"image": props["environment"].rpartition(":")[2]}  # a version is named by the digest
     scale = props["scale"]
     size = ResourceSettings(cpu=scale["cpu"], memory=scale["memory"])
     # A model and a JVM take seconds to load; a probe that gives up earlier restarts the container for ever.
@@ -159,12 +162,7 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> A
             "MODEL_NAME": props["model_name"],
             "MODEL_VERSION": str(props["model_version"]),
         },
-        tags={
-            **{key: of_model[key] for key in ("dataset", "snapshot", "code", "run_id") if key in of_model},
-            "model_version": str(props["model_version"]),
-            "engine": props["engine"],
-            "image": props["environment"].rpartition(":")[2],  # a version is named by the digest
-        },
+        tags=tags,
     )
 
 

@@ -1,0 +1,53 @@
+"""How long going back takes: `python benchmarks/rollback.py [--times 3]`.
+
+Two models are released on a stack of the sandbox; then `release:model` names one and the other, and `up` is timed from
+its start until all traffic is there. Prints a Markdown table.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from operations import local, sandbox
+from operations.engine import Engine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=3)
+    times = parser.parse_args().times
+    with tempfile.TemporaryDirectory() as name:
+        state = local.State(Path(name))
+        try:
+            versions = [
+                local.up(state, dataset, None, "native", None, print).outputs["model_version"]
+                for dataset in ("movielens", "criteo")
+            ]
+            engine = Engine(state.folder, sandbox.start(state.sandbox, None))
+            seconds, rollout = _flips(engine, versions, times)
+            print("\n| median of | seconds | of which the rollout |\n| --- | --- | --- |")
+            print(f"| {2 * times} ways to the warm version | {seconds:.1f} | {rollout:.1f} |", flush=True)
+        finally:
+            local.down(state, print)
+
+
+def _flips(engine: Engine, versions: list[str], times: int) -> tuple[float, float]:
+    """Medians of so many flips to and fro, after which the last version serves again."""
+    whole, rollout = [], []
+    for number in range(2 * times):
+        config = yaml.safe_load(engine.config_file.read_text())
+        config["config"]["release:model"] = versions[number % 2]
+        engine.config_file.write_text(yaml.safe_dump(config))
+        began = time.monotonic()
+        stages = engine.up(lambda _: None)
+        whole.append(time.monotonic() - began)
+        rollout += [stage.seconds for stage in stages if stage.title == "rollout"]
+    return statistics.median(whole), statistics.median(rollout)
+
+
+if __name__ == "__main__":
+    main()
