@@ -260,6 +260,14 @@ FAULTS = (
 )
 
 
+CELL = "cell"
+"""Property of a test's report that holds what it found: stage, fault and the fields of `Outcome`."""
+# Training, which takes longest, comes last.
+CELLS = [
+    (stage, fault) for fault in FAULTS for stage in sorted(STAGES, key=lambda stage: stage.trains) if fault.fits(stage)
+]
+
+
 @dataclass(frozen=True)
 class Outcome:
     first: bool
