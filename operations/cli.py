@@ -62,7 +62,7 @@ def score(
     if rows:
         body = [_json(row) for row in rows]
     else:
-        body = [line["row"] for line in run._golden(recorded["outputs"])[:3]]
+        body = [line["row"] for line in run.golden(recorded["outputs"])[:3]]
     print(json.dumps(endpoint.post({"rows": body}), indent=1))
 
 

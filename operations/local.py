@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.release import live
 from infra.release.artefact import Artefact
+from infra.release.cloud import Cloud
 from infra.release.snapshot import SnapshotError, files_of
 from operations import cache, movielens, rows, sandbox
 from operations.endpoint import Endpoint
@@ -119,16 +121,16 @@ def up(
     run = {"dataset": dataset, "data": str(folder), "outputs": report.outputs}
     state.run.write_text(json.dumps(run, indent=1))
     endpoint = Endpoint.of(report.outputs)
-    golden = _golden(report.outputs)
+    kept = golden(report.outputs)
     report.scored = [
         {"row": line["row"], "trained": line["probability"], "served": served}
-        for line, served in zip(golden[:3], _scores(endpoint, golden[:3]), strict=True)
+        for line, served in zip(kept[:3], _scores(endpoint, kept[:3]), strict=True)
     ]
     if described.users and described.items and described.user_id:
-        report.user = str(golden[0]["row"][described.user_id])
+        report.user = str(kept[0]["row"][described.user_id])
         report.ranking = rank(endpoint, described, folder if folder.is_dir() else folder.parent, report.user, TOP)
     report.latencies = timed(
-        f"{CALLS} calls", lambda: endpoint.latencies([{"rows": [line["row"]]} for line in golden], CALLS)
+        f"{CALLS} calls", lambda: endpoint.latencies([{"rows": [line["row"]]} for line in kept], CALLS)
     )
     return report
 
@@ -223,8 +225,10 @@ def _recover(engine: Engine) -> None:
     engine.settle_pending(id_of)
 
 
-def _golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
-    artefact = Artefact(outputs["lake_blob_endpoint"], "models", outputs["training_run_id"])
+def golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows that training kept with the model which serves, each with the probability it computed."""
+    client = Cloud.discover().machine_learning(outputs["ml_workspace_id"])
+    artefact = Artefact(outputs["lake_blob_endpoint"], "models", live.run_id(client, outputs["endpoint_name"]))
     return [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
 
 

@@ -27,4 +27,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The longest files first, so that two workers end at about the same time."""
     if not config.getoption("--faults"):
         items[:] = [item for item in items if not item.get_closest_marker("faults")]
-    items.sort(key=lambda item: ("stack" not in item.keywords, "spark" not in item.keywords))
+    items.sort(
+        key=lambda item: (
+            "test_stack_lifecycle" not in item.nodeid,
+            "stack" not in item.keywords,
+            "spark" not in item.keywords,
+        )
+    )

@@ -48,7 +48,7 @@ class Stand:
         endpoint = Endpoint.of(run.outputs)
         key = endpoint.client.headers["authorization"].removeprefix("Bearer ")
         secrets = {key, run.environment["ARM_CLIENT_SECRET"]}
-        row = local._golden(run.outputs)[0]["row"]
+        row = local.golden(run.outputs)[0]["row"]
         return cls(run, Engine(run.state, run.environment), endpoint, row, secrets)
 
     @property

@@ -116,16 +116,17 @@ def test_a_library_that_cannot_be_installed_is_told_apart_from_a_task_that_fails
     assert ended == (Life.INTERNAL_ERROR, Result.FAILED, Code.LIBRARY_INSTALLATION_ERROR, Kind.CLIENT_ERROR)
 
 
-def test_a_failed_training_run_names_its_task_its_reason_and_its_page(
+def test_a_failed_training_run_is_not_started_again_and_names_its_task_its_reason_and_its_page(
     cloud: Served, workspace: WorkspaceClient, job_id: int
 ) -> None:
-    # Not before the program looks: it would take the run for one of an earlier `up`, and start another.
-    cloud.faults({"path": RUN_NOW, "operation_failure": QUOTA, "operation_delay": 0.3})
+    known = len(list(workspace.jobs.list_runs(job_id=job_id)))
+    cloud.faults({"path": RUN_NOW, "operation_failure": QUOTA})
     asked = {"job_id": job_id, "input_digest": "d", "snapshot": "s", "timeout_minutes": 1}
     with pytest.raises(TrainingFailed) as failed:
         _TrainingRunProvider._run_to_end(workspace, asked, "")
     assert "/databricks/runs/" in str(failed.value)
     assert f"task train: Cluster 'main' was terminated. Reason: {QUOTA['code']}" in str(failed.value)
+    assert len(list(workspace.jobs.list_runs(job_id=job_id))) == known + 1
 
 
 def test_a_token_that_has_expired_is_refused_and_the_programs_client_outlasts_it(

@@ -7,6 +7,7 @@ compared with the new model, and is no part of the run's identity: the model is 
 """
 
 import datetime
+from itertools import islice
 from typing import Any
 
 import pulumi
@@ -16,6 +17,9 @@ from infra.release import live
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
+
+_REMEMBERED = 200
+"""Runs of the job, newest first, among which one of an earlier `up` is looked for."""
 
 
 class TrainingFailed(Exception):
@@ -48,6 +52,7 @@ class _TrainingRunProvider(ReleaseProvider):
         from databricks.sdk.service.jobs import RunResultState
 
         job_id, digest = int(props["job_id"]), props["input_digest"]
+        earlier = {run.run_id for run in islice(client.jobs.list_runs(job_id=job_id), _REMEMBERED)}
         for attempt in range(1, 100):
             run_id = client.jobs.run_now(
                 job_id,
@@ -55,8 +60,9 @@ class _TrainingRunProvider(ReleaseProvider):
                 job_parameters={"snapshot": props["snapshot"], "input_digest": digest, "live": live_artefact},
             ).run_id
             before = client.jobs.get_run(run_id).state
-            if before is not None and before.result_state not in (None, RunResultState.SUCCESS):
-                continue  # the token of an earlier `up`, whose run failed
+            failed = before is not None and before.result_state not in (None, RunResultState.SUCCESS)
+            if failed and run_id in earlier:
+                continue  # the token of an earlier `up`
             try:
                 run = client.jobs.wait_get_run_job_terminated_or_skipped(
                     run_id, timeout=datetime.timedelta(minutes=props["timeout_minutes"] + 30)
