@@ -109,7 +109,8 @@ def test_one_scale_value_changes_one_resource(program: Graph) -> None:
 def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alone() -> None:
     program = graph(serving__replicas_min="2", serving__latency_ms="9", serving__target_rps="1000")
     (release,) = program.of("machinelearning:Rollout")
-    sent = _deployment({**release.inputs, "model_version": "7", "environment": "scoring-native:1"}, "m7").scale_settings
+    props = {**release.inputs, "model_version": "7", "environment": "scoring-native:1"}
+    sent = _deployment(props, "m7", of_model={}).scale_settings
     plan = program.outputs["capacity"]
     assert (sent.type, sent.polling_interval) == ("target_utilization", 10)
     assert (sent.min_instances, sent.max_instances) == (plan["replicas_min"], plan["replicas_max"]) == (2, 4)
