@@ -1,4 +1,8 @@
-"""docs/reliability.md, written from what the cells report, by whichever worker they were tried."""
+"""docs/reliability.md, written from what the cells report, by whichever worker they were tried.
+
+Cells that a run leaves out keep what pytest's cache has of an earlier one (`--cache-clear` forgets it), so that the
+matrix can be tried in parts.
+"""
 
 import os
 import platform
@@ -8,25 +12,27 @@ import pytest
 from fault_matrix import CELL, FAULTS, STAGES, Outcome
 from stack_fixtures import ROOT
 
-Found = dict[tuple[str, str], Outcome]
+_CACHE = "faults/tried"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not config.getoption("--faults"):
         return
-    found: Found = {}
-    failed: set[tuple[str, str]] = set()
+    tried: dict[str, dict[str, Any] | None] = config.cache.get(_CACHE, {}) if config.cache else {}
     for report in terminalreporter.stats.get("passed", []):
         for stage, fault, outcome in (value for name, value in report.user_properties if name == CELL):
-            found[stage, fault] = Outcome(**outcome)
+            tried[f"{stage}-{fault}"] = outcome
     for report in terminalreporter.stats.get("failed", []):
-        stage, _, fault = report.nodeid.partition("[")[2].removesuffix("]").partition("-")
-        failed.add((stage, fault))
-    if found:
-        (ROOT / "docs" / "reliability.md").write_text(page(found, failed))
+        tried[report.nodeid.partition("[")[2].removesuffix("]")] = None
+    if config.cache:
+        config.cache.set(_CACHE, tried)
+    if tried:
+        (ROOT / "docs" / "reliability.md").write_text(page(tried))
 
 
-def page(found: Found, failed: set[tuple[str, str]]) -> str:
+def page(tried: dict[str, dict[str, Any] | None]) -> str:
+    """`tried`: by `<stage>-<fault>`, the outcome of a cell; None where it did not survive."""
+    found = [Outcome(**outcome) for outcome in tried.values() if outcome]
     lines = [
         "# Reliability",
         "",
@@ -36,19 +42,22 @@ def page(found: Found, failed: set[tuple[str, str]]) -> str:
         "those of `cloud dies`, where the endpoint dies with the cloud, a probe asked it twenty times a second. After",
         "each: one job, one model version for each model trained, one live deployment, no secret in log or state.",
         "",
-        f"{len(found)} cells survived, {len(failed)} did not; {sum(each.asked for each in found.values()):,} requests, "
-        f"{sum(each.lost for each in found.values())} lost. {platform.machine()}, {os.cpu_count()} cores.",
+        f"{len(found)} cells survived, {len(tried) - len(found)} did not; of {sum(each.asked for each in found):,} "
+        f"requests {sum(each.lost for each in found)} were lost. {platform.machine()}, {os.cpu_count()} cores.",
         "",
         f"| stage | {' | '.join(fault.name for fault in FAULTS)} |",
         "| --- |" + " --- |" * len(FAULTS),
     ]
     for stage in STAGES:
-        cells = []
-        for fault in FAULTS:
-            cell = stage.name, fault.name
-            if outcome := found.get(cell):
-                cells.append("at once" if outcome.first else f"{outcome.seconds:.0f} s")
-            else:
-                cells.append("**not survived**" if cell in failed else "not tried" if fault.fits(stage) else "-")
+        cells = [_said(tried, f"{stage.name}-{fault.name}") if fault.fits(stage) else "-" for fault in FAULTS]
         lines.append(f"| {stage.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _said(tried: dict[str, dict[str, Any] | None], cell: str) -> str:
+    if cell not in tried:
+        return "not tried"
+    outcome = tried[cell]
+    if outcome is None:
+        return "**not survived**"
+    return "at once" if outcome["first"] else f"{outcome['seconds']:.0f} s"
