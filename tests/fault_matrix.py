@@ -149,7 +149,6 @@ STAGES = (
         r"/scheduleRun",
         "POST",
         _forgets("containerregistry:ScoringImage"),
-        operation=True,
     ),
     Stage(
         "environment",
