@@ -67,6 +67,7 @@ def report(
     stateful = [change for change in changes if _endangers(change)]
     if before is None:
         before = base.after if base and base.after else preview.before
+    planned = after if after is not None else preview.after
     summary = "the preview failed" if preview.errors else _counts(changes)
     lines = [
         f"<!-- personalization:{':'.join(filter(None, (preview.stack, place)))} -->",
@@ -75,8 +76,8 @@ def report(
         *_errors(preview),
         *_verdict(stateful, allow_stateful),
         *_findings("Policies broken", [found for found in preview.findings if found.level == MANDATORY]),
-        *_release(before, after if after is not None else preview.after, bool(preview.errors)),
-        *_figures(before, after if after is not None else preview.after, bool(preview.errors)),
+        *_release(before, planned, bool(preview.errors)),
+        *_figures(before, planned, bool(preview.errors)),
     ]
     for action in Action:
         lines += _table(action, [change for change in changes if change.action is action])

@@ -7,14 +7,13 @@ rows and trains nothing.
 
 import datetime
 import json
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from infra.release.cloud import Cloud
 from infra.settings import TrainingSettings, without_time
-from operations import stacks
+from operations import stacks, state
 from operations.errors import UserError
 
 KEY = "training:snapshot"
@@ -25,7 +24,7 @@ def choose(in_file: str | None, trained: str | None, landed: Iterable[str], toda
     due = [name for name in landed if (day := _day(name)) and day <= today]
     named = [name for name in (in_file, trained) if name]
     days = [name for name in [*named, *due] if _day(name)]
-    return max(days, key=str, default=named[0] if named else None)
+    return max(days, default=named[0] if named else None)
 
 
 def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
@@ -34,6 +33,8 @@ def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     Asks the lake for what has `landed` only where that is wanted. Raises `UserError` for a stack that has no lake yet.
     """
     config = stacks.read(folder, stack)
+    if "training:data" in config:
+        return f"{stack}: it trains on local files, training:data, which no day replaces"
     in_file, dataset = without_time(config.get(KEY)), config.get("training:dataset", TrainingSettings().dataset)
     outputs = _outputs(folder, stack)
     trained = outputs.get("training_snapshot")
@@ -42,7 +43,7 @@ def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     if chosen is None:
         return f"{stack}: no rows are named, and none have been trained on"
     if chosen != in_file:
-        _pulumi(folder, "config", "set", "--stack", stack, KEY, chosen)
+        state.ask(folder, f"{KEY} cannot be set", "config", "set", "--stack", stack, KEY, chosen)
     if landed and chosen == trained:
         return f"{stack}: nothing later than {trained} has landed by {today}; it has been trained on already"
     return f"{stack}: {KEY} is {chosen}"
@@ -64,15 +65,10 @@ def _landed(outputs: dict[str, Any], dataset: str, stack: str) -> list[str]:
 
 
 def _outputs(folder: Path, stack: str) -> dict[str, Any]:
-    known = {found["name"].rpartition("/")[2] for found in json.loads(_pulumi(folder, "stack", "ls", "--json"))}
+    listed = state.ask(folder, "stacks cannot be listed", "stack", "ls", "--json")
+    known = {found["name"].rpartition("/")[2] for found in json.loads(listed)}
     if stack.rpartition("/")[2] not in known:
         return {}
-    return json.loads(_pulumi(folder, "stack", "output", "--json", "--stack", stack))
-
-
-def _pulumi(folder: Path, *arguments: str) -> str:
-    command = ["pulumi", *arguments, "--non-interactive"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"pulumi {' '.join(arguments[:2])} failed: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+    return json.loads(
+        state.ask(folder, f"outputs of {stack} cannot be read", "stack", "output", "--json", "--stack", stack)
+    )

@@ -30,18 +30,23 @@ class Resource:
         return str(self.outputs.get("azureApiVersion", ""))
 
 
-def resources(folder: Path, stack: str) -> list[Resource]:
-    """Of the project in `folder`; no components and no providers. Raises `UserError` if there is no such stack."""
-    command = ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"]
+def ask(folder: Path, failed: str, *arguments: str) -> str:
+    """What a short command of Pulumi's CLI prints. Raises `UserError`: that it `failed`, and the CLI's own words."""
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(["pulumi", *arguments, "--non-interactive"], cwd=folder, capture_output=True, text=True)
     except FileNotFoundError:
         raise UserError(
             "the Pulumi CLI is not on PATH: run `make bootstrap`, then `. .venv/personalization.sh`"
         ) from None
     if done.returncode:
-        raise UserError(f"stack {stack} cannot be read: {done.stderr.strip().removeprefix('error: ')}")
-    found = json.loads(done.stdout)["deployment"].get("resources") or []
+        raise UserError(f"{failed}: {(done.stderr.strip() or done.stdout.strip()).removeprefix('error: ')}")
+    return done.stdout
+
+
+def resources(folder: Path, stack: str) -> list[Resource]:
+    """Of the project in `folder`; no components and no providers. Raises `UserError` if there is no such stack."""
+    exported = ask(folder, f"stack {stack} cannot be read", "stack", "export", "--stack", stack)
+    found = json.loads(exported)["deployment"].get("resources") or []
     return [_read(resource) for resource in found if _is_real(resource)]
 
 

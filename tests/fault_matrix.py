@@ -14,16 +14,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from stack_fixtures import ROOT, LocalRun
 
-from operations import cache, local, sandbox
+from operations import cache, local, processes, sandbox
 from operations.endpoint import Endpoint
 from operations.engine import Engine
 
@@ -50,6 +49,11 @@ class Stand:
         secrets = {key, run.environment["ARM_CLIENT_SECRET"]}
         row = local.golden(run.outputs)[0]["row"]
         return cls(run, Engine(run.state, run.environment), endpoint, row, secrets)
+
+    @property
+    def record(self) -> Path:
+        """Where the product looks for the engine that a killed run left."""
+        return self.run.state / "engine.json"
 
     @property
     def faults(self) -> httpx.Client:
@@ -136,7 +140,7 @@ STAGES = (
         _dynamic("databricks:TrainingRun"),
         r"/jobs/run-now",
         "POST",
-        lambda stand: stand.trains_on_other_rows(),
+        Stand.trains_on_other_rows,
         operation=True,
         trains=True,
     ),
@@ -183,23 +187,15 @@ class Fault:
     fits: Callable[[Stage], bool] = lambda stage: True
 
 
-def _signal(number: signal.Signals) -> Callable[[Stand, subprocess.Popen[bytes]], None]:
-    """To all of the terminal's foreground, as Ctrl-C goes, or to all of the machine, as when its power fails."""
-    return lambda _, process: os.killpg(process.pid, number)
+def _interrupt(_: Stand, process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C goes, to all of the terminal's foreground."""
+    os.killpg(process.pid, signal.SIGINT)
 
 
-def _power_fails(_: Stand, process: subprocess.Popen[bytes]) -> None:
-    session = [found for found in psutil.process_iter() if _session(found.pid) == process.pid]
-    for found in session:
-        with suppress(psutil.NoSuchProcess):
-            found.kill()
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return -1
+def _power_fails(stand: Stand, process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()  # before others reap it, and its end with it
+    processes.end_leftovers(stand.record)
 
 
 def _cloud_dies(stand: Stand, _: subprocess.Popen[bytes]) -> None:
@@ -247,8 +243,8 @@ FAULTS = (
         fits=lambda stage: stage.operation,
     ),
     Fault("token expires", settings={"token_lifetime": 3}, says="token|401"),
-    Fault("Ctrl-C", strike=_signal(signal.SIGINT), says=""),
-    Fault("killed", strike=_power_fails, says=""),
+    Fault("Ctrl-C", strike=_interrupt),
+    Fault("killed", strike=_power_fails),
     Fault("cloud dies", strike=_cloud_dies, says="onnect|EOF|response|refused|401", serves=False),
     Fault(
         "disk full",
@@ -291,6 +287,7 @@ def trial(stand: Stand, stage: Stage, fault: Fault) -> Outcome:
             if fault.settings:
                 http.put("/sandbox/settings", json=fault.settings).raise_for_status()
             code, message = _up(stand, stage, fault)
+            assert code or fault.strike is not _power_fails, "what was killed cannot have succeeded"
         with stand.faults as http:
             left = http.get("/sandbox/faults").json()
             http.delete("/sandbox/faults").raise_for_status()
@@ -317,23 +314,15 @@ def _up(stand: Stand, stage: Stage, fault: Fault | None) -> tuple[int, str]:
         *("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never", "--stack", "local"),
         *("--config-file", str(engine.config_file), "--event-log", str(events)),
     ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=engine.environment, stdout=output, stderr=output, start_new_session=True
-        )
-        (stand.run.state / "engine.json").write_text(_record(process.pid))
-        if fault and fault.strike:
-            while process.poll() is None and not (events.exists() and f'"type":"{stage.token}"' in events.read_text()):
-                time.sleep(0.02)
-            assert process.poll() is None, "the stage never began: " + log.read_text()[-2000:]
-            time.sleep(_IN_TRAINING if stage.trains else 0.3)
-            fault.strike(stand, process)
-        code = process.wait(_TIMEOUT)
+    process = processes.start(command, environment=engine.environment, folder=ROOT, log=log, record=stand.record)
+    if fault and fault.strike:
+        while process.poll() is None and not (events.exists() and f'"type":"{stage.token}"' in events.read_text()):
+            time.sleep(0.02)
+        assert process.poll() is None, "the stage never began: " + log.read_text()[-2000:]
+        time.sleep(_IN_TRAINING if stage.trains else 0.3)
+        fault.strike(stand, process)
+    code = process.wait(_TIMEOUT)
     return code, log.read_text()
-
-
-def _record(pid: int) -> str:
-    return json.dumps({"session": pid, "started": psutil.Process(pid).create_time()})
 
 
 def _is_clear(message: str, fault: Fault) -> None:

@@ -104,6 +104,14 @@ class Served:
         self._put(scope, f"Microsoft.Authorization/roleAssignments/{uuid.uuid4()}", made)
 
 
+@contextlib.contextmanager
+def served_lake(folder: Path, container: str) -> Iterator[Served]:
+    """With account `lake`, one container, and the right to write to it."""
+    with served(folder) as running:
+        running.assign(running.account("lake", container), running.sandbox.identity.object_id)
+        yield running
+
+
 def put_as_written(served: Served, path: str, audience: str) -> bytes:
     """What a PUT to exactly this path is answered: clients tidy paths, an attacker does not."""
     lines = [

@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def in_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """For clients that look for their cloud there, as long as the block lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield
 
 
 def sandbox_command(command: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 import yaml
+from sandbox_fixtures import in_environment
 
 from infra.release.cloud import Cloud
 
@@ -119,9 +119,7 @@ class LocalRun:
 
     @contextmanager
     def _azure_ml(self) -> Iterator[Any]:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
+        with in_environment(self.environment):
             yield Cloud.discover().machine_learning(self.outputs["ml_workspace_id"])
 
     def pulumi(self, command: str, *arguments: str) -> dict[str, int]:

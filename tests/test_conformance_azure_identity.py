@@ -11,7 +11,7 @@ from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential, EnvironmentCredential
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.storage.blob import BlobServiceClient
-from sandbox_data_fixtures import Served, served
+from sandbox_data_fixtures import Served, served_lake
 
 from sandbox import authority, entra
 
@@ -20,8 +20,7 @@ TOKEN = "/oauth2/v2.0/token$"
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("sandbox")) as running:
-        running.assign(running.account("lake", "raw"), running.sandbox.identity.object_id)
+    with served_lake(tmp_path_factory.mktemp("sandbox"), "raw") as running:
         yield running
 
 

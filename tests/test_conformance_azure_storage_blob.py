@@ -12,7 +12,7 @@ import pytest
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError, ServiceResponseError
 from azure.storage.blob import BlobServiceClient, ContainerClient, LinearRetry
-from sandbox_data_fixtures import Served, served
+from sandbox_data_fixtures import Served, served_lake
 
 from infra.release.patience import until_allowed
 from sandbox import authority
@@ -20,8 +20,7 @@ from sandbox import authority
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("sandbox")) as running:
-        running.assign(running.account("lake", "raw"), running.sandbox.identity.object_id)
+    with served_lake(tmp_path_factory.mktemp("sandbox"), "raw") as running:
         yield running
 
 

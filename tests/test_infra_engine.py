@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from infra_stack import InfraStacks, infra_stacks
+from sandbox_fixtures import in_environment
 
 from sandbox.azure_native.resource_type import by_token
 
@@ -25,9 +26,7 @@ STATEFUL = {
 
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
-    with pytest.MonkeyPatch.context() as patch, infra_stacks(tmp_path_factory.mktemp("infra")) as stacks:
-        for name, value in stacks.environment.items():
-            patch.setenv(name, value)
+    with infra_stacks(tmp_path_factory.mktemp("infra")) as stacks, in_environment(stacks.environment):
         for stack, region in REGIONS.items():
             stacks.up(stack, **{"azure-native:location": region})
         yield stacks

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient
-from sandbox_data_fixtures import Served, served
+from sandbox_data_fixtures import Served, served_lake
 from test_infra_gate import FLOORS, GOOD
 
 from infra.release import artefact, model
@@ -16,8 +16,7 @@ from sandbox import authority
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("sandbox")) as running:
-        running.assign(running.account("lake", "models"), running.sandbox.identity.object_id)
+    with served_lake(tmp_path_factory.mktemp("sandbox"), "models") as running:
         yield running
 
 

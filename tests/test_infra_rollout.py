@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sandbox_fixtures import in_environment
 from sandbox_machine_learning_fixtures import CONTEXT, Cloud, environment, ml_sandbox
 
 from infra.release import rollout
@@ -64,9 +65,7 @@ VERSIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with ml_sandbox(tmp_path_factory.mktemp("rollout")) as cloud, pytest.MonkeyPatch.context() as patch:
-        for name, value in cloud.environment.items():
-            patch.setenv(name, value)
+    with ml_sandbox(tmp_path_factory.mktemp("rollout")) as cloud, in_environment(cloud.environment):
         lake = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake"
         role = f"{cloud.subscription}/providers/Microsoft.Authorization/roleDefinitions/{Role.STORAGE_BLOB_DATA_READER}"
         cloud.put(

@@ -12,7 +12,7 @@ from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from infra_graph import graph
-from sandbox_fixtures import RunningSandbox, running_sandbox
+from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
 
 from infra.naming import Names
@@ -38,9 +38,7 @@ CONTRIBUTOR = [{"actions": ["*"], "notActions": ["Microsoft.Authorization/*/Writ
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
-    with running_sandbox(tmp_path_factory.mktemp("cloud")) as started, pytest.MonkeyPatch.context() as environment:
-        for name, value in started.environment.items():
-            environment.setenv(name, value)
+    with running_sandbox(tmp_path_factory.mktemp("cloud")) as started, in_environment(started.environment):
         yield started
 
 

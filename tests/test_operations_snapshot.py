@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from operations import snapshot, stacks
+from operations import snapshot, stacks, state
 from operations.errors import UserError
 
 TODAY = datetime.date(2026, 11, 26)
@@ -42,7 +42,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     file.write_text("# why\nconfig:\n  training:snapshot: 2026-11-01\n")
     monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "x")
-    snapshot._pulumi(tmp_path, "stack", "init", "dev")
+    state.ask(tmp_path, "no stack", "stack", "init", "dev")
     said = SimpleNamespace(folder=tmp_path, file=file, outputs={}, landed=[])
 
     class Container:
@@ -64,6 +64,15 @@ def test_the_file_is_written_only_where_the_rows_are_others(stack: SimpleNamespa
     snapshot.update(stack.folder, "dev", landed=True, today=TODAY)
     assert stacks.read(stack.folder, "dev")["training:snapshot"] == "2026-11-26"
     assert "# why" in stack.file.read_text()
+
+
+def test_a_stack_of_local_files_keeps_to_them(stack: SimpleNamespace) -> None:
+    """A snapshot beside them would be refused."""
+    stack.file.write_text("config:\n  training:data: ./rows\n")
+    before = stack.file.read_text()
+    stack.outputs = {"lake_blob_endpoint": "https://lake", "training_snapshot": "0f1e2d3c4b5a6978"}
+    assert "training:data" in snapshot.update(stack.folder, "dev", landed=False, today=TODAY)
+    assert stack.file.read_text() == before
 
 
 def test_a_day_without_rows_says_so(stack: SimpleNamespace) -> None:

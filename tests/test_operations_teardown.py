@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from infra_stack import ROOT, InfraStacks, infra_stacks
+from sandbox_fixtures import in_environment
 
 from infra.release.cloud import Cloud
 from operations import cli, destroy, preflight, state, teardown
@@ -56,9 +57,11 @@ class Standing:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    with pytest.MonkeyPatch.context() as patch, infra_stacks(tmp_path_factory.mktemp("teardown")) as stacks:
-        for name, value in stacks.environment.items():
-            patch.setenv(name, value)
+    with (
+        infra_stacks(tmp_path_factory.mktemp("teardown")) as stacks,
+        in_environment(stacks.environment),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(destroy, "PAUSES", (0.0,))
         stacks.up(STACK, personalization__environment="prod")
         folder = stacks.folder / "project"

@@ -17,7 +17,7 @@ from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
-from sandbox_fixtures import ROOT, RunningSandbox, is_alive, running_sandbox, sandbox_command
+from sandbox_fixtures import ROOT, RunningSandbox, in_environment, is_alive, running_sandbox, sandbox_command
 
 from sandbox import authority, types
 
@@ -28,9 +28,7 @@ CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
     folder = tmp_path_factory.mktemp("cloud")
-    with running_sandbox(folder) as started, pytest.MonkeyPatch.context() as environment:
-        for name, value in started.environment.items():
-            environment.setenv(name, value)
+    with running_sandbox(folder) as started, in_environment(started.environment):
         yield started
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sandbox_data_fixtures import Served, served
+from sandbox_data_fixtures import Served, served_lake
 
 from sandbox import entra
 
@@ -22,8 +22,7 @@ SERVICES = {
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("sandbox")) as running:
-        running.assign(running.account("lake", "raw"), running.sandbox.identity.object_id)
+    with served_lake(tmp_path_factory.mktemp("sandbox"), "raw") as running:
         running.put("Microsoft.Databricks/workspaces/ws", properties={})
         yield running
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fault_matrix import FAULTS, STAGES, Stand, trial
+from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, LocalRun
 
 pytestmark = pytest.mark.stack
@@ -116,9 +117,7 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
     from operations.endpoint import Endpoint
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in stack.environment.items():
-            patch.setenv(name, value)
+    with in_environment(stack.environment):
         key = Endpoint.of(stack.outputs).client.headers["authorization"].removeprefix("Bearer ")
     secrets = {key, stack.environment["ARM_CLIENT_SECRET"]}
     backend = stack.state / "pulumi" / "backend"
@@ -229,9 +228,7 @@ def test_the_latest_gated_run_serves_without_training_and_training_is_taken_up_a
 @pytest.mark.parametrize(("stage", "fault"), [("node pool", "500"), ("registry", "answer lost")])
 def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, fault: str) -> None:
     """Two cells of the matrix of tests/faults."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in standing.environment.items():
-            patch.setenv(name, value)
+    with in_environment(standing.environment):
         standing.plain = False
         (of,) = (each for each in STAGES if each.name == stage)
         (kind,) = (each for each in FAULTS if each.name == fault)

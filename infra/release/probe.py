@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -52,9 +52,6 @@ class Figures:
     """The same of what serves; None where nothing does, or it does not take these rows."""
     drift: float | None = None
     """Mean absolute difference of the two probabilities of a row, as a share of the mean of what serves."""
-
-    def as_output(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def broken(found: Figures, limits: Limits) -> list[str]:

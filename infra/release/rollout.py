@@ -10,6 +10,7 @@ check: that is `probe.py`.
 import hashlib
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -47,11 +48,12 @@ class _RolloutProvider(ReleaseProvider):
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         from azure.core.exceptions import ResourceNotFoundError
 
-        client = Cloud.discover().machine_learning(props["workspace_id"])
+        cloud, endpoint = Cloud.discover(), props["endpoint_name"]
+        client = cloud.machine_learning(props["workspace_id"])
         try:
-            _set_traffic(client, props, {})
-            for deployment in client.online_deployments.list(props["endpoint_name"]):
-                client.online_deployments.begin_delete(deployment.name, props["endpoint_name"]).result()
+            client.online_endpoints.get(endpoint)
+            _set_traffic(cloud, props, {})
+            _delete(client, endpoint, {deployment.name for deployment in client.online_deployments.list(endpoint)})
         except ResourceNotFoundError:
             return
 
@@ -63,53 +65,53 @@ def deployment_name(props: dict[str, Any]) -> str:
 
 
 def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
-    client = Cloud.discover().machine_learning(props["workspace_id"])
+    cloud = Cloud.discover()
+    client = cloud.machine_learning(props["workspace_id"])
     endpoint, name = props["endpoint_name"], deployment_name(props)
     stand = {deployment.name for deployment in client.online_deployments.list(endpoint)}
     served, kept = (olds.get(key) if olds.get(key) in stand else None for key in ("deployment", "previous"))
     before = {key: share for key, share in (client.online_endpoints.get(endpoint).traffic or {}).items() if share}
     if served and not before:  # whoever wrote the endpoint took its traffic away
         before = {served: 100}
-        _set_traffic(client, props, before)
+        _set_traffic(cloud, props, before)
     live = max((key for key in before if key != name), key=lambda key: before[key], default=None)
-    _keep_only(client, endpoint, {name, *before, served, kept})
-
-    model = client.models.get(props["model_name"], str(props["model_version"]))
+    keeps = stand & {name, *before, served, kept}
+    _delete(client, endpoint, stand - keeps)
 
     # One that is still warm has gone through the steps already.
     shares = _steps(props["rollout"]) if live and name not in (served, kept) else [100]
     checks, share = [], 0
+    model = client.models.get(props["model_name"], str(props["model_version"]))
     try:
         client.online_deployments.begin_create_or_update(_deployment(props, name, model.tags)).result()
-        probe = _probe(client, props, model.path)
+        scoring_uri = client.online_endpoints.get(endpoint).scoring_uri
+        probe = _probe(client, props, model.path, scoring_uri)
         for share in (0, *shares):
             if share:
-                _set_traffic(client, props, {name: share, live: 100 - share} if live else {name: share})
+                _set_traffic(cloud, props, {name: share, live: 100 - share} if live else {name: share})
             found = probe.check(name, live, takes_all=share == 100)
-            checks.append({"share": share, **found.as_output()})
+            checks.append({"share": share, **asdict(found)})
     except Exception as error:
         said = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
-        _return_traffic(client, props, {live: 100} if live else before, said)
+        _return_traffic(cloud, props, {live: 100} if live else before, said)
         raise RolloutFailed(
             f"{said}\n{live or 'What served'} serves as before. {name} stays to be looked at until the next rollout: "
             f"az ml online-deployment get-logs --name {name} --endpoint-name {endpoint}"
         ) from error
 
     previous = live or (kept if name == served else None)
-    _keep_only(client, endpoint, {name, previous})
-    scoring_uri = client.online_endpoints.get(endpoint).scoring_uri
+    _delete(client, endpoint, keeps - {name, previous})
     return {"deployment": name, "previous": previous, "checks": checks, "scoring_uri": scoring_uri}
 
 
-def _keep_only(client: Any, endpoint: str, names: set[Any]) -> None:
-    for deployment in client.online_deployments.list(endpoint):
-        if deployment.name not in names:
-            client.online_deployments.begin_delete(deployment.name, endpoint).result()
+def _delete(client: Any, endpoint: str, names: set[str]) -> None:
+    for name in names:
+        client.online_deployments.begin_delete(name, endpoint).result()
 
 
-def _return_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int], said: str) -> None:
+def _return_traffic(cloud: Cloud, props: dict[str, Any], traffic: dict[str, int], said: str) -> None:
     try:
-        _set_traffic(client, props, traffic)
+        _set_traffic(cloud, props, traffic)
     except Exception as error:
         raise RolloutFailed(f"{said}\nTraffic could not be returned to {traffic} either: {error}") from error
 
@@ -166,13 +168,13 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> A
     )
 
 
-def _set_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int]) -> None:
+def _set_traffic(cloud: Cloud, props: dict[str, Any], traffic: dict[str, int]) -> None:
     """Write the endpoint back as Azure reports it, with other traffic.
 
     Not through the SDK's entity, which knows only part of the resource: its PUT would drop the rest.
     """
-    cloud = Cloud.discover()
-    url = f"{cloud.resource_manager}{client.online_endpoints.get(props['endpoint_name']).id}?api-version={_API_VERSION}"
+    resource_id = f"{props['workspace_id']}/onlineEndpoints/{props['endpoint_name']}"
+    url = f"{cloud.resource_manager}{resource_id}?api-version={_API_VERSION}"
     headers = {"Authorization": f"Bearer {cloud.credential().get_token(cloud.scope).token}"}
 
     def call(method: str, body: Any = None) -> Any:
@@ -192,7 +194,7 @@ def _set_traffic(client: Any, props: dict[str, Any], traffic: dict[str, int]) ->
         time.sleep(0.2)
 
 
-def _probe(client: Any, props: dict[str, Any], model_path: str) -> "Probe":
+def _probe(client: Any, props: dict[str, Any], model_path: str, scoring_uri: str) -> "Probe":
     """With the rows that training kept with this model version."""
     from infra.release.probe import Limits, Probe
 
@@ -200,7 +202,6 @@ def _probe(client: Any, props: dict[str, Any], model_path: str) -> "Probe":
     golden = [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
     credentials = client.online_endpoints.get_keys(props["endpoint_name"])
     key = getattr(credentials, "primary_key", None) or credentials.access_token
-    scoring_uri = client.online_endpoints.get(props["endpoint_name"]).scoring_uri
     return Probe(scoring_uri, key, f"{props['model_name']}:{props['model_version']}", golden, Limits(**props["limits"]))
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import pytest
 from fault_matrix import CELL, CELLS, Fault, Stage, Stand, trial
+from sandbox_fixtures import in_environment
 from stack_fixtures import LocalRun
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
@@ -27,19 +28,17 @@ QUICK = {
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     run = LocalRun(tmp_path_factory.mktemp("faults"))
-    with pytest.MonkeyPatch.context() as patch:
-        try:
-            run.up()
-            for name, value in run.environment.items():
-                patch.setenv(name, value)
-            for key, value in QUICK.items():
-                run.configure(key, value)
+    try:
+        run.up()
+        for key, value in QUICK.items():
+            run.configure(key, value)
+        with in_environment(run.environment):
             found = Stand.of(run)
             found.trains_on_other_rows()
             assert run.pulumi("up")
             yield found
-        finally:
-            run.down()
+    finally:
+        run.down()
     assert run.processes() == []
 
 
