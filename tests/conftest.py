@@ -24,12 +24,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest files first, so that two workers end at about the same time."""
+    """A file stays with one worker, and so do all files that need Spark: its session and what is trained on it are made
+    once. The longest come first, so that two workers end at about the same time."""
     if not config.getoption("--faults"):
         items[:] = [item for item in items if not item.get_closest_marker("faults")]
+    on_spark = {item.path for item in items if "spark" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("spark" if item.path in on_spark else item.path.stem))
     items.sort(
         key=lambda item: (
             "test_stack_lifecycle" not in item.nodeid,
+            item.path not in on_spark,
             "stack" not in item.keywords,
             "spark" not in item.keywords,
         )

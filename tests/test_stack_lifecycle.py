@@ -1,14 +1,19 @@
 """The whole chain through the real engine: what stands, what changes, what is left."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from sandbox_fixtures import in_environment
-from stack_fixtures import CRITEO_ROWS, LocalRun
+from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
+
+from operations import local
+from operations.endpoint import Endpoint
 
 pytestmark = pytest.mark.stack
 
@@ -21,6 +26,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
         run.up_killed(when=lambda: run.began("azure-native:containerservice:ManagedCluster"))
         run.up_killed(when=lambda: run.began("pulumi-python:dynamic/databricks:TrainingRun"), after=8)
         (run.state / "printed.txt").write_text(run.up())
+        (run.state / "scored.json").write_text(run.run("score").stdout)
         yield run
     finally:
         run.down()
@@ -35,10 +41,11 @@ def stack(standing: LocalRun) -> LocalRun:
     return standing
 
 
-def score(run: LocalRun, *arguments: str) -> Any:
-    done = run.run("score", *arguments)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def score(run: LocalRun, *rows: dict[str, Any]) -> Any:
+    """The endpoint's answer; of golden rows of what serves, as the command asks for them, if no rows are given."""
+    with in_environment(run.environment):
+        outputs = run.outputs
+        return Endpoint.of(outputs).post({"rows": rows or [line["row"] for line in local.golden(outputs)[:3]]})
 
 
 def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
@@ -84,6 +91,10 @@ def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_s
     assert "no model version was trained on it" in stack.run("lineage", "--snapshot", "never").stdout
 
 
+def test_golden_rows_are_scored_without_a_word(stack: LocalRun) -> None:
+    assert json.loads((stack.state / "scored.json").read_text()) == score(stack)
+
+
 def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun) -> None:
     done = stack.run("rank", "--user", "196", "--top", "3")
     assert done.returncode == 0, done.stderr
@@ -115,8 +126,6 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
 
 
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
-    from operations.endpoint import Endpoint
-
     with in_environment(stack.environment):
         key = Endpoint.of(stack.outputs).client.headers["authorization"].removeprefix("Bearer ")
     secrets = {key, stack.environment["ARM_CLIENT_SECRET"]}
@@ -124,21 +133,6 @@ def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
     for path in [*backend.rglob("*.json"), *stack.state.glob("*.log"), stack.state / "run.json"]:
         text = path.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], path
-
-
-def test_one_changed_scale_value_is_one_update(stack: LocalRun) -> None:
-    stack.configure("serving:nodes_max", "5")
-    assert stack.pulumi("up") == {"update": 1}
-
-
-def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> None:
-    if "native" not in standing.outputs["image"]:
-        standing.up()
-    native = score(standing)
-    standing.up("--engine", "spark")
-    spark = score(standing)
-    assert spark["model"] == native["model"]
-    assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
 
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
@@ -157,8 +151,6 @@ def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) 
 @pytest.fixture(scope="module")
 def two_models(standing: LocalRun) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Outputs while MovieLens' model served, those of the next one, and what the second run printed."""
-    if not standing.plain:
-        standing.up()
     first = standing.outputs
     printed = standing.up("--dataset", "criteo")
     return first, standing.outputs, printed
@@ -193,11 +185,11 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     first, second = (outputs["model_version"] for outputs in two_models[:2])
     known = standing.jobs_runs_versions()
 
-    def serve(model: str, row: dict[str, Any]) -> str:
+    def serve(model: str, row: dict[str, Any], *arguments: str) -> str:
         """The version that answers then."""
         standing.configure("release:model", model)
-        assert standing.pulumi("up") == {"update": 1}
-        return score(standing, json.dumps(row))["model"].rpartition(":")[2]
+        assert standing.pulumi("up", *arguments) == {"update": 1}
+        return score(standing, row)["model"].rpartition(":")[2]
 
     def replicas() -> set[str]:
         return {process for process in standing.processes() if " -m scoring" in process}
@@ -207,7 +199,7 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     assert serve("trained", {"I1": 1}) == second
     assert replicas() == warm
     standing.delete_deployment_of(first)
-    assert serve(first, {"age": 30}) == first
+    assert serve(first, {"age": 30}, "--target", _target_of_the_daily_run()) == first
     assert serve("trained", {"I1": 1}) == second
     assert standing.jobs_runs_versions() == known
 
@@ -219,10 +211,15 @@ def test_the_latest_gated_run_serves_without_training_and_training_is_taken_up_a
     second, known = two_models[1], standing.jobs_runs_versions()
     standing.configure("release:model", "latest")
     assert standing.pulumi("up") == {"delete": 1}
-    assert score(standing, json.dumps({"I1": 1}))["model"].endswith(f":{second['model_version']}")
+    assert score(standing, {"I1": 1})["model"].endswith(f":{second['model_version']}")
     standing.configure("release:model", "trained")
     assert standing.pulumi("up") == {"create": 1}
     assert standing.jobs_runs_versions() == known
+
+
+def test_one_changed_scale_value_is_one_update(standing: LocalRun) -> None:
+    standing.configure("serving:nodes_max", "5")
+    assert standing.pulumi("up") == {"update": 1}
 
 
 @pytest.mark.parametrize(("stage", "fault"), [("node pool", "500"), ("registry", "answer lost")])
@@ -233,6 +230,23 @@ def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, 
         (of,) = (each for each in STAGES if each.name == stage)
         (kind,) = (each for each in FAULTS if each.name == fault)
         trial(Stand.of(standing), of, kind)
+
+
+def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> None:
+    native = json.loads((standing.state / "scored.json").read_text())
+    standing.up("--engine", "spark")
+    assert "spark" in standing.outputs["image"]
+    spark = score(standing)
+    assert spark["model"] == native["model"]
+    assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
+
+
+def _target_of_the_daily_run() -> str:
+    """What `.github/workflows/retrain.yml` tells the engine to touch."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "retrain.yml").read_text())
+    script = workflow["jobs"]["retrain"]["steps"][-1]["run"].splitlines()[-1]
+    words = shlex.split(script.replace("$STACK", "local"))
+    return words[words.index("--target") + 1]
 
 
 def _verdicts(run: LocalRun) -> list[str]:

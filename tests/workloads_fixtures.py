@@ -8,38 +8,22 @@ import pytest
 from pyspark.sql import SparkSession
 from workloads_shop import Trained, in_few_parts, write_shop
 
-from workloads import prepare, spec, synthesize, train
-
-_EXCLUDED = (
-    "org.scala-lang:scala-reflect",
-    "org.apache.spark:spark-tags_2.12",
-    "org.scalactic:scalactic_2.12",
-    "org.scalatest:scalatest_2.12",
-    "com.fasterxml.jackson.core:jackson-databind",
-)
+from operations import spark as local_spark
+from workloads import prepare, session, spec, synthesize, train
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    session = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.jars.packages", "com.microsoft.azure:synapseml-lightgbm_2.12:1.1.3")
-        .config("spark.jars.excludes", ",".join(_EXCLUDED))
-        .config("spark.jars.ivy", str(cache / "personalization-azure" / "ivy"))
-        .config("spark.sql.adaptive.enabled", "false")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
-        # Short tests end before the second compiler has paid for itself.
-        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC")
-        .config("spark.sql.codegen.wholeStage", "false")
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
+    settings = {
+        **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),
+        "spark.sql.shuffle.partitions": "2",
+        # Short tests end before the second compiler, or code of the plan's own, has paid for itself.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
+        "spark.sql.codegen.wholeStage": "false",
+    }
+    with SparkSession.builder.config(map=settings).getOrCreate():
+        yield session.start()
 
 
 def run(

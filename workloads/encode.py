@@ -74,14 +74,14 @@ def pairs(levels: DataFrame, rows: DataFrame, dataset: Spec, counted: Totals) ->
     """(key, rate, count) of the levels that the rows of each part have and know; the last part is validation's."""
     encoder = dataset.encoder
     shares = F.array(*(F.lit(counted.share(to) or 1.0) for to in range(encoder.parts + 1)))
-
-    def at(part: Column) -> Column:
-        seen, left, share = (F.element_at(of, part + 1) for of in (F.col("rows"), F.col("left"), shares))
-        entry = F.struct(_key("encoding", part, "level").alias("key"), *_pair(seen, left, encoder, share))
-        return F.when((seen >= encoder.min_count) & present(encoder, "rows", part), entry)
-
-    every = F.transform(F.sequence(F.lit(0), F.lit(encoder.parts)), at)
-    single = levels.select(F.explode(F.filter(every, lambda entry: entry.isNotNull())).alias("e")).select("e.*")
+    # Each part a row, and not a function of an array's elements, which Spark would interpret.
+    parts = F.posexplode(F.arrays_zip("rows", "left")).alias("part", "known")
+    known = levels.select("encoding", "level", "rows", parts)
+    part, seen = F.col("part"), F.col("known.rows")
+    single = known.filter((seen >= encoder.min_count) & present(encoder, "rows", part)).select(
+        _key("encoding", "part", "level").alias("key"),
+        *_pair(seen, F.col("known.left"), encoder, F.element_at(shares, part + 1)),
+    )
     several = [name for name in dataset.encodings if not dataset.single(name)]
     return single.unionByName(_means(single, rows, dataset, several)) if several else single
 

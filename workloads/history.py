@@ -46,7 +46,7 @@ def known(encoder: Encoder, to: int) -> list[int]:
     return [of for of in range(encoder.parts) if of != to]
 
 
-def _knows(encoder: Encoder, to: Column, of: Column) -> Column:
+def _knows(encoder: Encoder, to: int, of: Column) -> Column:
     """`known`, of training rows: the last part, after all, knows every one of them by either rule."""
     return of < to if encoder.history == "earlier" else of != to
 
@@ -187,15 +187,15 @@ _USER, _ITEM = "user__effect", "item__effect"
 
 def _rest(dataset: Spec, counted: Totals, *effects: str) -> Column:
     """Array over parts: the outcome less its mean and the effects, 0 for a part that does not know the row."""
-    rates = F.array(*(F.lit(counted.rate(to)) for to in range(dataset.encoder.parts + 1)))
 
-    def rest(rate: Column, to: Column) -> Column:
-        value = F.col(dataset.label.outcome) - rate
+    def rest(to: int) -> Column:
+        value = F.col(dataset.label.outcome) - F.lit(counted.rate(to))
         for effects_of in effects:
             value -= F.coalesce(F.element_at(effects_of, to + 1), F.lit(0.0))
         return F.when(_knows(dataset.encoder, to, F.col("part")), _units(value)).otherwise(0)
 
-    return F.transform(rates, rest)
+    # Each element in full, and not by a function of it, which Spark would interpret.
+    return F.array(*map(rest, range(dataset.encoder.parts + 1)))
 
 
 def _stand_between(dataset: Spec, of: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from workloads import encode, history
 from workloads.history import Totals
+from workloads.levels import levels_column, number_column
 from workloads.spec import Spec
 
 
@@ -30,8 +31,8 @@ class Encoded:
 def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
     """Of a split's `learning`; what it keeps in memory is let go at the end."""
     kept = []
-    if dataset.encoder.passes:
-        learning = learning.persist()  # each pass reads all rows twice
+    if dataset.encoder.passes:  # each of them reads all rows twice
+        learning = learning.select(*_kept(dataset)).persist()
         kept.append(learning)
     training = learning.filter(F.col("part") < dataset.encoder.parts)
     try:
@@ -47,3 +48,10 @@ def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
     finally:
         for frame in kept:
             frame.unpersist()
+
+
+def _kept(dataset: Spec) -> list[str]:
+    """What counting and encoding read of a row."""
+    levels = [levels_column(name) for name in dataset.encodings]
+    numbers = [number_column(name) for name, feature in dataset.features.items() if not feature.categorical]
+    return [*dict.fromkeys(("label", dataset.label.outcome)), "part", *levels, *numbers]

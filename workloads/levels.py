@@ -3,6 +3,8 @@
 A `SQLTransformer`, so training and both serving engines read the same rule. Does not know what a level is worth.
 """
 
+from collections.abc import Sequence
+
 from pyspark.ml.feature import SQLTransformer
 
 from workloads.spec import Feature, Spec
@@ -34,9 +36,9 @@ def normaliser(dataset: Spec) -> SQLTransformer:
             columns.append(f"{_levels(name, feature)} AS `{levels_column(name)}`")
         if not feature.categorical:
             columns.append(f"CAST(`{name}` AS DOUBLE) AS `{number_column(name)}`")
-    for name, (first, *others) in dataset.encodings.items():
-        if others:
-            combined.append(f"{_combinations(first, others)} AS `{levels_column(name)}`")
+    for name, of in dataset.encodings.items():
+        if len(of) > 1:
+            combined.append(f"{_combinations(dataset, of)} AS `{levels_column(name)}`")
     statement = f"SELECT *, {', '.join(columns)} FROM __THIS__"
     if combined:
         statement = f"SELECT *, {', '.join(combined)} FROM ({statement})"
@@ -54,7 +56,20 @@ def _levels(name: str, feature: Feature) -> str:
     return f"array(CASE WHEN `{name}` IS NULL THEN chr(0) {below} ELSE '{len(feature.bands)}' END)"
 
 
-def _combinations(first: str, others: list[str]) -> str:
+def _combinations(dataset: Spec, of: Sequence[str]) -> str:
+    """What has one level takes no function over an array: Spark interprets those."""
+    several = [place for place, name in enumerate(of) if dataset.features[name].type == "strings"]
+    if len(several) > 1:
+        return _all_combinations(*of)
+    joined = ", chr(1), ".join(
+        "level" if place in several else f"`{levels_column(name)}`[0]" for place, name in enumerate(of)
+    )
+    if not several:
+        return f"array(concat({joined}))"
+    return f"transform(`{levels_column(of[several[0]])}`, level -> concat({joined}))"
+
+
+def _all_combinations(first: str, *others: str) -> str:
     combined = f"`{levels_column(first)}`"
     for other in others:
         pairs = f"transform(`{levels_column(other)}`, b -> concat(a, chr(1), b))"

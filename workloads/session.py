@@ -4,6 +4,7 @@ Never brings jars or sizes the cluster: the job definition does. Refuses setting
 a job whose definition allows them would break in the next place that does not look.
 """
 
+from py4j.java_gateway import java_import
 from pyspark.sql import SparkSession
 
 from workloads.errors import WorkloadError
@@ -24,6 +25,8 @@ def start() -> SparkSession:
     spark = SparkSession.builder.getOrCreate()
     # Above this many folders Spark lists them in a job of its own, one task a folder: slow for a table of days.
     spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.threshold", "1000")
+    # PySpark imports packages, and looks for this class in each of them, in all jars, at every function of a column.
+    java_import(spark._jvm, "org.apache.spark.sql.functions")
     return spark
 
 
