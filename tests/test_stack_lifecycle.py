@@ -45,6 +45,7 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
     printed = (stack.state / "printed.txt").read_text()
     for word in ("endpoint", "AUC", "log loss", "gate", "top 10 for user", "p99", "model card", "make local-down"):
         assert word in printed
+    assert "personalization open" in printed
 
 
 def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:

@@ -155,6 +155,7 @@ class Arrow:
     label: str
     x: int
     y: int
+    anchor: str = "middle"
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _lines(area: Area) -> list[str]:
 def _arrow(start: Box, end: Box, label: str) -> Arrow:
     if start.x == end.x:  # one below the other
         x, top, bottom = start.x + start.width // 2, start.y + start.height, end.y
-        return Arrow(f"M{x} {top} V{bottom - 7}", label, x + 10, (top + bottom) // 2 + 4)
+        return Arrow(f"M{x} {top} V{bottom - 7}", label, x + 10, (top + bottom) // 2 + 4, "start")
     y, left, right = start.y + start.height // 2, start.x + start.width, end.x
     if start.y == end.y and right - left < start.width:
         return Arrow(f"M{left} {y} H{right - 7}", label, (left + right) // 2 - 2, y - 8)

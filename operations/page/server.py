@@ -60,6 +60,7 @@ _CARD_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 
 _FRAGMENT = "x-fragment"
 _FORM_BYTES = 2_000_000
 
+_TWO_WORDS = ("training run", "joined table", "trained at")  # in which a line of the lineage begins
 _OWN_MISTAKE = "this failed by a mistake of the page's own: the terminal it was opened in says more"
 
 log = logging.getLogger(__name__)
@@ -278,8 +279,9 @@ class _Guarded:
 
 def _nested(tree: Tree) -> dict[str, Any]:
     label = tree.label.plain if isinstance(tree.label, Text) else str(tree.label)
-    kind, _, rest = label.partition(" ")
-    return {"kind": kind, "rest": rest, "children": [_nested(child) for child in tree.children]}
+    kind = next((kind for kind in _TWO_WORDS if label.startswith(kind)), label.partition(" ")[0])
+    children = [_nested(child) for child in tree.children]
+    return {"kind": kind, "rest": label.removeprefix(kind), "children": children}
 
 
 def _commands(text: str) -> Markup:

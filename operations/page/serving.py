@@ -74,7 +74,7 @@ def of(outputs: Mapping[str, Any], replicas: Sequence[str], now: datetime | None
         for found in client.online_deployments.list(endpoint.name)
     ]
     deployments.sort(key=lambda deployment: (-deployment.share, deployment.name))
-    return Serving(endpoint.name, endpoint.scoring_uri or "", endpoint.provisioning_state or "", deployments)
+    return Serving(endpoint.name, endpoint.scoring_uri or "", _word(endpoint.provisioning_state), deployments)
 
 
 def _deployment(
@@ -108,12 +108,17 @@ def _deployment(
         share=share,
         model=served,
         image=f"{environment}:{version}" if version else environment or "not recorded",
-        state=found.provisioning_state or "",
+        state=_word(found.provisioning_state),
         figures=figures,
         says=says,
         missing=of_model.shares() if of_model else [],
         missing_says=missing_says,
     )
+
+
+def _word(state: Any) -> str:
+    """The SDK's enumerations print their class."""
+    return str(getattr(state, "value", state) or "")
 
 
 # --- the minute's summary

@@ -53,7 +53,7 @@ def of_local_run(
         remedy="If the sandbox was stopped, `personalization open` or `make local` starts it again with all it holds.",
         dataset=recorded["dataset"],
         data=data or (rows if rows.is_dir() else rows.parent),
-        replicas=lambda: _discovered(f"https://{environment['ARM_METADATA_HOSTNAME']}/sandbox/metrics"),
+        replicas=lambda: discovered(f"https://{environment['ARM_METADATA_HOSTNAME']}/sandbox/metrics"),
     )
 
 
@@ -100,7 +100,7 @@ def _address(request: Any) -> str:
     return f"{url.scheme}://{url.netloc.decode()}" if url else "the cloud"
 
 
-def _discovered(url: str) -> list[str]:
+def discovered(url: str) -> list[str]:
     """From a document of Prometheus' HTTP service discovery; none where that is not answered."""
     try:
         groups = json.loads(httpx.get(url, timeout=5).raise_for_status().text)
