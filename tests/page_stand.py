@@ -7,6 +7,7 @@ real rollout; the items are made up. What the engine would keep of it (outputs, 
 import json
 import logging
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 import lightgbm
 import numpy
+import uvicorn
 from sandbox_fixtures import ROOT, in_environment
 from sandbox_machine_learning_fixtures import CONTEXT, Cloud, environment, ml_sandbox
 from scoring_fixtures import write_manifest
@@ -27,7 +29,7 @@ from infra.release.gate import verdict
 from infra.roles import Role
 from infra.settings import QualitySettings, ServingSettings
 from operations import rows
-from operations.page import subject
+from operations.page import server, subject
 from operations.sandbox import deployer
 from operations.state import Resource
 from scoring.logs import JsonFormatter
@@ -107,6 +109,20 @@ def page_stand(folder: Path) -> Iterator[Stand]:
         cloud.endpoint(ENDPOINT)
         rolled_out = dict(rollout._RolloutProvider().create(_rollout(cloud)).outs or {})
         yield Stand(cloud, data, _outputs(cloud, rolled_out, metrics), _state(cloud, rolled_out))
+
+
+@contextmanager
+def served(of: subject.Subject) -> Iterator[str]:
+    """The page as `personalization open` serves it; its address."""
+    listener = server.listen(None)
+    running = uvicorn.Server(server.config(of))
+    thread = threading.Thread(target=running.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://{server.HOST}:{listener.getsockname()[1]}"
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 def _let_read(cloud: Cloud) -> None:
@@ -269,9 +285,10 @@ def _outputs(cloud: Cloud, rolled_out: dict[str, Any], metrics: dict[str, Any]) 
 
 def _state(cloud: Cloud, rolled_out: dict[str, Any]) -> list[Resource]:
     group = f"{cloud.group}/providers"
+    lake = f"{group}/Microsoft.Storage/storageAccounts/lake"
     azure = {
-        "storage:StorageAccount": f"{group}/Microsoft.Storage/storageAccounts/lake",
-        "storage:BlobContainer": f"{group}/Microsoft.Storage/storageAccounts/lake/blobServices/default/containers/models",
+        "storage:StorageAccount": lake,
+        "storage:BlobContainer": f"{lake}/blobServices/default/containers/models",
         "containerregistry:Registry": cloud.registry,
         "machinelearningservices:Workspace": cloud.workspace,
         "machinelearningservices:OnlineEndpoint": f"{cloud.workspace}/onlineEndpoints/{ENDPOINT}",

@@ -3,22 +3,22 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from page_stand import CARD, ENDPOINT, MODEL, RUN, Stand, page_stand
-from starlette.testclient import TestClient
+from page_stand import CARD, ENDPOINT, MODEL, RUN, Stand, page_stand, served
 
 from operations.errors import UserError
 from operations.page import architecture, serving
 from operations.page.architecture import Area, Standing, Thing
 from operations.page.ranking import Catalogue, before_of
-from operations.page.server import HOST, VIEWS, application
+from operations.page.server import VIEWS, listen
+from operations.page.subject import Subject
 
-ORIGIN = f"http://{HOST}"
 PATHS = [path for _, path, _ in VIEWS]
 
 
@@ -29,15 +29,26 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 
 @pytest.fixture(scope="module")
-def page(stand: Stand) -> TestClient:
-    return client(stand.subject())
+def page(stand: Stand) -> Iterator[httpx.Client]:
+    with page_of(stand.subject()) as page:
+        yield page
 
 
-def client(of: Any) -> TestClient:
-    return TestClient(application(of), base_url=ORIGIN, headers={"origin": ORIGIN})
+@pytest.fixture(scope="module")
+def views(stand: Stand, page: httpx.Client) -> dict[str, httpx.Response]:
+    """Every view, after a minute with some requests and a ranking without a context."""
+    stand.log_summary([0.004, 0.004, 0.025], without_features=1)
+    rank(page, user="u3")
+    return {path: page.get(path) for path in PATHS}
 
 
-def rank(page: TestClient, **form: str) -> str:
+@contextmanager
+def page_of(subject: Subject) -> Iterator[httpx.Client]:
+    with served(subject) as url, httpx.Client(base_url=url, headers={"origin": url}, timeout=60) as client:
+        yield client
+
+
+def rank(page: httpx.Client, **form: str) -> str:
     answer = page.post("/try", data=form, headers={"x-fragment": "1"})
     assert answer.status_code == 200, answer.text
     return answer.text
@@ -49,10 +60,8 @@ def kept(fragment: str) -> list[dict[str, Any]]:
     return before_of(value.replace("&#34;", '"'))
 
 
-def test_every_view_tells_of_the_stand(stand: Stand, page: TestClient) -> None:
-    stand.log_summary([0.004, 0.004, 0.025], without_features=1)
-    said = {path: page.get(path) for path in PATHS}
-    for path, answer in said.items():
+def test_every_view_tells_of_the_stand(stand: Stand, views: dict[str, httpx.Response]) -> None:
+    for path, answer in views.items():
         assert answer.status_code == 200
         assert "Not available" not in answer.text, f"{path}: {answer.text}"
     wanted = {
@@ -79,13 +88,13 @@ def test_every_view_tells_of_the_stand(stand: Stand, page: TestClient) -> None:
     }
     for path, words in wanted.items():
         for word in words:
-            assert word in said[path].text, f"{path} does not say {word}"
+            assert word in views[path].text, f"{path} does not say {word}"
 
 
-def test_rules_of_the_gate_stand_with_value_and_limit(stand: Stand, page: TestClient) -> None:
-    text = re.sub(r"\s+", " ", page.get("/release").text)
+def test_rules_of_the_gate_stand_with_value_and_limit(stand: Stand, views: dict[str, httpx.Response]) -> None:
+    text = re.sub(r"\s+", " ", views["/release"].text)
     for rule in stand.outputs["metrics"]["gate"]:
-        value = "–" if rule["value"] is None else f"{rule['value']:.5g}"
+        value = "\u2013" if rule["value"] is None else f"{rule['value']:.5g}"
         row = text.partition(f'<th scope="row">{rule["name"].replace("_", " ")}</th>')[2].partition("</tr>")[0]
         assert value in row
         assert f"{rule['limit']:.5g}" in row
@@ -93,7 +102,7 @@ def test_rules_of_the_gate_stand_with_value_and_limit(stand: Stand, page: TestCl
 
 
 def test_a_users_ranking_changes_with_the_hour_and_the_one_before_stands_beside_it(
-    stand: Stand, page: TestClient
+    stand: Stand, page: httpx.Client
 ) -> None:
     morning = rank(page, user="u3", **{"context-hour": "2"})
     first = kept(morning)
@@ -113,15 +122,14 @@ def test_a_users_ranking_changes_with_the_hour_and_the_one_before_stands_beside_
     assert (best["id"], best["probability"]) == (second[0]["id"], pytest.approx(second[0]["probability"]))
 
 
-def test_missing_features_are_counted_by_the_replicas_themselves(stand: Stand, page: TestClient) -> None:
-    rank(page, user="u3")
-    text = page.get("/serving").text
+def test_missing_features_are_counted_by_the_replicas_themselves(views: dict[str, httpx.Response]) -> None:
+    text = views["/serving"].text
     shares = dict(re.findall(r'<th scope="row">(\w+)</th><td class="n">([\d.]+) %', text))
     assert float(shares["hour"]) > 0
     assert float(shares["item_id"]) == 0
 
 
-def test_without_scripts_the_form_answers_with_a_whole_page(page: TestClient) -> None:
+def test_without_scripts_the_form_answers_with_a_whole_page(page: httpx.Client) -> None:
     answer = page.post("/try", data={"user": "u3", "context-hour": "9"})
     assert "<!doctype html>" in answer.text
     assert "Now: user u3, hour 9" in answer.text
@@ -135,36 +143,37 @@ def test_without_scripts_the_form_answers_with_a_whole_page(page: TestClient) ->
         ({"user": "u3", "context-hour": "noon"}, "hour is &#39;noon&#39;; it must be a whole number"),
     ],
 )
-def test_what_cannot_be_asked_is_told(form: dict[str, str], said: str, page: TestClient) -> None:
+def test_what_cannot_be_asked_is_told(form: dict[str, str], said: str, page: httpx.Client) -> None:
     assert said in rank(page, **form)
 
 
 def test_without_tables_a_user_and_items_are_written(stand: Stand) -> None:
-    page = client(stand.subject(data=None))
-    assert "open the page with <code>--data FOLDER</code>" in page.get("/try").text
-    items = [{"id": "old", "year": 1950}, {"id": "new", "year": 1999}]
-    evening = rank(page, user_json="{}", items_json=json.dumps(items), **{"context-hour": "23"})
-    assert [item["id"] for item in kept(evening)] == ["new", "old"]
-    assert "items is not JSON" in rank(page, user_json="{}", items_json="[")
-    assert "the endpoint answered 400" in rank(page, user_json='{"shoe": 1}', items_json='[{"id": "1"}]')
+    with page_of(stand.subject(data=None)) as page:
+        assert "open the page with <code>--data FOLDER</code>" in page.get("/try").text
+        items = [{"id": "old", "year": 1950}, {"id": "new", "year": 1999}]
+        evening = rank(page, user_json="{}", items_json=json.dumps(items), **{"context-hour": "23"})
+        assert [item["id"] for item in kept(evening)] == ["new", "old"]
+        assert "items is not JSON" in rank(page, user_json="{}", items_json="[")
+        assert "the endpoint answered 400" in rank(page, user_json='{"shoe": 1}', items_json='[{"id": "1"}]')
 
 
-def test_users_are_found_by_key_and_by_what_is_known_of_them(page: TestClient) -> None:
+def test_users_are_found_by_key_and_by_what_is_known_of_them(page: httpx.Client) -> None:
     assert next(iter(page.get("/users?q=u19").json()))["key"] == "u19"
     assert all("job3" in found["words"] for found in page.get("/users?q=job3").json())
     assert page.get("/users?q=nobody").json() == []
 
 
-def test_a_key_never_reaches_the_browser(stand: Stand, page: TestClient) -> None:
+def test_a_key_never_reaches_the_browser(stand: Stand, page: httpx.Client, views: dict[str, httpx.Response]) -> None:
     secrets = [stand.cloud.key(ENDPOINT), stand.cloud.environment["ARM_CLIENT_SECRET"]]
-    answers = [page.get(path).text for path in (*PATHS, "/card", "/users", "/static/page.js")]
+    answers = [answer.text for answer in views.values()] + [page.get(path).text for path in ("/card", "/users")]
     answers.append(rank(page, user="u3"))
     assert not [secret for secret in secrets for text in answers if secret in text]
 
 
-def test_nothing_may_be_loaded_from_elsewhere_and_the_card_may_only_be_looked_at(page: TestClient) -> None:
-    for path in PATHS:
-        answer = page.get(path)
+def test_nothing_may_be_loaded_from_elsewhere_and_the_card_may_only_be_looked_at(
+    page: httpx.Client, views: dict[str, httpx.Response]
+) -> None:
+    for answer in views.values():
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "unsafe-inline" not in answer.headers["content-security-policy"]
         assert not re.findall(r'(?:src|href)="(?!/)[^"#]', answer.text)
@@ -173,7 +182,7 @@ def test_nothing_may_be_loaded_from_elsewhere_and_the_card_may_only_be_looked_at
     assert card.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
 
 
-def test_another_sites_name_and_another_sites_form_are_refused(page: TestClient) -> None:
+def test_another_sites_name_and_another_sites_form_are_refused(page: httpx.Client) -> None:
     assert page.get("/", headers={"host": "evil.example"}).status_code == 400
     for origin in ("http://evil.example", "null"):
         answer = page.post("/try", data={"user": "u3"}, headers={"origin": origin})
@@ -182,12 +191,12 @@ def test_another_sites_name_and_another_sites_form_are_refused(page: TestClient)
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path != "/try"])
-def test_views_take_no_other_method(path: str, page: TestClient) -> None:
+def test_views_take_no_other_method(path: str, page: httpx.Client) -> None:
     for method in ("POST", "PUT", "DELETE"):
         assert page.request(method, path).status_code == 405
 
 
-def test_a_refused_model_is_shown_with_the_rule_it_broke(stand: Stand, page: TestClient) -> None:
+def test_a_refused_model_is_shown_with_the_rule_it_broke(stand: Stand) -> None:
     broken = stand.cloud.folder / "accounts" / "lake" / "models" / "run-10"
     broken.mkdir()
     rule = {"name": "auc", "value": 0.5, "limit": 0.65, "passed": False, "says": "AUC 0.5000 is below the floor"}
@@ -196,37 +205,38 @@ def test_a_refused_model_is_shown_with_the_rule_it_broke(stand: Stand, page: Tes
         replace(it, id="run-10", outputs={"run_id": "run-10"}) if it.kind == "databricks:TrainingRun" else it
         for it in stand.resources
     ]
-    text = client(stand.subject(resources=lambda: resources)).get("/release").text
+    with page_of(stand.subject(resources=lambda: resources)) as page:
+        text = page.get("/release").text
     assert "refused: auc" in text
     assert "AUC 0.5000 is below the floor" in text
     assert f"of run {RUN}: the model of run run-10 was not registered" in text
 
 
 def test_before_the_first_release_each_view_says_so(stand: Stand) -> None:
-    page = client(stand.subject(outputs=dict, resources=list))
-    for path in PATHS:
-        answer = page.get(path)
-        assert answer.status_code == 200
-        assert re.search("Not available|not reached", answer.text), path
-    assert "no release stands in this stack" in rank(page, user="u3")
+    with page_of(stand.subject(outputs=dict, resources=list)) as page:
+        for path in PATHS:
+            answer = page.get(path)
+            assert answer.status_code == 200
+            assert re.search("Not available|not reached", answer.text), path
+        assert "no release stands in this stack" in rank(page, user="u3")
 
 
 def test_a_stack_that_cannot_be_read_is_told_in_the_clis_words(stand: Stand) -> None:
     def fails() -> Any:
         raise UserError("stack prod cannot be read: no stack named 'prod' found")
 
-    page = client(stand.subject(outputs=fails, resources=fails))
-    for path in PATHS:
-        assert "no stack named &#39;prod&#39; found" in page.get(path).text
+    with page_of(stand.subject(outputs=fails, resources=fails)) as page:
+        for path in PATHS:
+            assert "no stack named &#39;prod&#39; found" in page.get(path).text
 
 
 def test_a_mistake_of_the_pages_own_is_no_broken_page(stand: Stand) -> None:
-    page = client(stand.subject(outputs=lambda: 1 / 0))
-    assert "by a mistake of the page&#39;s own" in page.get("/serving").text
-    assert "by a mistake of the page&#39;s own" in rank(page, user="u3")
+    with page_of(stand.subject(outputs=lambda: 1 / 0)) as page:
+        assert "by a mistake of the page&#39;s own" in page.get("/serving").text
+        assert "by a mistake of the page&#39;s own" in rank(page, user="u3")
 
 
-def test_when_the_cloud_is_stopped_each_view_says_what_does_not_answer(stand: Stand, page: TestClient) -> None:
+def test_when_the_cloud_is_stopped_each_view_says_what_does_not_answer(stand: Stand, page: httpx.Client) -> None:
     rank(page, user="u3")  # the key is at hand
     stand.cloud.stop()
     try:
@@ -296,5 +306,10 @@ def test_a_metrics_document_that_is_none_adds_nothing() -> None:
         serving.count("<html> not metrics", {})
 
 
-def test_the_page_is_on_the_loopback_address_alone() -> None:
-    assert httpx.URL(ORIGIN).host == "127.0.0.1"
+def test_a_port_that_is_taken_is_told_with_what_would_do() -> None:
+    with listen(None) as taken:
+        taken.listen()
+        host, port = taken.getsockname()
+        assert host == "127.0.0.1"
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had: .* Leave --port out"):
+            listen(port)

@@ -17,7 +17,7 @@ from operations.checks.arm import Arm, NotAnswered
 from operations.page.subject import UNANSWERED, reason
 from operations.state import Resource
 
-_AT_ONCE = 8
+_AT_ONCE = 4
 _AREAS = {
     "Storage": ("storage", "lake"),
     "Databricks": ("databricks",),
@@ -105,7 +105,9 @@ def areas(resources: Iterable[Resource]) -> list[Area]:
 def _ask_all(resources: Sequence[Resource]) -> list[tuple[Standing, str]]:
     try:
         cloud = Cloud.discover()
-        arm = Arm(cloud.resource_manager, cloud.credential(), cloud.scope)
+        credential = cloud.credential()
+        credential.get_token(cloud.scope)  # once, and not by each that asks at the same time
+        arm = Arm(cloud.resource_manager, credential, cloud.scope)
     except UNANSWERED as error:
         said = reason(error)
         return [(Standing.UNASKED, said) if resource.api_version else _recorded() for resource in resources]

@@ -4,6 +4,7 @@ Users and items are the dataset's own tables where there are any; without them a
 The endpoint decides about every value: nothing is corrected here.
 """
 
+import contextlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -161,12 +162,10 @@ class Ranker:
 
     def warm(self) -> None:
         """What the first ranking would otherwise wait for. Silent: whoever asks is told what does not answer."""
-        try:
+        with contextlib.suppress(Exception):
             with self._lock:
                 self._connected()
             _ = self.catalogue
-        except UNANSWERED:
-            return
 
     def _connected(self) -> tuple[Endpoint, list[Field]]:
         if self._known is None:

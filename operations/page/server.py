@@ -88,6 +88,12 @@ def application(subject: Subject) -> Starlette:
 
 def serve(subject: Subject, port: int | None, say: Callable[[str], None]) -> None:
     """Until Ctrl-C. Raises `UserError` where the port is taken."""
+    listener = listen(port)
+    say(f"stack {subject.stack}: http://{HOST}:{listener.getsockname()[1]}/  (Ctrl-C ends it)")
+    uvicorn.Server(config(subject)).run([listener])
+
+
+def listen(port: int | None) -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -96,9 +102,11 @@ def serve(subject: Subject, port: int | None, say: Callable[[str], None]) -> Non
         raise UserError(
             f"port {port} of {HOST} cannot be had: {error.strerror}. Leave --port out for a free one"
         ) from None
-    say(f"stack {subject.stack}: http://{HOST}:{listener.getsockname()[1]}/  (Ctrl-C ends it)")
-    config = uvicorn.Config(application(subject), log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run([listener])
+    return listener
+
+
+def config(subject: Subject) -> uvicorn.Config:
+    return uvicorn.Config(application(subject), log_level="warning", access_log=False, server_header=False)
 
 
 class _Page:
