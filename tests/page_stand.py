@@ -286,13 +286,18 @@ def _outputs(cloud: Cloud, rolled_out: dict[str, Any], metrics: dict[str, Any]) 
 def _state(cloud: Cloud, rolled_out: dict[str, Any]) -> list[Resource]:
     group = f"{cloud.group}/providers"
     lake = f"{group}/Microsoft.Storage/storageAccounts/lake"
+    extensions = "providers/Microsoft.KubernetesConfiguration/extensions"
     azure = {
         "storage:StorageAccount": lake,
         "storage:BlobContainer": f"{lake}/blobServices/default/containers/models",
         "containerregistry:Registry": cloud.registry,
         "machinelearningservices:Workspace": cloud.workspace,
+        "machinelearningservices:Datastore": f"{cloud.workspace}/datastores/lake",
+        "machinelearningservices:Compute": f"{cloud.workspace}/computes/serving",
         "machinelearningservices:OnlineEndpoint": f"{cloud.workspace}/onlineEndpoints/{ENDPOINT}",
         "containerservice:ManagedCluster": cloud.cluster,
+        "containerservice:TrustedAccessRoleBinding": f"{cloud.cluster}/trustedAccessRoleBindings/ml",
+        "kubernetesconfiguration:Extension": f"{cloud.cluster}/{extensions}/azureml",
         "resources:ResourceGroup": cloud.group,
         "operationalinsights:Workspace": f"{group}/Microsoft.OperationalInsights/workspaces/log-never-made",
     }

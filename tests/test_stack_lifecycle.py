@@ -1,6 +1,8 @@
 """The whole chain through the real engine: what stands, what changes, what is left."""
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +10,9 @@ import httpx
 import pytest
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from sandbox_fixtures import in_environment
-from stack_fixtures import CRITEO_ROWS, LocalRun
+from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
+
+from operations.engine import Engine
 
 pytestmark = pytest.mark.stack
 
@@ -94,6 +98,26 @@ def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun)
     unknown = stack.run("rank", "--user", "nobody")
     assert unknown.returncode == 1
     assert "no user 'nobody'" in unknown.stderr
+
+
+@pytest.mark.parametrize("name", ["local", "organization/personalization/local"])
+def test_the_page_tells_of_the_local_stack_and_of_any_stack_of_pulumis_from_its_state(
+    name: str, stack: LocalRun
+) -> None:
+    environment = Engine(stack.state, stack.environment).environment
+    with subprocess.Popen(
+        stack.command("open", name), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as it:
+        try:
+            said = str(it.stdout and it.stdout.readline())
+            views = {path: httpx.get(said.split()[2] + path, timeout=90).text for path in ("", "release", "try")}
+        finally:
+            it.send_signal(signal.SIGINT)
+    assert [path for path, text in views.items() if "Not available" in text] == []
+    assert "Managed cluster" in views[""]
+    assert "is gone" not in views[""]
+    assert f"run {stack.outputs['training_run_id']}" in views["release"]
+    assert ("One of 943" if name == "local" else "--data FOLDER") in views["try"]
 
 
 def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
