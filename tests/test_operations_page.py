@@ -228,12 +228,14 @@ def test_a_stack_that_cannot_be_read_is_told_in_the_clis_words(stand: Stand) -> 
     with page_of(stand.subject(outputs=fails, resources=fails)) as page:
         for path in PATHS:
             assert "no stack named &#39;prod&#39; found" in page.get(path).text
+        assert "no stack named &#39;prod&#39; found" in page.get("/card").text
 
 
 def test_a_mistake_of_the_pages_own_is_no_broken_page(stand: Stand) -> None:
     with page_of(stand.subject(outputs=lambda: 1 / 0)) as page:
         assert "by a mistake of the page&#39;s own" in page.get("/serving").text
         assert "by a mistake of the page&#39;s own" in rank(page, user="u3")
+        assert "by a mistake of the page&#39;s own" in page.get("/card").text
 
 
 def test_when_the_cloud_is_stopped_each_view_says_what_does_not_answer(stand: Stand, page: httpx.Client) -> None:

@@ -237,19 +237,22 @@ class _Page:
         )
 
     def users(self, request: Request) -> Response:
-        found = self._ranker.catalogue.suggested(request.query_params.get("q", "")[:100])
-        return JSONResponse([{"key": key, "words": words} for key, words in found])
+        typed = request.query_params.get("q", "")[:100]
+        found, _, _ = self._tried(lambda: self._ranker.catalogue.suggested(typed))
+        return JSONResponse([{"key": key, "words": words} for key, words in found or []])
 
     def card(self, _request: Request) -> Response:
         """The model card of what serves, as training wrote it."""
-        try:
-            outputs = self._subject.outputs()
-            require_release(outputs)
-            run = live.run_id(machine_learning(outputs), outputs["endpoint_name"]) or outputs["training_run_id"]
-            content = Artefact(outputs["lake_blob_endpoint"], "models", str(run)).text("model_card.html")
-        except UNANSWERED as error:
-            content = f"<!doctype html><html lang=en><title>Model card</title><p>{escape(reason(error))}</p></html>"
+        content, down, _ = self._tried(self._card)
+        if content is None:
+            content = f'<!doctype html><html lang="en"><title>Model card</title><p>{escape(down)}</p></html>'
         return HTMLResponse(content, headers={"content-security-policy": _CARD_POLICY})
+
+    def _card(self) -> str:
+        outputs = self._subject.outputs()
+        require_release(outputs)
+        run = live.run_id(machine_learning(outputs), outputs["endpoint_name"]) or outputs["training_run_id"]
+        return Artefact(outputs["lake_blob_endpoint"], "models", str(run)).text("model_card.html")
 
     async def refuse(self, _request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -99,7 +99,7 @@ def _deployment(
         missing_says = "not available: no replica of it answers"
     else:
         missing_says = (
-            "not available: the replicas' metrics are inside the cluster. Forward one to this machine "
+            "not available: no address of a replica's metrics is known. Where they are inside a cluster, forward one "
             "(`kubectl port-forward`) and open the page with `--metrics http://127.0.0.1:PORT/metrics`"
         )
     environment, version = reference(found.environment)

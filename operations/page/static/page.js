@@ -39,22 +39,28 @@ if (form) {
     told.textContent = result.querySelector(".summary")?.textContent ?? "";
   };
 
+  // What is being typed may go on, and a press of Enter may follow: one ranking for all of it.
+  const rankSoon = () => {
+    clearTimeout(soon);
+    soon = setTimeout(rank, 250);
+  };
+
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     rank();
   });
 
   form.addEventListener("input", (event) => {
-    if (!event.target.classList.contains("context") || (user && !user.value)) return;
-    clearTimeout(soon);
-    soon = setTimeout(rank, 250);
+    if (event.target.classList.contains("context") && (!user || user.value)) rankSoon();
   });
 
   user?.addEventListener("input", async () => {
     const asked = user.value;
-    const found = await (await fetch(`/users?q=${encodeURIComponent(asked)}`)).json();
-    if (user.value !== asked) return;
+    const answer = await fetch(`/users?q=${encodeURIComponent(asked)}`).catch(() => null);
+    if (!answer?.ok || user.value !== asked) return;
+    const found = await answer.json();
     list.replaceChildren(...found.map(({key, words}) => new Option(words, key)));
   });
-  user?.addEventListener("change", () => user.value && rank());
+
+  user?.addEventListener("change", () => user.value && rankSoon());
 }
