@@ -37,7 +37,7 @@ def page(stand: Stand) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def views(stand: Stand, page: httpx.Client) -> dict[str, httpx.Response]:
     """Every view, after a minute with some requests and a ranking without a context."""
-    stand.log_summary([0.004, 0.004, 0.025], without_features=1)
+    stand.log_summary([0.004, 0.004, 25], without_features=1)  # beside what the service logged of the rollout
     rank(page, user="u3")
     return {path: page.get(path) for path in PATHS}
 
@@ -74,7 +74,7 @@ def test_every_view_tells_of_the_stand(stand: Stand, views: dict[str, httpx.Resp
             "scoring:2",
             stand.outputs["deployment"],
         ],
-        "/serving": [ENDPOINT, "100 % of traffic", f"{MODEL}:9", "25.00 ms", "33.33 % of requests", "Succeeded"],
+        "/serving": [ENDPOINT, "100 % of traffic", f"{MODEL}:9", "25000.00 ms", "Succeeded"],
         "/plan": [
             "requests a second",
             "container registry",
@@ -89,6 +89,7 @@ def test_every_view_tells_of_the_stand(stand: Stand, views: dict[str, httpx.Resp
     for path, words in wanted.items():
         for word in words:
             assert word in views[path].text, f"{path} does not say {word}"
+    assert re.search(r"(?!0\.00)\d+\.\d\d % of requests", views["/serving"].text)
 
 
 def test_rules_of_the_gate_stand_with_value_and_limit(stand: Stand, views: dict[str, httpx.Response]) -> None:
