@@ -92,7 +92,7 @@ def _deployment(
     served = f"{name}:{version}" if version else name or "not recorded"
     of_model = missing.get(served)
     if of_model and of_model.rows:
-        missing_says = f"of {of_model.rows:,} requests since its replicas started"
+        missing_says = f"of {of_model.rows:,.0f} requests since its replicas started"
     elif of_model:
         missing_says = "no request since its replicas started"
     elif asked:
