@@ -170,6 +170,31 @@ def lineage(
     Console(width=None if sys.stdout.isatty() else 200).print(tree)
 
 
+@app.command("open")
+def open_page(
+    stack: Annotated[str, typer.Argument(help="A stack of Pulumi's, or the local run.")] = "local",
+    port: Annotated[int | None, typer.Option(help="Port of the page; free-chosen if not given.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the tables of users and items to try.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="Address of a replica's metrics, such as a forwarded port.")
+    ] = None,
+    folder: StackFolder = _PROJECT,
+    state: StateFolder = _DEFAULT_STATE,
+) -> None:
+    """A page on 127.0.0.1 about a stack: what stands, its release, serving, plan, model, lineage; and a user to try."""
+    from operations import local as run
+    from operations import sandbox
+    from operations.page import server, subject
+
+    if stack == "local":
+        where = run.State(state.absolute())
+        recorded = where.recorded()
+        of = subject.of_local_run(where.folder, recorded, sandbox.start(where.sandbox, None), data)
+    else:
+        of = subject.of_stack(folder.absolute(), stack, data, metrics or ())
+    server.serve(of, port, _say)
+
+
 @app.command("new-stack")
 def new_stack(
     name: Annotated[str, typer.Argument(help="Such as prod-swedencentral.")],

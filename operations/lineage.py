@@ -24,9 +24,9 @@ def of_endpoint(outputs: Mapping[str, Any]) -> Tree:
     deployments = client.online_deployments.list(endpoint.name)
     for deployment in sorted(deployments, key=lambda found: -traffic.get(found.name, 0)):
         branch = tree.add(f"deployment {_share(deployment, traffic)}")
-        name, version = _reference(deployment.environment)
+        name, version = reference(deployment.environment)
         branch.add(f"image {client.environments.get(name, version).image}" if version else f"image {_UNKNOWN}")
-        name, version = _reference(deployment.model)
+        name, version = reference(deployment.model)
         if version:
             _add_model(branch, outputs, client.models.get(name, version))
     return tree
@@ -38,7 +38,7 @@ def of_snapshot(outputs: Mapping[str, Any], snapshot: str) -> Tree:
     traffic = client.online_endpoints.get(outputs["endpoint_name"]).traffic or {}
     serving: dict[str, list[str]] = {}
     for deployment in client.online_deployments.list(outputs["endpoint_name"]):
-        _, version = _reference(deployment.model)
+        _, version = reference(deployment.model)
         serving.setdefault(version, []).append(_share(deployment, traffic))
     tree = Tree(f"snapshot {snapshot}")
     for model in client.models.list(name=outputs["model_name"]):
@@ -55,7 +55,7 @@ def _share(deployment: Any, traffic: Mapping[str, int]) -> str:
     return f"{deployment.name}  {traffic.get(deployment.name, 0)} % of traffic"
 
 
-def _reference(asset: Any) -> tuple[str, str]:
+def reference(asset: Any) -> tuple[str, str]:
     """(name, version) from `azureml:name:version` or the resource's id; version is empty where it is neither."""
     text = str(asset or "")
     if "/versions/" in text:

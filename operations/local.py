@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,18 +161,25 @@ def rank(endpoint: Endpoint, described: spec.Spec, folder: Path, user: str, top:
     users, items = rows.side(described, "user", folder), rows.side(described, "item", folder)
     if user not in users:
         raise UserError(f"no user {user!r} in {folder}; there are {len(users)}, such as {next(iter(users), '-')!r}")
-    titles = _titles(described, folder)
+    found = titles(described, folder)
+    catalogue = [{"id": key, **item} for key, item in items.items()]
+    best = best_of(endpoint, users[user], catalogue, top)
+    return [{**item, "title": found.get(item["id"], "")} for item in best]
+
+
+def best_of(
+    endpoint: Endpoint, user: Mapping[str, Any], catalogue: Sequence[Mapping[str, Any]], top: int
+) -> list[dict[str, Any]]:
+    """`id` and `probability` of the best `top` items for a user, whose row may hold features of context too."""
     # The endpoint takes a bounded number of items a request; the best of each part hold the best of all.
     best: list[dict[str, Any]] = []
-    catalogue = [{"id": key, **item} for key, item in items.items()]
     for start in range(0, len(catalogue), 1000):
-        body = {"user": users[user], "items": catalogue[start : start + 1000], "top": top}
-        best += endpoint.post(body)["ranking"]
-    best.sort(key=lambda item: -item["probability"])
-    return [{**item, "title": titles.get(item["id"], "")} for item in best[:top]]
+        best += endpoint.post({"user": user, "items": catalogue[start : start + 1000], "top": top})["ranking"]
+    return sorted(best, key=lambda item: -item["probability"])[:top]
 
 
-def _titles(described: spec.Spec, folder: Path) -> dict[str, str]:
+def titles(described: spec.Spec, folder: Path) -> dict[str, str]:
+    """By item, where the table of items has a column of titles."""
     table = described.items
     if table is None or table.key is None:
         return {}

@@ -19,14 +19,15 @@ def show(graph: Graph, console: Console) -> None:
     missing = [name for name in (CAPACITY, COST) if name not in graph.outputs]
     if missing:
         raise UserError(f"the program exports no {' and no '.join(missing)}: infra/__main__.py has to")
-    console.print(_capacity(graph.outputs[CAPACITY]))
-    console.print(_cost(graph.outputs[COST]))
+    console.print(capacity(graph.outputs[CAPACITY]))
+    console.print(cost(graph.outputs[COST]))
     for found in graph.outputs[COST]["unpriced"]:
         console.print(f"  not in the sum: {found}", highlight=False)
     console.print(f"  not counted: {'; '.join(graph.outputs[COST]['left_out'])}", highlight=False)
 
 
-def _capacity(plan: Mapping[str, Any]) -> Table:
+def capacity(plan: Mapping[str, Any]) -> Table:
+    """Of the output of that name."""
     table = _table("Capacity", "what", "figure")
     wanted = "no target" if plan["target_rps"] is None else f"target {plan['target_rps']:g} requests a second"
     table.add_row("replicas", f"{plan['replicas']} of {plan['replicas_min']} to {plan['replicas_max']} ({wanted})")
@@ -43,7 +44,8 @@ def _capacity(plan: Mapping[str, Any]) -> Table:
     return table
 
 
-def _cost(estimate: Mapping[str, Any]) -> Table:
+def cost(estimate: Mapping[str, Any]) -> Table:
+    """Of the output `monthly_cost`."""
     table = _table(f"Cost, list prices of {estimate['price_date']}", "item", "basis")
     table.add_column("USD a month", justify="right")
     for item, amount in estimate["lines"].items():

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ class Resource:
         return str(self.outputs.get("azureApiVersion", ""))
 
 
-def ask(folder: Path, failed: str, *arguments: str) -> str:
+def ask(folder: Path, failed: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """What a short command of Pulumi's CLI prints. Raises `UserError`: that it `failed`, and the CLI's own words."""
+    command = ["pulumi", *arguments, "--non-interactive"]
     try:
-        done = subprocess.run(["pulumi", *arguments, "--non-interactive"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     except FileNotFoundError:
         raise UserError(
             "the Pulumi CLI is not on PATH: run `make bootstrap`, then `. .venv/personalization.sh`"
@@ -43,11 +45,18 @@ def ask(folder: Path, failed: str, *arguments: str) -> str:
     return done.stdout
 
 
-def resources(folder: Path, stack: str) -> list[Resource]:
+def resources(folder: Path, stack: str, environment: Mapping[str, str] | None = None) -> list[Resource]:
     """Of the project in `folder`; no components and no providers. Raises `UserError` if there is no such stack."""
-    exported = ask(folder, f"stack {stack} cannot be read", "stack", "export", "--stack", stack)
+    failed = f"stack {stack} cannot be read"
+    exported = ask(folder, failed, "stack", "export", "--stack", stack, environment=environment)
     found = json.loads(exported)["deployment"].get("resources") or []
     return [_read(resource) for resource in found if _is_real(resource)]
+
+
+def outputs(folder: Path, stack: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the stack's last `up` told; secrets stay hidden. Raises `UserError` if there is no such stack."""
+    failed = f"the outputs of stack {stack} cannot be read"
+    return json.loads(ask(folder, failed, "stack", "output", "--json", "--stack", stack, environment=environment))
 
 
 def _is_real(resource: dict[str, Any]) -> bool:

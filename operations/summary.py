@@ -43,7 +43,8 @@ def show(report: Report, console: Console) -> None:
     table.add_row("model card", outputs["model_card"])
     table.add_row(
         "next",
-        "personalization score\npersonalization rank --user <id>\nmake local-down  (destroys and stops all of it)",
+        "personalization open  (a page that shows all of it)\npersonalization score\n"
+        "personalization rank --user <id>\nmake local-down  (destroys and stops all of it)",
     )
     console.print(table)
 

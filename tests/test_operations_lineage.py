@@ -31,6 +31,6 @@ def test_an_earlier_run_is_named_only_where_the_fit_went_on_from_it(
 
 
 def test_an_asset_is_told_by_name_and_version_however_it_is_written() -> None:
-    assert lineage._reference("azureml:click:3") == ("click", "3")
-    assert lineage._reference("/subscriptions/x/workspaces/w/models/click/versions/3") == ("click", "3")
-    assert lineage._reference(None) == ("", "")
+    assert lineage.reference("azureml:click:3") == ("click", "3")
+    assert lineage.reference("/subscriptions/x/workspaces/w/models/click/versions/3") == ("click", "3")
+    assert lineage.reference(None) == ("", "")

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
 
 from operations import local
 from operations.endpoint import Endpoint
+from operations.engine import Engine
 
 pytestmark = pytest.mark.stack
 
@@ -52,6 +55,7 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
     printed = (stack.state / "printed.txt").read_text()
     for word in ("endpoint", "AUC", "log loss", "gate", "top 10 for user", "p99", "model card", "make local-down"):
         assert word in printed
+    assert "personalization open" in printed
 
 
 def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:
@@ -104,6 +108,26 @@ def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun)
     unknown = stack.run("rank", "--user", "nobody")
     assert unknown.returncode == 1
     assert "no user 'nobody'" in unknown.stderr
+
+
+@pytest.mark.parametrize("name", ["local", "organization/personalization/local"])
+def test_the_page_tells_of_the_local_stack_and_of_any_stack_of_pulumis_from_its_state(
+    name: str, stack: LocalRun
+) -> None:
+    environment = Engine(stack.state, stack.environment).environment
+    with subprocess.Popen(
+        stack.command("open", name), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as it:
+        try:
+            said = str(it.stdout and it.stdout.readline())
+            views = {path: httpx.get(said.split()[2] + path, timeout=90).text for path in ("", "release", "try")}
+        finally:
+            it.send_signal(signal.SIGINT)
+    assert [path for path, text in views.items() if "Not available" in text] == []
+    assert "Managed cluster" in views[""]
+    assert "is gone" not in views[""]
+    assert f"run {stack.outputs['training_run_id']}" in views["release"]
+    assert ("One of 943" if name == "local" else "--data FOLDER") in views["try"]
 
 
 def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:

@@ -228,6 +228,11 @@ class Deployment:
         replica.busy -= 1
         self._serve_queue()
 
+    @property
+    def addresses(self) -> list[str]:
+        """Of the replicas that are ready."""
+        return [f"127.0.0.1:{replica.port}" for replica in self._replicas if replica.ready]
+
     def tail(self, lines: int) -> str:
         return tail(self._log, lines)
 

@@ -42,7 +42,19 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         marks["azureml-model-deployment"] = name
         return await _forward(deployment, request, marks)
 
-    return [Route("/api/v1/endpoint/{name}/score", score, methods=["POST"])]
+    async def metrics(_request: Request) -> Response:
+        """Where replicas can be asked for their metrics, as Prometheus' HTTP service discovery has it."""
+        groups = [
+            {"targets": deployment.addresses, "labels": {"endpoint": endpoint.name, "deployment": name}}
+            for endpoint in fleet(sandbox).endpoints.values()
+            for name, deployment in endpoint.deployments.items()
+        ]
+        return JSONResponse(groups)
+
+    return [
+        Route("/api/v1/endpoint/{name}/score", score, methods=["POST"]),
+        Route("/sandbox/metrics", metrics),
+    ]
 
 
 def _by_traffic(endpoint: Endpoint) -> str | None:

@@ -1,0 +1,56 @@
+"""Pictures of the page for docs/page, of the stand of tests, with made-up films: `python tests/page_screenshots.py`."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from page_stand import ENDPOINT, page_stand, served
+from playwright.sync_api import Browser, Page, sync_playwright
+from sandbox_fixtures import ROOT
+
+FOLDER = ROOT / "docs" / "page"
+MOST_BYTES = 150_000
+
+
+def take(browser: Browser, url: str, name: str, scheme: str, width: int, height: int, view: str) -> None:
+    context = browser.new_context(color_scheme="dark" if scheme == "dark" else "light")
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(f"{url}/{view}")
+    if view == "try":
+        rank(page)
+    path = FOLDER / f"{name}.png"
+    page.screenshot(path=path)
+    context.close()
+    assert path.stat().st_size < MOST_BYTES, f"{path} has {path.stat().st_size:,} bytes"
+    print(path)
+
+
+def rank(page: Page) -> None:
+    page.get_by_label("User").fill("u17")
+    for hour in ("7", "22"):
+        page.get_by_label("hour").fill(hour)
+        page.get_by_role("button", name="Rank").click()
+        page.get_by_text(f"Now: user u17, hour {hour}").wait_for()
+    page.get_by_role("heading", level=1).click()
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory() as folder, page_stand(Path(folder)) as stand, sync_playwright() as playwright:
+        stand.log_summary([0.004] * 60 + [0.019], without_features=1)
+        for hour in range(20):
+            stand.cloud.score(ENDPOINT, {"rows": [{"age": 30, "hour": hour} if hour % 3 else {"year": 1990}]})
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        with served(stand.subject()) as url:
+            take(browser, url, "architecture", "light", 1100, 760, "")
+            take(browser, url, "try-dark", "dark", 1100, 900, "try")
+            take(browser, url, "release-380", "light", 380, 800, "release")
+            take(browser, url, "serving-380-dark", "dark", 380, 800, "serving")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

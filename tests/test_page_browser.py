@@ -1,0 +1,177 @@
+"""The page in the machine's own Chromium: seen, tried and worked by keyboard, with nothing asked of anyone else."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from page_stand import ENDPOINT, MODEL, RUN, Stand, page_stand, served
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from operations.page.server import VIEWS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium"),
+]
+WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 380, "height": 800}
+SAYS = {
+    "architecture": "2 of 2 stand, 1 recorded",
+    "release": f"run {RUN}",
+    "serving": "100 % of traffic",
+    "plan": "container registry",
+    "model": f"{MODEL}:9, training run {RUN}, which serves",
+    "lineage": ENDPOINT,
+    "try": "One of 200",
+}
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    with page_stand(tmp_path_factory.mktemp("page")) as stand:
+        yield stand
+
+
+@pytest.fixture(scope="module")
+def url(stand: Stand) -> Iterator[str]:
+    with served(stand.subject()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Chromium's own sandbox cannot be had by root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, **settings: Any) -> Iterator[Page]:
+    """A page that fails the test for a request to anyone else, and for an error of a script or of a policy."""
+    asked: list[str] = []
+    errors: list[str] = []
+    context = browser.new_context(**settings)
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert asked
+    assert [one for one in asked if not one.startswith("http://127.0.0.1:")] == []
+    assert errors == []
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", WIDE), ("dark", NARROW)])
+def test_every_view_is_there_readable_and_without_serious_faults_of_access(
+    scheme: Any, size: Any, browser: Browser, url: str, stand: Stand
+) -> None:
+    stand.log_summary([0.004, 0.025], without_features=1)
+    with opened(browser, color_scheme=scheme, viewport=size) as page:
+        page.goto(url)
+        for name, _, title in VIEWS:
+            page.get_by_role("navigation").get_by_role("link", name=title).click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(title)
+            expect(page.locator("main")).to_contain_text(SAYS[name])
+            if name == "model":
+                expect(page.frame_locator("iframe").get_by_role("heading", level=1)).to_contain_text(
+                    "Click probability"
+                )
+            if name == "try":
+                page.get_by_label("User").fill("u3")
+                page.get_by_role("button", name="Rank").click()
+                page.locator(".ranking").wait_for()
+            found = Axe().run(page).response["violations"]
+            serious = [(one["id"], one["nodes"]) for one in found if one["impact"] in ("serious", "critical")]
+            assert serious == [], name
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], f"{name} scrolls sideways"
+
+
+def test_a_user_is_chosen_by_keyboard_and_another_hour_changes_the_ranking(browser: Browser, url: str) -> None:
+    with opened(browser, viewport=WIDE) as page:
+        page.goto(f"{url}/try")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the view")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(page.get_by_label("User")).to_be_focused()
+        page.keyboard.type("u17")
+        expect(page.locator("#users option[value=u17]")).to_have_count(1)
+        began = time.monotonic()
+        page.keyboard.press("Enter")
+        page.locator(".ranking").wait_for()
+        seconds = time.monotonic() - began
+        assert seconds <= 1, f"the ranking took {seconds:.2f} s"
+        expect(page.get_by_role("status")).to_contain_text("The best 10 of 119 items for user u17")
+        first = page.locator(".ranking tbody th").all_inner_texts()
+        assert len(first) == 10
+        assert first[0].startswith("Film «")
+
+        for hour in ("3", "22"):
+            page.get_by_label("hour").focus()
+            with page.expect_request(lambda request: request.method == "POST") as asked:
+                page.keyboard.press("Control+a")
+                page.keyboard.type(hour)
+            assert f'name="context-hour"\r\n\r\n{hour}\r\n' in (asked.value.post_data or "")
+            expect(page.get_by_role("status")).to_contain_text(f"user u17, hour {hour},")
+        now, before = page.locator(".ranking").all()
+        expect(now.locator("caption")).to_have_text("Now: user u17, hour 22")
+        expect(before.locator("caption")).to_have_text("Before: user u17, hour 3")
+        assert now.locator("tbody th").all_inner_texts() != before.locator("tbody th").all_inner_texts()
+        assert set(now.locator(".moved").all_inner_texts()) - {"same place"}
+
+
+def test_without_scripts_a_ranking_is_had_too(browser: Browser, url: str) -> None:
+    with opened(browser, java_script_enabled=False) as page:
+        page.goto(f"{url}/try")
+        page.get_by_label("User").fill("u3")
+        page.get_by_label("hour").fill("7")
+        page.get_by_role("button", name="Rank").click()
+        expect(page.locator(".ranking caption")).to_have_text("Now: user u3, hour 7")
+        expect(page.get_by_label("User")).to_have_value("u3")
+
+
+def test_an_endpoint_that_stopped_is_told_on_the_page(browser: Browser, url: str, stand: Stand) -> None:
+    endpoint = f"{stand.cloud.workspace}/onlineEndpoints/{ENDPOINT}"
+    with opened(browser, viewport=NARROW) as page:
+        page.goto(f"{url}/try")
+        page.get_by_label("User").fill("u3")
+        stand.cloud.put(endpoint, **stand.cloud.endpoint_body({}))
+        try:
+            page.get_by_role("button", name="Rank").click()
+            expect(page.get_by_role("alert")).to_contain_text("the endpoint answered 404")
+        finally:
+            stand.cloud.put(endpoint, **stand.cloud.endpoint_body({stand.outputs["deployment"]: 100}))
+        page.get_by_role("button", name="Rank").click()
+        page.locator(".ranking").wait_for()
+
+        stand.cloud.stop()
+        try:
+            page.get_by_role("button", name="Rank").click()
+            expect(page.get_by_role("alert")).to_contain_text("does not answer")
+            page.get_by_role("link", name="Serving").click()
+            expect(page.get_by_role("alert")).to_contain_text(f"{stand.cloud.url} does not answer")
+            expect(page.get_by_role("alert")).to_contain_text("Start the stand again.")
+        finally:
+            stand.cloud.start()
+
+
+def test_a_page_whose_own_server_has_ended_says_so(browser: Browser, stand: Stand) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    with served(stand.subject()) as url:
+        page.goto(f"{url}/try")
+        page.get_by_label("User").fill("u3")
+        page.wait_for_load_state("networkidle")
+    page.get_by_role("button", name="Rank").click()
+    expect(page.get_by_role("alert")).to_contain_text("the page's own server does not answer")
+    context.close()
