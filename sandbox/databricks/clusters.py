@@ -145,11 +145,11 @@ _unpin = partial(_pin, pinned=False)
 
 
 async def _get(workspace: Workspace, request: Request) -> Json:
-    return _shown(find(workspace, request.query_params.get("cluster_id")))
+    return shown(find(workspace, request.query_params.get("cluster_id")))
 
 
 async def _list(workspace: Workspace, request: Request) -> Json:
-    return {"clusters": [_shown(found) for _, found in workspace.records.below(workspace.record("clusters"))]}
+    return {"clusters": [shown(found) for _, found in workspace.records.below(workspace.record("clusters"))]}
 
 
 async def _libraries(action: str, workspace: Workspace, request: Request) -> Json:
@@ -228,10 +228,10 @@ def _state(found: Json) -> str:
     return "RUNNING" if now() - found["start_time"] >= _START else "PENDING"
 
 
-def _shown(found: Json) -> Json:
-    hidden = ("spec", "libraries")
-    own = {name: value for name, value in found.items() if name not in hidden and value is not None}
-    return {**found["spec"], **own, "state": _state(found), "cluster_source": "API", "spec": found["spec"]}
+def shown(found: Json) -> Json:
+    """The cluster as the service describes it."""
+    own = {name: value for name, value in found.items() if name != "libraries" and value is not None}
+    return {**found["spec"], **own, "state": _state(found), "cluster_source": "API"}
 
 
 def _store(workspace: Workspace, found: Json) -> None:
