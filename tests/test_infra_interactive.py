@@ -156,6 +156,13 @@ def test_what_an_interrupted_up_has_left_is_adopted(cloud: Served, workspace: Wo
     assert workspace.clusters.get(first).state == State.TERMINATED
 
 
+def test_a_lost_answer_leaves_no_second_cluster(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
+    wanted = named(cloud, program, "lost")
+    cloud.faults({"path": "/clusters/create$", "lost": True})
+    made = CLUSTER.create(wanted)
+    assert [each.cluster_id for each in workspace.clusters.list() if each.cluster_name == "lost"] == [made.id]
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_an_update_brings_the_new_wheel_takes_the_old_and_leaves_it_running_if_it_was(
     cloud: Served, workspace: WorkspaceClient, program: Graph, without_team: Graph, used: bool

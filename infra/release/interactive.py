@@ -96,13 +96,16 @@ class _ClusterProvider(ReleaseProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         client = _connect(props)
         # Names are not unique and creating has no idempotency token: one of this name an interrupted `up` has left.
-        found = next((each for each in client.clusters.list() if each.cluster_name == props["cluster_name"]), None)
-        if found is not None:
-            cluster_id = str(found.cluster_id)
+        if left := self._named(client, props):
+            cluster_id = left[0]
             self._converge(client, cluster_id, props)
         else:
             made = client.api_client.do("POST", "/api/2.1/clusters/create", body=self._body(client, props))
             cluster_id = str(made["cluster_id"])
+            # The SDK sends again what got no answer, and may so have made another.
+            for other in self._named(client, props):
+                if other != cluster_id:
+                    client.clusters.permanent_delete(other)
             self._install(client, cluster_id, props)
             client.clusters.delete(cluster_id)
         return CreateResult(cluster_id, self._admit(client, cluster_id, props, before=None))
@@ -140,6 +143,10 @@ class _ClusterProvider(ReleaseProvider):
         )
         if in_use:
             client.clusters.start(cluster_id)
+
+    @staticmethod
+    def _named(client: Any, props: dict[str, Any]) -> list[str]:
+        return [str(each.cluster_id) for each in client.clusters.list() if each.cluster_name == props["cluster_name"]]
 
     @staticmethod
     def _body(client: Any, props: dict[str, Any]) -> dict[str, Any]:
