@@ -89,6 +89,12 @@ class AccessSettings(_Group):
     cluster_admins: list[str] = Field(
         default_factory=list, description="Entra group ids that administer the Kubernetes cluster."
     )
+    team: str | None = Field(
+        None,
+        min_length=1,
+        description="Databricks group, of the account, that the interactive cluster is dedicated to and that may make "
+        "clusters by its policy. Unset: whoever runs `up`, alone.",
+    )
     purge_protection: bool = Field(
         True, description="Whether a deleted key vault can be purged before its retention ends. It cannot be undone."
     )
@@ -143,6 +149,14 @@ class TrainingSettings(_Group):
     schedule: str = Field("0 0 3 * * ?", description="Quartz cron expression, UTC, of the daily run.")
     schedule_enabled: bool = Field(False, description="Whether Databricks itself starts the daily run.")
     timeout_minutes: int = Field(240, ge=5, le=1440, description="After this a run is stopped and fails.")
+    interactive_cluster: bool | None = Field(
+        None,
+        description="Whether a release brings a cluster for people, of the job's definition. Unset: true, except for "
+        "prod.",
+    )
+    interactive_minutes: int = Field(
+        30, ge=10, le=10_000, description="Minutes without use after which a cluster of people ends itself."
+    )
     run_hours: float = Field(1.0, gt=0, le=24, description="How long a run is expected to take, for the cost estimate.")
 
     @field_validator("spark_version")
@@ -362,7 +376,7 @@ class Settings(_Group):
     def _the_network_has_room(self) -> Self:
         machines = {
             addresses.NODES: self.serving.system_nodes + self.serving.nodes_max,
-            addresses.DATABRICKS_HOSTS: self.training.workers + 1,
+            addresses.DATABRICKS_HOSTS: (self.training.workers + 1) * (2 if self.has_interactive_cluster else 1),
         }
         if self.network.is_private:
             try:
@@ -399,6 +413,11 @@ class Settings(_Group):
     @property
     def is_production(self) -> bool:
         return self.environment.startswith(PRODUCTION)
+
+    @property
+    def has_interactive_cluster(self) -> bool:
+        wanted = self.training.interactive_cluster
+        return self.release.enabled and (not self.is_production if wanted is None else wanted)
 
     @property
     def zones(self) -> list[str]:

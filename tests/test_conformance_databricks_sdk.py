@@ -3,21 +3,24 @@
 No task gets as far as Spark. What runs do is tested in `test_sandbox_databricks_runs.py`.
 """
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import PermissionDenied
+from databricks.sdk.errors import InvalidParameterValue, PermissionDenied
 from databricks.sdk.service import compute, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.jobs import TerminationCodeCode as Code
 from databricks.sdk.service.jobs import TerminationTypeType as Kind
-from databricks_fixtures import connect, create, eventually, finished, task, trusted
+from databricks_fixtures import cluster, connect, create, eventually, finished, task, trusted
 from sandbox_data_fixtures import Served
 
 from infra.release.cloud import Cloud
+from infra.release.interactive import policy_definition
+from infra.release.job import JobSpec
 from infra.release.training import TrainingFailed, _TrainingRunProvider
 from sandbox import entra
 
@@ -114,6 +117,60 @@ def test_a_library_that_cannot_be_installed_is_told_apart_from_a_task_that_fails
     run_id = workspace.jobs.run_now(create(workspace, task("train", libraries=[absent]))).run_id
     ended = outcome(finished(workspace, run_id).tasks[0])
     assert ended == (Life.INTERNAL_ERROR, Result.FAILED, Code.LIBRARY_INSTALLATION_ERROR, Kind.CLIENT_ERROR)
+
+
+@pytest.fixture(scope="module")
+def policy_id(workspace: WorkspaceClient) -> str:
+    """The program's policy for clusters that people make."""
+    spec = JobSpec(
+        *("train", "movielens", "s1", "/Volumes/c/s", "/Workspace/w.whl", "c0de", "16.4.x-scala2.12"),
+        *("Standard_L8s_v3", 3, False, "0 0 3 * * ?", False, 60, {}),
+    )
+    definition = json.dumps(policy_definition(spec, minutes=30))
+    return str(workspace.cluster_policies.create(name="interactive", definition=definition).policy_id)
+
+
+BY_HAND = {"data_security_mode": "SINGLE_USER", "autotermination_minutes": 20, "spark_conf": {}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "rules"),
+    [
+        (
+            {"autoscale": {"min_workers": 1, "max_workers": 3}, "num_workers": None},
+            ("autoscale.min_workers, the value cannot be present (is 1)", "autoscale.max_workers", "num_workers"),
+        ),
+        (
+            {"azure_attributes": {"availability": "SPOT_WITH_FALLBACK_AZURE"}},
+            ('azure_attributes.availability, the value must be ON_DEMAND_AZURE (is "SPOT_WITH_FALLBACK_AZURE")',),
+        ),
+        ({"spark_version": "15.4.x-scala2.12"}, ('spark_version, the value must be 16.4.x-scala2.12 (is "15.4',)),
+        ({"runtime_engine": "PHOTON"}, ("runtime_engine, the value must be STANDARD",)),
+        ({"docker_image": {"url": "acr.azurecr.io/own"}}, ("docker_image.url, the value cannot be present",)),
+        ({"num_workers": 4}, ("num_workers, the value must be at most 3 (is 4)",)),
+        ({"autotermination_minutes": 0}, ("autotermination_minutes, the value must be at least 10",)),
+        ({"data_security_mode": "USER_ISOLATION"}, ("data_security_mode, the value must be one of SINGLE_USER",)),
+        ({"spark_conf": {"spark.speculation": "true"}}, ("spark_conf.spark.speculation, the value must be false",)),
+    ],
+)
+def test_a_cluster_made_by_hand_is_refused_with_the_names_of_the_rules_that_it_breaks(
+    workspace: WorkspaceClient, policy_id: str, asked: dict[str, object], rules: tuple[str, ...]
+) -> None:
+    known = len(list(workspace.clusters.list()))
+    wanted = cluster(**BY_HAND | asked).as_shallow_dict()
+    with pytest.raises(InvalidParameterValue, match=r"^Cluster validation error: ") as refused:
+        workspace.clusters.create(**wanted, policy_id=policy_id)
+    assert [rule for rule in rules if f"Validation failed for {rule}" not in str(refused.value)] == []
+    assert len(list(workspace.clusters.list())) == known
+
+
+def test_a_cluster_made_by_hand_within_the_policy_gets_what_the_policy_fixes(
+    workspace: WorkspaceClient, policy_id: str
+) -> None:
+    made = workspace.clusters.create(**cluster(**BY_HAND).as_shallow_dict(), policy_id=policy_id).result()
+    assert made.spark_conf["spark.dynamicAllocation.enabled"] == "false"
+    assert (made.azure_attributes.availability.value, made.runtime_engine.value) == ("ON_DEMAND_AZURE", "STANDARD")
+    assert made.state == compute.State.RUNNING
 
 
 def test_a_failed_training_run_is_not_started_again_and_names_its_task_its_reason_and_its_page(

@@ -43,7 +43,7 @@ def test_a_space_refused_for_its_size_is_accepted_in_the_size_that_is_named(mach
 
 
 def test_a_network_too_small_for_its_machines_is_refused_before_any_resource() -> None:
-    with pytest.raises(ConfigError, match=r"network:address_space: its subnet databricks-hosts, .*Give a /23 or fewer"):
+    with pytest.raises(ConfigError, match=r"network:address_space: its subnet databricks-hosts, .*Give a /22 or fewer"):
         settings(network__mode="private", network__address_space="10.40.0.0/24", training__workers="120")
 
 

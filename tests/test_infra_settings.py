@@ -52,6 +52,7 @@ def test_a_day_written_without_quotes_is_the_day() -> None:
         ("budget__monthly", "500", r"budget:monthly is set and alerts:emails is empty.*alerts:emails\[0\]"),
         ("budget__start", "2026-11-15", r"budget:start: .*First day of a month"),
         ("personalization__generation", "0", r"personalization:generation: .*soft-deleted"),
+        ("training__interactive_minutes", "5", r"training:interactive_minutes: .*greater than or equal to 10"),
         ("training__worker", "3", r"training:worker: is not a setting.*training has .*workers"),
         ("serving__engine", "gpu", r"serving:engine: .*'native' or 'spark'"),
         ("serving__nodes_min", "9", r"serving:nodes_min is 9, above serving:nodes_max 3.*Raise serving:nodes_max"),

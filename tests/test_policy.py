@@ -263,7 +263,8 @@ def test_every_rule_is_mandatory_but_advice_and_has_its_cases() -> None:
 @pytest.mark.parametrize("mode", ["public", "private"])
 def test_the_program_in_production_keeps_to_every_mandatory_rule(mode: str) -> None:
     """But for protection, an option that mocks are not told; `test_policy_engine.py` asks the engine for that."""
-    program = graph(network__mode=mode, personalization__environment="prod")
+    people = {"training__interactive_cluster": "true", "access__team": "data-science"}
+    program = graph(network__mode=mode, personalization__environment="prod", **people)
     assert program.of("databricks:TrainingJob")
     for found in program.resources:
         inputs = {"location": "westeurope", **found.inputs}

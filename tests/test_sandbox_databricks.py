@@ -16,7 +16,7 @@ from databricks.sdk.errors import (
     NotFound,
     PermissionDenied,
 )
-from databricks.sdk.service import compute, jobs
+from databricks.sdk.service import compute, iam, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.workspace import ImportFormat
@@ -281,3 +281,45 @@ def test_a_deleted_workspace_takes_its_jobs_and_files_along_and_leaves_the_lake(
         cloud.put("Microsoft.Databricks/workspaces/ws", properties={})
         assert list(workspace.jobs.list()) == list(workspace.catalogs.list()) == []
         assert (cloud.sandbox.container_folder("lake", "raw") / "x").exists()
+
+
+def test_a_cluster_is_changed_only_at_rest_and_takes_libraries_only_while_active(workspace: WorkspaceClient) -> None:
+    shape = cluster().as_shallow_dict()
+    cluster_id = workspace.clusters.create(**shape, autotermination_minutes=10).response.cluster_id
+    with pytest.raises(BadRequest, match=f"Cluster {cluster_id} is in unexpected state Pending"):
+        workspace.clusters.edit(cluster_id, **shape)
+    workspace.libraries.install(cluster_id, [compute.Library(whl="/Workspace/a.whl")])
+    workspace.libraries.uninstall(cluster_id, [compute.Library(whl="/Workspace/a.whl")])
+    (leaving,) = workspace.libraries.cluster_status(cluster_id)
+    assert leaving.status == compute.LibraryInstallStatus.UNINSTALL_ON_RESTART
+    workspace.clusters.delete(cluster_id).result()
+    assert list(workspace.libraries.cluster_status(cluster_id)) == []
+    with pytest.raises(BadRequest, match="is terminated or does not exist"):
+        workspace.libraries.install(cluster_id, [compute.Library(whl="/Workspace/a.whl")])
+    workspace.clusters.edit(cluster_id, **shape, autotermination_minutes=20)
+    assert workspace.clusters.start(cluster_id).result().autotermination_minutes == 20
+    with pytest.raises(InvalidParameterValue, match="from 10 to 10000"):
+        workspace.clusters.create(**shape, autotermination_minutes=5)
+    workspace.clusters.permanent_delete(cluster_id)
+    with pytest.raises(NotFound, match="does not exist"):
+        workspace.clusters.get(cluster_id)
+
+
+def test_a_policy_of_rules_that_are_not_known_and_a_permission_that_is_none_are_refused(
+    workspace: WorkspaceClient,
+) -> None:
+    for definition in (
+        '{"node_type_id": {"type": "regex", "pattern": "."}}',
+        '{"spark_conf.*": {"type": "forbidden"}}',
+    ):
+        with pytest.raises(InvalidParameterValue, match="the sandbox knows rules of type"):
+            workspace.cluster_policies.create(name="odd", definition=definition)
+    fixed = '{"cluster_type": {"type": "fixed", "value": "all-purpose"}}'
+    policy_id = workspace.cluster_policies.create(name="people", definition=fixed).policy_id
+    with pytest.raises(InvalidParameterValue, match="already exists"):
+        workspace.cluster_policies.create(name="people", definition=fixed)
+    with pytest.raises(InvalidParameterValue, match='cluster_type, the value must be all-purpose \\(is "job"\\)'):
+        create(workspace, task("count"), cluster=cluster(policy_id=policy_id))
+    grant = iam.AccessControlRequest("team", iam.PermissionLevel.CAN_RESTART)
+    with pytest.raises(InvalidParameterValue, match="CAN_RESTART is no permission level of a cluster-policy: CAN_USE"):
+        workspace.permissions.set("cluster-policies", str(policy_id), access_control_list=[grant])

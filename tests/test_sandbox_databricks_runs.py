@@ -8,10 +8,22 @@ from pathlib import Path
 import pytest
 import requests
 from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import InvalidParameterValue
 from databricks.sdk.service import compute, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
-from databricks_fixtures import connect, create, eventually, finished, lake_workspace, task, trusted, upload_wheel
+from databricks_fixtures import (
+    WHEEL,
+    cluster,
+    connect,
+    create,
+    eventually,
+    finished,
+    lake_workspace,
+    task,
+    trusted,
+    upload_wheel,
+)
 from sandbox_data_fixtures import Served
 
 pytestmark = pytest.mark.spark
@@ -80,6 +92,29 @@ def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definiti
     assert "TERMINATED SUCCESS" in page
     assert "rows 100" in page
     all_ended(int(logs["count"][3]))
+
+
+def test_a_run_on_an_existing_cluster_has_its_definition_and_libraries_and_starts_it(
+    workspace: WorkspaceClient,
+) -> None:
+    made = workspace.clusters.create(**cluster().as_shallow_dict(), cluster_name="interactive").response.cluster_id
+    workspace.libraries.install(made, [compute.Library(whl=WHEEL)])
+    workspace.clusters.delete(made).result()
+    features = "/Volumes/main/clicks/features/{{job.run_id}}"
+    tasks = [task("prepare", f"--out={features}", "x"), task("count", features, after=("prepare",))]
+    for each in tasks:
+        each.job_cluster_key, each.existing_cluster_id, each.libraries = None, made, None
+    run = finished(workspace, workspace.jobs.run_now(create(workspace, *tasks)).run_id)
+    logs = {key: output.logs.split() for key, output in outputs(workspace, run).items()}
+    assert logs["prepare"][2:4] == ["7", "blue"]
+    assert logs["count"][:2] == ["rows", "100"]
+    assert logs["prepare"][1] == logs["count"][3]
+    assert workspace.clusters.get(made).state == compute.State.RUNNING
+    workspace.clusters.permanent_delete(made)
+    with pytest.raises(InvalidParameterValue, match=f"Cluster {made} does not exist"):
+        create(workspace, *tasks)
+    gone = finished(workspace, workspace.jobs.run_now(run.job_id).run_id)
+    assert f"Cluster {made} does not exist" in gone.state.state_message
 
 
 def test_a_failing_task_gives_its_reason_and_stops_what_depends_on_it(

@@ -75,6 +75,7 @@ def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
 def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
     wanted = {"scoring_uri", "endpoint_name", "scoring_key_command", "model_name", "model_version", "image_digest"}
     wanted |= {"training_run_id", "training_run_page", "metrics", "lake_dfs_endpoint", "ml_workspace_id"}
+    wanted |= {"interactive_cluster_page", "cluster_policy_id"}
     assert wanted <= set(stack.outputs)
     answer = httpx.post(stack.outputs["scoring_uri"], json={"rows": [{"age": 30}]}, verify=_trust(stack))
     assert answer.status_code == 401

@@ -1,5 +1,6 @@
 """The Databricks job: two tasks, prepare and train, on one fixed-size job cluster, with its daily schedule.
 
+`cluster` and `libraries` are the one definition that the interactive cluster (`interactive.py`) has, too.
 `job_settings` is a pure function, so that what LightGBM on Spark cannot survive (autoscaling, adaptive execution,
 speculation, dynamic allocation) is ruled out in one tested place. Does not run the job.
 """
@@ -58,18 +59,13 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
     features = f"{spec.volumes}/features/{snapshot}"
     lineage = {name: f"{{{{job.parameters.{name}}}}}" for name in ("snapshot", "input_digest")}
     lineage |= {"code": spec.code}
-    libraries = [
-        {"maven": {"coordinates": SYNAPSEML, "exclusions": list(SYNAPSEML_EXCLUSIONS)}},
-        {"pypi": {"package": SYNAPSEML_PYTHON}},
-        {"whl": spec.wheel},
-    ]
 
     def task(key: str, parameters: list[str], **more: Any) -> dict[str, Any]:
         return {
             "task_key": key,
             "job_cluster_key": "training",
             "python_wheel_task": {"package_name": PACKAGE, "entry_point": key, "parameters": parameters},
-            "libraries": libraries,
+            "libraries": libraries(spec),
             "max_retries": 0,
             "timeout_seconds": spec.timeout_minutes * 60,
             **more,
@@ -110,6 +106,14 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
             ),
         ],
     }
+
+
+def libraries(spec: JobSpec) -> list[dict[str, Any]]:
+    return [
+        {"maven": {"coordinates": SYNAPSEML, "exclusions": list(SYNAPSEML_EXCLUSIONS)}},
+        {"pypi": {"package": SYNAPSEML_PYTHON}},
+        {"whl": spec.wheel},
+    ]
 
 
 def spark_conf(workers: int) -> dict[str, str]:

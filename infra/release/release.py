@@ -18,6 +18,7 @@ from infra.databricks import Databricks
 from infra.inference import INSTANCE_TYPE, Inference
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
+from infra.release import interactive
 from infra.release.candidate import Candidate, newest
 from infra.release.catalog import Catalog
 from infra.release.environment import EnvironmentVersion
@@ -54,6 +55,7 @@ class Release(pulumi.ComponentResource):
     run: TrainingRun | Candidate
     metrics: pulumi.Output[dict[str, Any]]
     """What training measured, and under `gate` the verdict on it."""
+    interactive: tuple[interactive.ClusterPolicy, interactive.InteractiveCluster] | None
     image: ScoringImage
     rollout: Rollout
     says: dict[str, str]
@@ -65,7 +67,7 @@ class Release(pulumi.ComponentResource):
         training, serving = settings.training, settings.serving
         child = pulumi.ResourceOptions(parent=self)
         granted = pulumi.ResourceOptions(parent=self, depends_on=list(args.ready))
-        workspace = {
+        workspace: dict[str, pulumi.Input[str]] = {
             "workspace_url": args.databricks.workspace_url,
             "workspace_id": args.databricks.workspace_id,
         }
@@ -106,34 +108,42 @@ class Release(pulumi.ComponentResource):
         wanted = settings.release.model
         held = ["*"] if isinstance(wanted, int) else None
         job_name = f"{args.names.catalog}-train"
+        spec = pulumi.Output.all(catalog.volumes, workload.path).apply(
+            lambda found: JobSpec(
+                name=job_name,
+                dataset=training.dataset,
+                snapshot=snapshot,
+                volumes=found[0],
+                wheel=found[1],
+                code=code[:16],
+                spark_version=training.spark_version,
+                node_type=training.node_type,
+                workers=training.workers,
+                spot=training.spot,
+                schedule=training.schedule,
+                schedule_enabled=training.schedule_enabled,
+                timeout_minutes=training.timeout_minutes,
+                tags={"environment": settings.environment},
+            )
+        )
         job = TrainingJob(
             f"{name}-job",
             **workspace,
             job_name=job_name,
-            settings=pulumi.Output.all(catalog.volumes, workload.path).apply(
-                lambda found: json.dumps(
-                    job_settings(
-                        JobSpec(
-                            name=job_name,
-                            dataset=training.dataset,
-                            snapshot=snapshot,
-                            volumes=found[0],
-                            wheel=found[1],
-                            code=code[:16],
-                            spark_version=training.spark_version,
-                            node_type=training.node_type,
-                            workers=training.workers,
-                            spot=training.spot,
-                            schedule=training.schedule,
-                            schedule_enabled=training.schedule_enabled,
-                            timeout_minutes=training.timeout_minutes,
-                            tags={"environment": settings.environment},
-                        )
-                    )
-                )
-            ),
+            settings=spec.apply(lambda spec: json.dumps(job_settings(spec))),
             opts=child,
         )
+        self.interactive = None
+        if settings.has_interactive_cluster:
+            self.interactive = interactive.declare(
+                name,
+                spec,
+                workspace=workspace,
+                catalog=args.names.catalog,
+                minutes=training.interactive_minutes,
+                team=settings.access.team,
+                opts=child,
+            )
         lineage: pulumi.Input[dict[str, str]] = {"dataset": training.dataset, "snapshot": snapshot, "code": code[:16]}
         floors = settings.quality.model_dump()
         if wanted == "latest":

@@ -5,6 +5,7 @@ own, beside ARM's: they are no Azure resources.
 """
 
 import asyncio
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Behaviour, Sandbox
-from sandbox.databricks import files, jobs, unity_catalog
+from sandbox.databricks import clusters, files, jobs, policies, unity_catalog
 from sandbox.databricks.runner import Runner
 from sandbox.databricks.workspace import Json, Workspace, endpoint
 from sandbox.store import Body, ResourceStore
@@ -40,7 +41,8 @@ def _service(sandbox: Sandbox) -> _Service:
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
     service = _service(sandbox)
-    handlers = [*unity_catalog.handlers(), *files.handlers(), *jobs.handlers(service.runner)]
+    handlers = [*unity_catalog.handlers(), *files.handlers(), *clusters.handlers(), *policies.handlers()]
+    handlers += jobs.handlers(service.runner)
     handlers.append(("GET", "/api/2.0/preview/scim/v2/Me", _me))
     api: list[BaseRoute] = [
         Route(path, endpoint(sandbox, service.records, handler), methods=[method]) for method, path, handler in handlers
@@ -49,10 +51,14 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def page(request: Request) -> Response:
         return _run_page(sandbox, service.records, request.path_params["run_id"])
 
+    async def cluster(request: Request) -> Response:
+        return _cluster_page(service.records, request.path_params["cluster_id"])
+
     async def nothing(request: Request) -> Response:
         return JSONResponse({})  # the SDK asks at every start, and warns where it finds no answer
 
-    api += [Route("/databricks/runs/{run_id:int}", page), Route("/.well-known/databricks-config", nothing)]
+    api += [Route("/databricks/runs/{run_id:int}", page), Route("/compute/clusters/{cluster_id}", cluster)]
+    api.append(Route("/.well-known/databricks-config", nothing))
     return api
 
 
@@ -91,6 +97,13 @@ def _run_page(sandbox: Sandbox, records: ResourceStore, run_id: int) -> Response
     for log in sorted((sandbox.folder / "runs" / str(run_id)).rglob("*.log")):
         lines += [f"--- {log.name} (its end)", *log.read_text(errors="replace").splitlines()[-40:], ""]
     return PlainTextResponse("\n".join(lines), headers={"Refresh": "2"})
+
+
+def _cluster_page(records: ResourceStore, cluster_id: str) -> Response:
+    found = next((body for record, body in records.below("") if record.endswith(f"/clusters/{cluster_id}")), None)
+    if found is None:
+        return PlainTextResponse(f"There is no cluster {cluster_id}.\n", 404)
+    return PlainTextResponse(f"{json.dumps(clusters.shown(found), indent=2)}\n")
 
 
 def _words(part: Json) -> str:

@@ -1,7 +1,7 @@
 """The Jobs API 2.2: job definitions, and the runs that `runner.py` executes.
 
 Refuses what the service refuses (unknown runtimes, clusters, tasks, cycles), and what this machine cannot do: task
-types other than Python wheels and Python files, existing clusters, runtimes with another Spark line than this pyspark.
+types other than Python wheels and Python files, runtimes with another Spark line than this pyspark.
 A schedule is kept and never fires; lists come newest first. Has no permissions, notifications, webhooks or repairs.
 """
 
@@ -11,23 +11,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import pyspark
 from starlette.requests import Request
 
 from sandbox.cloud import CloudError
+from sandbox.databricks import clusters
 from sandbox.databricks.runner import Runner, is_active, set_state
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 from sandbox.faults import hinder_operation
 
 _PREFIX = "/api/2.2/jobs"
-_RUNTIMES = {  # databricks runtime: its Spark
-    "14.3.x-scala2.12": "3.5.0",
-    "15.4.x-scala2.12": "3.5.0",
-    "16.4.x-scala2.12": "3.5.2",
-    "16.4.x-scala2.13": "3.5.2",
-    "17.3.x-scala2.13": "4.0.0",
-    "18.0.x-scala2.13": "4.1.0",
-}
 _LOG_LIMIT = 1 << 20
 _INTERNAL = ("settings", "idempotency_token")
 
@@ -45,7 +37,7 @@ class _Jobs:
         self._runner = runner
 
     async def on_create(self, workspace: Workspace, request: Request) -> Json:
-        settings = _checked(await body_of(request))
+        settings = _checked(workspace, await body_of(request))
         job_id = new_id()
         job = {"job_id": job_id, "creator_user_name": workspace.caller, "created_time": now(), "settings": settings}
         workspace.records.put(_record(workspace, "jobs", job_id), job)
@@ -65,7 +57,7 @@ class _Jobs:
     async def on_reset(self, workspace: Workspace, request: Request) -> Json:
         body = await body_of(request)
         job = _job(workspace, body.get("job_id"))
-        job["settings"] = _checked(body.get("new_settings", {}))
+        job["settings"] = _checked(workspace, body.get("new_settings", {}))
         workspace.records.put(_record(workspace, "jobs", job["job_id"]), job)
         return {}
 
@@ -77,7 +69,7 @@ class _Jobs:
         for field, key in (("tasks", "task_key"), ("job_clusters", "job_cluster_key")):
             if field in new:
                 new[field] = list({entry[key]: entry for entry in (*old.get(field, []), *new[field])}.values())
-        job["settings"] = _checked(_without(old | new, *body.get("fields_to_remove", [])))
+        job["settings"] = _checked(workspace, _without(old | new, *body.get("fields_to_remove", [])))
         workspace.records.put(_record(workspace, "jobs", job["job_id"]), job)
         return {}
 
@@ -218,22 +210,23 @@ def _new_run(workspace: Workspace, job: Json, parameters: Json, token: str | Non
     return run
 
 
-def _checked(settings: Json) -> Json:
+def _checked(workspace: Workspace, settings: Json) -> Json:
     """The settings with the service's defaults, or ValueError: what is wrong, and where."""
     defaults: Json = {"name": "Untitled", "max_concurrent_runs": 1, "timeout_seconds": 0, "queue": {"enabled": True}}
     settings = {key: value for key, value in (defaults | settings).items() if value is not None} | {
         "format": "MULTI_TASK"
     }
-    tasks, clusters = settings.get("tasks", []), settings.get("job_clusters", [])
+    tasks, shared = settings.get("tasks", []), settings.get("job_clusters", [])
     keys = [task.get("task_key", "") for task in tasks]
     if not tasks or len(set(keys)) < len(keys) or not all(re.fullmatch(r"[\w-]{1,100}", key) for key in keys):
         raise ValueError(
             f"tasks: at least one, each with a task_key of its own made of letters, digits, - and _; got {keys}."
         )
-    for cluster in clusters:
-        _check_cluster(f"job_clusters.{cluster.get('job_cluster_key')}", cluster.get("new_cluster", {}))
+    for cluster in shared:
+        where = f"job_clusters.{cluster.get('job_cluster_key')}"
+        cluster["new_cluster"] = clusters.accepted(workspace, where, cluster.get("new_cluster", {}), "job")
     for task in tasks:
-        _check_task(task, {cluster["job_cluster_key"] for cluster in clusters}, set(keys))
+        _check_task(workspace, task, {cluster["job_cluster_key"] for cluster in shared}, set(keys))
     graph = {task["task_key"]: [needed["task_key"] for needed in task.get("depends_on", [])] for task in tasks}
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -242,37 +235,18 @@ def _checked(settings: Json) -> Json:
     return settings
 
 
-def _check_task(task: Json, clusters: set[str], keys: set[str]) -> None:
+def _check_task(workspace: Workspace, task: Json, shared: set[str], keys: set[str]) -> None:
     where = f"tasks.{task['task_key']}"
     if "new_cluster" in task:
-        _check_cluster(where, task["new_cluster"])
-    elif task.get("job_cluster_key") not in clusters:
-        raise ValueError(f"{where}: job_cluster_key {task.get('job_cluster_key')!r} is none of {sorted(clusters)}.")
+        task["new_cluster"] = clusters.accepted(workspace, where, task["new_cluster"], "job")
+    elif "existing_cluster_id" in task:
+        clusters.find(workspace, task["existing_cluster_id"])
+    elif task.get("job_cluster_key") not in shared:
+        raise ValueError(f"{where}: job_cluster_key {task.get('job_cluster_key')!r} is none of {sorted(shared)}.")
     kinds = [kind for kind in task if kind.endswith("_task")]
     if kinds not in (["python_wheel_task"], ["spark_python_task"]):
         raise ValueError(f"{where}: the sandbox runs one python_wheel_task or spark_python_task per task, not {kinds}.")
     unknown = [needed["task_key"] for needed in task.get("depends_on", []) if needed["task_key"] not in keys]
     if unknown or task.get("run_if", "ALL_SUCCESS") != "ALL_SUCCESS":
         raise ValueError(f"{where}: depends_on names no task {unknown}, or run_if is not ALL_SUCCESS.")
-    kinds = [kind for library in task.get("libraries", []) for kind in library if kind not in ("whl", "maven", "pypi")]
-    if kinds:
-        raise ValueError(f"{where}: the sandbox knows whl, maven and pypi libraries, not {kinds}.")
-
-
-def _check_cluster(where: str, cluster: Json) -> None:
-    version = cluster.get("spark_version", "")
-    if version not in _RUNTIMES:
-        raise ValueError(f"{where}: Invalid spark_version {version!r}; known are {', '.join(_RUNTIMES)}.")
-    line = pyspark.__version__.rpartition(".")[0]
-    if not _RUNTIMES[version].startswith(f"{line}.") or not version.endswith("scala2.12"):
-        raise ValueError(
-            f"{where}: {version} is Spark {_RUNTIMES[version]}; here is pyspark {pyspark.__version__} for Scala 2.12."
-        )
-    if not (cluster.get("node_type_id") or cluster.get("instance_pool_id")):
-        raise ValueError(f"{where}: node_type_id or instance_pool_id is required.")
-    workers, autoscale = cluster.get("num_workers"), cluster.get("autoscale")
-    if (workers is None) == (autoscale is None):
-        raise ValueError(f"{where}: exactly one of num_workers and autoscale is required.")
-    single = cluster.get("is_single_node") or cluster.get("spark_conf", {}).get("spark.databricks.cluster.profile")
-    if workers == 0 and not single:
-        raise ValueError(f"{where}: num_workers could be 0 only for single node clusters: set is_single_node.")
+    clusters.check_libraries(where, task.get("libraries", []))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.databricks import clusters
 from sandbox.databricks.cluster import POLL, Cluster, Launch, TaskFailed
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace, now
@@ -178,7 +179,12 @@ class _Execution:
             task["attempt_number"] = attempts
 
     async def _attempt(self, task: Json) -> str:
-        cluster = self._cluster(task)
+        try:
+            cluster = self._cluster(task)
+        except CloudError as gone:
+            set_state(task, "INTERNAL_ERROR", "FAILED", gone.message, "CLUSTER_ERROR")
+            self._save()
+            return "FAILED"
         async with cluster.lock:
             task |= {"start_time": now(), "error": None, "error_trace": None}
             set_state(task, "PENDING")
@@ -202,12 +208,18 @@ class _Execution:
         return str(task["state"]["result_state"])
 
     def _cluster(self, task: Json) -> Cluster:
-        key = task.get("job_cluster_key") or f"task-{task['task_key']}"
+        existing = task.get("existing_cluster_id")
+        key = existing or task.get("job_cluster_key") or f"task-{task['task_key']}"
         if key not in self._clusters:
-            definitions = {entry["job_cluster_key"]: entry["new_cluster"] for entry in self._run["job_clusters"]}
-            users = [other for other in self._run["tasks"] if other is task or other.get("job_cluster_key") == key]
-            libraries = [library for user in users for library in user.get("libraries", [])]
-            definition = task.get("new_cluster") or definitions[key]
+            shared = [other for other in self._run["tasks"] if key in _shared(other)]
+            libraries = [library for user in shared or [task] for library in user.get("libraries", [])]
+            if existing:
+                found = clusters.wake(self._workspace, existing)
+                definition = found["spec"]
+                libraries = [entry["library"] for entry in found["libraries"] if not entry["leaving"]] + libraries
+            else:
+                definitions = {entry["job_cluster_key"]: entry["new_cluster"] for entry in self._run["job_clusters"]}
+                definition = task.get("new_cluster") or definitions[key]
             self._clusters[key] = Cluster(self._workspace, self._folder / key, definition, libraries, self._launch)
         return self._clusters[key]
 
@@ -239,6 +251,11 @@ class _Execution:
         if not path.startswith(("/Volumes/", "dbfs:/Volumes/")):
             return argument
         return f"{flag}{local_path(self._workspace, path)}"
+
+
+def _shared(task: Json) -> set[str]:
+    """What names the cluster that the task has in common with others."""
+    return {task[name] for name in ("existing_cluster_id", "job_cluster_key") if task.get(name)}
 
 
 def _substitute(text: str, values: dict[str, str]) -> str:

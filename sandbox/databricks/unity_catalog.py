@@ -3,8 +3,8 @@
 Refuses what Azure refuses: parents and credentials that do not exist, an access connector without a role on the
 storage account, locations that overlap, a catalog without storage of its own (a metastore made with a workspace has
 no root storage), and the deletion of what is still in use.
-Keeps one metastore per workspace. Has no grants, tables, functions, managed volumes or renaming, and does not check
-roles again when a volume is used.
+Keeps one metastore per workspace. Keeps grants and refuses nobody; has no tables, functions, managed volumes or
+renaming, and does not check roles again when a volume is used.
 """
 
 import re
@@ -48,6 +48,8 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
         yield "GET", f"{_PREFIX}/{kind.path}", _lister(kind)
         for method in ("GET", "PATCH", "DELETE"):
             yield method, f"{_PREFIX}/{kind.path}/{{name}}", _item(kind)
+    for method in ("GET", "PATCH"):
+        yield method, f"{_PREFIX}/permissions/{{kind}}/{{name}}", _grants
     yield "GET", f"{_PREFIX}/metastore_summary", _metastore
     yield "GET", f"{_PREFIX}/current-metastore-assignment", _metastore
 
@@ -182,6 +184,23 @@ def _delete(workspace: Workspace, kind: _Kind, found: Json, *, force: bool) -> N
     for inner, body in inside:
         workspace.records.delete(_record(workspace, inner, body["full_name"]))
     workspace.records.delete(_record(workspace, kind, found["full_name"]))
+
+
+async def _grants(workspace: Workspace, request: Request) -> Json:
+    """Privileges by principal; with the object they go."""
+    kind = _KINDS.get(f"{request.path_params['kind'].lower().replace('_', '-')}s")
+    if kind is None:
+        raise ValueError(f"The sandbox keeps grants on {', '.join(_KINDS)} only.")
+    found = _get(workspace, kind, request.path_params["name"])
+    granted = {who: set(privileges) for who, privileges in found.get("grants", {}).items()}
+    if request.method == "PATCH":
+        for change in (await body_of(request)).get("changes", []):
+            mine = granted.setdefault(change["principal"], set())
+            mine |= set(change.get("add", []))
+            mine -= set(change.get("remove", []))
+        _store(workspace, kind, found | {"grants": {who: sorted(mine) for who, mine in granted.items() if mine}})
+    assigned = [{"principal": who, "privileges": sorted(mine)} for who, mine in granted.items() if mine]
+    return {"privilege_assignments": assigned}
 
 
 def _users(workspace: Workspace, kind: _Kind, found: Json) -> list[str]:

@@ -1,7 +1,7 @@
 """A Databricks workspace as its REST services see it: which one is meant, who asks, where its records and files lie.
 
 Every answer is JSON; errors have Databricks' shape, `{"error_code", "message"}`. Whoever holds a token of this
-sandbox's Entra for Databricks is an admin: there are no users, groups or grants.
+sandbox's Entra for Databricks is an admin: there are no users or groups, and any name may be given permissions.
 """
 
 import hashlib
