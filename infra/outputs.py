@@ -45,6 +45,7 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("image", release.image.image)
     pulumi.export("image_digest", release.image.image_digest)
     pulumi.export("training_snapshot", release.snapshot)
+    pulumi.export("training_job_id", release.job_id)
     pulumi.export("training_run_id", run.run_id)
     pulumi.export("training_run_page", run.run_page_url)
     pulumi.export("metrics", release.metrics)
@@ -52,6 +53,7 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("release", release.says)
     pulumi.export("deployment", release.rollout.deployment)
     pulumi.export("rollout", release.rollout.checks)
+    pulumi.export("notebooks", release.notebooks)
 
 
 def export_plan(settings: Settings, meter: Meter) -> None:
