@@ -100,5 +100,8 @@ def render(ran: Mapping[str, Ran], folder: Path) -> list[Path]:
             written.append(folder / file)
             written[-1].write_bytes(content)
         written.append(folder / f"{name}.md")
-        written[-1].write_text(text.strip() + "\n")
+        # The converter sets a plot apart with lines of blanks, and calls each the same.
+        written[-1].write_text(
+            re.sub(r"\n\s*\n *!\[png\](\S+)\s*\n", rf"\n\n![A plot of {name}]\1\n\n", text).strip() + "\n"
+        )
     return written

@@ -1,14 +1,17 @@
 """The whole chain through the real engine: what stands, what changes, what is left."""
 
+import base64
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import matplotlib.image
 import pytest
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from sandbox_fixtures import in_environment
-from stack_fixtures import CRITEO_ROWS, LocalRun
+from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
 
 pytestmark = pytest.mark.stack
 
@@ -115,15 +118,33 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
 
 
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
-    from operations.endpoint import Endpoint
-
-    with in_environment(stack.environment):
-        key = Endpoint.of(stack.outputs).client.headers["authorization"].removeprefix("Bearer ")
-    secrets = {key, stack.environment["ARM_CLIENT_SECRET"]}
+    secrets = _secrets(stack)
     backend = stack.state / "pulumi" / "backend"
     for path in [*backend.rglob("*.json"), *stack.state.glob("*.log"), stack.state / "run.json"]:
         text = path.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], path
+
+
+def test_the_notebooks_run_from_top_to_bottom_and_their_plots_show_something(stack: LocalRun) -> None:
+    from operations import notebooks
+
+    with in_environment(stack.environment):
+        ran = notebooks.run(stack.outputs)
+        rendered = {path.name for path in notebooks.render(ran, stack.state / "notebooks")}
+    assert set(ran) == {path.stem for path in (ROOT / "workloads" / "notebooks").glob("*.py")}
+    for name, of in ran.items():
+        code = [cell for cell in of.notebook.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code), name
+        outputs = [output for cell in code for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"], name
+        plots = [base64.b64decode(png) for found in outputs if (png := found.get("data", {}).get("image/png"))]
+        assert plots, name
+        assert all(matplotlib.image.imread(io.BytesIO(plot), "png").std() > 0.05 for plot in plots), name
+        assert f"{name}.md" in rendered
+    asked = json.loads(ran["operationalize"].result)
+    assert (asked["rows"], asked["items"]) == (200, 200)
+    assert asked["largest_difference"] <= 1e-9
+    assert not [found for of in ran.values() for found in _secrets(stack) if found in of.page]
 
 
 def test_one_changed_scale_value_is_one_update(stack: LocalRun) -> None:
@@ -194,9 +215,9 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     known = standing.jobs_runs_versions()
 
     def serve(model: str, row: dict[str, Any]) -> str:
-        """The version that answers then."""
+        """The version that answers then; the notebooks follow it."""
         standing.configure("release:model", model)
-        assert standing.pulumi("up") == {"update": 1}
+        assert standing.pulumi("up") == {"update": 2}
         return score(standing, json.dumps(row))["model"].rpartition(":")[2]
 
     def replicas() -> set[str]:
@@ -233,6 +254,14 @@ def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, 
         (of,) = (each for each in STAGES if each.name == stage)
         (kind,) = (each for each in FAULTS if each.name == fault)
         trial(Stand.of(standing), of, kind)
+
+
+def _secrets(run: LocalRun) -> set[str]:
+    from operations.endpoint import Endpoint
+
+    with in_environment(run.environment):
+        key = Endpoint.of(run.outputs).client.headers["authorization"].removeprefix("Bearer ")
+    return {key, run.environment["ARM_CLIENT_SECRET"]}
 
 
 def _verdicts(run: LocalRun) -> list[str]:
