@@ -139,7 +139,7 @@ def test_the_notebooks_run_from_top_to_bottom_and_their_plots_show_something(sta
         assert not [output for output in outputs if output.output_type == "error"], name
         plots = [base64.b64decode(png) for found in outputs if (png := found.get("data", {}).get("image/png"))]
         assert plots, name
-        assert all(_coloured(plot) > 0.005 for plot in plots), name
+        assert all(_coloured(plot) > 0.002 for plot in plots), name
         assert f"{name}.md" in rendered
     asked = json.loads(ran["operationalize"].result)
     assert (asked["rows"], asked["items"]) == (200, 200)
