@@ -49,6 +49,7 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("training_run_page", run.run_page_url)
     if release.interactive:
         policy, people = release.interactive
+        pulumi.export("interactive_cluster_id", people.cluster_id)
         pulumi.export("interactive_cluster_page", people.page)
         pulumi.export("cluster_policy_id", policy.policy_id)
     pulumi.export("metrics", release.metrics)
@@ -56,6 +57,7 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("release", release.says)
     pulumi.export("deployment", release.rollout.deployment)
     pulumi.export("rollout", release.rollout.checks)
+    pulumi.export("notebooks", release.notebooks)
 
 
 def export_plan(settings: Settings, meter: Meter) -> None:

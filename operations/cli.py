@@ -195,6 +195,21 @@ def open_page(
     server.serve(of, port, _say)
 
 
+@app.command()
+def notebooks(
+    output: Annotated[Path, typer.Option(help="Folder for a file <name>.md each, and their plots.")],
+    outputs: Annotated[
+        Path | None, typer.Option(help="Outputs of a stack on Azure: pulumi stack output --json > FILE.")
+    ] = None,
+    state: StateFolder = _DEFAULT_STATE,
+) -> None:
+    """Run the stack's notebooks in its workspace, and write what they show as Markdown."""
+    from operations import notebooks as run
+
+    for path in run.render(run.run(_outputs(outputs) or _recorded(state)["outputs"]), output):
+        print(f"wrote {path}")
+
+
 @app.command("new-stack")
 def new_stack(
     name: Annotated[str, typer.Argument(help="Such as prod-swedencentral.")],

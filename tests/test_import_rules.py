@@ -1,6 +1,7 @@
 """Who may import whom: the rooms of the house are held together by data, not by code."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_each_room_keeps_to_its_own_libraries(room: str) -> None:
 def test_spark_is_imported_in_scoring_by_its_own_engine_only() -> None:
     spark = {path.name for path, module in imports("scoring") if module in ("pyspark", "synapse", "py4j")}
     assert all("spark" in name for name in spark)
+
+
+def test_a_notebook_stands_on_the_workload_spark_and_plots_alone() -> None:
+    """Whatever else it imported, the cluster would have to install."""
+    allowed = {"workloads", "pyspark", "matplotlib", "numpy"} | sys.stdlib_module_names
+    found = list(imports("workloads/notebooks"))
+    assert {path.stem for path, _ in found} == {"explore", "train", "operationalize"}
+    for path, module in found:
+        assert module in allowed, f"{path} imports {module}"
 
 
 def test_nothing_asks_whether_it_runs_in_the_sandbox() -> None:

@@ -1,5 +1,6 @@
 """Unity Catalog, files and job definitions of the Databricks stand-in, spoken to by the unmodified SDK."""
 
+import base64
 import io
 import os
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from databricks.sdk.errors import (
 from databricks.sdk.service import compute, iam, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
-from databricks.sdk.service.workspace import ImportFormat
+from databricks.sdk.service.workspace import ImportFormat, Language, ObjectType
 from databricks_fixtures import (
     cluster,
     connect,
@@ -175,7 +176,9 @@ def test_workspace_files_keep_what_was_imported(workspace: WorkspaceClient) -> N
     with pytest.raises(DatabricksError, match="already exists"):
         files.upload("/Shared/a/x.whl", b"2", format=ImportFormat.AUTO)
     with pytest.raises(DatabricksError, match="format AUTO"):
-        files.upload("/Shared/a/y.py", b"2")
+        files.upload("/Shared/a/y", b"2", format=ImportFormat.JUPYTER)
+    with pytest.raises(DatabricksError, match="language PYTHON"):
+        files.upload("/Shared/a/y", b"2", format=ImportFormat.SOURCE, language=Language.SCALA)
     files.upload("/Shared/a/x.whl", b"2", format=ImportFormat.AUTO, overwrite=True)
     assert files.download("/Workspace/Shared/a/x.whl").read() == b"2"
     assert [found.path for found in files.list("/Shared/a")] == ["/Shared/a/x.whl"]
@@ -185,6 +188,43 @@ def test_workspace_files_keep_what_was_imported(workspace: WorkspaceClient) -> N
     files.delete("/Shared/a", recursive=True)
     with pytest.raises(NotFound):
         files.get_status("/Shared/a")
+
+
+def test_a_notebook_is_told_from_a_file_and_has_no_extension(workspace: WorkspaceClient) -> None:
+    files, source = workspace.workspace, b"# Databricks notebook source\nprint(1)\n"
+    files.mkdirs("/Shared/n")
+    files.upload("/Shared/n/given", source, format=ImportFormat.SOURCE, language=Language.PYTHON)
+    files.upload("/Shared/n/plain", b"print(1)\n", format=ImportFormat.SOURCE, language=Language.PYTHON)
+    files.upload("/Shared/n/found.py", source, format=ImportFormat.AUTO)
+    files.upload("/Shared/n/module.py", b"print(1)\n", format=ImportFormat.AUTO)
+    kinds = {found.path.rpartition("/")[2]: found.object_type for found in files.list("/Shared/n")}
+    notebooks = dict.fromkeys(("given", "plain", "found"), ObjectType.NOTEBOOK)
+    assert kinds == notebooks | {"module.py": ObjectType.FILE}
+    assert files.download("/Shared/n/plain").read() == source
+
+
+def test_secrets_are_kept_by_scope_and_lists_do_not_show_them(cloud: Served, workspace: WorkspaceClient) -> None:
+    secrets = workspace.secrets
+    with pytest.raises(NotFound, match="Scope shop does not exist"):
+        secrets.put_secret("shop", "key", string_value="x")
+    secrets.create_scope("shop")
+    with pytest.raises(DatabricksError, match="already exists"):
+        secrets.create_scope("shop")
+    secrets.put_secret("shop", "key", string_value="old")
+    secrets.put_secret("shop", "key", string_value="grün")
+    assert base64.b64decode(secrets.get_secret("shop", "key").value).decode() == "grün"
+    assert [scope.name for scope in secrets.list_scopes()] == ["shop"]
+    (listed,) = secrets.list_secrets("shop")
+    assert set(listed.as_dict()) == {"key", "last_updated_timestamp"}
+    (kept,) = (cloud.sandbox.folder / "databricks").glob("*/secrets/shop/key")
+    assert kept.stat().st_mode & 0o077 == 0
+    with pytest.raises(DatabricksError, match="are a name"):
+        secrets.create_scope("..")
+    secrets.delete_secret("shop", "key")
+    with pytest.raises(NotFound, match="Secret does not exist"):
+        secrets.get_secret("shop", "key")
+    secrets.delete_scope("shop")
+    assert list(secrets.list_scopes()) == []
 
 
 def unrunnable() -> jobs.Task:
@@ -210,13 +250,13 @@ def test_a_cluster_that_could_not_start_is_refused(
 
 
 def test_a_job_whose_tasks_make_no_sense_is_refused(workspace: WorkspaceClient) -> None:
-    notebook = jobs.Task("n", job_cluster_key="main", notebook_task=jobs.NotebookTask("/Shared/n"))
+    query = jobs.Task("n", job_cluster_key="main", sql_task=jobs.SqlTask("warehouse"))
     for tasks, reason in (
         ([], "at least one"),
         ([task("prepare"), task("prepare")], "of its own"),
         ([task("prepare", after=("absent",))], "absent"),
         ([task("prepare", after=("count",)), task("count", after=("prepare",))], "circle"),
-        ([notebook], "notebook_task"),
+        ([query], "sql_task"),
     ):
         with pytest.raises(InvalidParameterValue, match=reason):
             create(workspace, *tasks)

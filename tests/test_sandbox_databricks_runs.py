@@ -12,6 +12,7 @@ from databricks.sdk.errors import InvalidParameterValue
 from databricks.sdk.service import compute, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
+from databricks.sdk.service.workspace import ImportFormat, Language
 from databricks_fixtures import (
     WHEEL,
     cluster,
@@ -55,6 +56,52 @@ def waiting(workspace: WorkspaceClient, folder: Path, **options: object) -> tupl
     mark = folder / "pid"
     run_id = workspace.jobs.run_now(create(workspace, task("wait", str(mark), **options))).run_id
     return run_id, int(eventually(lambda: mark.read_text() if mark.exists() else "", bool))
+
+
+NOTEBOOK = """# Databricks notebook source
+# MAGIC %md
+# MAGIC # Count
+# COMMAND ----------
+dbutils.widgets.text("rows", "1")
+dbutils.widgets.text("colour", "red")
+print(dbutils.widgets.get("rows"), spark.range(7).count(), dbutils.widgets.get("colour"), open("beside.txt").read())
+# COMMAND ----------
+print(dbutils.secrets.get("shop", "key"))
+display(spark.range(2).selectExpr("id", "'<b>' AS text"))
+# COMMAND ----------
+dbutils.notebook.exit(dbutils.widgets.get("rows")) if dbutils.widgets.get("colour") == "blue" else {}["absent"]
+# COMMAND ----------
+raise RuntimeError("after the end")
+"""
+
+
+def test_notebooks_run_in_a_kernel_on_the_clusters_spark(workspace: WorkspaceClient) -> None:
+    """Widgets, secrets and files beside it as on Databricks; a run ends with `exit`, or with the cell that failed."""
+    files = workspace.workspace
+    files.mkdirs("/Shared/notebooks")
+    files.upload("/Shared/notebooks/count", NOTEBOOK.encode(), format=ImportFormat.SOURCE, language=Language.PYTHON)
+    files.upload("/Shared/notebooks/beside.txt", b"found", format=ImportFormat.AUTO)
+    workspace.secrets.create_scope("shop")
+    workspace.secrets.put_secret("shop", "key", string_value="do-not-show")
+
+    def notebook(name: str, **parameters: str) -> jobs.Task:
+        of = jobs.NotebookTask("/Shared/notebooks/count", {"rows": "/Volumes/main/clicks/raw/x", **parameters})
+        return jobs.Task(name, job_cluster_key="main", notebook_task=of)
+
+    run_id = workspace.jobs.run_now(create(workspace, notebook("ends", colour="blue"), notebook("fails"))).run_id
+    run = finished(workspace, run_id)
+    ended = outputs(workspace, run)
+    assert {key: result for key, (_, result) in states(run).items()} == {"ends": Result.SUCCESS, "fails": Result.FAILED}
+    assert ended["ends"].notebook_output.result.endswith("accounts/lake/raw/x")
+    assert ended["fails"].error == "KeyError: 'absent'"
+    assert '{}["absent"]' in ended["fails"].error_trace
+    for task_run in run.tasks:
+        (view,) = workspace.jobs.export_run(task_run.run_id).views
+        assert view.name == "count"
+        for shown in ("Count", " 7 ", "found", "[REDACTED]", "&lt;b&gt;"):
+            assert shown in view.content
+        assert "do-not-show" not in view.content
+        assert "RuntimeError: after" not in view.content
 
 
 def all_ended(group: int) -> None:

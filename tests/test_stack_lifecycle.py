@@ -1,5 +1,7 @@
 """The whole chain through the real engine: what stands, what changes, what is left."""
 
+import base64
+import io
 import json
 import shlex
 import signal
@@ -8,13 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import matplotlib.image
 import pytest
 import yaml
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
 
-from operations import local
+from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
 
@@ -151,13 +154,31 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
 
 
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
-    with in_environment(stack.environment):
-        key = Endpoint.of(stack.outputs).client.headers["authorization"].removeprefix("Bearer ")
-    secrets = {key, stack.environment["ARM_CLIENT_SECRET"]}
+    secrets = _secrets(stack)
     backend = stack.state / "pulumi" / "backend"
     for path in [*backend.rglob("*.json"), *stack.state.glob("*.log"), stack.state / "run.json"]:
         text = path.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], path
+
+
+def test_the_notebooks_run_from_top_to_bottom_and_their_plots_show_something(stack: LocalRun) -> None:
+    with in_environment(stack.environment):
+        ran = notebooks.run(stack.outputs)
+        rendered = {path.name for path in notebooks.render(ran, stack.state / "notebooks")}
+    assert set(ran) == {path.stem for path in (ROOT / "workloads" / "notebooks").glob("*.py")}
+    for name, of in ran.items():
+        code = [cell for cell in of.notebook.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code), name
+        outputs = [output for cell in code for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"], name
+        plots = [base64.b64decode(png) for found in outputs if (png := found.get("data", {}).get("image/png"))]
+        assert plots, name
+        assert all(_coloured(plot) > 0.002 for plot in plots), name
+        assert f"{name}.md" in rendered
+    asked = json.loads(ran["operationalize"].result)
+    assert (asked["rows"], asked["items"]) == (200, 200)
+    assert asked["largest_difference"] <= 1e-9
+    assert not [found for of in ran.values() for found in _secrets(stack) if found in of.page]
 
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
@@ -211,9 +232,9 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     known = standing.jobs_runs_versions()
 
     def serve(model: str, row: dict[str, Any], *arguments: str) -> str:
-        """The version that answers then."""
+        """The version that answers then; the notebooks follow it."""
         standing.configure("release:model", model)
-        assert standing.pulumi("up", *arguments) == {"update": 1}
+        assert standing.pulumi("up", *arguments) == {"update": 2}
         return score(standing, row)["model"].rpartition(":")[2]
 
     def replicas() -> set[str]:
@@ -272,6 +293,18 @@ def _target_of_the_daily_run() -> str:
     script = workflow["jobs"]["retrain"]["steps"][-1]["run"].splitlines()[-1]
     words = shlex.split(script.replace("$STACK", "local"))
     return words[words.index("--target") + 1]
+
+
+def _coloured(plot: bytes) -> float:
+    """Share of a picture that is neither black, white nor grey: empty axes have none."""
+    colours = matplotlib.image.imread(io.BytesIO(plot), "png")[..., :3]
+    return float((colours.max(axis=-1) - colours.min(axis=-1) > 0.2).mean())
+
+
+def _secrets(run: LocalRun) -> set[str]:
+    with in_environment(run.environment):
+        key = Endpoint.of(run.outputs).client.headers["authorization"].removeprefix("Bearer ")
+    return {key, run.environment["ARM_CLIENT_SECRET"]}
 
 
 def _verdicts(run: LocalRun) -> list[str]:

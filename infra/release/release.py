@@ -1,4 +1,4 @@
-"""One release as a component: rows, workload, training run, model version, image, environment, rollout.
+"""One release as a component: rows, workload, training run, model version, image, environment, rollout, notebooks.
 
 Does not create infrastructure: it is handed what it runs on.
 """
@@ -26,7 +26,9 @@ from infra.release.gate import verdict
 from infra.release.image import ScoringImage, context_digest
 from infra.release.job import SYNAPSEML, JobSpec, TrainingJob, job_settings
 from infra.release.model import ModelVersion
+from infra.release.notebooks import Notebooks, notebooks_digest
 from infra.release.rollout import Rollout
+from infra.release.secret import EndpointKey
 from infra.release.snapshot import Snapshot, snapshot_name
 from infra.release.training import TrainingRun
 from infra.release.workload import Workload, sources_digest
@@ -58,6 +60,8 @@ class Release(pulumi.ComponentResource):
     interactive: tuple[interactive.ClusterPolicy, interactive.InteractiveCluster] | None
     image: ScoringImage
     rollout: Rollout
+    notebooks: pulumi.Output[str]
+    """Their folder in the workspace."""
     says: dict[str, str]
     """What decides the release, known before anything is done: as an output, every preview shows what will flip."""
 
@@ -241,6 +245,31 @@ class Release(pulumi.ComponentResource):
             # Endpoint and model are named through outputs; the roles that let it pull and read are not.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[trained, *args.ready]),
         )
+
+        # For people: notebooks on what serves now, and the key they ask it with.
+        key = EndpointKey(
+            f"{name}-endpoint-key",
+            **workspace,
+            scope=args.names.catalog,
+            ml_workspace_id=args.machine_learning.workspace_id,
+            endpoint_name=args.inference.endpoint_name,
+            endpoint_revision=args.inference.endpoint_revision,
+            opts=granted,
+        )
+        notebooks = Notebooks(
+            f"{name}-notebooks",
+            **workspace,
+            folder=f"/Shared/{args.names.catalog}/notebooks",
+            digest=notebooks_digest(),
+            ml_workspace_id=args.machine_learning.workspace_id,
+            model_name=MODEL,
+            model_version=self.model_version,
+            volumes=catalog.volumes,
+            scoring_uri=args.inference.scoring_uri,
+            scope=args.names.catalog,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[key, self.rollout]),
+        )
+        self.notebooks = notebooks.path
         self.register_outputs({})
 
 

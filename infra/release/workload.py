@@ -1,6 +1,7 @@
 """The training workload in the workspace: the wheel of `workloads/`, in a folder named by the digest of its sources.
 
-Does not run it: `job.py` defines the job, `training.py` runs it.
+Does not run it: `job.py` defines the job, `training.py` runs it. Notebooks are no part of it, and a change of one makes
+no new model: `notebooks.py` uploads them.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
 
 _SOURCES = Path(__file__).parents[2] / "workloads"
+NOTEBOOKS = _SOURCES / "notebooks"
 _SUFFIXES = {".py", ".yaml", ".toml", ".sql", ".html", ".ipynb"}
 
 
@@ -23,7 +25,8 @@ def sources_digest(folder: Path = _SOURCES, suffixes: frozenset[str] | set[str] 
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and (suffixes is None or path.suffix in suffixes):
+        apart = folder != NOTEBOOKS and NOTEBOOKS in path.parents
+        if path.is_file() and not hidden and not apart and (suffixes is None or path.suffix in suffixes):
             digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Behaviour, Sandbox
-from sandbox.databricks import clusters, files, jobs, policies, unity_catalog
+from sandbox.databricks import clusters, files, jobs, policies, secrets, unity_catalog
 from sandbox.databricks.runner import Runner
 from sandbox.databricks.workspace import Json, Workspace, endpoint
 from sandbox.store import Body, ResourceStore
@@ -42,6 +42,7 @@ def _service(sandbox: Sandbox) -> _Service:
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
     service = _service(sandbox)
     handlers = [*unity_catalog.handlers(), *files.handlers(), *clusters.handlers(), *policies.handlers()]
+    handlers += secrets.handlers()
     handlers += jobs.handlers(service.runner)
     handlers.append(("GET", "/api/2.0/preview/scim/v2/Me", _me))
     api: list[BaseRoute] = [

@@ -101,7 +101,8 @@ class Cluster:
         )
         await self._until(self._folder / "ready")
 
-    async def execute(self, order: Json) -> None:
+    async def execute(self, order: Json) -> Json:
+        """What the task leaves beside its output: a notebook's `result`."""
         number, self._orders = self._orders, self._orders + 1
         partial = self._folder / "order"
         partial.write_text(json.dumps(order))
@@ -111,6 +112,7 @@ class Cluster:
         result = json.loads(answer.read_text())
         if result["error"] is not None:
             raise TaskFailed("Workload failed, see run output for details.", result["error"], result["trace"])
+        return result
 
     async def stop(self) -> None:
         if self._process:

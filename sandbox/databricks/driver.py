@@ -2,7 +2,8 @@
 
 Starts Spark once with the cluster's definition, then takes orders from its folder: `<n>.json` names a task, the answer
 goes to `<n>.result.json`. A task's Python output goes to a log of its own; what the JVM and native code print, to the
-driver's. Tasks share one Python process, where Databricks gives each its own interpreter on a shared JVM.
+driver's. Tasks share one Python process, where Databricks gives each its own interpreter on a shared JVM: here only a
+notebook has that.
 Imports nothing of the sandbox, so that a task sees its wheels, Spark and this machine's packages.
 """
 
@@ -38,7 +39,8 @@ def main(folder: Path) -> None:
         while not order.exists():
             time.sleep(0.02)
         _session(conf)
-        result = _run(json.loads(order.read_text()))
+        task = json.loads(order.read_text())
+        result = _notebook(order, Path(task["log"])) if "notebook" in task else _run(task)
         partial = folder / f"{number}.partial"
         partial.write_text(json.dumps(result))
         partial.rename(folder / f"{number}.result.json")
@@ -86,6 +88,24 @@ def _run(task: dict[str, Any]) -> dict[str, Any]:
         except BaseException as error:
             traceback.print_exc()
             return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+
+
+def _notebook(order: Path, log: Path) -> dict[str, Any]:
+    """By `notebook.py`, in a Python of its own that attaches to this driver's JVM."""
+    gateway = SparkContext._gateway.gateway_parameters
+    attached = {"PYSPARK_GATEWAY_PORT": str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token}
+    own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"), os.environ["TMPDIR"])
+    program = Path(__file__).with_name("notebook.py")
+    with log.open("ab") as file:
+        ended = subprocess.run(
+            [sys.executable, "-P", program, order], env={**os.environ, **own, **attached}, stdout=file, stderr=file
+        )
+    done = order.with_name(f"{order.name}.done")
+    if not done.exists():
+        lines = log.read_text(errors="replace").splitlines()
+        return {"error": "\n".join((f"notebook.py ended with {ended.returncode}", *lines[-_TAIL:])), "trace": ""}
+    answer: dict[str, Any] = json.loads(done.read_text())
+    return answer
 
 
 def _entry_point(package: str, name: str) -> Any:

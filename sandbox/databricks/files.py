@@ -1,8 +1,8 @@
 """Files in volumes (`/api/2.0/fs`) and in the workspace (`/api/2.0/workspace`).
 
-A volume's files are the lake's: see `unity_catalog.real_path`. Workspace files lie in the sandbox's folder; only files
-and folders are kept, a notebook (format SOURCE, DBC, JUPYTER) is refused. Hands out no presigned URLs: the SDK then
-sends and fetches files of any size through the Files API.
+A volume's files are the lake's: see `unity_catalog.real_path`. Workspace files lie in the sandbox's folder, and so do
+notebooks: Python ones in source format (SOURCE, or AUTO where it begins like one); DBC, JUPYTER and other languages are
+refused. Hands out no presigned URLs: the SDK then sends and fetches files of any size through the Files API.
 """
 
 import base64
@@ -18,6 +18,8 @@ from sandbox import blob
 from sandbox.cloud import CloudError
 from sandbox.databricks.unity_catalog import real_path
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
+
+_NOTEBOOK = b"# Databricks notebook source"
 
 
 def handlers() -> Iterator[tuple[str, str, Handler]]:
@@ -135,8 +137,14 @@ async def _import(workspace: Workspace, request: Request) -> Json:
         fields = {name: str(value) for name, value in (await body_of(request)).items()}
         content = base64.b64decode(fields.get("content", ""), validate=True)
     path, kept = fields.get("path", ""), fields.get("format", "SOURCE")
-    if kept not in ("AUTO", "RAW"):
-        raise ValueError(f"The sandbox keeps files, not notebooks: import {path} with format AUTO, not {kept}.")
+    if kept not in ("AUTO", "RAW", "SOURCE"):
+        raise ValueError(f"{path}: the sandbox takes format AUTO, RAW or SOURCE, not {kept}.")
+    if kept == "SOURCE" and fields.get("language") != "PYTHON":
+        raise ValueError(f"{path}: the sandbox takes notebooks with language PYTHON, not {fields.get('language')}.")
+    if kept == "SOURCE" and not content.startswith(_NOTEBOOK):
+        content = _NOTEBOOK + b"\n" + content
+    if kept == "AUTO" and content.startswith(_NOTEBOOK):
+        path = path.removesuffix(".py")
     file = local_path(workspace, path)
     if not file.parent.is_dir():
         raise CloudError(
@@ -153,7 +161,14 @@ async def _import(workspace: Workspace, request: Request) -> Json:
 def _object(path: str, found: Path) -> Json:
     status = found.stat()
     shown = {"path": path, "object_id": status.st_ino, "object_type": "DIRECTORY" if found.is_dir() else "FILE"}
+    if found.is_file() and _is_notebook(found):
+        return shown | {"object_type": "NOTEBOOK", "language": "PYTHON"}
     return shown if found.is_dir() else shown | {"size": status.st_size, "modified_at": int(status.st_mtime * 1000)}
+
+
+def _is_notebook(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(len(_NOTEBOOK)) == _NOTEBOOK
 
 
 def _sought(workspace: Workspace, path: str) -> Path:

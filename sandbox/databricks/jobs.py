@@ -1,7 +1,7 @@
 """The Jobs API 2.2: job definitions, and the runs that `runner.py` executes.
 
 Refuses what the service refuses (unknown runtimes, clusters, tasks, cycles), and what this machine cannot do: task
-types other than Python wheels and Python files, runtimes with another Spark line than this pyspark.
+types other than Python wheels, Python files and notebooks, runtimes with another Spark line than this pyspark.
 A schedule is kept and never fires; lists come newest first. Has no permissions, notifications, webhooks or repairs.
 """
 
@@ -20,15 +20,16 @@ from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_
 from sandbox.faults import hinder_operation
 
 _PREFIX = "/api/2.2/jobs"
+_TASKS = ("python_wheel_task", "spark_python_task", "notebook_task")
 _LOG_LIMIT = 1 << 20
 _INTERNAL = ("settings", "idempotency_token")
 
 
 def handlers(runner: Runner) -> Iterator[tuple[str, str, Handler]]:
     jobs = _Jobs(runner)
-    for name in ("create", "reset", "update", "delete", "run-now", "runs/cancel", "runs/delete"):
+    for name in ("create", "reset", "update", "delete", "run-now", "runs/submit", "runs/cancel", "runs/delete"):
         yield "POST", f"{_PREFIX}/{name}", getattr(jobs, "on_" + re.sub(r"\W", "_", name))
-    for name in ("get", "list", "runs/get", "runs/list", "runs/get-output"):
+    for name in ("get", "list", "runs/get", "runs/list", "runs/get-output", "runs/export"):
         yield "GET", f"{_PREFIX}/{name}", getattr(jobs, "on_" + re.sub(r"\W", "_", name))
 
 
@@ -101,6 +102,20 @@ class _Jobs:
             self._runner.start(workspace, run, partial(hinder_operation, request))
         return {"run_id": run["run_id"], "number_in_job": run["number_in_job"]}
 
+    async def on_runs_submit(self, workspace: Workspace, request: Request) -> Json:
+        """A run without a job: its settings are its own."""
+        body = await body_of(request)
+        token = body.pop("idempotency_token", None)
+        if token and (same := [run for run in _runs(workspace) if run["idempotency_token"] == token]):
+            return {"run_id": same[0]["run_id"]}
+        if shared := [task["task_key"] for task in body.get("tasks", []) if "job_cluster_key" in task]:
+            raise ValueError(f"tasks {shared}: a one-time run has no job_clusters, give each task a new_cluster.")
+        settings = _checked(workspace, {"name": body.pop("run_name", None)} | body)
+        run = _new_run(workspace, {"job_id": new_id(), "settings": settings}, {}, token) | {"run_type": "SUBMIT_RUN"}
+        workspace.records.put(_record(workspace, "runs", run["run_id"]), run)
+        self._runner.start(workspace, run, partial(hinder_operation, request))
+        return {"run_id": run["run_id"]}
+
     async def on_runs_get(self, workspace: Workspace, request: Request) -> Json:
         run, task = _run(workspace, request.query_params.get("run_id"))
         return _without(run, *_INTERNAL) if task is None else task | {"job_id": run["job_id"]}
@@ -123,10 +138,22 @@ class _Jobs:
         if task is None:
             raise ValueError("The output of a run with tasks cannot be retrieved: retrieve that of each task run.")
         content = self._runner.task_log(run, task)
-        outcome = {key: task[key] for key in ("error", "error_trace") if task.get(key)}
+        outcome = {key: task[key] for key in ("error", "error_trace", "notebook_output") if task.get(key)}
+        if "notebook_task" in task:
+            return {"metadata": task | {"job_id": run["job_id"]}} | outcome
         cut = len(content) > _LOG_LIMIT
         logs = content[-_LOG_LIMIT:].decode(errors="replace")
         return {"metadata": task | {"job_id": run["job_id"]}, "logs": logs, "logs_truncated": cut} | outcome
+
+    async def on_runs_export(self, workspace: Workspace, request: Request) -> Json:
+        run, task = _run(workspace, request.query_params.get("run_id"))
+        if task is None or "notebook_task" not in task:
+            raise ValueError("Only the run of a notebook task can be exported: name that task's run_id.")
+        page = self._runner.task_page(run, task)
+        if is_active(task) or not page.exists():
+            raise CloudError(400, "INVALID_STATE", f"Run {task['run_id']} has no page: its notebook has not ended.")
+        name = task["notebook_task"]["notebook_path"].rpartition("/")[2]
+        return {"views": [{"content": page.read_text(), "name": name, "type": "NOTEBOOK"}]}
 
     async def on_runs_cancel(self, workspace: Workspace, request: Request) -> Json:
         run, _ = _run(workspace, (await body_of(request)).get("run_id"))
@@ -244,8 +271,8 @@ def _check_task(workspace: Workspace, task: Json, shared: set[str], keys: set[st
     elif task.get("job_cluster_key") not in shared:
         raise ValueError(f"{where}: job_cluster_key {task.get('job_cluster_key')!r} is none of {sorted(shared)}.")
     kinds = [kind for kind in task if kind.endswith("_task")]
-    if kinds not in (["python_wheel_task"], ["spark_python_task"]):
-        raise ValueError(f"{where}: the sandbox runs one python_wheel_task or spark_python_task per task, not {kinds}.")
+    if len(kinds) != 1 or kinds[0] not in _TASKS:
+        raise ValueError(f"{where}: the sandbox runs one of {', '.join(_TASKS)} per task, not {kinds}.")
     unknown = [needed["task_key"] for needed in task.get("depends_on", []) if needed["task_key"] not in keys]
     if unknown or task.get("run_if", "ALL_SUCCESS") != "ALL_SUCCESS":
         raise ValueError(f"{where}: depends_on names no task {unknown}, or run_if is not ALL_SUCCESS.")

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sandbox.cloud import CloudError, Sandbox
-from sandbox.databricks import clusters
+from sandbox.databricks import clusters, secrets
 from sandbox.databricks.cluster import POLL, Cluster, Launch, TaskFailed
 from sandbox.databricks.files import local_path
+from sandbox.databricks.unity_catalog import volumes
 from sandbox.databricks.workspace import Json, Workspace, now
 from sandbox.store import ResourceStore
 
@@ -95,6 +96,10 @@ class Runner:
     def task_log(self, run: Json, task: Json) -> bytes:
         log = self._sandbox.folder / "runs" / str(run["run_id"]) / f"{task['task_key']}.log"
         return log.read_bytes() if log.exists() else b""
+
+    def task_page(self, run: Json, task: Json) -> Path:
+        """A notebook with its output."""
+        return self._sandbox.folder / "runs" / str(run["run_id"]) / f"{task['task_key']}.html"
 
 
 class _Execution:
@@ -196,7 +201,9 @@ class _Execution:
                     if self._run["state"]["life_cycle_state"] == "PENDING":
                         set_state(self._run, "RUNNING")
                     self._save()
-                    await cluster.execute(self._order(task))
+                    done = await cluster.execute(self._order(task))
+                    if "notebook_task" in task:
+                        task["notebook_output"] = {"result": done["result"], "truncated": False}
                 set_state(task, "TERMINATED", "SUCCESS")
             except TimeoutError:
                 await cluster.stop()
@@ -231,6 +238,8 @@ class _Execution:
         values |= {"task.name": task["task_key"], "task.run_id": str(task["run_id"])}
         given = {entry["name"]: _substitute(entry["value"], values) for entry in self._run["job_parameters"]}
         values |= {f"job.parameters.{name}": value for name, value in given.items()}
+        if "notebook_task" in task:
+            return self._notebook(task, values, given)
         definition = task.get("python_wheel_task") or task["spark_python_task"]
         parameters = list(definition.get("parameters", []))
         if "named_parameters" in definition:  # job parameters are pushed down to keyword arguments only
@@ -245,6 +254,29 @@ class _Execution:
         except (CloudError, ValueError) as error:
             raise TaskFailed(str(error)) from error
         return order | {"package_name": definition["package_name"], "entry_point": definition["entry_point"]}
+
+    def _notebook(self, task: Json, values: dict[str, str], given: dict[str, str]) -> Json:
+        """Job parameters win over the task's; volumes are the kernel's to map, a notebook also makes paths itself."""
+        definition = task["notebook_task"]
+        try:
+            source = local_path(self._workspace, definition["notebook_path"])
+        except ValueError as error:
+            raise TaskFailed(str(error)) from error
+        if not source.is_file():
+            path = definition["notebook_path"]
+            message = f"Unable to access the notebook {path!r}: it does not exist, or there is no access to it."
+            raise TaskFailed(message, code="RESOURCE_NOT_FOUND")
+        widgets = {key: _substitute(str(value), values) for key, value in definition.get("base_parameters", {}).items()}
+        return {
+            "name": task["task_key"],
+            "path": definition["notebook_path"],
+            "notebook": str(source),
+            "page": str(self._folder / f"{task['task_key']}.html"),
+            "log": str(self._folder / f"{task['task_key']}.log"),
+            "widgets": widgets | given,
+            "volumes": {path: str(folder) for path, folder in volumes(self._workspace).items()},
+            "secrets": str(secrets.folder(self._workspace)),
+        }
 
     def _map(self, argument: str) -> str:
         flag, path = re.fullmatch(r"(-[\w-]*=)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]

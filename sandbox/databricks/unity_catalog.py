@@ -64,6 +64,12 @@ def real_path(workspace: Workspace, path: str) -> Path:
     return blob.safe_path(root, "/".join(parts[4:])) if parts[4:] else root
 
 
+def volumes(workspace: Workspace) -> dict[str, Path]:
+    """Every volume's path and the folder that it means."""
+    paths = (f"/Volumes/{volume['full_name'].replace('.', '/')}" for volume in _all(workspace, "volumes"))
+    return {path: real_path(workspace, path) for path in paths}
+
+
 @dataclass(frozen=True)
 class _Location:
     """`abfss://<container>@<host>/<path>`; the host is this sandbox's blob endpoint or `<account>.dfs.…`."""

@@ -1,0 +1,106 @@
+"""Secret scopes (`/api/2.0/secrets`): files that only their owner can read, in the workspace's folder.
+
+Has no access lists and no scopes backed by a key vault: whoever holds a token of this workspace is an admin. Values go
+out by `get` and through `dbutils.secrets`, which reads the same files; lists name keys only.
+"""
+
+import base64
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from starlette.requests import Request
+
+from sandbox import authority
+from sandbox.cloud import CloudError
+from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
+
+_PREFIX = "/api/2.0/secrets"
+_NAME = re.compile(r"(?!\.+$)[\w.@-]{1,128}", re.ASCII)
+_LIMIT = 128 * 1024
+
+
+def handlers() -> Iterator[tuple[str, str, Handler]]:
+    writes: dict[str, Handler] = {"scopes/create": _create, "scopes/delete": _drop, "put": _put, "delete": _delete}
+    yield from (("POST", f"{_PREFIX}/{name}", handler) for name, handler in writes.items())
+    reads: dict[str, Handler] = {"scopes/list": _scopes, "list": _list, "get": _get}
+    yield from (("GET", f"{_PREFIX}/{name}", handler) for name, handler in reads.items())
+
+
+def folder(workspace: Workspace) -> Path:
+    """Of all scopes: `<scope>/<key>` is a secret."""
+    return workspace.folder / "secrets"
+
+
+def _scope(workspace: Workspace, name: str) -> Path:
+    scope = folder(workspace) / _valid("scope", name)
+    if not scope.is_dir():
+        raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Scope {name} does not exist!")
+    return scope
+
+
+def _secret(workspace: Workspace, scope: str, key: str) -> Path:
+    secret = _scope(workspace, scope) / _valid("key", key)
+    if not secret.is_file():
+        raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Secret does not exist with scope: {scope} and key: {key}")
+    return secret
+
+
+def _valid(what: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{what} {name!r}: 1 to 128 letters, digits and -_@. are a name.")
+    return name
+
+
+async def _create(workspace: Workspace, request: Request) -> Json:
+    body = await body_of(request)
+    if body.get("scope_backend_type", "DATABRICKS") != "DATABRICKS":
+        raise ValueError("The sandbox keeps secrets itself: scope_backend_type can be DATABRICKS only.")
+    scope = folder(workspace) / _valid("scope", body.get("scope", ""))
+    if scope.exists():
+        raise CloudError(400, "RESOURCE_ALREADY_EXISTS", f"Scope {scope.name} already exists!")
+    scope.mkdir(parents=True, mode=0o700)
+    return {}
+
+
+async def _drop(workspace: Workspace, request: Request) -> Json:
+    shutil.rmtree(_scope(workspace, (await body_of(request)).get("scope", "")))
+    return {}
+
+
+async def _put(workspace: Workspace, request: Request) -> Json:
+    body = await body_of(request)
+    given = [body[kind] for kind in ("string_value", "bytes_value") if kind in body]
+    if len(given) != 1:
+        raise ValueError("Exactly one of string_value and bytes_value is required.")
+    value = body["string_value"].encode() if "string_value" in body else base64.b64decode(given[0], validate=True)
+    if len(value) > _LIMIT:
+        raise ValueError(f"A secret has at most {_LIMIT} bytes, this one {len(value)}.")
+    authority.write_private(_scope(workspace, body.get("scope", "")) / _valid("key", body.get("key", "")), value)
+    return {}
+
+
+async def _delete(workspace: Workspace, request: Request) -> Json:
+    body = await body_of(request)
+    _secret(workspace, body.get("scope", ""), body.get("key", "")).unlink()
+    return {}
+
+
+async def _scopes(workspace: Workspace, _: Request) -> Json:
+    found = sorted(folder(workspace).iterdir()) if folder(workspace).is_dir() else []
+    return {"scopes": [{"name": scope.name, "backend_type": "DATABRICKS"} for scope in found]}
+
+
+async def _list(workspace: Workspace, request: Request) -> Json:
+    secrets = sorted(_scope(workspace, request.query_params.get("scope", "")).iterdir())
+    return {
+        "secrets": [
+            {"key": secret.name, "last_updated_timestamp": int(secret.stat().st_mtime * 1000)} for secret in secrets
+        ]
+    }
+
+
+async def _get(workspace: Workspace, request: Request) -> Json:
+    scope, key = (request.query_params.get(name, "") for name in ("scope", "key"))
+    return {"key": key, "value": base64.b64encode(_secret(workspace, scope, key).read_bytes()).decode()}

@@ -1,0 +1,103 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # Train
+# MAGIC A model from a share of the rows with few trees, judged as the release judges: for trying an idea before the job
+# MAGIC trains on everything. Writes no artefact; what serves stays as it is.
+
+# COMMAND ----------
+
+# ruff: noqa: F821
+# mypy: disable-error-code="name-defined"
+import json
+import shutil
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from workloads import baseline, evaluate, fit, judge, learn, pipeline, prepare, session, spec, split
+
+spark = session.start()
+session.check_for_training(spark)
+settings = json.loads(Path("settings.json").read_text())
+dbutils.widgets.text("dataset", settings["dataset"])
+dbutils.widgets.text("features", settings["features"], "folder of the joined table")
+dbutils.widgets.text("artefact", settings["artefact"], "what serves: its figures are shown beside")
+dbutils.widgets.text("share", "0.2", "share of the rows")
+dbutils.widgets.text("trees", "40")
+
+features, artefact = (Path(dbutils.widgets.get(name)) for name in ("features", "artefact"))
+trees = int(dbutils.widgets.get("trees"))
+# Without early stopping no rows are set apart for it.
+dataset = spec.load(dbutils.widgets.get("dataset")).with_model(num_iterations=trees, early_stopping_round=0)
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## Encode and fit
+# MAGIC The last part by time judges. The pipeline is saved and loaded again, as serving will use it, and only then
+# MAGIC judged.
+
+# COMMAND ----------
+
+prepared = prepare.prepared(features, dataset)
+table = spark.read.parquet(str(features)).sample(float(dbutils.widgets.get("share")), seed=dataset.model.seed)
+rows = split.by_time(table, prepared, dataset)
+scratch = features.parent / f"notebook-{uuid.uuid4().hex}"
+try:
+    with ExitStack() as kept:
+        encoded = kept.enter_context(learn.encoded(rows.learning, dataset))
+        laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks=0))
+        model = fit.fit(laid_out, dataset)
+        reloaded = pipeline.save(scratch, dataset, encoded.served, model)
+        rows_train = encoded.totals.rows[-1]
+        plain = baseline.fit(laid_out, rows_train, dataset)
+        scored = judge.score(rows.test, dataset, reloaded, plain, live=None)
+finally:
+    shutil.rmtree(scratch, ignore_errors=True)
+print(f"{rows_train:,} rows trained {model.getBoosterNumTotalIterations()} trees; {len(scored.labels):,} rows judge")
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## Evaluate
+
+# COMMAND ----------
+
+metrics = judge.metrics(scored, None, {}, prepared, dataset.model.seed)
+serving = json.loads((artefact / "metrics.json").read_text())
+print(f"{'':24}{'AUC':>8}{'log loss':>10}")
+for name, of in (("here", metrics), ("logistic regression", metrics["baseline"]), ("what serves", serving)):
+    print(f"{name:24}{of['auc']:8.4f}{of['log_loss']:10.4f}")
+print(f"{'base rate alone':24}{0.5:8.4f}{metrics['base_log_loss']:10.4f}")
+
+# COMMAND ----------
+
+figure, (ranking, calibration) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
+for axes in (ranking, calibration):
+    axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
+ranking.plot(*evaluate.roc(scored.labels, scored.probabilities), color="#1f5fbf", label="here")
+ranking.plot(*evaluate.roc(scored.labels, scored.baseline), color="#d97706", label="logistic regression")
+ranking.set(title="ROC", xlabel="share of non-clicks", ylabel="share of clicks")
+ranking.legend(frameon=False)
+for name, of, colour in (("here", metrics, "#1f5fbf"), ("what serves", serving, "#9aa3af")):
+    tenths = of["calibration"]
+    points = [tenth["mean_probability"] for tenth in tenths], [tenth["rate"] for tenth in tenths]
+    calibration.plot(*points, marker="o", color=colour, label=name)
+calibration.set(title="Calibration", xlabel="mean probability of a tenth", ylabel="click rate")
+calibration.legend(frameon=False)
+plt.show()
+
+# COMMAND ----------
+
+gain = dict(zip((" ".join(of) for of in dataset.model_columns), model.getFeatureImportances("gain"), strict=True))
+most = sorted(gain.items(), key=lambda of: of[1])[-12:]
+figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
+axes.barh([name for name, _ in most], [value / (sum(gain.values()) or 1.0) for _, value in most], color="#1f5fbf")
+axes.set(title="What the trees split on", xlabel="share of the trees' gain")
+plt.show()
+
+# COMMAND ----------
+
+dbutils.notebook.exit(json.dumps({name: metrics[name] for name in ("auc", "log_loss", "rows_test")}))
