@@ -47,6 +47,8 @@ def export_release(release: Release, lake: DataLake) -> None:
     pulumi.export("training_snapshot", release.snapshot)
     pulumi.export("training_run_id", run.run_id)
     pulumi.export("training_run_page", run.run_page_url)
+    pulumi.export("tracking_experiment", release.experiment_path)
+    pulumi.export("tracking_page", release.experiment.page)
     pulumi.export("metrics", release.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
     pulumi.export("release", release.says)
