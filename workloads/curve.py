@@ -18,7 +18,7 @@ ROWS = 2_000
 def by_tree(
     model: LightGBMClassificationModel, laid_out: DataFrame, rows_train: int, rows_validation: int
 ) -> dict[str, list[float]]:
-    """`train/log_loss` and `validation/log_loss` after each tree."""
+    """`train/log_loss_by_tree` and `validation/log_loss_by_tree`."""
     values = [
         np.array(line.partition("=")[2].split(), float)
         for line in model.getNativeModel().splitlines()
@@ -46,5 +46,5 @@ def by_tree(
         labels = np.concatenate([np.asarray(part.labels, float) for part in parts])
         leaves = np.concatenate([np.asarray(part.leaves, int) for part in parts]).reshape(len(labels), len(values))
         scores = np.cumsum([of[leaves[:, tree]] for tree, of in enumerate(values)], axis=0)
-        curves[f"{name}/log_loss"] = [evaluate.log_loss(labels, 1 / (1 + np.exp(-score))) for score in scores]
+        curves[f"{name}/log_loss_by_tree"] = [evaluate.log_loss(labels, 1 / (1 + np.exp(-score))) for score in scores]
     return curves
