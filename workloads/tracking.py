@@ -25,6 +25,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_DATABRICKS_ENDPOINT_HTTP_RETRY_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each trial, in between its own
 }
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE = 1_000, 100  # what the service takes
 _PARAMETER_MAX = 500
@@ -186,8 +187,8 @@ def run(experiment: str, name: str) -> Iterator[Run]:
         if teller:
             begun.end(succeeded)
             teller.wait(teller.mark(), 0 if teller.fault else WAIT_SECONDS)
-            if teller.fault:
-                print(_said(list(teller.untold), teller.fault), flush=True)
+            told = f"MLflow run {begun.id} of experiment {experiment}"
+            print(_said(list(teller.untold), teller.fault) if teller.fault else told, flush=True)
 
 
 def _parts(every: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
