@@ -40,6 +40,8 @@ def tracking_server(folder: Path) -> Iterator[TrackingServer]:
         cloud.put("Microsoft.Databricks/workspaces/ws", location="westeurope", properties={})
         connect(cloud).workspace.mkdirs("/Shared/shop")
         server = TrackingServer(cloud)
-        httpx.get(f"{server.address}/health", timeout=120).raise_for_status()  # the first who connects starts it
+        # The first who connects starts it, and the first who asks waits for its tables.
+        first = f"{server.address}/api/2.0/mlflow/experiments/search?max_results=1"
+        httpx.get(first, timeout=120).raise_for_status()
         yield server
     assert server.processes == []
