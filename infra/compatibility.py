@@ -65,6 +65,8 @@ class RetiredSize(_Row):
 class Table(_Row):
     shipped: str
     synapseml: dict[str, Line]
+    tracking: str
+    """MLflow's client without the server, as the training cluster installs it."""
     scoring: ScoringImage
     runtimes: dict[str, Runtime]
     kubernetes: dict[str, date]

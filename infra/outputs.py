@@ -52,6 +52,8 @@ def export_release(release: Release, lake: DataLake) -> None:
         pulumi.export("interactive_cluster_id", people.cluster_id)
         pulumi.export("interactive_cluster_page", people.page)
         pulumi.export("cluster_policy_id", policy.policy_id)
+    pulumi.export("tracking_experiment", release.experiment_path)
+    pulumi.export("tracking_page", release.experiment.page)
     pulumi.export("metrics", release.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
     pulumi.export("release", release.says)

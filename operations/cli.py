@@ -105,12 +105,15 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="One after the other; the spec as it stands is the first.")] = 30,
     rows: Annotated[int, typer.Option(min=1, help="Training rows of a trial.")] = 500_000,
     specs: Annotated[Path, typer.Option(help="Folder to write the spec and the evidence to.")] = _SPECS,
+    experiment: Annotated[
+        str, typer.Option(help="MLflow experiment to log the trials to, where MLFLOW_TRACKING_URI says.")
+    ] = "",
 ) -> None:
     """Choose LightGBM's parameters on your rows, and write them into the dataset's spec; the evidence beside it."""
     from operations import workload
 
     _ready_for(dataset, data)
-    for path in workload.tune(dataset, data, trials, rows, specs):
+    for path in workload.tune(dataset, data, trials, rows, specs, experiment):
         print(f"wrote {path}")
 
 

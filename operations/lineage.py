@@ -94,4 +94,5 @@ def _trained(outputs: Mapping[str, Any], run_id: str, tags: Mapping[str, str]) -
     start = lineage["warm_start"]
     if start and start["trees"]:  # without trees it says why the fit began anew
         yield f"went on from training run {start['run_id']}"
+    yield f"MLflow run {lineage.get('mlflow_run_id') or _UNKNOWN}"
     yield f"trained at {lineage['trained_at']}"

@@ -44,6 +44,8 @@ class Report:
     """`id`, `title`, `probability`, best first."""
     latencies: list[float] = field(default_factory=list)
     """Milliseconds, sorted."""
+    tracking: str = ""
+    """MLflow's page of the run's experiment."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def up(
     if described.users and described.items and described.user_id:
         report.user = str(kept[0]["row"][described.user_id])
         report.ranking = rank(endpoint, described, folder if folder.is_dir() else folder.parent, report.user, TOP)
+    report.tracking = sandbox.leads_to(report.outputs["tracking_page"])
     report.latencies = timed(
         f"{CALLS} calls", lambda: endpoint.latencies([{"rows": [line["row"]]} for line in kept], CALLS)
     )

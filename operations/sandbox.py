@@ -49,6 +49,12 @@ def resources() -> list[str]:
     return [resource["id"] for resource in found]
 
 
+def leads_to(page: str) -> str:
+    """Where a page of a service is really served, for a browser that does not trust the sandbox's certificate."""
+    answer = httpx.get(page)
+    return answer.headers.get("location", page)
+
+
 def exists(resource_id: str) -> bool:
     cloud = Cloud.discover()
     answer = httpx.get(

@@ -41,6 +41,7 @@ def show(report: Report, console: Console) -> None:
         f"({count} single rows, one after the other)",
     )
     table.add_row("model card", outputs["model_card"])
+    table.add_row("tracking", report.tracking)
     table.add_row(
         "next",
         "personalization open  (a page that shows all of it)\npersonalization score\n"

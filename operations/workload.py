@@ -67,9 +67,13 @@ def evaluate(dataset: str, data: Path, folds: str, output: Path | None) -> None:
         prepared.run("crossvalidate", "--folds", folds, *(("--output", output.absolute()) if output else ()))
 
 
-def tune(dataset: str, data: Path, trials: int, rows: int, specs: Path) -> list[Path]:
-    """Prints a line for each trial. Returns the files that it wrote in `specs`: the spec and the evidence."""
+def tune(dataset: str, data: Path, trials: int, rows: int, specs: Path, experiment: str = "") -> list[Path]:
+    """Prints a line for each trial. Returns the files that it wrote in `specs`: the spec and the evidence.
+
+    `experiment`: of MLflow, on the server that MLflow's own environment names.
+    """
     with _prepared(dataset, data) as prepared:
         found = prepared.scratch / "found"
-        prepared.run("tune", "--output", found, "--trials", str(trials), "--rows", str(rows))
+        counts = ["--trials", str(trials), "--rows", str(rows)]
+        prepared.run("tune", "--output", found, *counts, *(["--experiment", experiment] if experiment else []))
         return [Path(shutil.copy(path, specs)) for path in sorted(found.iterdir())]

@@ -19,9 +19,14 @@ def _end_with_parent() -> None:
 
 
 def start(
-    command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str], folder: Path
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    folder: Path,
+    inherited: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a process group of its own, output to `log`.
+    """Start `command` in a process group of its own, output to `log`; it keeps the `inherited` file descriptors.
 
     Call it from the main thread: Linux ties the parent-death signal to the thread that forked.
     """
@@ -35,6 +40,7 @@ def start(
             cwd=folder,
             start_new_session=True,
             preexec_fn=_end_with_parent,
+            pass_fds=inherited,
         )
 
 

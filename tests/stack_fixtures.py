@@ -110,6 +110,10 @@ class LocalRun:
             found = client.online_endpoints.get(self.outputs["endpoint_name"]).traffic
         return {name: share for name, share in found.items() if share}
 
+    def model_tags(self, version: str) -> dict[str, str]:
+        with self._azure_ml() as client:
+            return dict(client.models.get(self.outputs["model_name"], version).tags)
+
     def delete_deployment_of(self, version: str) -> None:
         endpoint = self.outputs["endpoint_name"]
         with self._azure_ml() as client:

@@ -17,6 +17,7 @@ def settings(**changed: Any) -> dict[str, Any]:
         "volumes": "/Volumes/c/s",
         "wheel": "/Workspace/Shared/w.whl",
         "code": "c0de",
+        "experiment": "/Shared/c/training",
         "spark_version": "16.4.x-scala2.12",
         "node_type": "Standard_L8s_v3",
         "workers": 12,

@@ -77,7 +77,21 @@ def job(**changes: Any) -> dict[str, Any]:
     """The program's own job, its cluster changed."""
     workers, spot = changes.pop("workers", 2), changes.pop("spot", False)
     spec = JobSpec(
-        "j", "movielens", "s", "/Volumes", "w", "code", "16.4.x", "D4", workers, spot, "0 0 3 * * ?", False, 60, {}
+        "j",
+        "movielens",
+        "s",
+        "/Volumes",
+        "w",
+        "code",
+        "/e",
+        "16.4.x",
+        "D4",
+        workers,
+        spot,
+        "0 0 3 * * ?",
+        False,
+        60,
+        {},
     )
     settings = job_settings(spec)
     settings["job_clusters"][0]["new_cluster"] |= changes

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -14,12 +15,14 @@ import matplotlib.image
 import pytest
 import yaml
 from fault_matrix import FAULTS, STAGES, Stand, trial
+from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
 
 from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
+from workloads.tracking import metric_name
 
 pytestmark = pytest.mark.stack
 
@@ -56,7 +59,17 @@ def score(run: LocalRun, *rows: dict[str, Any]) -> Any:
 
 def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
     printed = (stack.state / "printed.txt").read_text()
-    for word in ("endpoint", "AUC", "log loss", "gate", "top 10 for user", "p99", "model card", "make local-down"):
+    for word in (
+        "endpoint",
+        "AUC",
+        "log loss",
+        "gate",
+        "top 10 for user",
+        "p99",
+        "model card",
+        "tracking",
+        "make local-down",
+    ):
         assert word in printed
     assert "personalization open" in printed
 
@@ -101,6 +114,28 @@ def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_s
 
 def test_golden_rows_are_scored_without_a_word(stack: LocalRun) -> None:
     assert json.loads((stack.state / "scored.json").read_text()) == score(stack)
+
+
+def test_the_run_is_in_mlflow_with_every_figure_to_the_last_digit(stack: LocalRun) -> None:
+    run_id, printed = stack.outputs["training_run_id"], (stack.state / "printed.txt").read_text()
+    (folder,) = (stack.state / "sandbox" / "accounts").glob(f"*/models/{run_id}")
+    lineage, metrics = (json.loads((folder / name).read_text()) for name in ("lineage.json", "metrics.json"))
+    address = re.search(r"http://127\.0\.0\.1:\d+/", printed)
+    assert address
+    client = MlflowClient(address[0])
+    found = client.get_run(lineage["mlflow_run_id"])
+    assert client.get_experiment(found.info.experiment_id).name == stack.outputs["tracking_experiment"]
+    assert found.info.status == "FINISHED"
+    told = {name: value for name, value in found.data.metrics.items() if not name.endswith("/log_loss_by_tree")}
+    assert told == dict(_numbers(metrics))
+    curve = client.get_metric_history(found.info.run_id, "validation/log_loss_by_tree")
+    assert len(curve) == metrics["trees"]
+    assert curve[-1].value < curve[0].value
+    assert found.data.params["hyperparameters/num_leaves"] == str(lineage["hyperparameters"]["num_leaves"])
+    assert {"snapshot", "code", "seed", "run_id"} <= set(found.data.params)
+    assert {file.path for file in client.list_artifacts(found.info.run_id)} == {"lineage.json", "model_card.html"}
+    assert stack.model_tags(stack.outputs["model_version"])["mlflow_run_id"] == found.info.run_id
+    assert f"MLflow run {found.info.run_id}" in stack.run("lineage").stdout
 
 
 def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun) -> None:
@@ -305,6 +340,15 @@ def _secrets(run: LocalRun) -> set[str]:
     with in_environment(run.environment):
         key = Endpoint.of(run.outputs).client.headers["authorization"].removeprefix("Bearer ")
     return {key, run.environment["ARM_CLIENT_SECRET"]}
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Of JSON, by the way to them."""
+    parts = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for key, part in parts:
+        yield from _numbers(part, f"{name}/{metric_name(str(key))}".lstrip("/"))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
 
 
 def _verdicts(run: LocalRun) -> list[str]:

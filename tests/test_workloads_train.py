@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel
+from test_infra_gate import FLOORS
+from tracking_fixtures import tracking_server
 from workloads_shop import Reader, Trained
 
-from workloads import artefact, evaluate, fit, session, spec, stages, train, warm
+from infra.release.gate import verdict
+from workloads import artefact, curve, evaluate, fit, session, spec, stages, train, warm
 from workloads import pipeline as serving
 from workloads.errors import WorkloadError
 from workloads.live import Live
@@ -310,3 +314,43 @@ def test_training_needs_a_prepared_table(shop: Trained, spark: SparkSession, tmp
         train.train(spark, shop.dataset, tmp_path, tmp_path / "model", "r", {})
     with pytest.raises(WorkloadError, match="no column 'I1'"):
         train.train(spark, spec.load("criteo"), shop.features, tmp_path / "model", "r", {})
+
+
+def test_the_curve_ends_at_the_loss_of_the_whole_model(spark: SparkSession) -> None:
+    dataset = clicks.dataset(num_iterations=20, early_stopping_round=0)
+    with fit.laid_out(clicks.rows(spark, 2_000, validation=0.2), 0) as rows:
+        model = fit.fit(rows, dataset)
+        curves = curve.by_tree(model, rows, 1_600, 400)
+        scored = model.transform(rows).select("validation", "label", stages.vector_to_array("probability")[1]).collect()
+    for name, validates in (("train", False), ("validation", True)):
+        labels, probabilities = np.array([row[1:] for row in scored if row[0] is validates]).T
+        by_tree = curves[f"{name}/log_loss_by_tree"]
+        assert len(by_tree) == 20
+        assert by_tree[-1] == pytest.approx(evaluate.log_loss(labels, probabilities), abs=1e-12)
+        assert by_tree[-1] < by_tree[0]
+
+
+def test_a_tracking_server_killed_mid_run_changes_nothing_of_the_model_and_is_told_of(
+    shop: Trained,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, real = tmp_path_factory.mktemp("killed"), fit.fit
+    monkeypatch.setattr(spec, "load", lambda name: shop.dataset)
+    arguments = ["--features", str(shop.features), "--artefact", str(folder / "model"), "--run-id", "run-2"]
+    arguments += ["--dataset", "movielens", "--tasks", "1", "--experiment", "/Shared/shop/training"]
+    monkeypatch.setattr("sys.argv", ["train", *arguments])
+    with tracking_server(folder / "sandbox") as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+
+        def killed_then_fit(*given: Any) -> Any:
+            server.kill()
+            return real(*given)
+
+        monkeypatch.setattr(fit, "fit", killed_then_fit)
+        train.main()
+    assert re.search(r"^not logged to MLflow: .*metrics, model_card.html, lineage.json", capsys.readouterr().out, re.M)
+    found = json.loads((folder / "model" / "metrics.json").read_text())
+    assert all(rule["passed"] for rule in verdict(found, FLOORS | {"test_clicks_min": 100}))
+    assert found | {"seconds": {}} == shop.read("metrics.json") | {"seconds": {}}

@@ -1,11 +1,12 @@
 """The prepared table → a model artefact: encode, fit, save, and judge what was saved on the last part by time.
 
     train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0 \
-        --live <artefact folder>
+        --live <artefact folder> --experiment <name>
 
 Always writes its metrics and never refuses a weak model: the gate is the release's. The artefact is written whole or
 not at all; a run that is started again after it was done finds its artefact and ends well. What serves now (`--live`)
-is compared with, and takes no part in how the model is made unless the spec asks for a warm start.
+is compared with, and takes no part in how the model is made unless the spec asks for a warm start. With an experiment
+of MLflow it is a run there, too; whether that can be told changes nothing of the artefact but the run's id in it.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import workloads
 from workloads import (
     artefact,
     baseline,
+    curve,
     drift,
     encode,
     fit,
@@ -39,6 +41,7 @@ from workloads import (
     session,
     spec,
     split,
+    tracking,
     warm,
 )
 from workloads.command import run
@@ -55,6 +58,7 @@ def train(
     given_lineage: Mapping[str, Any],
     tasks: int = 0,
     live_folder: Path | None = None,
+    tracked: tracking.Run = tracking.OFF,
 ) -> dict[str, Any]:
     session.check_for_training(spark)
     prepared = prepare.prepared(features, dataset)
@@ -74,6 +78,7 @@ def train(
     serving = live.load(live_folder, dataset)
     begun = warm.start(serving, dataset)
     lineage["warm_start"] = begun.lineage
+    tracked.parameters({name: value for name, value in lineage.items() if name != "data"})
     seconds: dict[str, float] = {}
     with artefact.new(folder):
         rows = split.by_time(spark.read.parquet(str(features)), prepared, dataset)
@@ -92,6 +97,9 @@ def train(
             with _timed(seconds, "baseline"):
                 rows_train = encoded.totals.rows[-1]
                 plain = baseline.fit(laid_out, rows_train, dataset)
+            if tracked.on:
+                with _timed(seconds, "curve"):
+                    tracked.by_step(curve.by_tree(model, laid_out, rows_train, rows_validation))
             with _timed(seconds, "drift"):
                 rows_learned = rows_train + rows_validation
                 some = kept.enter_context(drift.sample(rows.learning, rows_learned, dataset))
@@ -112,10 +120,14 @@ def train(
         )
         artefact.write_json(folder / "metrics.json", metrics)
         artefact.write_json(folder / "profile.json", profile)
+        lineage["mlflow_run_id"] = tracked.id or None
         artefact.write_json(folder / "lineage.json", lineage)
         artefact.write_json(folder / "contract.json", artefact.contract(dataset))
         card = model_card.html(dataset, metrics, lineage, importance, scored.labels, scored.probabilities)
         (folder / "model_card.html").write_text(card, "utf-8")
+    tracked.metrics(metrics)
+    for name in ("model_card.html", "lineage.json"):
+        tracked.file(folder / name)
     return metrics
 
 
@@ -160,6 +172,7 @@ def main() -> None:
     parser.add_argument("--lineage", default="{}", help="JSON object that is kept with the artefact")
     parser.add_argument("--tasks", default=0, type=int, help="LightGBM tasks; 0: one for each executor core")
     parser.add_argument("--live", default="", help="folder of the artefact that serves now; empty: nothing serves")
+    parser.add_argument("--experiment", default="", help="MLflow experiment that the run is logged to; empty: to none")
     arguments = parser.parse_args()
 
     def work() -> None:
@@ -173,16 +186,18 @@ def main() -> None:
         if already_trained(arguments.artefact, dataset, arguments.features, lineage):
             print(f"{arguments.artefact} already holds the artefact of these inputs", flush=True)
             return
-        metrics = train(
-            session.start(),
-            dataset,
-            arguments.features,
-            arguments.artefact,
-            arguments.run_id,
-            lineage,
-            arguments.tasks,
-            Path(arguments.live) if arguments.live else None,
-        )
+        with tracking.run(arguments.experiment, f"train {dataset.name} {arguments.run_id}") as tracked:
+            metrics = train(
+                session.start(),
+                dataset,
+                arguments.features,
+                arguments.artefact,
+                arguments.run_id,
+                lineage,
+                arguments.tasks,
+                Path(arguments.live) if arguments.live else None,
+                tracked,
+            )
         auc = "not defined" if metrics["auc"] is None else f"{metrics['auc']:.4f}"
         print(f"AUC {auc}, log loss {metrics['log_loss']:.4f}, {metrics['trees']} trees", flush=True)
 

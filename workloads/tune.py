@@ -1,7 +1,7 @@
 """LightGBM's parameters for a dataset, by trials one after the other on a sample; the best ones as a new spec, with
 the evidence.
 
-    tune --dataset movielens --features <table> --output <folder> --trials 30 --rows 500000
+    tune --dataset movielens --features <table> --output <folder> --trials 30 --rows 500000 --experiment <name>
 
 Rows are counted and encoded as training does, once for all trials. Each trial fits `--rows` of the training rows and
 is stopped by the part that comes after them in time, which also judges it, by log loss; the spec as it stands is the
@@ -14,7 +14,9 @@ former is the same for all trials, the latter is early stopping's.
 
 import argparse
 import dataclasses
+import itertools
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -27,7 +29,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages
+from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages, tracking
 from workloads.command import run
 from workloads.errors import WorkloadError
 from workloads.spec import Model, Spec
@@ -52,7 +54,7 @@ class Trial:
     fault: str = ""
 
 
-def search(laid_out: DataFrame, dataset: Spec, count: int) -> list[Trial]:
+def search(laid_out: DataFrame, dataset: Spec, count: int, tracked: tracking.Run = tracking.OFF) -> list[Trial]:
     """On (label, validation, features). The first trial is the dataset as it stands: raises `WorkloadError` when that
     one fails; a later one may."""
     if not dataset.model.early_stopping_round:
@@ -63,8 +65,9 @@ def search(laid_out: DataFrame, dataset: Spec, count: int) -> list[Trial]:
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=dataset.model.seed))
     study.enqueue_trial({name: getattr(dataset.model, name) for name in SPACE})
     for number in range(1, count + 1):
-        asked = study.ask(SPACE)
+        asked, child = study.ask(SPACE), tracked.child(f"trial {number}")
         trial = _tried(laid_out, validation, dataset, {name: _short(of) for name, of in asked.params.items()})
+        _log(child, trial)
         if trial.log_loss is None:
             if number == 1:
                 raise WorkloadError(f"the spec as it stands: {trial.fault}")
@@ -75,6 +78,13 @@ def search(laid_out: DataFrame, dataset: Spec, count: int) -> list[Trial]:
         outcome = trial.fault or f"{trial.log_loss:.5f}  {trial.trees:>5} trees"
         print(f"{number:>5}  {outcome}  {json.dumps(trial.parameters)}", flush=True)
     return done
+
+
+def _log(child: tracking.Run, trial: Trial) -> None:
+    found = dataclasses.asdict(trial)
+    child.parameters({**found.pop("parameters"), "fault": found.pop("fault")})
+    child.metrics(found)
+    child.end(trial.log_loss is not None)
 
 
 def _tried(laid_out: DataFrame, validation: DataFrame, dataset: Spec, parameters: Mapping[str, Any]) -> Trial:
@@ -115,6 +125,48 @@ def _log_loss(scored: DataFrame) -> float:
     return float(row.of)
 
 
+def _tune(dataset: Spec, arguments: argparse.Namespace, tracked: tracking.Run) -> None:
+    spark = session.start()
+    session.check_for_training(spark)
+    prepared = prepare.prepared(arguments.features, dataset)
+    given = {"dataset": dataset.name, "spec_digest": dataset.digest, "data_digest": prepared["digest"]}
+    tracked.parameters(
+        {**given, "trials": arguments.trials, "rows": arguments.rows, **dataclasses.asdict(dataset.model)}
+    )
+    rows = split.by_time(spark.read.parquet(str(arguments.features)), prepared, dataset)
+    with learn.encoded(rows.learning, dataset) as encoded:
+        share = arguments.rows / encoded.totals.rows[-1]
+        with fit.laid_out(encoded.rows.filter(F.col("validation") | fit.drawn(share)), 0) as some:
+            done = search(some, dataset, arguments.trials, tracked)
+        losses = (trial.log_loss or math.inf for trial in done)
+        tracked.by_step({"best/log_loss": list(itertools.accumulate(losses, min))})
+        found = dataset.with_model(**best(done).parameters)
+        with fit.laid_out(encoded.rows, 0) as laid_out:
+            judged = {"before": crossvalidate.fitted(laid_out, encoded.served, rows.test, dataset)}
+            judged["after"] = judged["before"]
+            if found != dataset:
+                judged["after"] = crossvalidate.fitted(laid_out, encoded.served, rows.test, found)
+    evidence = {
+        "dataset": dataset.name,
+        "spec_digest": dataset.digest,
+        "data": {key: prepared[key] for key in ("digest", "rows", "clicks", "synthetic")},
+        "training_rows_of_a_trial": arguments.rows,
+        "trials": [dataclasses.asdict(trial) for trial in done],
+        "best": dataclasses.asdict(best(done)),
+        "last_part": judged,
+    }
+    file = f"{dataset.name}.yaml"
+    text = rewritten(spec.text(dataset.name), found.model, file)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    written = {file: text, f"{dataset.name}.tuning.json": json.dumps(evidence, indent=1) + "\n"}
+    for name, content in written.items():
+        (arguments.output / name).write_text(content, "utf-8")
+        tracked.file(arguments.output / name)
+    tracked.metrics(judged)
+    for when, of in judged.items():
+        print(f"last part {when}: AUC {of['auc']:.4f}, log loss {of['log_loss']:.4f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tune", description="Choose LightGBM's parameters for a dataset by trials.")
     parser.add_argument("--dataset", required=True, help="name of a dataset spec")
@@ -122,42 +174,15 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the new spec and the evidence")
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--rows", type=int, default=500_000, help="training rows of a trial")
+    parser.add_argument("--experiment", default="", help="MLflow experiment to log the trials to; empty: to none")
     arguments = parser.parse_args()
 
     def work() -> None:
         if arguments.trials < 1 or arguments.rows < 1:
             raise WorkloadError("--trials and --rows must be 1 or more")
         dataset = spec.load(arguments.dataset)
-        spark = session.start()
-        session.check_for_training(spark)
-        prepared = prepare.prepared(arguments.features, dataset)
-        rows = split.by_time(spark.read.parquet(str(arguments.features)), prepared, dataset)
-        with learn.encoded(rows.learning, dataset) as encoded:
-            share = arguments.rows / encoded.totals.rows[-1]
-            with fit.laid_out(encoded.rows.filter(F.col("validation") | fit.drawn(share)), 0) as some:
-                done = search(some, dataset, arguments.trials)
-            found = dataset.with_model(**best(done).parameters)
-            with fit.laid_out(encoded.rows, 0) as laid_out:
-                judged = {"before": crossvalidate.fitted(laid_out, encoded.served, rows.test, dataset)}
-                judged["after"] = judged["before"]
-                if found != dataset:
-                    judged["after"] = crossvalidate.fitted(laid_out, encoded.served, rows.test, found)
-        evidence = {
-            "dataset": dataset.name,
-            "spec_digest": dataset.digest,
-            "data": {key: prepared[key] for key in ("digest", "rows", "clicks", "synthetic")},
-            "training_rows_of_a_trial": arguments.rows,
-            "trials": [dataclasses.asdict(trial) for trial in done],
-            "best": dataclasses.asdict(best(done)),
-            "last_part": judged,
-        }
-        file = f"{dataset.name}.yaml"
-        text = rewritten(spec.text(dataset.name), found.model, file)
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / file).write_text(text, "utf-8")
-        (arguments.output / f"{dataset.name}.tuning.json").write_text(json.dumps(evidence, indent=1) + "\n", "utf-8")
-        for when, of in judged.items():
-            print(f"last part {when}: AUC {of['auc']:.4f}, log loss {of['log_loss']:.4f}", flush=True)
+        with tracking.run(arguments.experiment, f"tune {dataset.name}") as tracked:
+            _tune(dataset, arguments, tracked)
 
     run(work)
 

@@ -20,6 +20,7 @@ PACKAGE = "personalization_workloads"
 # The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
 SYNAPSEML = compatibility.table().line.coordinate
 SYNAPSEML_PYTHON = compatibility.table().line.package
+MLFLOW = compatibility.table().tracking
 # Spark brings these itself, in versions of its own (SynapseML's installation notes).
 SYNAPSEML_EXCLUSIONS = (
     "org.scala-lang:scala-reflect",
@@ -43,6 +44,7 @@ class JobSpec:
     wheel: str
     code: str
     """Digest of what is in the wheel."""
+    experiment: str
     spark_version: str
     node_type: str
     workers: int
@@ -100,6 +102,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
                     *("--dataset", spec.dataset, "--features", features),
                     *("--artefact", f"{spec.volumes}/models/{{{{job.run_id}}}}", "--run-id", "{{job.run_id}}"),
                     *("--lineage", json.dumps(lineage), "--tasks", str(spec.workers)),
+                    *("--experiment", spec.experiment),
                     "--live={{job.parameters.live}}",  # in one, so that no parameter is ever empty
                 ],
                 depends_on=[{"task_key": "prepare"}],
@@ -112,6 +115,7 @@ def libraries(spec: JobSpec) -> list[dict[str, Any]]:
     return [
         {"maven": {"coordinates": SYNAPSEML, "exclusions": list(SYNAPSEML_EXCLUSIONS)}},
         {"pypi": {"package": SYNAPSEML_PYTHON}},
+        {"pypi": {"package": MLFLOW}},
         {"whl": spec.wheel},
     ]
 

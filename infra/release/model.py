@@ -35,6 +35,7 @@ class _ModelVersionProvider(ReleaseProvider):
         if version is None:
             version = max(versions, default=0) + 1
             metrics = props["metrics"]
+            tracked = _artefact(props).json("lineage.json").get("mlflow_run_id")
             client.models.create_or_update(
                 Model(
                     name=props["model_name"],
@@ -47,6 +48,7 @@ class _ModelVersionProvider(ReleaseProvider):
                         "run_id": props["run_id"],
                         "auc": f"{metrics['auc']:.6f}",
                         "log_loss": f"{metrics['log_loss']:.6f}",
+                        **({"mlflow_run_id": tracked} if tracked else {}),
                     },
                 )
             )
@@ -59,12 +61,16 @@ class _ModelVersionProvider(ReleaseProvider):
     @staticmethod
     def _gate(props: dict[str, Any]) -> None:
         rules = verdict(props["metrics"], props["floors"])
-        Artefact(props["blob_endpoint"], props["models_container"], props["run_id"]).write_verdict(rules)
+        _artefact(props).write_verdict(rules)
         if reasons := [rule["says"] for rule in rules if not rule["passed"]]:
             raise ModelRefused(
                 f"the model of training run {props['run_id']} is refused, what serves now keeps serving:\n"
                 + "\n".join(f"  - {reason}" for reason in reasons)
             )
+
+
+def _artefact(props: dict[str, Any]) -> Artefact:
+    return Artefact(props["blob_endpoint"], props["models_container"], props["run_id"])
 
 
 def _versions(client: Any, name: str) -> dict[int, Any]:

@@ -22,6 +22,7 @@ from infra.release import interactive
 from infra.release.candidate import Candidate, newest
 from infra.release.catalog import Catalog
 from infra.release.environment import EnvironmentVersion
+from infra.release.experiment import Experiment
 from infra.release.gate import verdict
 from infra.release.image import ScoringImage, context_digest
 from infra.release.job import SYNAPSEML, JobSpec, TrainingJob, job_settings
@@ -58,6 +59,8 @@ class Release(pulumi.ComponentResource):
     metrics: pulumi.Output[dict[str, Any]]
     """What training measured, and under `gate` the verdict on it."""
     interactive: tuple[interactive.ClusterPolicy, interactive.InteractiveCluster] | None
+    experiment: Experiment
+    experiment_path: str
     image: ScoringImage
     rollout: Rollout
     notebooks: pulumi.Output[str]
@@ -103,10 +106,10 @@ class Release(pulumi.ComponentResource):
             locations={container: lake.location_of(container) for container in CONTAINERS},
             opts=granted,
         )
-        code = sources_digest()
-        workload = Workload(
-            f"{name}-workload", **workspace, folder=f"/Shared/{args.names.catalog}", digest=code, opts=child
-        )
+        code, shared = sources_digest(), f"/Shared/{args.names.catalog}"
+        workload = Workload(f"{name}-workload", **workspace, folder=shared, digest=code, opts=child)
+        self.experiment_path = f"{shared}/training"
+        self.experiment = Experiment(f"{name}-experiment", **workspace, path=self.experiment_path, opts=child)
 
         # Training. Where a version is pinned, nothing trains and nothing is judged, whatever rows and code have become.
         wanted = settings.release.model
@@ -120,6 +123,7 @@ class Release(pulumi.ComponentResource):
                 volumes=found[0],
                 wheel=found[1],
                 code=code[:16],
+                experiment=self.experiment_path,
                 spark_version=training.spark_version,
                 node_type=training.node_type,
                 workers=training.workers,
@@ -172,7 +176,7 @@ class Release(pulumi.ComponentResource):
                 ml_workspace_id=args.machine_learning.workspace_id,
                 endpoint_name=args.names.endpoint,
                 timeout_minutes=training.timeout_minutes,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=rows, ignore_changes=held),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[*rows, self.experiment], ignore_changes=held),
             )
 
         # Gate and registry.

@@ -1,7 +1,7 @@
-"""The Databricks stand-in: Unity Catalog, files and jobs of the workspaces that the ARM store holds.
+"""The Databricks stand-in: Unity Catalog, files, jobs and MLflow of the workspaces that the ARM store holds.
 
-Jobs really run, as local Spark (`runner.py`); everything else is records and folders. Records lie in a store of their
-own, beside ARM's: they are no Azure resources.
+Jobs really run, as local Spark (`runner.py`), and MLflow is the real one (`tracking.py`); everything else is records
+and folders. Records lie in a store of their own, beside ARM's: they are no Azure resources.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Behaviour, Sandbox
-from sandbox.databricks import clusters, files, jobs, policies, secrets, unity_catalog
+from sandbox.databricks import clusters, files, jobs, policies, secrets, tracking, unity_catalog
 from sandbox.databricks.runner import Runner
-from sandbox.databricks.workspace import Json, Workspace, endpoint
+from sandbox.databricks.workspace import Json, Workspace, endpoint, is_workspace
 from sandbox.store import Body, ResourceStore
 
 
@@ -42,8 +42,7 @@ def _service(sandbox: Sandbox) -> _Service:
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
     service = _service(sandbox)
     handlers = [*unity_catalog.handlers(), *files.handlers(), *clusters.handlers(), *policies.handlers()]
-    handlers += secrets.handlers()
-    handlers += jobs.handlers(service.runner)
+    handlers += [*secrets.handlers(), *jobs.handlers(service.runner), *tracking.handlers()]
     handlers.append(("GET", "/api/2.0/preview/scim/v2/Me", _me))
     api: list[BaseRoute] = [
         Route(path, endpoint(sandbox, service.records, handler), methods=[method]) for method, path, handler in handlers
@@ -55,11 +54,17 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def cluster(request: Request) -> Response:
         return _cluster_page(service.records, request.path_params["cluster_id"])
 
+    async def experiment(request: Request) -> Response:
+        """Without a token, as below; of several workspaces, MLflow's page of the first."""
+        for workspace in _workspaces(sandbox, service.records):
+            return RedirectResponse(f"{tracking.address(workspace)}/#{request.url.path.removeprefix('/ml')}")
+        return PlainTextResponse("There is no workspace.\n", 404)
+
     async def nothing(request: Request) -> Response:
         return JSONResponse({})  # the SDK asks at every start, and warns where it finds no answer
 
     api += [Route("/databricks/runs/{run_id:int}", page), Route("/compute/clusters/{cluster_id}", cluster)]
-    api.append(Route("/.well-known/databricks-config", nothing))
+    api += [Route("/ml/experiments/{path:path}", experiment), Route("/.well-known/databricks-config", nothing)]
     return api
 
 
@@ -68,19 +73,29 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
         service = _service(sandbox)
         workspace = Workspace(sandbox, service.records, resource_id, "")
         await service.runner.forget(workspace)
+        await tracking.forget(workspace)
         await asyncio.to_thread(shutil.rmtree, workspace.folder, ignore_errors=True)
 
     return {"microsoft.databricks/workspaces": Behaviour(on_delete=remove)}
 
 
 async def resume(sandbox: Sandbox) -> None:
-    _service(sandbox).runner.end_interrupted()
+    service = _service(sandbox)
+    service.runner.end_interrupted()
+    for workspace in _workspaces(sandbox, service.records):
+        tracking.resume(workspace)
 
 
 async def shutdown(sandbox: Sandbox) -> None:
     if service := _services.pop(sandbox.folder, None):
         await service.runner.stop()
+        await tracking.stop(sandbox.folder)
         service.records.close()
+
+
+def _workspaces(sandbox: Sandbox, records: ResourceStore) -> list[Workspace]:
+    every = (resource_id for resource_id, _ in sandbox.store.below("/subscriptions") if is_workspace(resource_id))
+    return [Workspace(sandbox, records, resource_id, "") for resource_id in every]
 
 
 async def _me(workspace: Workspace, request: Request) -> Json:

@@ -26,6 +26,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from sandbox import processes
 from sandbox.cloud import CloudError
+from sandbox.databricks import tracking
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace
 
@@ -178,6 +179,7 @@ class Cluster:
         temporary = str(self._folder / "tmp")
         return {
             **{name: value for name, value in self._workspace.sandbox.environment.items() if name != "SPARK_HOME"},
+            "MLFLOW_TRACKING_URI": tracking.address(self._workspace),
             **self._definition.get("spark_env_vars", {}),
             "PYTHONPATH": str(packages),
             "PYSPARK_PYTHON": sys.executable,

@@ -86,7 +86,7 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
     except CloudError as error:
         raise CloudError(403, "PERMISSION_DENIED", f"Invalid access token. {error.message}") from error
     wanted = request.headers.get("x-databricks-azure-workspace-resource-id", "").rstrip("/").lower()
-    every = [found for found, _ in sandbox.store.below("/subscriptions") if _is_workspace(found)]
+    every = [found for found, _ in sandbox.store.below("/subscriptions") if is_workspace(found)]
     found = [resource_id for resource_id in every if wanted in ("", resource_id.lower())]
     if not found:
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"There is no Databricks workspace {wanted!r}.")
@@ -96,6 +96,6 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
     return Workspace(sandbox, records, found[0], caller)
 
 
-def _is_workspace(resource_id: str) -> bool:
+def is_workspace(resource_id: str) -> bool:
     _, found, name = resource_id.lower().partition(_TYPE)
     return bool(found) and "/" not in name

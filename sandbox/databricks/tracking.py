@@ -1,0 +1,164 @@
+"""A workspace's MLflow: the real `mlflow` server on SQLite, on a port of its own of 127.0.0.1, without a key.
+
+Costs a socket until somebody connects: that starts the server, which takes the socket over and finds the connection in
+it. One that has died is listened for again at the next call through the workspace. Its program is the process that
+`mlflow server` itself would start, without the one before it, which only reads the same imports again.
+What passes through the workspace's own address is checked for its token and handed on; of Databricks' own rules only
+those on an experiment's name are kept. Has no permissions, and no registry that anybody uses.
+"""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandbox import processes
+from sandbox.cloud import CloudError
+from sandbox.databricks.files import local_path
+from sandbox.databricks.workspace import Handler, Workspace, body_of
+
+_ANSWER_SECONDS = 50.0  # the SDK waits for a minute, and then asks again
+_CREATE = "/api/2.0/mlflow/experiments/create"
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class _Server:
+    def __init__(self, workspace: Workspace) -> None:
+        self._folder = workspace.folder / "tracking"
+        self._environment = workspace.sandbox.environment
+        self._listener: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    def listen(self) -> str:
+        """The address, at which from now on somebody answers."""
+        if self._process and self._process.poll() is not None:
+            self._process = None
+        if not (self._listener or self._process):
+            self._listener = self._bound()
+            asyncio.get_running_loop().add_reader(self._listener, self._start)
+        return f"http://127.0.0.1:{self._port}"
+
+    async def stop(self) -> None:
+        if self._listener:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        if self._process:
+            process, self._process = self._process, None
+            await asyncio.to_thread(processes.stop, process)
+
+    def _bound(self) -> socket.socket:
+        """To the port of the first time if that is free: the address has been shown."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        remembered = self._folder / "port"
+        ports = [int(remembered.read_text())] if remembered.exists() else []
+        for port in (*ports, 0):
+            listener = socket.socket(proto=socket.IPPROTO_TCP)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+                break
+            except OSError:
+                listener.close()
+        listener.listen()
+        self._port = listener.getsockname()[1]
+        remembered.write_text(str(self._port))
+        return listener
+
+    def _start(self) -> None:
+        assert self._listener
+        listener, self._listener = self._listener, None
+        asyncio.get_running_loop().remove_reader(listener)
+        with listener:
+            self._process = processes.start(
+                [
+                    *(sys.executable, "-P", "-m", "uvicorn", "mlflow.server.fastapi_app:app"),
+                    *("--fd", str(listener.fileno()), "--loop", "asyncio", "--no-access-log"),
+                ],
+                log=self._folder / "server.log",
+                environment={
+                    **self._environment,
+                    **_QUIET,
+                    # As `mlflow server --backend-store-uri … --artifacts-destination …` hands them on.
+                    "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{self._folder / 'mlflow.db'}",
+                    "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+                    "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self._folder / "artifacts"),
+                    "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+                    "_MLFLOW_SGI_NAME": "uvicorn",
+                },
+                folder=self._folder,
+                inherited=[listener.fileno()],
+            )
+
+
+_servers: dict[Path, _Server] = {}
+
+
+def handlers() -> Iterator[tuple[str, str, Handler]]:
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        for api in ("mlflow", "mlflow-artifacts"):
+            yield method, f"/api/2.0/{api}/{{path:path}}", _forward
+
+
+def address(workspace: Workspace) -> str:
+    """Of the workspace's server, for who needs no token: its own clusters and people on this machine."""
+    return _servers.setdefault(workspace.folder, _Server(workspace)).listen()
+
+
+def resume(workspace: Workspace) -> None:
+    """After a restart: an address that was shown answers again."""
+    if (workspace.folder / "tracking" / "port").exists():
+        address(workspace)
+
+
+async def forget(workspace: Workspace) -> None:
+    if server := _servers.pop(workspace.folder, None):
+        await server.stop()
+    await asyncio.to_thread(shutil.rmtree, workspace.folder / "tracking", ignore_errors=True)
+
+
+async def stop(folder: Path) -> None:
+    """Of all workspaces of the sandbox in this folder."""
+    for of in [of for of in _servers if of.is_relative_to(folder)]:
+        await _servers.pop(of).stop()
+
+
+async def _forward(workspace: Workspace, request: Request) -> Response:
+    if request.url.path == _CREATE:
+        _check_name(workspace, (await body_of(request)).get("name", ""))
+    kept = {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
+    query = f"?{request.url.query}" if request.url.query else ""
+    try:
+        async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, trust_env=False) as client:
+            answer = await client.request(
+                request.method,
+                f"{address(workspace)}{request.url.path}{query}",
+                content=await request.body(),
+                headers=kept,
+            )
+    except httpx.TransportError as error:
+        message = f"MLflow does not answer: {type(error).__name__} {error}"
+        raise CloudError(503, "TEMPORARILY_UNAVAILABLE", message, {"Retry-After": "1"}) from error
+    return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+
+def _check_name(workspace: Workspace, name: str) -> None:
+    if not name.startswith("/"):
+        message = f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path."
+        raise CloudError(400, "INVALID_PARAMETER_VALUE", message)
+    parent = name.rpartition("/")[0] or "/"
+    if not local_path(workspace, parent).is_dir():
+        raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Workspace directory '{parent}' not found.")

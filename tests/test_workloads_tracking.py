@@ -1,0 +1,202 @@
+"""What MLflow is told arrives to the last digit; where it cannot be told, nothing waits and nothing is lost unsaid."""
+
+import re
+import socket
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from databricks_fixtures import connect
+from mlflow import MlflowClient
+from test_import_rules import ROOT, imports
+from tracking_fixtures import TrackingServer, tracking_server
+
+from infra import compatibility
+from infra.release import experiment
+from workloads import tracking
+
+EXPERIMENT = "/Shared/shop/training"
+FIGURES: dict[str, Any] = {
+    "auc": 0.1 + 0.2,
+    "tiny": 5e-324,
+    "rows": 2**53 - 1,
+    "undefined": None,
+    "synthetic": False,
+    "calibration": [{"rate": 1 / 3}, {"rate": 2 / 3}],
+    "slices": {"film": {"Children's «é»": {"auc": 0.7}, "a/../b": {"auc": 0.6}, "": {"auc": 0.5}, "..": {"auc": 0.4}}},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
+    with tracking_server(tmp_path_factory.mktemp("sandbox")) as running:
+        yield running
+
+
+@pytest.fixture
+def told(server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """What the server was told, by MLflow's own client."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    monkeypatch.setattr(tracking, "WAIT_SECONDS", 60.0)  # a busy machine is no failure
+    return MlflowClient(server.address)
+
+
+def the_run(client: MlflowClient, name: str) -> Any:
+    experiment_id = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    (found,) = client.search_runs([experiment_id], f"attributes.run_name = '{name}'")
+    return found
+
+
+def test_every_number_arrives_to_the_last_digit_whatever_its_name(told: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "lineage.json").write_text("{}")
+    curve = [1 / (step + 3) for step in range(1_234)]  # more than one request may hold
+    with tracking.run(EXPERIMENT, "whole") as run:
+        run.parameters({"model": {"num_leaves": 31, "rate": 0.1}, "code": "c0de", "long": "x" * 9_000})
+        run.by_step({"validation/log_loss": curve})
+        run.metrics(FIGURES)
+        run.file(tmp_path / "lineage.json")
+        run_id = run.id
+    found = the_run(told, "whole")
+    assert found.info.run_id == run_id
+    assert found.info.status == "FINISHED"
+    assert found.data.params | {"long": ""} == {
+        **{"model/num_leaves": "31", "model/rate": "0.1", "code": "c0de", "long": ""}
+    }
+    assert {name: value for name, value in found.data.metrics.items() if name != "validation/log_loss"} == {
+        "auc": 0.1 + 0.2,
+        "tiny": 5e-324,
+        "rows": 2**53 - 1,
+        "calibration/0/rate": 1 / 3,
+        "calibration/1/rate": 2 / 3,
+        "slices/film/Children_27_s _ab__e9__bb_/auc": 0.7,
+        "slices/film/a_2f_.._2f_b/auc": 0.6,
+        "slices/film/__/auc": 0.5,
+        "slices/film/_.._/auc": 0.4,
+    }
+    history = sorted(told.get_metric_history(run_id, "validation/log_loss"), key=lambda metric: metric.step)
+    assert [metric.value for metric in history] == curve
+    assert [file.path for file in told.list_artifacts(run_id)] == ["lineage.json"]
+
+
+def test_a_tunings_trials_are_runs_below_it_and_one_that_failed_says_so(told: MlflowClient) -> None:
+    with tracking.run(EXPERIMENT, "tune") as parent:
+        for number, succeeded in ((1, True), (2, False)):
+            trial = parent.child(f"trial {number}")
+            trial.metrics({"log_loss": 0.5 / number})
+            trial.end(succeeded)
+    for name, status in (("trial 1", "FINISHED"), ("trial 2", "FAILED")):
+        found = the_run(told, name)
+        assert found.data.tags["mlflow.parentRunId"] == the_run(told, "tune").info.run_id
+        assert found.info.status == status
+
+
+def test_work_that_fails_is_a_run_that_failed(told: MlflowClient) -> None:
+    with pytest.raises(KeyError), tracking.run(EXPERIMENT, "broken"):
+        raise KeyError
+    assert the_run(told, "broken").info.status == "FAILED"
+
+
+def test_a_server_that_refuses_costs_nothing_and_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{gone.getsockname()[1]}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracking.run(EXPERIMENT, "down") as run:
+        run.metrics(FIGURES)
+        assert run.id == ""
+    said = capsys.readouterr().out
+    assert said.startswith("not logged to MLflow: the run itself, metrics, its end (MlflowException: ")
+    assert said.count("\n") == 1
+    assert "secret" not in said
+
+
+def test_a_server_that_never_answers_is_waited_for_no_longer_than_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "WAIT_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        since = time.monotonic()
+        with tracking.run(EXPERIMENT, "slow") as run:
+            run.parameters({"seed": 1})
+            run.metrics(FIGURES)
+            run.file(Path("model_card.html"))
+            assert time.monotonic() - since < 0.5
+            assert run.id == ""
+        assert time.monotonic() - since < 1.5
+    wanted = "the run itself, parameters, metrics, model_card.html, its end (no answer within 1 s)"
+    assert f"not logged to MLflow: {wanted}" in capsys.readouterr().out
+
+
+def test_without_an_experiment_nothing_is_told_and_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setattr(tracking, "_Teller", None)
+    with tracking.run("", "none") as run:
+        run.metrics(FIGURES)
+        run.child("trial 1").end(True)
+        assert (run.id, run.on) == ("", False)
+
+
+def test_the_workspace_asks_for_a_token_and_for_a_folder_that_is_there(server: TrackingServer) -> None:
+    from databricks.sdk.errors import InvalidParameterValue, ResourceDoesNotExist
+
+    url = f"{server.cloud.sandbox.url}/api/2.0/mlflow/experiments/search"
+    assert httpx.get(url, verify=server.cloud.tls).status_code == 401
+    experiments = connect(server.cloud).experiments
+    with pytest.raises(ResourceDoesNotExist, match="'/Shared/nowhere' not found"):
+        experiments.create_experiment("/Shared/nowhere/training")
+    with pytest.raises(InvalidParameterValue, match="must be an absolute path"):
+        experiments.create_experiment("training")
+
+
+def test_an_experiment_is_made_once_and_comes_back_with_its_runs(
+    server: TrackingServer, told: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "_connect", lambda _: connect(server.cloud))
+    provider = experiment._ExperimentProvider()
+    props = {"workspace_url": "host", "workspace_id": "ws", "path": "/Shared/new/training"}
+    made = provider.create(props)
+    run_id = told.create_run(made.id).info.run_id
+    assert provider.create(props).id == made.id
+    assert made.outs["page"] == f"https://host/ml/experiments/{made.id}"
+    provider.delete(made.id, props)
+    assert told.get_experiment(made.id).lifecycle_stage == "deleted"
+    assert provider.create(props).id == made.id
+    assert [run.info.run_id for run in told.search_runs([made.id])] == [run_id]
+    provider.delete("999", props)  # of somebody who was quicker
+
+
+def test_a_server_that_is_killed_loses_only_what_is_said_and_is_there_again(
+    server: TrackingServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = server.address
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setattr(tracking, "WAIT_SECONDS", 60.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracking.run(EXPERIMENT, "killed") as run:
+        run.parameters({"seed": 1})
+        assert run.id
+        server.kill()
+        run.metrics(FIGURES)
+    assert re.match(r"not logged to MLflow: (parameters, )?metrics, its end \(MlflowException", capsys.readouterr().out)
+    assert server.address == address  # where it is listened for anew
+
+
+def test_the_cluster_gets_the_client_of_the_servers_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = [line for extra in project["project"].get("optional-dependencies", {}).values() for line in extra]
+    (pinned,) = (line for line in [*project["project"]["dependencies"], *extras] if line.startswith("mlflow="))
+    assert compatibility.table().tracking == pinned.replace("mlflow", "mlflow-skinny")
+
+
+def test_one_module_of_the_workload_knows_mlflow_and_nothing_that_serves_does() -> None:
+    rooms = ("infra", "workloads", "scoring", "sandbox", "policy")
+    assert {path.name for room in rooms for path, module in imports(room) if module == "mlflow"} == {"tracking.py"}
+    lists = sorted((ROOT / "scoring").glob("requirements*"))
+    assert len(lists) == 4
+    assert not [path for path in lists if "mlflow" in path.read_text()]

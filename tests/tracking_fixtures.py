@@ -1,0 +1,47 @@
+"""The real MLflow server of a sandbox's workspace, for tests that log to it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from databricks_fixtures import connect, trusted
+from sandbox_data_fixtures import Served
+
+
+@dataclass(frozen=True)
+class TrackingServer:
+    cloud: Served
+
+    @property
+    def address(self) -> str:
+        """As the workspace gives it, which listens anew where the server has died."""
+        answer = httpx.get(f"{self.cloud.sandbox.url}/ml/experiments/1", verify=self.cloud.tls)
+        return answer.headers["location"].partition("/#")[0]
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        every = psutil.Process().children(recursive=True)
+        return [process for process in every if "mlflow.server.fastapi_app:app" in process.cmdline()]
+
+    def kill(self) -> None:
+        (server,) = self.processes
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@contextmanager
+def tracking_server(folder: Path) -> Iterator[TrackingServer]:
+    with trusted(folder) as cloud:
+        cloud.put("Microsoft.Databricks/workspaces/ws", location="westeurope", properties={})
+        connect(cloud).workspace.mkdirs("/Shared/shop")
+        server = TrackingServer(cloud)
+        # The first who connects starts it, and the first who asks waits for its tables.
+        first = f"{server.address}/api/2.0/mlflow/experiments/search?max_results=1"
+        httpx.get(first, timeout=120).raise_for_status()
+        yield server
+    assert server.processes == []
