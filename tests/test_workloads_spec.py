@@ -1,5 +1,6 @@
 """Dataset specs: every one that ships is sound, and what is wrong in one is named."""
 
+import re
 import sys
 from importlib import resources
 
@@ -73,6 +74,34 @@ def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint:
     assert written in MOVIELENS
     with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
         spec.parse(MOVIELENS.replace(written, instead), "shop.yaml")
+    assert complaint in str(fault.value)
+
+
+ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "complaint"),
+    [
+        ("of_time: hour", "of_time: month", "asked_at: of_time must be one of hour, weekday, not 'month'"),
+        ("integer, side: context", "integer, side: user", "needs type integer and side context, not integer and user"),
+        ("integer, side: context", "string, side: context", "and side context, not string and context"),
+        ("of_time: hour", "of_time: hour, column: h", "of_time is computed and column is read: give one of them"),
+        (
+            "time: {column: timestamp}",
+            "time: {chunks: 7}",
+            "feature 'asked_at': of_time needs time: column; rows in the order of a file have no hour",
+        ),
+    ],
+)
+def test_what_is_computed_of_the_time_is_context_and_needs_a_time(written: str, instead: str, complaint: str) -> None:
+    text = re.sub(r"  (hour|weekday): .*\n", "", MOVIELENS).replace("features:\n", f"features:\n  {ASKED_AT}\n")
+    dataset = spec.parse(text, "shop.yaml")
+    assert dataset.context == dataset.of_time == ["asked_at"]
+    assert dataset.features["asked_at"].span == (0, 23)
+    assert text.count(written) == 1
+    with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
+        spec.parse(text.replace(written, instead), "shop.yaml")
     assert complaint in str(fault.value)
 
 

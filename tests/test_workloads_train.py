@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scoring_fixtures
 import workloads_clicks as clicks
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
@@ -15,6 +16,10 @@ from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel
 from workloads_shop import Reader, Trained
 
+from operations import local
+from operations.endpoint import Endpoint
+from operations.errors import UserError
+from operations.rows import side
 from workloads import artefact, evaluate, fit, session, spec, stages, train, warm
 from workloads import pipeline as serving
 from workloads.errors import WorkloadError
@@ -111,6 +116,47 @@ def test_the_model_card_stands_alone_and_names_the_terms(shop: Trained) -> None:
     assert "SYNTHETIC" not in card
     assert 'src="data:image/png;base64,' in card
     assert not re.search(r"(src|href)=(?!.data:)|<script|@import|url\(", card)
+
+
+def test_the_gain_of_the_context_is_measured_by_asking_without_it(shop: Trained) -> None:
+    metrics, card = shop.read("metrics.json"), (shop.artefact / "model_card.html").read_text("utf-8")
+    without = metrics["context"]
+    assert without["auc_change"] == pytest.approx(metrics["auc"] - without["auc"])
+    assert without["auc_change_interval"][0] > 0 > without["log_loss_change_interval"][1]
+    shown = re.search(r"What changes by the request: hour, weekday, with (\d+\.\d\d)% of the trees' gain", card)
+    assert shown
+    booster = Reader(shop.artefact).booster
+    gain = dict(zip(booster.feature_name(), booster.feature_importance("gain"), strict=True))
+    of_context = gain["hour_number"] + gain["weekday_number"]
+    assert float(shown[1]) == pytest.approx(100 * of_context / sum(gain.values()), abs=0.01)
+    assert f"{without['auc']:.4f}" in card
+
+
+def test_a_row_that_is_not_told_the_hour_is_not_one_of_midnight(shop: Trained) -> None:
+    reader, hours = Reader(shop.artefact), [None, *range(24)]
+    rows = [line["row"] for line in shop.golden()]
+    untold, *told = (np.mean([reader.probability({**row, "hour": hour}) for row in rows]) for hour in hours)
+    assert abs(untold - np.mean(told)) < 0.5 * (max(told) - min(told))
+
+
+def test_another_hour_is_another_ranking_and_no_hour_is_guessed(shop: Trained) -> None:
+    with scoring_fixtures.serving(scoring_fixtures.scoring_environment(shop.artefact)) as service:
+        endpoint = Endpoint(service.client, "/score")
+
+        def best(*given: str) -> list[tuple[str, float]]:
+            context = local.context_of(shop.dataset, given)
+            ranked = local.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
+            return [(item["id"], item["probability"]) for item in ranked]
+
+        morning, evening, untold = best("hour=4", "weekday=6"), best("hour=20", "weekday=6"), best()
+        with pytest.raises(UserError, match=r'400: .*"field":"hour"'):
+            best("hour=24")
+    assert [id_ for id_, _ in morning] != [id_ for id_, _ in evening]
+    user, items = (side(shop.dataset, which, shop.raw) for which in ("user", "item"))
+    reader = Reader(shop.artefact)
+    for context, found in (({"hour": 20, "weekday": 6}, evening), ({"hour": None, "weekday": None}, untold)):
+        for id_, probability in found:
+            assert abs(reader.probability({**user["u5"], **items[id_], **context}) - probability) <= 1e-12
 
 
 def test_contract_and_lineage_say_what_was_trained(shop: Trained) -> None:

@@ -37,9 +37,11 @@ def write_shop(folder: Path, interactions: int = 6_000) -> Path:
     lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     for row in range(interactions):
         user, item = random.integers(users), random.integers(items - (row % 200 != 0))
+        moment = 880_000_000 + row * 300
+        evening = moment // 3600 % 24 >= 18 and 0 in genres[item]  # Action is for the evening
         liking = 3.4 + 0.8 * appeal[item] + 0.8 * taste[user][genres[item]].mean() + 0.6 * random.standard_normal()
-        rating = int(np.clip(round(liking), 1, 5))
-        lines.append(f"u{user}\ti{item}\t{rating}\t{880_000_000 + row * 300}")
+        rating = int(np.clip(round(liking + evening), 1, 5))
+        lines.append(f"u{user}\ti{item}\t{rating}\t{moment}")
     for name, content in (("user", user_lines), ("item", item_lines), ("inter", lines)):
         (folder / f"ml-100k.{name}").write_text("\n".join(content) + "\n", "utf-8")
     return folder

@@ -147,10 +147,10 @@ def _gain(dataset: Spec, importance: Mapping[str, float]) -> dict[str, float]:
     """Shares of the whole by side, the largest first; what is crossed from several is of all of them together."""
     shares: dict[str, float] = {}
     total = sum(importance.values()) or 1.0
-    for (name, _), gain in zip(dataset.model_columns, importance.values(), strict=True):
+    for name, value in dataset.model_columns:
         of = {dataset.features[feature].side for feature in dataset.encodings.get(name, (name,))}
         side = " and ".join(side for side in SIDES if side in of)
-        shares[side] = shares.get(side, 0.0) + gain / total
+        shares[side] = shares.get(side, 0.0) + importance.get(f"{name} {value}", 0.0) / total
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
