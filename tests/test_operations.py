@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from workloads_shop import with_all_features
 
 from operations import local, movielens, rows
 from operations.errors import UserError
@@ -92,7 +93,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("hour", "--context hour: must be name=value of a feature of side context; dataset movielens has "),
+        ("hour", "--context hour: must be name=value of a feature of side context; dataset movielens has hour, "),
         ("age=30", "--context age=30: must be name=value of a feature of side context"),
         ("hour=late", "--context hour=late: hour is of type integer"),
         ("hour=1.5", "--context hour=1.5: hour is of type integer"),
@@ -100,7 +101,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 )
 def test_a_context_that_is_none_is_named(given: str, says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
-        local.context_of(spec.load("movielens"), [given])
+        local.context_of(with_all_features("movielens"), [given])
 
 
 def test_asking_an_endpoint_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:

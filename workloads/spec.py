@@ -271,6 +271,8 @@ class Spec:
     validation_share: float = 0.1
     """The part before it, in whole hundredths, on which early stopping chooses the number of trees."""
     slices: tuple[Slice, ...] = ()
+    unused: tuple[str, ...] = ()
+    """Features that are described and left out, with whatever is crossed or sliced by them."""
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -287,6 +289,9 @@ class Spec:
                 not feature.of_time or self.time.column is not None,
                 f"feature {name!r}: of_time needs time: column; rows in the order of a file have no {feature.of_time}",
             )
+        for name in self.unused:
+            _require(name in self.features, f"unused: no feature {name!r}")
+            _require(name not in (self.user_id, self.item_id), f"unused: {name} is what users or items are known by")
         for key in ("user_id", "item_id"):
             named = getattr(self, key)
             _require(
@@ -317,6 +322,15 @@ class Spec:
             _require(name in self.features, f"crosses: no feature {name!r}")
             feature = self.features[name]
             _require(feature.categorical or bool(feature.bands), f"crosses: {name} is a number, give it bands")
+
+    def without_unused(self) -> "Spec":
+        return dataclasses.replace(
+            self,
+            features={name: feature for name, feature in self.features.items() if name not in self.unused},
+            crosses=tuple(cross for cross in self.crosses if not set(cross) & set(self.unused)),
+            slices=tuple(part for part in self.slices if part.feature not in self.unused),
+            unused=(),
+        )
 
     @property
     def categoricals(self) -> list[str]:
@@ -382,7 +396,7 @@ def parse(text: str, source: str) -> Spec:
     except yaml.YAMLError as fault:
         raise WorkloadError(f"{source}: not YAML: {fault}") from None
     spec: Spec = _build(Spec, document, source)
-    return dataclasses.replace(spec, digest=hashlib.sha256(text.encode()).hexdigest())
+    return dataclasses.replace(spec.without_unused(), digest=hashlib.sha256(text.encode()).hexdigest())
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
