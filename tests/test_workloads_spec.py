@@ -1,5 +1,6 @@
 """Dataset specs: every one that ships is sound, and what is wrong in one is named."""
 
+import re
 import sys
 from importlib import resources
 
