@@ -319,3 +319,4 @@ def test_the_shop_of_the_docs_is_prepared_as_its_spec_says(spark: SparkSession, 
     first = spark.read.parquet(str(tmp_path / "features")).orderBy("time").first()
     assert first is not None
     assert (first.country, first.price, first.kinds, first.device) == ("NO", 9.5, ["books", "children"], "phone")
+    assert first.hour == datetime.fromtimestamp(first.time, UTC).hour
