@@ -184,7 +184,7 @@ def rank(
 
 def context_of(described: spec.Spec, given: Iterable[str]) -> dict[str, Any]:
     """Features of the request itself, each given as `name=value`. Raises `UserError` naming the one that is not."""
-    there_are = f"dataset {described.name} has {', '.join(described.context) or 'none'}"
+    there_are = f"dataset {described.name} has {', '.join(described.context) or 'none in use'}"
     found: dict[str, Any] = {}
     for text in given:
         name, equals, written = text.partition("=")

@@ -93,6 +93,9 @@ def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun)
     unknown = stack.run("rank", "--user", "nobody")
     assert unknown.returncode == 1
     assert "no user 'nobody'" in unknown.stderr
+    unasked = stack.run("rank", "--user", "196", "--context", "hour=22")
+    assert unasked.returncode == 1
+    assert "dataset movielens has none in use" in unasked.stderr
 
 
 def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
