@@ -28,6 +28,7 @@ SECONDS = 10.0
 ROWS, STRING, STRINGS = 1000, 1000, 100
 LABEL = "click"
 TYPES = {feature["name"]: feature["type"] for feature in FEATURES}
+LIMITS = {feature["name"]: (feature["minimum"], feature["maximum"]) for feature in FEATURES if "minimum" in feature}
 ITEM = [feature["name"] for feature in FEATURES if feature["side"] == "item"]
 USER = [name for name in TYPES if name not in ITEM]
 Row = dict[str, Any]
@@ -208,6 +209,8 @@ def _row(row: Row, names: Any) -> Row:
     for name, value in row.items():
         _require(name in names or name == LABEL)
         _require(name == LABEL or value is None or _is_a(TYPES[name], value))
+        if name in LIMITS and value is not None:
+            _require(LIMITS[name][0] <= value <= LIMITS[name][1])
     return {name: value for name, value in row.items() if name != LABEL}
 
 

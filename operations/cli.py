@@ -70,6 +70,10 @@ def score(
 def rank(
     user: Annotated[str, typer.Option(help="Key of a user in the dataset's user table.")],
     top: Annotated[int, typer.Option(min=1)] = 10,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value of what changes by the request, such as hour=22 (UTC); not given is missing."),
+    ] = None,
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """The best items of the whole catalogue for one user, from the live endpoint."""
@@ -80,7 +84,8 @@ def rank(
     described = spec.load(recorded["dataset"])
     if described.users is None or described.items is None:
         raise UserError(f"dataset {described.name} has no tables of users and items to rank from")
-    for item in run.rank(endpoint, described, Path(recorded["data"]), user, top):
+    given = run.context_of(described, context or [])
+    for item in run.rank(endpoint, described, Path(recorded["data"]), user, top, given):
         print(f"{item['probability']:.6f}  {item['id']}  {item['title']}")
 
 

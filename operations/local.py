@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,14 +159,24 @@ def down(state: State, say: Callable[[str], None]) -> None:
     say("the stack is destroyed and the sandbox has stopped")
 
 
-def rank(endpoint: Endpoint, described: spec.Spec, folder: Path, user: str, top: int) -> list[dict[str, Any]]:
-    """The best `top` items of the whole catalogue for one user, with a title where the item table has one."""
+def rank(
+    endpoint: Endpoint,
+    described: spec.Spec,
+    folder: Path,
+    user: str,
+    top: int,
+    context: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The best `top` items of the whole catalogue for one user, with a title where the item table has one.
+
+    What of the context is not given is not sent either: nothing is guessed, this machine's clock included.
+    """
     users, items = rows.side(described, "user", folder), rows.side(described, "item", folder)
     if user not in users:
         raise UserError(f"no user {user!r} in {folder}; there are {len(users)}, such as {next(iter(users), '-')!r}")
     found = titles(described, folder)
     catalogue = [{"id": key, **item} for key, item in items.items()]
-    best = best_of(endpoint, users[user], catalogue, top)
+    best = best_of(endpoint, {**users[user], **(context or {})}, catalogue, top)
     return [{**item, "title": found.get(item["id"], "")} for item in best]
 
 
@@ -179,6 +189,21 @@ def best_of(
     for start in range(0, len(catalogue), 1000):
         best += endpoint.post({"user": user, "items": catalogue[start : start + 1000], "top": top})["ranking"]
     return sorted(best, key=lambda item: -item["probability"])[:top]
+
+
+def context_of(described: spec.Spec, given: Iterable[str]) -> dict[str, Any]:
+    """Features of the request itself, each given as `name=value`. Raises `UserError` naming the one that is not."""
+    there_are = f"dataset {described.name} has {', '.join(described.context) or 'none in use'}"
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, written = text.partition("=")
+        if not equals or name not in described.context:
+            raise UserError(f"--context {text}: must be name=value of a feature of side context; {there_are}")
+        feature = described.features[name]
+        found[name] = rows.value(written, feature)
+        if found[name] is None and written.strip():
+            raise UserError(f"--context {text}: {name} is of type {feature.type}")
+    return found
 
 
 def titles(described: spec.Spec, folder: Path) -> dict[str, str]:

@@ -34,10 +34,11 @@ def read(table: Table, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _row(raw: dict[str, str], features: dict[str, Feature]) -> Row:
-    return {name: _value(raw.get(feature.column or name, ""), feature) for name, feature in features.items()}
+    return {name: value(raw.get(feature.column or name, ""), feature) for name, feature in features.items()}
 
 
-def _value(text: str, feature: Feature) -> Any:
+def value(text: str, feature: Feature) -> Any:
+    """None where it is missing, or not what training could have read either."""
     if not text.strip():
         return None
     if feature.type == "strings":
@@ -47,4 +48,4 @@ def _value(text: str, feature: Feature) -> Any:
     try:
         return int(text) if feature.type == "integer" else float(text)
     except ValueError:
-        return None  # what training, too, could not read as a number
+        return None

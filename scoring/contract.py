@@ -28,6 +28,14 @@ class Feature(Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=r'^[^"\\\x00-\x1f]+$')]
     type: Literal["integer", "number", "string", "strings"]
     side: Literal["user", "item", "context"]
+    minimum: float | None = None
+    maximum: float | None = None
+    """Of a number, such as an hour that ends at 23: what lies beyond is refused."""
+
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.minimum, self.maximum) if bound is not None]
+        if bounds and (self.type not in _NUMERIC or bounds != sorted(bounds)):
+            raise ContractError(f"minimum and maximum of {self.name}: not a numeric feature, or not ascending")
 
 
 class ModelColumn(Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,15 +106,19 @@ def read_contract(text: bytes) -> Contract:
         raise ContractError(f"contract.json: {error}") from None
 
 
-def _json_types(limits: Limits) -> dict[str, Any]:
+def _json_type(feature: Feature, limits: Limits) -> Any:
     text: Any = Annotated[str, Meta(max_length=limits.string)]
-    texts = _list_of(text)
-    return {
-        "integer": Annotated[float, Meta(multiple_of=1, description="An integer; 1 and 1.0 are the same.")] | None,
-        "number": Annotated[float, Meta(description="A finite number.")] | None,
-        "string": text | None,
-        "strings": Annotated[texts, Meta(max_length=limits.strings)] | None,
-    }
+    low, high = feature.minimum, feature.maximum
+    match feature.type:
+        case "integer":
+            whole = Meta(ge=low, le=high, multiple_of=1, description="An integer; 1 and 1.0 are the same.")
+            return Annotated[float, whole] | None
+        case "number":
+            return Annotated[float, Meta(ge=low, le=high, description="A finite number.")] | None
+        case "string":
+            return text | None
+        case "strings":
+            return Annotated[_list_of(text), Meta(max_length=limits.strings)] | None
 
 
 def _closed(name: str, fields: Sequence[tuple[Any, ...]], rename: dict[str, str] | None = None) -> Any:
@@ -125,11 +137,9 @@ class RequestTypes:
     """
 
     def __init__(self, contract: Contract, limits: Limits) -> None:
-        types = _json_types(limits)
-
         def features(name: str, sides: Sequence[str], *first: tuple[Any, ...]) -> Any:
             chosen = {f"f{i}": feature for i, feature in enumerate(contract.features) if feature.side in sides}
-            values = [(field, types[feature.type] | UnsetType, UNSET) for field, feature in chosen.items()]
+            values = [(field, _json_type(feature, limits) | UnsetType, UNSET) for field, feature in chosen.items()]
             label = ("label", Annotated[Any, Meta(description="Ignored.")] | UnsetType, UNSET)
             rename = {field: feature.name for field, feature in chosen.items()} | {"label": contract.label}
             return _closed(name, [*first, *values, label], rename)

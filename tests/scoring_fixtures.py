@@ -25,10 +25,10 @@ import numpy
 
 REPOSITORY = Path(__file__).parent.parent
 MISSING = "\u0000"
-FEATURES = [
+FEATURES: list[dict[str, Any]] = [
     {"name": "age", "type": "integer", "side": "user"},
     {"name": "gender", "type": "string", "side": "user"},
-    {"name": "hour", "type": "integer", "side": "context"},
+    {"name": "hour", "type": "integer", "side": "context", "minimum": 0, "maximum": 23},
     {"name": "price", "type": "number", "side": "item"},
     {"name": "genres", "type": "strings", "side": "item"},
     {"name": "maker name", "type": "string", "side": "item"},
@@ -57,7 +57,7 @@ Tables = dict[str, dict[str, Any]]
 
 
 def contract(crosses: bool = True) -> dict[str, Any]:
-    """Version 1.1, or the one before it, which knew no crosses."""
+    """Version 1.2, or the one of before, which knew neither crosses nor limits."""
     columns = [column for column in COLUMNS if crosses or column[0] not in CROSSES]
     crossing = {
         "crosses": [{"name": name, "of": of} for name, of in CROSSES.items()],
@@ -65,10 +65,10 @@ def contract(crosses: bool = True) -> dict[str, Any]:
         "between": BETWEEN,
     }
     return {
-        "contract_version": "1.1" if crosses else "1.0",
+        "contract_version": "1.2" if crosses else "1.0",
         "dataset": "toys",
         "label": "click",
-        "features": FEATURES,
+        "features": FEATURES if crosses else [{key: of[key] for key in ("name", "type", "side")} for of in FEATURES],
         "model_columns": [{"feature": feature, "value": value} for feature, value in columns],
         "encoder": {
             "categoricals": CATEGORICALS,
@@ -147,6 +147,7 @@ def make_artefact(folder: Path, seed: int = 7, crosses: bool = True) -> Toys:
     rows = [random_row(rng) for _ in range(2000)]
     vectors = numpy.array([reference_vector(row, tables) for row in rows])
     score = numpy.nan_to_num(vectors[:, 0]) / 40 + 6 * vectors[:, 3] + 4 * vectors[:, 5] - 1
+    score += 3 * ((vectors[:, 1] >= 18) & (vectors[:, 2] > 7))  # what is dear goes in the evening
     score += 9 * vectors[:, COLUMNS.index(("gender__genres", "rate"))]
     score += 9 * vectors[:, COLUMNS.index(("age__maker name", "rate"))]
     clicks = [rng.random() < 1 / (1 + numpy.exp(-value)) for value in score]

@@ -1,10 +1,12 @@
 """The local run's own parts: rows it fetches, rows it sends, and what it says when something is missing."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from workloads_shop import with_all_features
 
 from operations import local, movielens, rows
 from operations.errors import UserError
@@ -86,6 +88,20 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert str(port) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("hour", "--context hour: must be name=value of a feature of side context; dataset movielens has hour, "),
+        ("age=30", "--context age=30: must be name=value of a feature of side context"),
+        ("hour=late", "--context hour=late: hour is of type integer"),
+        ("hour=1.5", "--context hour=1.5: hour is of type integer"),
+    ],
+)
+def test_a_context_that_is_none_is_named(given: str, says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        local.context_of(with_all_features("movielens"), [given])
 
 
 def test_asking_an_endpoint_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:

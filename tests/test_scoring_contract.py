@@ -32,12 +32,14 @@ GOOD = {
     "number": finite | st.integers(-(2**70), 2**70) | st.none(),
     "string": text | st.none(),
     "strings": st.lists(text, max_size=4) | st.none(),
+    "hour": st.integers(0, 23) | st.integers(0, 23).map(float) | st.none(),
 }
 BAD = {
     "integer": text | st.booleans() | finite.filter(lambda value: value != int(value)) | st.just({}),
     "number": text | st.booleans() | st.lists(finite) | st.just(10**400),
     "string": finite | st.integers() | st.booleans() | st.lists(text),
     "strings": text | finite | st.lists(st.integers() | st.none(), min_size=1) | st.dictionaries(text, text),
+    "hour": st.integers(24) | st.integers(max_value=-1) | st.just(3.5) | text,
 }
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | finite | text,
@@ -56,7 +58,8 @@ def rows_with_faults(draw: st.DrawFn) -> tuple[list[Row], set[tuple[int, str]]]:
         for feature in FEATURES:
             choice = draw(st.sampled_from(["absent", "good", "good", "good", "bad"]))
             if choice != "absent":
-                row[feature["name"]] = draw((GOOD if choice == "good" else BAD)[feature["type"]])
+                kind = "hour" if feature["name"] == "hour" else feature["type"]
+                row[feature["name"]] = draw((GOOD if choice == "good" else BAD)[kind])
             if choice == "bad":
                 faults.add((number, feature["name"]))
         if draw(st.integers(0, 9)) == 0:
@@ -136,6 +139,8 @@ def test_a_number_that_is_not_finite_is_named(number: str) -> None:
         ({"rows": [{"click": 1}]}, ("rows", 0, None), "no feature has a value"),
         ({"rows": [{"age": 1.5}]}, ("rows", 0, "age"), "fraction"),
         ({"rows": [{"age": True}]}, ("rows", 0, "age"), "boolean"),
+        ({"rows": [{"hour": 24}]}, ("rows", 0, "hour"), "number <= 23"),
+        ({"user": {"hour": -1}, "items": [{"id": 1}]}, ("user", None, "hour"), "number >= 0"),
         ({"rows": [{"gender": 5}]}, ("rows", 0, "gender"), "got integer"),
         ({"rows": [{"genres": ["a", None]}]}, ("rows", 0, "genres"), "element 1"),
         ({"rows": [{"gender": "x" * 61}]}, ("rows", 0, "gender"), "length <= 60"),
@@ -299,6 +304,8 @@ def test_a_problem_never_repeats_a_value() -> None:
         ({"label": "age"}, "label"),
         ({"features": [{"name": "id", "type": "string", "side": "item"}]}, "called id"),
         ({"features": [{"name": 'a"', "type": "string", "side": "item"}]}, "regex"),
+        ({"features": [{"name": "a", "type": "string", "side": "item", "maximum": 1}]}, "maximum of a: not a numeric"),
+        ({"features": [{"name": "a", "type": "number", "side": "item", "minimum": 2, "maximum": 1}]}, "not ascending"),
         ({"model_columns": [{"feature": "age", "value": "rate"}]}, "age"),
         ({"model_columns": [{"feature": "other", "value": "number"}]}, "other"),
         ({"encoder": {"categoricals": ["age"], "missing_level": "", "width": 2}}, "gender"),

@@ -96,6 +96,21 @@ def test_a_ranking_is_the_scores_best_first(service: Running, toys: Toys) -> Non
     assert ranked(service, {"user": user, "items": items, "top": 1000}) == ranking
 
 
+def test_another_hour_is_another_ranking(service: Running, toys: Toys) -> None:
+    """The context of a request rides with its user, and is within its limits."""
+    items = [{"id": i, "price": i / 3} for i in range(60)]
+    found = {}
+    for hour in (3, 20, None):
+        found[hour] = ranked(service, {"user": {"age": 30, "hour": hour}, "items": items})
+        scored = {item["id"]: toys.probability({"age": 30, "hour": hour, **item}) for item in items}
+        assert {item["id"]: item["probability"] for item in found[hour]} == scored
+    assert [item["id"] for item in found[3]] != [item["id"] for item in found[20]]
+    assert found[None] == ranked(service, {"user": {"age": 30}, "items": items})
+    refused = service.score({"user": {"age": 30, "hour": 24}, "items": items})
+    problem = refused.json()
+    assert (refused.status_code, problem["part"], problem["field"]) == (400, "user", "hour")
+
+
 def test_ties_keep_the_order_of_the_request(service: Running) -> None:
     ids = ["b", 3, "a", "b", 1]
     ranking = ranked(service, {"user": {"hour": 1}, "items": [{"id": id_, "price": 2} for id_ in ids]})

@@ -106,10 +106,14 @@ def test_batches_and_rankings_answer_as_native_does(service: Running, toys: Toys
         "items": [{"id": i, "price": i / 3, "genres": ["Drama", 'a "quoted" \\ 😀']} for i in range(40)],
         "top": 12,
     }
+    morning = {**body, "user": {"age": 30, "hour": 3}}
     with serving(scoring_environment(toys.folder)) as native:
-        expected = native.score(body).json()["ranking"]
-    ranking = service.score(body).json()["ranking"]
-    assert [item["id"] for item in ranking] == [item["id"] for item in expected]
+        expected = [native.score(asked).json()["ranking"] for asked in (body, morning)]
+    rankings = [service.score(asked).json()["ranking"] for asked in (body, morning)]
+    assert [[item["id"] for item in ranking] for ranking in rankings] == [
+        [item["id"] for item in ranking] for ranking in expected
+    ]
+    assert rankings[0] != rankings[1]
 
 
 def test_nothing_malformed_gets_past_the_front(service: Running) -> None:

@@ -147,6 +147,9 @@ def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun)
     unknown = stack.run("rank", "--user", "nobody")
     assert unknown.returncode == 1
     assert "no user 'nobody'" in unknown.stderr
+    unasked = stack.run("rank", "--user", "196", "--context", "hour=22")
+    assert unasked.returncode == 1
+    assert "dataset movielens has none in use" in unasked.stderr
 
 
 @pytest.mark.parametrize("name", ["local", "organization/personalization/local"])

@@ -130,7 +130,7 @@ def test_missing_numbers_stand_at_their_mean(spark: SparkSession, shop: Trained)
         stages.array_to_vector(F.col("of")).alias("features")
     )
     means = baseline._means(encoded, shop.dataset)
-    assert [mean for mean in means if mean is not None] == [31.0, 0.5]
+    assert [mean for mean in means if mean is not None] == [31.0, 0.5, 0.5, 0.5]  # age, year, hour, weekday
     imputed = encoded.select(baseline._imputed(means).alias("features")).collect()
     assert [row.features[age] for row in imputed] == [30.0, 31.0, 32.0]
 

@@ -249,12 +249,14 @@ def test_encoder_arrays_and_spark_stages_agree_exactly(shop: Trained, spark: Spa
                 "year": int(random.integers(1920, 2001)) if random.random() < 0.9 else None,
                 "gender": ["F", "M", None][random.integers(3)],
                 "occupation": None,
+                "hour": None,
+                "weekday": None,
             }
         )
     frame = spark.createDataFrame(
         [tuple(row.values()) for row in rows],
         "user_id string, item_id string, genres array<string>, age bigint, year bigint, gender string, "
-        "occupation string",
+        "occupation string, hour bigint, weekday bigint",
     )
     names = list(reader.parts)
     encoded = PipelineModel.load(str(shop.artefact / "pipeline")).transform(frame)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ def test_users_and_items_are_joined_to_every_interaction(shop: Trained, spark: S
         if line.startswith(f"{first.item_id}\t")
     )
     assert (first.year, first.genres) == (int(film[2]), film[3].split())
+
+
+def test_the_hour_and_weekday_of_a_row_are_those_of_its_time_by_utc(shop: Trained, spark: SparkSession) -> None:
+    rows = spark.read.parquet(str(shop.features)).select("time", "hour", "weekday").collect()
+    told = [datetime.fromtimestamp(row.time, UTC) for row in rows]
+    assert [(row.hour, row.weekday) for row in rows] == [(moment.hour, moment.isoweekday()) for moment in told]
+    assert {row.weekday for row in rows} == set(range(1, 8))
 
 
 def test_an_interaction_of_an_unknown_item_is_kept_and_counted(shop: Trained, spark: SparkSession) -> None:
@@ -312,3 +319,4 @@ def test_the_shop_of_the_docs_is_prepared_as_its_spec_says(spark: SparkSession, 
     first = spark.read.parquet(str(tmp_path / "features")).orderBy("time").first()
     assert first is not None
     assert (first.country, first.price, first.kinds, first.device) == ("NO", 9.5, ["books", "children"], "phone")
+    assert first.hour == datetime.fromtimestamp(first.time, UTC).hour

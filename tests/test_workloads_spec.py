@@ -1,5 +1,6 @@
 """Dataset specs: every one that ships is sound, and what is wrong in one is named."""
 
+import re
 import sys
 from importlib import resources
 
@@ -52,6 +53,8 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("age: {type", "day: {type", "this name is taken"),
         ("age: {type", "a b: {type", "letters, digits"),
         ("item_id: item_id\n", "item_id: genres\n", "item_id must be a feature of type string"),
+        ("unused: [hour, weekday]", "unused: [hour, minute]", "unused: no feature 'minute'"),
+        ("unused: [hour, weekday]", "unused: [user_id]", "unused: user_id is what users or items are known by"),
         ("{feature: gender}", "{feature: sex}", "no feature 'sex'"),
         ("at_least: 4, scale: [1, 5]", "scale: [1, 5]", "label: scale goes with at_least"),
         ("scale: [1, 5]", "scale: [5, 1]", "scale must be [lowest, highest], with at_least in between"),
@@ -74,6 +77,46 @@ def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint:
     with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
         spec.parse(MOVIELENS.replace(written, instead), "shop.yaml")
     assert complaint in str(fault.value)
+
+
+ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "complaint"),
+    [
+        ("of_time: hour", "of_time: month", "asked_at: of_time must be one of hour, weekday, not 'month'"),
+        ("integer, side: context", "integer, side: user", "needs type integer and side context, not integer and user"),
+        ("integer, side: context", "string, side: context", "and side context, not string and context"),
+        ("of_time: hour", "of_time: hour, column: h", "of_time is computed and column is read: give one of them"),
+        (
+            "time: {column: timestamp}",
+            "time: {chunks: 7}",
+            "feature 'asked_at': of_time needs time: column; rows in the order of a file have no hour",
+        ),
+    ],
+)
+def test_what_is_computed_of_the_time_is_context_and_needs_a_time(written: str, instead: str, complaint: str) -> None:
+    text = re.sub(r"  (hour|weekday): .*\n|unused: .*\n", "", MOVIELENS)
+    text = text.replace("features:\n", f"features:\n  {ASKED_AT}\n")
+    dataset = spec.parse(text, "shop.yaml")
+    assert dataset.context == dataset.of_time == ["asked_at"]
+    assert dataset.features["asked_at"].span == (0, 23)
+    assert text.count(written) == 1
+    with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
+        spec.parse(text.replace(written, instead), "shop.yaml")
+    assert complaint in str(fault.value)
+
+
+def test_what_is_unused_is_left_out_with_its_crosses_and_slices_until_its_line_is_gone() -> None:
+    line = "unused: [hour, weekday]\n"
+    assert line in MOVIELENS
+    shipped, used = spec.load("movielens"), spec.parse(MOVIELENS.replace(line, ""), "shop.yaml")
+    assert (shipped.context, used.context) == ([], ["hour", "weekday"])
+    assert [name for name in used.features if name not in shipped.features] == used.context
+    less = spec.parse(MOVIELENS.replace(line, "unused: [gender, hour, weekday]\n"), "shop.yaml")
+    assert "gender" not in {*less.features, *(part.feature for part in less.slices)}
+    assert [cross for cross in shipped.crosses if "gender" not in cross] == list(less.crosses)
 
 
 @pytest.mark.parametrize("entry_point", [prepare.main, train.main])

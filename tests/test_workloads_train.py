@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scoring_fixtures
 import workloads_clicks as clicks
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
@@ -19,6 +20,10 @@ from tracking_fixtures import tracking_server
 from workloads_shop import Reader, Trained
 
 from infra.release.gate import verdict
+from operations import local
+from operations.endpoint import Endpoint
+from operations.errors import UserError
+from operations.rows import side
 from workloads import artefact, curve, evaluate, fit, session, spec, stages, train, warm
 from workloads import pipeline as serving
 from workloads.errors import WorkloadError
@@ -27,6 +32,8 @@ from workloads.live import Live
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
+_MISSING_IS_NAN = 2
+"""In the bits of LightGBM's `decision_type` that say what a missing value is; 0: there is none, it counts as 0."""
 
 
 def test_every_file_is_in_the_manifest_with_its_digest(shop: Trained) -> None:
@@ -115,6 +122,52 @@ def test_the_model_card_stands_alone_and_names_the_terms(shop: Trained) -> None:
     assert "SYNTHETIC" not in card
     assert 'src="data:image/png;base64,' in card
     assert not re.search(r"(src|href)=(?!.data:)|<script|@import|url\(", card)
+
+
+def test_the_gain_of_the_context_is_measured_by_asking_without_it(shop: Trained) -> None:
+    metrics, card = shop.read("metrics.json"), (shop.artefact / "model_card.html").read_text("utf-8")
+    without = metrics["context"]
+    assert without["auc_change"] == pytest.approx(metrics["auc"] - without["auc"])
+    assert without["auc_change_interval"][0] > 0 > without["log_loss_change"]
+    shown = re.search(r"What changes by the request: hour, weekday, with (\d+\.\d\d)% of the trees' gain", card)
+    assert shown
+    booster = Reader(shop.artefact).booster
+    gain = dict(zip(booster.feature_name(), booster.feature_importance("gain"), strict=True))
+    of_context = gain["hour_number"] + gain["weekday_number"]
+    assert float(shown[1]) == pytest.approx(100 * of_context / sum(gain.values()), abs=0.01)
+    assert f"{without['auc']:.4f}" in card
+
+
+def test_a_row_that_is_not_told_the_hour_is_not_one_of_midnight(shop: Trained) -> None:
+    """LightGBM reads a missing number as 0 wherever training had none that was missing."""
+    hour = Reader(shop.artefact).booster.feature_name().index("hour_number")
+    lines = (line.partition("=") for line in (shop.artefact / "model.txt").read_text("utf-8").splitlines())
+    kept: dict[str, list[int]] = {"split_feature": [], "decision_type": []}
+    for name, _, values in lines:
+        if name in kept:
+            kept[name] += map(int, values.split())
+    decisions = [kind for feature, kind in zip(*kept.values(), strict=True) if feature == hour]
+    assert {kind >> 2 & 3 for kind in decisions} == {_MISSING_IS_NAN}
+
+
+def test_another_hour_is_another_ranking_and_no_hour_is_guessed(shop: Trained) -> None:
+    with scoring_fixtures.serving(scoring_fixtures.scoring_environment(shop.artefact)) as service:
+        endpoint = Endpoint(service.client, "/score")
+
+        def best(*given: str) -> list[tuple[str, float]]:
+            context = local.context_of(shop.dataset, given)
+            ranked = local.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
+            return [(item["id"], item["probability"]) for item in ranked]
+
+        morning, evening, untold = best("hour=4", "weekday=6"), best("hour=20", "weekday=6"), best()
+        with pytest.raises(UserError, match=r'400: .*"field":"hour"'):
+            best("hour=24")
+    assert [id_ for id_, _ in morning] != [id_ for id_, _ in evening]
+    user, items = (side(shop.dataset, which, shop.raw) for which in ("user", "item"))
+    reader = Reader(shop.artefact)
+    for context, found in (({"hour": 20, "weekday": 6}, evening), ({"hour": None, "weekday": None}, untold)):
+        for id_, probability in found:
+            assert abs(reader.probability({**user["u5"], **items[id_], **context}) - probability) <= 1e-12
 
 
 def test_contract_and_lineage_say_what_was_trained(shop: Trained) -> None:

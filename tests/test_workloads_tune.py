@@ -77,7 +77,7 @@ def test_what_trials_find_becomes_a_spec_with_its_evidence(
     best = min(evidence["trials"], key=lambda trial: trial["log_loss"])
     assert {name: getattr(written.model, name) for name in best["parameters"]} == best["parameters"]
     assert written.encoder == shipped.encoder
-    assert evidence["spec_digest"] == shipped.digest
+    assert evidence["spec_digest"] == shop.dataset.digest
     judged = evidence["last_part"]
     assert judged["before"]["rows"] == judged["after"]["rows"] > 500
     assert (judged["before"] == judged["after"]) == (best == evidence["trials"][0])

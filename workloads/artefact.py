@@ -18,10 +18,10 @@ import numpy as np
 from workloads.encode import WIDTH, Levels
 from workloads.errors import WorkloadError
 from workloads.levels import BETWEEN, MISSING_LEVEL
-from workloads.spec import Spec
+from workloads.spec import Feature, Spec
 
 MANIFEST = "MANIFEST.json"
-CONTRACT_VERSION = "1.1"
+CONTRACT_VERSION = "1.2"
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def contract(dataset: Spec) -> dict[str, Any]:
         "contract_version": CONTRACT_VERSION,
         "dataset": dataset.name,
         "label": "label",
-        "features": [{"name": name, "type": f.type, "side": f.side} for name, f in dataset.features.items()],
+        "features": [_contract_of(name, feature) for name, feature in dataset.features.items()],
         "model_columns": [{"feature": feature, "value": value} for feature, value in dataset.model_columns],
         "encoder": {
             "categoricals": dataset.categoricals,
@@ -62,6 +62,11 @@ def contract(dataset: Spec) -> dict[str, Any]:
         },
         "item_id": dataset.item_id,
     }
+
+
+def _contract_of(name: str, feature: Feature) -> dict[str, Any]:
+    span = dict(zip(("minimum", "maximum"), feature.span or (), strict=False))
+    return {"name": name, "type": feature.type, "side": feature.side, **span}
 
 
 def encoder_arrays(levels: Mapping[str, Levels]) -> bytes:

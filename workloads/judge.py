@@ -18,7 +18,7 @@ from workloads.baseline import Baseline
 from workloads.live import Live
 from workloads.spec import Spec
 
-_LIVE = "live__probability"
+_LIVE, _UNTOLD = "live__probability", "untold__probability"
 _OURS = "judged__"
 """Before columns that pass through the live pipeline, which has names of its own."""
 
@@ -31,6 +31,8 @@ class Scored:
     probabilities: np.ndarray
     baseline: np.ndarray
     live: np.ndarray | None
+    untold: np.ndarray | None
+    """By the same model without the features of side context; None where it has no others or none of them."""
     by: Mapping[str, np.ndarray]
     """What to slice by."""
 
@@ -50,11 +52,17 @@ def score(test: DataFrame, dataset: Spec, reloaded: PipelineModel, plain: Baseli
     if serving:
         rows = serving.transform(rows).withColumn(_LIVE, _click("probability"))
     wanted = [*ours, _LIVE] if serving else ours
+    if 0 < len(dataset.context) < len(dataset.features):
+        nothing = {name: F.lit(None).cast(rows.schema[name].dataType) for name in dataset.context}
+        asked = rows.select(*dataset.features, *wanted).withColumns(nothing)
+        rows = reloaded.transform(asked).withColumn(_UNTOLD, _click("probability"))
+        wanted = [*wanted, _UNTOLD]
     # A few long arrays reach Python far quicker than many small rows.
     parts = rows.groupBy(F.spark_partition_id()).agg(*(F.collect_list(name).alias(name) for name in wanted)).collect()
     found = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in wanted}
     labels, probabilities, plainly, *slices = (found[name] for name in ours)
-    return Scored(labels, probabilities, plainly, found.get(_LIVE), dict(zip(by, slices, strict=True)))
+    sliced = dict(zip(by, slices, strict=True))
+    return Scored(labels, probabilities, plainly, found.get(_LIVE), found.get(_UNTOLD), sliced)
 
 
 def metrics(
@@ -80,6 +88,7 @@ def metrics(
             "log_loss": evaluate.log_loss(labels, scored.baseline),
         },
         "live": live and _against(live, scored, seed),
+        "context": None if scored.untold is None else compare.paired(labels, probabilities, scored.untold, seed),
         "drift": drift,
         "slices": evaluate.slices(labels, probabilities, scored.by),
         "rejected_rows": rejected,

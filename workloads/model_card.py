@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workloads import evaluate
-from workloads.spec import Spec
+from workloads.spec import SIDES, Spec
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1d2430; }
@@ -67,11 +67,15 @@ by the saved and reloaded pipeline.</p>
 {_drift(metrics["drift"])}
 <h2>By slice</h2>
 {_slices(metrics)}
+<h2>Context</h2>
+{_context(dataset, metrics["context"], importance)}
 <h2>Data</h2>
 <p>{_text(terms)}</p>
 {_data(lineage, metrics)}
 <h2>Features</h2>
 {_features(dataset)}
+<p>Share of the trees' gain by the side of what a column is made of.</p>
+{_table(["side", "gain"], [[side, f"{share:.2%}"] for side, share in _gain(dataset, importance).items()])}
 <h2>Lineage</h2>
 <pre>{_text(json.dumps({k: v for k, v in lineage.items() if k != "data"}, indent=1))}</pre>
 </body></html>
@@ -115,13 +119,39 @@ def _live(live: Mapping[str, Any] | None) -> str:
         return "<p>Nothing served when this model was trained.</p>"
     if "skipped" in live:
         return f"<p>Not compared with run {_text(live['run_id'])}: {_text(live['skipped'])}.</p>"
+    return f"<p>Run {_text(live['run_id'])} on the same rows.</p>" + _against("what serves now", live)
+
+
+def _against(what: str, other: Mapping[str, Any]) -> str:
     rows = [
-        [title, _number(live[key]), _change(live[f"{key}_change"]), _interval(live[f"{key}_change_interval"])]
+        [title, _number(other[key]), _change(other[f"{key}_change"]), _interval(other[f"{key}_change_interval"])]
         for title, key in (("AUC", "auc"), ("Log loss", "log_loss"))
     ]
-    return f"<p>Run {_text(live['run_id'])} on the same rows.</p>" + _table(
-        ["", "what serves now", "change", "95 % interval of the change"], rows
+    return _table(["", what, "change", "95 % interval of the change"], rows)
+
+
+def _context(dataset: Spec, without: Mapping[str, Any] | None, importance: Mapping[str, float]) -> str:
+    if not dataset.context:
+        return "<p>No feature changes by the request.</p>"
+    if without is None:
+        return "<p>Every feature is of side context: there is nothing to compare with.</p>"
+    share = sum(of for side, of in _gain(dataset, importance).items() if "context" in side)
+    return (
+        f"<p>What changes by the request: {_text(', '.join(dataset.context))}, with {share:.2%} of the trees' gain. "
+        "The same rows, as from someone who does not send it, by the same trees: fitted without it, a model might "
+        "do better than these figures, or worse.</p>" + _against("not sent", without)
     )
+
+
+def _gain(dataset: Spec, importance: Mapping[str, float]) -> dict[str, float]:
+    """Shares of the whole by side, the largest first; what is crossed from several is of all of them together."""
+    shares: dict[str, float] = {}
+    total = sum(importance.values()) or 1.0
+    for name, value in dataset.model_columns:
+        of = {dataset.features[feature].side for feature in dataset.encodings.get(name, (name,))}
+        side = " and ".join(side for side in SIDES if side in of)
+        shares[side] = shares.get(side, 0.0) + importance.get(f"{name} {value}", 0.0) / total
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 def _change(value: float | None) -> str:

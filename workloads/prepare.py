@@ -219,7 +219,7 @@ def _read_side(spark: SparkSession, dataset: Spec, file: Path, name: str, reject
 
 def _read_interactions(spark: SparkSession, dataset: Spec, file: Path, keys: list[str]) -> Lines:
     joined = {n for side in ("user", "item") for n in _features_of(dataset, side)}
-    own = {n: f for n, f in dataset.features.items() if n not in joined}
+    own = {n: f for n, f in dataset.features.items() if n not in joined and not f.of_time}
     label, moment = dataset.label, dataset.time.column
     required = {label.column: "integer" if label.at_least is None else "number"}
     if moment:
@@ -272,6 +272,13 @@ def _value(feature: Feature, name: str) -> Column:
     return column
 
 
+def _of_time(moment: Column, what: str) -> Column:
+    """By UTC, whatever the session's time zone."""
+    if what == "hour":
+        return F.floor(F.pmod(moment, F.lit(86_400)) / 3600)
+    return F.pmod(F.floor(moment / 86_400) + 3, F.lit(7)) + 1  # the first day of 1970 was a Thursday
+
+
 def _literal(separator: str) -> str:
     """As Java's regular expressions take it literally."""
     return f"\\Q{separator}\\E"
@@ -293,8 +300,8 @@ def _typed(joined: DataFrame, dataset: Spec) -> DataFrame:
         moment = F.col("__position")
         day = F.floor(moment * (dataset.time.chunks or 1) / F.col("__positions")).cast("int")
     values = [
-        F.col(f"__{name}").alias(name) if name in from_side else _value(feature, name).alias(name)
-        for name, feature in dataset.features.items()
+        (F.col(f"__{n}") if n in from_side else _of_time(moment, f.of_time) if f.of_time else _value(f, n)).alias(n)
+        for n, f in dataset.features.items()
     ]
     flags = [c for c in joined.columns if c.startswith("__no_")]
     return joined.select(moment.alias("time"), *judged, *values, *flags, day.alias("day"))

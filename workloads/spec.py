@@ -22,6 +22,8 @@ from workloads.errors import WorkloadError
 FEATURE_TYPES = ("integer", "number", "string", "strings")
 SIDES = ("user", "item", "context")
 HISTORIES = ("earlier", "others")
+OF_TIME: Mapping[str, tuple[int, int]] = {"hour": (0, 23), "weekday": (1, 7)}
+"""What a feature may be of a row's time, by UTC, with its lowest and highest value; weekday 1 is Monday."""
 
 # Spark column names are case-insensitive, LightGBM refuses punctuation, and `__` sets our own columns apart.
 _FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
@@ -128,6 +130,8 @@ class Feature:
     """Between the values of a `strings` feature."""
     bands: tuple[float, ...] = ()
     """Of a number that takes part in a cross: the lower bounds of its levels, ascending."""
+    of_time: str | None = None
+    """`hour` or `weekday`: computed from the row's time in training, and sent by whoever asks at request time."""
 
     def __post_init__(self) -> None:
         _require(self.type in FEATURE_TYPES, f"type must be one of {', '.join(FEATURE_TYPES)}, not {self.type!r}")
@@ -135,10 +139,26 @@ class Feature:
         _require((self.type == "strings") == bool(self.separator), "separator goes with type strings, and only there")
         _require(not (self.bands and self.categorical), "bands go with a number, and only there")
         _require(list(self.bands) == sorted(set(self.bands)), "bands must ascend")
+        if self.of_time is not None:
+            self._check_of_time(self.of_time)
+
+    def _check_of_time(self, what: str) -> None:
+        _require(what in OF_TIME, f"of_time must be one of {', '.join(OF_TIME)}, not {what!r}")
+        _require(
+            (self.type, self.side) == ("integer", "context"),
+            f"the {what} of a row's time is an integer that changes by the request: it needs type integer and "
+            f"side context, not {self.type} and {self.side}",
+        )
+        _require(self.column is None, "of_time is computed and column is read: give one of them")
 
     @property
     def categorical(self) -> bool:
         return self.type in ("string", "strings")
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The lowest and the highest value there can be, where that is known."""
+        return OF_TIME[self.of_time] if self.of_time else None
 
 
 @dataclass(frozen=True)
@@ -251,6 +271,8 @@ class Spec:
     validation_share: float = 0.1
     """The part before it, in whole hundredths, on which early stopping chooses the number of trees."""
     slices: tuple[Slice, ...] = ()
+    unused: tuple[str, ...] = ()
+    """Features that are described and left out, with whatever is crossed or sliced by them."""
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -262,11 +284,19 @@ class Spec:
         for name in self.features:
             _require(bool(_FEATURE_NAME.fullmatch(name)), f"feature {name!r}: letters, digits and single _ only")
             _require(name.lower() not in _RESERVED, f"feature {name!r}: this name is taken, choose another")
-        for key in ("user_id", "item_id"):
-            feature = getattr(self, key)
+        for name, feature in self.features.items():
             _require(
-                feature is None or (feature in self.features and self.features[feature].type == "string"),
-                f"{key} must be a feature of type string, not {feature!r}",
+                not feature.of_time or self.time.column is not None,
+                f"feature {name!r}: of_time needs time: column; rows in the order of a file have no {feature.of_time}",
+            )
+        for name in self.unused:
+            _require(name in self.features, f"unused: no feature {name!r}")
+            _require(name not in (self.user_id, self.item_id), f"unused: {name} is what users or items are known by")
+        for key in ("user_id", "item_id"):
+            named = getattr(self, key)
+            _require(
+                named is None or (named in self.features and self.features[named].type == "string"),
+                f"{key} must be a feature of type string, not {named!r}",
             )
         for cross in self.crosses:
             self._check_cross(cross)
@@ -293,9 +323,28 @@ class Spec:
             feature = self.features[name]
             _require(feature.categorical or bool(feature.bands), f"crosses: {name} is a number, give it bands")
 
+    def without_unused(self) -> "Spec":
+        return dataclasses.replace(
+            self,
+            features={name: feature for name, feature in self.features.items() if name not in self.unused},
+            crosses=tuple(cross for cross in self.crosses if not set(cross) & set(self.unused)),
+            slices=tuple(part for part in self.slices if part.feature not in self.unused),
+            unused=(),
+        )
+
     @property
     def categoricals(self) -> list[str]:
         return [name for name, feature in self.features.items() if feature.categorical]
+
+    @property
+    def context(self) -> list[str]:
+        """The features that change by the request."""
+        return [name for name, feature in self.features.items() if feature.side == "context"]
+
+    @property
+    def of_time(self) -> list[str]:
+        """The features that training computes from the row's time."""
+        return [name for name, feature in self.features.items() if feature.of_time]
 
     @property
     def encodings(self) -> dict[str, tuple[str, ...]]:
@@ -347,7 +396,7 @@ def parse(text: str, source: str) -> Spec:
     except yaml.YAMLError as fault:
         raise WorkloadError(f"{source}: not YAML: {fault}") from None
     spec: Spec = _build(Spec, document, source)
-    return dataclasses.replace(spec, digest=hashlib.sha256(text.encode()).hexdigest())
+    return dataclasses.replace(spec.without_unused(), digest=hashlib.sha256(text.encode()).hexdigest())
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
