@@ -35,8 +35,8 @@ Launch = Callable[[], Awaitable[None]]
 _DRIVER = Path(__file__).with_name("driver.py")
 
 # A trial's run lasts about a minute on few cores: the second compiler takes more time there than it saves (116 s with
-# it, 72 s without, on two cores).
-_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseParallelGC")
+# it, 72 s without, on two cores), and so does the first with what runs a few hundred times (19 s of it, or 10).
+_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:CompileThresholdScaling=2", "-XX:+UseParallelGC")
 
 
 class TaskFailed(Exception):
