@@ -19,7 +19,8 @@ from infra.monitoring.workspace import Monitoring, MonitoringArgs
 from infra.naming import Names
 from infra.network import Network, NetworkArgs
 from infra.outputs import export_infrastructure, export_plan, export_release
-from infra.release.release import Release, ReleaseArgs
+from infra.release.arguments import ReleaseArgs
+from infra.release.release import Release
 
 settings = configuration.of_this_stack()
 meter = cost.Meter.started()

@@ -8,7 +8,8 @@ from infra.data_lake import DataLake
 from infra.databricks import Databricks
 from infra.inference import Inference
 from infra.ml_workspace import MachineLearning
-from infra.release.release import MODEL, Release
+from infra.release.arguments import MODEL
+from infra.release.release import Release
 from infra.settings import Settings
 
 
@@ -39,27 +40,27 @@ def export_infrastructure(
 
 
 def export_release(release: Release, lake: DataLake) -> None:
-    run = release.run
+    trained, served, people = release.trained, release.served, release.people
+    run = trained.run
     pulumi.export("model_name", MODEL)
-    pulumi.export("model_version", release.model_version)
-    pulumi.export("image", release.image.image)
-    pulumi.export("image_digest", release.image.image_digest)
-    pulumi.export("training_snapshot", release.snapshot)
+    pulumi.export("model_version", trained.version)
+    pulumi.export("image", served.image.image)
+    pulumi.export("image_digest", served.image.image_digest)
+    pulumi.export("training_snapshot", trained.snapshot)
     pulumi.export("training_run_id", run.run_id)
     pulumi.export("training_run_page", run.run_page_url)
-    if release.interactive:
-        policy, people = release.interactive
-        pulumi.export("interactive_cluster_id", people.cluster_id)
-        pulumi.export("interactive_cluster_page", people.page)
-        pulumi.export("cluster_policy_id", policy.policy_id)
-    pulumi.export("tracking_experiment", release.experiment_path)
-    pulumi.export("tracking_page", release.experiment.page)
-    pulumi.export("metrics", release.metrics)
+    pulumi.export("tracking_experiment", trained.experiment.path)
+    pulumi.export("tracking_page", trained.experiment.page)
+    pulumi.export("metrics", trained.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
     pulumi.export("release", release.says)
-    pulumi.export("deployment", release.rollout.deployment)
-    pulumi.export("rollout", release.rollout.checks)
-    pulumi.export("notebooks", release.notebooks)
+    pulumi.export("deployment", served.rollout.deployment)
+    pulumi.export("rollout", served.rollout.checks)
+    pulumi.export("notebooks", people.notebooks.path)
+    if people.cluster and people.policy:
+        pulumi.export("interactive_cluster_id", people.cluster.cluster_id)
+        pulumi.export("interactive_cluster_page", people.cluster.page)
+        pulumi.export("cluster_policy_id", people.policy.policy_id)
 
 
 def export_plan(settings: Settings, meter: Meter) -> None:

@@ -53,6 +53,7 @@ def _connect(props: dict[str, Any]) -> Any:
 
 
 class Experiment(Resource, module="databricks", name="Experiment"):
+    path: pulumi.Output[str]
     experiment_id: pulumi.Output[str]
     page: pulumi.Output[str]
 

@@ -19,7 +19,7 @@ from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
-from infra.release.job import JobSpec, cluster, libraries, spark_conf
+from infra.release.job import JobSpec, cluster, spark_conf
 
 _LEAST_MINUTES = 10  # Databricks takes no shorter wait before a cluster ends itself
 
@@ -253,36 +253,3 @@ class InteractiveCluster(Resource, module="databricks", name="InteractiveCluster
             "catalog": catalog,
         }
         super().__init__(_ClusterProvider(), name, {**props, "cluster_id": None, "page": None}, opts)
-
-
-def declare(
-    name: str,
-    spec: pulumi.Output[JobSpec],
-    *,
-    workspace: dict[str, pulumi.Input[str]],
-    catalog: str,
-    minutes: int,
-    team: str | None,
-    opts: pulumi.ResourceOptions,
-) -> tuple[ClusterPolicy, InteractiveCluster]:
-    policy = ClusterPolicy(
-        f"{name}-cluster-policy",
-        **workspace,
-        policy_name=f"{catalog}-interactive",
-        definition=spec.apply(lambda spec: json.dumps(policy_definition(spec, minutes=minutes))),
-        team=team,
-        opts=opts,
-    )
-    people = InteractiveCluster(
-        f"{name}-interactive-cluster",
-        **workspace,
-        cluster_name=f"{catalog}-interactive",
-        settings=pulumi.Output.all(spec, policy.policy_id).apply(
-            lambda found: json.dumps(interactive_settings(found[0], policy_id=found[1], minutes=minutes, team=team))
-        ),
-        libraries=spec.apply(lambda spec: json.dumps(libraries(spec))),
-        team=team,
-        catalog=catalog,
-        opts=opts,
-    )
-    return policy, people

@@ -1,0 +1,44 @@
+"""What a release stands on, handed to each of its parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.container_registry import ContainerRegistry
+from infra.data_lake import DataLake
+from infra.databricks import Databricks
+from infra.inference import Inference
+from infra.ml_workspace import MachineLearning
+from infra.naming import Names
+from infra.settings import Settings
+
+MODEL = "click-probability"
+
+
+@dataclass(frozen=True)
+class ReleaseArgs:
+    settings: Settings
+    names: Names
+    lake: DataLake
+    registry: ContainerRegistry
+    databricks: Databricks
+    machine_learning: MachineLearning
+    inference: Inference
+    ready: Sequence[pulumi.Resource]
+    """Role assignments and node pool a release cannot do without."""
+
+    @property
+    def workspace(self) -> dict[str, pulumi.Input[str]]:
+        """Databricks', as every resource in it is told."""
+        return {"workspace_url": self.databricks.workspace_url, "workspace_id": self.databricks.workspace_id}
+
+    @property
+    def models(self) -> dict[str, pulumi.Input[str]]:
+        """Where artefacts lie, as every resource that reads one is told."""
+        return {"blob_endpoint": self.lake.blob_endpoint, "models_container": self.lake.containers["models"]}
+
+    @property
+    def shared(self) -> str:
+        """Folder of the stack in the Databricks workspace."""
+        return f"/Shared/{self.names.catalog}"

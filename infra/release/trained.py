@@ -1,0 +1,151 @@
+"""From rows to a registered model: snapshot, catalog, workload, experiment, job, training run, gate.
+
+Where a version is pinned, nothing trains and nothing is judged, whatever rows and code have become. Does not serve it.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import pulumi
+
+from infra.data_lake import CONTAINERS
+from infra.release.arguments import MODEL, ReleaseArgs
+from infra.release.candidate import Candidate, newest
+from infra.release.catalog import Catalog
+from infra.release.experiment import Experiment
+from infra.release.gate import verdict
+from infra.release.job import SYNAPSEML, JobSpec, TrainingJob, job_settings
+from infra.release.model import ModelVersion
+from infra.release.snapshot import Snapshot, snapshot_name
+from infra.release.training import TrainingRun
+from infra.release.workload import Workload, sources_digest
+
+
+class Trained(pulumi.ComponentResource):
+    code: str
+    """Digest of the workload, short."""
+    rows: str
+    """The snapshot that the stack names."""
+    volumes: pulumi.Output[str]
+    spec: pulumi.Output[JobSpec]
+    experiment: Experiment
+    run: TrainingRun | Candidate
+    metrics: pulumi.Output[dict[str, Any]]
+    """What training measured, and under `gate` the verdict on it."""
+    registered: ModelVersion
+    version: pulumi.Output[str]
+    """Of the model that is to serve: what was registered, or what is pinned."""
+    snapshot: pulumi.Output[str]
+    """What the model of `run` was trained on."""
+
+    def __init__(self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:release:Trained", name, None, opts)
+        training, wanted = args.settings.training, args.settings.release.model
+        child = pulumi.ResourceOptions(parent=self)
+        granted = pulumi.ResourceOptions(parent=self, depends_on=list(args.ready))
+        held = ["*"] if isinstance(wanted, int) else None
+        sources = sources_digest()
+        self.code = sources[:16]
+
+        uploaded = self._uploaded(name, args, granted) if training.data else None
+        assert training.data or training.snapshot  # `Settings` refuses a release without rows
+        self.rows = snapshot_name(training.data) if training.data else str(training.snapshot)
+
+        catalog = Catalog(
+            f"{name}-catalog",
+            **args.workspace,
+            connector_id=args.databricks.connector_id,
+            identity_id=args.databricks.connector_identity_id,
+            catalog=args.names.catalog,
+            locations={container: args.lake.location_of(container) for container in CONTAINERS},
+            opts=granted,
+        )
+        self.volumes = catalog.volumes
+        workload = Workload(f"{name}-workload", **args.workspace, folder=args.shared, digest=sources, opts=child)
+        self.experiment = Experiment(f"{name}-experiment", **args.workspace, path=f"{args.shared}/training", opts=child)
+        self.spec = pulumi.Output.all(catalog.volumes, workload.path, self.experiment.path).apply(
+            lambda found: JobSpec(
+                name=f"{args.names.catalog}-train",
+                dataset=training.dataset,
+                snapshot=self.rows,
+                volumes=found[0],
+                wheel=found[1],
+                code=self.code,
+                experiment=found[2],
+                spark_version=training.spark_version,
+                node_type=training.node_type,
+                workers=training.workers,
+                spot=training.spot,
+                schedule=training.schedule,
+                schedule_enabled=training.schedule_enabled,
+                timeout_minutes=training.timeout_minutes,
+                tags={"environment": args.settings.environment},
+            )
+        )
+        job = TrainingJob(
+            f"{name}-job",
+            **args.workspace,
+            job_name=f"{args.names.catalog}-train",
+            settings=self.spec.apply(lambda spec: json.dumps(job_settings(spec))),
+            opts=child,
+        )
+
+        lineage: pulumi.Input[dict[str, str]] = {
+            "dataset": training.dataset,
+            "snapshot": self.rows,
+            "code": self.code,
+        }
+        floors = args.settings.quality.model_dump()
+        if wanted == "latest":
+            self.run = newest(**args.workspace, **args.models, job_id=job.job_id, floors=floors)
+            lineage = self.run.lineage
+        else:
+            self.run = TrainingRun(
+                f"{name}-training",
+                **args.workspace,
+                **args.models,
+                job_id=job.job_id,
+                snapshot=self.rows,
+                input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
+                volumes=catalog.volumes,
+                ml_workspace_id=args.machine_learning.workspace_id,
+                endpoint_name=args.names.endpoint,
+                timeout_minutes=training.timeout_minutes,
+                opts=pulumi.ResourceOptions(
+                    parent=self, depends_on=[*filter(None, [uploaded]), self.experiment], ignore_changes=held
+                ),
+            )
+        self.metrics = self.run.metrics.apply(lambda metrics: {**metrics, "gate": verdict(metrics, floors)})
+        self.registered = ModelVersion(
+            f"{name}-model",
+            **args.models,
+            workspace_id=args.machine_learning.workspace_id,
+            model_name=MODEL,
+            datastore=args.machine_learning.models_datastore,
+            run_id=self.run.run_id,
+            metrics=self.run.metrics,
+            floors=floors,
+            lineage=lineage,
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=held),
+        )
+        self.snapshot = self.registered.lineage.apply(lambda tags: tags["snapshot"])
+        self.version = pulumi.Output.from_input(str(wanted)) if held else self.registered.version
+        self.register_outputs({})
+
+    @staticmethod
+    def _uploaded(name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions) -> Snapshot:
+        """Rows from here; others are already in the lake."""
+        return Snapshot(
+            f"{name}-snapshot",
+            blob_endpoint=args.lake.blob_endpoint,
+            container=args.lake.containers["raw"],
+            dataset=args.settings.training.dataset,
+            data=str(args.settings.training.data),
+            opts=opts,
+        )
+
+
+def _digest(*decides: object) -> str:
+    """Everything that decides a training run's result."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
