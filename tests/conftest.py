@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "container: builds and runs the scoring image with a container engine")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A file stays with one worker, and so do all files that need Spark: its session and what is trained on it are made
     once. The longest come first, so that two workers end at about the same time."""
