@@ -33,7 +33,7 @@ local-down: bootstrap ## destroys what `make local` stood up and stops it
 # Two workers, because much of a test is waiting for processes; tests/conftest.py says which tests stay together, for the
 # sake of what they set up, and which are begun first.
 test: bootstrap ## style, types and every test that needs no container engine
-	@$(ready) ruff check . && ruff format --check . && mypy && pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(ready) ruff check . && ruff format --check . && mypy && pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: bootstrap ## the tests that start neither Spark nor a stack
 	@$(ready) pytest -m 'not stack and not spark'

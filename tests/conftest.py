@@ -1,9 +1,14 @@
 """What holds for every test."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+ON_SPARK = {path for path in Path(__file__).parent.glob("test_*.py") if '["workloads_fixtures' in path.read_text()}
 
 # Where a machine sets it, what forgets to flush before somebody waits for it would work here and hang elsewhere.
 os.environ.pop("PYTHONUNBUFFERED", None)
@@ -24,20 +29,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "container: builds and runs the scoring image with a container engine")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A file stays with one worker, and so do all files that need Spark: its session and what is trained on it are made
-    once. The longest come first, so that two workers end at about the same time."""
+    """The longest first, so that two workers end at about the same time."""
     if not config.getoption("--faults"):
         items[:] = [item for item in items if not item.get_closest_marker("faults")]
-    on_spark = {item.path for item in items if "spark" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("spark" if item.path in on_spark else item.path.stem))
     items.sort(
         key=lambda item: (
             "test_stack_lifecycle" not in item.nodeid,
-            item.path not in on_spark,
+            item.path not in ON_SPARK,
             "stack" not in item.keywords,
             "spark" not in item.keywords,
         )
     )
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+class Together(LoadFileScheduling):
+    """Files that share a session of Spark stay with one worker: it and what is trained on it are made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "spark" if Path(__file__).parents[1] / file in ON_SPARK else file
