@@ -10,7 +10,7 @@ STACK ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap local local-down test test-fast test-container preflight preview up down lock clean
+.PHONY: help bootstrap local local-down test test-fast test-container test-browser preflight preview up down lock clean
 
 ready = . .venv/personalization.sh &&
 # The engine that is there, or one of the run's own: the scoring image is then built and run as a container.
@@ -40,6 +40,9 @@ test-fast: bootstrap ## the tests that start neither Spark nor a stack
 
 test-container: bootstrap ## the scoring image, built and run for real, with a container engine of its own if none answers: ARGS='-k native'
 	@$(ready) python -m tools.container_engine run pytest -m container $(ARGS)
+
+test-browser: bootstrap ## the page in the machine's own Chromium, which `make test` tries too where there is one
+	@$(ready) pytest tests/test_page_browser.py
 
 preflight: bootstrap ## what would stop `make up` in a stack's region and subscription: STACK=dev
 	@$(ready) personalization preflight --stack '$(stack)'
