@@ -206,10 +206,13 @@ def test_a_cluster_that_would_keep_a_lost_workers_ring_waiting_is_refused(
     setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = {"spark.task.reaper.enabled": "true", "spark.task.reaper.killTimeout": "20s"}
-    del sound[setting]
     get = spark.conf.get
+
+    def without(_: Any, key: str, *default: str) -> Any:
+        return default[0] if key == setting else sound.get(key) or get(key, *default)
+
     monkeypatch.setattr(session, "_one_process", lambda _: False)
-    monkeypatch.setattr(type(spark.conf), "get", lambda _, key, *d: sound.get(key) or get(key, *d))
+    monkeypatch.setattr(type(spark.conf), "get", without)
     with pytest.raises(WorkloadError, match=f"{setting} is off"):
         session.check_for_training(spark)
 
