@@ -123,7 +123,7 @@ def test_a_library_that_cannot_be_installed_is_told_apart_from_a_task_that_fails
 def policy_id(workspace: WorkspaceClient) -> str:
     """The program's policy for clusters that people make."""
     spec = JobSpec(
-        *("train", "movielens", "s1", "/Volumes/c/s", "/Workspace/w.whl", "c0de", "16.4.x-scala2.12"),
+        *("train", "movielens", "s1", "/Volumes/c/s", "/Workspace/w.whl", "c0de", "/Shared/c/t", "16.4.x-scala2.12"),
         *("Standard_L8s_v3", 3, False, "0 0 3 * * ?", False, 60, {}),
     )
     definition = json.dumps(policy_definition(spec, minutes=30))
