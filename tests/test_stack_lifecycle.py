@@ -319,7 +319,7 @@ def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, 
 def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> None:
     native = json.loads((standing.state / "scored.json").read_text())
     standing.up("--engine", "spark")
-    assert "spark" in standing.outputs["image"]
+    assert standing.outputs["release"]["engine"] == "spark"
     spark = score(standing)
     assert spark["model"] == native["model"]
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
