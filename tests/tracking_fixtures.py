@@ -25,13 +25,19 @@ class TrackingServer:
 
     @property
     def processes(self) -> list[psutil.Process]:
-        every = psutil.Process().children(recursive=True)
-        return [process for process in every if "mlflow.server.fastapi_app:app" in process.cmdline()]
+        return [process for process in psutil.Process().children(recursive=True) if _serves(process)]
 
     def kill(self) -> None:
         (server,) = self.processes
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
+
+
+def _serves(process: psutil.Process) -> bool:
+    try:
+        return "mlflow.server.fastapi_app:app" in process.cmdline()
+    except psutil.Error:  # it has ended, of whatever test it was
+        return False
 
 
 @contextmanager
