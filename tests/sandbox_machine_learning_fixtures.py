@@ -118,7 +118,7 @@ class Cloud(RunningSandbox):
             self.environment["ARM_SUBSCRIPTION_ID"],
             GROUP,
             WORKSPACE,
-            cloud="Sandbox",
+            cloud=f"Sandbox {self.url}",
             cloud_metadata=dict.fromkeys([*names.split(), "registry_discovery_endpoint"], self.url),
             enable_telemetry=False,
             show_progress=False,
