@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from infra.release.cloud import Cloud
+from infra.release.live import endpoint_key
 from operations.errors import UserError
 
 
@@ -21,12 +22,7 @@ class Endpoint:
         """The endpoint of a stack with these outputs; the key stays in this process."""
         if not outputs.get("deployment"):
             raise UserError("this stack serves no model yet: release:enabled is false, or its first release failed")
-        keys = (
-            Cloud.discover()
-            .machine_learning(outputs["ml_workspace_id"])
-            .online_endpoints.get_keys(outputs["endpoint_name"])
-        )
-        key = getattr(keys, "primary_key", None) or keys.access_token
+        key = endpoint_key(Cloud.discover().machine_learning(outputs["ml_workspace_id"]), outputs["endpoint_name"])
         return cls(httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=30), outputs["scoring_uri"])
 
     def post(self, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,13 +39,18 @@ def _row(raw: dict[str, str], features: dict[str, Feature]) -> Row:
 
 def value(text: str, feature: Feature) -> Any:
     """None where it is missing, or not what training could have read either."""
+    if feature.type == "strings" and text.strip():
+        return [part for part in text.split(feature.separator) if part]
+    return scalar(text, feature.type)
+
+
+def scalar(text: str, kind: str) -> Any:
+    """As `value`, of a feature with one value."""
     if not text.strip():
         return None
-    if feature.type == "strings":
-        return [part for part in text.split(feature.separator) if part]
-    if feature.type == "string":
+    if kind == "string":
         return text
     try:
-        return int(text) if feature.type == "integer" else float(text)
+        return int(text) if kind == "integer" else float(text)
     except ValueError:
         return None

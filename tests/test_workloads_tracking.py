@@ -157,7 +157,7 @@ def test_the_workspace_asks_for_a_token_and_for_a_folder_that_is_there(server: T
 def test_an_experiment_is_made_once_and_comes_back_with_its_runs(
     server: TrackingServer, told: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "_connect", lambda _: connect(server.cloud))
+    monkeypatch.setattr(experiment, "databricks_of", lambda _: connect(server.cloud))
     provider = experiment._ExperimentProvider()
     props = {"workspace_url": "host", "workspace_id": "ws", "path": "/Shared/new/training"}
     made = provider.create(props)

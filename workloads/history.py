@@ -46,11 +46,6 @@ def known(encoder: Encoder, to: int) -> list[int]:
     return [of for of in range(encoder.parts) if of != to]
 
 
-def _knows(encoder: Encoder, to: int, of: Column) -> Column:
-    """`known`, of training rows: the last part, after all, knows every one of them by either rule."""
-    return of < to if encoder.history == "earlier" else of != to
-
-
 def present(encoder: Encoder, rows: str, of: Column) -> Column:
     """Whether part `of` itself has rows of what the array `rows` counts; assumed of rows after training."""
     after = F.least(of + 2, F.lit(encoder.parts + 1)) if encoder.history == "earlier" else F.lit(encoder.parts + 1)
@@ -192,7 +187,7 @@ def _rest(dataset: Spec, counted: Totals, *effects: str) -> Column:
         value = F.col(dataset.label.outcome) - F.lit(counted.rate(to))
         for effects_of in effects:
             value -= F.coalesce(F.element_at(effects_of, to + 1), F.lit(0.0))
-        return F.when(_knows(dataset.encoder, to, F.col("part")), _units(value)).otherwise(0)
+        return F.when(F.col("part").isin(known(dataset.encoder, to)), _units(value)).otherwise(0)
 
     # Each element in full, and not by a function of it, which Spark would interpret.
     return F.array(*map(rest, range(dataset.encoder.parts + 1)))

@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
-from infra.release.cloud import Cloud
+from infra.release.cloud import databricks_of
 from infra.release.dynamic import ReleaseProvider
 from infra.release.patience import until_allowed
 
@@ -34,7 +34,7 @@ class _CatalogProvider(ReleaseProvider):
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         from databricks.sdk.errors import NotFound
 
-        client, catalog = _connect(props), props["catalog"]
+        client, catalog = databricks_of(props), props["catalog"]
         locations = [_location(catalog, container) for container in props["locations"]]
         for delete, names in (
             (client.catalogs.delete, [catalog]),
@@ -50,7 +50,7 @@ class _CatalogProvider(ReleaseProvider):
         from databricks.sdk.errors import NotFound, PermissionDenied
         from databricks.sdk.service.catalog import AzureManagedIdentityRequest, VolumeType
 
-        client, catalog, locations = _connect(props), props["catalog"], props["locations"]
+        client, catalog, locations = databricks_of(props), props["catalog"], props["locations"]
 
         def ensure(get: Any, create: Any) -> None:
             try:
@@ -93,10 +93,6 @@ class _CatalogProvider(ReleaseProvider):
                     catalog, SCHEMA, volume, VolumeType.EXTERNAL, storage_location=locations[volume]
                 ),
             )
-
-
-def _connect(props: dict[str, Any]) -> Any:
-    return Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
 
 
 def _location(catalog: str, container: str) -> str:

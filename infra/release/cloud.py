@@ -5,6 +5,7 @@ Does not cache tokens or keep clients: each dynamic resource makes what it needs
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,3 +144,8 @@ def _oidc_token() -> str:
     answer = requests.get(url, params={"audience": audience}, headers={"Authorization": f"Bearer {bearer}"}, timeout=30)
     answer.raise_for_status()
     return answer.json()["value"]
+
+
+def databricks_of(props: Mapping[str, Any]) -> Any:
+    """The `databricks.sdk.WorkspaceClient` of the workspace that a dynamic resource is in."""
+    return Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])

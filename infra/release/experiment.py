@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
-from infra.release.cloud import Cloud
+from infra.release.cloud import databricks_of
 from infra.release.dynamic import ReleaseProvider
 
 
@@ -28,7 +28,7 @@ class _ExperimentProvider(ReleaseProvider):
         from databricks.sdk.errors import NotFound
 
         try:
-            _connect(props).experiments.delete_experiment(id)
+            databricks_of(props).experiments.delete_experiment(id)
         except NotFound:
             return
 
@@ -36,7 +36,7 @@ class _ExperimentProvider(ReleaseProvider):
 def _ensure(props: dict[str, Any]) -> dict[str, str]:
     from databricks.sdk.errors import NotFound
 
-    client, path = _connect(props), props["path"]
+    client, path = databricks_of(props), props["path"]
     try:
         found = client.experiments.get_by_name(path).experiment
         experiment_id = found.experiment_id
@@ -46,10 +46,6 @@ def _ensure(props: dict[str, Any]) -> dict[str, str]:
         client.workspace.mkdirs(path.rpartition("/")[0])
         experiment_id = client.experiments.create_experiment(path).experiment_id
     return {"experiment_id": experiment_id, "page": f"https://{props['workspace_url']}/ml/experiments/{experiment_id}"}
-
-
-def _connect(props: dict[str, Any]) -> Any:
-    return Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
 
 
 class Experiment(Resource, module="databricks", name="Experiment"):

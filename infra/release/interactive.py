@@ -17,7 +17,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
-from infra.release.cloud import Cloud
+from infra.release.cloud import databricks_of
 from infra.release.dynamic import ReleaseProvider
 from infra.release.job import JobSpec, cluster, spark_conf
 
@@ -66,7 +66,7 @@ class _PolicyProvider(ReleaseProvider):
     inputs = ("workspace_url", "definition", "team")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        client = _connect(props)
+        client = databricks_of(props)
         # Names are unique: a policy of this name was made by an `up` that did not live to record it.
         found = next((each for each in client.cluster_policies.list() if each.name == props["policy_name"]), None)
         if found is None:
@@ -74,13 +74,13 @@ class _PolicyProvider(ReleaseProvider):
         return CreateResult(found.policy_id, self._put(client, found.policy_id, props))
 
     def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(self._put(_connect(news), id, news))
+        return UpdateResult(self._put(databricks_of(news), id, news))
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
         from databricks.sdk.errors import NotFound
 
         with contextlib.suppress(NotFound):
-            _connect(props).cluster_policies.delete(id)
+            databricks_of(props).cluster_policies.delete(id)
 
     @staticmethod
     def _put(client: Any, policy_id: str, props: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class _ClusterProvider(ReleaseProvider):
     inputs = ("workspace_url", "settings", "libraries", "team", "catalog")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        client = _connect(props)
+        client = databricks_of(props)
         # Names are not unique and creating has no idempotency token: one of this name an interrupted `up` has left.
         if left := self._named(client, props):
             cluster_id = left[0]
@@ -111,14 +111,14 @@ class _ClusterProvider(ReleaseProvider):
         return CreateResult(cluster_id, self._admit(client, cluster_id, props, before=None))
 
     def update(self, id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        client = _connect(news)
+        client = databricks_of(news)
         self._converge(client, id, news)
         return UpdateResult(self._admit(client, id, news, before=olds["team"]))
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
-        client = _connect(props)
+        client = databricks_of(props)
         with contextlib.suppress(NotFound, InvalidParameterValue):  # either says that it is gone
             client.clusters.permanent_delete(id)
         if props["team"]:
@@ -176,10 +176,6 @@ class _ClusterProvider(ReleaseProvider):
             _grant(client, props["catalog"], admitted=team)
         page = f"https://{props['workspace_url']}/compute/clusters/{cluster_id}"
         return {**props, "cluster_id": cluster_id, "page": page}
-
-
-def _connect(props: dict[str, Any]) -> Any:
-    return Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
 
 
 def _permit(client: Any, kind: str, object_id: str, level: str, team: str | None) -> None:

@@ -13,7 +13,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra import compatibility
-from infra.release.cloud import Cloud
+from infra.release.cloud import databricks_of
 from infra.release.dynamic import ReleaseProvider
 
 PACKAGE = "personalization_workloads"
@@ -164,7 +164,7 @@ class _JobProvider(ReleaseProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         from databricks.sdk.service.jobs import JobSettings
 
-        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+        client = databricks_of(props)
         settings = JobSettings.from_dict(json.loads(props["settings"]))
         # Creating a job has no idempotency token: one of this name was made by an `up` that did not live to record it.
         found = next(iter(client.jobs.list(name=props["job_name"])), None)
@@ -177,7 +177,7 @@ class _JobProvider(ReleaseProvider):
     def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         from databricks.sdk.service.jobs import JobSettings
 
-        client = Cloud.discover().databricks(news["workspace_url"], news["workspace_id"])
+        client = databricks_of(news)
         client.jobs.reset(int(id), JobSettings.from_dict(json.loads(news["settings"])))
         return UpdateResult({**news, "job_id": id})
 
@@ -185,7 +185,7 @@ class _JobProvider(ReleaseProvider):
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
         try:
-            Cloud.discover().databricks(props["workspace_url"], props["workspace_id"]).jobs.delete(int(id))
+            databricks_of(props).jobs.delete(int(id))
         except (NotFound, InvalidParameterValue):  # the Jobs API answers either for a job that is gone
             return
 

@@ -1,6 +1,6 @@
-"""Which training run's model serves now: what a new model is compared with.
+"""What serves now: which training run's model, which a new one is compared with, and the key to ask it with.
 
-Asks Azure ML and changes nothing. A preview never asks: only a training run that is about to start does.
+Asks Azure ML and changes nothing. A preview never asks.
 """
 
 from typing import Any
@@ -22,3 +22,9 @@ def run_id(client: Any, endpoint: str) -> str:
         return client.models.get(name, version).tags.get("run_id", "")
     except ResourceNotFoundError:
         return ""
+
+
+def endpoint_key(client: Any, endpoint: str) -> str:
+    """What a caller sends as bearer: a key, or a token where the endpoint's `auth_mode` is one."""
+    found = client.online_endpoints.get_keys(endpoint)
+    return getattr(found, "primary_key", None) or found.access_token

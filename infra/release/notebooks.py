@@ -14,7 +14,7 @@ from pulumi.dynamic import CreateResult, Resource, UpdateResult
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
 from infra.release.secret import KEY
-from infra.release.workload import NOTEBOOKS, sources_digest
+from infra.release.workload import NOTEBOOKS, delete_folder, sources_digest
 
 _SETTINGS = "settings.json"
 
@@ -39,13 +39,7 @@ class _NotebooksProvider(ReleaseProvider):
         return UpdateResult({**news, "path": news["folder"]})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        from databricks.sdk.errors import NotFound
-
-        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
-        try:
-            client.workspace.delete(props["folder"], recursive=True)
-        except NotFound:
-            return
+        delete_folder(props, props["folder"])
 
 
 def _upload(props: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from pulumi.dynamic import CreateResult, Resource, UpdateResult
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
+from infra.release.live import endpoint_key
 
 if TYPE_CHECKING:
     from infra.release.probe import Probe
@@ -200,8 +201,7 @@ def _probe(client: Any, props: dict[str, Any], model_path: str, scoring_uri: str
 
     artefact = Artefact(props["blob_endpoint"], props["models_container"], model_path.rstrip("/").rpartition("/")[2])
     golden = [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
-    credentials = client.online_endpoints.get_keys(props["endpoint_name"])
-    key = getattr(credentials, "primary_key", None) or credentials.access_token
+    key = endpoint_key(client, props["endpoint_name"])
     return Probe(scoring_uri, key, f"{props['model_name']}:{props['model_version']}", golden, Limits(**props["limits"]))
 
 

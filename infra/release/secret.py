@@ -10,8 +10,9 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
-from infra.release.cloud import Cloud
+from infra.release.cloud import Cloud, databricks_of
 from infra.release.dynamic import ReleaseProvider
+from infra.release.live import endpoint_key
 
 KEY = "endpoint-key"
 
@@ -31,7 +32,7 @@ class _EndpointKeyProvider(ReleaseProvider):
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         from databricks.sdk.errors import NotFound
 
-        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+        client = databricks_of(props)
         try:
             client.secrets.delete_scope(props["scope"])
         except NotFound:
@@ -40,11 +41,11 @@ class _EndpointKeyProvider(ReleaseProvider):
 
 def _put(props: dict[str, Any]) -> None:
     cloud = Cloud.discover()
-    keys = cloud.machine_learning(props["ml_workspace_id"]).online_endpoints.get_keys(props["endpoint_name"])
+    key = endpoint_key(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
     secrets = cloud.databricks(props["workspace_url"], props["workspace_id"]).secrets
     if props["scope"] not in {scope.name for scope in secrets.list_scopes()}:
         secrets.create_scope(props["scope"])
-    secrets.put_secret(props["scope"], KEY, string_value=getattr(keys, "primary_key", None) or keys.access_token)
+    secrets.put_secret(props["scope"], KEY, string_value=key)
 
 
 class EndpointKey(Resource, module="databricks", name="EndpointKey"):

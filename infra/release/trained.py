@@ -48,9 +48,10 @@ class Trained(pulumi.ComponentResource):
         sources = sources_digest()
         self.code = sources[:16]
 
-        uploaded = self._uploaded(name, args, granted) if training.data else None
+        uploaded = [self._uploaded(name, args, granted)] if training.data else []
         assert training.data or training.snapshot  # `Settings` refuses a release without rows
         self.rows = snapshot_name(training.data) if training.data else str(training.snapshot)
+        job_name = f"{args.names.catalog}-train"
 
         catalog = Catalog(
             f"{name}-catalog",
@@ -66,7 +67,7 @@ class Trained(pulumi.ComponentResource):
         self.experiment = Experiment(f"{name}-experiment", **args.workspace, path=f"{args.shared}/training", opts=child)
         self.spec = pulumi.Output.all(catalog.volumes, workload.path, self.experiment.path).apply(
             lambda found: JobSpec(
-                name=f"{args.names.catalog}-train",
+                name=job_name,
                 dataset=training.dataset,
                 snapshot=self.rows,
                 volumes=found[0],
@@ -86,7 +87,7 @@ class Trained(pulumi.ComponentResource):
         job = TrainingJob(
             f"{name}-job",
             **args.workspace,
-            job_name=f"{args.names.catalog}-train",
+            job_name=job_name,
             settings=self.spec.apply(lambda spec: json.dumps(job_settings(spec))),
             opts=child,
         )
@@ -112,9 +113,7 @@ class Trained(pulumi.ComponentResource):
                 ml_workspace_id=args.machine_learning.workspace_id,
                 endpoint_name=args.names.endpoint,
                 timeout_minutes=training.timeout_minutes,
-                opts=pulumi.ResourceOptions(
-                    parent=self, depends_on=[*filter(None, [uploaded]), self.experiment], ignore_changes=held
-                ),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[*uploaded, self.experiment], ignore_changes=held),
             )
         self.metrics = self.run.metrics.apply(lambda metrics: {**metrics, "gate": verdict(metrics, floors)})
         self.registered = ModelVersion(

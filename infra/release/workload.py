@@ -4,15 +4,17 @@ Does not run it: `job.py` defines the job, `training.py` runs it. Notebooks are 
 no new model: `notebooks.py` uploads them.
 """
 
+import contextlib
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, Resource
 
-from infra.release.cloud import Cloud
+from infra.release.cloud import databricks_of
 from infra.release.dynamic import ReleaseProvider
 
 _SOURCES = Path(__file__).parents[2] / "workloads"
@@ -38,13 +40,21 @@ def build_wheel(folder: Path) -> Path:
     return Path(next(WheelBuilder(str(_SOURCES)).build(directory=str(folder), versions=["standard"])))
 
 
+def delete_folder(props: Mapping[str, Any], folder: str) -> None:
+    """Of the resource's workspace, with all in it; one that is gone is no error."""
+    from databricks.sdk.errors import NotFound
+
+    with contextlib.suppress(NotFound):
+        databricks_of(props).workspace.delete(folder, recursive=True)
+
+
 class _WorkloadProvider(ReleaseProvider):
     identity = ("workspace_id", "folder", "digest")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from databricks.sdk.service.workspace import ImportFormat
 
-        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+        client = databricks_of(props)
         folder = f"{props['folder']}/{props['digest'][:16]}"
         with tempfile.TemporaryDirectory() as temporary:
             wheel = build_wheel(Path(temporary))
@@ -56,13 +66,7 @@ class _WorkloadProvider(ReleaseProvider):
         return CreateResult(path, {**props, "path": path})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        from databricks.sdk.errors import NotFound
-
-        client = Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
-        try:
-            client.workspace.delete(f"{props['folder']}/{props['digest'][:16]}", recursive=True)
-        except NotFound:
-            return
+        delete_folder(props, f"{props['folder']}/{props['digest'][:16]}")
 
 
 class Workload(Resource, module="databricks", name="Workload"):

@@ -184,25 +184,23 @@ _WIDE = {
 def drawing(found: Sequence[Area], narrow: bool) -> Drawing:
     """In three columns along the way of a release, or one below the other for a narrow screen."""
     width, height, gap = (300, 112, 30) if narrow else (236, 128, 72)
-    order = ["Storage", "Databricks", "Azure ML", "Registry", "AKS", "Monitoring", "Network", "Access"]
-    present = [area for name in order for area in found if area.name == name]
     boxes = {}
-    for number, area in enumerate(present):
+    for number, area in enumerate(found):
         column, row = (0, number) if narrow else _WIDE[area.name]
         x, y = 2 + column * (width + gap), 2 + row * (height + (gap if narrow else 46))
         boxes[area.name] = Box(area, x, y, width, height, _lines(area))
     arrows = [
         _arrow(boxes[start], boxes[end], label)
         for start, end, label in _FLOWS
-        if start in boxes and end in boxes and (not narrow or _next(present, start, end))
+        if start in boxes and end in boxes and (not narrow or _next(found, start, end))
     ]
     across = max((box.x + width for box in boxes.values()), default=0) + 2
     down = max((box.y + height for box in boxes.values()), default=0) + 2
     return Drawing(across, down, list(boxes.values()), arrows)
 
 
-def _next(present: Sequence[Area], start: str, end: str) -> bool:
-    names = [area.name for area in present]
+def _next(found: Sequence[Area], start: str, end: str) -> bool:
+    names = [area.name for area in found]
     return names.index(end) == names.index(start) + 1
 
 

@@ -13,13 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra.release import live
-from infra.release.artefact import Artefact
 from operations import rows
 from operations.endpoint import Endpoint
 from operations.errors import UserError
 from operations.local import best_of, titles
-from operations.page.subject import UNANSWERED, Subject, machine_learning, require_release
+from operations.page.subject import UNANSWERED, Subject, serving_artefact
 from workloads import spec
 from workloads.errors import WorkloadError
 
@@ -36,18 +34,14 @@ class Field:
 
     def value(self, text: str) -> Any:
         """None where nothing is written: the feature is missing then. Raises `UserError`."""
-        if not text.strip():
-            return None
-        if self.type == "strings":
+        if self.type == "strings" and text.strip():
             return [part.strip() for part in text.split(",") if part.strip()]
-        if self.type == "string":
-            return text
-        try:
-            return int(text) if self.type == "integer" else float(text)
-        except ValueError:
+        found = rows.scalar(text, self.type)
+        if found is None and text.strip():
             raise UserError(
                 f"{self.name} is {text!r}; it must be {'a whole number' if self.type == 'integer' else 'a number'}"
-            ) from None
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -170,10 +164,7 @@ class Ranker:
     def _connected(self) -> tuple[Endpoint, list[Field]]:
         if self._known is None:
             outputs = self._subject.outputs()
-            require_release(outputs)
-            client = machine_learning(outputs)
-            run = live.run_id(client, outputs["endpoint_name"]) or str(outputs["training_run_id"])
-            contract = Artefact(outputs["lake_blob_endpoint"], "models", run).json("contract.json")
+            contract = serving_artefact(outputs).json("contract.json")
             context = [Field(one["name"], one["type"]) for one in contract["features"] if one["side"] == "context"]
             self._known = Endpoint.of(outputs), context
         return self._known

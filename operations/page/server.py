@@ -33,12 +33,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.release import live
-from infra.release.artefact import Artefact
 from operations import lineage, plan
 from operations.errors import UserError
 from operations.page import architecture, release, serving
 from operations.page.ranking import TOP, Ranker, before_of
-from operations.page.subject import UNANSWERED, Subject, machine_learning, reason, require_release
+from operations.page.subject import UNANSWERED, Subject, machine_learning, reason, require_release, serving_artefact
 
 HOST = "127.0.0.1"
 VIEWS = (
@@ -249,10 +248,7 @@ class _Page:
         return HTMLResponse(content, headers={"content-security-policy": _CARD_POLICY})
 
     def _card(self) -> str:
-        outputs = self._subject.outputs()
-        require_release(outputs)
-        run = live.run_id(machine_learning(outputs), outputs["endpoint_name"]) or outputs["training_run_id"]
-        return Artefact(outputs["lake_blob_endpoint"], "models", str(run)).text("model_card.html")
+        return serving_artefact(self._subject.outputs()).text("model_card.html")
 
     async def refuse(self, _request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

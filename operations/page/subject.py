@@ -13,7 +13,8 @@ import httpx
 import requests
 from azure.core.exceptions import AzureError
 
-from infra.release.artefact import ArtefactError
+from infra.release import live
+from infra.release.artefact import Artefact, ArtefactError
 from infra.release.cloud import Cloud
 from operations import state
 from operations.checks.arm import NotAnswered
@@ -81,6 +82,14 @@ def machine_learning(outputs: Mapping[str, Any]) -> Any:
     if not outputs.get("ml_workspace_id"):
         raise UserError("this stack has no Azure ML workspace yet: its first `up` is still at work, or it failed")
     return Cloud.discover().machine_learning(outputs["ml_workspace_id"])
+
+
+def serving_artefact(outputs: Mapping[str, Any]) -> Artefact:
+    """Of the model that serves now, or of the last one trained where Azure ML tells of none. Raises one of
+    `UNANSWERED`."""
+    require_release(outputs)
+    run = live.run_id(machine_learning(outputs), outputs["endpoint_name"]) or outputs["training_run_id"]
+    return Artefact(outputs["lake_blob_endpoint"], "models", str(run))
 
 
 def reason(error: Exception) -> str:

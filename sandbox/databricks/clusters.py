@@ -35,8 +35,10 @@ _LEVELS = {
 
 
 def handlers() -> Iterator[tuple[str, str, Handler]]:
-    for name in ("create", "edit", "start", "delete", "permanent-delete", "pin", "unpin"):
-        yield "POST", f"/api/2.1/clusters/{name}", globals()["_" + name.replace("-", "_")]
+    writes: dict[str, Handler] = {"create": _create, "edit": _edit, "start": _start, "delete": _delete}
+    writes |= {"permanent-delete": _permanent_delete, "pin": partial(_pin, True), "unpin": partial(_pin, False)}
+    for name, handler in writes.items():
+        yield "POST", f"/api/2.1/clusters/{name}", handler
     yield "GET", "/api/2.1/clusters/get", _get
     yield "GET", "/api/2.1/clusters/list", _list
     for name in ("install", "uninstall"):
@@ -135,13 +137,10 @@ async def _permanent_delete(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
-async def _pin(workspace: Workspace, request: Request, *, pinned: bool = True) -> Json:
+async def _pin(pinned: bool, workspace: Workspace, request: Request) -> Json:
     found = find(workspace, (await body_of(request)).get("cluster_id"))
     _store(workspace, found | {"pinned_by_user_name": workspace.caller if pinned else None})
     return {}
-
-
-_unpin = partial(_pin, pinned=False)
 
 
 async def _get(workspace: Workspace, request: Request) -> Json:

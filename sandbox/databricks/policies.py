@@ -6,6 +6,7 @@ Databricks, a fixed value is put into a definition that leaves it out, a default
 attribute with a rule must be there unless the rule says `isOptional`. Has no policy families and no libraries.
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,10 +35,10 @@ def find(workspace: Workspace, policy_id: Any) -> Json:
 
 def applied(workspace: Workspace, cluster: Json, kind: str) -> Json:
     """The definition with what its policy fixes. ValueError names every rule that it breaks."""
-    body = json.loads(json.dumps(cluster))
+    body = copy.deepcopy(cluster)
     defaults = body.pop("apply_policy_default_values", False)
     if not body.get("policy_id"):
-        return dict(body)
+        return body
     broken = []
     for path, rule in json.loads(find(workspace, body["policy_id"])["definition"]).items():
         value = kind if path == _VIRTUAL else _at(body, path)
@@ -52,7 +53,7 @@ def applied(workspace: Workspace, cluster: Json, kind: str) -> Json:
             broken.append(f"Validation failed for {path}, the value {problem}")
     if broken:
         raise ValueError(f"Cluster validation error: {'; '.join(broken)}")
-    return dict(body)
+    return body
 
 
 def _at(body: Json, path: str) -> Any:
