@@ -91,6 +91,15 @@ class LocalRun:
     def configured(self, key: str) -> str | None:
         return yaml.safe_load((self.state / "Pulumi.local.yaml").read_text())["config"].get(key)
 
+    def replicas(self) -> dict[str, set[int]]:
+        """Process ids of each deployment's replicas: each works in `<deployment>/<replica>`."""
+        found: dict[str, set[int]] = {}
+        for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
+            folder = Path(process.info["cwd"] or "/")
+            if folder.is_relative_to(self.state) and process.info["cmdline"][-2:] == ["-m", "scoring"]:
+                found.setdefault(folder.parent.name, set()).add(process.info["pid"])
+        return found
+
     def jobs_runs_versions(self) -> tuple[int, int, int]:
         """How many there are in the workspaces."""
         with self._azure_ml() as client:

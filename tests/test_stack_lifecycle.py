@@ -275,13 +275,13 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
         assert standing.pulumi("up", *arguments) == {"update": 2}
         return score(standing, row)["model"].rpartition(":")[2]
 
-    def replicas() -> set[str]:
-        return {process for process in standing.processes() if " -m scoring" in process}
-
-    warm = replicas()
+    warm = standing.replicas()
     assert serve(first, {"age": 30}) == first
     assert serve("trained", {"I1": 1}) == second
-    assert replicas() == warm
+    # More of them come and go with the load: a deployment went on where one of its replicas did.
+    still = standing.replicas()
+    assert len(warm) == 2
+    assert all(still[deployment] & running for deployment, running in warm.items())
     standing.delete_deployment_of(first)
     assert serve(first, {"age": 30}, "--target", _target_of_the_daily_run()) == first
     assert serve("trained", {"I1": 1}) == second
