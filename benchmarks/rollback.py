@@ -1,7 +1,7 @@
 """How long going back takes: `python benchmarks/rollback.py [--times 3]`.
 
 Two models are released on a stack of the sandbox; then `release:model` names one and the other, and `up` is timed from
-its start until all traffic is there. Prints a Markdown table.
+its start until all traffic is there and was judged, and to its end, when the notebooks follow. Prints a Markdown table.
 """
 
 import argparse
@@ -29,8 +29,8 @@ def main() -> None:
             ]
             engine = Engine(state.folder, sandbox.start(state.sandbox, None))
             seconds, rollout = _flips(engine, versions, times)
-            print("\n| median of | seconds | of which the rollout |\n| --- | --- | --- |")
-            print(f"| {2 * times} ways to the warm version | {seconds:.1f} | {rollout:.1f} |", flush=True)
+            print("\n| median of | seconds to all traffic, judged | to the end of `up` |\n| --- | --- | --- |")
+            print(f"| {2 * times} ways to the warm version | {rollout:.1f} | {seconds:.1f} |", flush=True)
         finally:
             local.down(state, print)
 
@@ -45,7 +45,7 @@ def _flips(engine: Engine, versions: list[str], times: int) -> tuple[float, floa
         began = time.monotonic()
         stages = engine.up(lambda _: None)
         whole.append(time.monotonic() - began)
-        rollout += [stage.seconds for stage in stages if stage.title == "rollout"]
+        rollout += [stage.ended - began for stage in stages if stage.title == "rollout" and stage.ended]
     return statistics.median(whole), statistics.median(rollout)
 
 

@@ -145,6 +145,27 @@ STAGES = (
         trains=True,
     ),
     Stage(
+        "experiment", _dynamic("databricks:Experiment"), r"/mlflow/experiments/", "", _forgets("databricks:Experiment")
+    ),
+    Stage(
+        "policy",
+        _dynamic("databricks:ClusterPolicy"),
+        r"/policies/clusters/",
+        "",
+        _forgets("databricks:ClusterPolicy"),
+    ),
+    Stage(
+        "cluster",
+        _dynamic("databricks:InteractiveCluster"),
+        r"/clusters/(edit|start|delete)$",
+        "POST",
+        _forgets("databricks:InteractiveCluster"),
+    ),
+    Stage("key", _dynamic("databricks:EndpointKey"), r"/secrets/", "", _forgets("databricks:EndpointKey")),
+    Stage(
+        "notebooks", _dynamic("databricks:Notebooks"), r"/workspace/import", "POST", _forgets("databricks:Notebooks")
+    ),
+    Stage(
         "registry", _dynamic("machinelearning:ModelVersion"), r"/models/", "", _forgets("machinelearning:ModelVersion")
     ),
     Stage(
@@ -332,12 +353,13 @@ def _is_clear(message: str, fault: Fault) -> None:
 
 
 def _is_whole(stand: Stand, before: tuple[int, int, int], trained: int) -> None:
-    """One job, one more run and version if one was trained, one live deployment, and no secret in what is written."""
+    """One job, cluster and policy, one more run and version if one was trained, one live deployment, no secret told."""
     jobs, runs, versions = before
     found = stand.run.jobs_runs_versions()
     # A run that failed stays on record beside the one that made up for it.
     assert (found[0], found[2]) == (jobs, versions + trained), found
     assert runs + trained <= found[1] <= runs + 2 * trained, found
+    assert stand.run.clusters_and_policies() == (1, 1)
     shares = stand.run.traffic()
     assert sorted(shares.values(), reverse=True)[0] == 100
     assert sum(shares.values()) == 100

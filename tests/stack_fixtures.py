@@ -103,15 +103,18 @@ class LocalRun:
     def jobs_runs_versions(self) -> tuple[int, int, int]:
         """How many there are in the workspaces."""
         with self._azure_ml() as client:
-            outputs = self.outputs
-            workspace = Cloud.discover().databricks(
-                outputs["databricks_url"].removeprefix("https://"), outputs["databricks_workspace_id"]
-            )
+            workspace = self._databricks()
             return (
                 len(list(workspace.jobs.list())),
                 len(list(workspace.jobs.list_runs())),
-                len(list(client.models.list(name=outputs["model_name"]))),
+                len(list(client.models.list(name=self.outputs["model_name"]))),
             )
+
+    def clusters_and_policies(self) -> tuple[int, int]:
+        """How many of them there are for people."""
+        with in_environment(self.environment):
+            workspace = self._databricks()
+            return len(list(workspace.clusters.list())), len(list(workspace.cluster_policies.list()))
 
     def traffic(self) -> dict[str, int]:
         """Percent of the endpoint's traffic, of each deployment that has any."""
@@ -129,6 +132,10 @@ class LocalRun:
             deployments = client.online_deployments
             (of,) = (it.name for it in deployments.list(endpoint) if it.tags["model_version"] == version)
             deployments.begin_delete(of, endpoint).result()
+
+    def _databricks(self) -> Any:
+        host = self.outputs["databricks_url"].removeprefix("https://")
+        return Cloud.discover().databricks(host, self.outputs["databricks_workspace_id"])
 
     @contextmanager
     def _azure_ml(self) -> Iterator[Any]:

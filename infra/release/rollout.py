@@ -79,8 +79,9 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
     keeps = stand & {name, *before, served, kept}
     _delete(client, endpoint, stand - keeps)
 
-    # One that is still warm has gone through the steps already.
-    shares = _steps(props["rollout"]) if live and name not in (served, kept) else [100]
+    # One that is still warm has gone through the steps already: its golden rows again, and users need not wait longer.
+    warm = name in (served, kept)
+    shares = _steps(props["rollout"]) if live and not warm else [100]
     checks, share = [], 0
     model = client.models.get(props["model_name"], str(props["model_version"]))
     try:
@@ -90,7 +91,7 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
         for share in (0, *shares):
             if share:
                 _set_traffic(cloud, props, {name: share, live: 100 - share} if live else {name: share})
-            found = probe.check(name, live, takes_all=share == 100)
+            found = probe.check(name, live, takes_all=share == 100, measured=share > 0 or not warm)
             checks.append({"share": share, **asdict(found)})
     except Exception as error:
         said = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
