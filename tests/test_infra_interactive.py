@@ -163,6 +163,14 @@ def test_a_lost_answer_leaves_no_second_cluster(cloud: Served, workspace: Worksp
     assert [each.cluster_id for each in workspace.clusters.list() if each.cluster_name == "lost"] == [made.id]
 
 
+def test_a_start_whose_answer_was_lost_is_a_start(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
+    wanted = named(cloud, program, "left asleep")
+    left = CLUSTER.create(wanted)
+    cloud.faults({"path": "/clusters/start$", "lost": True})
+    assert CLUSTER.create(wanted).id == left.id
+    assert workspace.clusters.get(left.id).state == State.TERMINATED
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_an_update_brings_the_new_wheel_takes_the_old_and_leaves_it_running_if_it_was(
     cloud: Served, workspace: WorkspaceClient, program: Graph, without_team: Graph, used: bool

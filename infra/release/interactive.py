@@ -135,14 +135,25 @@ class _ClusterProvider(ReleaseProvider):
             client.clusters.wait_get_cluster_terminated(cluster_id)
         in_use = state not in (State.TERMINATING, State.TERMINATED, State.ERROR)
         if not in_use:
-            client.clusters.start(cluster_id)
+            cls._start(client, cluster_id)
         cls._install(client, cluster_id, props)
         client.clusters.delete(cluster_id).result()
         client.api_client.do(
             "POST", "/api/2.1/clusters/edit", body={"cluster_id": cluster_id, **cls._body(client, props)}
         )
         if in_use:
+            cls._start(client, cluster_id)
+
+    @staticmethod
+    def _start(client: Any, cluster_id: str) -> None:
+        from databricks.sdk.errors import InvalidState
+        from databricks.sdk.service.compute import State
+
+        try:
             client.clusters.start(cluster_id)
+        except InvalidState:  # the SDK sends again what got no answer, and finds what it has started
+            if client.clusters.get(cluster_id).state not in (State.PENDING, State.RUNNING):
+                raise
 
     @staticmethod
     def _named(client: Any, props: dict[str, Any]) -> list[str]:
