@@ -207,11 +207,11 @@ def test_a_failure_under_way_returns_what_traffic_there_was(
     measured: list[dict[str, int]] = []
     check = Probe.check
 
-    def fails_with_users(self: Any, deployment: str, beside: str | None, *, takes_all: bool) -> Figures:
+    def fails_with_users(self: Any, deployment: str, beside: str | None, **how: bool) -> Figures:
         measured.append(traffic(cloud))
         if len(measured) == 3:
             raise ConnectionError("the line is cut")
-        return check(self, deployment, beside, takes_all=takes_all)
+        return check(self, deployment, beside, **how)
 
     monkeypatch.setattr(Probe, "check", fails_with_users)
     new, old = named(cloud, "2"), live["deployment"]
