@@ -16,6 +16,7 @@ import yaml
 
 from operations import processes
 from operations.errors import UserError
+from operations.state import NO_PULUMI
 
 PROJECT = Path(__file__).parents[1]
 STACK = "local"
@@ -73,7 +74,7 @@ class Engine:
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         }
         if not shutil.which("pulumi", path=environment["PATH"]):
-            raise UserError("the Pulumi CLI is not on PATH: run `make local`, which installs it, or activate .venv")
+            raise UserError(NO_PULUMI)
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Write the stack file of this run: the repository's `Pulumi.local.yaml` plus `values`; keeps the salt."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from operations.errors import UserError
 
+NO_PULUMI = "the Pulumi CLI is not on PATH: run `make bootstrap`, then `. .venv/personalization.sh`"
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -37,9 +39,7 @@ def ask(folder: Path, failed: str, *arguments: str, environment: Mapping[str, st
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     except FileNotFoundError:
-        raise UserError(
-            "the Pulumi CLI is not on PATH: run `make bootstrap`, then `. .venv/personalization.sh`"
-        ) from None
+        raise UserError(NO_PULUMI) from None
     if done.returncode:
         raise UserError(f"{failed}: {(done.stderr.strip() or done.stdout.strip()).removeprefix('error: ')}")
     return done.stdout

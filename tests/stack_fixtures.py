@@ -91,15 +91,6 @@ class LocalRun:
     def configured(self, key: str) -> str | None:
         return yaml.safe_load((self.state / "Pulumi.local.yaml").read_text())["config"].get(key)
 
-    def replicas(self) -> dict[str, set[int]]:
-        """Process ids of each deployment's replicas: each works in `<deployment>/<replica>`."""
-        found: dict[str, set[int]] = {}
-        for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
-            folder = Path(process.info["cwd"] or "/")
-            if folder.is_relative_to(self.state) and process.info["cmdline"][-2:] == ["-m", "scoring"]:
-                found.setdefault(folder.parent.name, set()).add(process.info["pid"])
-        return found
-
     def jobs_runs_versions(self) -> tuple[int, int, int]:
         """How many there are in the workspaces."""
         with self._azure_ml() as client:
@@ -173,9 +164,19 @@ class LocalRun:
 
     def processes(self) -> list[str]:
         """Command lines of every process that works in this run's folder."""
-        found = []
-        for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
-            line = " ".join(process.info["cmdline"] or [])
-            if str(self.state) in line or str(process.info["cwd"] or "").startswith(str(self.state)):
-                found.append(f"{process.pid} {line}")
+        return [f"{process.pid} {' '.join(command)}" for process, command, _ in self._at_work()]
+
+    def replicas(self) -> dict[str, set[int]]:
+        """Process ids of the replicas, by the folder of their deployment: each works in one of its own below it."""
+        found: dict[str, set[int]] = {}
+        for process, command, folder in self._at_work():
+            if command[-2:] == ["-m", "scoring"]:
+                found.setdefault(Path(folder).parent.name, set()).add(process.pid)
         return found
+
+    def _at_work(self) -> Iterator[tuple[psutil.Process, list[str], str]]:
+        """Processes of this run's folder, by their arguments or where they work; with both."""
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            command, folder = process.info["cmdline"] or [], process.info["cwd"] or ""
+            if str(self.state) in " ".join(command) or folder.startswith(str(self.state)):
+                yield process, command, folder
