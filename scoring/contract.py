@@ -122,8 +122,8 @@ def _json_type(feature: Feature, limits: Limits) -> Any:
 
 
 def _closed(name: str, fields: Sequence[tuple[Any, ...]], rename: dict[str, str] | None = None) -> Any:
-    """A message type that refuses unknown members."""
-    return msgspec.defstruct(name, fields, rename=rename, forbid_unknown_fields=True)
+    """A message type that refuses unknown members. Nothing decoded can be part of a circle, so none is looked for."""
+    return msgspec.defstruct(name, fields, rename=rename, forbid_unknown_fields=True, gc=False)
 
 
 def _list_of(kind: Any) -> Any:

@@ -1,17 +1,12 @@
 """What Prometheus reads: outcomes, latency, rows, missing values and readiness, each with its engine and model."""
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scoring.contract import Row
@@ -20,44 +15,55 @@ _SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 _NAMES = ("engine", "model")
 
 
-class Metrics:
+class Metrics(Collector):
+    """Counts without the library's counters: those are for threads, and would take a lock several times a request."""
+
     media_type = CONTENT_TYPE_LATEST
 
     def __init__(self, engine: str, model: str, features: Sequence[str], ready: Callable[[], bool]) -> None:
+        self.missing = MissingValues(features, (engine, model))
+        self.rows = 0
         self._served = (engine, model)
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self.missing = MissingValues(features, self._served)
-        registry.register(self.missing)
-        Gauge("scoring_ready", "1 while requests are answered.", _NAMES, registry=registry).labels(
-            *self._served
-        ).set_function(ready)
-        self.rows = Counter("scoring_rows", "Rows scored.", _NAMES, registry=registry).labels(*self._served)
-        self._requests = Counter(
-            "scoring_requests", "Requests to /score, and what was refused before, by status.", [*_NAMES, "status"],
-            registry=registry,
-        )  # fmt: skip
-        self._by_status: dict[int, Counter] = {}
-        self._seconds = Histogram(
-            "scoring_request_seconds", "From a head's arrival to its answer.", _NAMES, buckets=_SECONDS,
-            registry=registry,
-        ).labels(*self._served)  # fmt: skip
+        self._ready = ready
+        self._by_status: dict[int, int] = defaultdict(int)
+        self._within = [0] * (len(_SECONDS) + 1)
+        self._seconds = 0.0
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(self)
 
     def observe(self, status: int, seconds: float) -> None:
-        self.count(status)
-        self._seconds.observe(seconds)
+        self._by_status[status] += 1
+        self._within[bisect_left(_SECONDS, seconds)] += 1
+        self._seconds += seconds
 
     def count(self, status: int) -> None:
-        counter = self._by_status.get(status)
-        if counter is None:
-            counter = self._by_status[status] = self._requests.labels(*self._served, str(status))
-        counter.inc()
+        self._by_status[status] += 1
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
+    def collect(self) -> Iterator[Metric]:
+        yield from self.missing.collect()
+        ready = GaugeMetricFamily("scoring_ready", "1 while requests are answered.", labels=_NAMES)
+        ready.add_metric(self._served, self._ready())
+        yield ready
+        rows = CounterMetricFamily("scoring_rows", "Rows scored.", labels=_NAMES)
+        rows.add_metric(self._served, self.rows)
+        yield rows
+        what = "Requests to /score, and what was refused before, by status."
+        requests = CounterMetricFamily("scoring_requests", what, labels=[*_NAMES, "status"])
+        for status, count in sorted(self._by_status.items()):
+            requests.add_metric([*self._served, str(status)], count)
+        yield requests
+        what = "From a head's arrival to its answer."
+        seconds = HistogramMetricFamily("scoring_request_seconds", what, labels=_NAMES)
+        bounds = [*map(str, _SECONDS), "+Inf"]
+        seconds.add_metric(self._served, list(zip(bounds, accumulate(self._within), strict=True)), self._seconds)
+        yield seconds
 
-class MissingValues(Collector):
+
+class MissingValues:
     """Share of missing values by feature, from one row of each request: all of them would cost more than scoring."""
 
     def __init__(self, features: Sequence[str], served: tuple[str, str]) -> None:

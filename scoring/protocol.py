@@ -2,6 +2,8 @@
 
 Whatever a peer can hold up has a deadline: the head, the body, the taking of the answer, the next request. The server
 looks at them ten times a second, so a request sets no timer. Refusals at this level are problems like any other.
+
+Beside ASGI's `send`, the application finds `respond` in a request's state, which takes a whole answer at once.
 """
 
 import asyncio
@@ -9,20 +11,22 @@ import logging
 import time
 from asyncio import Transport
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from scoring.problems import RETRY, Problem
+from scoring.problems import RETRY, Problem, RawHeaders
 from scoring.settings import Settings
 
 _MAX_HEADERS = 100
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_PIPELINED = 100
+_CLOSE = (b"connection", b"close")
 _OFFER = (b"connection", b"upgrade", b"http2-settings")
 _NEXT_SECONDS = 75.0
 """For the next request on a connection; longer than the idle time-out of the usual load balancers, who close first."""
@@ -71,7 +75,6 @@ class Protocol(HttpToolsProtocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         self._chunk = len(data)
         scope = self.scope
         try:
@@ -106,11 +109,32 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             return
         now = time.perf_counter()
-        self.scope["state"]["received"] = now
-        self.scope["state"]["ahead"] = len(self.tasks)
+        state = self.scope["state"]
+        state["received"] = now
+        state["ahead"] = len(self.tasks)
         self._waiting_for = "body"
         self._deadline = now + self.config.settings.body_seconds
         super().on_headers_complete()
+        state["respond"] = partial(self._respond, self.cycle)
+
+    async def _respond(self, cycle: RequestResponseCycle, status: int, headers: RawHeaders, body: bytes) -> None:
+        """In one write, where ASGI's two messages cost two. `headers` must name the body's length."""
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected:
+            return
+        cycle.response_started = cycle.response_complete = True
+        del cycle.scope["state"]["respond"]  # by which it would hold itself in memory
+        if _CLOSE in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            headers = [*headers, _CLOSE]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
 
     def _check_head(self) -> None:
         if len(self.headers) > _MAX_HEADERS or (
@@ -133,9 +157,14 @@ class Protocol(HttpToolsProtocol):
         self._wait_for("next" if self.cycle.response_complete else "answer")
 
     def on_response_complete(self) -> None:
+        """As uvicorn's, but without a timer for the next request."""
         if self._waiting_for == "answer" and not self.pipeline:
             self._wait_for("next")
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
 
     def _wait_for(self, what: Literal["answer", "next"]) -> None:
         self._waiting_for = what

@@ -9,6 +9,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from operator import itemgetter
 from types import FrameType
 
@@ -120,8 +121,8 @@ class Service:
         seconds = time.perf_counter() - received
         self.metrics.observe(status, seconds)
         self.summary.observe(status, seconds)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        respond = noted.get("respond") or partial(_respond, send)
+        await respond(status, headers, body)
 
     async def _answer(self, sent: Mapping[bytes, bytes], receive: Receive) -> tuple[int, RawHeaders, bytes]:
         traceparent = sent.get(b"traceparent", b"")
@@ -160,13 +161,18 @@ class Service:
         except EngineUnavailable as error:
             raise Problem(503, str(error), headers=RETRY) from None
         self.metrics.missing.sample(request.rows[0])
-        self.metrics.rows.inc(len(probabilities))
+        self.metrics.rows += len(probabilities)
         self.summary.rows += len(probabilities)
         if request.ids is None:
             return msgspec.json.encode(Probabilities(self.settings.model, probabilities))
         # Sorting is stable, so ties stay in the order of the request.
         best = sorted(zip(request.ids, probabilities, strict=True), key=itemgetter(1), reverse=True)[: request.top]
         return msgspec.json.encode(Ranking(self.settings.model, [RankedItem(*item) for item in best]))
+
+
+async def _respond(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def application(service: Service, contract_document: bytes) -> ASGIApp:

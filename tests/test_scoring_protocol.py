@@ -1,0 +1,115 @@
+"""One connection by itself: what is written for an answer, and what is left of it."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from scoring_fixtures import Toys, make_artefact
+from uvicorn.server import ServerState
+
+from scoring.artefact import open_artefact
+from scoring.engines.native import NativeEngine
+from scoring.protocol import Config, Protocol
+from scoring.server import Service, application
+from scoring.settings import Settings
+
+BODY = b'{"rows": [{"age": 1}]}'
+REQUEST = (
+    b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    + BODY
+)
+
+
+class Written(asyncio.Transport):
+    """What would go to the peer, one element a write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    return make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
+
+
+@asynccontextmanager
+async def connected(folder: Path) -> AsyncIterator[tuple[Protocol, Written]]:
+    settings = Settings.from_environment({"AZUREML_MODEL_DIR": str(folder)})
+    artefact = open_artefact(folder)
+    service = Service(settings, artefact, NativeEngine(artefact))
+    app = application(service, b"{}")
+    async with service.lifespan(None):
+        await asyncio.sleep(0.1)
+        protocol = Protocol(Config(app, settings, service.metrics.count), ServerState(), {})
+        transport = Written()
+        protocol.connection_made(transport)
+        yield protocol, transport
+
+
+async def ask(protocol: Protocol, request: bytes = REQUEST) -> None:
+    protocol.data_received(request)
+    while not protocol.cycle.response_complete:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "closed"), [(REQUEST, False), (REQUEST.replace(b"Host", b"Connection: close\r\nHost"), True)]
+)
+def test_an_answer_is_one_write(toys: Toys, request_: bytes, closed: bool) -> None:
+    async def act() -> None:
+        async with connected(toys.folder) as (protocol, transport):
+            await ask(protocol, request_)
+            (answer,) = transport.writes
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert head.count(b"connection: close") == closed
+            assert f"content-length: {len(body)}".encode() in head
+            assert body.startswith(b'{"model":')
+            assert transport.closed is closed
+
+    asyncio.run(act())
+
+
+def test_a_peer_that_takes_nothing_is_written_nothing_more(toys: Toys) -> None:
+    async def act() -> None:
+        async with connected(toys.folder) as (protocol, transport):
+            protocol.pause_writing()
+            protocol.data_received(REQUEST)
+            await asyncio.sleep(0.05)
+            assert transport.writes == []
+            protocol.resume_writing()
+            await asyncio.sleep(0.05)
+            assert len(transport.writes) == 1
+
+    asyncio.run(act())
+
+
+def test_a_request_leaves_nothing_that_only_the_collector_would_find(toys: Toys) -> None:
+    async def act() -> None:
+        async with connected(toys.folder) as (protocol, _):
+            await ask(protocol)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(100):
+                    await ask(protocol)
+                assert gc.collect() < 100
+            finally:
+                gc.enable()
+
+    asyncio.run(act())
