@@ -2,8 +2,8 @@
 
 Makes an artefact of 200 trees of 64 leaves with 39 features and a million levels, starts this front with both engines,
 a bare echo and the peers (in virtual environments of their own, made on the first run), and takes them in turn, round
-by round: closed loops of 1 and 8 connections, open loops at fixed rates, batches, rankings. Then an overload of batches
-at three times what the native engine managed. Prints Markdown, and draws a plot. Needs wrk and Java 17; sends nothing
+by round: closed loops of 1 and 8 connections, open loops at fixed rates, batches, rankings. Then a minute of batches at
+three times what the native engine managed. Prints Markdown, and draws a plot. Needs wrk and Java 17; sends nothing
 beyond loopback, and ends what it started.
 """
 
@@ -30,8 +30,8 @@ from scoring.artefact import open_artefact
 from scoring.engines.encoder import RowEncoder
 from scoring.engines.native import Booster
 
-RATES = (100, 500, 1000)
-SLOW_SECONDS = 60.0
+RATES = (100, 500, 1000, 2000)
+SLOW_SECONDS = OVERLOAD_SECONDS = 60.0
 KEEPS_UP = 0.95
 """Share of an open loop's rate that must be answered, or its latency means nothing."""
 RANK_MS, MODEL_US, ECHO_SHARE, MEGABYTES, START_SECONDS = 15.0, 50.0, 0.40, 150.0, 2.0
@@ -113,7 +113,7 @@ def overload(one: Running, capacity: float, seconds: float) -> tuple[Latency, La
     calm = load.open_loop(one.port, path, file, capacity / 10, seconds)
     return (
         calm,
-        load.open_loop(one.port, path, file, 3 * capacity, seconds, connections=256),
+        load.open_loop(one.port, path, file, 3 * capacity, OVERLOAD_SECONDS, connections=256),
         load.open_loop(one.port, path, file, capacity / 10, seconds),
     )
 

@@ -17,10 +17,8 @@ from scoring.server import Service, application
 from scoring.settings import Settings
 
 BODY = b'{"rows": [{"age": 1}]}'
-REQUEST = (
-    b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
-    + BODY
-)
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
 class Written(asyncio.Transport):
