@@ -56,6 +56,7 @@ def closed_loop(port: int, path: str, bodies: Path, connections: int, seconds: f
 
 
 def open_loop(port: int, path: str, bodies: Path, rate: float, seconds: float, connections: int = 64) -> Latency:
+    """On at most so many connections."""
     command = [sys.executable, __file__, str(port), path, str(rate), str(seconds), str(connections), str(bodies)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Latency(**json.loads(done.stdout))
@@ -91,9 +92,13 @@ class _Connection(asyncio.Protocol):
 
 
 class _Load:
-    def __init__(self, port: int, requests: list[bytes]) -> None:
+    """Opens a connection when all it has are busy: one never used would be closed by the server."""
+
+    def __init__(self, port: int, requests: list[bytes], connections: int) -> None:
         self._port = port
         self._requests = requests
+        self._most = connections
+        self._connections = 0
         self._free: list[_Connection] = []
         self._waiting: deque[float] = deque()
         self._sent = self._lost = 0
@@ -101,8 +106,7 @@ class _Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self._seconds: dict[int, list[float]] = {}
 
-    async def run(self, rate: float, seconds: float, connections: int) -> Latency:
-        await asyncio.gather(*(self._connect() for _ in range(connections)))
+    async def run(self, rate: float, seconds: float) -> Latency:
         started = time.perf_counter()
         for number in range(round(rate * seconds)):
             due = started + number / rate
@@ -127,11 +131,10 @@ class _Load:
         if self._ending:
             return
         self._lost += connection.due is not None
+        self._connections -= 1
         if connection in self._free:
             self._free.remove(connection)
-        task = asyncio.ensure_future(self._connect())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._send()
 
     async def _connect(self) -> None:
         _, connection = await asyncio.get_running_loop().create_connection(lambda: _Connection(self), HOST, self._port)
@@ -142,6 +145,11 @@ class _Load:
         while self._waiting and self._free:
             self._free.pop().send(self._requests[self._sent % len(self._requests)], self._waiting.popleft())
             self._sent += 1
+        if self._waiting and self._connections < self._most:
+            self._connections += 1
+            task = asyncio.ensure_future(self._connect())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _open(self) -> int:
         return len(self._waiting) + self._sent - self._lost - sum(map(len, self._seconds.values()))
@@ -159,8 +167,8 @@ def _main() -> None:
     port, path, rate, seconds, connections, file = sys.argv[1:]
     head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
     bodies = Path(file).read_bytes().splitlines()
-    load = _Load(int(port), [head.format(path, len(body)).encode() + body for body in bodies])
-    print(json.dumps(vars(uvloop.run(load.run(float(rate), float(seconds), int(connections))))))
+    load = _Load(int(port), [head.format(path, len(body)).encode() + body for body in bodies], int(connections))
+    print(json.dumps(vars(uvloop.run(load.run(float(rate), float(seconds))))))
 
 
 if __name__ == "__main__":
