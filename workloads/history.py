@@ -13,7 +13,7 @@ profession that watches good films a kinder one. Each effect is known to a part 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -99,19 +99,12 @@ def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
     if dataset.encoder.passes:
         rows, rests = _less_effects(rows, dataset, counted)
 
-    def tagged(encoding: int, level: Column) -> Column:
-        return F.struct(F.lit(encoding).alias("encoding"), level.alias("level"))
-
-    of_one, of_many = [], []
-    for i, name in enumerate(dataset.encodings):
-        levels = F.col(levels_column(name))
-        if dataset.single(name):
-            of_one.append(tagged(i, levels[0]))
-        else:
-            of_many.append(F.transform(levels, partial(tagged, i)))
-    every = F.explode(F.concat(F.array(*of_one), *of_many)).alias("of")
+    every = F.array(*(levels_column(name) for name in dataset.encodings))
     outcome = dataset.label.outcome
-    exploded = rows.select("part", outcome, *sorted(set(rests)), every).select("*", "of.encoding", "of.level")
+    carried = ["part", outcome, *sorted(set(rests))]
+    # Twice, because a structure for each level and its encoding would cost more than counting it.
+    exploded = rows.select(*carried, F.posexplode(every).alias("encoding", "levels"))
+    exploded = exploded.select(*carried, "encoding", F.explode("levels").alias("level"))
     keys = ["encoding", "level"]
     if not rests:
         return _known_outcomes(exploded, keys, outcome, counted, dataset.encoder)
