@@ -1,4 +1,4 @@
-"""Load on loopback: closed loops by wrk, open loops by a small client of our own.
+"""Load on loopback: closed loops by wrk, open loops by a small client of our own, and by k6 for a second opinion.
 
 An open loop sends by the clock, whether or not the server keeps up, and counts a request's time from when it was due:
 a stall is felt by all requests that were due meanwhile. A closed loop would send none of them.
@@ -60,6 +60,32 @@ def open_loop(port: int, path: str, bodies: Path, rate: float, seconds: float, c
     command = [sys.executable, __file__, str(port), path, str(rate), str(seconds), str(connections), str(bodies)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Latency(**json.loads(done.stdout))
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What k6 saw of a constant rate. Its clock begins when a request is sent, and it drops what it cannot send."""
+
+    p50: float
+    p99: float
+    """Milliseconds."""
+    sent: int
+    failed: int
+    dropped: int
+
+
+def arrival(k6: Path, port: int, path: str, bodies: Path, rate: int, seconds: float) -> Arrival:
+    """A second opinion on `open_loop`."""
+    given = {
+        "URL": f"http://{HOST}:{port}{path}",
+        "BODIES": str(bodies),
+        "RATE": str(rate),
+        "SECONDS": f"{seconds:.0f}",
+    }
+    options = ["--quiet", "--no-usage-report", "--no-color", *(f"--env={name}={of}" for name, of in given.items())]
+    command = [str(k6), "run", *options, str(Path(__file__).with_name("arrival.js"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return Arrival(**json.loads(done.stdout.splitlines()[-1]))
 
 
 class _Connection(asyncio.Protocol):

@@ -28,6 +28,7 @@ PEERS = Path(__file__).with_name("peers")
 REQUIREMENTS = {
     "peers": ["azureml-inference-server-http", "pandas", "fastapi", "uvicorn", "uvloop", "httptools", "lightgbm"],
     "mlserver": ["mlserver", "mlserver-lightgbm"],
+    "k6": ["k6"],
 }
 START_SECONDS = 900
 SINGLE, BATCH, RANK = "one row", "100 rows", "1,000 items"
