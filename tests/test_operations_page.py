@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -309,9 +310,13 @@ def test_a_metrics_document_that_is_none_adds_nothing() -> None:
         serving.count("<html> not metrics", {})
 
 
+def test_who_is_told_the_address_may_call_before_the_page_is_served() -> None:
+    with listen(None) as listener, socket.create_connection(listener.getsockname(), timeout=1):
+        pass
+
+
 def test_a_port_that_is_taken_is_told_with_what_would_do() -> None:
     with listen(None) as taken:
-        taken.listen()
         host, port = taken.getsockname()
         assert host == "127.0.0.1"
         with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had: .* Leave --port out"):

@@ -97,6 +97,7 @@ def listen(port: int | None) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port or 0))
+        listener.listen()  # from here on who is told the address may call, and waits until the page is served
     except OSError as error:
         raise UserError(
             f"port {port} of {HOST} cannot be had: {error.strerror}. Leave --port out for a free one"
