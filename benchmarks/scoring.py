@@ -121,11 +121,12 @@ def overload(one: Running, capacity: float, seconds: float) -> tuple[Latency, La
 
 def second_opinion(running: Sequence[Running], seconds: float) -> str:
     k6 = servers.environment("k6") / "k6"
-    lines = ["| one row, by k6: p50 / p99 in ms | 500/s | 2,000/s | failed or not sent |", "| --- " * 4 + "|"]
+    rates = " | ".join(f"{rate:,}/s" for rate in SECOND_RATES)
+    lines = [f"| one row, by k6: p50 / p99 in ms | {rates} | failed |", "| --- " * (2 + len(SECOND_RATES)) + "|"]
     for one in running:
-        found = [load.arrival(k6, one.port, one.server.path, one.files[SINGLE], rate, seconds) for rate in SECOND_RATES]
-        texts = [f"{_milliseconds(of.p50)} / {_milliseconds(of.p99)}" for of in found]
-        lines.append(f"| {' | '.join([one.server.title, *texts, str(sum(of.failed + of.dropped for of in found))])} |")
+        found = [load.k6_loop(k6, one.port, one.server.path, one.files[SINGLE], rate, seconds) for rate in SECOND_RATES]
+        figures = [one.server.title, *(_times(of.p50, of.p99) for of in found), str(sum(of.failed for of in found))]
+        lines.append(f"| {' | '.join(figures)} |")
     return "\n".join(lines)
 
 
@@ -133,13 +134,17 @@ def _milliseconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def _times(p50: float, p99: float) -> str:
+    return f"{_milliseconds(p50)} / {_milliseconds(p99)}"
+
+
 def _pair(found: Sequence[Measured]) -> str:
     """p50 / p99."""
     if any(of.latency.requests == 0 for of in found):
         return "fails"
-    texts = [middle(found, lambda of: of.latency.p50), middle(found, lambda of: of.latency.p99)]
     failed = sum(of.latency.failed for of in found)
-    return " / ".join(map(_milliseconds, texts)) + (f" ({failed} failed)" if failed else "")
+    times = _times(middle(found, lambda of: of.latency.p50), middle(found, lambda of: of.latency.p99))
+    return times + (f" ({failed} failed)" if failed else "")
 
 
 def tables(results: Results, running: Sequence[Running]) -> str:
@@ -253,7 +258,7 @@ def overload_table(phases: tuple[Latency, Latency, Latency], capacity: float) ->
     titles = ("a tenth of capacity, before", "three times capacity", "a tenth of capacity, at once afterwards")
     for title, wanted, found in zip(titles, (0.1, 3, 0.1), phases, strict=True):
         title = f"{title} ({wanted * capacity:,.0f}/s)"
-        times = f"{_milliseconds(found.p50)} / {_milliseconds(found.p99)}"
+        times = _times(found.p50, found.p99)
         refused = _milliseconds(found.refused_p99) if found.refused else ""
         lines.append(f"| {title} | {found.requests:,} | {times} | {found.refused:,} | {refused} | {found.failed} |")
     return "\n".join(lines)

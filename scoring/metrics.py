@@ -33,7 +33,7 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def observe(self, status: int, seconds: float) -> None:
-        self._by_status[status] += 1
+        self.count(status)
         self._within[bisect_left(_SECONDS, seconds)] += 1
         self._seconds += seconds
 

@@ -26,7 +26,7 @@ from scoring.settings import Settings
 _MAX_HEADERS = 100
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_PIPELINED = 100
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
 _OFFER = (b"connection", b"upgrade", b"http2-settings")
 _NEXT_SECONDS = 75.0
 """For the next request on a connection; longer than the idle time-out of the usual load balancers, who close first."""
@@ -93,7 +93,7 @@ class Protocol(HttpToolsProtocol):
         """Go on in HTTP/1.1 with a request that offers another protocol: the parser took its body for that one."""
         headers = [header for header in self.headers if header[0] not in _OFFER]
         if not self.parser.should_keep_alive():
-            headers.append((b"connection", b"close"))
+            headers.append(CLOSE)
         lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url), *(b"%s: %s" % header for header in headers)]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
@@ -125,12 +125,11 @@ class Protocol(HttpToolsProtocol):
             return
         cycle.response_started = cycle.response_complete = True
         del cycle.scope["state"]["respond"]  # by which it would hold itself in memory
-        if _CLOSE in headers:
+        if CLOSE in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
-            headers = [*headers, _CLOSE]
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+            headers = [*headers, CLOSE]
+        self.transport.write(_response(status, headers, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
             self.transport.close()
@@ -202,12 +201,14 @@ class Protocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if not answered:
-            response = problem.response()
-            headers = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
-            head = [STATUS_LINE[problem.status], *headers, b"connection: close\r\n\r\n"]
-            self.transport.write(b"".join([*head, bytes(response.body)]))
+            headers, body = problem.raw()
+            self.transport.write(_response(problem.status, [*headers, CLOSE], body))
             self.config.observe(problem.status)
         self.transport.close()
+
+
+def _response(status: int, headers: RawHeaders, body: bytes) -> bytes:
+    return b"".join([STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers], b"\r\n", body])
 
 
 def _head_too_large() -> Problem:

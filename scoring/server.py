@@ -32,7 +32,7 @@ from scoring.metrics import Metrics
 from scoring.negotiation import accepts_json
 from scoring.parsing import WITHOUT_FEATURES, RequestParser
 from scoring.problems import RETRY, Problem, RawHeaders
-from scoring.protocol import Config, Protocol
+from scoring.protocol import CLOSE, Config, Protocol
 from scoring.settings import Settings
 from scoring.summary import Summary
 
@@ -117,7 +117,7 @@ class Service:
             finally:
                 self._in_flight -= 1
         if self.draining:
-            headers.append((b"connection", b"close"))
+            headers.append(CLOSE)
         seconds = time.perf_counter() - received
         self.metrics.observe(status, seconds)
         self.summary.observe(status, seconds)

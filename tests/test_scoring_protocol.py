@@ -51,7 +51,9 @@ async def connected(folder: Path) -> AsyncIterator[tuple[Protocol, Written]]:
     service = Service(settings, artefact, NativeEngine(artefact))
     app = application(service, b"{}")
     async with service.lifespan(None):
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            while service.unready_reason:
+                await asyncio.sleep(0.01)
         protocol = Protocol(Config(app, settings, service.metrics.count), ServerState(), {})
         transport = Written()
         protocol.connection_made(transport)
@@ -91,7 +93,9 @@ def test_a_peer_that_takes_nothing_is_written_nothing_more(toys: Toys) -> None:
             await asyncio.sleep(0.05)
             assert transport.writes == []
             protocol.resume_writing()
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(5):
+                while not protocol.cycle.response_complete:
+                    await asyncio.sleep(0)
             assert len(transport.writes) == 1
 
     asyncio.run(act())

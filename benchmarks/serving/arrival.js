@@ -26,13 +26,13 @@ export default function () {
 
 export function handleSummary({ metrics }) {
   const count = (name, of) => (metrics[name] ? metrics[name].values[of] : 0);
+  const refused = count('http_req_failed', 'passes');
   return {
     stdout: JSON.stringify({
       p50: metrics.http_req_duration.values.med,
       p99: metrics.http_req_duration.values['p(99)'],
-      sent: count('http_reqs', 'count'),
-      failed: count('http_req_failed', 'passes'),
-      dropped: count('dropped_iterations', 'count'),
+      requests: count('http_reqs', 'count') - refused,
+      failed: refused + count('dropped_iterations', 'count'),
     }),
   };
 }

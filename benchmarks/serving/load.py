@@ -62,20 +62,8 @@ def open_loop(port: int, path: str, bodies: Path, rate: float, seconds: float, c
     return Latency(**json.loads(done.stdout))
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """What k6 saw of a constant rate. Its clock begins when a request is sent, and it drops what it cannot send."""
-
-    p50: float
-    p99: float
-    """Milliseconds."""
-    sent: int
-    failed: int
-    dropped: int
-
-
-def arrival(k6: Path, port: int, path: str, bodies: Path, rate: int, seconds: float) -> Arrival:
-    """A second opinion on `open_loop`."""
+def k6_loop(k6: Path, port: int, path: str, bodies: Path, rate: int, seconds: float) -> Latency:
+    """A second opinion on `open_loop`: its clock begins when a request is sent, and what it cannot send has failed."""
     given = {
         "URL": f"http://{HOST}:{port}{path}",
         "BODIES": str(bodies),
@@ -85,7 +73,7 @@ def arrival(k6: Path, port: int, path: str, bodies: Path, rate: int, seconds: fl
     options = ["--quiet", "--no-usage-report", "--no-color", *(f"--env={name}={of}" for name, of in given.items())]
     command = [str(k6), "run", *options, str(Path(__file__).with_name("arrival.js"))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return Arrival(**json.loads(done.stdout.splitlines()[-1]))
+    return Latency(seconds=seconds, **json.loads(done.stdout.splitlines()[-1]))
 
 
 class _Connection(asyncio.Protocol):
