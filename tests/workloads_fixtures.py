@@ -19,7 +19,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),
         "spark.sql.shuffle.partitions": "2",
         # Short tests end before the second compiler, or code of the plan's own, has paid for itself.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
         "spark.sql.codegen.wholeStage": "false",
     }
     with SparkSession.builder.config(map=settings).getOrCreate():
