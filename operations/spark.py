@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.release import job
 from operations import cache
+from sandbox import class_archive
 
 
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
@@ -21,6 +22,7 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
         "spark.jars.packages": job.SYNAPSEML,
         "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
         "spark.jars.ivy": str(cache.folder() / "ivy"),
+        "spark.driver.defaultJavaOptions": class_archive.option(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

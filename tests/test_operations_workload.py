@@ -10,7 +10,7 @@ from operations import workload
 from workloads import synthesize
 
 # Short runs end before the JVM's second compiler has paid for itself.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1"
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
 
 @pytest.mark.spark

@@ -29,7 +29,7 @@ BAR = {"native": 200e6, "spark": 900e6}
 MEMORY = {"native": "256m", "spark": "2g"}
 START_SECONDS = {"native": 30, "spark": 240}
 # The second compiler takes time from a start on few cores before it has paid for itself.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1"
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 SBOM = "/opt/scoring/sbom.cdx.json"
 
 

@@ -1,7 +1,9 @@
 """Training: an artefact that every reader understands alike."""
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -187,12 +189,37 @@ def test_adaptive_execution_is_refused(shop: Trained, spark: SparkSession, tmp_p
     assert not (tmp_path / "model").exists()
 
 
-def test_the_same_snapshot_and_seed_are_the_same_model_on_one_core(
-    shop: Trained, spark: SparkSession, tmp_path: Path
-) -> None:
-    train.train(spark, shop.dataset, shop.features, tmp_path / "again", "again", {}, 1, shop.artefact)
+@dataclasses.dataclass(frozen=True)
+class Again:
+    artefact: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def again(shop: Trained, tmp_path_factory: pytest.TempPathFactory) -> Again:
+    """The shop's rows trained on anew, on one core, by a task whose tracking server was killed mid-run."""
+    folder, real = tmp_path_factory.mktemp("again"), fit.fit
+    arguments = ["--features", str(shop.features), "--artefact", str(folder / "model"), "--run-id", "run-2"]
+    arguments += ["--dataset", "movielens", "--tasks", "1", "--experiment", "/Shared/shop/training"]
+    printed = io.StringIO()
+    with tracking_server(folder / "sandbox") as server, pytest.MonkeyPatch.context() as patch:
+
+        def killed_then_fit(*given: Any) -> Any:
+            server.kill()
+            return real(*given)
+
+        patch.setattr(spec, "load", lambda name: shop.dataset)
+        patch.setattr("sys.argv", ["train", *arguments])
+        patch.setenv("MLFLOW_TRACKING_URI", server.address)
+        patch.setattr(fit, "fit", killed_then_fit)
+        with contextlib.redirect_stdout(printed):
+            train.main()
+    return Again(folder / "model", printed.getvalue())
+
+
+def test_the_same_snapshot_and_seed_are_the_same_model_on_one_core(shop: Trained, again: Again) -> None:
     for name in ("model.txt", "encoder.npz"):
-        assert (tmp_path / "again" / name).read_bytes() == (shop.artefact / name).read_bytes()
+        assert (again.artefact / name).read_bytes() == (shop.artefact / name).read_bytes()
 
 
 def test_training_goes_on_from_what_serves_where_the_spec_says_so(
@@ -293,26 +320,9 @@ def test_training_needs_a_prepared_table(shop: Trained, spark: SparkSession, tmp
 
 
 def test_a_tracking_server_killed_mid_run_changes_nothing_of_the_model_and_is_told_of(
-    shop: Trained,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    shop: Trained, again: Again
 ) -> None:
-    folder, real = tmp_path_factory.mktemp("killed"), fit.fit
-    monkeypatch.setattr(spec, "load", lambda name: shop.dataset)
-    arguments = ["--features", str(shop.features), "--artefact", str(folder / "model"), "--run-id", "run-2"]
-    arguments += ["--dataset", "movielens", "--tasks", "1", "--experiment", "/Shared/shop/training"]
-    monkeypatch.setattr("sys.argv", ["train", *arguments])
-    with tracking_server(folder / "sandbox") as server:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-
-        def killed_then_fit(*given: Any) -> Any:
-            server.kill()
-            return real(*given)
-
-        monkeypatch.setattr(fit, "fit", killed_then_fit)
-        train.main()
-    assert re.search(r"^not logged to MLflow: .*metrics, model_card.html, lineage.json", capsys.readouterr().out, re.M)
-    found = json.loads((folder / "model" / "metrics.json").read_text())
+    assert re.search(r"^not logged to MLflow: .*metrics, model_card.html, lineage.json", again.printed, re.M)
+    found = json.loads((again.artefact / "metrics.json").read_text())
     assert all(rule["passed"] for rule in verdict(found, FLOORS | {"test_clicks_min": 100}))
     assert found | {"seconds": {}} == shop.read("metrics.json") | {"seconds": {}}

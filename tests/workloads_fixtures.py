@@ -18,7 +18,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     settings = {
         **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),
         "spark.sql.shuffle.partitions": "2",
-        # Short tests end before the second compiler, or code of the plan's own, has paid for itself.
+        # Short tests end before the second compiler, or code of the plan's own, has paid for itself. Without it the JVM
+        # sets too little room aside for the code of the first.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
         "spark.sql.codegen.wholeStage": "false",
     }

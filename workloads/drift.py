@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from pyspark.ml import PipelineModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -24,6 +23,7 @@ from workloads import encode, history, stages
 from workloads.encode import Levels
 from workloads.levels import MISSING_LEVEL, levels_column, number_column
 from workloads.live import Live
+from workloads.pipeline import Pipeline
 from workloads.spec import Spec
 
 ROWS = 50_000
@@ -52,7 +52,7 @@ def sample(training: DataFrame, rows: int, dataset: Spec) -> Iterator[DataFrame]
         some.unpersist()
 
 
-def profile(some: DataFrame, dataset: Spec, pipeline: PipelineModel, levels: Mapping[str, Levels]) -> Any:
+def profile(some: DataFrame, dataset: Spec, pipeline: Pipeline, levels: Mapping[str, Levels]) -> Any:
     """`profile.json` of a sample.
 
     By feature its bins and their `shares`: of a number below the first of `edges`, from each edge on, and missing; of
@@ -101,11 +101,11 @@ def _most_frequent(of: Levels) -> list[str]:
     return [of.words[place] for place in order if of.words[place] != MISSING_LEVEL][:_TOP]
 
 
-def _shares(rows: DataFrame, pipeline: PipelineModel, bins: Bins) -> dict[str, list[float]]:
+def _shares(rows: DataFrame, pipeline: Pipeline, bins: Bins) -> dict[str, list[float]]:
     """Of each feature by bin. A row with several levels counts once for each, and as unseen when it knows none."""
     lookups = {encode.lookup_uid(name) for name, of in bins.items() if "levels" in of}
-    normaliser, *others = pipeline.stages
-    encoded = PipelineModel([normaliser, *(stage for stage in others if stage.uid in lookups)]).transform(rows)
+    normaliser = next(iter(pipeline.stages))
+    encoded = pipeline.part({normaliser, *lookups}).transform(rows)
     # The bins of all features in one row of places, so that a value's bin is a number and nothing else.
     *starts, end = np.cumsum([0, *map(_count, bins.values())]).tolist()
     places = [

@@ -8,12 +8,11 @@ pipeline's for exactly the values that the row shows.
 import json
 from typing import Any
 
-from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from workloads import stages
-from workloads.pipeline import raw_schema
+from workloads.pipeline import Pipeline, raw_schema
 from workloads.spec import Spec
 
 ROWS = 100
@@ -21,7 +20,7 @@ _ALTERED = 20
 _UNSEEN = "never seen in training"
 
 
-def lines(test: DataFrame, dataset: Spec, pipeline: PipelineModel) -> str:
+def lines(test: DataFrame, dataset: Spec, pipeline: Pipeline) -> str:
     features = list(dataset.features)
     spread = test.orderBy(F.xxhash64("time", *features), "time").select(*features).limit(ROWS).collect()
     rows = [row.asDict() for row in spread]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pyspark.ml import PipelineModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from workloads import baseline, compare, encode, evaluate, spec, stages
 from workloads.baseline import Baseline
 from workloads.live import Live
+from workloads.pipeline import Pipeline
 from workloads.spec import Spec
 
 _LIVE, _UNTOLD = "live__probability", "untold__probability"
@@ -37,7 +37,7 @@ class Scored:
     """What to slice by."""
 
 
-def score(test: DataFrame, dataset: Spec, reloaded: PipelineModel, plain: Baseline, live: Live | None) -> Scored:
+def score(test: DataFrame, dataset: Spec, reloaded: Pipeline, plain: Baseline, live: Live | None) -> Scored:
     by = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day").cast("string")}
     for key in (dataset.user_id, dataset.item_id):
         if key:

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyspark.ml import PipelineModel
-
 from workloads import artefact, pipeline
+from workloads.pipeline import Pipeline
 from workloads.spec import Spec
 
 
 @dataclass(frozen=True)
 class Live:
     run_id: str
-    pipeline: PipelineModel | None = None
+    pipeline: Pipeline | None = None
     profile: Mapping[str, Any] | None = None
     """What `drift.py` wrote of the rows it was trained on."""
     model: str = ""

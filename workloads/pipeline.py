@@ -4,11 +4,14 @@ normalise → one lookup for each categorical and each cross → assemble → Li
 layout of a `PipelineModel`, and only ever used after it was loaded again, as serving will use it.
 """
 
+from collections.abc import Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
-from pyspark.ml import PipelineModel, Transformer
-from pyspark.ml.feature import SQLTransformer, VectorAssembler, Word2VecModel
+from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, DoubleType, LongType, StringType, StructType
 from synapse.ml.lightgbm import LightGBMClassificationModel
@@ -24,12 +27,24 @@ _COLUMN_TYPES: dict[str, DataType] = {
     "string": StringType(),
     "strings": ArrayType(StringType()),
 }
-
-
-_KINDS: dict[str, type[Transformer]] = {
-    kind.__name__: kind for kind in (SQLTransformer, Word2VecModel, VectorAssembler, LightGBMClassificationModel)
-}
 _LOADS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """As `PipelineModel`, which keeps an object of Python beside each stage and has it tell the JVM all its parameters
+    whenever it is used: hundreds of calls for a few dozen stages."""
+
+    stages: Mapping[str, Any]
+    """Of the JVM, in their order, by uid."""
+
+    def transform(self, rows: DataFrame) -> DataFrame:
+        return DataFrame(
+            reduce(lambda frame, stage: stage.transform(frame), self.stages.values(), rows._jdf), rows.sparkSession
+        )
+
+    def part(self, uids: Container[str]) -> "Pipeline":
+        return Pipeline({uid: stage for uid, stage in self.stages.items() if uid in uids})
 
 
 def raw_schema(dataset: Spec) -> StructType:
@@ -39,7 +54,7 @@ def raw_schema(dataset: Spec) -> StructType:
     return schema
 
 
-def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassificationModel) -> PipelineModel:
+def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassificationModel) -> Pipeline:
     """Written to `folder` and loaded again. `levels` is (encoding, word, vector)."""
     spark: SparkSession = levels.sparkSession
     normaliser = normalise(dataset)
@@ -66,14 +81,15 @@ def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassifi
     return load(folder)
 
 
-def load(folder: Path) -> PipelineModel:
-    """As `PipelineModel.load`, which takes one stage after the other and for each waits for several small jobs."""
+def load(folder: Path) -> Pipeline:
+    """What `PipelineModel.load` takes one stage after the other and, for each, waits for several small jobs."""
     uids = stages.read_metadata(folder)["paramMap"]["stageUids"]
+    jvm = SparkSession.active()._jvm
 
-    def stage(uid: str) -> Transformer:
+    def stage(uid: str) -> Any:
         place = stages.pipeline_stage(folder, uids, uid)
-        kind = stages.read_metadata(place)["class"].rpartition(".")[2]
-        return _KINDS[kind].load(str(place))
+        kind = reduce(getattr, stages.read_metadata(place)["class"].split("."), jvm)
+        return kind.load(str(place))
 
     with ThreadPoolExecutor(_LOADS_AT_ONCE) as threads:
-        return PipelineModel(list(threads.map(stage, uids)))
+        return Pipeline(dict(zip(uids, threads.map(stage, uids), strict=True)))

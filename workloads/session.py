@@ -4,6 +4,8 @@ Never brings jars or sizes the cluster: the job definition does. Refuses setting
 a job whose definition allows them would break in the next place that does not look.
 """
 
+from typing import Any
+
 from py4j.java_gateway import java_import
 from pyspark.sql import SparkSession
 
@@ -20,14 +22,36 @@ _MUST_BE_OFF = {
 # cores for the next fit.
 _REAPER = {"spark.task.reaper.enabled": ("true", "false"), "spark.task.reaper.killTimeout": ("20s", "-1")}
 
+_NAMES = (
+    "Column",
+    "PythonUtils",
+    "SparkSession",
+    "functions",
+    "com.microsoft.azure.synapse.ml.core.serialize.ComplexParam",
+    "com.microsoft.azure.synapse.ml.param.ServiceParam",
+    "org.apache.spark.ml.feature.Word2VecModel",
+    "org.apache.spark.ml.functions",
+    "org.apache.spark.sql.catalyst.expressions.UnresolvedNamedLambdaVariable",
+)
+"""What PySpark, SynapseML and the workload name most often: a few thousand times in a training."""
+
 
 def start() -> SparkSession:
     spark = SparkSession.builder.getOrCreate()
     # Above this many folders Spark lists them in a job of its own, one task a folder: slow for a table of days.
     spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.threshold", "1000")
-    # PySpark imports packages, and looks for this class in each of them, in all jars, at every function of a column.
     java_import(spark._jvm, "org.apache.spark.sql.functions")
+    for name in _NAMES:
+        _remember(spark._jvm, name)
     return spark
+
+
+def _remember(jvm: Any, name: str) -> None:
+    """Python asks the JVM at every use of a name what it is, and the JVM then looks for such a class in all jars."""
+    for part in name.split("."):
+        found = getattr(jvm, part)
+        setattr(jvm, part, found)
+        jvm = found
 
 
 def check_for_training(spark: SparkSession) -> None:

@@ -24,19 +24,27 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from sandbox import processes
+from sandbox import class_archive, processes
 from sandbox.cloud import CloudError
 from sandbox.databricks import tracking
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace
 
 POLL = 0.05
+_GRACE = 5.0
+_GRACE_TO_RECORD = 60.0
 Launch = Callable[[], Awaitable[None]]
 _DRIVER = Path(__file__).with_name("driver.py")
 
 # A trial's run lasts about a minute on few cores: the second compiler takes more time there than it saves (116 s with
-# it, 72 s without, on two cores), and so does the first with what runs a few hundred times (19 s of it, or 10).
-_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:CompileThresholdScaling=2", "-XX:+UseParallelGC")
+# it, 72 s without, on two cores). Without it the JVM sets aside a fifth of its usual room for compiled code, which a
+# training fills: what is hot would be thrown out and compiled again.
+_JAVA_OPTIONS = (
+    "-XX:TieredStopAtLevel=1",
+    "-XX:ReservedCodeCacheSize=240m",
+    "-XX:CompileThresholdScaling=0.5",
+    "-XX:+UseParallelGC",
+)
 
 
 class TaskFailed(Exception):
@@ -66,12 +74,17 @@ class Cluster:
         self._libraries = libraries
         self._launch = launch
         self._process: subprocess.Popen[bytes] | None = None
+        self._records_classes = False
         self._starts = 0
         self._orders = 0
 
     @property
     def _folder(self) -> Path:
         return self._root / str(self._starts)
+
+    @property
+    def _recorded(self) -> Path:
+        return self._folder / "tmp" / "classes.jsa"
 
     async def start(self) -> None:
         if self._process and self._process.poll() is None:
@@ -91,6 +104,8 @@ class Cluster:
         except (CloudError, ValueError, OSError, zipfile.BadZipFile) as error:
             message = f"Library installation failed: {error}"
             raise TaskFailed(message, code="LIBRARY_INSTALLATION_ERROR") from error
+        # A driver that brings a library along goes through more of Spark than one that tries something out.
+        self._records_classes = class_archive.wanted() and any("maven" in library for library in self._libraries)
         (self._folder / "spark.json").write_text(json.dumps(self._spark_conf()))
         for name in ("tmp", "warehouse"):
             (self._folder / name).mkdir()
@@ -118,9 +133,14 @@ class Cluster:
     async def stop(self) -> None:
         if self._process:
             process, self._process = self._process, None
-            await asyncio.to_thread(processes.stop, process, grace=5.0)
+            grace = _GRACE_TO_RECORD if self._records_classes else _GRACE
+            await asyncio.to_thread(processes.stop, process, grace=grace)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
+            whole = process.returncode == 128 + signal.SIGTERM and self._recorded.exists()
+            if self._records_classes and whole:
+                with contextlib.suppress(OSError):  # no room for it: the next driver starts as this one did
+                    await asyncio.to_thread(class_archive.keep, self._recorded)
             await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)
 
     async def _until(self, answer: Path) -> None:
@@ -156,6 +176,7 @@ class Cluster:
             "spark.jars.excludes": [excluded for maven in mavens for excluded in maven.get("exclusions", [])],
             "spark.jars.repositories": [maven["repo"] for maven in mavens if maven.get("repo")],
         }
+        classes = class_archive.record(self._recorded) if self._records_classes else class_archive.option()
         cache = Path(self._workspace.sandbox.environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return {
             "spark.driver.memory": "4g",
@@ -169,7 +190,9 @@ class Cluster:
             "spark.ui.showConsoleProgress": "false",
             "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
             "spark.sql.warehouse.dir": str(self._folder / "warehouse"),
-            "spark.driver.defaultJavaOptions": " ".join((*_JAVA_OPTIONS, f"-Djava.io.tmpdir={self._folder / 'tmp'}")),
+            "spark.driver.defaultJavaOptions": " ".join(
+                (*_JAVA_OPTIONS, f"-Djava.io.tmpdir={self._folder / 'tmp'}", classes)
+            ),
         }
 
     def _master(self) -> str:

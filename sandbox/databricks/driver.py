@@ -49,8 +49,7 @@ def main(folder: Path) -> None:
 def _end(_signal: int, _frame: object) -> None:
     """End with the JVM, which gets the same signal: left to init, it may stay as a zombie in a container."""
     if SparkContext._gateway is not None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            SparkContext._gateway.proc.wait(timeout=4)
+        SparkContext._gateway.proc.wait()
     os._exit(128 + signal.SIGTERM)
 
 
