@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
 from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
+from sandbox import class_archive
 from workloads.tracking import metric_name
 
 pytestmark = pytest.mark.stack
@@ -77,6 +79,13 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
 def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:
     assert stack.jobs_runs_versions() == (1, 1, 1)
     assert [line for line in stack.processes() if "-m operations" in line or "pulumi" in line] == []
+
+
+def test_the_first_training_leaves_sparks_classes_to_the_drivers_to_come(stack: LocalRun) -> None:
+    deadline = time.monotonic() + 90
+    while not class_archive.option():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:

@@ -26,6 +26,7 @@ _NAMES = (
     "Column",
     "PythonUtils",
     "SparkSession",
+    "SparkSession$",
     "functions",
     "com.microsoft.azure.synapse.ml.core.serialize.ComplexParam",
     "com.microsoft.azure.synapse.ml.param.ServiceParam",
