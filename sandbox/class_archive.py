@@ -1,9 +1,9 @@
 """Spark's classes as the JVM holds them in memory, in a file that the next JVM maps instead of loading them one by one.
 
 Java's class-data sharing (JEP 350). The JVM writes the file when it ends, of the classes that it used, which takes ten
-to twenty seconds once and 200 MB; after that a driver starts in two thirds of the time, and a short training takes a
-sixth less. It belongs to one Java and one set of jars: the JVM sees for itself whether it has these, and does without
-the file if not. A file that is not whole would crash it, so none is kept that was not tried.
+to twenty seconds once and 200 MB; after that a short training takes a tenth less. It belongs to one Java and one set of
+jars: the JVM sees for itself whether it has these, and does without the file if not. A file that is not whole would
+crash it, so none is kept that was not tried.
 """
 
 import hashlib

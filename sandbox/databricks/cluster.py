@@ -42,7 +42,6 @@ _DRIVER = Path(__file__).with_name("driver.py")
 _JAVA_OPTIONS = (
     "-XX:TieredStopAtLevel=1",
     "-XX:ReservedCodeCacheSize=240m",
-    "-XX:CompileThresholdScaling=0.5",
     "-XX:+UseParallelGC",
 )
 
