@@ -19,7 +19,8 @@ import pyspark
 def option() -> str:
     """Of a JVM of Spark; empty where there is no file, for with the name of none the JVM would not share even its own
     classes."""
-    return f'"-XX:SharedArchiveFile={_file()}"' if _file().exists() else ""
+    kept = _file()
+    return f'"-XX:SharedArchiveFile={kept}"' if kept.exists() else ""
 
 
 def wanted() -> bool:
@@ -32,7 +33,7 @@ def record(to: Path) -> str:
 
 
 def keep(recorded: Path) -> None:
-    """For the drivers to come, if it is good. Raises `OSError` where there is no room for it."""
+    """For the drivers to come, if it is good. Raises `OSError` where there is none, or no room for it."""
     command = [str(_java()), f"-XX:SharedArchiveFile={recorded}", "-version"]
     tried = subprocess.run(command, cwd=recorded.parent, capture_output=True, check=False)
     if tried.returncode:

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from quick_java import QUICK_JAVA
 from test_operations import personalization
 
 from operations import workload
 from workloads import synthesize
-
-# Short runs end before the JVM's second compiler has paid for itself.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
 
 @pytest.mark.spark

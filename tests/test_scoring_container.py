@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import sandbox_machine_learning_fixtures as ml
+from quick_java import QUICK_JAVA
 from scoring_fixtures import REPOSITORY, Toys, free_port, make_artefact, write_manifest, write_pipeline
 
 from infra.release.image import build_arguments, build_context, context_digest
@@ -28,8 +29,6 @@ BAR = {"native": 200e6, "spark": 900e6}
 """Bytes of the unpacked image, as `docker images` counts them."""
 MEMORY = {"native": "256m", "spark": "2g"}
 START_SECONDS = {"native": 30, "spark": 240}
-# The second compiler takes time from a start on few cores before it has paid for itself.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 SBOM = "/opt/scoring/sbom.cdx.json"
 
 

@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 from pyspark.sql import SparkSession
+from quick_java import QUICK_JAVA
 from scoring_fixtures import (
     Running,
     Toys,
@@ -37,15 +38,11 @@ from benchmarks import soak
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
 START_SECONDS = 180
-# Short tests end before the second compiler has paid for itself.
-QUICK_JAVA = {
-    "SPARK_LOCAL_IP": "127.0.0.1",
-    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
-}
+SPARK = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": f"{QUICK_JAVA} -XX:+UseParallelGC"}
 
 
 def run(*command: object, cwd: Path) -> str:
-    environment = {**scoring_environment(cwd), **QUICK_JAVA}
+    environment = {**scoring_environment(cwd), **SPARK}
     ended = subprocess.run(
         [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -72,7 +69,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Toys:
 
 @pytest.fixture(scope="module")
 def environment(toys: Toys, jars: Path) -> dict[str, str]:
-    return scoring_environment(toys.folder, SCORING_ENGINE="spark", SCORING_SPARK_JARS=jars, **QUICK_JAVA)
+    return scoring_environment(toys.folder, SCORING_ENGINE="spark", SCORING_SPARK_JARS=jars, **SPARK)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 import workloads_clicks as clicks
 import workloads_cluster as cluster
 from pyspark.sql import SparkSession
+from quick_java import QUICK_JAVA
 
 from workloads import evaluate
 from workloads.watch import SETTLE_SECONDS, STALL_SECONDS, Stall
@@ -38,8 +39,8 @@ def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
-        "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -XX:+UseParallelGC",
+        "spark.executor.extraJavaOptions": f"{QUICK_JAVA} -XX:+UseParallelGC",
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "3s",
         "spark.task.reaper.pollingInterval": "1s",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from quick_java import QUICK_JAVA
 from workloads_shop import Trained, in_few_parts, write_shop
 
 from operations import spark as local_spark
@@ -18,9 +19,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     settings = {
         **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),
         "spark.sql.shuffle.partitions": "2",
-        # Short tests end before the second compiler, or code of the plan's own, has paid for itself. Without it the JVM
-        # sets too little room aside for the code of the first.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
+        # Short tests end before code of the plan's own, too, has paid for itself.
+        "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -XX:+UseParallelGC",
         "spark.sql.codegen.wholeStage": "false",
     }
     with SparkSession.builder.config(map=settings).getOrCreate():

@@ -39,9 +39,10 @@ class Pipeline:
     """Of the JVM, in their order, by uid."""
 
     def transform(self, rows: DataFrame) -> DataFrame:
-        return DataFrame(
-            reduce(lambda frame, stage: stage.transform(frame), self.stages.values(), rows._jdf), rows.sparkSession
-        )
+        frame = rows._jdf
+        for stage in self.stages.values():
+            frame = stage.transform(frame)
+        return DataFrame(frame, rows.sparkSession)
 
     def part(self, uids: Container[str]) -> "Pipeline":
         return Pipeline({uid: stage for uid, stage in self.stages.items() if uid in uids})
@@ -82,7 +83,7 @@ def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassifi
 
 
 def load(folder: Path) -> Pipeline:
-    """What `PipelineModel.load` takes one stage after the other and, for each, waits for several small jobs."""
+    """As `PipelineModel.load`, which takes one stage after the other and for each waits for several small jobs."""
     uids = stages.read_metadata(folder)["paramMap"]["stageUids"]
     jvm = SparkSession.active()._jvm
 

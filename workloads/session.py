@@ -6,7 +6,6 @@ a job whose definition allows them would break in the next place that does not l
 
 from typing import Any
 
-from py4j.java_gateway import java_import
 from pyspark.sql import SparkSession
 
 from workloads.errors import WorkloadError
@@ -41,7 +40,6 @@ def start() -> SparkSession:
     spark = SparkSession.builder.getOrCreate()
     # Above this many folders Spark lists them in a job of its own, one task a folder: slow for a table of days.
     spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.threshold", "1000")
-    java_import(spark._jvm, "org.apache.spark.sql.functions")
     for name in _NAMES:
         _remember(spark._jvm, name)
     return spark

@@ -39,11 +39,7 @@ _DRIVER = Path(__file__).with_name("driver.py")
 # A trial's run lasts about a minute on few cores: the second compiler takes more time there than it saves (116 s with
 # it, 72 s without, on two cores). Without it the JVM sets aside a fifth of its usual room for compiled code, which a
 # training fills: what is hot would be thrown out and compiled again.
-_JAVA_OPTIONS = (
-    "-XX:TieredStopAtLevel=1",
-    "-XX:ReservedCodeCacheSize=240m",
-    "-XX:+UseParallelGC",
-)
+_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m", "-XX:+UseParallelGC")
 
 
 class TaskFailed(Exception):
@@ -73,17 +69,13 @@ class Cluster:
         self._libraries = libraries
         self._launch = launch
         self._process: subprocess.Popen[bytes] | None = None
-        self._records_classes = False
+        self._recorded: Path | None = None
         self._starts = 0
         self._orders = 0
 
     @property
     def _folder(self) -> Path:
         return self._root / str(self._starts)
-
-    @property
-    def _recorded(self) -> Path:
-        return self._folder / "tmp" / "classes.jsa"
 
     async def start(self) -> None:
         if self._process and self._process.poll() is None:
@@ -104,7 +96,8 @@ class Cluster:
             message = f"Library installation failed: {error}"
             raise TaskFailed(message, code="LIBRARY_INSTALLATION_ERROR") from error
         # A driver that brings a library along goes through more of Spark than one that tries something out.
-        self._records_classes = class_archive.wanted() and any("maven" in library for library in self._libraries)
+        records = class_archive.wanted() and any("maven" in library for library in self._libraries)
+        self._recorded = self._folder / "tmp" / "classes.jsa" if records else None
         (self._folder / "spark.json").write_text(json.dumps(self._spark_conf()))
         for name in ("tmp", "warehouse"):
             (self._folder / name).mkdir()
@@ -132,13 +125,12 @@ class Cluster:
     async def stop(self) -> None:
         if self._process:
             process, self._process = self._process, None
-            grace = _GRACE_TO_RECORD if self._records_classes else _GRACE
+            grace = _GRACE_TO_RECORD if self._recorded else _GRACE
             await asyncio.to_thread(processes.stop, process, grace=grace)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
-            whole = process.returncode == 128 + signal.SIGTERM and self._recorded.exists()
-            if self._records_classes and whole:
-                with contextlib.suppress(OSError):  # no room for it: the next driver starts as this one did
+            if self._recorded and process.returncode == 128 + signal.SIGTERM:
+                with contextlib.suppress(OSError):  # without it the next driver starts as this one did
                     await asyncio.to_thread(class_archive.keep, self._recorded)
             await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)
 
@@ -175,7 +167,7 @@ class Cluster:
             "spark.jars.excludes": [excluded for maven in mavens for excluded in maven.get("exclusions", [])],
             "spark.jars.repositories": [maven["repo"] for maven in mavens if maven.get("repo")],
         }
-        classes = class_archive.record(self._recorded) if self._records_classes else class_archive.option()
+        classes = class_archive.record(self._recorded) if self._recorded else class_archive.option()
         cache = Path(self._workspace.sandbox.environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return {
             "spark.driver.memory": "4g",
