@@ -35,8 +35,7 @@ def rows(shop: Trained, spark: SparkSession) -> split.Split:
 
 
 def moved(serving: Live, training: DataFrame, dataset: spec.Spec) -> dict[str, dict[str, Any]]:
-    with drift.sample(training, training.count(), dataset) as some:
-        return drift.since(serving, some)
+    return drift.since(serving, drift.sample(training, training.count(), dataset))
 
 
 def test_psi_is_nothing_for_the_same_and_its_formula_for_others() -> None:
@@ -83,8 +82,7 @@ def test_a_profile_is_of_a_bounded_number_of_rows(
     serving: Live, rows: split.Split, shop: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drift, "ROWS", 2_000)
-    with drift.sample(rows.learning, rows.learning.count(), shop.dataset) as some:
-        assert 1_500 < some.count() < 2_500
+    assert 1_500 < drift.sample(rows.learning, rows.learning.count(), shop.dataset).rows < 2_500
     assert max(of["psi"] for of in moved(serving, rows.learning, shop.dataset).values()) < 0.05
 
 

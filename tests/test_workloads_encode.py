@@ -146,7 +146,7 @@ def test_no_row_sees_its_own_label_nor_any_that_came_later(how: str, passes: int
 def test_a_row_after_training_is_encoded_as_serving_encodes_it(spark: SparkSession) -> None:
     dataset = _toys(passes=1)
     with _encoded(_rows(spark), dataset, training=15_000) as encoded:
-        served = encode.collect_levels(encoded.served, dataset)
+        served = encoded.levels
         later = encoded.rows.filter("validation").select(stages.vector_to_array("features").alias("v")).collect()
     at, user = (COLUMNS[column] for column in (("at", "number"), ("user", "rate")))
     users = {int(row.at): row.user for row in _rows(spark).select("at", "user").collect()}
@@ -212,9 +212,9 @@ _SQL_TYPES = {"integer": "bigint", "number": "double", "string": "string"}
 def test_beyond_the_bound_only_the_most_frequent_levels_are_kept(spark: SparkSession) -> None:
     rows, bound = _rows(spark), 400
     with _encoded(rows, _toys(max_levels=bound)) as encoded:
-        kept = [row.word for row in encoded.served.collect() if row.word != levels.MISSING_LEVEL]
+        found = {(i, word) for i, of in enumerate(encoded.levels.values()) for word in of.words}
+        kept = [word for _, word in found if word != levels.MISSING_LEVEL]
         every = {(row.encoding, row.level): row.rows[-1] for row in encoded.counts.collect()}
-        found = {(row.encoding, row.word) for row in encoded.served.collect()}
     assert bound / 2 < len(kept) <= bound < len(every)
     assert min(every[level] for level in found if level in every) >= max(
         seen for level, seen in every.items() if level not in found

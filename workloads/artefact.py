@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,16 @@ def encoder_arrays(levels: Mapping[str, Levels]) -> bytes:
     buffer = io.BytesIO()  # a zip archive seeks back while it is written
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def levels(folder: Path, contract: Mapping[str, Any]) -> dict[str, Levels]:
+    """Of an artefact, by encoding: `encoder_arrays` read again."""
+    encoder = contract["encoder"]
+    names = [*encoder["categoricals"], *(cross["name"] for cross in encoder["crosses"])]
+    found: dict[str, Levels] = {}
+    with np.load(folder / "encoder.npz", allow_pickle=False) as arrays:
+        for i, name in enumerate(names):
+            text, bounds = arrays[f"levels_{i}"].tobytes(), arrays[f"offsets_{i}"].tolist()
+            words = [text[start:end].decode() for start, end in pairwise(bounds)]
+            found[name] = Levels(words, arrays[f"values_{i}"])
+    return found

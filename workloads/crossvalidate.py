@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from workloads import evaluate, fit, history, learn, pipeline, prepare, session, spec, split, stages
 from workloads.command import run
+from workloads.encode import Levels
 from workloads.errors import WorkloadError
 from workloads.spec import Spec
 from workloads.split import Split
@@ -47,14 +48,14 @@ def one_split(spark: SparkSession, dataset: Spec, features: Path, how: str) -> d
 
 def judged(rows: Split, dataset: Spec) -> dict[str, Any]:
     with learn.encoded(rows.learning, dataset) as encoded, fit.laid_out(encoded.rows, 0) as laid_out:
-        return fitted(laid_out, encoded.served, rows.test, dataset)
+        return fitted(laid_out, encoded.levels, rows.test, dataset)
 
 
-def fitted(laid_out: DataFrame, levels: DataFrame, test: DataFrame, dataset: Spec) -> dict[str, Any]:
+def fitted(laid_out: DataFrame, levels: Mapping[str, Levels], test: DataFrame, dataset: Spec) -> dict[str, Any]:
     """The summary of one fit on rows that are encoded and laid out; `levels` is what serving will know."""
     model = fit.fit(laid_out, dataset)
     with tempfile.TemporaryDirectory() as folder:
-        served = pipeline.save(Path(folder) / "pipeline", dataset, levels, model)
+        served = pipeline.save(Path(folder) / "pipeline", dataset, levels, model, test.sparkSession)
         scored = served.transform(test).select("label", stages.vector_to_array("probability")[1].alias("p"))
         found = scored.agg(F.collect_list("label").alias("label"), F.collect_list("p").alias("p")).first()
     assert found is not None

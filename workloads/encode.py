@@ -10,9 +10,8 @@ once for each encoding. The driver holds at most `max_levels` levels, and as man
 them; hashes have 64 bits, so that two of ten million coincide with a chance of 3 in a million.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from pyspark.sql import Column, DataFrame
@@ -36,6 +35,14 @@ def lookup_uid(name: str) -> str:
     return f"Word2VecModel_{name}"
 
 
+@dataclass(frozen=True)
+class Levels:
+    """One encoding's levels in ascending byte order, with float32 pairs: what its serving stage holds."""
+
+    words: Sequence[str]
+    values: np.ndarray
+
+
 def frequent(counts: DataFrame, encoder: Encoder) -> DataFrame:
     """The levels that are kept: seen `min_count` times, and no more than `max_levels`, the most frequent ones."""
     seen = F.element_at("rows", encoder.parts + 1)
@@ -57,17 +64,24 @@ def _pair(rows: Column, left: Column, encoder: Encoder, share: Column | float) -
     return [value.cast("float").alias(name) for name, value in zip(PAIR, values, strict=True)]
 
 
-def served(levels: DataFrame, dataset: Spec) -> DataFrame:
-    """(encoding, word, vector) of every kept level, and of the missing level, which a lookup may not be without."""
+def served(levels: DataFrame, dataset: Spec) -> dict[str, Levels]:
+    """By encoding, the kept levels and the missing one, which a lookup may not be without."""
     encoder = dataset.encoder
     rows, left = (F.element_at(value, encoder.parts + 1) for value in ("rows", "left"))
-    pair = F.array(*_pair(rows, left, encoder, 1.0))
-    found = levels.select("encoding", F.col("level").alias("word"), pair.alias("vector"))
-    prior = levels.sparkSession.range(len(dataset.encodings)).selectExpr(
-        "CAST(id AS INT) AS encoding", "chr(0) AS word", "array(0F, 0F) AS vector"
-    )
-    absent = prior.join(found.filter(F.col("word") == MISSING_LEVEL).select("encoding"), "encoding", "left_anti")
-    return found.unionByName(absent)
+    pair = [value.alias(name) for name, value in zip(PAIR, _pair(rows, left, encoder, 1.0), strict=True)]
+    # A few long arrays reach Python far quicker than many small rows.
+    sorted_levels = F.array_sort(F.collect_list(F.struct("level", *pair))).alias("of")
+    found = levels.groupBy("encoding").agg(sorted_levels)
+    rows_of = {row.encoding: row for row in found.select("encoding", "of.level", *(f"of.{v}" for v in PAIR)).collect()}
+    every = {}
+    for i, name in enumerate(dataset.encodings):
+        of = rows_of.get(i)
+        words = list(of.level) if of else []
+        values = np.array([of[value] if of else [] for value in PAIR], np.float32).T
+        if words[:1] != [MISSING_LEVEL]:
+            words, values = [MISSING_LEVEL, *words], np.vstack([np.zeros((1, WIDTH), np.float32), values])
+        every[name] = Levels(words, values)
+    return every
 
 
 def pairs(levels: DataFrame, rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
@@ -133,38 +147,3 @@ def encode_rows(rows: DataFrame, dataset: Spec, table: DataFrame) -> DataFrame:
             values[name, "number"] = F.coalesce(number_column(name), F.lit(float("nan")))
     vector = F.array(*(values[column] for column in dataset.model_columns))
     return rows.select("label", "validation", stages.array_to_vector(vector).alias("features"))
-
-
-def write_lookups(table: DataFrame, dataset: Spec, folders: Mapping[str, Path]) -> None:
-    """One lookup stage for each encoding, from (encoding, word, vector)."""
-    stages.write_lookups(
-        [(folders[name], lookup_uid(name), levels_column(name), encoded_column(name)) for name in dataset.encodings],
-        table.withColumnRenamed("encoding", "feature"),
-        WIDTH,
-    )
-
-
-@dataclass(frozen=True)
-class Levels:
-    """One encoding's levels in ascending byte order, with float32 pairs: what its serving stage holds."""
-
-    words: Sequence[str]
-    values: np.ndarray
-
-
-def collect_levels(table: DataFrame, dataset: Spec) -> dict[str, Levels]:
-    # A few long arrays reach Python far quicker than many small rows.
-    sorted_levels = F.array_sort(F.collect_list(F.struct("word", "vector"))).alias("of")
-    rows = (
-        table.groupBy("encoding")
-        .agg(sorted_levels)
-        .select(
-            "encoding",
-            "of.word",
-            *(F.expr(f"transform(of.vector, pair -> pair[{at}])").alias(value) for at, value in enumerate(PAIR)),
-        )
-    )
-    found = {
-        row.encoding: Levels(row.word, np.array([row[value] for value in PAIR], np.float32).T) for row in rows.collect()
-    }
-    return {name: found[i] for i, name in enumerate(dataset.encodings)}

@@ -3,7 +3,7 @@
 Writes nothing and judges nothing: `train.py` makes an artefact of it, `crossvalidate.py` and `tune.py` only a score.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from workloads import encode, history
+from workloads.encode import Levels
 from workloads.history import Totals
 from workloads.levels import levels_column, number_column
 from workloads.spec import Spec
@@ -20,8 +21,8 @@ from workloads.spec import Spec
 class Encoded:
     rows: DataFrame
     """(label, validation, features)"""
-    served: DataFrame
-    """(encoding, word, vector) of what a row after training knows."""
+    levels: Mapping[str, Levels]
+    """By encoding, what a row after training knows."""
     counts: DataFrame
     """(encoding, level, rows, left), of every level there is."""
     totals: Totals
@@ -44,7 +45,8 @@ def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
         # be planned with all that.
         levels = encode.frequent(counts, dataset.encoder).localCheckpoint(eager=False)
         table = encode.pairs(levels, learning, dataset, totals).localCheckpoint(eager=False)
-        yield Encoded(encode.encode_rows(learning, dataset, table), encode.served(levels, dataset), counts, totals)
+        rows = encode.encode_rows(learning, dataset, table)
+        yield Encoded(rows, encode.served(levels, dataset), counts, totals)
     finally:
         for frame in kept:
             frame.unpersist()

@@ -6,11 +6,12 @@ serves: the release does, and hands over the folder.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workloads import artefact, pipeline
+from workloads.encode import Levels
 from workloads.pipeline import Pipeline
 from workloads.spec import Spec
 
@@ -21,6 +22,8 @@ class Live:
     pipeline: Pipeline | None = None
     profile: Mapping[str, Any] | None = None
     """What `drift.py` wrote of the rows it was trained on."""
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+    """By encoding."""
     model: str = ""
     """Its trees, as LightGBM's text."""
     skipped: str = ""
@@ -35,13 +38,15 @@ def load(folder: Path | None, dataset: Spec) -> Live | None:
     if not (folder / artefact.MANIFEST).exists():
         return Live(folder.name, skipped="its artefact is no longer in the lake")
     run_id = json.loads((folder / "lineage.json").read_text("utf-8"))["run_id"]
-    if reason := _differs(json.loads((folder / "contract.json").read_text("utf-8")), dataset):
+    contract = json.loads((folder / "contract.json").read_text("utf-8"))
+    if reason := _differs(contract, dataset):
         return Live(run_id, skipped=reason)
     profile = folder / "profile.json"
     return Live(
         run_id,
         pipeline.load(folder / "pipeline"),
         json.loads(profile.read_text("utf-8")) if profile.exists() else None,
+        artefact.levels(folder, contract),
         (folder / "model.txt").read_text("utf-8"),
     )
 

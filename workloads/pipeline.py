@@ -17,8 +17,9 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, LongType, StringT
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
 from workloads import encode, stages
+from workloads.encode import Levels
+from workloads.levels import levels_column, number_column
 from workloads.levels import normaliser as normalise
-from workloads.levels import number_column
 from workloads.spec import Spec
 
 _COLUMN_TYPES: dict[str, DataType] = {
@@ -55,9 +56,10 @@ def raw_schema(dataset: Spec) -> StructType:
     return schema
 
 
-def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassificationModel) -> Pipeline:
-    """Written to `folder` and loaded again. `levels` is (encoding, word, vector)."""
-    spark: SparkSession = levels.sparkSession
+def save(
+    folder: Path, dataset: Spec, levels: Mapping[str, Levels], model: LightGBMClassificationModel, spark: SparkSession
+) -> Pipeline:
+    """Written to `folder` and loaded again."""
     normaliser = normalise(dataset)
     assembler = VectorAssembler(
         inputCols=[
@@ -76,9 +78,9 @@ def save(folder: Path, dataset: Spec, levels: DataFrame, model: LightGBMClassifi
     stages.write_pipeline(folder, uids, spark)
     for stage in (normaliser, assembler, model):
         stage.write().save(str(places[stage.uid]))
-    folders = {name: places[encode.lookup_uid(name)] for name in dataset.encodings}
-    if folders:
-        encode.write_lookups(levels, dataset, folders)
+    for name, of in levels.items():
+        uid, between = encode.lookup_uid(name), (levels_column(name), encode.encoded_column(name))
+        stages.write_lookup(places[uid], uid, between, of.words, of.values, spark)
     return load(folder)
 
 

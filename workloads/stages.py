@@ -6,14 +6,15 @@ in `data`. Written in order and never appended to, as a volume demands.
 """
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 
@@ -37,18 +38,19 @@ def read_metadata(stage: Path) -> dict[str, Any]:
     return document
 
 
-def write_lookups(lookups: Sequence[tuple[Path, str, str, str]], table: DataFrame, width: int) -> None:
-    """One `Word2VecModel` each, as (folder, uid, input column, output column).
-
-    `table` holds (feature, word, vector): `feature` is the place in `lookups`. All of them are written by one job.
-    """
-    scratch = lookups[0][0].parent / "lookups"
-    table.repartition("feature").write.partitionBy("feature").parquet(str(scratch))
-    for i, (stage, uid, source, target) in enumerate(lookups):
-        parameters = {"inputCol": source, "outputCol": target, "vectorSize": width}
-        write_metadata(stage, "org.apache.spark.ml.feature.Word2VecModel", uid, parameters, table.sparkSession)
-        os.replace(scratch / f"feature={i}", stage / "data")
-    shutil.rmtree(scratch)
+def write_lookup(
+    stage: Path, uid: str, between: tuple[str, str], words: Sequence[str], vectors: np.ndarray, spark: SparkSession
+) -> None:
+    """A `Word2VecModel` from one column to another, with float32 `vectors` (words, width)."""
+    source, target = between
+    count, width = vectors.shape
+    parameters = {"inputCol": source, "outputCol": target, "vectorSize": width}
+    write_metadata(stage, "org.apache.spark.ml.feature.Word2VecModel", uid, parameters, spark)
+    lists = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * np.int32(width), vectors.ravel())
+    written = pa.BufferOutputStream()  # a writer may go back in its file
+    pq.write_table(pa.table({"word": pa.array(words, pa.string()), "vector": lists}), written)
+    (stage / "data").mkdir()
+    (stage / "data" / "part-00000.parquet").write_bytes(written.getvalue())
 
 
 def write_pipeline(pipeline: Path, uids: Sequence[str], spark: SparkSession) -> None:

@@ -29,7 +29,6 @@ from workloads import (
     baseline,
     curve,
     drift,
-    encode,
     fit,
     golden,
     judge,
@@ -90,10 +89,9 @@ def train(
                 rows_validation = laid_out.filter("validation").count()
                 model = fit.fit(laid_out, begun.dataset, begun.model)
             with _timed(seconds, "save"):
-                levels = encode.collect_levels(encoded.served, dataset)
-                (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(levels))
+                (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encoded.levels))
                 (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
-                reloaded = pipeline.save(folder / "pipeline", dataset, encoded.served, model)
+                reloaded = pipeline.save(folder / "pipeline", dataset, encoded.levels, model, spark)
             with _timed(seconds, "baseline"):
                 rows_train = encoded.totals.rows[-1]
                 plain = baseline.fit(laid_out, rows_train, dataset)
@@ -102,8 +100,8 @@ def train(
                     tracked.by_step(curve.by_tree(model, laid_out, rows_train, rows_validation))
             with _timed(seconds, "drift"):
                 rows_learned = rows_train + rows_validation
-                some = kept.enter_context(drift.sample(rows.learning, rows_learned, dataset))
-                profile = drift.profile(some, dataset, reloaded, levels)
+                some = drift.sample(rows.learning, rows_learned, dataset)
+                profile = drift.profile(some, dataset, encoded.levels)
                 moved = drift.since(serving, some) if serving else {}
         with _timed(seconds, "evaluate"):
             (folder / "golden.jsonl").write_text(golden.lines(rows.test, dataset, reloaded), "utf-8")

@@ -142,10 +142,10 @@ def _tune(dataset: Spec, arguments: argparse.Namespace, tracked: tracking.Run) -
         tracked.by_step({"best/log_loss": list(itertools.accumulate(losses, min))})
         found = dataset.with_model(**best(done).parameters)
         with fit.laid_out(encoded.rows, 0) as laid_out:
-            judged = {"before": crossvalidate.fitted(laid_out, encoded.served, rows.test, dataset)}
+            judged = {"before": crossvalidate.fitted(laid_out, encoded.levels, rows.test, dataset)}
             judged["after"] = judged["before"]
             if found != dataset:
-                judged["after"] = crossvalidate.fitted(laid_out, encoded.served, rows.test, found)
+                judged["after"] = crossvalidate.fitted(laid_out, encoded.levels, rows.test, found)
     evidence = {
         "dataset": dataset.name,
         "spec_digest": dataset.digest,

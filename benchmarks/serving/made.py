@@ -100,15 +100,10 @@ def make(folder: Path, scratch: Path, with_pipeline: bool, wanted: int, kept: in
 def _write_pipeline(folder: Path, scratch: Path, of: Spec, levels: dict[str, Levels], trees: str) -> None:
     spark = SparkSession.builder.config(map=local_spark.settings(scratch)).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    with (scratch / "levels.jsonl").open("w") as lines:
-        for encoding, table in enumerate(levels.values()):
-            for word, vector in zip(table.words, table.values.tolist(), strict=True):
-                lines.write(json.dumps({"encoding": encoding, "word": word, "vector": vector}) + "\n")
-    schema = "encoding int, word string, vector array<float>"
     model = LightGBMClassificationModel.loadNativeModelFromString(trees)
     model.setFeaturesCol("features").setRawPredictionCol("").setPredictionCol("").setProbabilityCol("probability")
     model.setNumIterations(-1)
-    pipeline.save(folder, of, spark.read.schema(schema).json(str(scratch / "levels.jsonl")), model)
+    pipeline.save(folder, of, levels, model, spark)
     spark.stop()
 
 

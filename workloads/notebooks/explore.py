@@ -64,7 +64,7 @@ plt.show()
 share = float(dbutils.widgets.get("share"))
 learning = split.by_time(table, prepared, dataset).learning.sample(share, seed=dataset.model.seed)
 with learn.encoded(learning, dataset) as encoded:
-    kept = {row.encoding: row["count"] for row in encoded.served.groupBy("encoding").count().collect()}
+    kept = [len(of.words) for of in encoded.levels.values()]
     vector = stages.vector_to_array("features").alias("vector")
     rows = encoded.rows.select("label", vector).sample(min(1.0, 20_000 / (share * prepared["rows"])), seed=1).toPandas()
 labels, values = rows["label"].to_numpy(), np.stack(rows["vector"].to_numpy())
@@ -73,7 +73,7 @@ print(f"{len(rows):,} encoded rows, {values.shape[1]} columns of the model")
 # COMMAND ----------
 
 figure, axes = plt.subplots(figsize=(8, 0.28 * len(dataset.encodings) + 1.2), layout="constrained")
-axes.barh([" and ".join(of) for of in dataset.encodings.values()], [kept[i] for i in range(len(dataset.encodings))])
+axes.barh([" and ".join(of) for of in dataset.encodings.values()], kept)
 axes.set(xscale="log", xlabel="levels kept", title="Levels of each feature and each cross")
 axes.invert_yaxis()
 plt.show()

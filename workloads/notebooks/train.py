@@ -50,7 +50,7 @@ try:
         encoded = kept.enter_context(learn.encoded(rows.learning, dataset))
         laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks=0))
         model = fit.fit(laid_out, dataset)
-        reloaded = pipeline.save(scratch, dataset, encoded.served, model)
+        reloaded = pipeline.save(scratch, dataset, encoded.levels, model, spark)
         rows_train = encoded.totals.rows[-1]
         plain = baseline.fit(laid_out, rows_train, dataset)
         scored = judge.score(rows.test, dataset, reloaded, plain, live=None)
