@@ -59,6 +59,8 @@ class Totals:
     rows: Sequence[int]
     outcomes: Sequence[int]
     """Their sum, in whole billionths."""
+    validation: int
+    """Rows of the part after them."""
 
     def rate(self, part: int) -> float:
         """The mean outcome. A part that knows nothing uses none; it gets that of all rows."""
@@ -70,7 +72,7 @@ class Totals:
 
 
 def totals(rows: DataFrame, dataset: Spec) -> Totals:
-    """Of training rows with `part`. Raises `WorkloadError` when there is nothing to learn."""
+    """Of rows to learn from, with `part`. Raises `WorkloadError` when there is nothing to learn."""
     encoder = dataset.encoder
     sums = [
         F.count(F.lit(1)).alias("rows"),
@@ -78,6 +80,7 @@ def totals(rows: DataFrame, dataset: Spec) -> Totals:
         F.sum("label").alias("clicks"),
     ]
     found = {row.part: row for row in rows.groupBy("part").agg(*sums).collect()}
+    after = found.pop(encoder.parts, None)
     counted, clicks = sum(row.rows for row in found.values()), sum(int(row.clicks) for row in found.values())
     if not 0 < clicks < counted:
         raise WorkloadError(f"the training part holds {counted} rows, {clicks} of them clicks: both are needed")
@@ -85,7 +88,7 @@ def totals(rows: DataFrame, dataset: Spec) -> Totals:
     def seen(value: str) -> list[int]:
         return [sum(found[of][value] for of in known(encoder, to) if of in found) for to in range(encoder.parts + 1)]
 
-    return Totals(seen("rows"), seen("outcomes"))
+    return Totals(seen("rows"), seen("outcomes"), after.rows if after else 0)
 
 
 def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:

@@ -37,7 +37,7 @@ def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
         kept.append(learning)
     training = learning.filter(F.col("part") < dataset.encoder.parts)
     try:
-        totals = history.totals(training, dataset)
+        totals = history.totals(learning, dataset)
         counts = history.count_levels(training, dataset, totals).persist()
         kept.append(counts)
         # Both cut off from how they came about. Where a frame meets itself in a join or a union, Spark does not see

@@ -85,15 +85,14 @@ def train(
             with _timed(seconds, "encode"):
                 encoded = kept.enter_context(learn.encoded(rows.learning, dataset))
                 laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks))
+                rows_train, rows_validation = encoded.totals.rows[-1], encoded.totals.validation
             with _timed(seconds, "fit"):
-                rows_validation = laid_out.filter("validation").count()
                 model = fit.fit(laid_out, begun.dataset, begun.model)
             with _timed(seconds, "save"):
                 (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encoded.levels))
                 (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
                 reloaded = pipeline.save(folder / "pipeline", dataset, encoded.levels, model, spark)
             with _timed(seconds, "baseline"):
-                rows_train = encoded.totals.rows[-1]
                 plain = baseline.fit(laid_out, rows_train, dataset)
             if tracked.on:
                 with _timed(seconds, "curve"):
