@@ -47,9 +47,10 @@ class Sample:
 
 
 def sample(training: DataFrame, rows: int, dataset: Spec) -> Sample:
-    """About `ROWS` of the `rows` training rows; which ones depends on their time alone, so that of the others Spark
-    reads nothing else."""
-    drawn = F.pmod(F.xxhash64("time", F.lit(dataset.model.seed)), F.lit(1_000_000))
+    """About `ROWS` of the `rows` training rows; which ones depends on their content alone."""
+    # A time that is the row's place in its file is the row's alone: of those not drawn, Spark reads nothing else.
+    content = ["time"] if dataset.time.column is None else ["time", *dataset.features]
+    drawn = F.pmod(F.xxhash64(*content, F.lit(dataset.model.seed)), F.lit(1_000_000))
     some = training.filter(drawn < round(1_000_000 * min(1.0, ROWS / rows))).select(*dataset.features)
     some = normaliser(dataset).transform(some).persist()
     try:
