@@ -6,13 +6,13 @@ pipeline's for exactly the values that the row shows.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from workloads import stages
-from workloads.pipeline import Pipeline, raw_schema
 from workloads.spec import Spec
 
 ROWS = 100
@@ -20,17 +20,19 @@ _ALTERED = 20
 _UNSEEN = "never seen in training"
 
 
-def lines(test: DataFrame, dataset: Spec, pipeline: Pipeline) -> str:
+def rows(test: DataFrame, dataset: Spec) -> list[dict[str, Any]]:
     features = list(dataset.features)
     spread = test.orderBy(F.xxhash64("time", *features), "time").select(*features).limit(ROWS).collect()
-    rows = [row.asDict() for row in spread]
-    for i, row in enumerate(rows[ROWS - _ALTERED :]):
+    found = [row.asDict() for row in spread]
+    for i, row in enumerate(found[ROWS - _ALTERED :]):
         _alter(row, i, dataset)
-    given = test.sparkSession.createDataFrame([tuple(row[f] for f in features) for row in rows], raw_schema(dataset))
-    scored = pipeline.transform(given).select(stages.vector_to_array("probability")[1].alias("p")).collect()
+    return found
+
+
+def lines(of: Sequence[Mapping[str, Any]], probabilities: np.ndarray) -> str:
     return "".join(
-        json.dumps({"row": row, "probability": score.p}, allow_nan=False) + "\n"
-        for row, score in zip(rows, scored, strict=True)
+        json.dumps({"row": row, "probability": probability}, allow_nan=False) + "\n"
+        for row, probability in zip(of, probabilities.tolist(), strict=True)
     )
 
 

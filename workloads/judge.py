@@ -4,7 +4,7 @@
 Sets no bar: the gate is the release's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,14 @@ from pyspark.sql import functions as F
 from workloads import baseline, compare, encode, evaluate, spec, stages
 from workloads.baseline import Baseline
 from workloads.live import Live
-from workloads.pipeline import Pipeline
+from workloads.pipeline import Pipeline, raw_schema
 from workloads.spec import Spec
 
 _LIVE, _UNTOLD = "live__probability", "untold__probability"
 _OURS = "judged__"
 """Before columns that pass through the live pipeline, which has names of its own."""
+_PLACE = f"{_OURS}place"
+"""Of a golden row among them; -1 of a test row."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,28 @@ class Scored:
     """By the same model without the features of side context; None where it has no others or none of them."""
     by: Mapping[str, np.ndarray]
     """What to slice by."""
+    golden: np.ndarray
+    """Of the golden rows, by the model, in their order."""
 
 
-def score(test: DataFrame, dataset: Spec, reloaded: Pipeline, plain: Baseline, live: Live | None) -> Scored:
-    by = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day").cast("string")}
+def score(
+    test: DataFrame,
+    dataset: Spec,
+    reloaded: Pipeline,
+    plain: Baseline,
+    live: Live | None,
+    golden: Sequence[Mapping[str, Any]] = (),
+) -> Scored:
+    """Golden rows are scored along: whenever a pipeline is used, Spark sends all its lookups to the executors."""
+    by = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day")}
     for key in (dataset.user_id, dataset.item_id):
         if key:
             known = stages.vector_to_array(encode.encoded_column(key))[1] > 0
             by[f"{key} in training"] = F.when(known, "known").otherwise("new")
     columns = [F.col("label"), _click("probability"), _click(baseline.PROBABILITY), *by.values()]
-    ours = [f"{_OURS}{place}" for place in range(len(columns))]
-    rows = plain.transform(reloaded.transform(test)).select(
-        *dataset.features, *(column.alias(name) for column, name in zip(columns, ours, strict=True))
+    ours = [*(f"{_OURS}{place}" for place in range(len(columns))), _PLACE]
+    rows = plain.transform(reloaded.transform(_with_golden(test, golden, dataset))).select(
+        *dataset.features, *(column.alias(name) for column, name in zip([*columns, F.col(_PLACE)], ours, strict=True))
     )
     serving = live.pipeline if live else None
     if serving:
@@ -60,9 +72,31 @@ def score(test: DataFrame, dataset: Spec, reloaded: Pipeline, plain: Baseline, l
     # A few long arrays reach Python far quicker than many small rows.
     parts = rows.groupBy(F.spark_partition_id()).agg(*(F.collect_list(name).alias(name) for name in wanted)).collect()
     found = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in wanted}
-    labels, probabilities, plainly, *slices = (found[name] for name in ours)
-    sliced = dict(zip(by, slices, strict=True))
-    return Scored(labels, probabilities, plainly, found.get(_LIVE), found.get(_UNTOLD), sliced)
+    places = found[_PLACE]
+    in_order = np.argsort(places, kind="stable")[len(places) - len(golden) :]
+    test_rows = {name: of[places < 0] for name, of in found.items()}
+    labels, probabilities, plainly, *slices = (test_rows[name] for name in ours[:-1])
+    return Scored(
+        labels,
+        probabilities,
+        plainly,
+        test_rows.get(_LIVE),
+        test_rows.get(_UNTOLD),
+        dict(zip(by, slices, strict=True)),
+        found[ours[1]][in_order],
+    )
+
+
+def _with_golden(test: DataFrame, golden: Sequence[Mapping[str, Any]], dataset: Spec) -> DataFrame:
+    day = F.col("day").cast("string").alias("day")
+    rows = test.select("label", day, *dataset.features, F.lit(-1).alias(_PLACE))
+    if not golden:
+        return rows
+    values = [(*(row[name] for name in dataset.features), place) for place, row in enumerate(golden)]
+    along = test.sparkSession.createDataFrame(values, raw_schema(dataset).add(_PLACE, "integer"))
+    # A golden row has neither, but nulls are left out of collected lists, which would no longer fit together.
+    neither = {"label": F.lit(0.0), "day": F.lit("")}
+    return rows.unionByName(along.withColumns(neither))
 
 
 def metrics(

@@ -103,8 +103,9 @@ def train(
                 profile = drift.profile(some, dataset, encoded.levels)
                 moved = drift.since(serving, some) if serving else {}
         with _timed(seconds, "evaluate"):
-            (folder / "golden.jsonl").write_text(golden.lines(rows.test, dataset, reloaded), "utf-8")
-            scored = judge.score(rows.test, dataset, reloaded, plain, serving)
+            shown = golden.rows(rows.test, dataset)
+            scored = judge.score(rows.test, dataset, reloaded, plain, serving, shown)
+            (folder / "golden.jsonl").write_text(golden.lines(shown, scored.golden), "utf-8")
         metrics = {
             "rows_train": rows_train,
             "rows_validation": rows_validation,
