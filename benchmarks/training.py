@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from operations import spark as local_spark
-from workloads import learn, prepare, spec, split, stages, synthesize, train
+from workloads import fit, learn, prepare, spec, split, stages, synthesize, train
 from workloads.spec import Spec
 
 TREES, LEAVES = 50, 31
@@ -104,10 +104,11 @@ def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
 def _native(matrix: np.ndarray, of: Spec, cores: int) -> float:
     """Seconds of binning and boosting, which is what a fit of SynapseML does too."""
     parameters = of.model.parameters | {"objective": "binary", "num_threads": cores, "verbose": -1}
+    parameters |= {"bin_construct_sample_cnt": fit.BIN_SAMPLE, "force_col_wise": True, "deterministic": True}
     trees = parameters.pop("num_iterations")
     started = time.monotonic()
-    data = lightgbm.Dataset(matrix[:, 1:], matrix[:, 0])
-    booster = lightgbm.train({**parameters, "force_row_wise": True, "deterministic": True}, data, trees)
+    data = lightgbm.Dataset(matrix[:, 1:], matrix[:, 0], params=parameters)
+    booster = lightgbm.train(parameters, data, trees)
     assert booster.num_trees() == trees
     return time.monotonic() - started
 

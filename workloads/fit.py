@@ -18,7 +18,7 @@ from workloads.spec import Model, Spec
 VALIDATION_ROWS = 500_000
 """SynapseML collects validation rows to the driver and sends them to every worker; of more, a sample is taken."""
 
-_BIN_SAMPLE = 50_000
+BIN_SAMPLE = 50_000
 """Rows that the bins' edges are drawn from: 200 to each of 255 bins. They go to the driver, row by row."""
 
 
@@ -121,7 +121,7 @@ def _classifier(dataset: Spec, tasks: int, executor_cores: int) -> LightGBMClass
         maxStreamingOMPThreads=max(16, executor_cores),
         microBatchSize=10_000,
         samplingMode="global",  # the default draws bin edges from about 900 rows of 45 million
-        binSampleCount=_BIN_SAMPLE,
+        binSampleCount=BIN_SAMPLE,
         matrixType="dense",
         deterministic=True,
         metric="binary_logloss",
