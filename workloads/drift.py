@@ -18,6 +18,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from workloads import history
 from workloads.encode import Levels
 from workloads.levels import MISSING_LEVEL, levels_column, normaliser, number_column
 from workloads.live import Live
@@ -49,8 +50,8 @@ class Sample:
 def sample(training: DataFrame, rows: int, dataset: Spec) -> Sample:
     """About `ROWS` of the `rows` training rows; which ones depends on their content alone."""
     # A time that is the row's place in its file is the row's alone: of those not drawn, Spark reads nothing else.
-    content = ["time"] if dataset.time.column is None else ["time", *dataset.features]
-    drawn = F.pmod(F.xxhash64(*content, F.lit(dataset.model.seed)), F.lit(1_000_000))
+    content = ("time",) if dataset.time.column is None else ()
+    drawn = history.drawn(dataset, dataset.model.seed, 1_000_000, content)
     some = training.filter(drawn < round(1_000_000 * min(1.0, ROWS / rows))).select(*dataset.features)
     some = normaliser(dataset).transform(some).persist()
     try:

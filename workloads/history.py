@@ -34,9 +34,10 @@ def part(dataset: Spec, edges: Sequence[float]) -> Column:
     return drawn(dataset, dataset.model.seed, dataset.encoder.parts).cast("int")
 
 
-def drawn(dataset: Spec, seed: int, below: int) -> Column:
-    """0 to below - 1 by the row's content: the same whatever the partitions, and copies of a row are drawn alike."""
-    return F.pmod(F.xxhash64("time", *dataset.features, F.lit(seed)), F.lit(below))
+def drawn(dataset: Spec, seed: int, below: int, of: Sequence[str] = ()) -> Column:
+    """0 to below - 1 by the row's content, or the columns `of` it: the same whatever the partitions, and copies of a
+    row are drawn alike."""
+    return F.pmod(F.xxhash64(*(of or ("time", *dataset.features)), F.lit(seed)), F.lit(below))
 
 
 def known(encoder: Encoder, to: int) -> list[int]:

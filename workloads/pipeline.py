@@ -4,7 +4,7 @@ normalise → one lookup for each categorical and each cross → assemble → Li
 layout of a `PipelineModel`, and only ever used after it was loaded again, as serving will use it.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -44,9 +44,6 @@ class Pipeline:
         for stage in self.stages.values():
             frame = stage.transform(frame)
         return DataFrame(frame, rows.sparkSession)
-
-    def part(self, uids: Container[str]) -> "Pipeline":
-        return Pipeline({uid: stage for uid, stage in self.stages.items() if uid in uids})
 
 
 def raw_schema(dataset: Spec) -> StructType:
