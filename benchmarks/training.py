@@ -24,6 +24,7 @@ from pyspark.sql import functions as F
 
 from operations import spark as local_spark
 from workloads import fit, learn, prepare, spec, split, stages, synthesize, train
+from workloads import session as workload_session
 from workloads.spec import Spec
 
 TREES, LEAVES = 50, 31
@@ -39,8 +40,8 @@ def dataset(trees: int) -> Spec:
 
 
 def session(cores: int, heap: str, folder: Path) -> SparkSession:
-    builder = SparkSession.builder.config(map=local_spark.settings(folder, cores, heap))
-    spark = builder.getOrCreate()
+    SparkSession.builder.config(map=local_spark.settings(folder, cores, heap)).getOrCreate()
+    spark = workload_session.start()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
 

@@ -25,6 +25,9 @@ from workloads.spec import PAIR, Encoder, Spec
 WIDTH = len(PAIR)
 _MOST_SEEN = 1_000
 """Levels seen oftener are never too many."""
+_ALL_THERE_ARE = 1_000_000
+"""Partitions: coalescing to so many changes none, but ends the method that Spark generates. Normalising, all joins and
+the vector in one are more than Java's compilers take: it would be interpreted, in twice the time."""
 
 
 def encoded_column(name: str) -> str:
@@ -135,6 +138,7 @@ def encode_rows(rows: DataFrame, dataset: Spec, table: DataFrame) -> DataFrame:
         keys.append(_key(F.lit(i), "part", levels[0] if dataset.single(name) else levels).alias(f"key_{i}"))
     numbers = [number_column(name) for name, feature in dataset.features.items() if not feature.categorical]
     rows = rows.select("label", (F.col("part") == dataset.encoder.parts).alias("validation"), *numbers, *keys)
+    rows = rows.coalesce(_ALL_THERE_ARE)
     values: dict[tuple[str, str], Column] = {}
     for i, name in enumerate(dataset.encodings):
         # The same table each time, so that Spark broadcasts it once.

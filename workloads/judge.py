@@ -12,7 +12,7 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads import baseline, compare, encode, evaluate, spec, stages
+from workloads import baseline, compare, encode, evaluate, session, spec, stages
 from workloads.baseline import Baseline
 from workloads.live import Live
 from workloads.pipeline import Pipeline, raw_schema
@@ -22,7 +22,7 @@ _LIVE, _UNTOLD = "live__probability", "untold__probability"
 _OURS = "judged__"
 """Before columns that pass through the live pipeline, which has names of its own."""
 _PLACE = f"{_OURS}place"
-"""Of a golden row among them; -1 of a test row."""
+"""Of a test row where it was read; golden rows lie before them, below 0."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def score(
             by[f"{key} in training"] = F.when(known, "known").otherwise("new")
     columns = [F.col("label"), _click("probability"), _click(baseline.PROBABILITY), *by.values()]
     ours = [*(f"{_OURS}{place}" for place in range(len(columns))), _PLACE]
-    rows = plain.transform(reloaded.transform(_with_golden(test, golden, dataset))).select(
+    # The last part is little of the table, and often in a single file, which one task would read and score alone.
+    spread = _with_golden(test, golden, dataset).repartition(session.cores(test.sparkSession)[0], _PLACE)
+    rows = plain.transform(reloaded.transform(spread)).select(
         *dataset.features, *(column.alias(name) for column, name in zip([*columns, F.col(_PLACE)], ours, strict=True))
     )
     serving = live.pipeline if live else None
@@ -72,9 +74,8 @@ def score(
     # A few long arrays reach Python far quicker than many small rows.
     parts = rows.groupBy(F.spark_partition_id()).agg(*(F.collect_list(name).alias(name) for name in wanted)).collect()
     found = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in wanted}
-    places = found[_PLACE]
-    in_order = np.argsort(places, kind="stable")[len(places) - len(golden) :]
-    test_rows = {name: of[places < 0] for name, of in found.items()}
+    in_order = np.argsort(found[_PLACE])
+    test_rows = {name: of[in_order[len(golden) :]] for name, of in found.items()}
     labels, probabilities, plainly, *slices = (test_rows[name] for name in ours[:-1])
     return Scored(
         labels,
@@ -83,17 +84,17 @@ def score(
         test_rows.get(_LIVE),
         test_rows.get(_UNTOLD),
         dict(zip(by, slices, strict=True)),
-        found[ours[1]][in_order],
+        found[ours[1]][in_order[: len(golden)]],
     )
 
 
 def _with_golden(test: DataFrame, golden: Sequence[Mapping[str, Any]], dataset: Spec) -> DataFrame:
     day = F.col("day").cast("string").alias("day")
-    rows = test.select("label", day, *dataset.features, F.lit(-1).alias(_PLACE))
+    rows = test.select("label", day, *dataset.features, F.monotonically_increasing_id().alias(_PLACE))
     if not golden:
         return rows
-    values = [(*(row[name] for name in dataset.features), place) for place, row in enumerate(golden)]
-    along = test.sparkSession.createDataFrame(values, raw_schema(dataset).add(_PLACE, "integer"))
+    values = [(*(row[name] for name in dataset.features), place) for place, row in enumerate(golden, -len(golden))]
+    along = test.sparkSession.createDataFrame(values, raw_schema(dataset).add(_PLACE, "long"))
     # A golden row has neither, but nulls are left out of collected lists, which would no longer fit together.
     neither = {"label": F.lit(0.0), "day": F.lit("")}
     return rows.unionByName(along.withColumns(neither))

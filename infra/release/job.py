@@ -29,7 +29,13 @@ SYNAPSEML_EXCLUSIONS = (
     "org.scalatest:scalatest_2.12",
     "com.fasterxml.jackson.core:jackson-databind",
 )
-_JAVA_OPTIONS = "-XX:-DontCompileHugeMethods"
+# Spark generates methods of over 8,000 bytes for rows as wide as ours, which Java else interprets for ever. The second
+# compiler gives up on the largest of them only after seconds, and inlines into the others what costs it more time than
+# it saves: with less inlined and an earlier end a million rows take a tenth less (docs/benchmarks.md).
+_JAVA_OPTIONS = (
+    "-XX:-DontCompileHugeMethods -XX:FreqInlineSize=120 -XX:InlineSmallCode=800 "
+    "-XX:MaxNodeLimit=20000 -XX:LiveNodeCountInliningCutoff=10000"
+)
 _TODAY = "{{job.start_time.iso_date}}"
 _PARTITIONS_PER_WORKER = 16
 _PARTITIONS_ON_ONE_NODE = 4
@@ -129,9 +135,10 @@ def spark_conf(workers: int) -> dict[str, str]:
         # A worker that waits in native code for a lost one hears of nothing: only its end frees its cores.
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "20s",
-        # Spark generates methods of over 8,000 bytes for rows as wide as ours, which Java else interprets for ever.
         "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
+        # A training generates some 150 classes; Spark forgets all but the last 100, which the next fit needs again.
+        "spark.sql.codegen.cache.maxEntries": "1000",
         "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * workers or _PARTITIONS_ON_ONE_NODE),
     }
     if workers == 0:
