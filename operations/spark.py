@@ -22,7 +22,8 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
         "spark.jars.packages": job.SYNAPSEML,
         "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
         "spark.jars.ivy": str(cache.folder() / "ivy"),
-        "spark.driver.defaultJavaOptions": class_archive.option(),
+        # As in the sandbox: on few cores the collector that stops all is the one that takes least of them.
+        "spark.driver.defaultJavaOptions": f"-XX:+UseParallelGC {class_archive.option()}".strip(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

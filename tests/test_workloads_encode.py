@@ -198,12 +198,28 @@ def test_counting_takes_one_shuffle_however_many_columns_there_are(spark: SparkS
     assert joins.count("BroadcastHashJoin") == len(dataset.encodings) == 26
     assert "SortMergeJoin" not in joins
     assert "Exchange hashpartitioning" not in joins
+    # Between normalising and the joins: in one method they would be too long for Java's compilers.
+    assert "Coalesce" in joins
 
 
 def test_crosses_take_no_further_shuffle(spark: SparkSession) -> None:
     dataset = in_few_parts("movielens")
     without = dataclasses.replace(dataset, crosses=())
     assert _shuffles_and_joins(dataset, spark)[0] == _shuffles_and_joins(without, spark)[0]
+
+
+def test_levels_are_counted_alike_whether_or_not_another_column_has_several(spark: SparkSession) -> None:
+    several, crosses = _toys(), (("age", "item"),)
+    features = {name: of for name, of in several.features.items() if name != "tags"}
+    single = dataclasses.replace(several, features=features, crosses=crosses)
+    found: list[set[Any]] = []
+    for dataset in (several, single):
+        names = list(dataset.encodings)
+        with _encoded(_rows(spark), dataset) as encoded:
+            counted = [(names[row.encoding], row.level, *row.rows, *row.left) for row in encoded.counts.collect()]
+        found.append({row for row in counted if row[0] in single.encodings})
+    assert found[0] == found[1]
+    assert len(found[1]) > 3_000
 
 
 _SQL_TYPES = {"integer": "bigint", "number": "double", "string": "string"}

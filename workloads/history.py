@@ -103,18 +103,25 @@ def count_levels(rows: DataFrame, dataset: Spec, counted: Totals) -> DataFrame:
     if dataset.encoder.passes:
         rows, rests = _less_effects(rows, dataset, counted)
 
-    every = F.array(*(levels_column(name) for name in dataset.encodings))
     outcome = dataset.label.outcome
     carried = ["part", outcome, *sorted(set(rests))]
-    # Twice, because a structure for each level and its encoding would cost more than counting it.
-    exploded = rows.select(*carried, F.posexplode(every).alias("encoding", "levels"))
-    exploded = exploded.select(*carried, "encoding", F.explode("levels").alias("level"))
+    exploded = _exploded(rows, dataset, carried)
     keys = ["encoding", "level"]
     if not rests:
         return _known_outcomes(exploded, keys, outcome, counted, dataset.encoder)
     places = {rest: [i for i, of in enumerate(rests) if of == rest] for rest in rests}
     rest = F.coalesce(*(F.when(F.col("encoding").isin(at), F.col(of)) for of, at in places.items()))
     return _known_rests(exploded.select("part", *keys, rest.alias("left")), keys, dataset.encoder)
+
+
+def _exploded(rows: DataFrame, dataset: Spec, carried: Sequence[str]) -> DataFrame:
+    """(carried, encoding, level), a row for each level."""
+    levels = [F.col(levels_column(name)) for name in dataset.encodings]
+    if all(map(dataset.single, dataset.encodings)):
+        return rows.select(*carried, F.posexplode(F.array(*(of[0] for of in levels))).alias("encoding", "level"))
+    # Twice, because a structure for each level and its encoding would cost more than counting it.
+    each = rows.select(*carried, F.posexplode(F.array(*levels)).alias("encoding", "levels"))
+    return each.select(*carried, "encoding", F.explode("levels").alias("level"))
 
 
 def _known_outcomes(rows: DataFrame, keys: list[str], outcome: str, counted: Totals, encoder: Encoder) -> DataFrame:
