@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from operations import cache, movielens
 from operations import spark as local_spark
-from workloads import prepare, spec, train
+from workloads import prepare, session, spec, train
 
 _LEFT_OUT = 0.1
 """Of the rows, the last ones, which yesterday did not know."""
@@ -28,7 +28,8 @@ def main() -> None:
         folder = Path(name)
         today = movielens.fetch(cache.folder() / "movielens", print)
         yesterday = _yesterday(today, folder / "yesterday")
-        spark = SparkSession.builder.config(map=local_spark.settings(folder)).getOrCreate()
+        SparkSession.builder.config(map=local_spark.settings(folder)).getOrCreate()
+        spark = session.start()
         spark.sparkContext.setLogLevel("ERROR")
         for raw, features in ((yesterday, "before"), (today, "now")):
             prepare.prepare(spark, dataset, raw, folder / features)

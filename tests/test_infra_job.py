@@ -41,7 +41,13 @@ def test_training_cluster_never_autoscales(workers: int, spot: bool) -> None:
     assert shape["spark_conf"]["spark.task.reaper.enabled"] == "true"
     assert shape["spark_conf"]["spark.task.reaper.killTimeout"] == "20s"
     for process in ("driver", "executor"):
-        assert "-XX:-DontCompileHugeMethods" in shape["spark_conf"][f"spark.{process}.extraJavaOptions"]
+        assert shape["spark_conf"][f"spark.{process}.extraJavaOptions"].split() == [
+            "-XX:-DontCompileHugeMethods",
+            "-XX:FreqInlineSize=120",
+            "-XX:InlineSmallCode=800",
+            "-XX:MaxNodeLimit=20000",
+            "-XX:LiveNodeCountInliningCutoff=10000",
+        ]
 
 
 def test_the_sdk_reads_the_job_without_losing_anything() -> None:

@@ -20,7 +20,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),
         "spark.sql.shuffle.partitions": "2",
         # Short tests end before code of the plan's own, too, has paid for itself.
-        "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": QUICK_JAVA,
         "spark.sql.codegen.wholeStage": "false",
     }
     with SparkSession.builder.config(map=settings).getOrCreate():
