@@ -40,12 +40,6 @@ def start() -> SparkSession:
     spark = SparkSession.builder.getOrCreate()
     # Above this many folders Spark lists them in a job of its own, one task a folder: slow for a table of days.
     spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.threshold", "1000")
-    # Rows reach the table in the order of their days, or a few days a task: with a file open for each, Spark need not
-    # sort them first.
-    spark.conf.set("spark.sql.maxConcurrentOutputFileWriters", "8")
-    # Rows that are dealt out one by one are else sorted first, so that a task done again deals alike: files and joins
-    # with broadcast tables give their rows in the same order each time, and what does not, Spark does again as a whole.
-    spark.conf.set("spark.sql.execution.sortBeforeRepartition", "false")
     for name in _NAMES:
         _remember(spark._jvm, name)
     return spark
