@@ -67,7 +67,7 @@ class Protocol(HttpToolsProtocol):
         self._waiting_for: Literal["head", "body", "answer", "next"] = "head"
         self._deadline = time.perf_counter() + config.settings.head_seconds
         self._refusal: Problem | None = None
-        self._chunk = self._head_bytes = 0
+        self._chunk = self._began = self._head_bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -84,10 +84,14 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as offer:
             self._decline(data[offer.args[0] :])
         else:
-            if self._waiting_for == "head" and self.scope is scope:
-                self._head_bytes += self._chunk
-                if self._head_bytes > _MAX_HEAD_BYTES:
-                    self._refuse(_head_too_large())
+            if self._waiting_for != "head":
+                return
+            if self.scope is not scope:
+                self._began = self._chunk  # some of which may be the request's before it
+                return
+            self._head_bytes += self._chunk
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._refuse(_head_too_large())
 
     def _decline(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 with a request that offers another protocol: the parser took its body for that one."""
@@ -101,7 +105,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._waiting_for = "head"
-        self._head_bytes = 0
+        self._began = self._head_bytes = 0
         self._deadline = time.perf_counter() + self.config.settings.head_seconds
 
     def on_headers_complete(self) -> None:
@@ -137,7 +141,7 @@ class Protocol(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         if len(self.headers) > _MAX_HEADERS or (
-            self._head_bytes + self._chunk > _MAX_HEAD_BYTES
+            self._began + self._head_bytes + self._chunk > _MAX_HEAD_BYTES
             and len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEAD_BYTES
         ):
             self._refusal = _head_too_large()

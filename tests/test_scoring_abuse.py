@@ -194,6 +194,17 @@ def test_what_is_not_http_or_too_much_of_it_is_refused(service: Running, sent: b
     assert refused(answer, status) or (not answer and len(sent) > 65536)
 
 
+@pytest.mark.parametrize("sent", [b"GET /" + b"x" * 80_000 + b" HTTP/1.1", b"GET /live HTTP/1.1\r\nX: " + b"y" * 80_000])
+def test_a_head_that_comes_in_parts_is_measured_whole(service: Running, sent: bytes) -> None:
+    """None of the parts is too much."""
+    with connected(service) as connection:
+        for part in (REQUEST + sent[:40_000], sent[40_000:] + b"\r\n\r\n"):
+            connection.sendall(part)
+            time.sleep(0.2)
+        answers = everything(connection)
+    assert refused(answers[answers.index(b"HTTP/1.1", 1) :], 431)
+
+
 def test_a_client_that_offers_an_upgrade_is_answered_in_http_1(service: Running) -> None:
     """As Java's own client does at its first request."""
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
