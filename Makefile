@@ -30,10 +30,10 @@ local-down: bootstrap ## destroys what `make local` stood up and stops it
 	@$(ready) personalization local-down --state '$(STATE)' && if [ -d '$(STATE)/engine' ]; then \
 		python -m tools.container_engine stop '$(STATE)/engine'; fi
 
-# Two workers, because much of a test is waiting for processes; tests/conftest.py says which tests stay together, for the
-# sake of what they set up, and which are begun first.
+# Three workers on two cores, because much of a test is waiting for processes; tests/conftest.py says which tests stay
+# together, for the sake of what they set up, and which are begun first.
 test: bootstrap ## style, types and every test that needs no container engine
-	@$(ready) ruff check . && ruff format --check . && mypy && pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(ready) ruff check . && ruff format --check . && mypy && pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: bootstrap ## the tests that start neither Spark nor a stack
 	@$(ready) pytest -m 'not stack and not spark'

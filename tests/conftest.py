@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest first, so that two workers end at about the same time."""
+    """The longest first, so that all workers end at about the same time."""
     if not config.getoption("--faults"):
         items[:] = [item for item in items if not item.get_closest_marker("faults")]
     items.sort(

@@ -194,7 +194,9 @@ def test_what_is_not_http_or_too_much_of_it_is_refused(service: Running, sent: b
     assert refused(answer, status) or (not answer and len(sent) > 65536)
 
 
-@pytest.mark.parametrize("sent", [b"GET /" + b"x" * 80_000 + b" HTTP/1.1", b"GET /live HTTP/1.1\r\nX: " + b"y" * 80_000])
+@pytest.mark.parametrize(
+    "sent", [b"GET /" + b"x" * 80_000 + b" HTTP/1.1", b"GET /live HTTP/1.1\r\nX: " + b"y" * 80_000]
+)
 def test_a_head_that_comes_in_parts_is_measured_whole(service: Running, sent: bytes) -> None:
     """None of the parts is too much."""
     with connected(service) as connection:
