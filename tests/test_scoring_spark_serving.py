@@ -33,12 +33,16 @@ from scoring_fixtures import (
 )
 
 from benchmarks import soak
+from sandbox import class_archive
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
 START_SECONDS = 180
-SPARK = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": f"{QUICK_JAVA} -XX:+UseParallelGC"}
+SPARK = {
+    "SPARK_LOCAL_IP": "127.0.0.1",
+    "JAVA_TOOL_OPTIONS": f"{QUICK_JAVA} -XX:+UseParallelGC {class_archive.option()}",
+}
 
 
 def run(*command: object, cwd: Path) -> str:

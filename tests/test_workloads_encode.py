@@ -128,15 +128,16 @@ def test_training_shows_the_model_what_serving_will(spark: SparkSession) -> None
 
 @pytest.mark.parametrize(("how", "passes"), [("earlier", 0), ("earlier", 2), ("others", 0), ("others", 2)])
 def test_no_row_sees_its_own_label_nor_any_that_came_later(how: str, passes: int, spark: SparkSession) -> None:
-    dataset, rows, changed = _toys(history=how, passes=passes), _rows(spark), 7_700
+    dataset, count, changed = _toys(history=how, passes=passes), 4_000, 1_540
+    rows = _rows(spark, count)
     label = F.when(F.col("time") == changed, 1 - F.col("label")).otherwise(F.col("label"))
-    labels, before = _vectors(rows, dataset)
-    labels_after, after = _vectors(rows.withColumn("label", label), dataset)
+    labels, before = _vectors(rows, dataset, training=count)
+    labels_after, after = _vectors(rows.withColumn("label", label), dataset, training=count)
     assert list(np.flatnonzero(labels != labels_after)) == [changed]
     moved = (before != after).any(axis=1)
     assert not moved[changed]
     if how == "earlier":
-        first_of_the_next_part = 8_000
+        first_of_the_next_part = 2 * count // PARTS
         assert not moved[:first_of_the_next_part].any()
         assert moved[first_of_the_next_part:].all()  # at least the rate of clicks is known to all of them
     else:

@@ -22,6 +22,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # Short tests end before code of the plan's own, too, has paid for itself.
         "spark.driver.extraJavaOptions": QUICK_JAVA,
         "spark.sql.codegen.wholeStage": "false",
+        # Room is set aside for as many rows of a column, whether or not they come.
+        "spark.sql.inMemoryColumnarStorage.batchSize": "1000",
     }
     with SparkSession.builder.config(map=settings).getOrCreate():
         yield session.start()
