@@ -22,8 +22,7 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
         "spark.jars.packages": job.SYNAPSEML,
         "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
         "spark.jars.ivy": str(cache.folder() / "ivy"),
-        # As in the sandbox: on few cores the collector that stops all is the one that takes least of them.
-        "spark.driver.defaultJavaOptions": f"-XX:+UseParallelGC {class_archive.option()}".strip(),
+        "spark.driver.defaultJavaOptions": java_options(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -31,6 +30,12 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
         "spark.local.dir": str(scratch / "spark"),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
     }
+
+
+def java_options() -> str:
+    """As in the sandbox: on few cores the collector that stops all is the one that takes least of them. With Spark's
+    classes, where they are kept."""
+    return f"-XX:+UseParallelGC {class_archive.option()}".strip()
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:

@@ -33,16 +33,13 @@ from scoring_fixtures import (
 )
 
 from benchmarks import soak
-from sandbox import class_archive
+from operations import spark as local_spark
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
 START_SECONDS = 180
-SPARK = {
-    "SPARK_LOCAL_IP": "127.0.0.1",
-    "JAVA_TOOL_OPTIONS": f"{QUICK_JAVA} -XX:+UseParallelGC {class_archive.option()}",
-}
+SPARK = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": f"{QUICK_JAVA} {local_spark.java_options()}"}
 
 
 def run(*command: object, cwd: Path) -> str:

@@ -16,6 +16,7 @@ import workloads_cluster as cluster
 from pyspark.sql import SparkSession
 from quick_java import QUICK_JAVA
 
+from operations import spark as local_spark
 from workloads import evaluate
 from workloads.watch import SETTLE_SECONDS, STALL_SECONDS, Stall
 
@@ -30,25 +31,17 @@ BOUND = 1.0 + SETTLE_SECONDS
 KILLED = ("between trees", "before the ring")
 _SAME = ("spark.jars.packages", "spark.jars.excludes", "spark.jars.ivy", "spark.sql.adaptive.enabled")
 
-_JVMS = ("driver", "executor")
-
-
-def _conf(spark: SparkSession, name: str) -> str:
-    return spark.sparkContext.getConf().get(name) or ""
-
 
 @pytest.fixture(scope="module")
 def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `workloads_cluster.py` wrote."""
     folder = tmp_path_factory.mktemp("cluster")
-    configuration = {
-        **{name: _conf(spark, name) for name in _SAME},
+    configuration = {name: spark.sparkContext.getConf().get(name) for name in _SAME} | {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
-        # The collector, and Spark's classes where they are kept.
-        **{f"spark.{of}.defaultJavaOptions": _conf(spark, "spark.driver.defaultJavaOptions") for of in _JVMS},
-        **{f"spark.{of}.extraJavaOptions": QUICK_JAVA for of in _JVMS},
+        "spark.driver.extraJavaOptions": f"{QUICK_JAVA} {local_spark.java_options()}",
+        "spark.executor.extraJavaOptions": f"{QUICK_JAVA} {local_spark.java_options()}",
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "3s",
         "spark.task.reaper.pollingInterval": "1s",
