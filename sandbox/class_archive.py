@@ -24,7 +24,9 @@ def option() -> str:
 
 
 def wanted() -> bool:
-    return not _file().exists() and os.access(sys.prefix, os.W_OK)
+    """Our file comes on top of that of Java's own classes. Without that one, which not every Java brings along, a JVM
+    that is to write a file does not start."""
+    return not _file().exists() and os.access(sys.prefix, os.W_OK) and _shares_its_own()
 
 
 def record(to: Path) -> str:
@@ -44,6 +46,14 @@ def keep(recorded: Path) -> None:
         os.replace(partial, _file())
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _shares_its_own() -> bool:
+    try:
+        tried = subprocess.run([str(_java()), "-Xshare:on", "-version"], capture_output=True, check=False)
+    except OSError:  # there is no Java: Spark will say so
+        return False
+    return tried.returncode == 0
 
 
 def _java() -> Path:

@@ -46,6 +46,20 @@ def test_what_is_not_whole_is_not_kept(place: Path, tmp_path: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+def test_a_java_without_a_file_of_its_own_classes_or_none_at_all_is_not_asked_for_one_of_sparks(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert class_archive.wanted()
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    assert not class_archive.wanted()
+    program = tmp_path / "java" / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\n[ "$1" != -Xshare:on ] || { echo "Unable to use shared archive."; exit 1; }\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    assert not class_archive.wanted()
+
+
 def test_another_java_has_another_file(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_this = class_archive._file()
     other = tmp_path / "other" / "bin" / "java"

@@ -96,7 +96,7 @@ class Cluster:
             message = f"Library installation failed: {error}"
             raise TaskFailed(message, code="LIBRARY_INSTALLATION_ERROR") from error
         # A driver that brings a library along goes through more of Spark than one that tries something out.
-        records = class_archive.wanted() and any("maven" in library for library in self._libraries)
+        records = any("maven" in library for library in self._libraries) and class_archive.wanted()
         self._recorded = self._folder / "tmp" / "classes.jsa" if records else None
         (self._folder / "spark.json").write_text(json.dumps(self._spark_conf()))
         for name in ("tmp", "warehouse"):
