@@ -303,7 +303,7 @@ def compute_properties(cluster: str, **settings: Any) -> dict[str, Any]:
 def ml_sandbox(folder: Path) -> Iterator[Cloud]:
     folder.mkdir(parents=True, exist_ok=True)
     with running_sandbox(folder) as sandbox:
-        cloud = Cloud(sandbox.folder, sandbox.environment)
+        cloud = Cloud(sandbox.folder, sandbox.told)
         stand_up(cloud)
         yield cloud
         cloud.http.close()

@@ -21,7 +21,7 @@ def test_a_killed_sandbox_comes_back_as_it_was(tmp_path: Path) -> None:
         unfinished = cloud.arm("PUT", account, ACCOUNT)
         cloud.kill()
         cloud.start()
-        assert json.loads(sandbox_command("env", cloud.folder, "--json").stdout) == cloud.environment
+        assert json.loads(sandbox_command("env", cloud.folder, "--json").stdout) == cloud.told
         assert cloud.arm("GET", "resourceGroups/g", Authorization=f"Bearer {token}").json()["location"] == "westeurope"
         status = cloud.settle(unfinished)
         assert (status["status"], status["error"]["code"]) == ("Failed", "OperationAborted")

@@ -1,9 +1,11 @@
 """The cloud the data-plane clients talk to, found the way azure-native finds it, with the same login.
 
 `ARM_METADATA_HOSTNAME` names a metadata service (Azure Government, Azure Stack, any other); without it, public Azure.
-Does not cache tokens or keep clients: each dynamic resource makes what it needs, in the plugin process.
+The login is one for a process: all dynamic resources of an `up` share its tokens, which it renews by itself. Does not
+keep clients: each resource makes those it needs, and asks first whether its cloud is there.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +19,13 @@ _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
 # Azure ML's SDK leaves the name of its cloud in the environment, where the SDK of a child process takes it for one that
 # it knows. This program always names the cloud itself.
 os.environ.pop("AZUREML_CURRENT_CLOUD", None)
+_LOGIN = (
+    "ARM_TENANT_ID",
+    "ARM_CLIENT_ID",
+    "ARM_CLIENT_SECRET",
+    "ARM_USE_OIDC",
+    "ARM_DISABLE_INSTANCE_DISCOVERY",
+)
 DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"  # the same in every cloud
 
 
@@ -51,18 +60,7 @@ class Cloud:
 
     def credential(self) -> TokenCredential:
         """The login azure-native uses: client secret, workload identity token, else what the machine offers."""
-        from azure.identity import ClientAssertionCredential, ClientSecretCredential, DefaultAzureCredential
-
-        options: dict[str, Any] = {
-            "authority": self.authority,
-            "disable_instance_discovery": os.environ.get("ARM_DISABLE_INSTANCE_DISCOVERY", "").lower() == "true",
-        }
-        tenant, client = os.environ.get("ARM_TENANT_ID"), os.environ.get("ARM_CLIENT_ID")
-        if tenant and client and (secret := os.environ.get("ARM_CLIENT_SECRET")):
-            return ClientSecretCredential(tenant, client, secret, **options)
-        if tenant and client and os.environ.get("ARM_USE_OIDC", "").lower() == "true":
-            return ClientAssertionCredential(tenant, client, _oidc_token, **options)
-        return DefaultAzureCredential(**options)
+        return _login(self.authority, *(os.environ.get(name, "") for name in _LOGIN))
 
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
@@ -125,6 +123,23 @@ class Cloud:
         from azure.storage.blob import BlobServiceClient
 
         return BlobServiceClient(endpoint, credential=self.credential(), max_block_size=64 * 1024 * 1024)
+
+
+@functools.cache
+def _login(
+    authority: str, tenant: str, client: str, secret: str, use_oidc: str, disable_instance_discovery: str
+) -> TokenCredential:
+    from azure.identity import ClientAssertionCredential, ClientSecretCredential, DefaultAzureCredential
+
+    options: dict[str, Any] = {
+        "authority": authority,
+        "disable_instance_discovery": disable_instance_discovery.lower() == "true",
+    }
+    if tenant and client and secret:
+        return ClientSecretCredential(tenant, client, secret, **options)
+    if tenant and client and use_oidc.lower() == "true":
+        return ClientAssertionCredential(tenant, client, _oidc_token, **options)
+    return DefaultAzureCredential(**options)
 
 
 def _oidc_token() -> str:
