@@ -19,13 +19,6 @@ _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
 # Azure ML's SDK leaves the name of its cloud in the environment, where the SDK of a child process takes it for one that
 # it knows. This program always names the cloud itself.
 os.environ.pop("AZUREML_CURRENT_CLOUD", None)
-_LOGIN = (
-    "ARM_TENANT_ID",
-    "ARM_CLIENT_ID",
-    "ARM_CLIENT_SECRET",
-    "ARM_USE_OIDC",
-    "ARM_DISABLE_INSTANCE_DISCOVERY",
-)
 DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"  # the same in every cloud
 
 
@@ -60,7 +53,14 @@ class Cloud:
 
     def credential(self) -> TokenCredential:
         """The login azure-native uses: client secret, workload identity token, else what the machine offers."""
-        return _login(self.authority, *(os.environ.get(name, "") for name in _LOGIN))
+        return _login(
+            self.authority,
+            tenant=os.environ.get("ARM_TENANT_ID"),
+            client=os.environ.get("ARM_CLIENT_ID"),
+            secret=os.environ.get("ARM_CLIENT_SECRET"),
+            oidc=_is_set("ARM_USE_OIDC"),
+            disable_instance_discovery=_is_set("ARM_DISABLE_INSTANCE_DISCOVERY"),
+        )
 
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
@@ -127,19 +127,26 @@ class Cloud:
 
 @functools.cache
 def _login(
-    authority: str, tenant: str, client: str, secret: str, use_oidc: str, disable_instance_discovery: str
+    authority: str,
+    *,
+    tenant: str | None,
+    client: str | None,
+    secret: str | None,
+    oidc: bool,
+    disable_instance_discovery: bool,
 ) -> TokenCredential:
     from azure.identity import ClientAssertionCredential, ClientSecretCredential, DefaultAzureCredential
 
-    options: dict[str, Any] = {
-        "authority": authority,
-        "disable_instance_discovery": disable_instance_discovery.lower() == "true",
-    }
+    options: dict[str, Any] = {"authority": authority, "disable_instance_discovery": disable_instance_discovery}
     if tenant and client and secret:
         return ClientSecretCredential(tenant, client, secret, **options)
-    if tenant and client and use_oidc.lower() == "true":
+    if tenant and client and oidc:
         return ClientAssertionCredential(tenant, client, _oidc_token, **options)
     return DefaultAzureCredential(**options)
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() == "true"
 
 
 def _oidc_token() -> str:
