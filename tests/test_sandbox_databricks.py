@@ -148,6 +148,10 @@ def test_a_volume_is_the_container(cloud: Served, workspace: WorkspaceClient) ->
     assert workspace.files.get_metadata(path).content_length == 4
     listed = list(workspace.files.list_directory_contents("/Volumes/main/clicks/raw/movielens"))
     assert [(found.path, found.is_directory) for found in listed] == [("/Volumes/main/clicks/raw/movielens/2024", True)]
+    removed = cloud.sandbox.container_folder("lake", "raw") / "movielens/2024/removed-while-one-looks"
+    removed.symlink_to("nowhere")
+    assert [found.path for found in workspace.files.list_directory_contents(path.rpartition("/")[0])] == [path]
+    removed.unlink()
     with pytest.raises(BadRequest, match="not empty"):
         workspace.files.delete_directory("/Volumes/main/clicks/raw/movielens/2024")
     workspace.files.delete(path)

@@ -135,9 +135,16 @@ def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definiti
     assert logs["prepare"][1] == logs["count"][3]
     written = cloud.sandbox.container_folder("lake", "features") / f"s1-{run.run_id}"
     assert {found.suffix for found in written.iterdir()} == {".parquet", ""}
+    # A driver's temporary files go while a page is shown: it must not even look for logs among them.
+    (cloud.sandbox.folder / "runs" / str(run.run_id) / "main/1/warehouse/not-ours.log").write_text("a table's own")
     page = requests.get(run.run_page_url, timeout=10).text
     assert "TERMINATED SUCCESS" in page
     assert "rows 100" in page
+    assert [line for line in page.splitlines() if line.startswith("---")] == [
+        "--- count.log (its end)",
+        "--- driver.log (its end)",
+        "--- prepare.log (its end)",
+    ]
     all_ended(int(logs["count"][3]))
 
 

@@ -49,7 +49,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     ]
 
     async def page(request: Request) -> Response:
-        return _run_page(sandbox, service.records, request.path_params["run_id"])
+        return _run_page(service, request.path_params["run_id"])
 
     async def cluster(request: Request) -> Response:
         return _cluster_page(service.records, request.path_params["cluster_id"])
@@ -102,15 +102,15 @@ async def _me(workspace: Workspace, request: Request) -> Json:
     return {"id": "1", "userName": workspace.caller, "displayName": workspace.caller, "active": True}
 
 
-def _run_page(sandbox: Sandbox, records: ResourceStore, run_id: int) -> Response:
+def _run_page(service: _Service, run_id: int) -> Response:
     """State and output of a run as text, without a token: the port is this machine's own."""
-    run = next((body for record, body in records.below("") if record.endswith(f"/runs/{run_id}")), None)
+    run = next((body for record, body in service.records.below("") if record.endswith(f"/runs/{run_id}")), None)
     if run is None:
         return PlainTextResponse(f"There is no run {run_id}.\n", 404)
     lines = [f"{run['run_name']} · run {run_id} · {_words(run)}", ""]
     for task in run["tasks"]:
         lines += [f"{task['task_key']} · {_words(task)}", task.get("error") or "", ""]
-    for log in sorted((sandbox.folder / "runs" / str(run_id)).rglob("*.log")):
+    for log in service.runner.logs(run):
         lines += [f"--- {log.name} (its end)", *log.read_text(errors="replace").splitlines()[-40:], ""]
     return PlainTextResponse("\n".join(lines), headers={"Refresh": "2"})
 

@@ -31,6 +31,7 @@ from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace
 
 POLL = 0.05
+DRIVER_LOG = "driver.log"
 _GRACE = 5.0
 _GRACE_TO_RECORD = 60.0
 Launch = Callable[[], Awaitable[None]]
@@ -103,7 +104,7 @@ class Cluster:
             (self._folder / name).mkdir()
         self._process = processes.start(
             [sys.executable, "-P", _DRIVER, self._folder],
-            log=self._folder / "driver.log",
+            log=self._folder / DRIVER_LOG,
             environment=self._environment(packages),
             folder=self._folder,
         )
@@ -144,7 +145,7 @@ class Cluster:
     def _death(self, code: int) -> tuple[str, str]:
         """Why the driver ended, in short and at length."""
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        lines = (self._folder / "driver.log").read_text(errors="replace").splitlines()
+        lines = (self._folder / DRIVER_LOG).read_text(errors="replace").splitlines()
         telling = [line for line in lines if re.match(r"Exception in thread|JAVA_HOME|.*OutOfMemoryError", line)]
         message = " ".join((f"The Spark driver {how}.", *telling[-1:]))
         return message, "\n".join((message, *lines[-60:]))

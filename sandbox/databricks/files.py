@@ -6,6 +6,7 @@ refused. Hands out no presigned URLs: the SDK then sends and fetches files of an
 """
 
 import base64
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,13 +109,14 @@ async def _list(workspace: Workspace, request: Request) -> Json | Response:
         return Response()
     contents = []
     for entry in sorted(folder.iterdir()):
-        found = entry.stat()
-        shown = {"name": entry.name, "path": f"{path.rstrip('/')}/{entry.name}", "is_directory": entry.is_dir()}
-        contents.append(
-            shown
-            if entry.is_dir()
-            else shown | {"file_size": found.st_size, "last_modified": int(found.st_mtime * 1000)}
-        )
+        with contextlib.suppress(FileNotFoundError):  # Spark removed it since
+            found = entry.stat()
+            shown = {"name": entry.name, "path": f"{path.rstrip('/')}/{entry.name}", "is_directory": entry.is_dir()}
+            contents.append(
+                shown
+                if entry.is_dir()
+                else shown | {"file_size": found.st_size, "last_modified": int(found.st_mtime * 1000)}
+            )
     return {"contents": contents}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.databricks import clusters, secrets
-from sandbox.databricks.cluster import POLL, Cluster, Launch, TaskFailed
+from sandbox.databricks.cluster import DRIVER_LOG, POLL, Cluster, Launch, TaskFailed
 from sandbox.databricks.files import local_path
 from sandbox.databricks.unity_catalog import volumes
 from sandbox.databricks.workspace import Json, Workspace, now
@@ -60,7 +60,7 @@ class Runner:
         self._running: dict[int, asyncio.Task[None]] = {}
 
     def start(self, workspace: Workspace, run: Json, launch: Launch) -> None:
-        execution = _Execution(workspace, run, self._sandbox.folder / "runs" / str(run["run_id"]), launch)
+        execution = _Execution(workspace, run, self._folder(run), launch)
         task = asyncio.create_task(execution.run())
         self._running[run["run_id"]] = task
         task.add_done_callback(lambda _: self._running.pop(run["run_id"], None))
@@ -94,12 +94,20 @@ class Runner:
                 self._records.put(record, run)
 
     def task_log(self, run: Json, task: Json) -> bytes:
-        log = self._sandbox.folder / "runs" / str(run["run_id"]) / f"{task['task_key']}.log"
+        log = self._folder(run) / f"{task['task_key']}.log"
         return log.read_bytes() if log.exists() else b""
 
     def task_page(self, run: Json, task: Json) -> Path:
         """A notebook with its output."""
-        return self._sandbox.folder / "runs" / str(run["run_id"]) / f"{task['task_key']}.html"
+        return self._folder(run) / f"{task['task_key']}.html"
+
+    def logs(self, run: Json) -> list[Path]:
+        """What its tasks and its drivers print. The drivers' other files are theirs, and go while one looks."""
+        folder = self._folder(run)
+        return sorted((*folder.glob("*.log"), *folder.glob(f"*/*/{DRIVER_LOG}")))
+
+    def _folder(self, run: Json) -> Path:
+        return self._sandbox.folder / "runs" / str(run["run_id"])
 
 
 class _Execution:
