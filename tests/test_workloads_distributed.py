@@ -54,7 +54,7 @@ def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict
             start_new_session=True,
         )
     try:
-        assert process.wait(timeout=240) == 0, (folder / "log").read_text()[-3000:]
+        assert process.wait(timeout=900) == 0, (folder / "log").read_text()[-3000:]
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

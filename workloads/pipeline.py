@@ -5,7 +5,6 @@ layout of a `PipelineModel`, and only ever used after it was loaded again, as se
 """
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -28,7 +27,6 @@ _COLUMN_TYPES: dict[str, DataType] = {
     "string": StringType(),
     "strings": ArrayType(StringType()),
 }
-_LOADS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,15 @@ def save(
 
 
 def load(folder: Path) -> Pipeline:
-    """As `PipelineModel.load`, which takes one stage after the other and for each waits for several small jobs."""
+    """As `PipelineModel.load`, which runs three small jobs for each of a few dozen lookups."""
+    spark = SparkSession.active()
     uids = stages.read_metadata(folder)["paramMap"]["stageUids"]
-    jvm = SparkSession.active()._jvm
 
     def stage(uid: str) -> Any:
         place = stages.pipeline_stage(folder, uids, uid)
-        kind = reduce(getattr, stages.read_metadata(place)["class"].split("."), jvm)
-        return kind.load(str(place))
+        kind = stages.read_metadata(place)["class"]
+        if kind == stages.LOOKUP:
+            return stages.read_lookup(place, spark)
+        return reduce(getattr, kind.split("."), spark._jvm).load(str(place))
 
-    with ThreadPoolExecutor(_LOADS_AT_ONCE) as threads:
-        return Pipeline(dict(zip(uids, threads.map(stage, uids), strict=True)))
+    return Pipeline({uid: stage(uid) for uid in uids})

@@ -27,10 +27,12 @@ _NAMES = (
     "SparkSession",
     "SparkSession$",
     "functions",
+    "com.fasterxml.jackson.databind.ObjectMapper",
     "com.microsoft.azure.synapse.ml.core.serialize.ComplexParam",
     "com.microsoft.azure.synapse.ml.param.ServiceParam",
     "org.apache.spark.ml.feature.Word2VecModel",
     "org.apache.spark.ml.functions",
+    "org.apache.spark.mllib.feature.Word2VecModel",
     "org.apache.spark.sql.catalyst.expressions.UnresolvedNamedLambdaVariable",
 )
 """What PySpark, SynapseML and the workload name most often: a few thousand times in a training."""

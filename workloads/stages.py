@@ -1,8 +1,10 @@
-"""Spark ML stages written straight in their saved layout, for what Spark has no public way to build.
+"""Spark ML stages written to and read from their saved layout without Spark, which runs a few jobs for each of many.
 
-`Word2VecModel` can be fitted and loaded, not made from given vectors; and saving a pipeline of many costs Spark a
-few jobs a stage. A layout is a `metadata` text file of one JSON line, and for a lookup a parquet table (word, vector)
-in `data`. Written in order and never appended to, as a volume demands.
+`PipelineModel.load` reads what is written here, too. `Word2VecModel` can publicly be fitted and loaded only: the one
+that is read here is made with constructors that Spark keeps to its own packages.
+
+A layout is a `metadata` text file of one JSON line, and for a lookup a parquet table (word, vector) in `data`. Written
+in order and never appended to, as a volume demands.
 """
 
 import json
@@ -16,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
+
+LOOKUP = "org.apache.spark.ml.feature.Word2VecModel"
 
 
 def write_metadata(stage: Path, kind: str, uid: str, parameters: Mapping[str, Any], spark: SparkSession) -> None:
@@ -45,12 +49,30 @@ def write_lookup(
     source, target = between
     count, width = vectors.shape
     parameters = {"inputCol": source, "outputCol": target, "vectorSize": width}
-    write_metadata(stage, "org.apache.spark.ml.feature.Word2VecModel", uid, parameters, spark)
+    write_metadata(stage, LOOKUP, uid, parameters, spark)
     lists = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * np.int32(width), vectors.ravel())
     written = pa.BufferOutputStream()  # a writer may go back in its file
     pq.write_table(pa.table({"word": pa.array(words, pa.string()), "vector": lists}), written)
     (stage / "data").mkdir()
     (stage / "data" / "part-00000.parquet").write_bytes(written.getvalue())
+
+
+def read_lookup(stage: Path, spark: SparkSession) -> Any:
+    """The JVM's `Word2VecModel` of a lookup: its words as JSON and its vectors as bytes, each in one call."""
+    jvm: Any = spark._jvm
+    document, table = read_metadata(stage), pq.read_table(stage / "data")
+    places = {word: place for place, word in enumerate(table["word"].to_pylist())}
+    vectors = table["vector"].combine_chunks().flatten().to_numpy().astype(">f4")
+    words = jvm.com.fasterxml.jackson.databind.ObjectMapper().readValue(
+        json.dumps(places), jvm.java.util.HashMap().getClass()
+    )
+    values = spark.sparkContext._gateway.new_array(jvm.float, len(vectors))
+    jvm.java.nio.ByteBuffer.wrap(vectors.tobytes()).asFloatBuffer().get(values)
+    inner = jvm.org.apache.spark.mllib.feature.Word2VecModel(jvm.PythonUtils.toScalaMap(words), values)
+    model = jvm.org.apache.spark.ml.feature.Word2VecModel(document["uid"], inner)
+    for name, value in document["paramMap"].items():
+        model.set(model.getParam(name), value)
+    return model
 
 
 def write_pipeline(pipeline: Path, uids: Sequence[str], spark: SparkSession) -> None:
