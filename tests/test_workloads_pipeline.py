@@ -1,5 +1,9 @@
 """The pipeline as the workload holds it against Spark's own, and how little it asks of the JVM for that."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
@@ -7,6 +11,7 @@ from pyspark.sql import functions as F
 from workloads_shop import Trained
 
 from workloads import pipeline, stages
+from workloads.levels import BETWEEN, MISSING_LEVEL
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
@@ -24,6 +29,25 @@ def test_it_computes_what_sparks_own_computes(shop: Trained, spark: SparkSession
     ours = probabilities(pipeline.load(folder).transform(rows))
     assert len(set(ours)) > 100
     assert ours == probabilities(PipelineModel.load(str(folder)).transform(rows))
+
+
+@pytest.mark.parametrize("words", [[MISSING_LEVEL], [MISSING_LEVEL, f"a{BETWEEN}b", 'line\n"break"\\', "über", "😀"]])
+def test_a_lookup_is_read_as_spark_reads_it(words: list[str], spark: SparkSession, tmp_path: Path) -> None:
+    """Made with constructors that are not Spark's public ones, of words that no way of writing them may change."""
+    vectors = np.arange(2 * len(words), dtype=np.float32).reshape(-1, 2) / 3
+    folder = tmp_path / "lookup"
+    stages.write_lookup(folder, "looked_up", ("words", "mean"), words, vectors, spark)
+    ours = stages.read_lookup(folder, spark)
+    sparks = spark._jvm.org.apache.spark.ml.feature.Word2VecModel.load(str(folder))
+    assert ours.uid() == sparks.uid() == "looked_up"
+    assert ours.explainParams() == sparks.explainParams()
+    rows = spark.createDataFrame([([word],) for word in words] + [(words,), (["never seen"],)], ["words"])
+
+    def means(model: Any) -> list[Any]:
+        return DataFrame(model.transform(rows._jdf), spark).collect()
+
+    assert means(ours) == means(sparks)
+    assert [row["mean"].tolist() for row in means(ours)[: len(words)]] == vectors.tolist()
 
 
 def test_its_stages_are_in_the_order_in_which_they_were_saved(shop: Trained) -> None:
