@@ -37,7 +37,7 @@ def test_a_lookup_is_read_as_spark_reads_it(words: list[str], spark: SparkSessio
     vectors = np.arange(2 * len(words), dtype=np.float32).reshape(-1, 2) / 3
     folder = tmp_path / "lookup"
     stages.write_lookup(folder, "looked_up", ("words", "mean"), words, vectors, spark)
-    ours = stages.read_lookup(folder, spark)
+    ours = stages.load(folder, spark)
     sparks = spark._jvm.org.apache.spark.ml.feature.Word2VecModel.load(str(folder))
     assert ours.uid() == sparks.uid() == "looked_up"
     assert ours.explainParams() == sparks.explainParams()

@@ -6,7 +6,6 @@ layout of a `PipelineModel`, and only ever used after it was loaded again, as se
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +82,4 @@ def load(folder: Path) -> Pipeline:
     """As `PipelineModel.load`, which runs three small jobs for each of a few dozen lookups."""
     spark = SparkSession.active()
     uids = stages.read_metadata(folder)["paramMap"]["stageUids"]
-
-    def stage(uid: str) -> Any:
-        place = stages.pipeline_stage(folder, uids, uid)
-        kind = stages.read_metadata(place)["class"]
-        if kind == stages.LOOKUP:
-            return stages.read_lookup(place, spark)
-        return reduce(getattr, kind.split("."), spark._jvm).load(str(place))
-
-    return Pipeline({uid: stage(uid) for uid in uids})
+    return Pipeline({uid: stages.load(stages.pipeline_stage(folder, uids, uid), spark) for uid in uids})

@@ -30,6 +30,8 @@ _NAMES = (
     "com.fasterxml.jackson.databind.ObjectMapper",
     "com.microsoft.azure.synapse.ml.core.serialize.ComplexParam",
     "com.microsoft.azure.synapse.ml.param.ServiceParam",
+    "java.nio.ByteBuffer",
+    "java.util.HashMap",
     "org.apache.spark.ml.feature.Word2VecModel",
     "org.apache.spark.ml.functions",
     "org.apache.spark.mllib.feature.Word2VecModel",

@@ -10,6 +10,7 @@ in order and never appended to, as a volume demands.
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,17 @@ def write_lookup(
     (stage / "data" / "part-00000.parquet").write_bytes(written.getvalue())
 
 
-def read_lookup(stage: Path, spark: SparkSession) -> Any:
-    """The JVM's `Word2VecModel` of a lookup: its words as JSON and its vectors as bytes, each in one call."""
+def load(stage: Path, spark: SparkSession) -> Any:
+    """The JVM's object, as its class would load it; for a lookup without the three jobs that this takes there."""
+    document = read_metadata(stage)
+    if document["class"] == LOOKUP:
+        return _lookup(document, pq.read_table(stage / "data"), spark)
+    return reduce(getattr, document["class"].split("."), spark._jvm).load(str(stage))
+
+
+def _lookup(document: Mapping[str, Any], table: pa.Table, spark: SparkSession) -> Any:
+    """Its words go to the JVM as JSON and its vectors as bytes, each in one call."""
     jvm: Any = spark._jvm
-    document, table = read_metadata(stage), pq.read_table(stage / "data")
     places = {word: place for place, word in enumerate(table["word"].to_pylist())}
     vectors = table["vector"].combine_chunks().flatten().to_numpy().astype(">f4")
     words = jvm.com.fasterxml.jackson.databind.ObjectMapper().readValue(
