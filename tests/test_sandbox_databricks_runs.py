@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -208,6 +209,42 @@ def test_a_cancelled_run_ends_with_all_its_processes(workspace: WorkspaceClient,
     assert states(run) == {"wait": (Life.TERMINATED, Result.CANCELED)}
     assert run.state.result_state == Result.CANCELED
     all_ended(group)
+
+
+SLOW_TO_END = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: time.sleep(600))
+(folder / "ready").touch()
+while not (folder / "0.json").exists():
+    time.sleep(0.02)
+if {ends}:
+    (folder / "0.result.json").write_text('{{"error": null}}')
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_driver_that_writes_down_sparks_classes_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """Whether its run has ended or is cancelled. The driver is a stand-in: it waits where a JVM would long write."""
+    (tmp_path / "driver.py").write_text(SLOW_TO_END.format(ends=ends))
+    monkeypatch.setattr("sandbox.databricks.cluster._DRIVER", tmp_path / "driver.py")
+    monkeypatch.setattr("sandbox.class_archive.wanted", lambda: True)
+    with trusted(tmp_path / "sandbox") as cloud:
+        client = lake_workspace(cloud)
+        library = compute.Library(maven=compute.MavenLibrary("group:nothing:1"))
+        run_id = client.jobs.run_now(create(client, task("count", libraries=[library]))).run_id
+        if ends:
+            assert finished(client, run_id).state.result_state == Result.SUCCESS
+        else:
+            eventually(lambda: client.jobs.get_run(run_id).state.life_cycle_state, lambda state: state == Life.RUNNING)
+        (folder,) = (tmp_path / "sandbox" / "runs").glob("*/main/1")
+        assert (folder / "tmp").exists()
+        began = time.monotonic()
+    assert time.monotonic() - began < 30
+    assert not (folder / "tmp").exists()
 
 
 def test_a_killed_driver_fails_its_task_and_says_so(workspace: WorkspaceClient, tmp_path: Path) -> None:

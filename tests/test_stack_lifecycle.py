@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ import httpx
 import matplotlib.image
 import pytest
 import yaml
+from databricks_fixtures import eventually
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
@@ -82,10 +82,7 @@ def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: L
 
 
 def test_the_first_training_leaves_sparks_classes_to_the_drivers_to_come(stack: LocalRun) -> None:
-    deadline = time.monotonic() + 90
-    while not class_archive.option():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    eventually(class_archive.option, bool, 600)
 
 
 def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:

@@ -33,7 +33,7 @@ from sandbox.databricks.workspace import Json, Workspace
 POLL = 0.05
 DRIVER_LOG = "driver.log"
 _GRACE = 5.0
-_GRACE_TO_RECORD = 60.0
+_GRACE_TO_RECORD = 600.0  # ten to twenty seconds on an idle machine, more than a minute on a slow one that is busy
 Launch = Callable[[], Awaitable[None]]
 _DRIVER = Path(__file__).with_name("driver.py")
 
@@ -123,17 +123,25 @@ class Cluster:
             raise TaskFailed("Workload failed, see run output for details.", result["error"], result["trace"])
         return result
 
-    async def stop(self) -> None:
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Cancelled, or told to stop `at_once`, it leaves the file of Spark's classes to a later driver."""
         if self._process:
             process, self._process = self._process, None
-            grace = _GRACE_TO_RECORD if self._recorded else _GRACE
+            grace = _GRACE_TO_RECORD if self._recorded and not at_once else _GRACE
+            try:
+                await self._end(process, grace)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)
+
+    async def _end(self, process: subprocess.Popen[bytes], grace: float) -> None:
+        try:
             await asyncio.to_thread(processes.stop, process, grace=grace)
+        finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
-            if self._recorded and process.returncode == 128 + signal.SIGTERM:
-                with contextlib.suppress(OSError):  # without it the next driver starts as this one did
-                    await asyncio.to_thread(class_archive.keep, self._recorded)
-            await asyncio.to_thread(shutil.rmtree, self._folder / "tmp", ignore_errors=True)
+        if self._recorded and process.returncode == 128 + signal.SIGTERM:
+            with contextlib.suppress(OSError):  # without it the next driver starts as this one did
+                await asyncio.to_thread(class_archive.keep, self._recorded)
 
     async def _until(self, answer: Path) -> None:
         assert self._process

@@ -137,7 +137,7 @@ class _Execution:
             stopped = reason == _STOPPED
             set_state(self._run, "TERMINATING", message=reason)
             self._save()
-            await self._stop_clusters()
+            await self._stop_clusters(at_once=True)
             self._end("INTERNAL_ERROR" if stopped else "TERMINATED", "FAILED" if stopped else "CANCELED", reason)
         except Exception as error:
             self._end("INTERNAL_ERROR", "FAILED", f"The sandbox failed: {type(error).__name__}: {error}")
@@ -168,8 +168,8 @@ class _Execution:
                 set_state(part, life_cycle, result, message)
         self._save()
 
-    async def _stop_clusters(self) -> None:
-        await asyncio.gather(*(cluster.stop() for cluster in self._clusters.values()))
+    async def _stop_clusters(self, *, at_once: bool = False) -> None:
+        await asyncio.gather(*(cluster.stop(at_once=at_once) for cluster in self._clusters.values()))
 
     def _save(self) -> None:
         self._workspace.records.put(self._workspace.record("runs", str(self._run["run_id"])), self._run)
@@ -214,7 +214,7 @@ class _Execution:
                         task["notebook_output"] = {"result": done["result"], "truncated": False}
                 set_state(task, "TERMINATED", "SUCCESS")
             except TimeoutError:
-                await cluster.stop()
+                await cluster.stop(at_once=True)
                 set_state(task, "TERMINATED", "TIMEDOUT", "The task was stopped after its timeout_seconds.")
             except TaskFailed as failure:
                 task |= {"error": failure.error, "error_trace": failure.trace}
