@@ -3,7 +3,7 @@
 import pulumi
 from pulumi_azure_native import authorization, resources
 
-from infra import configuration, cost, private_link, tags
+from infra import aliases, configuration, cost, private_link, tags
 from infra.access import Access, AccessArgs
 from infra.addresses import NODES
 from infra.container_registry import ContainerRegistry, ContainerRegistryArgs
@@ -27,6 +27,7 @@ meter = cost.Meter.started()
 client = authorization.get_client_config()
 subscription, prod, private = client.subscription_id, settings.is_production, settings.network.is_private
 names = Names.of(settings, subscription, pulumi.get_stack())
+aliases.leave_out_api_versions()
 tags.apply_to_all({"environment": settings.environment, "stack": pulumi.get_stack(), **settings.tags})
 
 group = resources.ResourceGroup("personalization", resource_group_name=names.resource_group).name

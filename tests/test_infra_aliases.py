@@ -1,0 +1,24 @@
+"""By which earlier types the engine may find what the program declares."""
+
+import pulumi
+import pytest
+from infra_graph import graph
+
+from infra import aliases
+
+
+def test_a_resource_is_known_by_the_type_it_moved_from_and_by_none_of_an_api_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[pulumi.Alias] = []
+    leave_out = aliases.leave_out_api_versions
+
+    def and_look() -> None:
+        leave_out()
+        pulumi.runtime.register_stack_transformation(lambda args: seen.extend(args.opts.aliases or ()))
+
+    monkeypatch.setattr(aliases, "leave_out_api_versions", and_look)
+    graph(network__mode="private")
+    types = {alias.type_ for alias in seen}
+    assert {"azure-native:insights:Component", "azure-native:network:InterfaceEndpoint"} <= types
+    assert [token for token in types if "/" in token] == []
