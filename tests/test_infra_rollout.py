@@ -165,7 +165,7 @@ def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: 
     assert deployments(cloud) == {named(cloud, "1"), named(cloud, "2")}
     assert [check["share"] for check in found["checks"]] == [0, 10, 100]
     for check in found["checks"]:
-        assert (check["requests"], check["error_share"]) == (30, 0)
+        assert (check["requests"], check["error_share"], check["failures"]) == (30, 0, {})
         assert check["p99_ms"] > 0
         assert check["live_p99_ms"] > 0
         assert check["drift"] == pytest.approx(0.01 / 0.245)
@@ -175,7 +175,11 @@ def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: 
     ("version", "reason"),
     [
         pytest.param("3", r"at 0 %: golden row 0: served 0\.2, training computed 0\.2000001", id="other probabilities"),
-        pytest.param("4", r"at 0 %: 10\.0% of 30 requests failed \(release:error_share_max 0\.01\)", id="errors"),
+        pytest.param(
+            "4",
+            r"at 0 %: 10\.0% of 30 requests failed \(release:error_share_max 0\.01\): 3 times HTTP 500 \S*title.*no luck",
+            id="errors",
+        ),
         pytest.param("5", r"at 0 %: p99 is \d+ ms, what serves takes \d+ ms \(release:p99_ms_max 100\)", id="slow"),
         pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of what serves", id="drift"),
     ],

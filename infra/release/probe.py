@@ -9,10 +9,11 @@ Does not judge what users' own requests met; alerts do.
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -23,6 +24,8 @@ SLOWER = 1.5
 _BATCH = 50
 _AT_ONCE = 32
 _TIMEOUT = 30.0  # seconds
+_SAID = 120  # characters of an answer that is a failure
+_KINDS = 3  # of failure that a message names
 
 
 class CheckFailed(Exception):
@@ -52,15 +55,26 @@ class Figures:
     """The same of what serves; None where nothing does, or it does not take these rows."""
     drift: float | None = None
     """Mean absolute difference of the two probabilities of a row, as a share of the mean of what serves."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """How many requests failed of each kind: a status and what was said with it, or the name of a transport's error."""
+
+
+class _Answer(NamedTuple):
+    milliseconds: float
+    """From when the request was due."""
+    probability: float | None
+    failure: str
+    """Its kind; empty where there is none."""
 
 
 def broken(found: Figures, limits: Limits) -> list[str]:
     """The limits it does not keep to, in words."""
     said = []
     if found.error_share > limits.error_share_max:
+        kinds = ", ".join(f"{count} times {kind}" for kind, count in [*found.failures.items()][:_KINDS])
         said.append(
             f"{found.error_share:.1%} of {found.requests} requests failed "
-            f"(release:error_share_max {limits.error_share_max:g})"
+            f"(release:error_share_max {limits.error_share_max:g}): {kinds}"
         )
     if found.p99_ms is not None and found.p99_ms > max(limits.p99_ms_max, SLOWER * (found.live_p99_ms or 0)):
         beside = f", what serves takes {found.live_p99_ms:.0f} ms" if found.live_p99_ms is not None else ""
@@ -116,42 +130,49 @@ class Probe:
         names = [deployment, *([live] if live else [])]
         began = time.monotonic()
 
-        def one(number: int, name: str) -> tuple[float, float | None]:
-            """Milliseconds from when it was due, and the probability; None where there is none."""
+        def one(number: int, name: str) -> _Answer:
             due = began + number / self._limits.probe_rps
             time.sleep(max(0.0, due - time.monotonic()))
-            try:
-                answer = self._post([self._golden[number % len(self._golden)]["row"]], name)
-                probability = answer.json()["probabilities"][0] if answer.status_code == 200 else None
-            except (httpx.TransportError, json.JSONDecodeError):
-                probability = None
-            return 1000 * (time.monotonic() - due), probability
+            probability, failure = self._ask(self._golden[number % len(self._golden)]["row"], name)
+            return _Answer(1000 * (time.monotonic() - due), probability, failure)
 
         requests = math.ceil(self._limits.probe_rps * self._limits.probe_seconds)
         due = [(number, name) for number in range(requests) for name in names]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             answers = list(pool.map(lambda each: one(*each), due))
         of_new = answers[:: len(names)]
-        of_live = answers[1::2] if live else [(0.0, None)] * requests
+        of_live = answers[1::2] if live else []
         pairs = [
-            (new, old)
-            for (_, new), (_, old) in zip(of_new, of_live, strict=True)
-            if new is not None and old is not None
+            (new.probability, old.probability)
+            for new, old in zip(of_new, of_live, strict=False)
+            if new.probability is not None and old.probability is not None
         ]
+        failures = Counter(answer.failure for answer in of_new if answer.failure)
         return Figures(
             requests=requests,
-            error_share=sum(probability is None for _, probability in of_new) / requests,
+            error_share=failures.total() / requests,
             p99_ms=_p99(of_new),
             live_p99_ms=_p99(of_live),
             drift=sum(abs(new - old) for new, old in pairs) / sum(old for _, old in pairs) if pairs else None,
+            failures=dict(failures.most_common()),
         )
+
+    def _ask(self, row: Any, deployment: str) -> tuple[float | None, str]:
+        """The probability; or None, and what kind of failure it is."""
+        try:
+            answer = self._post([row], deployment)
+            if answer.status_code != 200:
+                return None, f"HTTP {answer.status_code} {answer.text[:_SAID]}"
+            return float(answer.json()["probabilities"][0]), ""
+        except (httpx.TransportError, json.JSONDecodeError) as error:
+            return None, type(error).__name__
 
     def _post(self, rows: list[Any], deployment: str | None) -> httpx.Response:
         headers = {"azureml-model-deployment": deployment} if deployment else {}
         return self._client.post(self._uri, json={"rows": rows}, headers=headers)
 
 
-def _p99(answers: Sequence[tuple[float, float | None]]) -> float | None:
+def _p99(answers: Sequence[_Answer]) -> float | None:
     """By the nearest-rank method, of what was answered."""
-    times = sorted(taken for taken, probability in answers if probability is not None)
+    times = sorted(answer.milliseconds for answer in answers if answer.probability is not None)
     return times[math.ceil(0.99 * len(times)) - 1] if times else None
