@@ -1,8 +1,8 @@
 """Earlier names of a resource's type, by which the engine finds it in the state of a stack that knows it by one.
 
 azure-native gives each type one for every API version there has been, some 1,300 for this program, and to work them out
-takes it two thirds of its time once the SDK is loaded. A stack of this program knows types without a version, and so they
-go; a type's name from before it was moved or renamed stays.
+takes it two thirds of its time once the SDK is loaded. A stack of this program knows types without a version, so those
+names go; a type's name from before it was moved or renamed stays.
 """
 
 import re

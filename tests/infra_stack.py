@@ -37,7 +37,7 @@ class InfraStacks:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             check=False,
         )
         assert (done.returncode != 0) is fails, done.stdout[-3000:] + done.stderr[-3000:]

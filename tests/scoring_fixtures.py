@@ -217,7 +217,7 @@ def serving(
     environment: Mapping[str, str],
     *,
     command: tuple[str, ...] = (sys.executable, "-m", "scoring"),
-    seconds: float = 20,
+    seconds: float = 60,
     log: IO[str] | None = None,
 ) -> Iterator[Running]:
     port = free_port()

@@ -32,7 +32,7 @@ class LocalRun:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "operations", *arguments, "--state", str(self.state)]
 
-    def run(self, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         if arguments[0] == "local":
             self.plain = False
         return subprocess.run(
@@ -48,7 +48,7 @@ class LocalRun:
     def up_killed(self, when: Callable[[], bool], after: float = 0) -> None:
         """Start `local` and kill it, and nothing else, `after` seconds from when `when` holds."""
         started = subprocess.Popen(self.command("local"), cwd=ROOT, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while not when():
             assert started.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
@@ -149,7 +149,7 @@ class LocalRun:
             env=engine.environment,
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -197,7 +197,7 @@ def command(*arguments: str, folder: Path, **environment: str) -> "subprocess.Co
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

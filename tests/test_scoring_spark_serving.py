@@ -38,7 +38,7 @@ from operations import spark as local_spark
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
-START_SECONDS = 180
+START_SECONDS = 600
 SPARK = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": f"{QUICK_JAVA} {local_spark.java_options()}"}
 
 
@@ -187,7 +187,7 @@ import http.client, json, os, pathlib, sys, threading, time
 from scoring.engines.spark_worker import ServingQuery, _private, spark_session
 
 def ask():
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
