@@ -24,7 +24,7 @@ SLOWER = 1.5
 _BATCH = 50
 _AT_ONCE = 32
 _TIMEOUT = 30.0  # seconds
-_SAID = 120  # characters of an answer that is a failure
+_SAID = 120  # characters of an answer
 _KINDS = 3  # of failure that a message names
 
 
@@ -56,22 +56,23 @@ class Figures:
     drift: float | None = None
     """Mean absolute difference of the two probabilities of a row, as a share of the mean of what serves."""
     failures: dict[str, int] = field(default_factory=dict)
-    """How many requests failed of each kind: a status and what was said with it, or the name of a transport's error."""
+    """How many requests failed, by what was said to them."""
 
 
 class _Answer(NamedTuple):
     milliseconds: float
     """From when the request was due."""
     probability: float | None
-    failure: str
-    """Its kind; empty where there is none."""
+    """None where the request failed."""
+    said: str
+    """The status and how the answer begins, or the name of a transport's error."""
 
 
 def broken(found: Figures, limits: Limits) -> list[str]:
     """The limits it does not keep to, in words."""
     said = []
     if found.error_share > limits.error_share_max:
-        kinds = ", ".join(f"{count} times {kind}" for kind, count in [*found.failures.items()][:_KINDS])
+        kinds = ", ".join(f"{count} times {kind}" for kind, count in Counter(found.failures).most_common(_KINDS))
         said.append(
             f"{found.error_share:.1%} of {found.requests} requests failed "
             f"(release:error_share_max {limits.error_share_max:g}): {kinds}"
@@ -133,8 +134,8 @@ class Probe:
         def one(number: int, name: str) -> _Answer:
             due = began + number / self._limits.probe_rps
             time.sleep(max(0.0, due - time.monotonic()))
-            probability, failure = self._ask(self._golden[number % len(self._golden)]["row"], name)
-            return _Answer(1000 * (time.monotonic() - due), probability, failure)
+            probability, said = self._ask(self._golden[number % len(self._golden)]["row"], name)
+            return _Answer(1000 * (time.monotonic() - due), probability, said)
 
         requests = math.ceil(self._limits.probe_rps * self._limits.probe_seconds)
         due = [(number, name) for number in range(requests) for name in names]
@@ -144,26 +145,25 @@ class Probe:
         of_live = answers[1::2] if live else []
         pairs = [
             (new.probability, old.probability)
-            for new, old in zip(of_new, of_live, strict=False)
+            for new, old in zip(of_new, of_live, strict=bool(live))
             if new.probability is not None and old.probability is not None
         ]
-        failures = Counter(answer.failure for answer in of_new if answer.failure)
+        failures = Counter(answer.said for answer in of_new if answer.probability is None)
         return Figures(
             requests=requests,
             error_share=failures.total() / requests,
             p99_ms=_p99(of_new),
             live_p99_ms=_p99(of_live),
             drift=sum(abs(new - old) for new, old in pairs) / sum(old for _, old in pairs) if pairs else None,
-            failures=dict(failures.most_common()),
+            failures=dict(failures),
         )
 
     def _ask(self, row: Any, deployment: str) -> tuple[float | None, str]:
-        """The probability; or None, and what kind of failure it is."""
+        """The probability, or None, and what was said."""
         try:
             answer = self._post([row], deployment)
-            if answer.status_code != 200:
-                return None, f"HTTP {answer.status_code} {answer.text[:_SAID]}"
-            return float(answer.json()["probabilities"][0]), ""
+            probability = answer.json()["probabilities"][0] if answer.status_code == 200 else None
+            return probability, f"HTTP {answer.status_code} {answer.text[:_SAID]}"
         except (httpx.TransportError, json.JSONDecodeError) as error:
             return None, type(error).__name__
 
