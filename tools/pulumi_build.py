@@ -38,6 +38,10 @@ def build(version: str, binaries: Path, scratch: Path, venv: Path) -> None:
         "GOWORK": "off",
         "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
         "CGO_ENABLED": "0",
+        # A compiler lives for seconds: collecting its garbage takes a quarter of the build. The limit is of a process,
+        # of which there are as many as cores; the linker alone comes near it.
+        "GOGC": "off",
+        "GOMEMLIMIT": "1GiB",
     }
     sdk = "github.com/pulumi/pulumi/sdk/v3"
     linker = f"-w -s -X {sdk}/go/common/version.Version=v{version}"
