@@ -47,6 +47,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(model.get("delay", 0))
             if model.get("fails") and next(singles) % model["fails"] == 0:
                 return self.answer(500, {"title": "no luck"})
+            if model.get("untold") and next(singles) % model["untold"] == 0:
+                return self.answer(200, {"model": name, "probabilities": [None]})
         self.answer(200, {"model": name, "probabilities": [model["base"] + row[model["takes"]] / 100 for row in rows]})
     def log_message(self, *args): pass
 
@@ -60,6 +62,7 @@ VERSIONS: dict[str, dict[str, Any]] = {
     "5": {"takes": "x", "base": 0.2, "delay": 2},
     "6": {"takes": "x", "base": 0.7},
     "7": {"takes": "y", "base": 0.4},
+    "8": {"takes": "x", "base": 0.2, "untold": 10},
 }
 
 
@@ -180,6 +183,7 @@ def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: 
             r"at 0 %: 10\.0% of 30 requests failed \(release:error_share_max 0\.01\): 3 times HTTP 500 .*no luck",
             id="errors",
         ),
+        pytest.param("8", r'at 0 %: 10\.0% of 30 requests failed .*: 3 times HTTP 200 .*\[null\]', id="no probability"),
         pytest.param("5", r"at 0 %: p99 is \d+ ms, what serves takes \d+ ms \(release:p99_ms_max 100\)", id="slow"),
         pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of what serves", id="drift"),
     ],
