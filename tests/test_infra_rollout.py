@@ -183,7 +183,7 @@ def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: 
             r"at 0 %: 10\.0% of 30 requests failed \(release:error_share_max 0\.01\): 3 times HTTP 500 .*no luck",
             id="errors",
         ),
-        pytest.param("8", r'at 0 %: 10\.0% of 30 requests failed .*: 3 times HTTP 200 .*\[null\]', id="no probability"),
+        pytest.param("8", r"at 0 %: 10\.0% of 30 requests failed .*: 3 times HTTP 200 .*\[null\]", id="no probability"),
         pytest.param("5", r"at 0 %: p99 is \d+ ms, what serves takes \d+ ms \(release:p99_ms_max 100\)", id="slow"),
         pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of what serves", id="drift"),
     ],
