@@ -1,10 +1,10 @@
 """What clients do to a server, on raw sockets: every one of them is answered or let go, and the others are served."""
 
-import contextlib
 import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import psutil
 import pytest
@@ -41,7 +41,7 @@ def serves_the_others(service: Running) -> Iterator[None]:
     assert service.score(json.loads(BODY)).status_code == 200
 
 
-@contextlib.contextmanager
+@contextmanager
 def connected(service: Running) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -216,7 +216,7 @@ def test_a_client_that_offers_an_upgrade_is_answered_in_http_1(service: Running)
 
 def test_connections_beyond_the_limit_are_told_to_come_back_and_the_rest_go_on(service: Running) -> None:
     # One that has asked before may stay for long, so no stall of the machine makes room.
-    with contextlib.ExitStack() as crowd:
+    with ExitStack() as crowd:
         held: list[socket.socket] = []
         for _ in range(CONNECTIONS + 1):
             late = crowd.enter_context(connected(service))

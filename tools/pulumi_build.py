@@ -38,8 +38,8 @@ def build(version: str, binaries: Path, scratch: Path, venv: Path) -> None:
         "GOWORK": "off",
         "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
         "CGO_ENABLED": "0",
-        # A compiler lives for seconds: collecting its garbage takes a quarter of the build. The limit is of a process,
-        # of which there are as many as cores; the linker alone comes near it.
+        # A compiler lives for seconds: collecting its garbage takes a quarter of the build. What needs more than the
+        # limit collects as before; as many processes run as there are cores.
         "GOGC": "off",
         "GOMEMLIMIT": "1GiB",
     }
