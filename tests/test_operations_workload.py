@@ -4,17 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from quick_java import QUICK_JAVA
 from test_operations import personalization
 
 from operations import workload
+from sandbox import java
 from workloads import synthesize
 
 
 @pytest.mark.spark
 def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> None:
     rows, figures = synthesize.synthesize(tmp_path, 2_000), tmp_path / "figures.json"
-    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": QUICK_JAVA}
+    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK}
     done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())

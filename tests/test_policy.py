@@ -1,12 +1,16 @@
 """Each rule of the policy pack: a resource that keeps to it, one that does not, and what the violation says."""
 
 import base64
+import inspect
 import json
+import typing
 from collections.abc import Mapping
 from typing import Any
 
+import pulumi
 import pytest
 from infra_graph import graph
+from pulumi_azure_native import keyvault
 from pulumi_policy import (
     EnforcementLevel,
     PolicyCustomTimeouts,
@@ -205,6 +209,22 @@ def test_tags_and_regions_are_configurable() -> None:
     elsewhere = {"location": "eastus"}
     assert violations("allowed-regions", declared(ACCOUNT, elsewhere, regions=["West Europe", "East US"])) == []
     assert "West Europe" in violations("allowed-regions", declared(ACCOUNT, elsewhere, regions=["West Europe"]))[0]
+
+
+def test_what_takes_tags_is_what_the_sdk_declares_with_them() -> None:
+    assert keyvault.Vault  # which loads them all
+    resources = {
+        name: of
+        for name, of in vars(keyvault).items()
+        if isinstance(of, type) and issubclass(of, pulumi.CustomResource)
+    }
+    with_tags = {
+        name: any("tags" in inspect.signature(way).parameters for way in typing.get_overloads(of.__init__))
+        for name, of in resources.items()
+    }
+    assert set(with_tags.values()) == {True, False}
+    assert {name: rules.takes_tags(f"azure-native:keyvault:{name}") for name in resources} == with_tags
+    assert not rules.takes_tags("azure-native:keyvault:NoSuchType")
 
 
 def test_what_a_preview_cannot_know_is_neither_passed_nor_refused() -> None:

@@ -26,6 +26,8 @@ from azure.core.exceptions import HttpResponseError
 from sandbox_fixtures import is_alive
 from sandbox_machine_learning_fixtures import COMPUTE, Cloud, compute_properties, ml_sandbox
 
+from sandbox import java
+
 PROBE = {"initialDelay": "PT1S", "period": "PT1S", "failureThreshold": 5}
 
 
@@ -248,8 +250,9 @@ def test_a_replica_sees_its_model_and_nothing_of_the_sandboxs_own_environment(cl
     assert environment["AZUREML_MODEL_DIR"].endswith("/models/clicks/1")
     assert set(environment) <= {
         *("PATH", "LANG", "HOME", "TMPDIR", "PWD", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LC_CTYPE"),
-        *("AZUREML_MODEL_DIR", "SCORING_HOST", "SCORING_PORT"),
+        *("AZUREML_MODEL_DIR", "SCORING_HOST", "SCORING_PORT", "SPARK_SUBMIT_OPTS"),
     }
+    assert environment["SPARK_SUBMIT_OPTS"] == java.QUICK
     for folder in ("HOME", "TMPDIR"):
         assert Path(environment[folder]).is_relative_to(cloud.folder / "deployments" / endpoint / "blue")
 

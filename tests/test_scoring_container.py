@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 import pytest
 import sandbox_machine_learning_fixtures as ml
-from quick_java import QUICK_JAVA
 from scoring_fixtures import REPOSITORY, Toys, free_port, make_artefact, write_manifest, write_pipeline
 
 from infra.release.image import build_arguments, build_context, context_digest
+from sandbox import java
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
@@ -101,7 +101,7 @@ def running(docker: Docker, image: str, kind: str, toys: Toys) -> Iterator[Runni
         "SCORING_HOST": "127.0.0.1",
         "SCORING_PORT": free_port(),
         "SCORING_DRAIN_SECONDS": 2,
-        "JAVA_TOOL_OPTIONS": QUICK_JAVA,
+        "JAVA_TOOL_OPTIONS": java.QUICK,
     }
     options = ["--network", "host", "--user", "10001:10001", "--read-only", "--tmpfs", "/tmp:exec"]
     options += ["--cap-drop", "ALL", "--memory", MEMORY[kind], "--volume", f"{toys.folder}:/model:ro"]

@@ -18,7 +18,6 @@ import httpx
 import psutil
 import pytest
 from pyspark.sql import SparkSession
-from quick_java import QUICK_JAVA
 from scoring_fixtures import (
     Running,
     Toys,
@@ -34,12 +33,13 @@ from scoring_fixtures import (
 
 from benchmarks import soak
 from operations import spark as local_spark
+from sandbox import java
 
 # Imported, a session fixture would be made once for every module.
 pytest_plugins = ["workloads_fixtures"]
 pytestmark = pytest.mark.spark
 START_SECONDS = 600
-SPARK = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": f"{QUICK_JAVA} {local_spark.java_options()}"}
+SPARK = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": f"{java.QUICK} {local_spark.java_options()}"}
 
 
 def run(*command: object, cwd: Path) -> str:

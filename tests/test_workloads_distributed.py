@@ -14,9 +14,9 @@ import pytest
 import workloads_clicks as clicks
 import workloads_cluster as cluster
 from pyspark.sql import SparkSession
-from quick_java import QUICK_JAVA
 
 from operations import spark as local_spark
+from sandbox import java
 from workloads import evaluate
 from workloads.watch import SETTLE_SECONDS, STALL_SECONDS, Stall
 
@@ -40,8 +40,8 @@ def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
-        "spark.driver.extraJavaOptions": f"{QUICK_JAVA} {local_spark.java_options()}",
-        "spark.executor.extraJavaOptions": f"{QUICK_JAVA} {local_spark.java_options()}",
+        "spark.driver.extraJavaOptions": f"{java.QUICK} {local_spark.java_options()}",
+        "spark.executor.extraJavaOptions": f"{java.QUICK} {local_spark.java_options()}",
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "3s",
         "spark.task.reaper.pollingInterval": "1s",

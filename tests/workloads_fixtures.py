@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
-from quick_java import QUICK_JAVA
 from workloads_shop import Trained, in_few_parts, write_shop
 
 from operations import spark as local_spark
+from sandbox import java
 from workloads import prepare, session, spec, synthesize, train
 
 
@@ -20,7 +20,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),
         "spark.sql.shuffle.partitions": "2",
         # Short tests end before code of the plan's own, too, has paid for itself.
-        "spark.driver.extraJavaOptions": QUICK_JAVA,
+        "spark.driver.extraJavaOptions": java.QUICK,
         "spark.sql.codegen.wholeStage": "false",
         # Room is set aside for as many rows of a column, whether or not they come.
         "spark.sql.inMemoryColumnarStorage.batchSize": "1000",

@@ -63,9 +63,11 @@ def _means(rows: DataFrame, dataset: Spec) -> list[float | None]:
 
 
 def _imputed(means: Sequence[float | None]) -> Column:
-    features = F.col("features")
     if all(mean is None for mean in means):
-        return features
-    replaced = F.array(*(F.lit(mean or 0.0) for mean in means))
-    known = F.zip_with(stages.vector_to_array("features"), replaced, lambda value, mean: F.nanvl(value, mean))
-    return stages.array_to_vector(known)
+        return F.col("features")
+    features = stages.vector_to_array("features")
+    # Each in full, and not by a function of an array's elements, which Spark would interpret.
+    known = [
+        features[place] if mean is None else F.nanvl(features[place], F.lit(mean)) for place, mean in enumerate(means)
+    ]
+    return stages.array_to_vector(F.array(*known))

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from sandbox import class_archive, processes
+from sandbox import class_archive, java, processes
 from sandbox.cloud import CloudError
 from sandbox.databricks import tracking
 from sandbox.databricks.files import local_path
@@ -36,11 +36,6 @@ _GRACE = 5.0
 _GRACE_TO_RECORD = 600.0  # ten to twenty seconds on an idle machine, more than a minute on a slow one that is busy
 Launch = Callable[[], Awaitable[None]]
 _DRIVER = Path(__file__).with_name("driver.py")
-
-# A trial's run lasts about a minute on few cores: the second compiler takes more time there than it saves (116 s with
-# it, 72 s without, on two cores). Without it the JVM sets aside a fifth of its usual room for compiled code, which a
-# training fills: what is hot would be thrown out and compiled again.
-_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m", "-XX:+UseParallelGC")
 
 
 class TaskFailed(Exception):
@@ -191,7 +186,7 @@ class Cluster:
             "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
             "spark.sql.warehouse.dir": str(self._folder / "warehouse"),
             "spark.driver.defaultJavaOptions": " ".join(
-                (*_JAVA_OPTIONS, f"-Djava.io.tmpdir={self._folder / 'tmp'}", classes)
+                (java.QUICK, "-XX:+UseParallelGC", f"-Djava.io.tmpdir={self._folder / 'tmp'}", classes)
             ),
         }
 
