@@ -86,9 +86,7 @@ class RunningSandbox:
         """SIGKILL, as when the machine takes it away; returns when the process is gone."""
         pid = self.pid
         os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + 10
-        while is_alive(pid) and time.monotonic() < until:
-            time.sleep(0.02)
+        assert gone(pid)
 
     def token(self, audience: str = "") -> str:
         """A token for `audience` (default: ARM)."""
@@ -150,3 +148,11 @@ def is_alive(pid: int) -> bool:
     """Whether the process exists and is more than a zombie that waits for its parent to look."""
     shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
     return bool(shown.strip()) and not shown.startswith("Z")
+
+
+def gone(pid: int, within: float = 10.0) -> bool:
+    """Whether the process ends in so many seconds."""
+    until = time.monotonic() + within
+    while (alive := is_alive(pid)) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not alive

@@ -4,24 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import provider_pb2_grpc
-from sandbox_fixtures import ROOT, is_alive
+from sandbox_fixtures import ROOT, gone
 
 PLUGIN = ROOT / "sandbox/azure_native/bin/pulumi-resource-azure-native"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-
-
-def gone(pid: int, within: float = 5.0) -> bool:
-    until = time.monotonic() + within
-    while is_alive(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    return not is_alive(pid)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

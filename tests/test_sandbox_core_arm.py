@@ -17,7 +17,7 @@ from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
-from sandbox_fixtures import ROOT, RunningSandbox, in_environment, is_alive, running_sandbox, sandbox_command
+from sandbox_fixtures import ROOT, RunningSandbox, gone, in_environment, running_sandbox, sandbox_command
 
 from sandbox import authority, types
 
@@ -322,7 +322,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         [sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, cwd=tmp_path,
         capture_output=True, text=True,
     )  # fmt: skip
-    assert not is_alive(int(done.stdout))
+    assert gone(int(done.stdout))
 
 
 def test_env_prints_what_a_shell_can_read(cloud: RunningSandbox, tmp_path: Path) -> None:
