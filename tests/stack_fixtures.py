@@ -59,8 +59,11 @@ class LocalRun:
 
     def began(self, token: str) -> bool:
         """Whether the engine began to work on a resource of this type."""
-        events = self.state / "engine-events.json"
-        return events.exists() and f'"type":"{token}"' in events.read_text()
+        try:
+            told = (self.state / "engine-events.json").read_bytes()
+        except FileNotFoundError:  # every command of the engine begins without
+            return False
+        return f'"type":"{token}"'.encode() in told
 
     def touched(self) -> set[str]:
         """Names of the resources that the last `up` of `personalization` did anything to."""
