@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra.release import job
 from operations import cache
-from sandbox import class_archive
+from sandbox import class_archive, java
 
 
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
@@ -33,9 +33,8 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
 
 
 def java_options() -> str:
-    """As in the sandbox: on few cores the collector that stops all is the one that takes least of them. With Spark's
-    classes, where they are kept."""
-    return f"-XX:+UseParallelGC {class_archive.option()}".strip()
+    """As in the sandbox, with Spark's classes where they are kept."""
+    return f"{java.COLLECTOR} {class_archive.option()}".strip()
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from stack_fixtures import ROOT, LocalRun
+from stack_fixtures import ROOT, LocalRun, began
 
 from operations import cache, local, processes, sandbox
 from operations.endpoint import Endpoint
@@ -337,7 +337,7 @@ def _up(stand: Stand, stage: Stage, fault: Fault | None) -> tuple[int, str]:
     ]
     process = processes.start(command, environment=engine.environment, folder=ROOT, log=log, record=stand.record)
     if fault and fault.strike:
-        while process.poll() is None and not (events.exists() and f'"type":"{stage.token}"' in events.read_text()):
+        while process.poll() is None and not began(events, stage.token):
             time.sleep(0.02)
         assert process.poll() is None, "the stage never began: " + log.read_text()[-2000:]
         time.sleep(_IN_TRAINING if stage.trains else 0.3)

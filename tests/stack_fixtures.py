@@ -23,6 +23,15 @@ CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
 """1,000 real rows of Criteo's 1TB log, too few clicks to judge a model; their licence keeps them out of here."""
 
 
+def began(events: Path, token: str) -> bool:
+    """Whether the engine's event log tells of a resource of this type."""
+    try:
+        told = events.read_bytes()
+    except FileNotFoundError:  # every command of the engine begins without
+        return False
+    return f'"type":"{token}"'.encode() in told
+
+
 @dataclass
 class LocalRun:
     state: Path
@@ -59,11 +68,7 @@ class LocalRun:
 
     def began(self, token: str) -> bool:
         """Whether the engine began to work on a resource of this type."""
-        try:
-            told = (self.state / "engine-events.json").read_bytes()
-        except FileNotFoundError:  # every command of the engine begins without
-            return False
-        return f'"type":"{token}"'.encode() in told
+        return began(self.state / "engine-events.json", token)
 
     def touched(self) -> set[str]:
         """Names of the resources that the last `up` of `personalization` did anything to."""

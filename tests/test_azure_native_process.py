@@ -37,7 +37,7 @@ def test_it_does_not_outlive_an_engine_that_was_killed() -> None:
     engine.kill()
     engine.wait()
     engine.stdout.close()
-    assert gone(plugin)
+    assert gone(plugin, within=5)
 
 
 def test_starting_imports_neither_an_sdk_of_azure_nor_an_http_client() -> None:

@@ -23,7 +23,7 @@ from azure.ai.ml.entities import (
     ResourceSettings,
 )
 from azure.core.exceptions import HttpResponseError
-from sandbox_fixtures import is_alive
+from sandbox_fixtures import gone, is_alive
 from sandbox_machine_learning_fixtures import COMPUTE, Cloud, compute_properties, ml_sandbox
 
 from sandbox import java
@@ -119,7 +119,7 @@ def test_the_unmodified_sdk_registers_deploys_invokes_and_deletes(cloud: Cloud, 
 
     cloud.ml.online_endpoints.begin_delete("ep-sdk").result()
     assert "ep-sdk" not in [found.name for found in cloud.ml.online_endpoints.list()]
-    assert until(lambda: not is_alive(answer["pid"]))
+    assert gone(answer["pid"], within=20)
 
 
 def test_versions_are_immutable_and_the_latest_is_known(cloud: Cloud) -> None:
@@ -323,7 +323,7 @@ def test_a_replica_that_hangs_is_replaced(cloud: Cloud, endpoint: str) -> None:
     probe = {"period": "PT0.2S", "timeout": "PT1S", "failureThreshold": 2}
     cloud.deploy(endpoint, "blue", livenessProbe=probe)
     hung = cloud.score(endpoint, {"hang": 1}).json()["pid"]
-    assert until(lambda: not is_alive(hung))
+    assert gone(hung, within=20)
     assert until(lambda: cloud.score(endpoint).status_code == 200)
 
 

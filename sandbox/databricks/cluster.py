@@ -186,7 +186,7 @@ class Cluster:
             "spark.jars.ivy": str(cache / "personalization-azure" / "ivy"),
             "spark.sql.warehouse.dir": str(self._folder / "warehouse"),
             "spark.driver.defaultJavaOptions": " ".join(
-                (java.QUICK, "-XX:+UseParallelGC", f"-Djava.io.tmpdir={self._folder / 'tmp'}", classes)
+                (java.QUICK, java.COLLECTOR, f"-Djava.io.tmpdir={self._folder / 'tmp'}", classes)
             ),
         }
 
