@@ -303,6 +303,20 @@ def test_an_update_in_place_loses_no_request_and_ends_the_old_replicas(cloud: Cl
     assert not any(is_alive(pid) for pid in before)
 
 
+def test_a_request_that_an_update_overtakes_is_answered_by_the_new_replicas(cloud: Cloud, endpoint: str) -> None:
+    def body() -> Iterator[bytes]:
+        yield b"{"
+        cloud.deploy(endpoint, "blue", model="2", replicas=2)
+        yield b"}"
+
+    answer = cloud.http.post(
+        f"/api/v1/endpoint/{endpoint}/score",
+        content=body(),
+        headers={"authorization": f"Bearer {cloud.key(endpoint)}", "content-type": "application/json"},
+    )
+    assert (answer.status_code, answer.json().get("model")) == (200, "second")
+
+
 def test_a_put_that_changes_nothing_restarts_nothing(cloud: Cloud, endpoint: str) -> None:
     before = replicas(cloud, endpoint)
     cloud.deploy(endpoint, "blue", replicas=2)

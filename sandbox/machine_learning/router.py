@@ -33,6 +33,8 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         if scheme.lower() != "bearer" or not endpoint.admits(credential.strip()):
             message = "The Authorization header is missing, or its key or token is wrong or expired."
             return _error(401, "Unauthorized", message, {**marks, "www-authenticate": "Bearer"})
+        # Before a deployment is picked: an update that ends while the body comes in knows nothing of this request.
+        body = await request.body()
         name = request.headers.get("azureml-model-deployment") or _by_traffic(endpoint)
         if name is None:
             return _error(404, "NoTraffic", "The endpoint has no deployment with positive traffic.", marks)
@@ -40,7 +42,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         if deployment is None:
             return _error(404, "DeploymentNotFound", f"The endpoint has no deployment '{name}'.", marks)
         marks["azureml-model-deployment"] = name
-        return await _forward(deployment, request, marks)
+        return await _forward(deployment, request, body, marks)
 
     async def metrics(_request: Request) -> Response:
         """Where replicas can be asked for their metrics, as Prometheus' HTTP service discovery has it."""
@@ -62,8 +64,7 @@ def _by_traffic(endpoint: Endpoint) -> str | None:
     return random.choices(names, shares)[0] if sum(shares) else None
 
 
-async def _forward(deployment: Deployment, request: Request, marks: dict[str, str]) -> Response:
-    body = await request.body()
+async def _forward(deployment: Deployment, request: Request, body: bytes, marks: dict[str, str]) -> Response:
     headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
     headers |= {"accept-encoding": "identity", "x-request-id": marks["x-request-id"]}
     service, lost = deployment.service, None
