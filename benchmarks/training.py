@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--heap", default="6g", help="of the JVM")
+    parser.add_argument("--heap", default="5500m", help="of the JVM")
     parser.add_argument("--trees", type=int, default=TREES, help="0: as many as the spec and early stopping give")
     parser.add_argument("--no-native", action="store_true", help="without native LightGBM on the same matrix")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
