@@ -2,21 +2,19 @@
 
 import contextlib
 import io
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import catalog, compute, jobs
 from databricks.sdk.service.workspace import ImportFormat
 from sandbox_data_fixtures import Served, served
+from waiting import eventually
 
 from sandbox import authority, entra
 
-T = TypeVar("T")
 CONNECTOR = "11111111-1111-1111-1111-111111111111"
 WHEEL = "/Workspace/Shared/tiny-1.0-py3-none-any.whl"
 TINY = """
@@ -136,12 +134,4 @@ def create(workspace: WorkspaceClient, *tasks: jobs.Task, **options: object) -> 
 
 def finished(workspace: WorkspaceClient, run_id: int | None) -> jobs.Run:
     assert run_id is not None
-    return eventually(lambda: workspace.jobs.get_run(run_id), lambda run: run.end_time is not None)
-
-
-def eventually(get: Callable[[], T], done: Callable[[T], object], seconds: float = 240) -> T:
-    deadline = time.monotonic() + seconds
-    while not done(value := get()):
-        assert time.monotonic() < deadline, value
-        time.sleep(0.1)
-    return value
+    return eventually(lambda: workspace.jobs.get_run(run_id), lambda run: run.end_time is not None, 240)

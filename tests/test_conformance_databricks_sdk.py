@@ -15,8 +15,9 @@ from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.jobs import TerminationCodeCode as Code
 from databricks.sdk.service.jobs import TerminationTypeType as Kind
-from databricks_fixtures import cluster, connect, create, eventually, finished, task, trusted
+from databricks_fixtures import cluster, connect, create, finished, task, trusted
 from sandbox_data_fixtures import Served
+from waiting import eventually
 
 from infra.release.cloud import Cloud
 from infra.release.interactive import policy_definition

@@ -8,9 +8,10 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import NotFound
 from databricks.sdk.service.compute import LibraryInstallStatus, State
-from databricks_fixtures import eventually, lake_workspace, trusted
+from databricks_fixtures import lake_workspace, trusted
 from infra_graph import RELEASE, Graph, graph
 from sandbox_data_fixtures import Served
+from waiting import eventually
 
 from infra.configuration import ConfigError, load
 from infra.release.interactive import _ClusterProvider, _PolicyProvider

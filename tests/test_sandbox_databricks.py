@@ -25,7 +25,6 @@ from databricks_fixtures import (
     cluster,
     connect,
     create,
-    eventually,
     finished,
     identity,
     lake_workspace,
@@ -35,6 +34,7 @@ from databricks_fixtures import (
     volume,
 )
 from sandbox_data_fixtures import Served, put_as_written
+from waiting import eventually
 
 from sandbox import entra
 

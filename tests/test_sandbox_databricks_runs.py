@@ -19,7 +19,6 @@ from databricks_fixtures import (
     cluster,
     connect,
     create,
-    eventually,
     finished,
     lake_workspace,
     task,
@@ -27,6 +26,7 @@ from databricks_fixtures import (
     upload_wheel,
 )
 from sandbox_data_fixtures import Served
+from waiting import eventually
 
 pytestmark = pytest.mark.spark
 
@@ -56,7 +56,7 @@ def waiting(workspace: WorkspaceClient, folder: Path, **options: object) -> tupl
     """A run whose task waits, and the process id of its driver, which is also that of its process group."""
     mark = folder / "pid"
     run_id = workspace.jobs.run_now(create(workspace, task("wait", str(mark), **options))).run_id
-    return run_id, int(eventually(lambda: mark.read_text() if mark.exists() else "", bool))
+    return run_id, int(eventually(lambda: mark.read_text() if mark.exists() else "", seconds=240))
 
 
 NOTEBOOK = """# Databricks notebook source
@@ -115,7 +115,7 @@ def all_ended(group: int) -> None:
             return True
         return False
 
-    eventually(gone, bool, 20)
+    eventually(gone)
 
 
 def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definition(
@@ -239,7 +239,9 @@ def test_a_driver_that_writes_down_sparks_classes_keeps_nobody_waiting(
         if ends:
             assert finished(client, run_id).state.result_state == Result.SUCCESS
         else:
-            eventually(lambda: client.jobs.get_run(run_id).state.life_cycle_state, lambda state: state == Life.RUNNING)
+            eventually(
+                lambda: client.jobs.get_run(run_id).state.life_cycle_state, lambda state: state == Life.RUNNING, 240
+            )
         (folder,) = (tmp_path / "sandbox" / "runs").glob("*/main/1")
         assert (folder / "tmp").exists()
         began = time.monotonic()

@@ -7,7 +7,7 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from azure.ai.ml.entities import (
 from azure.core.exceptions import HttpResponseError
 from sandbox_fixtures import gone, is_alive
 from sandbox_machine_learning_fixtures import COMPUTE, Cloud, compute_properties, ml_sandbox
+from waiting import eventually
 
 from sandbox import java
 
@@ -46,13 +47,6 @@ def endpoint(cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[str]:
     cloud.endpoint(name, {"blue": 100})
     yield name
     cloud.delete(f"{cloud.workspace}/onlineEndpoints/{name}")
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.05)
-    return true()
 
 
 def replicas(cloud: Cloud, endpoint: str, deployment: str | None = None) -> set[int]:
@@ -295,10 +289,12 @@ def test_an_update_in_place_loses_no_request_and_ends_the_old_replicas(cloud: Cl
 
     caller = threading.Thread(target=call)
     caller.start()
-    cloud.deploy(endpoint, "blue", model="2", replicas=2)
-    until(lambda: (200, "second") in seen)
-    done.set()
-    caller.join()
+    try:
+        cloud.deploy(endpoint, "blue", model="2", replicas=2)
+        eventually(lambda: (200, "second") in seen)
+    finally:
+        done.set()
+        caller.join()
     assert set(seen) == {(200, "first"), (200, "second")}
     assert not any(is_alive(pid) for pid in before)
 
@@ -328,7 +324,7 @@ def test_a_killed_replica_costs_no_request_and_comes_back(cloud: Cloud, endpoint
     assert len(before) == 2
     os.kill(min(before), signal.SIGKILL)
     assert {cloud.score(endpoint).status_code for _ in range(20)} == {200}
-    assert until(lambda: len(replicas(cloud, endpoint)) == 2)
+    eventually(lambda: len(replicas(cloud, endpoint)) == 2)
     assert min(before) not in replicas(cloud, endpoint)
     assert "exit code -9" in cloud.ml.online_deployments.get_logs("blue", endpoint, lines=50)
 
@@ -338,7 +334,7 @@ def test_a_replica_that_hangs_is_replaced(cloud: Cloud, endpoint: str) -> None:
     cloud.deploy(endpoint, "blue", livenessProbe=probe)
     hung = cloud.score(endpoint, {"hang": 1}).json()["pid"]
     assert gone(hung, within=20)
-    assert until(lambda: cloud.score(endpoint).status_code == 200)
+    eventually(lambda: cloud.score(endpoint).status_code == 200)
 
 
 def test_a_deployment_with_traffic_is_not_deleted(cloud: Cloud, endpoint: str) -> None:
@@ -359,7 +355,7 @@ def test_a_restarted_sandbox_brings_deployments_back(cloud: Cloud, endpoint: str
     getattr(cloud, ended)()
     assert not any(is_alive(pid) for pid in before)
     cloud.start()
-    assert until(lambda: cloud.score(endpoint, key=key).status_code == 200)
+    eventually(lambda: cloud.score(endpoint, key=key).status_code == 200)
     assert cloud.score(endpoint, key=key).json()["model"] == "first"
 
 

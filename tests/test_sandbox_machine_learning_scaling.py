@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_fixtures import is_alive
 from sandbox_machine_learning_fixtures import Cloud, ml_sandbox
+from waiting import eventually
 
 from sandbox.machine_learning.scaling import CALM_POLLS, Scale, Scaler
 
@@ -75,13 +76,6 @@ def log(cloud: Cloud, name: str) -> str:
     return (cloud.folder / "deployments" / ENDPOINT / name / "console.log").read_text()
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @contextmanager
 def callers(number: int, score: Callable[[Any], Any], seconds: float = 0.05) -> Iterator[Counter[tuple[int, int]]]:
     """So many clients, each with one request at a time; how many answers had which status, of which process."""
@@ -107,8 +101,8 @@ def test_load_raises_replicas_to_the_bound_and_calm_brings_them_back_without_a_r
     score = deploy(cloud, "blue")
     with callers(1, score) as calm:
         with callers(6, score) as busy:
-            until(lambda: len({pid for _, pid in busy}) == 3)
-        until(lambda: len(replicas(cloud, "blue")) == 1)
+            eventually(lambda: len({pid for _, pid in busy}) == 3)
+        eventually(lambda: len(replicas(cloud, "blue")) == 1)
     assert {status for status, _ in calm + busy} == {200}
     pids = {pid for _, pid in calm + busy}
     assert len(pids) == 3, "more replicas than the bound"
@@ -119,10 +113,10 @@ def test_a_replica_that_goes_first_answers_what_it_has(cloud: Cloud) -> None:
     score = deploy(cloud, "blue")
     with ThreadPoolExecutor(2) as pool:
         with callers(6, score) as seen:
-            until(lambda: len({pid for _, pid in seen}) == 3)
+            eventually(lambda: len({pid for _, pid in seen}) == 3)
         gone = log(cloud, "blue").count("2 replicas become 1")
         held = [pool.submit(score, {"sleep": 1.5}) for _ in range(2)]
-        until(lambda: log(cloud, "blue").count("2 replicas become 1") > gone)
+        eventually(lambda: log(cloud, "blue").count("2 replicas become 1") > gone)
         assert not any(answer.done() for answer in held)
     assert [answer.result().status_code for answer in held] == [200, 200]
     assert len({answer.result().json()["pid"] for answer in held}) == 2
@@ -132,24 +126,24 @@ def test_a_replica_that_cannot_start_costs_those_that_serve_nothing(cloud: Cloud
     score = deploy(cloud, "red", {"FAIL_WHERE_EXISTS": str(tmp_path / "broken")})
     (tmp_path / "broken").touch()
     with callers(6, score) as seen:
-        until(lambda: log(cloud, "red").count("is started again") >= 2)
+        eventually(lambda: log(cloud, "red").count("is started again") >= 2)
         time.sleep(0.2)
     assert {status for status, _ in seen} == {200}
     assert len(seen) == 1
-    until(lambda: len(replicas(cloud, "red")) == 1)
+    eventually(lambda: len(replicas(cloud, "red")) == 1)
     assert score({}).status_code == 200
 
 
 def test_a_restarted_sandbox_begins_at_the_minimum_and_scales_again(cloud: Cloud) -> None:
     score = deploy(cloud, "blue")
     with callers(6, score, 0.02):
-        until(lambda: len(replicas(cloud, "blue")) == 3)
+        eventually(lambda: len(replicas(cloud, "blue")) == 3)
     cloud.kill()
     cloud.start()
-    until(lambda: score({}).status_code == 200)
+    eventually(lambda: score({}).status_code == 200)
     assert len(replicas(cloud, "blue")) == 1
     with callers(6, score, 0.02) as seen:
-        until(lambda: len({pid for _, pid in seen}) == 3)
+        eventually(lambda: len({pid for _, pid in seen}) == 3)
     assert {status for status, _ in seen} == {200}
 
 

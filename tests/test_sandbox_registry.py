@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobClient
 from sandbox_fixtures import is_alive, sandbox_command
 from sandbox_machine_learning_fixtures import CONTEXT, GROUP, INSTALL, REGISTRY, Cloud, ml_sandbox
+from waiting import eventually
 
 from sandbox import images
 
@@ -180,8 +180,7 @@ def test_a_link_admits_to_its_own_path_only(cloud: Cloud) -> None:
 def test_a_build_that_the_sandbox_did_not_survive_is_failed(cloud: Cloud) -> None:
     context = {**CONTEXT, "install.sh": "#!/bin/sh\necho pid $$\nexec sleep 60\n"}
     run = cloud.build(context, wait=False)
-    while "pid" not in cloud.log(run):
-        time.sleep(0.05)
+    eventually(lambda: "pid" in cloud.log(run))
     builder = int(cloud.log(run).rpartition("pid ")[2])
     cloud.kill()
     cloud.start()
@@ -193,8 +192,7 @@ def test_a_build_that_the_sandbox_did_not_survive_is_failed(cloud: Cloud) -> Non
 
 def test_deleting_a_registry_ends_its_builds_and_removes_its_images(cloud: Cloud) -> None:
     run = cloud.build({**CONTEXT, "install.sh": "#!/bin/sh\necho pid $$\nexec sleep 60\n"}, wait=False)
-    while "pid" not in cloud.log(run):
-        time.sleep(0.05)
+    eventually(lambda: "pid" in cloud.log(run))
     builder = int(cloud.log(run).rpartition("pid ")[2])
     try:
         assert cloud.delete(cloud.registry) == ""

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import psutil
 import pytest
 from scoring_fixtures import Running, make_artefact, scoring_environment, serving
+from waiting import eventually
 
 SECONDS = 1.0
 """For a head, and for a body, to arrive."""
@@ -133,10 +134,7 @@ def test_a_request_cut_short_leaves_nothing_behind(service: Running, sent: bytes
     for _ in range(10):
         with connected(service) as connection:
             connection.sendall(sent)
-    deadline = time.monotonic() + 5
-    while process.num_fds() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process.num_fds() <= before
+    eventually(process.num_fds, lambda open_files: open_files <= before, 5)
 
 
 def test_requests_sent_at_once_are_answered_in_order(service: Running) -> None:

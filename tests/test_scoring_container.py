@@ -18,6 +18,7 @@ import httpx
 import pytest
 import sandbox_machine_learning_fixtures as ml
 from scoring_fixtures import REPOSITORY, Toys, free_port, make_artefact, write_manifest, write_pipeline
+from waiting import eventually
 
 from infra.release.image import build_arguments, build_context, context_digest
 from sandbox import java
@@ -224,10 +225,11 @@ def test_the_sandbox_builds_the_image_and_its_deployments_run_it(
 
         cloud.kill()
         cloud.start()
-        until = time.monotonic() + 30
-        while cloud.score("ep-container", {"rows": toys.rows[:1]}, deployment="blue").status_code != 200:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        eventually(
+            lambda: cloud.score("ep-container", {"rows": toys.rows[:1]}, deployment="blue"),
+            lambda answer: answer.status_code == 200,
+            seconds=30,
+        )
         assert container not in docker(*ours).split()
         cloud.delete(f"{cloud.workspace}/onlineEndpoints/ep-container")
         assert docker(*ours) == ""

@@ -28,6 +28,7 @@ from scoring_fixtures import (
     serving,
     write_manifest,
 )
+from waiting import eventually
 
 from benchmarks import fuzz, soak
 
@@ -270,9 +271,7 @@ def test_logs_are_json_and_hold_no_feature_value(toys: Toys, tmp_path: Path) -> 
     environment = scoring_environment(toys.folder, SCORING_PORT=port)
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "scoring"], env=environment, stderr=log)
-    deadline = time.monotonic() + 20
-    while '"ready"' not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    eventually((tmp_path / "log").read_text, lambda told: '"ready"' in told)
     for row in ({"gender": "s3cret"}, {"age": "s3cret"}, {"genres": "s3cret"}):
         httpx.post(f"http://127.0.0.1:{port}/score", json={"rows": [row]}, trust_env=False)
     process.terminate()

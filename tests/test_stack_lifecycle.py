@@ -14,11 +14,11 @@ import httpx
 import matplotlib.image
 import pytest
 import yaml
-from databricks_fixtures import eventually
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
+from waiting import eventually
 
 from operations import local, notebooks
 from operations.endpoint import Endpoint
@@ -82,7 +82,7 @@ def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: L
 
 
 def test_the_first_training_leaves_sparks_classes_to_the_drivers_to_come(stack: LocalRun) -> None:
-    eventually(class_archive.option, bool, 600)
+    eventually(class_archive.option, seconds=600)
 
 
 def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:

@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -17,6 +16,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import language_pb2 as language
 from pulumi.runtime.proto.language_pb2_grpc import LanguageRuntimeStub
+from waiting import eventually
 
 from tools import pulumi_cli, steps
 from tools.pins import pin
@@ -64,13 +64,6 @@ def _program(folder: Path, ending: str = "", **options: str) -> language.Program
     info = language.ProgramInfo(root_directory=str(folder), program_directory=str(folder), entry_point=".")
     info.options.update(options)
     return info
-
-
-def _until(true: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return true()
 
 
 def test_it_says_who_it_is_and_which_providers_the_installed_sdks_need(runtime: LanguageRuntimeStub) -> None:
@@ -160,7 +153,7 @@ def test_a_plugin_ends_when_its_call_is_cancelled(runtime: LanguageRuntimeStub, 
     call = runtime.RunPlugin(language.RunPluginRequest(info=info, kind="resource", pwd=str(tmp_path)))
     plugin = int(next(call).stdout)
     call.cancel()
-    assert _until(lambda: not psutil.pid_exists(plugin))
+    eventually(lambda: not psutil.pid_exists(plugin), seconds=10)
 
 
 def test_what_only_the_official_host_can_do_is_said(runtime: LanguageRuntimeStub) -> None:
@@ -204,12 +197,12 @@ def test_nothing_outlives_a_killed_engine(tmp_path: Path) -> None:
     )
     assert engine.stdout
     host = int(engine.stdout.readline())
-    assert _until(lambda: (program / "pid").exists() and (program / "pid").read_text() != "")
+    eventually(lambda: (program / "pid").exists() and (program / "pid").read_text(), seconds=10)
     started = int((program / "pid").read_text())
     engine.kill()
     engine.wait()
     engine.stdout.close()
-    assert _until(lambda: not psutil.pid_exists(host) and not psutil.pid_exists(started))
+    eventually(lambda: not psutil.pid_exists(host) and not psutil.pid_exists(started), seconds=10)
 
 
 PROGRAM = """
@@ -319,8 +312,8 @@ def test_no_process_outlives_a_killed_engine_in_the_middle_of_a_create(
                 commands.append(" ".join(process.cmdline()))
         return any("pulumi-resource-pulumi-python" in command for command in commands)
 
-    assert _until(provider_started, 30)
+    eventually(provider_started, seconds=30)
     started = descendants()
     engine.kill()
     engine.wait()
-    assert _until(lambda: not any(process.is_running() for process in started))
+    eventually(lambda: not any(process.is_running() for process in started), seconds=10)

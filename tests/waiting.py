@@ -1,0 +1,16 @@
+"""Waiting for what another process or thread does."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(get: Callable[[], T], done: Callable[[T], object] = bool, seconds: float = 20) -> T:
+    """The first value that is done; a failed assertion that shows the last one, if none is in so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not done(value := get()):
+        assert time.monotonic() < deadline, value
+        time.sleep(0.05)
+    return value
