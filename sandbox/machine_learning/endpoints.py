@@ -165,7 +165,8 @@ async def _list_keys(sandbox: Sandbox, endpoint_id: str, request: Request) -> Re
 
 
 async def _regenerate_keys(sandbox: Sandbox, endpoint_id: str, request: Request) -> Response:
-    endpoint, asked = find(sandbox, endpoint_id), await request.json()
+    asked = await request.json()
+    endpoint = find(sandbox, endpoint_id)
     name = {"primary": "primaryKey", "secondary": "secondaryKey"}.get(str(asked.get("keyType")).lower())
     if name is None or endpoint.auth_mode != "Key":
         raise CloudError(400, "BadArgument", "keyType must be Primary or Secondary, and the endpoint's auth mode Key.")
