@@ -5,6 +5,7 @@ Knows no setting by name but the region's: what may be set is `settings.py`.
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import pulumi
@@ -12,6 +13,9 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
 from infra.settings import OF_THE_PROJECT, Settings
+
+_OF_THE_ENGINE = ("pulumi", "azure-native")
+"""Namespaces of which the engine and the provider know more than this program."""
 
 
 class ConfigError(Exception):
@@ -45,6 +49,10 @@ def load(config: Mapping[str, str], project: str) -> Settings:
             values.setdefault(namespace, {})[name] = _value(text)
         elif namespace == project:
             unknown.append(f"{key}: is not a setting. The project has {', '.join(OF_THE_PROJECT)}.")
+        elif namespace not in _OF_THE_ENGINE:
+            close = get_close_matches(namespace, groups, 1)
+            hint = f"Did you mean {close[0]}:{name}?" if close else f"There are {', '.join(sorted(groups))}."
+            unknown.append(f"{key}: no setting has the namespace {namespace}. {hint}")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

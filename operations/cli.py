@@ -35,7 +35,10 @@ def local(
     _one_of("DATASET", dataset, ("movielens", "criteo"))
     _one_of("ENGINE", engine, ("native", "spark"))
     where = Path(data).expanduser() if data else None
-    report = run.up(run.State(state.absolute()), dataset, where, engine, port, _say)
+    try:
+        report = run.up(run.State(state.absolute()), dataset, where, engine, port, _say)
+    except KeyboardInterrupt:
+        raise UserError("interrupted. `make local` goes on from here; `make local-down` removes what stands") from None
     # Addresses are for copying: where the output is a file or a pipe, a line is as long as it needs.
     show(report, Console(width=None if sys.stdout.isatty() else 160))
 

@@ -27,7 +27,13 @@ class Endpoint:
 
     def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one request. Raises `UserError` with the service's own words for anything but 200."""
-        answer = self.client.post(self.uri, json=body)
+        try:
+            request = self.client.build_request("POST", self.uri, json=body)
+        except ValueError as error:
+            raise UserError(
+                f"the request cannot be written as JSON, which has no NaN and no infinity: {error}"
+            ) from None
+        answer = self.client.send(request)
         if answer.status_code != 200:
             raise UserError(f"the endpoint answered {answer.status_code}: {answer.text.strip()}")
         return answer.json()

@@ -6,6 +6,7 @@ Knows nothing of what the program declares beyond the type tokens it names stage
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -78,7 +79,11 @@ class Engine:
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Write the stack file of this run: the repository's `Pulumi.local.yaml` plus `values`; keeps the salt."""
-        stack_file: dict[str, Any] = yaml.safe_load((PROJECT / f"Pulumi.{STACK}.yaml").read_text())
+        theirs = PROJECT / f"Pulumi.{STACK}.yaml"
+        try:
+            stack_file: dict[str, Any] = yaml.safe_load(theirs.read_text())
+        except yaml.YAMLError as error:
+            raise UserError(f"{theirs} is not YAML: {error}") from None
         if self.config_file.exists():
             kept = yaml.safe_load(self.config_file.read_text())
             stack_file |= {key: value for key, value in kept.items() if key != "config"}
@@ -159,6 +164,9 @@ class Engine:
                 _note(event, stages, errors)
                 _tell(stages, on_stage, pause=_PAUSE)
             _tell(stages, on_stage, pause=0)
+        except KeyboardInterrupt:
+            print("interrupted: the engine ends what it is at", file=sys.stderr, flush=True)
+            raise
         finally:
             if process.poll() is None:
                 # Ctrl-C: the engine ends its operations and releases its lock.

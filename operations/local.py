@@ -4,13 +4,15 @@ Nothing here is part of the product's path to Azure: it prepares rows, a sandbox
 Pulumi engine run the real program.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,17 @@ from infra.release.cloud import Cloud
 from infra.release.snapshot import SnapshotError, files_of
 from operations import cache, movielens, rows, sandbox
 from operations.endpoint import Endpoint
-from operations.engine import Engine
+from operations.engine import PROJECT, Engine
 from operations.errors import UserError
 from workloads import spec
 
 CALLS = 500
 TOP = 10
 SYNTHETIC_ROWS = 40_000
+
+
+_MARK = ".personalization-local"
+_MADE = ("sandbox", "pulumi", "run.json", "Pulumi.local.yaml")
 
 
 @dataclass
@@ -50,7 +56,7 @@ class Report:
 
 @dataclass(frozen=True)
 class State:
-    """The folder that holds everything of a local run."""
+    """The folder that holds everything of a local run, marked as such: what else lies in it is not ours to change."""
 
     folder: Path
 
@@ -62,26 +68,70 @@ class State:
     def run(self) -> Path:
         return self.folder / "run.json"
 
-    def create(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / ".probe").write_text("")
-            (self.folder / ".probe").unlink()
-        except OSError as error:
+    @property
+    def used(self) -> bool:
+        """Whether there is anything that a run makes and `make local-down` removes."""
+        return any((self.folder / name).exists() for name in _MADE)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder if it is not there, and keep others from it until this command ends, however it ends.
+
+        Raises `UserError` where it cannot be written, where another command is at work in it, and where it holds, under
+        a name that a run would write or remove, what no run made.
+        """
+        with ExitStack() as kept:
+            try:
+                self._hold(kept)
+            except BlockingIOError:
+                raise UserError(
+                    f"`make local` or `make local-down` is at work in {self.folder} (process "
+                    f"{(self.folder / _MARK).read_text().strip()}). Wait until it has ended, or stop it with Ctrl-C; "
+                    "or name another folder with STATE=<folder>."
+                ) from None
+            except OSError as error:
+                raise UserError(
+                    f"the state folder {self.folder} cannot be written: {error.strerror}. "
+                    "Name another with STATE=<folder>, on a disk with 2 GB free."
+                ) from None
+            yield
+
+    def _hold(self, kept: ExitStack) -> None:
+        mark = self.folder / _MARK
+        theirs = [name for name in _MADE if (self.folder / name).exists()]
+        if theirs and not mark.exists():
             raise UserError(
-                f"the state folder {self.folder} cannot be written: {error.strerror}. "
-                "Name another with STATE=<folder>, on a disk with 2 GB free."
-            ) from None
+                f"{self.folder} holds {' and '.join(theirs)} that `make local` did not make; nothing was changed. "
+                "Name another folder with STATE=<folder>."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        holder = kept.enter_context(mark.open("a"))
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, too, when this process is killed
+        holder.truncate(0)
+        print(os.getpid(), file=holder, flush=True)
 
     def recorded(self) -> dict[str, Any]:
-        if not self.run.exists():
+        if self.run.exists():
+            return json.loads(self.run.read_text())
+        if self.used:
             raise UserError(
-                f"nothing runs in {self.folder}: start it with `make local`, or name its folder with --state"
+                f"no run in {self.folder} has come to its end yet: `make local` goes on with it, "
+                "`make local-down` removes it"
             )
-        return json.loads(self.run.read_text())
+        raise UserError(f"nothing runs in {self.folder}: start it with `make local`, or name its folder with --state")
 
 
 def up(
+    state: State, dataset: str, data: Path | None, engine_name: str, port: int | None, say: Callable[[str], None]
+) -> Report:
+    """Stand the chain up, or bring it to what is asked for. Raises `UserError`; what stands already then stays."""
+    require_java()
+    require_plain_paths(PROJECT, state.folder)
+    with state.held():
+        return _up(state, dataset, data, engine_name, port, say)
+
+
+def _up(
     state: State, dataset: str, data: Path | None, engine_name: str, port: int | None, say: Callable[[str], None]
 ) -> Report:
     report = Report(dataset)
@@ -97,8 +147,6 @@ def up(
         stage(title, time.monotonic() - since)
         return result
 
-    require_java()
-    state.create()
     described = spec.load(dataset)
     folder = timed("rows found", lambda: _rows(state, dataset, data, say))
     environment = timed("sandbox", lambda: sandbox.start(state.sandbox, port))
@@ -140,9 +188,14 @@ def up(
 
 def down(state: State, say: Callable[[str], None]) -> None:
     """Destroy through Pulumi, stop the sandbox, remove its state; says so if anything were left in the cloud."""
-    if not (state.folder / "pulumi").exists() and not state.sandbox.exists():
+    if not state.used:
         say(f"nothing runs in {state.folder}")
         return
+    with state.held():
+        _down(state, say)
+
+
+def _down(state: State, say: Callable[[str], None]) -> None:
     environment = sandbox.start(state.sandbox, None)
     engine = Engine(state.folder, environment)
     if engine.config_file.exists():
@@ -243,6 +296,15 @@ def require_java() -> None:
             "no Java is here: training runs on Spark, which needs a Java 17 or 11 runtime. `make local` brings one "
             "where JAVA_HOME and PATH have none; or install one and set JAVA_HOME."
         )
+
+
+def require_plain_paths(*folders: Path) -> None:
+    for folder in folders:
+        if " " in str(folder):
+            raise UserError(
+                f"{folder}: Spark does not start from a path with a space in it. "
+                "Clone into another folder, or name another with STATE=<folder>."
+            )
 
 
 def _recover(engine: Engine) -> None:

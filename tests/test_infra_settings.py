@@ -54,6 +54,8 @@ def test_a_day_written_without_quotes_is_the_day() -> None:
         ("personalization__generation", "0", r"personalization:generation: .*soft-deleted"),
         ("training__interactive_minutes", "5", r"training:interactive_minutes: .*greater than or equal to 10"),
         ("training__worker", "3", r"training:worker: is not a setting.*training has .*workers"),
+        ("trainig__workers", "3", r"trainig:workers: no setting.* trainig. Did you mean training:workers"),
+        ("model__auc_min", "0.9", r"model:auc_min: no setting has the namespace model. There are access, .*quality"),
         ("serving__engine", "gpu", r"serving:engine: .*'native' or 'spark'"),
         ("serving__nodes_min", "9", r"serving:nodes_min is 9, above serving:nodes_max 3.*Raise serving:nodes_max"),
         ("serving__tls_secret", "cert", r"serving:hostname and serving:tls_secret go together"),

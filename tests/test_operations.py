@@ -1,14 +1,17 @@
 """The local run's own parts: rows it fetches, rows it sends, and what it says when something is missing."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from workloads_shop import with_all_features
 
 from operations import local, movielens, rows
+from operations.endpoint import Endpoint
 from operations.errors import UserError
 from workloads import spec
 
@@ -16,8 +19,6 @@ ROOT = Path(__file__).parents[1]
 
 
 def personalization(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "operations", *arguments],
         cwd=ROOT,
@@ -70,6 +71,40 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "STATE=<folder>" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["local", "local-down"])
+@pytest.mark.parametrize("theirs", ["sandbox/notes.txt", "pulumi/notes.txt", "Pulumi.local.yaml"])
+def test_a_folder_with_what_no_run_made_is_left_alone(tmp_path: Path, command: str, theirs: str) -> None:
+    (tmp_path / theirs).parent.mkdir(exist_ok=True)
+    (tmp_path / theirs).write_text("mine")
+    done = personalization(command, "--state", str(tmp_path))
+    assert done.returncode == 1
+    assert f"{tmp_path} holds {theirs.split('/')[0]} that `make local` did not make" in done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / theirs]
+
+
+@pytest.mark.parametrize("command", ["local", "local-down"])
+def test_a_folder_in_which_a_command_is_at_work_is_refused_to_another(tmp_path: Path, command: str) -> None:
+    with local.State(tmp_path).held():
+        (tmp_path / "sandbox").mkdir()
+        done = personalization(command, "--state", str(tmp_path))
+        assert done.returncode == 1
+        assert f"is at work in {tmp_path} (process {os.getpid()})" in done.stderr
+    with local.State(tmp_path).held():
+        pass
+
+
+def test_a_path_that_spark_does_not_start_from_is_told_before_anything_starts(tmp_path: Path) -> None:
+    done = personalization("local", "--state", str(tmp_path / "my state"))
+    assert done.returncode == 1
+    assert f"{tmp_path}/my state: Spark does not start from a path with a space" in done.stderr
+    assert not (tmp_path / "my state").exists()
+
+
+def test_a_row_that_json_cannot_hold_is_told() -> None:
+    with httpx.Client() as client, pytest.raises(UserError, match="has no NaN and no infinity"):
+        Endpoint(client, "http://127.0.0.1:9/score").post({"rows": [{"age": float("nan")}]})
+
+
 def test_missing_java_is_told_before_anything_starts(tmp_path: Path) -> None:
     done = personalization("local", "--state", str(tmp_path / "state"), PATH=str(tmp_path), JAVA_HOME="")
     assert done.returncode == 1
@@ -106,4 +141,7 @@ def test_a_context_that_is_none_is_named(given: str, says: str) -> None:
 
 def test_asking_an_endpoint_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="start it with `make local`"):
+        local.State(tmp_path).recorded()
+    (tmp_path / "sandbox").mkdir()
+    with pytest.raises(UserError, match=r"no run in .* has come to its end yet: `make local` goes on"):
         local.State(tmp_path).recorded()
