@@ -148,7 +148,7 @@ def _up(
         return result
 
     described = spec.load(dataset)
-    folder = timed("rows found", lambda: _rows(state, dataset, data, say))
+    folder = timed("rows found", lambda: _rows(state, described, data, say))
     environment = timed("sandbox", lambda: sandbox.start(state.sandbox, port))
     engine = Engine(state.folder, environment)
     engine.configure(
@@ -270,14 +270,14 @@ def titles(described: spec.Spec, folder: Path) -> dict[str, str]:
     }
 
 
-def _rows(state: State, dataset: str, data: Path | None, say: Callable[[str], None]) -> Path:
+def _rows(state: State, described: spec.Spec, data: Path | None, say: Callable[[str], None]) -> Path:
     if data is not None:
         try:
-            files_of(str(data))
+            _require_tables(described, files_of(str(data)), data)
         except SnapshotError as error:
             raise UserError(str(error).replace("training:data", "DATA")) from None
         return data.absolute()
-    if dataset == "movielens":
+    if described.name == "movielens":
         return movielens.fetch(cache.folder() / "movielens", say)
     folder = state.folder / "data" / "synthetic"
     if not (folder / "SYNTHETIC.json").exists():
@@ -287,6 +287,23 @@ def _rows(state: State, dataset: str, data: Path | None, say: Callable[[str], No
         if done.returncode:
             raise UserError(f"synthetic rows could not be made: {done.stderr.strip()}")
     return folder
+
+
+def _require_tables(described: spec.Spec, files: Sequence[Path], data: Path) -> None:
+    """Told here, where a person knows the file by the path it was given."""
+    for which in ("interactions", "users", "items"):
+        table: spec.Table | None = getattr(described, which)
+        if table is None:
+            continue
+        found = [path for path in files if any(path.match(name) for name in table.files)]
+        if not found:
+            raise UserError(
+                f"DATA '{data}': dataset {described.name} reads its {which} from {' or '.join(table.files)}, and no "
+                f"file there has such a name: {', '.join(path.name for path in files)}"
+            )
+        for path in found:
+            if path.stat().st_size == 0:
+                raise UserError(f"DATA '{data}': {path} is empty")
 
 
 def require_java() -> None:

@@ -63,6 +63,30 @@ def test_a_wrong_argument_is_told_in_one_message(arguments: tuple[str, ...], say
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "dataset", "says"),
+    [
+        (
+            "clicks.csv",
+            "criteo",
+            "dataset criteo reads its interactions from train.txt or .* has such a name: clicks.csv",
+        ),
+        ("train.txt", "criteo", "/train.txt is empty"),
+        ("train.txt", "movielens", "dataset movielens reads its interactions from ml-100k.inter, and no file there"),
+    ],
+)
+def test_rows_that_no_training_could_read_are_told_by_the_path_given(
+    tmp_path: Path, name: str, dataset: str, says: str
+) -> None:
+    (tmp_path / name).touch()
+    done = personalization(
+        "local", "--dataset", dataset, "--data", f"{tmp_path}/{name}", "--state", f"{tmp_path}/state"
+    )
+    assert done.returncode == 1
+    assert re.search(f"DATA '{tmp_path}/{name}': .*{says}", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
 def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = personalization("local", "--state", str(tmp_path / "file" / "state"))
