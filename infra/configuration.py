@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from infra.settings import OF_THE_PROJECT, Settings
 
-_OF_THE_ENGINE = ("pulumi", "azure-native")
-"""Namespaces of which the engine and the provider know more than this program."""
+_MISSPELT = 0.75
+"""How like a group (1: the same) a namespace is that was meant to be it. Others are those of providers and of whoever
+shares the file: they are let be."""
 
 
 class ConfigError(Exception):
@@ -49,10 +50,8 @@ def load(config: Mapping[str, str], project: str) -> Settings:
             values.setdefault(namespace, {})[name] = _value(text)
         elif namespace == project:
             unknown.append(f"{key}: is not a setting. The project has {', '.join(OF_THE_PROJECT)}.")
-        elif namespace not in _OF_THE_ENGINE:
-            close = get_close_matches(namespace, groups, 1)
-            hint = f"Did you mean {close[0]}:{name}?" if close else f"There are {', '.join(sorted(groups))}."
-            unknown.append(f"{key}: no setting has the namespace {namespace}. {hint}")
+        elif close := get_close_matches(namespace, groups, 1, _MISSPELT):
+            unknown.append(f"{key}: no setting has the namespace {namespace}. Did you mean {close[0]}:{name}?")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

@@ -29,6 +29,11 @@ def test_a_day_written_without_quotes_is_the_day() -> None:
     assert settings(training__snapshot="2026-11-01 00:00:00 +0000 UTC").training.snapshot == "2026-11-01"
 
 
+@pytest.mark.parametrize("key", ["pulumi:tags", "azure-native:subscriptionId", "kubernetes:context", "random:seed"])
+def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
+    assert settings(**{key: "x"}) == settings()
+
+
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
@@ -55,7 +60,7 @@ def test_a_day_written_without_quotes_is_the_day() -> None:
         ("training__interactive_minutes", "5", r"training:interactive_minutes: .*greater than or equal to 10"),
         ("training__worker", "3", r"training:worker: is not a setting.*training has .*workers"),
         ("trainig__workers", "3", r"trainig:workers: no setting.* trainig. Did you mean training:workers"),
-        ("model__auc_min", "0.9", r"model:auc_min: no setting has the namespace model. There are access, .*quality"),
+        ("acess__purge_protection", "false", r"acess:purge_protection: .*Did you mean access:purge_protection"),
         ("serving__engine", "gpu", r"serving:engine: .*'native' or 'spark'"),
         ("serving__nodes_min", "9", r"serving:nodes_min is 9, above serving:nodes_max 3.*Raise serving:nodes_max"),
         ("serving__tls_secret", "cert", r"serving:hostname and serving:tls_secret go together"),
