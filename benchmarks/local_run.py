@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from operations.local import Report, State, down, up
+from operations.local import Report, down, up
+from operations.state_folder import State
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from operations import local, sandbox
 from operations.engine import Engine
+from operations.state_folder import State
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory() as name:
-        state = local.State(Path(name))
+        state = State(Path(name))
         try:
             versions = [
                 local.up(state, dataset, None, "native", None, print).outputs["model_version"]

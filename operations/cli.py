@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from operations.errors import UserError
+from operations.state_folder import State
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder that holds everything of the local run.")]
@@ -36,7 +37,7 @@ def local(
     _one_of("ENGINE", engine, ("native", "spark"))
     where = Path(data).expanduser() if data else None
     try:
-        report = run.up(run.State(state.absolute()), dataset, where, engine, port, _say)
+        report = run.up(State(state.absolute()), dataset, where, engine, port, _say)
     except KeyboardInterrupt:
         raise UserError("interrupted. `make local` goes on from here; `make local-down` removes what stands") from None
     # Addresses are for copying: where the output is a file or a pipe, a line is as long as it needs.
@@ -48,7 +49,7 @@ def local_down(state: StateFolder = _DEFAULT_STATE) -> None:
     """Destroy the local stack through Pulumi and stop everything."""
     from operations import local as run
 
-    run.down(run.State(state.absolute()), _say)
+    run.down(State(state.absolute()), _say)
 
 
 @app.command()
@@ -193,12 +194,11 @@ def open_page(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """A page on 127.0.0.1 about a stack: what stands, its release, serving, plan, model, lineage; and a user to try."""
-    from operations import local as run
     from operations import sandbox
     from operations.page import server, subject
 
     if stack == "local":
-        where = run.State(state.absolute())
+        where = State(state.absolute())
         recorded = where.recorded()
         of = subject.of_local_run(where.folder, recorded, sandbox.start(where.sandbox, None), data)
     else:
@@ -323,21 +323,20 @@ def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
 
 def _recorded(state: Path) -> dict[str, Any]:
     """What the local run wrote down, with its sandbox running."""
-    from operations import local as run
     from operations import sandbox
 
-    where = run.State(state.absolute())
+    where = State(state.absolute())
     recorded = where.recorded()
     sandbox.start(where.sandbox, None)
     return recorded
 
 
 def _ready_for(dataset: str, data: Path) -> None:
-    from operations import local as run
+    from operations import spark
     from workloads import spec
 
     _one_of("--dataset", dataset, tuple(spec.names()))
-    run.require_java()
+    spark.require_java()
     if not data.exists():
         raise UserError(f"{data}: there is no such file or folder of rows")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from operations import processes
+from operations import processes, stacks
 from operations.errors import UserError
 from operations.state import NO_PULUMI
 
@@ -79,11 +79,7 @@ class Engine:
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Write the stack file of this run: the repository's `Pulumi.local.yaml` plus `values`; keeps the salt."""
-        theirs = PROJECT / f"Pulumi.{STACK}.yaml"
-        try:
-            stack_file: dict[str, Any] = yaml.safe_load(theirs.read_text())
-        except yaml.YAMLError as error:
-            raise UserError(f"{theirs} is not YAML: {error}") from None
+        stack_file: dict[str, Any] = yaml.safe_load(stacks.text_of(PROJECT, STACK))
         if self.config_file.exists():
             kept = yaml.safe_load(self.config_file.read_text())
             stack_file |= {key: value for key, value in kept.items() if key != "config"}

@@ -4,15 +4,12 @@ Nothing here is part of the product's path to Azure: it prepares rows, a sandbox
 Pulumi engine run the real program.
 """
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +18,16 @@ from infra.release import live
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.snapshot import SnapshotError, files_of
-from operations import cache, movielens, rows, sandbox
+from operations import cache, movielens, rows, sandbox, spark
 from operations.endpoint import Endpoint
 from operations.engine import PROJECT, Engine
 from operations.errors import UserError
+from operations.state_folder import State
 from workloads import spec
 
 CALLS = 500
 TOP = 10
 SYNTHETIC_ROWS = 40_000
-
-
-_MARK = ".personalization-local"
-_MADE = ("sandbox", "pulumi", "run.json", "Pulumi.local.yaml")
 
 
 @dataclass
@@ -54,79 +48,12 @@ class Report:
     """MLflow's page of the run's experiment."""
 
 
-@dataclass(frozen=True)
-class State:
-    """The folder that holds everything of a local run, marked as such: what else lies in it is not ours to change."""
-
-    folder: Path
-
-    @property
-    def sandbox(self) -> Path:
-        return self.folder / "sandbox"
-
-    @property
-    def run(self) -> Path:
-        return self.folder / "run.json"
-
-    @property
-    def used(self) -> bool:
-        """Whether there is anything that a run makes and `make local-down` removes."""
-        return any((self.folder / name).exists() for name in _MADE)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Make the folder if it is not there, and keep others from it until this command ends, however it ends.
-
-        Raises `UserError` where it cannot be written, where another command is at work in it, and where it holds, under
-        a name that a run would write or remove, what no run made.
-        """
-        with ExitStack() as kept:
-            try:
-                self._hold(kept)
-            except BlockingIOError:
-                raise UserError(
-                    f"`make local` or `make local-down` is at work in {self.folder} (process "
-                    f"{(self.folder / _MARK).read_text().strip()}). Wait until it has ended, or stop it with Ctrl-C; "
-                    "or name another folder with STATE=<folder>."
-                ) from None
-            except OSError as error:
-                raise UserError(
-                    f"the state folder {self.folder} cannot be written: {error.strerror}. "
-                    "Name another with STATE=<folder>, on a disk with 2 GB free."
-                ) from None
-            yield
-
-    def _hold(self, kept: ExitStack) -> None:
-        mark = self.folder / _MARK
-        theirs = [name for name in _MADE if (self.folder / name).exists()]
-        if theirs and not mark.exists():
-            raise UserError(
-                f"{self.folder} holds {' and '.join(theirs)} that `make local` did not make; nothing was changed. "
-                "Name another folder with STATE=<folder>."
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        holder = kept.enter_context(mark.open("a"))
-        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, too, when this process is killed
-        holder.truncate(0)
-        print(os.getpid(), file=holder, flush=True)
-
-    def recorded(self) -> dict[str, Any]:
-        if self.run.exists():
-            return json.loads(self.run.read_text())
-        if self.used:
-            raise UserError(
-                f"no run in {self.folder} has come to its end yet: `make local` goes on with it, "
-                "`make local-down` removes it"
-            )
-        raise UserError(f"nothing runs in {self.folder}: start it with `make local`, or name its folder with --state")
-
-
 def up(
     state: State, dataset: str, data: Path | None, engine_name: str, port: int | None, say: Callable[[str], None]
 ) -> Report:
     """Stand the chain up, or bring it to what is asked for. Raises `UserError`; what stands already then stays."""
-    require_java()
-    require_plain_paths(PROJECT, state.folder)
+    spark.require_java()
+    _require_plain_paths(PROJECT, state.folder)
     with state.held():
         return _up(state, dataset, data, engine_name, port, say)
 
@@ -188,7 +115,7 @@ def _up(
 
 def down(state: State, say: Callable[[str], None]) -> None:
     """Destroy through Pulumi, stop the sandbox, remove its state; says so if anything were left in the cloud."""
-    if not state.used:
+    if not state.made:
         say(f"nothing runs in {state.folder}")
         return
     with state.held():
@@ -205,10 +132,7 @@ def _down(state: State, say: Callable[[str], None]) -> None:
     sandbox.stop(state.sandbox)
     if left:
         raise UserError("destroyed, but the sandbox still held:\n  - " + "\n  - ".join(left))
-    for name in ("sandbox", "pulumi"):
-        shutil.rmtree(state.folder / name, ignore_errors=True)
-    state.run.unlink(missing_ok=True)
-    engine.config_file.unlink(missing_ok=True)
+    state.clear()
     say("the stack is destroyed and the sandbox has stopped")
 
 
@@ -295,7 +219,7 @@ def _require_tables(described: spec.Spec, files: Sequence[Path], data: Path) -> 
         table: spec.Table | None = getattr(described, which)
         if table is None:
             continue
-        found = [path for path in files if any(path.match(name) for name in table.files)]
+        found = table.among(files)
         if not found:
             raise UserError(
                 f"DATA '{data}': dataset {described.name} reads its {which} from {' or '.join(table.files)}, and no "
@@ -306,16 +230,8 @@ def _require_tables(described: spec.Spec, files: Sequence[Path], data: Path) -> 
                 raise UserError(f"DATA '{data}': {path} is empty")
 
 
-def require_java() -> None:
-    home = os.environ.get("JAVA_HOME")
-    if not (home and (Path(home) / "bin" / "java").exists()) and not shutil.which("java"):
-        raise UserError(
-            "no Java is here: training runs on Spark, which needs a Java 17 or 11 runtime. `make local` brings one "
-            "where JAVA_HOME and PATH have none; or install one and set JAVA_HOME."
-        )
-
-
-def require_plain_paths(*folders: Path) -> None:
+def _require_plain_paths(*folders: Path) -> None:
+    """The drivers of the sandbox's clusters do not bear them; Spark alone, as in `evaluate`, does."""
     for folder in folders:
         if " " in str(folder):
             raise UserError(

@@ -25,7 +25,7 @@ def side(spec: Spec, which: str, folder: Path) -> dict[str, Row]:
 
 def read(table: Table, folder: Path) -> Iterator[dict[str, str]]:
     """The raw lines of a table by column name; a typed header such as `age:token` names the column `age`."""
-    path = next(found for pattern in table.files for found in sorted(folder.glob(pattern)))
+    path = table.among(folder.iterdir())[0]
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         names = table.columns or [name.partition(":")[0] for name in next(lines)]

@@ -1,16 +1,27 @@
 """Spark on this machine, set as the training job's cluster sets it: for what is judged or measured without a stack.
 
-Gives settings, and starts nothing.
+Gives settings and says what is missing, and starts nothing.
 """
 
 import os
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from infra.release import job
 from operations import cache
+from operations.errors import UserError
 from sandbox import class_archive, java
+
+
+def require_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    if not (home and (Path(home) / "bin" / "java").exists()) and not shutil.which("java"):
+        raise UserError(
+            "no Java is here: training runs on Spark, which needs a Java 17 or 11 runtime. `make local` brings one "
+            "where JAVA_HOME and PATH have none; or install one and set JAVA_HOME."
+        )
 
 
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:

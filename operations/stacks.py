@@ -70,7 +70,7 @@ def names(folder: Path) -> list[str]:
 
 def read(folder: Path, stack: str) -> Mapping[str, str]:
     """The config of a stack file, flat as Pulumi hands it to a program, without secrets. Raises `UserError`."""
-    return _flat(_without_secrets(_text(folder, stack))[0])
+    return _flat(_without_secrets(text_of(folder, stack))[0])
 
 
 def settings_of(config: Mapping[str, str], where: str) -> Settings:
@@ -92,7 +92,7 @@ def create(folder: Path, name: str, like: str, location: str | None) -> NewStack
     if path.exists():
         raise UserError(f"{path} exists already: remove it, or choose another name for the new stack.")
     _require_region(region, named=location is not None)
-    text, secrets = _without_secrets(_text(folder, like))
+    text, secrets = _without_secrets(text_of(folder, like))
     before = _flat(text).get(LOCATION)
     if before is None:
         raise UserError(f"{file_of(folder, like)} has no {LOCATION} to change: set it there first.")
@@ -111,7 +111,8 @@ def _require_region(region: str, *, named: bool) -> None:
         raise UserError(f"{error}{hint}") from None
 
 
-def _text(folder: Path, stack: str) -> str:
+def text_of(folder: Path, stack: str) -> str:
+    """A stack file as it is written. Raises `UserError` where there is none, or what is no YAML."""
     path = file_of(folder, stack)
     try:
         text = path.read_text()

@@ -13,6 +13,7 @@ from workloads_shop import with_all_features
 from operations import local, movielens, rows
 from operations.endpoint import Endpoint
 from operations.errors import UserError
+from operations.state_folder import State
 from workloads import spec
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,16 @@ def test_rows_that_no_training_could_read_are_told_by_the_path_given(
     assert "Traceback" not in done.stderr
 
 
+def test_only_the_file_that_training_reads_has_to_hold_rows(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1\t2\n")
+    (tmp_path / "notes.txt").touch()
+    table = spec.load("criteo").interactions
+    assert table.among(tmp_path.iterdir()) == [tmp_path / "train.txt"]
+    (tmp_path / "train.txt").unlink()
+    assert table.among(tmp_path.iterdir()) == [tmp_path / "notes.txt"]
+    assert table.among([]) == []
+
+
 def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = personalization("local", "--state", str(tmp_path / "file" / "state"))
@@ -108,12 +119,12 @@ def test_a_folder_with_what_no_run_made_is_left_alone(tmp_path: Path, command: s
 
 @pytest.mark.parametrize("command", ["local", "local-down"])
 def test_a_folder_in_which_a_command_is_at_work_is_refused_to_another(tmp_path: Path, command: str) -> None:
-    with local.State(tmp_path).held():
+    with State(tmp_path).held():
         (tmp_path / "sandbox").mkdir()
         done = personalization(command, "--state", str(tmp_path))
         assert done.returncode == 1
         assert f"is at work in {tmp_path} (process {os.getpid()})" in done.stderr
-    with local.State(tmp_path).held():
+    with State(tmp_path).held():
         pass
 
 
@@ -165,7 +176,7 @@ def test_a_context_that_is_none_is_named(given: str, says: str) -> None:
 
 def test_asking_an_endpoint_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="start it with `make local`"):
-        local.State(tmp_path).recorded()
+        State(tmp_path).recorded()
     (tmp_path / "sandbox").mkdir()
     with pytest.raises(UserError, match=r"no run in .* has come to its end yet: `make local` goes on"):
-        local.State(tmp_path).recorded()
+        State(tmp_path).recorded()

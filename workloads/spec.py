@@ -9,10 +9,11 @@ import hashlib
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -67,6 +68,12 @@ class Table:
     def __post_init__(self) -> None:
         _require(bool(self.files), "files must name at least one file")
         _require(len({c.lower() for c in self.columns}) == len(self.columns), "columns must differ")
+
+    def among(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of a folder's files that match the first of `files` that any matches, by name."""
+        there = sorted(paths)
+        matches = ([path for path in there if path.match(pattern)] for pattern in self.files)
+        return next(filter(None, matches), [])
 
 
 @dataclass(frozen=True)
