@@ -45,11 +45,16 @@ def local(
 
 
 @app.command("local-down")
-def local_down(state: StateFolder = _DEFAULT_STATE) -> None:
+def local_down(
+    state: StateFolder = _DEFAULT_STATE,
+    force: Annotated[
+        bool, typer.Option("--force", help="Stop the sandbox and remove the run without Pulumi, whatever is broken.")
+    ] = False,
+) -> None:
     """Destroy the local stack through Pulumi and stop everything."""
     from operations import local as run
 
-    run.down(State(state.absolute()), _say)
+    run.down(State(state.absolute()), _say, force=force, confirm=_without_pulumi)
 
 
 @app.command()
@@ -312,6 +317,14 @@ def _confirm(stack: str, yes: bool) -> None:
         raise UserError("nothing was destroyed: say --yes, or run it in a terminal and type the stack's name")
     if input(f"Type {stack} to destroy all of this: ").strip() != stack:
         raise UserError("nothing was destroyed: that is not the stack's name")
+
+
+def _without_pulumi(problem: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    print(problem, file=sys.stderr)
+    asked = "Stop the sandbox and remove the run without Pulumi? Nothing of it exists elsewhere. [y/N] "
+    return input(asked).strip().lower() in ("y", "yes")
 
 
 def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
