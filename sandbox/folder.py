@@ -81,7 +81,7 @@ def make(folder: Path) -> None:
     """Make the folder if it is not there; for its owner alone. Raises `CannotServe`."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / "lock").open("a").close()
+        os.close(os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600))
     except OSError as error:
         message = f"cannot write to {folder}: {error.strerror}. Name a folder you can write to with --folder."
         raise CannotServe(message) from error
