@@ -143,6 +143,9 @@ class Engine:
 
     def _require_state(self) -> None:
         """Pulumi names no file where its state is cut short, and begins an empty one where it is gone."""
+        meta = self._backend / "meta.yaml"
+        if meta.exists() and "version" not in meta.read_text(errors="replace"):
+            meta.unlink()  # Pulumi writes it again
         file = next((self._backend / "stacks").glob(f"*/{STACK}.json*"), None)
         if file is None:
             return

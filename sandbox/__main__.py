@@ -45,7 +45,8 @@ def start(folder: Path, port: int | None) -> str:
             if port and port != remembered_port(folder):
                 message = f"a sandbox runs already in {folder}, on port {remembered_port(folder)}."
                 raise CannotServe(f"{message} Start it without --port {port}, or name another --folder.")
-            result = f"runs already: {ready}{_hand_over_environment(folder)}"
+            _hand_over_environment(folder)
+            result = f"runs already: {ready}"
         else:
             result = None
         if result:
@@ -76,7 +77,8 @@ def _launch(folder: Path, port: int | None, until: float) -> str | None:
     exit_code = child.poll()
     _end(child)
     if ready:
-        return f"runs already: {ready}{_hand_over_environment(folder)}"
+        _hand_over_environment(folder)
+        return f"runs already: {ready}"
     if exit_code == _RUNS_ALREADY:
         return None
     with (folder / "sandbox.log").open("rb") as log:
@@ -127,10 +129,9 @@ def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, until
     while time.monotonic() < until:
         # Until the lock is held nobody can be ready, and what listens on the port may be a stranger who never answers.
         if runs(folder) and (ready := _ready(folder)):
-            ill = (
-                f"; not resumed, see {folder / 'sandbox.log'}: {', '.join(ready['unwell'])}" if ready["unwell"] else ""
-            )
-            return f"https://127.0.0.1:{remembered_port(folder)}, state in {folder}{ill}"
+            for error in ready["unwell"]:
+                _warn(f"not resumed, see {folder / 'sandbox.log'}: {error}")
+            return f"https://127.0.0.1:{remembered_port(folder)}, state in {folder}"
         if child is not None and child.poll() not in (None, _RUNS_ALREADY):
             return None
         # Another start may have won the folder: then its server is the one to wait for.
@@ -148,14 +149,20 @@ def _ready(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _hand_over_environment(folder: Path) -> str:
-    """Have the running server follow this command's environment; a remark if it does not."""
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _hand_over_environment(folder: Path) -> None:
+    """Have the running server follow this command's environment; a warning if it does not."""
+    answer: object
     try:
         secret = state.environment(folder)["ARM_CLIENT_SECRET"]
-        status, _ = _ask(folder, "PUT", "/sandbox/environment", dict(os.environ), secret)
+        answer, _ = _ask(folder, "PUT", "/sandbox/environment", dict(os.environ), secret)
     except (OSError, http.client.HTTPException, KeyError) as error:
-        status = f"{type(error).__name__} {error}"
-    return "" if status == 200 else f"; it keeps the environment that it was started with ({status}): stop it first"
+        answer = f"{type(error).__name__} {error}"
+    if answer != 200:
+        _warn(f"the sandbox in {folder} keeps the environment that it was started with ({answer}): stop it first")
 
 
 def _ask(folder: Path, method: str, path: str, body: Any = None, secret: str = "") -> tuple[Any, bytes]:

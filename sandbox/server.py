@@ -145,19 +145,20 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
 
 
 async def _resume(sandbox: Sandbox, services: list[ModuleType], unwell: list[str], resumed: asyncio.Event) -> None:
-    unwell += [module.__name__ for module in services if not await _call(module, "resume", sandbox)]
+    errors = [(module.__name__, await _call(module, "resume", sandbox)) for module in services]
+    unwell += [f"{name}: {error}" for name, error in errors if error]
     resumed.set()
 
 
-async def _call(module: ModuleType, hook: str, sandbox: Sandbox) -> bool:
-    """One service's fault is logged, and is no reason to leave the others alone."""
+async def _call(module: ModuleType, hook: str, sandbox: Sandbox) -> str:
+    """What went wrong, if anything did: one service's fault is logged, and is no reason to leave the others alone."""
     try:
         if hasattr(module, hook):
             await getattr(module, hook)(sandbox)
-    except Exception:
+    except Exception as error:
         logging.exception("%s of %s", hook, module.__name__)
-        return False
-    return True
+        return str(error) or type(error).__name__
+    return ""
 
 
 async def _error(request: Request, error: Exception) -> Response:

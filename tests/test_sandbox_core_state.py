@@ -1,5 +1,6 @@
 """A sandbox folder of which a file is cut short, empty or gone; a clock that is wrong; and who may read the folder."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -25,7 +26,9 @@ from waiting import eventually
 from sandbox import __main__ as command
 from sandbox import authority, state_files
 from sandbox.folder import FRESH, CannotServe, Damaged, runs
+from sandbox.machine_learning.endpoints import ENDPOINT, WORKSPACE
 from sandbox.server import serve
+from sandbox.store import ResourceStore
 
 NEEDED = (
     "environment.json",
@@ -226,7 +229,7 @@ def test_a_running_sandbox_follows_the_environment_of_the_command_that_finds_it(
             text=True,
         )
         assert "runs already" in done.stdout
-        assert "keeps the environment" not in done.stdout
+        assert done.stderr == ""
         assert json.loads((folder / "environment.json").read_text())["NO_PROXY"].startswith("example.org,127.0.0.1")
         refused = cloud.http.put("/sandbox/environment", json={}, headers={"Authorization": "Bearer x"})
         assert refused.status_code == 401
@@ -248,6 +251,24 @@ def test_what_services_start_gets_the_environment_of_the_last_command(
             trust_env=False,
         ).raise_for_status()
         assert {"PIP_INDEX_URL", "MLFLOW_TRACKING_URI"}.isdisjoint(cloud.sandbox.environment)
+
+
+def test_an_endpoint_that_cannot_be_read_is_named_and_the_others_are_resumed(folder: Path) -> None:
+    kept = {"compute": "", "auth_mode": "Key", "traffic": {}, "keys": {}}
+    for name, content in (("broken", '{"compute": '), ("whole", json.dumps(kept))):
+        (folder / "deployments" / name).mkdir(parents=True)
+        (folder / "deployments" / name / "endpoint.json").write_text(content)
+    with contextlib.closing(ResourceStore(folder / "resources.sqlite")) as store:
+        for name in ("broken", "whole"):
+            endpoint = f"/subscriptions/s/resourceGroups/g/providers/{WORKSPACE}/w/onlineEndpoints/{name}"
+            store.put(endpoint, {"id": endpoint, "name": name, "type": ENDPOINT, "properties": {}})
+    try:
+        done = sandbox_command("start", folder)
+        assert done.returncode == 0
+        assert f"{folder}/deployments/broken/endpoint.json cannot be read" in done.stderr
+        assert "whole" not in done.stderr
+    finally:
+        sandbox_command("stop", folder)
 
 
 def test_only_the_owner_reads_what_a_sandbox_writes_and_its_log_has_no_signatures(folder: Path) -> None:
