@@ -252,6 +252,7 @@ def _tail(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, An
     An empty one where there is nothing new.
     """
     while not path.exists() and process.poll() is None:
+        yield {}
         time.sleep(0.05)
     if not path.exists():
         return

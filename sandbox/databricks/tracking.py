@@ -8,8 +8,10 @@ those on an experiment's name are kept. Has no permissions, and no registry that
 """
 
 import asyncio
+import contextlib
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,7 +173,20 @@ async def _forward(workspace: Workspace, request: Request) -> Response:
     except httpx.TransportError as error:
         message = f"MLflow does not answer: {type(error).__name__} {error}"
         raise CloudError(503, "TEMPORARILY_UNAVAILABLE", message, {"Retry-After": "1"}) from error
+    if answer.status_code == 500:
+        _require_database(workspace.folder / "tracking" / "mlflow.db")
     return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+
+def _require_database(file: Path) -> None:
+    """MLflow names no file where its database is not whole."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+    except sqlite3.DatabaseError as error:
+        raise CloudError(500, "INTERNAL_ERROR", str(state_files.Unreadable(file, error))) from error
 
 
 def _check_name(workspace: Workspace, name: str) -> None:
