@@ -27,7 +27,7 @@ bootstrap: ## Python environment, Pulumi CLI and Java; the other targets do it b
 local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark CONTAINER=1
 	@$(ready) $(if $(CONTAINER),$(container_engine) &&) personalization local --dataset '$(DATASET)' $(if $(DATA),--data '$(DATA)') --engine '$(ENGINE)' --state '$(STATE)'
 
-local-down: bootstrap ## destroys what `make local` stood up and stops it; FORCE=1 does so without Pulumi
+local-down: bootstrap ## removes the run of `make local`; FORCE=1 without Pulumi
 	@$(ready) personalization local-down --state '$(STATE)' $(if $(FORCE),--force) && if [ -d '$(STATE)/engine' ]; then \
 		python -m tools.container_engine stop '$(STATE)/engine'; fi
 

@@ -47,9 +47,7 @@ def local(
 @app.command("local-down")
 def local_down(
     state: StateFolder = _DEFAULT_STATE,
-    force: Annotated[
-        bool, typer.Option("--force", help="Stop the sandbox and remove the run without Pulumi, whatever is broken.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop the sandbox and remove the run without Pulumi.")] = False,
 ) -> None:
     """Destroy the local stack through Pulumi and stop everything."""
     from operations import local as run

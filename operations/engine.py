@@ -79,7 +79,7 @@ class _Watch:
         elif at_once or now - self._seen >= _GONE_SECONDS:
             raise CloudEnded(
                 f"the sandbox has ended, perhaps killed for want of memory; its log is {self._folder / 'sandbox.log'}. "
-                "`make local` starts it again and goes on from here; `make local-down` removes what stands"
+                "`make local` starts it again and goes on from here; `make local-down` removes the run"
             )
 
 
@@ -161,7 +161,7 @@ class Engine:
         except (FileNotFoundError, state_files.Unreadable):
             raise UserError(f"{cause}. {FORCE}.") from None
         raise UserError(
-            f"{cause}. What it held before its last change is in {before.name}: `cp '{before}' '{file}'`, "
+            f"{cause}. Its content before the last change is in {before.name}: `cp '{before}' '{file}'`, "
             f"then the same command again. Or: {FORCE}."
         )
 
@@ -228,7 +228,7 @@ class Engine:
                 _tell(stages, on_stage, pause=_PAUSE)
             _tell(stages, on_stage, pause=0)
         except CloudEnded:
-            # What the engine is at waits for the cloud, for minutes. The next run settles what is pending.
+            # The engine would wait for the cloud for minutes. The next run settles pending operations.
             self.end_leftovers()
             raise
         except KeyboardInterrupt:

@@ -141,7 +141,7 @@ def _destroyed(state: State, say: Callable[[str], None], confirm: Callable[[str]
     """Whether the stack is destroyed, rather than given up."""
     try:
         _destroy(state, say)
-    except Exception as error:  # whatever is broken, the run can still be removed
+    except Exception as error:  # the run can be removed after any of them
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         if not confirm(f"the stack cannot be destroyed: {reason}"):
             remedy = "" if FORCE in reason else f"\n{FORCE}."

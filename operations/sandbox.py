@@ -31,8 +31,7 @@ def stop(folder: Path) -> None:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """An error of a client that asked the sandbox, as one message with what to do."""
-    # Where it was never needed, clients' libraries take a second to import.
+    """Turn an error of a client of the sandbox into one message with the remedy."""
     try:
         yield
     except (UserError, KeyboardInterrupt):
@@ -44,7 +43,7 @@ def explained(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"the sandbox did not answer as it should: {type(error).__name__}: {error}\nIts log is "
-            f"{folder / 'sandbox.log'}. `make local` goes on from here; `make local-down` removes what stands."
+            f"{folder / 'sandbox.log'}. `make local` goes on from here; `make local-down` removes the run."
         ) from error
 
 

@@ -136,7 +136,7 @@ def _reading(path: Path) -> Iterator[None]:
     except Unreadable as error:
         raise Damaged(error) from error
     except FileNotFoundError as error:
-        raise Damaged(Unreadable(path, "there is no such file")) from error
+        raise Damaged(Unreadable(path, "the file is missing")) from error
     except (OSError, ValueError, AssertionError) as error:  # ssl.SSLError is an OSError
         raise Damaged(Unreadable(path, str(error) or type(error).__name__)) from error
 

@@ -17,7 +17,7 @@ from sandbox import state_files
 from sandbox.state_files import Unreadable
 
 FRESH = "stop the sandbox, remove its folder and start again, or name another --folder"
-"""The remedy for a file that nothing can make again: stored resources and clients refer to what it held."""
+"""The remedy for a file that nothing can make again: stored resources and clients refer to its content."""
 
 
 class CannotServe(Exception):

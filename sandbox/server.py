@@ -39,7 +39,7 @@ _PORTS = range(20000, 30000)
 def serve(folder: Path, port: int | None) -> None:
     held = lock(folder)
     if containers.engine_of(folder) is None:
-        # Containers run as another user, who has to read what they are given.
+        # Containers run as another user, who has to read the model.
         os.umask(0o077)
     authority.ensure(folder)
     authority.require_usable(folder)
@@ -117,7 +117,7 @@ def _store(folder: Path) -> ResourceStore:
         raise Damaged(Unreadable(path, "the file is empty or missing"))
     store = ResourceStore(path)
     if not started and any(store.below("")):
-        raise Damaged(Unreadable(folder / "environment.json", "there is no such file"))
+        raise Damaged(Unreadable(folder / "environment.json", "the file is missing"))
     return store
 
 
@@ -151,7 +151,7 @@ async def _resume(sandbox: Sandbox, services: list[ModuleType], unwell: list[str
 
 
 async def _call(module: ModuleType, hook: str, sandbox: Sandbox) -> str:
-    """What went wrong, if anything did: one service's fault is logged, and is no reason to leave the others alone."""
+    """The error, if there was one. It is logged, and the other services go on."""
     try:
         if hasattr(module, hook):
             await getattr(module, hook)(sandbox)

@@ -1,7 +1,7 @@
 """Files of state: written to a second file and renamed, and read with one error that names the file and the cause.
 
-A kill, a full disk or a power failure leaves the old content or the new, never a part. Does not say what to do about
-an unreadable file: the caller knows whether it can be made again.
+A kill, a full disk or a power failure leaves the old content or the new, never a part. Does not name a remedy:
+the caller knows whether the file can be made again.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Unreadable(Exception):
-    """A file of state that does not hold what was written to it."""
+    """A state file whose content is not as it was written."""
 
     def __init__(self, path: Path, cause: object) -> None:
         super().__init__(f"{path} cannot be read: {cause}")
@@ -32,7 +32,7 @@ def write(path: Path, content: str | bytes) -> None:
 def read_json(path: Path, *names: str) -> dict[str, Any]:
     """The file's JSON object, which holds at least `names`.
 
-    Raises `FileNotFoundError` where there is no such file, and `Unreadable` where it holds anything else.
+    Raises `FileNotFoundError` where the file is missing, and `Unreadable` where it holds anything else.
     """
     try:
         content = json.loads(path.read_bytes())

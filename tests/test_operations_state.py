@@ -1,4 +1,4 @@
-"""A local run of which a file is damaged, or whose sandbox dies: what is said, and that `local-down` always ends."""
+"""A local run of which a file is damaged, or whose sandbox dies: the message, and `local-down` always ends."""
 
 import contextlib
 import json

@@ -24,7 +24,8 @@ from sandbox_fixtures import is_alive, running_sandbox, sandbox_command
 from waiting import eventually
 
 from sandbox import __main__ as command
-from sandbox import authority, state_files
+from sandbox import authority, role_assignments, state_files
+from sandbox.cloud import Sandbox
 from sandbox.folder import FRESH, CannotServe, Damaged, runs
 from sandbox.machine_learning.endpoints import ENDPOINT, WORKSPACE
 from sandbox.server import serve
@@ -39,7 +40,7 @@ NEEDED = (
     "identity/token-key.pem",
     "resources.sqlite",
 )
-"""Files that nothing can make again: resources and clients refer to what they hold."""
+"""Files that nothing can make again: resources and clients refer to their content."""
 MADE_AGAIN = ("ca-bundle.pem", "lock", "sandbox.log", "operations.sqlite", "databricks/records.db")
 """Files that a start writes again, or does without."""
 
@@ -117,7 +118,7 @@ def test_records_cut_short_are_named(folder: Path, served: list[uvicorn.Server],
 
 
 @pytest.mark.parametrize("damage", [empty, Path.unlink])
-def test_what_can_be_made_again_is_made_again(
+def test_files_that_can_be_made_again_are_made_again(
     folder: Path, served: list[uvicorn.Server], damage: Callable[[Path], None]
 ) -> None:
     for name in MADE_AGAIN:
@@ -154,7 +155,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', "\x00\xff"])
-def test_what_is_not_the_object_that_was_written_is_unreadable(tmp_path: Path, content: str) -> None:
+def test_content_other_than_a_json_object_is_unreadable(tmp_path: Path, content: str) -> None:
     (tmp_path / "file").write_text(content, encoding="latin-1")
     with pytest.raises(state_files.Unreadable, match=f"{tmp_path}/file cannot be read: "):
         state_files.read_json(tmp_path / "file", "session")
@@ -200,6 +201,16 @@ def test_a_clock_outside_the_certificates_validity_is_told_at_once(
         serve(folder, None)
 
 
+def test_a_role_from_before_the_clock_was_set_back_is_in_effect(tmp_path: Path) -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+    assignment = {"systemData": {"createdAt": later.isoformat()}}
+    with contextlib.closing(ResourceStore(tmp_path / "resources.sqlite")) as store:
+        sandbox = Sandbox(tmp_path, 0, store, {})
+        assert role_assignments.in_effect(sandbox, assignment)
+        sandbox.settings.role_propagation = 60
+        assert not role_assignments.in_effect(sandbox, assignment)
+
+
 def test_a_client_whose_clock_is_wrong_is_told_so_and_ends_what_it_started(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +246,7 @@ def test_a_running_sandbox_follows_the_environment_of_the_command_that_finds_it(
         assert refused.status_code == 401
 
 
-def test_what_services_start_gets_the_environment_of_the_last_command(
+def test_processes_of_services_get_the_environment_of_the_last_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "https://elsewhere/simple")

@@ -39,7 +39,7 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 async def resume(sandbox: Sandbox) -> None:
     """Bring every deployment back; it answers 503 until it is ready again.
 
-    Raises `Unreadable`, once all others are back, where what was kept of one cannot be read.
+    Raises `Unreadable`, once all others are back, where the file of one cannot be read.
     """
     resources = list(sandbox.store.below("/subscriptions"))
     unreadable: list[Unreadable] = []
