@@ -125,7 +125,7 @@ def environment(folder: Path, as_json: bool) -> str:
 
 
 def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, until: float) -> str | None:
-    """The ready server's address and folder, as a message; None if the child, or without one the server, ends before."""
+    """The ready server's address and folder as a message; None if the child, or without one the server, ends first."""
     while time.monotonic() < until:
         # Until the lock is held nobody can be ready, and what listens on the port may be a stranger who never answers.
         if runs(folder) and (ready := _ready(folder)):
