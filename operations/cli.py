@@ -387,3 +387,10 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        from operations.page.subject import UNANSWERED
+
+        if not isinstance(error, UNANSWERED):
+            raise
+        print(f"error: the cloud did not answer as it should: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)

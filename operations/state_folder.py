@@ -46,12 +46,19 @@ class State:
         return [self.folder / name for name in names if (self.folder / name).exists()]
 
     def clear(self) -> None:
-        """Remove all that a run makes, the mark last. Raises `UserError` naming what could not be removed."""
+        """Remove all that a run makes, the mark last. Raises `UserError` naming a path that could not be removed.
+
+        A folder is renamed first: where the removal is killed, the next one does not take the rest for a whole folder.
+        """
         for path in self.made:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+                continue
+            if path.suffix != ".partial":
+                renamed = path.with_name(f"{path.name}.partial")
+                shutil.rmtree(renamed, ignore_errors=True)
+                path = path.rename(renamed)
+            shutil.rmtree(path, ignore_errors=True)
         if left := self.made:
             raise UserError(f"could not be removed: {', '.join(map(str, left))}. Remove it by hand.")
         with suppress(OSError):  # there are other files in it

@@ -149,6 +149,16 @@ def test_a_run_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> Non
         State(tmp_path).recorded()
 
 
+def test_score_reports_a_cloud_that_has_lost_the_endpoint(state: State) -> None:
+    missing = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
+    outputs = {"deployment": "m1", "ml_workspace_id": missing, "endpoint_name": "e", "scoring_uri": "https://127.0.0.1"}
+    state.run.write_text(json.dumps({**RUN, "outputs": outputs}))
+    done = personalization("score", "{}", "--state", str(state.folder))
+    assert sandbox_command("stop", state.sandbox).returncode == 0
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "error: the cloud did not answer as it should: ResourceNotFoundError: " in done.stderr
+
+
 @pytest.mark.parametrize("command", ["local", "local-down"])
 def test_a_lost_mark_is_named_with_the_way_to_put_it_back(state: State, command: str) -> None:
     (state.folder / ".personalization-local").unlink()
@@ -185,6 +195,18 @@ def test_a_sandbox_that_dies_under_the_engine_is_named_within_seconds(
             engine.up(lambda stage: None)
         assert time.monotonic() - began < 15
     eventually(lambda: [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "60.125"]] == [])
+
+
+def test_a_removal_that_was_killed_leaves_no_half_of_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(tmp_path)
+    (state.sandbox / "identity").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(UserError, match=rf"could not be removed: {tmp_path}/sandbox.partial"):
+            state.clear()
+    assert not state.sandbox.exists()
+    state.clear()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_state_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
