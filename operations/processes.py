@@ -28,7 +28,7 @@ def start(
 
 
 def end_leftovers(record: Path, *, argument: str = "") -> list[int]:
-    """End what is left of the recorded session; returns the ids ended. A reused id is recognised by its time.
+    """End the processes of the recorded session; returns the ids ended. A reused id is recognised by its time.
 
     argument: one of the command's own, by which its session is found where the record cannot be read.
     """

@@ -89,7 +89,9 @@ def exists(resource_id: str) -> bool:
 def _command(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "sandbox", *arguments], capture_output=True, text=True)
     if done.returncode == 0:
-        print(done.stderr, end="", file=sys.stderr)  # warnings
+        if done.stderr:
+            remedy = "If that hinders a local run: `make local-down`, then `make local`."
+            print(done.stderr, remedy, sep="", file=sys.stderr)
         return
     message = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
     if done.returncode == Damaged.exit_code:

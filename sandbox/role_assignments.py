@@ -33,7 +33,7 @@ def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
 
 
 def in_effect(sandbox: Sandbox, body: Body) -> bool:
-    """An assignment exists at once, and grants what it says when it has spread to the services.
+    """Whether the assignment has spread to the services, which takes a while after it exists.
 
     Where the clock was set back since, its age is counted as 0.
     """

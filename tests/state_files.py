@@ -1,4 +1,4 @@
-"""The files of a standing local run, by what happens where one is damaged; patterns below the state folder."""
+"""The files of a local run, by the effect of damage to one of them; patterns below the state folder."""
 
 import fnmatch
 

@@ -1,4 +1,4 @@
-"""Every kind of file of a standing local run, damaged one at a time; some hours, so only by `--faults`."""
+"""Each kind of file of a local run, damaged one at a time; takes an hour or more, so only with `--faults`."""
 
 import os
 import shutil
