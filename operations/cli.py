@@ -259,7 +259,9 @@ def snapshot(
 
 
 @app.command("movielens")
-def write_movielens(folder: Annotated[Path, typer.Argument(help="Folder that the three files are written to.")]) -> None:
+def write_movielens(
+    folder: Annotated[Path, typer.Argument(help="Folder to write the three files to.")],
+) -> None:
     """Download MovieLens 100K as a first snapshot: the three files that dataset movielens reads."""
     from operations import movielens
 
