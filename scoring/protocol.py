@@ -21,6 +21,7 @@ from typing import Any, Literal
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -153,8 +154,15 @@ class Protocol(HttpToolsProtocol):
             self._refuse(Problem(413, f"the message is over {DISCARD_FACTOR * self.config.settings.max_bytes} bytes"))
 
     def on_body(self, body: bytes) -> None:
+        """As uvicorn's, in half the time: a message may come in two million chunks."""
         self._framing_bytes = -self._chunk  # of which some is body
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            received = cycle.body
+            received += body
+            if len(received) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As uvicorn's, but without trailers, which a recipient may discard (RFC 9110, 6.5.1)."""

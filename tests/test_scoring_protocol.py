@@ -35,6 +35,13 @@ class Written(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    abort = write_eof = close
+
+    def pause_reading(self) -> None:
+        """Nothing is read from a peer."""
+
+    resume_reading = pause_reading
+
     def is_closing(self) -> bool:
         return self.closed
 
@@ -97,6 +104,33 @@ def test_a_peer_that_takes_nothing_is_written_nothing_more(toys: Toys) -> None:
                 while not protocol.cycle.response_complete:
                     await asyncio.sleep(0)
             assert len(transport.writes) == 1
+
+    asyncio.run(act())
+
+
+def test_every_answer_has_a_date(toys: Toys) -> None:
+    """RFC 9110, 6.6.1; uvicorn renews it each second."""
+
+    async def act() -> None:
+        async with connected(toys.folder) as (protocol, transport):
+            protocol.server_state.default_headers = [(b"date", b"now")]
+            await ask(protocol)
+            protocol.data_received(b"GET /live HTTP/1.1\r\n\r\n")  # without Host
+            assert [b"\r\ndate: now\r\n" in answer for answer in transport.writes] == [True, True]
+
+    asyncio.run(act())
+
+
+def test_a_refusal_is_never_taken_for_the_answer_to_an_earlier_request(toys: Toys) -> None:
+    """The first request waits for its engine; the second, sent behind it, is not HTTP."""
+
+    async def act() -> None:
+        async with connected(toys.folder) as (protocol, transport):
+            protocol.data_received(REQUEST + HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+            protocol.data_received(b"nonsense\r\n")
+            await asyncio.sleep(0.05)
+            assert transport.closed
+            assert [answer for answer in transport.writes if not answer.startswith(b"HTTP/1.1 200 ")] == []
 
     asyncio.run(act())
 

@@ -1,0 +1,29 @@
+"""The largest and oddest body that a request may have costs little time and memory, of whatever kind it is."""
+
+from collections.abc import Iterator
+
+import pytest
+from scoring_fixtures import Running, make_artefact, scoring_environment, serving
+
+from benchmarks import abuse
+
+WORST = abuse.worst()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    toys = make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
+    with (
+        (toys.folder.parent / "log").open("w") as log,
+        serving(scoring_environment(toys.folder, SCORING_BODY_SECONDS=30), log=log) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize("kind", WORST)
+def test_a_worst_body_costs_little_time_and_memory(service: Running, kind: str) -> None:
+    """CPU of the service, by the speed of this machine at present."""
+    cost = abuse.cost(service, WORST[kind])
+    assert cost.status == WORST[kind].status
+    assert cost.seconds <= abuse.BAR_SECONDS * abuse.slowness()
+    assert cost.megabytes <= abuse.BAR_MEGABYTES
