@@ -1,4 +1,4 @@
-"""What can one request cost? `python benchmarks/abuse.py` sends the worst body of each kind at the size limit.
+"""Cost of one request: `python -m benchmarks.abuse` sends the worst body of each kind at the size limit.
 
 Prints a Markdown table: status, CPU of the service and its largest resident size while it works on the request. All of
 a request is worked on by the event loop, so its CPU bounds how long other requests wait. The service has its default
@@ -26,7 +26,7 @@ BAR_SECONDS, BAR_MEGABYTES = 0.6, 150.0
 _HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
 _LOOP = 2_000_000
 _LOOP_SECONDS = 0.1
-"""Of `_LOOP` additions, on the machine whose figures stand in docs/benchmarks.md."""
+"""CPU of `_LOOP` additions on the machine of docs/benchmarks.md."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Cost:
 
 
 def worst() -> dict[str, Abuse]:
-    """By kind; each as large as it may be."""
+    """Bodies by kind, each as large as the limit allows."""
     genres = [f"{i:x}" for i in range(STRINGS)]
     long_lists = [{"gender": "g" * STRING, "genres": genres, "age": i} for i in range(ROWS)]
     items = [{"id": i, "genres": [f"{i:x}{j:x}" for j in range(STRINGS)]} for i in range(ROWS)]

@@ -24,7 +24,7 @@ _COLLECT_AFTER = 50_000
 """Objects. The usual 700 are fewer than one large request has, and it would be gone through again and again."""
 
 _GRACE_SECONDS = 1.0
-"""For a service that can still report by itself that it did not start in time."""
+"""Time in which a service that still runs Python reports by itself that it did not start."""
 
 
 def engine_for(settings: Settings, artefact: Artefact) -> Engine:

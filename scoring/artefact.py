@@ -2,7 +2,7 @@
 
 A damaged or partly copied artefact is refused with the name of the file; nothing of it is loaded before. Sizes and
 names are limited, so that a file can neither fill the memory nor reach outside the folder. `model.txt` and `pipeline/`
-are read by libraries that trust them: whoever may write the artefact decides what this process does.
+are read by libraries that trust them: write access to the artefact is the right to run code in this process.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from scoring.contract import Contract, read_contract
 MANIFEST = "MANIFEST.json"
 REQUIRED = ("contract.json", "model.txt", "encoder.npz", "golden.jsonl")
 _MOST_BYTES = 64 * 1024 * 1024
-"""Of a file that is read into memory as a whole."""
+"""Largest file that is read into memory as a whole."""
 _NAME_SHOWN = 200
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError)
 

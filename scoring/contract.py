@@ -143,7 +143,7 @@ def _list_of(kind: Any) -> Any:
 class RequestTypes:
     """Message types for one contract; also what the OpenAPI document is generated from.
 
-    A value that was not sent is UNSET, not None, so that `parsing` can tell how many members it was given. Rows and
+    A value that was not sent is UNSET, not None, so that `parsing` can count the members that were sent. Rows and
     items are counted while they are decoded: an object has room for every feature, so two million bytes of `{}` would
     fill the memory before a length could be compared.
     """
@@ -156,7 +156,7 @@ class RequestTypes:
         def features(name: str, sides: Sequence[str], *first: tuple[Any, ...], part: str | None = None) -> Any:
             chosen = {f"f{i}": feature for i, feature in enumerate(contract.features) if feature.side in sides}
             values = [(field, _json_type(feature, limits) | UnsetType, UNSET) for field, feature in chosen.items()]
-            ignored: Any = Annotated[float | text | bool | None, Meta(description="Ignored.")]  # type: ignore[valid-type]
+            ignored: Any = Annotated[float | text | bool | None, Meta(description="Ignored.")]
             label = ("label", ignored | UnsetType, UNSET)
             rename = {field: feature.name for field, feature in chosen.items()} | {"label": contract.label}
             return _closed(name, [*first, *values, label], rename, self._counter(part) if part else None)
@@ -183,7 +183,7 @@ class RequestTypes:
         self.request = _closed("Request", [*((name, kind | UnsetType, UNSET) for name, kind in either.items()), top])
 
     def start_counting(self) -> None:
-        """Before each request is decoded."""
+        """Reset the count of rows; called before each request is decoded."""
         self._left = self._limit
 
     def _counter(self, part: str) -> Callable[[Any], None]:

@@ -4,7 +4,7 @@ Never guesses: a row is either read in full or the whole request is refused. A m
 is refused too. The decoder would take the last; but a body in which nothing stands twice has as many colons as members
 were decoded, and only where it has more (text may hold colons) is it read a second time, slowly.
 
-Time and memory are linear in the body, whatever it holds; `malformed` explains the bodies that are not JSON at all.
+Time and memory are linear in the size of any body; `malformed` explains the bodies that are not JSON at all.
 """
 
 import json
@@ -130,7 +130,7 @@ class RequestParser:
         try:
             self._outer.decode(body)
         except msgspec.ValidationError as error:
-            # Of the outer object, so without a place, whatever the sender put into a name.
+            # A fault of the outer object has no place, even where a name looks like one.
             reason, at = str(error), ""
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # malformed after the fault
@@ -196,7 +196,7 @@ def _plain(reason: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """As many of the names as a message has room for."""
+    """The names, cut to the length of a message."""
     text, shown = "", 0
     while shown < len(names) and len(text) + len(names[shown]) < _LISTED:
         text += (", " if text else "") + names[shown]
@@ -215,12 +215,12 @@ def _refuse_repeated(body: bytes, members: int) -> None:
     document = json.loads(body, object_pairs_hook=_object, parse_int=len, parse_float=len)
     for part, row, content in [(None, None, document), *malformed.objects(document)]:
         if isinstance(content, _Repeated):
-            raise Problem(400, "stands twice in one object", part=part, row=row, field=content.name)
+            raise Problem(400, "appears twice in one object", part=part, row=row, field=content.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _Repeated:
-    """An object in which a name stands twice."""
+    """An object in which a name appears twice."""
 
     name: str
 

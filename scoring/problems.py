@@ -1,7 +1,7 @@
 """What a caller is told when a request is refused: RFC 9457 problem details that name row, field and reason.
 
-Never repeats a feature value: problems are logged, and values may be personal data. Whatever the sender
-chose (a name, a media type) is cut and cleaned here.
+Never repeats a feature value: problems are logged, and values may be personal data. Names and media types
+that the sender chose are cut and cleaned here.
 """
 
 from collections.abc import Mapping

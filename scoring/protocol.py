@@ -1,8 +1,8 @@
 """HTTP/1.1 as uvicorn speaks it, with the limits that it leaves open: connections, the size of a message, and time.
 
 Whatever a peer can hold up has a deadline: the head, the body, the taking of the answer, the next request. The server
-looks at them ten times a second, so a request sets no timer. Refusals at this level are problems like any other. A peer
-that is refused while it still sends is read, and what it sends dropped, until it has seen the answer (RFC 9112, 9.6).
+looks at them ten times a second, so a request sets no timer. Refusals at this level are problems like any other. If a
+peer still sends when it is refused, its data is read and dropped until it has seen the answer (RFC 9112, 9.6).
 
 A new connection above the limit takes the place of the one that has been idle longest. If none is idle, its requests
 are refused, except those of the probes: a full replica is busy, not dead.
@@ -145,7 +145,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(_head_too_large())
 
     def _measure_body(self, size: int) -> None:
-        """A chunked message has no length of its own: what it holds beside the body is limited here."""
+        """Limit a chunked message, which announces no length, and its chunk extensions and trailers."""
         self._body_bytes += size
         self._framing_bytes += size
         if self._framing_bytes > _MAX_HEAD_BYTES:
@@ -154,7 +154,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(Problem(413, f"the message is over {DISCARD_FACTOR * self.config.settings.max_bytes} bytes"))
 
     def on_body(self, body: bytes) -> None:
-        """As uvicorn's, in half the time: a message may come in two million chunks."""
+        """Do as uvicorn does in half the time: a message may come in two million chunks."""
         self._framing_bytes = -self._chunk  # of which some is body
         cycle = self.cycle
         if not cycle.response_complete:
@@ -165,7 +165,7 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As uvicorn's, but without trailers, which a recipient may discard (RFC 9110, 6.5.1)."""
+        """Keep a header, and drop a trailer, which a recipient may discard (RFC 9110, 6.5.1)."""
         if self._waiting_for != "head":
             return
         name = name.lower()
@@ -312,7 +312,7 @@ class Protocol(HttpToolsProtocol):
         self._close()
 
     def _close(self) -> None:
-        """Once the peer has what was written. One that still sends would otherwise lose it with a reset."""
+        """Close after the answer has arrived; a reset could take it away from a peer that still sends."""
         if self._waiting_for not in ("head", "body"):
             self.transport.close()
             return

@@ -219,7 +219,7 @@ def application(service: Service, contract_document: bytes) -> ASGIApp:
         exception_handlers={HTTPException: refuse, Exception: fail},
         lifespan=service.lifespan,
     )
-    # The address of a redirect would be whatever the caller put into Host.
+    # A redirect would lead to the host that the caller named in Host.
     routes.router.redirect_slashes = False
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:

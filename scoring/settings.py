@@ -47,7 +47,7 @@ class Settings:
     answer_seconds: float
     """For an answer to be made, and as long again for the client to take it."""
     warm_up_seconds: float
-    """For the engine to start and to reproduce the golden rows; after that the service ends with code 1."""
+    """Time limit for the engine to start and to reproduce the golden rows; then the service ends with code 1."""
     drain_seconds: float
     """Still answering, but no longer ready, between SIGTERM and stop: time for a load balancer to notice."""
     stop_seconds: int

@@ -59,7 +59,7 @@ class Summary:
         async def write() -> None:
             due = 0.0
             while True:
-                # A sleep may end a millisecond early: what is due next is later than what was due last.
+                # A sleep may end a millisecond early: the next line is due after the last one all the same.
                 now = time.monotonic()
                 due = max(due, now // seconds * seconds) + seconds
                 await asyncio.sleep(due - now)

@@ -255,7 +255,7 @@ def test_when_all_are_busy_new_ones_are_told_to_come_back_and_probes_are_answere
         b"1;" + b"e" * 60_000,
     ],
 )
-def test_what_follows_a_body_is_dropped_and_limited(service: Running, piece: bytes) -> None:
+def test_trailers_and_chunk_extensions_are_dropped_and_limited(service: Running, piece: bytes) -> None:
     """Trailers and chunk extensions; the same piece again and again has no end."""
     process = psutil.Process(service.process.pid)
     service.score(json.loads(BODY))
@@ -272,16 +272,6 @@ def test_what_follows_a_body_is_dropped_and_limited(service: Running, piece: byt
         assert sent > 1e6  # the answer can be read, though not everything was
         connection.shutdown(socket.SHUT_WR)
         assert refused(everything(connection), 431)
-
-
-def test_a_body_without_end_is_answered_before_the_connection_ends(service: Running) -> None:
-    size = 48 * 1024 * 1024
-    with connected(service) as connection:
-        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % size)
-        with suppress(OSError):
-            for _ in range(size // 65536):
-                connection.sendall(b" " * 65536)
-        assert refused(everything(connection), 413)
 
 
 def test_memory_stays_flat_under_abuse(service: Running) -> None:

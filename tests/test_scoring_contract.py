@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +309,7 @@ def test_a_body_that_is_no_text_is_refused_with_the_position(body: bytes, reason
         b'{"rows":[{"age":1}],"%s":1,"%s":2}' % (b"a" * 900_000, b"a" * 900_000),
     ],
 )
-def test_what_a_sender_calls_a_member_is_cut_and_makes_up_no_place(body: bytes) -> None:
+def test_a_members_name_is_cut_and_never_taken_for_a_place(body: bytes) -> None:
     problem = refused(body)
     _, answer = problem.raw()
     assert problem.status == 400
@@ -316,13 +317,32 @@ def test_what_a_sender_calls_a_member_is_cut_and_makes_up_no_place(body: bytes) 
     assert len(answer) < 3000
 
 
-def test_a_long_list_of_known_features_is_cut() -> None:
+def wide_parser() -> RequestParser:
+    """A parser for two hundred features."""
     many = [{"name": f"feature {i}", "type": "number", "side": "item"} for i in range(200)]
-    wide = {**contract(), "features": many, "model_columns": [], "encoder": {**contract()["encoder"], "crosses": []}}
-    wide["encoder"] |= {"categoricals": [], "bands": {}}
+    encoder = {**contract()["encoder"], "categoricals": [], "crosses": [], "bands": {}}
+    wide = {**contract(), "features": many, "model_columns": [], "encoder": encoder}
+    return RequestParser(read_contract(json.dumps(wide).encode()), LIMITS)
+
+
+def test_a_long_list_of_known_features_is_cut() -> None:
     with pytest.raises(Problem, match=r"known are feature 0, .* and 1\d\d more$") as caught:
-        RequestParser(read_contract(json.dumps(wide).encode()), LIMITS).parse(b'{"rows": [{"x": 1}]}')
+        wide_parser().parse(b'{"rows": [{"x": 1}]}')
     assert len(caught.value.reason) < 700
+
+
+@pytest.mark.parametrize("rows", [b'{"rows":[{}%s]}', b'{"rows":[{}%s],"rows":[{"feature 0":1}]}', b'{"rows":[{}%s'])
+def test_rows_without_end_are_not_kept(rows: bytes) -> None:
+    """Seven hundred thousand of them, each with room for two hundred features."""
+    parser, body = wide_parser(), rows % (b",{}" * 700_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem, match="more than 50 rows") as caught:
+            parser.parse(body)
+        assert caught.value.status == 413
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_null_and_absent_are_the_same() -> None:

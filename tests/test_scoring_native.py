@@ -184,6 +184,23 @@ def test_a_body_over_the_limit_is_refused_and_the_refusal_arrives(service: Runni
     assert str(MAX_BYTES) in response.json()["reason"]
 
 
+def test_a_refusal_reaches_a_router_that_still_sends(service: Running) -> None:
+    """The sandbox's own, whose client took an answer that was followed by a reset for a lost replica."""
+
+    async def act() -> list[int]:
+        statuses = []
+        async with httpx.AsyncHTTPTransport() as router:
+            for size in range(20, 32, 2):
+                url = f"http://127.0.0.1:{service.port}/score"
+                request = httpx.Request("POST", url, headers=JSON, content=b" " * size * 1024 * 1024)
+                answer = await router.handle_async_request(request)
+                await answer.aread()
+                statuses.append(answer.status_code)
+        return statuses
+
+    assert asyncio.run(act()) == [413] * 6
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

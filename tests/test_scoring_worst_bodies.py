@@ -1,4 +1,4 @@
-"""The largest and oddest body that a request may have costs little time and memory, of whatever kind it is."""
+"""The largest and oddest bodies that a request may have cost little time and memory."""
 
 from collections.abc import Iterator
 

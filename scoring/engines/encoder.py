@@ -243,7 +243,7 @@ def _read_tables(file: Path, encodings: Sequence[str]) -> dict[str, _Table]:
 
 
 def _refuse_bomb(file: Path) -> None:
-    """Training writes the arrays as they are; whoever packs them cannot win much."""
+    """Raise `ValueError` for an archive that unpacks to many times its size; training does not compress it at all."""
     with ZipFile(file) as archive:
         unpacked = sum(part.file_size for part in archive.infolist())
     if unpacked > _UNPACKED * file.stat().st_size:

@@ -1,8 +1,8 @@
 """A check of `model.txt` before LightGBM's C library loads it.
 
 The library trusts the file: a child that is its own ancestor is followed for ever, an index out of range ends the
-process without a message. Checked here are the indices alone; whoever may write the file still decides what the process
-does.
+process without a message. Only the indices are checked here: write access to the file is still the right to run code in
+this process.
 """
 
 from collections.abc import Sequence
