@@ -27,12 +27,12 @@ _PROBLEMS = {
     "413": "Too many bytes, after inflation too, or too many rows.",
     "415": "Not application/json, or encoded otherwise than with gzip.",
     "431": "Too many or too large headers.",
-    "500": "A fault of the service.",
+    "500": "A fault of the service, or of the router.",
     "501": "A Transfer-Encoding other than chunked.",
     "503": "Overloaded, starting or stopping, or all replicas are busy; see Retry-After.",
 }
 # MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md, "HTTP status codes":
-# 502 and 504 of Kubernetes endpoints, 401 and 404 of online endpoints. It defines no body for them.
+# 500, 502, 503 and 504 of Kubernetes endpoints, 401 and 404 of managed ones, which share the login. It defines no body for them.
 _ROUTER = {
     "401": "The key or token is missing, wrong or expired.",
     "404": "No such endpoint, or none of its deployments gets traffic.",
@@ -105,7 +105,7 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
             "title": f"Click probability: {contract.dataset}",
             "version": VERSION,
             "description": "Null and absent features are missing values; a row needs one that is not. "
-            "A member that stands twice in one object is refused.",
+            "A member that appears twice in one object is refused.",
         },
         "servers": _ROUTED,
         "paths": {

@@ -255,7 +255,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but without a timer for the next request."""
-        if self._waiting_for == "answer" and not self.pipeline:
+        if self._waiting_for == "answer" and not self.pipeline and not self.transport.is_closing():
             self._wait_for("next")
         self.server_state.total_requests += 1
         if self._waiting_for == "close":
@@ -274,12 +274,6 @@ class Protocol(HttpToolsProtocol):
         self._deadline = time.perf_counter() + seconds
 
     def send_400_response(self, msg: str) -> None:
-        cycle = self.cycle
-        if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            # What came before the fault was understood: it is answered, and nothing after it.
-            cycle.keep_alive = False
-            self.flow.pause_reading()
-            return
         self._refuse(self._refusal or Problem(400, "not HTTP/1.1"))
 
     def close_if_overdue(self, now: float) -> None:
@@ -297,14 +291,21 @@ class Protocol(HttpToolsProtocol):
         """Answer and close. The peer may still be sending, or have been answered already."""
         if self.transport.is_closing() or self._waiting_for == "close":
             return
+        cycle = self.cycle
         if self.pipeline:
-            self.transport.abort()  # it would be taken for the answer to an earlier request
+            self.transport.abort()  # a refusal would be taken for the answer to an earlier request
+            return
+        if self._waiting_for != "body" and cycle is not None and not cycle.response_complete:
+            # What came before the fault was understood: it is answered, and nothing after it.
+            cycle.keep_alive = False
+            self.flow.pause_reading()
+            self._wait_for("answer")
             return
         answered = False
-        if self.cycle is not None and self._waiting_for == "body":
-            answered = self.cycle.response_started
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if cycle is not None and self._waiting_for == "body":
+            answered = cycle.response_started
+            cycle.disconnected = True
+            cycle.message_event.set()
         if not answered:
             headers, body = problem.raw()
             self.transport.write(self._response(problem.status, [*headers, CLOSE], body))

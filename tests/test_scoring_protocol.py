@@ -30,7 +30,8 @@ class Written(asyncio.Transport):
         self.closed = False
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
-        self.writes.append(bytes(data))
+        if not self.closed:
+            self.writes.append(bytes(data))
 
     def close(self) -> None:
         self.closed = True
@@ -121,16 +122,26 @@ def test_every_answer_has_a_date(toys: Toys) -> None:
     asyncio.run(act())
 
 
-def test_a_refusal_is_never_taken_for_the_answer_to_an_earlier_request(toys: Toys) -> None:
-    """The first request waits for its engine; the second, sent behind it, is not HTTP."""
+@pytest.mark.parametrize(
+    ("parts", "answered"),
+    [
+        ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n"], 0),
+        ([b"GET /", b"x" * 80_000], 1),
+        ([b"\x00garbage\r\n\r\n"], 1),
+    ],
+)
+def test_a_refusal_is_never_taken_for_the_answer_to_an_earlier_request(
+    toys: Toys, parts: list[bytes], answered: int
+) -> None:
+    """The first request still waits for its engine when a second one behind it is refused."""
 
     async def act() -> None:
         async with connected(toys.folder) as (protocol, transport):
-            protocol.data_received(REQUEST + HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
-            protocol.data_received(b"nonsense\r\n")
+            for part in (REQUEST + parts[0], *parts[1:]):
+                protocol.data_received(part)
             await asyncio.sleep(0.05)
             assert transport.closed
-            assert [answer for answer in transport.writes if not answer.startswith(b"HTTP/1.1 200 ")] == []
+            assert [answer[:13] for answer in transport.writes] == [b"HTTP/1.1 200 "] * answered
 
     asyncio.run(act())
 
