@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,44 +52,53 @@ class Cost:
     """Largest resident size of the service."""
 
 
-def worst() -> dict[str, Abuse]:
-    """Bodies by kind, each as large as the limit allows."""
+def _long_lists() -> bytes:
     genres = [f"{i:x}" for i in range(STRINGS)]
-    long_lists = [{"gender": "g" * STRING, "genres": genres, "age": i} for i in range(ROWS)]
+    return json.dumps({"rows": [{"gender": "g" * STRING, "genres": genres, "age": i} for i in range(ROWS)]}).encode()
+
+
+def _long_text_and_lists() -> bytes:
     items = [{"id": i, "genres": [f"{i:x}{j:x}" for j in range(STRINGS)]} for i in range(ROWS)]
-    colons = [{"gender": '":' * (STRING // 2), "age": i} for i in range(ROWS)]
-    one_byte = _filled(b'{"rows":[{"age":1}]', b" ", b"}")
-    spoof = b" - at `$.rows[3].x"
-    return {
-        "1,000 rows with lists of 100": Abuse(200, json.dumps({"rows": long_lists}).encode()),
-        "1,000 items with lists of 100, a long text of the user": Abuse(
-            200, json.dumps({"user": {"gender": "😀" * STRING}, "items": items}, separators=(",", ":")).encode()
-        ),
-        "text full of colons": Abuse(200, json.dumps({"rows": colons}).encode()),
-        "one name again and again": Abuse(400, _filled(b'{"rows":[{"hour":1', b',"age":1', b"}]}")),
-        "names in an object as the label": Abuse(400, _numbered(b'{"rows":[{"age":1,"click":{"z":0', b',"z":0}}]}')),
-        "rows without end": Abuse(413, _filled(b'{"rows":[{}', b",{}", b"]}")),
-        "rows again and again": Abuse(400, _filled(b'{"rows":[]', b',"rows":[]', b',"rows":[{"age":1}]}')),
-        "the user again and again": Abuse(400, _filled(b'{"items":[{"id":1}]', b',"user":{}', b"}")),
-        "a list without end": Abuse(400, _filled(b'{"rows":[{"genres":["a"', b',"a"', b"]}]}")),
-        "NaN, then objects": Abuse(400, _filled(b'{"rows":NaN,"x":[{}', b",{}", b"]}")),
-        "NaN, then lists": Abuse(400, _filled(b'{"rows":NaN,"x":[[]', b",[]", b"]}")),
-        "NaN, then names": Abuse(400, _numbered(b'{"rows":NaN,"x":{"z":0', b"}}")),
-        "nesting": Abuse(400, _filled(b'{"rows":NaN,"x":', b"[", b"")),
-        "an unknown name": Abuse(400, _filled(b'{"', b"a", spoof + b'":1}')),
-        "an unknown name in a row": Abuse(400, _filled(b'{"rows":[{"', b"a", spoof + b'":1}]}')),
-        "a number of two million digits": Abuse(400, _filled(b'{"rows":[{"age":1', b"0", b"}]}")),
-        "escapes, then half of a surrogate pair": Abuse(
-            400, _filled(b'{"rows":[{"gender":"', b"\\ud83d\\ude00", b'\\ud83d"}]}')
-        ),
-        "a byte that is not UTF-8 at the end": Abuse(400, _filled(b'{"rows":[{"gender":"', b"a", b'\xff"}]}')),
-        "500 MB of blanks in gzip": Abuse(413, _blanks_in_gzip(), b"Content-Encoding: gzip\r\n"),
-        "chunks of one byte": Abuse(
-            200,
-            b"".join(b"1\r\n%c\r\n" % byte for byte in one_byte) + b"0\r\n\r\n",
-            b"Transfer-Encoding: chunked\r\n",
-        ),
-    }
+    return json.dumps({"user": {"gender": "😀" * STRING}, "items": items}, separators=(",", ":")).encode()
+
+
+def _colons() -> bytes:
+    return json.dumps({"rows": [{"gender": '":' * (STRING // 2), "age": i} for i in range(ROWS)]}).encode()
+
+
+def _chunks_of_one_byte() -> bytes:
+    body = _filled(b'{"rows":[{"age":1}]', b" ", b"}")
+    return b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+
+
+_SPOOF = b" - at `$.rows[3].x"
+WORST: dict[str, Callable[[], Abuse]] = {
+    "1,000 rows with lists of 100": lambda: Abuse(200, _long_lists()),
+    "1,000 items with lists of 100, a long text of the user": lambda: Abuse(200, _long_text_and_lists()),
+    "text full of colons": lambda: Abuse(200, _colons()),
+    "one name again and again": lambda: Abuse(400, _filled(b'{"rows":[{"hour":1', b',"age":1', b"}]}")),
+    "names in an object as the label": lambda: Abuse(
+        400, _numbered(b'{"rows":[{"age":1,"click":{"z":0', b',"z":0}}]}')
+    ),
+    "rows without end": lambda: Abuse(413, _filled(b'{"rows":[{}', b",{}", b"]}")),
+    "rows again and again": lambda: Abuse(400, _filled(b'{"rows":[]', b',"rows":[]', b',"rows":[{"age":1}]}')),
+    "the user again and again": lambda: Abuse(400, _filled(b'{"items":[{"id":1}]', b',"user":{}', b"}")),
+    "a list without end": lambda: Abuse(400, _filled(b'{"rows":[{"genres":["a"', b',"a"', b"]}]}")),
+    "NaN, then objects": lambda: Abuse(400, _filled(b'{"rows":NaN,"x":[{}', b",{}", b"]}")),
+    "NaN, then lists": lambda: Abuse(400, _filled(b'{"rows":NaN,"x":[[]', b",[]", b"]}")),
+    "NaN, then names": lambda: Abuse(400, _numbered(b'{"rows":NaN,"x":{"z":0', b"}}")),
+    "nesting": lambda: Abuse(400, _filled(b'{"rows":NaN,"x":', b"[", b"")),
+    "an unknown name": lambda: Abuse(400, _filled(b'{"', b"a", _SPOOF + b'":1}')),
+    "an unknown name in a row": lambda: Abuse(400, _filled(b'{"rows":[{"', b"a", _SPOOF + b'":1}]}')),
+    "a number of two million digits": lambda: Abuse(400, _filled(b'{"rows":[{"age":1', b"0", b"}]}")),
+    "escapes, then half of a surrogate pair": lambda: Abuse(
+        400, _filled(b'{"rows":[{"gender":"', b"\\ud83d\\ude00", b'\\ud83d"}]}')
+    ),
+    "a byte that is not UTF-8 at the end": lambda: Abuse(400, _filled(b'{"rows":[{"gender":"', b"a", b'\xff"}]}')),
+    "500 MB of blanks in gzip": lambda: Abuse(413, _blanks_in_gzip(), b"Content-Encoding: gzip\r\n"),
+    "chunks of one byte": lambda: Abuse(200, _chunks_of_one_byte(), b"Transfer-Encoding: chunked\r\n"),
+}
+"""Bodies by kind, each as large as the limit allows."""
 
 
 def _filled(start: bytes, piece: bytes, end: bytes) -> bytes:
@@ -139,7 +149,8 @@ def main() -> None:
         with (Path(folder) / "log").open("w") as log, serving(scoring_environment(toys.folder), log=log) as service:
             print(f"| worst body | status | CPU in s (bar {bar:.2f}) | resident in MB (bar {BAR_MEGABYTES:.0f}) |")
             print("| --- | --- | --- | --- |")
-            for kind, abuse in worst().items():
+            for kind, body in WORST.items():
+                abuse = body()
                 costs = [cost(service, abuse) for _ in range(3)]
                 seconds, megabytes = max(c.seconds for c in costs), max(c.megabytes for c in costs)
                 print(f"| {kind} | {costs[0].status} | {seconds:.2f} | {megabytes:.0f} |", flush=True)
