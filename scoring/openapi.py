@@ -32,7 +32,7 @@ _PROBLEMS = {
     "503": "Overloaded, starting or stopping, or all replicas are busy; see Retry-After.",
 }
 # MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md, "HTTP status codes":
-# 500, 502, 503 and 504 of Kubernetes endpoints; 401 and 404 stand in its table of managed ones, and both kinds take
+# 500, 502, 503 and 504 of Kubernetes endpoints; 401 and 404 are in its table of managed ones, and both kinds take
 # keys and tokens (how-to-authenticate-online-endpoint.md). Neither page defines a body.
 _ROUTER = {
     "401": "The key or token is missing, wrong or expired.",

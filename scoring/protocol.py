@@ -296,7 +296,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()  # a refusal would be taken for the answer to an earlier request
             return
         if self._waiting_for != "body" and cycle is not None and not cycle.response_complete:
-            # What came before the fault was understood: it is answered, and nothing after it.
+            # The earlier request was understood: it is answered, and nothing after it.
             cycle.keep_alive = False
             self.flow.pause_reading()
             self._wait_for("answer")

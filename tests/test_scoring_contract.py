@@ -256,11 +256,22 @@ def test_an_accept_header_decides_as_rfc_9110_says(accept: str, taken: bool) -> 
     assert accepts_json(accept.encode()) is taken
 
 
+def test_long_accept_headers_are_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            assert accepts_json(b"*/*, text/%d-%s" % (number, b"x" * 60_000))
+        assert tracemalloc.get_traced_memory()[0] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("header", "trace"),
     [
         (f"00-{'ab' * 16}-{'cd' * 8}-01", "ab" * 16),
         (f"01-{'ab' * 16}-{'cd' * 8}-01-what-comes-later", "ab" * 16),
+        (f"01-{'ab' * 16}-{'cd' * 8}-01-{'x' * 60_000}", None),
         (f"ff-{'ab' * 16}-{'cd' * 8}-01", None),
         (f"00-{'00' * 16}-{'cd' * 8}-01", None),
         (f"00-{'ab' * 16}-{'00' * 8}-01", None),
