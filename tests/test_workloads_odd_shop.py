@@ -79,7 +79,7 @@ def write_shop(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Files and table, each in a folder whose name is also a pattern, which the folder beside it matches."""
+    """Files and table, each in a folder whose name is also a pattern that the folder next to it matches."""
     folder = tmp_path_factory.mktemp("odd")
     raw, features = write_shop(folder / "raw[1]"), folder / "features[1]"
     shutil.copytree(raw, folder / "raw1")

@@ -54,7 +54,7 @@ PACKED = gzip.compress(HEADER + row() * 3_000, mtime=0)
 WRONG_CRC = PACKED[:-8] + bytes([PACKED[-8] ^ 1]) + PACKED[-7:]
 
 Expected = list[tuple[Any, ...] | str] | str
-"""By line the values, or why it is malformed; or what the refusal of the whole file says."""
+"""Values or the reason of each line; or a part of the refusal of the whole file."""
 CASES: dict[str, tuple[str, bytes, Expected]] = {
     # Lines.
     "CRLF": ("t.tsv", (HEADER + row() * 2).replace(b"\n", b"\r\n"), [GOOD, GOOD]),

@@ -1,7 +1,7 @@
 """The data files of a snapshot: which one a table is, its bytes, plain or gzip, and its lines.
 
-What is wrong with a file as a whole is named with its cause. Spark reads the same files through Hadoop, which takes a
-file for gzip by its name alone; so does this module. Does not decode anything: `text_table.py` does.
+A file that cannot be read as a whole is refused with the cause. Spark reads the same files through Hadoop, which takes
+a file for gzip by its name alone; so does this module. Does not decode anything: `text_table.py` does.
 """
 
 import re
@@ -46,7 +46,7 @@ def locate(snapshot: Path, table: Table, what: str) -> Path:
 
 
 def check(file: Path) -> None:
-    """Raises `WorkloadError` for a file that is compressed in another way than its name says, or is no text at all."""
+    """Raise `WorkloadError` for a file that is not text, not packed as its name says, or that Spark cannot open."""
     if file.suffix in _OTHER_CODECS:
         raise WorkloadError(f"{file}: a table is plain or gzip (.gz), not {file.suffix}")
     if file.name.startswith(("_", ".")):  # HadoopFSUtils.shouldFilterOutPathName
@@ -78,7 +78,7 @@ def check_archive(file: Path) -> None:
 
 
 def lines(file: Path) -> Iterator[bytes]:
-    """Without line ends and without a byte order mark. A line ends with a line feed, a carriage return or both."""
+    """Yield lines without their ends (a line feed, a carriage return or both) and without a byte order mark."""
     rest, started = b"", False
     for chunk in _chunks(file):
         rest += chunk

@@ -94,7 +94,7 @@ def read(spark: SparkSession, file: Path, table: Table, wanted: Iterable[Wanted]
     header = text_table.header(file, table)
     wanted = header.in_order(file, wanted)
     unused = tuple(name for name in header.columns if name not in dict(wanted))
-    # Most lines begin with what is not blank, which is quicker to see than to search.
+    # Quicker for a line whose first character is not blank, as in most lines.
     not_blank = (F.col(_LINE) >= "!") | F.col(_LINE).rlike(text_table.NOT_BLANK)
     frame = (
         _raw(spark, file)

@@ -19,21 +19,21 @@ from workloads.errors import WorkloadError
 from workloads.spec import Table
 
 Wanted = tuple[str, str]
-"""A column's name and what to read it as: integer, number or string. One column may be wanted as several."""
+"""A column's name and the type to read it as: integer, number or string. One column may be read as several."""
 
 NOT_BLANK = r"[^\x00-\x20]"
 """A regular expression that finds something in every line that is not blank; the same in Java and in Python."""
 NUMBER = r"[\x00-\x20]*(?:[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:Infinity|NaN))[\x00-\x20]*"
 """A whole number field. Java's own parser would also take `1d`, `2f` and `0x1p4`, which are codes and not numbers."""
 _INTEGER = re.compile(r"[\x00-\x20\x7f]*([+-]?[0-9]+)[\x00-\x20\x7f]*")
-"""As Spark's cast of a string to a bigint (UTF8String.toLong) when it allows no fraction."""
+"""The same as Spark's cast of a string to a bigint (UTF8String.toLong) when it allows no fraction."""
 _NUMBER = re.compile(NUMBER)
 _NOT_BLANK = re.compile(NOT_BLANK.encode())
 
 NO_INTEGER, NO_NUMBER = "is not an integer", "is not a number"
 NOT_UTF8 = "not UTF-8"
 NUL = "holds a NUL character"
-"""A NUL is no text; UTF-16 without a mark is full of them."""
+"""Text has none; UTF-16 without a byte order mark is full of them."""
 
 # What each type that a header may give to a column can be read as.
 _READABLE = {
@@ -47,9 +47,9 @@ _READABLE = {
 @dataclass(frozen=True)
 class Header:
     columns: tuple[str, ...]
-    """In file order."""
+    """Names in file order."""
     types: tuple[str, ...]
-    """By column, as the header gives it; empty where it gives none."""
+    """The type that the header gives to each column; empty where it gives none."""
     lines: int
     """Lines to skip: the header itself and blank lines before it; 0 where the spec names the columns."""
 
@@ -59,7 +59,7 @@ class Header:
     def in_order(self, file: Path, wanted: Iterable[Wanted]) -> list[Wanted]:
         """`wanted` once each, by the columns' places.
 
-        Raises `WorkloadError` when one is not there, is there twice, or cannot be read as what it is wanted as.
+        Raises `WorkloadError` when a column is missing, repeated, or of a type that cannot be read so.
         """
         lower = [name.lower() for name in self.columns]
         if repeated := [name for name in self.columns if lower.count(name.lower()) > 1]:
@@ -84,7 +84,7 @@ class Header:
 @dataclass(frozen=True)
 class Line:
     number: int
-    """In the file, from 1; blank lines count."""
+    """Place in the file, from 1; blank lines count."""
     values: Mapping[Wanted, Any] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     """The text of every column."""
