@@ -1,6 +1,6 @@
 """What every service of the sandbox shares: where it lives, what it holds, what it may start."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +28,8 @@ class Sandbox:
     """State of all services: `accounts/<account>/<container>/…`, `registries/…`, `runs/…`, `deployments/…`."""
     port: int
     store: ResourceStore
-    environment: Mapping[str, str]
-    """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings)."""
+    environment: MutableMapping[str, str]
+    """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings); see `environment`."""
     settings: Settings = field(default_factory=Settings)
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import matplotlib.image
 import pytest
+import state_files
 import yaml
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from mlflow import MlflowClient
@@ -25,6 +26,7 @@ from waiting import eventually
 from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
+from operations.state_folder import State
 from sandbox import class_archive
 from workloads.tracking import metric_name
 
@@ -394,3 +396,10 @@ def _trust(run: LocalRun) -> Any:
     import ssl
 
     return ssl.create_default_context(cafile=run.environment["SSL_CERT_FILE"])
+
+
+def test_every_file_of_a_run_is_of_a_known_kind(stack: LocalRun) -> None:
+    """So that no new file of state is forgotten where damaged ones are tried: tests/test_state_files.py."""
+    made = [path for top in State(stack.state).made for path in (top, *top.rglob("*")) if path.is_file()]
+    assert made
+    assert [path for path in made if not state_files.is_known(path.relative_to(stack.state).as_posix())] == []
