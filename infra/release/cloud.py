@@ -1,24 +1,36 @@
 """The cloud the data-plane clients talk to, found the way azure-native finds it, with the same login.
 
 `ARM_METADATA_HOSTNAME` names a metadata service (Azure Government, Azure Stack, any other); without it, public Azure.
-The login is one for a process: all dynamic resources of an `up` share its tokens, which it renews by itself. Does not
-keep clients: each resource makes those it needs, and asks first whether its cloud is there.
+The login is one for a process: all dynamic resources of an `up` share its tokens, which it renews by itself. It is
+chosen by ARM_* variables alone: what the shell holds for other programs (AZURE_*, DATABRICKS_*) changes no login. Does
+not keep clients: each resource makes those it needs, and asks first whether its cloud is there.
 """
 
 import functools
 import os
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import requests
-from azure.core.credentials import TokenCredential
+from azure.core.credentials import AccessToken, TokenCredential
 
 _PUBLIC_METADATA = "management.azure.com"
 _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
 # Azure ML's SDK leaves the name of its cloud in the environment, where the SDK of a child process takes it for one that
 # it knows. This program always names the cloud itself.
 os.environ.pop("AZUREML_CURRENT_CLOUD", None)
+_LOGIN = (
+    *("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "CLIENT_CERTIFICATE_PASSWORD"),
+    *("SUBSCRIPTION_ID", "USE_OIDC", "USE_MSI", "USE_DEFAULT_AZURE_CREDENTIAL", "DISABLE_INSTANCE_DISCOVERY"),
+)
+"""Variables that decide the login, without ARM_."""
+_LAST_SECONDS = 300
+"""Seconds before the end of a token when it is renewed, as in azure-core (`BearerTokenCredentialPolicy`)."""
+_CLI_SECONDS = 60
+"""Time limit of `az` for one token: it takes 1 to 2 s, longer on a busy machine, and azure-identity's default is 10."""
 DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"  # the same in every cloud
 
 
@@ -52,15 +64,11 @@ class Cloud:
         return f"{self.resource_manager}/.default"
 
     def credential(self) -> TokenCredential:
-        """The login azure-native uses: client secret, workload identity token, else what the machine offers."""
-        return _login(
-            self.authority,
-            tenant=os.environ.get("ARM_TENANT_ID"),
-            client=os.environ.get("ARM_CLIENT_ID"),
-            secret=os.environ.get("ARM_CLIENT_SECRET"),
-            oidc=_is_set("ARM_USE_OIDC"),
-            disable_instance_discovery=_is_set("ARM_DISABLE_INSTANCE_DISCOVERY"),
-        )
+        """The login azure-native uses, chosen by the same variables in the same order.
+
+        Source: pulumi/pulumi-azure-native `provider/pkg/provider/auth_azidentity.go`, `newSingleMethodAuthCredential`.
+        """
+        return _login(self.authority, **{name: os.environ.get(f"ARM_{name}") or None for name in _LOGIN})
 
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
@@ -91,6 +99,16 @@ class Cloud:
 
         credential, manager = self.credential(), self.scope
 
+        class Named(Config):
+            """Without the variables DATABRICKS_* and ARM_*, which the SDK reads although it is given a login.
+
+            Of a token and a client secret it says "more than one authorization method configured"
+            (databricks/terraform-provider-databricks#266), and a workspace id goes into every request's headers.
+            """
+
+            def _load_from_env(self) -> None:
+                return
+
         class Entra(CredentialsStrategy):
             """A token per call: serves every cloud (the SDK knows three authorities by name) and outlives an hour."""
 
@@ -108,7 +126,7 @@ class Cloud:
 
                 return headers
 
-        return WorkspaceClient(config=Config(host=f"https://{workspace_url}", credentials_strategy=Entra()))
+        return WorkspaceClient(config=Named(host=f"https://{workspace_url}", credentials_strategy=Entra()))
 
     def registry_tasks(self, subscription_id: str) -> Any:
         """A client for registry builds (`azure.mgmt.containerregistrytasks`)."""
@@ -125,28 +143,60 @@ class Cloud:
         return BlobServiceClient(endpoint, credential=self.credential(), max_block_size=64 * 1024 * 1024)
 
 
+class CachedCredential:
+    """A credential that fetches one token per scope and keeps it until shortly before it ends.
+
+    Not every kind does so itself: `AzureCliCredential` "doesn't cache the tokens it acquires" (its docstring in
+    azure-identity) and starts `az` each time. Threads wait for one another instead of fetching the same token.
+    """
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self.credential = credential
+        self._tokens: dict[Any, AccessToken] = {}
+        self._fetching = threading.Lock()
+
+    def get_token(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
+        """A token for `scopes`; with `claims`, which answer a refusal, always a new one."""
+        key = (scopes, *sorted(options.items()))
+        with self._fetching:
+            token = self._tokens.get(key)
+            if claims or token is None or token.expires_on - time.time() < _LAST_SECONDS:
+                challenge = {"claims": claims} if claims else {}
+                token = self._tokens[key] = self.credential.get_token(*scopes, **challenge, **options)
+            return token
+
+
 @functools.cache
-def _login(
-    authority: str,
-    *,
-    tenant: str | None,
-    client: str | None,
-    secret: str | None,
-    oidc: bool,
-    disable_instance_discovery: bool,
-) -> TokenCredential:
-    from azure.identity import ClientAssertionCredential, ClientSecretCredential, DefaultAzureCredential
+def _login(authority: str, **arm: str | None) -> CachedCredential:
+    """`arm`: the variables of `_LOGIN`, by their names without ARM_."""
+    import azure.identity as identity
 
-    options: dict[str, Any] = {"authority": authority, "disable_instance_discovery": disable_instance_discovery}
-    if tenant and client and secret:
-        return ClientSecretCredential(tenant, client, secret, **options)
-    if tenant and client and oidc:
-        return ClientAssertionCredential(tenant, client, _oidc_token, **options)
-    return DefaultAzureCredential(**options)
+    tenant, client = arm["TENANT_ID"], arm["CLIENT_ID"]
+    options: dict[str, Any] = {
+        "authority": authority,
+        "disable_instance_discovery": _is_true(arm["DISABLE_INSTANCE_DISCOVERY"]),
+    }
+    credential: TokenCredential
+    if _is_true(arm["USE_DEFAULT_AZURE_CREDENTIAL"]):
+        credential = identity.DefaultAzureCredential(**options)
+    elif tenant and client and (path := arm["CLIENT_CERTIFICATE_PATH"]):
+        password = arm["CLIENT_CERTIFICATE_PASSWORD"]
+        credential = identity.CertificateCredential(tenant, client, path, password=password, **options)
+    elif tenant and client and (secret := arm["CLIENT_SECRET"]):
+        credential = identity.ClientSecretCredential(tenant, client, secret, **options)
+    elif tenant and client and _is_true(arm["USE_OIDC"]):
+        credential = identity.ClientAssertionCredential(tenant, client, _oidc_token, **options)
+    elif _is_true(arm["USE_MSI"]):
+        credential = identity.ManagedIdentityCredential(client_id=client)
+    else:
+        # `az account get-access-token`: "Please specify only one of subscription and tenant, not both".
+        account = {"subscription": arm["SUBSCRIPTION_ID"]} if arm["SUBSCRIPTION_ID"] else {"tenant_id": tenant or ""}
+        credential = identity.AzureCliCredential(process_timeout=_CLI_SECONDS, **account)
+    return CachedCredential(credential)
 
 
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").lower() == "true"
+def _is_true(value: str | None) -> bool:
+    return (value or "").lower() == "true"
 
 
 def _oidc_token() -> str:
