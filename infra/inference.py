@@ -77,7 +77,8 @@ class Inference(pulumi.ComponentResource):
     endpoint_id: pulumi.Output[str]
     endpoint_name: pulumi.Output[str]
     endpoint_revision: pulumi.Output[str]
-    """Changes whenever the endpoint is written: a PUT without traffic takes it away, so the rollout must run again."""
+    """Changes whenever the endpoint is written or created again: either leaves it without traffic, so the rollout must
+    run again."""
     scoring_uri: pulumi.Output[str]
     extension_principal_id: pulumi.Output[str]
 
@@ -172,8 +173,11 @@ class Inference(pulumi.ComponentResource):
         )
         self.endpoint_id = endpoint.id
         self.endpoint_name = endpoint.name
-        self.endpoint_revision = endpoint.tags.apply(
-            lambda tags: json.dumps([args.auth_mode, args.endpoint_name, tags], sort_keys=True)
+        # `azureml.onlineendpointid` is no such id: Azure ML writes the endpoint's own path there. ARM keeps the time of
+        # creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
+        declared = [args.auth_mode, args.endpoint_name, args.private]
+        self.endpoint_revision = pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, compute.id).apply(
+            lambda found: json.dumps([*declared, *found], sort_keys=True)
         )
         self.scoring_uri = endpoint.properties.scoring_uri
         self.extension_principal_id = extension.identity.principal_id

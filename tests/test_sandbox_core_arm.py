@@ -303,7 +303,7 @@ def test_a_type_that_is_not_in_the_table_is_stored_all_the_same(cloud: RunningSa
 
 def test_every_template_of_the_table_fills_to_whole_guids() -> None:
     guid = str(uuid.uuid4())
-    known = ("url", "authority", "subscription", "tenant", "group", "name", "parent", "location")
+    known = "id url authority subscription tenant group name parent location created number".split()
     for rule in types.load().values():
         filled = str(types.fill(rule.computed, {**dict.fromkeys(known, ""), "guid": guid}))
         assert filled.count(guid[:24]) == len(re.findall(guid[:24] + r"[0-9a-f]{12}\b", filled))

@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from pulumi.dynamic import DiffResult, ResourceProvider
+from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.runtime import rpc
 
 
 class ProviderError(Exception):
@@ -20,7 +21,8 @@ class ReleaseProvider(ResourceProvider):
     inputs: ClassVar[tuple[str, ...]] = ()
     """Inputs that are compared; a change of one not in `identity` is an update."""
     identity: ClassVar[tuple[str, ...]] = ()
-    """Inputs that make another thing: a change replaces."""
+    """Inputs that make another thing: a change replaces. One that ends with `_uid` is an id that Azure gives a parent
+    when it creates it; a parent that is deleted and created again under its resource id has another one."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Inputs that may be absent and are not compared."""
     # State holds no secret of ours; a secret provider would cost a decryption per resource.
@@ -34,8 +36,25 @@ class ReleaseProvider(ResourceProvider):
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         changed = [key for key in (*self.identity, *self.inputs) if olds.get(key) != news.get(key)]
-        replaces = [key for key in changed if key in self.identity]
+        # azure-native knows no computed value in the preview of an update (pulumi/pulumi-azure-native
+        # provider/pkg/provider/provider.go, `Update`). A parent that is created again has an unknown id, too.
+        changed = [key for key in changed if not (key.endswith("_uid") and news.get(key) == rpc.UNKNOWN)]
+        # State of an earlier version holds no such id: it is recorded, and nothing is made again.
+        unrecorded = {key for key in changed if key.endswith("_uid") and olds.get(key) is None}
+        replaces = [key for key in changed if key in self.identity and key not in unrecorded]
         return DiffResult(changes=bool(changed), replaces=replaces, delete_before_replace=False)
+
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        """Record the new inputs. A provider whose object can be changed does more."""
+        return UpdateResult({**olds, **news})
+
+
+def gone() -> ReadResult:
+    """The answer of `read` for an object that does not exist: a refresh removes it from the state, `up` creates it.
+
+    The engine takes an empty id for that (pulumi/pulumi sdk/go/common/resource/plugin/provider_plugin.go, `Read`).
+    """
+    return ReadResult("", {})
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import requests
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import ReleaseProvider, gone
 from infra.release.live import endpoint_key
 
 if TYPE_CHECKING:
@@ -34,14 +34,28 @@ class RolloutFailed(Exception):
 
 
 class _RolloutProvider(ReleaseProvider):
-    identity = ("workspace_id", "endpoint_name")
+    identity = ("workspace_id", "workspace_uid", "endpoint_name")
     inputs = (
         *("model_name", "model_version", "environment", "engine", "instance_type", "scale", "blob_endpoint"),
-        "endpoint_revision",
+        *("endpoint_revision", "share"),
     )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["endpoint_name"], {**props, **_roll_out(props, {})})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """With the percent of the traffic that goes to the deployment and to what it was declared to run."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        client, endpoint = Cloud.discover().machine_learning(props["workspace_id"]), props["endpoint_name"]
+        try:
+            traffic = client.online_endpoints.get(endpoint).traffic or {}
+            deployments = {found.name: found for found in client.online_deployments.list(endpoint)}
+        except ResourceNotFoundError:
+            return gone()
+        found = deployments.get(props.get("deployment"))
+        runs = found is not None and _runs(found) == (props["model_name"], props["model_version"], props["environment"])
+        return ReadResult(id_, {**props, "share": traffic.get(found.name, 0) if runs else 0})
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_roll_out(news, olds)})
@@ -57,6 +71,12 @@ class _RolloutProvider(ReleaseProvider):
             _delete(client, endpoint, {deployment.name for deployment in client.online_deployments.list(endpoint)})
         except ResourceNotFoundError:
             return
+
+
+def _runs(deployment: Any) -> tuple[str, str, str]:
+    """Model, its version and `<environment>:<version>`, from the resource ids that Azure ML returns."""
+    model, environment = (str(found).split("/") for found in (deployment.model, deployment.environment))
+    return model[-3], model[-1], f"{environment[-3]}:{environment[-1]}"
 
 
 def deployment_name(props: dict[str, Any]) -> str:
@@ -217,6 +237,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         name: str,
         *,
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         endpoint_name: pulumi.Input[str],
         endpoint_revision: pulumi.Input[str],
         model_name: str,
@@ -238,6 +259,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         """
         props = {
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "endpoint_name": endpoint_name,
             "endpoint_revision": endpoint_revision,
             "model_name": model_name,
@@ -250,6 +272,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
             "limits": limits,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,
+            "share": 100,  # percent of the traffic that the deployment has once it is rolled out
         }
         outputs = {"deployment": None, "previous": None, "checks": None, "scoring_uri": None}
         super().__init__(_RolloutProvider(), name, {**props, **outputs}, opts)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource
+from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.release.cloud import databricks_of
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import ReleaseProvider, gone
 
 _SOURCES = Path(__file__).parents[2] / "workloads"
 NOTEBOOKS = _SOURCES / "notebooks"
@@ -48,8 +48,13 @@ def delete_folder(props: Mapping[str, Any], folder: str) -> None:
         databricks_of(props).workspace.delete(folder, recursive=True)
 
 
+def _written(client: Any, path: str) -> str:
+    """When the file was last written, in milliseconds; text, because the engine keeps numbers as floats."""
+    return str(client.workspace.get_status(path.removeprefix("/Workspace")).modified_at)
+
+
 class _WorkloadProvider(ReleaseProvider):
-    identity = ("workspace_id", "folder", "digest")
+    identity = ("workspace_id", "workspace_uid", "folder", "digest")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from databricks.sdk.service.workspace import ImportFormat
@@ -63,7 +68,17 @@ class _WorkloadProvider(ReleaseProvider):
                 f"{folder}/{wheel.name}", wheel.read_bytes(), format=ImportFormat.AUTO, overwrite=True
             )
         path = f"/Workspace{folder}/{wheel.name}"
-        return CreateResult(path, {**props, "path": path})
+        return CreateResult(path, {**props, "path": path, "written": _written(client, path)})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from databricks.sdk.errors import NotFound
+
+        try:
+            written = _written(databricks_of(props), props["path"])
+        except NotFound:
+            return gone()
+        # Another file under the name is not the wheel that the training runs name by its digest.
+        return ReadResult(id_, props) if props.get("written") in (None, written) else gone()
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         delete_folder(props, f"{props['folder']}/{props['digest'][:16]}")
@@ -79,9 +94,16 @@ class Workload(Resource, module="databricks", name="Workload"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         folder: str,
         digest: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"workspace_url": workspace_url, "workspace_id": workspace_id, "folder": folder, "digest": digest}
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
+            "folder": folder,
+            "digest": digest,
+        }
         super().__init__(_WorkloadProvider(), name, {**props, "path": None}, opts)
