@@ -19,6 +19,7 @@ from infra.kubernetes import SCORING_LABEL, Kubernetes
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
 from infra.settings import Settings
+from infra.system_pool import SystemPool
 
 NAMESPACE = "azureml"
 INSTANCE_TYPE = "scoring"
@@ -30,6 +31,7 @@ class InferenceArgs:
     location: str
     cluster_id: pulumi.Input[str]
     cluster_name: pulumi.Input[str]
+    system_pool: SystemPool
     workspace: ml.Workspace
     endpoint_name: str
     endpoint_identity: managedidentity.UserAssignedIdentity
@@ -59,6 +61,7 @@ class InferenceArgs:
             location=settings.location,
             cluster_id=kubernetes.cluster_id,
             cluster_name=kubernetes.cluster_name,
+            system_pool=kubernetes.system_pool,
             workspace=machine_learning.workspace,
             endpoint_name=names.endpoint,
             endpoint_identity=identities.endpoint,
@@ -106,8 +109,9 @@ class Inference(pulumi.ComponentResource):
             configuration_settings=pulumi.Output.all(args.cluster_id, args.cluster_name).apply(
                 lambda found: extension_settings(args, found[0], found[1])
             ),
-            # Goes before the workspace does: its last act is to sign off there.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace]),
+            # Goes before the workspace does: its last act is to sign off there. Its highly available router needs the
+            # nodes first.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace, args.system_pool]),
         )
         # Azure ML enters a cluster without local accounts through this binding; it must exist before the attach.
         trusted = aks.TrustedAccessRoleBinding(

@@ -18,6 +18,7 @@ from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
 from sandbox_fixtures import ROOT, RunningSandbox, gone, in_environment, running_sandbox, sandbox_command
+from waiting import eventually
 
 from sandbox import authority, types
 
@@ -299,6 +300,27 @@ def test_a_type_that_is_not_in_the_table_is_stored_all_the_same(cloud: RunningSa
     assert cloud.arm("PUT", path, {"properties": {"colour": "red"}}).status_code == 201
     assert cloud.arm("GET", path).json()["properties"] == {"colour": "red", "provisioningState": "Succeeded"}
     assert [found["name"] for found in cloud.arm("GET", f"{group}/resources").json()["value"]] == ["one"]
+
+
+def test_what_azure_numbers_is_numbered_again_with_a_new_resource_and_never_by_an_update(
+    cloud: RunningSandbox, group: str
+) -> None:
+    path = f"{group}/providers/Microsoft.Databricks/workspaces/numbered"
+
+    def number(**tags: str) -> str:
+        body = {"location": "westeurope", "tags": tags, "properties": {"computeMode": "Hybrid"}}
+        assert cloud.arm("PUT", path, body).status_code in (200, 201)
+        return str(eventually(lambda: cloud.arm("GET", path).json()["properties"], succeeded)["workspaceId"])
+
+    def succeeded(properties: dict[str, Any]) -> bool:
+        return properties["provisioningState"] == "Succeeded"
+
+    first = number()
+    assert first.isdigit()
+    assert number(a="b") == first
+    cloud.arm("DELETE", path)
+    eventually(lambda: cloud.arm("GET", path).status_code == 404)
+    assert number() != first
 
 
 def test_every_template_of_the_table_fills_to_whole_guids() -> None:

@@ -14,6 +14,7 @@ import httpx
 import matplotlib.image
 import pytest
 import yaml
+from by_hand import by_hand
 from fault_matrix import FAULTS, STAGES, Stand, trial
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
@@ -197,6 +198,26 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("refresh") == {}
 
 
+def test_what_was_deleted_by_hand_in_databricks_is_found_by_refresh_and_made_by_the_next_up(stack: LocalRun) -> None:
+    known = stack.jobs_runs_versions()
+    with by_hand(stack) as hand:
+        hand.delete_in_databricks()
+        hand.regenerate_key()
+    assert stack.pulumi("refresh") == {"delete": 5}  # job, policy, wheel, notebooks and key
+    assert stack.pulumi("up") == {"create": 5, "update": 1}  # the cluster takes the new policy
+    assert stack.jobs_runs_versions() == known
+    assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
+    assert stack.pulumi("up", "--refresh") == {}
+
+
+def test_a_job_and_traffic_that_were_changed_by_hand_are_set_back(stack: LocalRun) -> None:
+    with by_hand(stack) as hand:
+        hand.change_job_and_traffic()
+    assert stack.pulumi("up", "--refresh") == {"update": 2}
+    assert list(stack.traffic().values()) == [100]
+    assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
+
+
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
     secrets = _secrets(stack)
     backend = stack.state / "pulumi" / "backend"
@@ -329,6 +350,19 @@ def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> Non
     spark = score(standing)
     assert spark["model"] == native["model"]
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
+
+
+def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in_it(standing: LocalRun) -> None:
+    with by_hand(standing) as hand:
+        hand.delete_endpoint()
+        hand.delete_registry()
+        hand.delete_databricks()
+    assert standing.pulumi("refresh")["delete"] > 10
+    standing.pulumi("up")
+    jobs, runs, _ = standing.jobs_runs_versions()
+    assert (jobs, runs) == (1, 1)
+    assert score(standing)["model"].startswith(standing.outputs["model_name"])
+    assert standing.pulumi("up", "--refresh") == {}
 
 
 def _target_of_the_daily_run() -> str:

@@ -77,19 +77,25 @@ class Cloud:
 
     def resource(self, resource_id: str, api_version: str) -> dict[str, Any] | None:
         """A resource as ARM returns it; None if it does not exist."""
-        retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
-        with requests.Session() as session:
-            session.mount("https://", HTTPAdapter(max_retries=retry))
-            answer = session.get(
-                f"{self.resource_manager}{resource_id}",
-                params={"api-version": api_version},
-                headers={"Authorization": f"Bearer {self.credential().get_token(self.scope).token}"},
-                timeout=60,
-            )
+        answer = self.request("GET", resource_id, api_version)
         if answer.status_code == 404 and "SubscriptionNotFound" not in answer.text:
             return None
         answer.raise_for_status()
         return answer.json()
+
+    def request(self, method: str, resource_id: str, api_version: str, body: Any = None) -> requests.Response:
+        """ARM's answer, whatever its status; sent again while ARM is too busy or fails."""
+        retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+        with requests.Session() as session:
+            session.mount("https://", HTTPAdapter(max_retries=retry))
+            return session.request(
+                method,
+                f"{self.resource_manager}{resource_id}",
+                params={"api-version": api_version},
+                json=body,
+                headers={"Authorization": f"Bearer {self.credential().get_token(self.scope).token}"},
+                timeout=60,
+            )
 
     def has(self, resource_id: str, api_version: str, *, key: str, uid: str | None) -> bool:
         """Whether the resource exists and is the one whose property `key` was `uid`, not another one under its id."""

@@ -53,9 +53,10 @@ class _RolloutProvider(ReleaseProvider):
             deployments = {found.name: found for found in client.online_deployments.list(endpoint)}
         except ResourceNotFoundError:
             return gone()
-        found = deployments.get(props.get("deployment"))
-        runs = found is not None and _runs(found) == (props["model_name"], props["model_version"], props["environment"])
-        return ReadResult(id_, {**props, "share": traffic.get(found.name, 0) if runs else 0})
+        name = props["deployment"]
+        declared = (props["model_name"], str(props["model_version"]), props["environment"])
+        intact = name in deployments and _runs(deployments[name]) == declared
+        return ReadResult(id_, {**props, "share": traffic.get(name, 0) if intact else 0})
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_roll_out(news, olds)})
