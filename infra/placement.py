@@ -44,18 +44,20 @@ def _refusal(name: str, before: str, after: str | None) -> str:
     )
 
 
-class _Placement(Resource, module="stack", name="Placement"):
-    """The values that the stack was deployed with."""
+class Placement(Resource, module="stack", name="Placement"):
+    def __init__(self, name: str, *, subscription: str, location: str, environment: str, generation: int) -> None:
+        props = {"subscription": subscription, "location": location, "environment": environment}
+        super().__init__(_PlacementProvider(), name, {**props, "generation": str(generation)})
 
 
 def resource_group(settings: Settings, subscription: str, names: Names) -> pulumi.Output[str]:
     """Name of the stack's resource group, on which everything else waits."""
-    values = {
-        "subscription": subscription,
-        "location": settings.location,
-        "environment": settings.environment,
-        "generation": str(settings.generation),
-    }
-    placement = _Placement(_PlacementProvider(), "placement", values)
+    placement = Placement(
+        "placement",
+        subscription=subscription,
+        location=settings.location,
+        environment=settings.environment,
+        generation=settings.generation,
+    )
     options = pulumi.ResourceOptions(depends_on=[placement])
     return resources.ResourceGroup("personalization", resource_group_name=names.resource_group, opts=options).name

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import NotFound
+from databricks.sdk.errors import NotFound, PermissionDenied
 from databricks.sdk.service.workspace import ImportFormat
 from databricks_fixtures import lake_workspace, trusted
 from infra_graph import Graph, graph
@@ -17,7 +17,10 @@ from pulumi.runtime import rpc
 from sandbox_data_fixtures import Served
 
 from infra.placement import _PlacementProvider
-from infra.release import release  # noqa: F401  (declares every resource below)
+from infra.release import (
+    job,
+    release,  # noqa: F401  (declares every resource below)
+)
 from infra.release.drift import agrees, observed
 from infra.release.experiment import _ExperimentProvider
 from infra.release.interactive import _PolicyProvider
@@ -88,11 +91,11 @@ RESOURCES = [found for found in Resource.__subclasses__() if found.__module__.st
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
 def test_a_resource_is_identified_by_an_id_that_its_parent_has_from_its_creation(resource: type[Resource]) -> None:
-    made = re.search(r"_\w+Provider", inspect.getsource(resource))
-    provider = vars(inspect.getmodule(resource))[made[0]] if made else _PlacementProvider
+    (name,) = re.findall(r"_\w+Provider", inspect.getsource(resource))
+    provider = vars(inspect.getmodule(resource))[name]
     parents = PARENTS.keys() & inspect.signature(resource.__init__).parameters
     assert {PARENTS[parent] for parent in parents} <= set(provider.identity)
-    assert parents or resource.__name__ in ("Snapshot", "_Placement")
+    assert parents or resource.__name__ in ("Snapshot", "Placement")
 
 
 def test_a_changed_name_of_everything_is_refused_with_the_way_that_works() -> None:
@@ -180,6 +183,19 @@ def test_a_resource_of_another_workspace_under_the_same_id_is_gone_and_its_delet
     assert workspace.jobs.get(int(made.id))
     with pytest.raises(NotFound, match=r"number 1\) does not exist"):
         provider.create(elsewhere)
+
+
+def test_what_the_login_may_not_read_stays_as_it_is_recorded(
+    cloud: Served, workspace: WorkspaceClient, program: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")
+
+    def refused(_: Any) -> Any:
+        raise PermissionDenied("Unauthorized network access to workspace")
+
+    monkeypatch.setattr(job, "databricks_of", refused)
+    found = provider.read("7", wanted)
+    assert (found.id, {name: found.outs[name] for name in wanted}) == ("7", wanted)
 
 
 def test_a_pools_name_says_its_shape_within_what_aks_takes() -> None:

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import pulumi
 from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResult
 from pulumi.runtime import rpc
 
@@ -57,6 +58,12 @@ def gone() -> ReadResult:
     return ReadResult("", {})
 
 
+def _is_refusal(error: Exception) -> bool:
+    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK."""
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return status in (401, 403) or type(error).__name__ in ("PermissionDenied", "Unauthenticated")
+
+
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     """The provider's method with every declared input present, and with errors that keep their type."""
 
@@ -66,6 +73,11 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(self, *({**absent, **each} if isinstance(each, dict) else each for each in given))
         except Exception as error:
+            if method.__name__ == "read" and _is_refusal(error):
+                # Who may only look at the infrastructure (drift.yml) can still preview it.
+                where = type(self).__name__.strip("_")
+                pulumi.log.warn(f"{where} {given[0]} was not read, because the login may not: {error}")
+                return ReadResult(given[0], given[1])
             if type(error).__module__ != "builtins":
                 raise
             where = f"{type(self).__name__.strip('_')}.{method.__name__}"
