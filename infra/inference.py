@@ -177,8 +177,8 @@ class Inference(pulumi.ComponentResource):
         )
         self.endpoint_id = endpoint.id
         self.endpoint_name = endpoint.name
-        # `azureml.onlineendpointid` is no such id: Azure ML writes the endpoint's own path there. ARM keeps the time of
-        # creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
+        # `azureml.onlineendpointid` is not such an id: Azure ML writes the endpoint's own path there. ARM keeps the
+        # time of creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
         declared = [args.auth_mode, args.endpoint_name, args.private]
         self.endpoint_revision = pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, compute.id).apply(
             lambda found: json.dumps([*declared, *found], sort_keys=True)

@@ -176,7 +176,7 @@ class Kubernetes(pulumi.ComponentResource):
                 parent=self,
                 protect=args.protect,
                 depends_on=args.identities.before_cluster,
-                # AKS reports every pool back, with what it filled in, and the version it has upgraded itself to.
+                # AKS reports every pool back with its own defaults, and the version that it upgraded to.
                 ignore_changes=["agentPoolProfiles", *([] if args.version else ["kubernetesVersion"])],
                 # Azure cannot hide a server that was public, nor show one that was hidden; the provider would try to.
                 replace_on_changes=["apiServerAccessProfile.enablePrivateCluster"],

@@ -27,7 +27,7 @@ _PAUSE_SECONDS = 5
 
 
 class PoolFailed(Exception):
-    """AKS could not bring a pool to what was asked for; the message holds its answer."""
+    """AKS refused or failed to change a pool; the message holds its answer."""
 
 
 def pool_name(prefix: str, *shape: object) -> str:

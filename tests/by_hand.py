@@ -1,4 +1,4 @@
-"""What people do to a deployed stack by hand: delete and change parts of it with Azure's and Databricks' own tools."""
+"""Manual changes of a deployed stack, as people make them with the tools of Azure and Databricks."""
 
 import json
 from collections.abc import Iterator

@@ -108,7 +108,7 @@ def test_a_changed_name_of_everything_is_refused_with_the_way_that_works() -> No
         assert "make down" in failure.reason
 
 
-def test_what_a_service_fills_in_is_no_drift_and_what_it_holds_otherwise_is() -> None:
+def test_drift_ignores_defaults_of_a_service_and_finds_other_values() -> None:
     declared = {"tasks": [{"key": "a", "retries": 0}, {"key": "b", "arguments": ["1", "2"]}], "tags": {"x": "y"}}
     held = {"tasks": [{"key": "b", "arguments": ["1", "2"], "email": {}}, {"key": "a"}], "tags": {"x": "y", "z": "1"}}
     assert agrees(declared, held)
@@ -185,7 +185,7 @@ def test_a_resource_of_another_workspace_under_the_same_id_is_gone_and_its_delet
         provider.create(elsewhere)
 
 
-def test_what_the_login_may_not_read_stays_as_it_is_recorded(
+def test_a_resource_that_the_login_may_not_read_stays_as_recorded(
     cloud: Served, workspace: WorkspaceClient, program: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")

@@ -302,7 +302,7 @@ def test_a_type_that_is_not_in_the_table_is_stored_all_the_same(cloud: RunningSa
     assert [found["name"] for found in cloud.arm("GET", f"{group}/resources").json()["value"]] == ["one"]
 
 
-def test_what_azure_numbers_is_numbered_again_with_a_new_resource_and_never_by_an_update(
+def test_a_workspace_number_changes_with_a_new_workspace_and_never_with_an_update(
     cloud: RunningSandbox, group: str
 ) -> None:
     path = f"{group}/providers/Microsoft.Databricks/workspaces/numbered"

@@ -198,7 +198,7 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("refresh") == {}
 
 
-def test_what_was_deleted_by_hand_in_databricks_is_found_by_refresh_and_made_by_the_next_up(stack: LocalRun) -> None:
+def test_objects_deleted_by_hand_in_databricks_are_found_by_refresh_and_created_by_the_next_up(stack: LocalRun) -> None:
     known = stack.jobs_runs_versions()
     with by_hand(stack) as hand:
         hand.delete_in_databricks()

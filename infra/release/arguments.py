@@ -39,7 +39,7 @@ class ReleaseArgs:
 
     @property
     def registry_of_models(self) -> dict[str, pulumi.Input[str]]:
-        """Azure ML's workspace, as every resource in it is told."""
+        """The Azure ML workspace, as inputs of every resource in it."""
         return {
             "workspace_id": self.machine_learning.workspace_id,
             "workspace_uid": self.machine_learning.workspace_uid,
@@ -52,7 +52,7 @@ class ReleaseArgs:
 
     @property
     def lake_identity(self) -> dict[str, pulumi.Input[str]]:
-        """The lake, as every resource that keeps files in it is told."""
+        """The lake, as inputs of every resource that keeps files in it."""
         return {"lake_id": self.lake.account_id, "lake_uid": self.lake.lake_uid}
 
     @property

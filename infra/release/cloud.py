@@ -84,7 +84,7 @@ class Cloud:
         return answer.json()
 
     def request(self, method: str, resource_id: str, api_version: str, body: Any = None) -> requests.Response:
-        """ARM's answer, whatever its status; sent again while ARM is too busy or fails."""
+        """ARM's answer with any status; a request is repeated while ARM is too busy or fails."""
         retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
         with requests.Session() as session:
             session.mount("https://", HTTPAdapter(max_retries=retry))

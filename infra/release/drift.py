@@ -1,6 +1,6 @@
-"""Comparison of what a service holds with what the stack declared, for the `read` of dynamic resources.
+"""Comparison of an object in a service with its declaration, for the `read` of dynamic resources.
 
-A service fills in defaults, so what it holds is compared only as far as the declaration goes. Does not ask a service:
+A service fills in defaults, so an object is compared only as far as its declaration goes. Does not call a service:
 each provider does.
 """
 

@@ -98,8 +98,8 @@ class _ImageProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone with its registry. An image that was deleted alone is not found: that needs the registry's own API."""
         uid = props.get("registry_uid")
-        stands = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
-        return ReadResult(id_, props) if stands else gone()
+        exists = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
+        return ReadResult(id_, props) if exists else gone()
 
 
 def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:

@@ -134,7 +134,7 @@ class _ClusterProvider(ReleaseProvider):
         except (NotFound, InvalidParameterValue):  # either says that it is gone
             return gone()
         declared = json.loads(props["settings"])
-        # An alias of SINGLE_USER (databricks-sdk, `DataSecurityMode`), and what goes with it.
+        # An alias of SINGLE_USER (databricks-sdk, `DataSecurityMode`), and the kind that it requires.
         compared = {name: value for name, value in declared.items() if name not in ("kind", "data_security_mode")}
         found = {**props, "team": team}
         if not agrees(compared, held):

@@ -44,7 +44,7 @@ class _RolloutProvider(ReleaseProvider):
         return CreateResult(props["endpoint_name"], {**props, **_roll_out(props, {})})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """With the percent of the traffic that goes to the deployment and to what it was declared to run."""
+        """`share` is the percent of the deployment's traffic, 0 if its model or environment is not the declared one."""
         from azure.core.exceptions import ResourceNotFoundError
 
         client, endpoint = Cloud.discover().machine_learning(props["workspace_id"]), props["endpoint_name"]
