@@ -218,6 +218,17 @@ def test_a_job_and_traffic_that_were_changed_by_hand_are_set_back(stack: LocalRu
     assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
 
 
+def test_another_generation_of_a_served_model_is_refused_and_it_answers_as_before(stack: LocalRun) -> None:
+    before = score(stack)
+    stack.configure("personalization:generation", "2")
+    try:
+        with pytest.raises(AssertionError, match="personalization:generation was 1 when this stack was deployed"):
+            stack.pulumi("up")
+    finally:
+        stack.configure("personalization:generation", "1")
+    assert score(stack) == before
+
+
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
     secrets = _secrets(stack)
     backend = stack.state / "pulumi" / "backend"
