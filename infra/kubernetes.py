@@ -186,6 +186,7 @@ class Kubernetes(pulumi.ComponentResource):
             f"{name}-{_SYSTEM}",
             cluster_id=cluster.id,
             cluster_uid=cluster.resource_uid,
+            cluster_etag=cluster.e_tag,
             pool=system,
             count=args.system_nodes,
             shape={

@@ -1,7 +1,8 @@
 """The cluster's system pool: AKS creates it with the cluster, and after that this resource changes it.
 
 The cluster has to be created with a system pool inside its own body, and azure-native can neither take that one over
-nor change it there without sending every other pool, too (pulumi/pulumi-azure-native#4264). So this resource adopts it:
+nor change it there without sending every other pool, too (pulumi/pulumi-azure-native#4264). So this resource adopts it,
+and restores it after every write of the cluster, which sends the pools as the engine recorded them:
 another number of nodes scales the pool, another shape (size, zones, network) creates a pool with another name and
 deletes the old one, so that the cluster always has one. Does not delete the pool: AKS refuses to delete the last system
 pool (MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md), and it goes with the cluster.
@@ -40,15 +41,19 @@ def pool_name(prefix: str, *shape: object) -> str:
 
 class _SystemPoolProvider(ReleaseProvider):
     identity = ("cluster_id", "cluster_uid")
-    inputs = ("pool", "count")
+    inputs = ("pool", "count", "cluster_etag")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         _converge(props)
         return CreateResult(f"{props['cluster_id']}/agentPools", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        found = Cloud.discover().resource(f"{props['cluster_id']}/agentPools/{props['pool']}", _API_VERSION)
-        return ReadResult(id_, {**props, "count": found["properties"]["count"]}) if found else gone()
+        cloud, cluster_id = Cloud.discover(), props["cluster_id"]
+        pool = cloud.resource(f"{cluster_id}/agentPools/{props['pool']}", _API_VERSION)
+        cluster = cloud.resource(cluster_id, _API_VERSION)
+        if pool is None or cluster is None:
+            return gone()
+        return ReadResult(id_, {**props, "count": pool["properties"]["count"], "cluster_etag": cluster.get("eTag")})
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         _converge(news)
@@ -102,11 +107,19 @@ class SystemPool(Resource, module="containerservice", name="SystemPool"):
         *,
         cluster_id: pulumi.Input[str],
         cluster_uid: pulumi.Input[str],
+        cluster_etag: pulumi.Input[str],
         pool: str,
         count: int,
         shape: dict[str, Any],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """`shape`: the pool's ARM properties but its number of nodes. `pool`: its name, from `pool_name`."""
-        props = {"cluster_id": cluster_id, "cluster_uid": cluster_uid, "pool": pool, "count": count, "shape": shape}
+        props = {
+            "cluster_id": cluster_id,
+            "cluster_uid": cluster_uid,
+            "cluster_etag": cluster_etag,
+            "pool": pool,
+            "count": count,
+            "shape": shape,
+        }
         super().__init__(_SystemPoolProvider(), name, props, opts)

@@ -109,10 +109,21 @@ def test_a_changed_generation_is_refused_before_anything_is_deleted(stacks: Infr
     assert {resource["urn"] for resource in stacks.resources(DEV)} == before
 
 
-def test_another_size_and_number_of_nodes_reach_both_pools_and_the_old_ones_go_last(stacks: InfraStacks) -> None:
+NODES = {"azure-native:location": REGIONS[DEV], "serving:system_nodes": 4}
+LARGER = {**NODES, "serving:node_size": "Standard_D8s_v5"}
+
+
+def test_another_number_of_system_nodes_outlives_a_later_write_of_the_cluster(stacks: InfraStacks) -> None:
+    """Which sends the pools as the engine recorded them when it created the cluster."""
+    for changed in ({}, {"tags:owner": "somebody"}):
+        stacks.configure(DEV, **NODES, **changed)
+        stacks.pulumi(DEV, "up", "--yes", "--skip-preview")
+        assert [count for mode, _, count in pools(stacks).values() if mode == "System"] == [4]
+
+
+def test_another_size_reaches_both_pools_and_the_old_ones_go_last(stacks: InfraStacks) -> None:
     before, events = pools(stacks), stacks.folder / "pools.json"
-    wanted = {"azure-native:location": REGIONS[DEV], "serving:node_size": "Standard_D8s_v5", "serving:system_nodes": 4}
-    stacks.configure(DEV, **wanted)
+    stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody"})
     stacks.pulumi(DEV, "up", "--yes", "--skip-preview", "--event-log", str(events))
     after = pools(stacks)
     assert not before.keys() & after.keys()
@@ -133,6 +144,7 @@ def test_nodes_that_somebody_added_are_found_by_refresh_and_go_with_the_next_up(
     cloud.request("PUT", pool_id, API_VERSION, {"properties": {**held["properties"], "count": 9}})
     eventually(lambda: pools(stacks)[pool][-1] == 9)
     stacks.pulumi(DEV, "preview", "--refresh", "--expect-no-changes", fails=True)
+    stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody else"})
     stacks.pulumi(DEV, "up", "--refresh", "--yes", "--skip-preview")
     assert pools(stacks)[pool][-1] == 4
 
