@@ -206,3 +206,20 @@ def test_it_goes_for_good_with_what_its_team_could_read_and_may_be_gone_already(
     assert "data-science" not in readers(workspace)
     with pytest.raises(NotFound):
         workspace.cluster_policies.get(policy_id)
+
+
+def test_a_cluster_changed_or_deleted_by_hand_is_found(
+    cloud: Served, workspace: WorkspaceClient, program: Graph
+) -> None:
+    wanted = named(cloud, program, "changed")
+    made = CLUSTER.create(wanted)
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
+    body = {"cluster_id": made.id, **json.loads(wanted["settings"]), "autotermination_minutes": 25}
+    workspace.api_client.do("POST", "/api/2.1/clusters/edit", body={"cluster_name": "changed", **body})
+    assert CLUSTER.diff(made.id, CLUSTER.read(made.id, made.outs).outs, wanted).changes
+    CLUSTER.update(made.id, made.outs, wanted)
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
+    workspace.permissions.set("clusters", made.id, access_control_list=[])
+    assert CLUSTER.diff(made.id, CLUSTER.read(made.id, made.outs).outs, wanted).changes
+    workspace.clusters.permanent_delete(made.id)
+    assert CLUSTER.read(made.id, made.outs).id == ""
