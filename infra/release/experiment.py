@@ -10,10 +10,11 @@ import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
-from infra.release.dynamic import ReleaseProvider
+from infra.release.ownership import WorkspaceProvider
 
 
-class _ExperimentProvider(ReleaseProvider):
+class _ExperimentProvider(WorkspaceProvider):
+    object_name = ("path",)
     identity = ("workspace_id", "path")
     inputs = ("workspace_url",)
 

@@ -14,7 +14,7 @@ from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra import compatibility
 from infra.release.cloud import databricks_of
-from infra.release.dynamic import ReleaseProvider
+from infra.release.ownership import WorkspaceProvider
 
 PACKAGE = "personalization_workloads"
 # The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
@@ -164,7 +164,8 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-class _JobProvider(ReleaseProvider):
+class _JobProvider(WorkspaceProvider):
+    object_name = ("job_name",)
     identity = ("workspace_id", "job_name")
     inputs = ("settings", "workspace_url")
 

@@ -12,7 +12,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.ownership import WorkspaceProvider, make_folder
 from infra.release.secret import KEY
 from infra.release.workload import NOTEBOOKS, delete_folder, sources_digest
 
@@ -23,11 +23,12 @@ def notebooks_digest() -> str:
     return sources_digest(NOTEBOOKS, {".py"})
 
 
-class _NotebooksProvider(ReleaseProvider):
+class _NotebooksProvider(WorkspaceProvider):
+    object_name = ("folder",)
     identity = ("workspace_id", "folder")
     inputs = (
         *("workspace_url", "digest", "ml_workspace_id", "model_name", "model_version"),
-        *("volumes", "scoring_uri", "scope"),
+        *("volumes", "scoring_uri", "scope", "team"),
     )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -48,8 +49,9 @@ def _upload(props: dict[str, Any]) -> None:
     cloud, folder = Cloud.discover(), props["folder"]
     registry = cloud.machine_learning(props["ml_workspace_id"]).models
     settings = _settings(props, registry.get(props["model_name"], props["model_version"]).tags)
-    files = cloud.databricks(props["workspace_url"], props["workspace_id"]).workspace
-    files.mkdirs(folder)
+    client = cloud.databricks(props["workspace_url"], props["workspace_id"])
+    files = client.workspace
+    make_folder(client, folder, "CAN_RUN", props["team"])
     for source in sorted(NOTEBOOKS.glob("*.py")):
         path = f"{folder}/{source.stem}"
         files.upload(path, source.read_bytes(), format=ImportFormat.SOURCE, language=Language.PYTHON, overwrite=True)
@@ -87,6 +89,7 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
         volumes: pulumi.Input[str],
         scoring_uri: pulumi.Input[str],
         scope: str,
+        team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """`volumes`: the folder of the volumes; `scope`: where `EndpointKey` put the key."""
@@ -101,5 +104,6 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
             "volumes": volumes,
             "scoring_uri": scoring_uri,
             "scope": scope,
+            "team": team,
         }
         super().__init__(_NotebooksProvider(), name, {**props, "path": None}, opts)

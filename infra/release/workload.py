@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
-from infra.release.dynamic import ReleaseProvider
+from infra.release.ownership import WorkspaceProvider, make_folder
 
 _SOURCES = Path(__file__).parents[2] / "workloads"
 NOTEBOOKS = _SOURCES / "notebooks"
@@ -48,25 +48,41 @@ def delete_folder(props: Mapping[str, Any], folder: str) -> None:
         databricks_of(props).workspace.delete(folder, recursive=True)
 
 
-class _WorkloadProvider(ReleaseProvider):
+class _WorkloadProvider(WorkspaceProvider):
+    object_name = ("folder", "digest")
     identity = ("workspace_id", "folder", "digest")
+    inputs = ("team",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from databricks.sdk.service.workspace import ImportFormat
 
         client = databricks_of(props)
-        folder = f"{props['folder']}/{props['digest'][:16]}"
+        folder = _folder(props)
         with tempfile.TemporaryDirectory() as temporary:
             wheel = build_wheel(Path(temporary))
-            client.workspace.mkdirs(folder)
+            self._make_folder(props)
             client.workspace.upload(
                 f"{folder}/{wheel.name}", wheel.read_bytes(), format=ImportFormat.AUTO, overwrite=True
             )
         path = f"/Workspace{folder}/{wheel.name}"
         return CreateResult(path, {**props, "path": path})
 
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        self._make_folder(news)
+        return UpdateResult({**news, "path": olds["path"]})
+
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        delete_folder(props, f"{props['folder']}/{props['digest'][:16]}")
+        delete_folder(props, _folder(props))
+
+    @staticmethod
+    def _make_folder(props: dict[str, Any]) -> None:
+        """On dedicated compute the team itself reads what is installed (Databricks, "Compute compatibility with
+        libraries and init scripts": "the identity of the assigned principal")."""
+        make_folder(databricks_of(props), _folder(props), "CAN_READ", props["team"])
+
+
+def _folder(props: Mapping[str, Any]) -> str:
+    return f"{props['folder']}/{props['digest'][:16]}"
 
 
 class Workload(Resource, module="databricks", name="Workload"):
@@ -81,7 +97,15 @@ class Workload(Resource, module="databricks", name="Workload"):
         workspace_id: pulumi.Input[str],
         folder: str,
         digest: str,
+        team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"workspace_url": workspace_url, "workspace_id": workspace_id, "folder": folder, "digest": digest}
+        """`folder`: whoever may write there runs code with the rights of the job and of the clusters."""
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "folder": folder,
+            "digest": digest,
+            "team": team,
+        }
         super().__init__(_WorkloadProvider(), name, {**props, "path": None}, opts)
