@@ -307,6 +307,13 @@ def test_limits_are_kept_or_named(found: Figures, holds: bool) -> None:
     assert all("release:" in reason for reason in reasons)
 
 
+def test_a_rollout_prints_nothing_between_the_messages_of_the_engine(
+    cloud: Cloud, live: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    rolled_out(cloud, "2", live)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_forced_replacement_keeps_traffic_and_what_it_has_taken_over(cloud: Cloud, live: dict[str, Any]) -> None:
     provider = rollout._RolloutProvider()
     with users(cloud) as seen:

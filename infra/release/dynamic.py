@@ -17,7 +17,10 @@ from pulumi.dynamic import DiffResult, ResourceProvider
 
 # Packages that import parts of themselves. Two threads that begin with different parts of one lock each other out
 # (python/cpython#83065), so each is imported whole, by one thread, before a provider begins.
-_SDKS = ("azure.identity", "azure.storage.blob", "azure.ai.ml", "azure.ai.ml.entities", "databricks.sdk")
+_SDKS = (
+    *("azure.identity", "azure.storage.blob", "azure.mgmt.containerregistrytasks", "azure.ai.ml"),
+    *("azure.ai.ml.entities", "databricks.sdk"),
+)
 _IMPORTING = threading.Lock()
 INCARNATION = "incarnation"
 
