@@ -23,12 +23,14 @@ class ByHand:
         self._endpoint = f"{outputs['ml_workspace_id']}/onlineEndpoints/{outputs['endpoint_name']}"
 
     def delete_in_databricks(self) -> None:
-        """The job, the policy, the folder with wheel and notebooks, and the secret scope."""
-        for job in list(self.databricks.jobs.list()):
-            self.databricks.jobs.delete(job.job_id)
+        """The job, the policy, the folders of the wheel and the notebooks, and the secret scope."""
+        (job,) = self.databricks.jobs.list(expand_tasks=True)
+        (wheel,) = (found.whl for found in job.settings.tasks[0].libraries if found.whl)
+        self.databricks.workspace.delete(wheel.removeprefix("/Workspace").rpartition("/")[0], recursive=True)
+        self.databricks.jobs.delete(job.job_id)
         for policy in list(self.databricks.cluster_policies.list()):
             self.databricks.cluster_policies.delete(policy.policy_id)
-        self.databricks.workspace.delete(self._outputs["notebooks"].rpartition("/")[0], recursive=True)
+        self.databricks.workspace.delete(self._outputs["notebooks"], recursive=True)
         for scope in list(self.databricks.secrets.list_scopes()):
             self.databricks.secrets.delete_scope(scope.name)
 

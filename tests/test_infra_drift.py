@@ -79,10 +79,8 @@ def test_a_parents_id_that_a_preview_does_not_know_is_no_change_and_a_new_one_is
     unrecorded = {**olds, "workspace_uid": None}
     found = provider.diff("7", unrecorded, olds)
     assert (found.changes, found.replaces) == (True, [])
-    assert _WorkloadProvider().update("x", {"path": "/p"}, {"workspace_uid": "1"}).outs == {
-        "path": "/p",
-        "workspace_uid": "1",
-    }
+    recorded = _TrainingRunProvider().update("7", {"run_id": "7"}, {"workspace_uid": "1"})
+    assert recorded.outs == {"run_id": "7", "workspace_uid": "1"}
 
 
 PARENTS = {"workspace_id": "workspace_uid", "registry_id": "registry_uid", "cluster_id": "cluster_uid"}

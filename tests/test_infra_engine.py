@@ -58,6 +58,13 @@ def test_production_again_changes_nothing(stacks: InfraStacks) -> None:
     stacks.pulumi(WEST, "refresh", "--yes", "--skip-preview", "--expect-no-changes")
 
 
+def test_the_keys_of_application_insights_are_secret_in_the_state(stacks: InfraStacks) -> None:
+    held = {resource["type"]: resource for resource in stacks.resources(WEST)}
+    outputs = held["azure-native:applicationinsights:Component"]["outputs"]
+    secret = {name for name, value in outputs.items() if "ciphertext" in str(value)}
+    assert secret == {"connectionString", "instrumentationKey"}
+
+
 def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -> None:
     def guarded(stack: str) -> set[str]:
         found = stacks.resources(stack)

@@ -11,6 +11,7 @@ from infra.databricks import Databricks
 from infra.inference import Inference
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
+from infra.release.ownership import FOLDER
 from infra.settings import Settings
 
 MODEL = "click-probability"
@@ -57,5 +58,10 @@ class ReleaseArgs:
 
     @property
     def shared(self) -> str:
-        """Folder of the stack in the Databricks workspace."""
+        """Folder for the stack's experiment in the Databricks workspace, which every user may write."""
         return f"/Shared/{self.names.catalog}"
+
+    @property
+    def code(self) -> str:
+        """Folder for what runs with the rights of others: admins alone may write it."""
+        return f"{FOLDER}/{self.names.catalog}"

@@ -12,14 +12,16 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.dynamic import gone
+from infra.release.ownership import WorkspaceProvider
 from infra.release.patience import until_allowed
 
 VOLUMES = ("raw", "features", "models")
 SCHEMA = "personalization"
 
 
-class _CatalogProvider(ReleaseProvider):
+class _CatalogProvider(WorkspaceProvider):
+    object_name = ("catalog",)
     identity = ("workspace_id", "workspace_uid", "catalog", "connector_id", "identity_id")
     inputs = ("workspace_url", "locations")
 

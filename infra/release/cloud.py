@@ -7,6 +7,7 @@ not keep clients: each resource makes those it needs, and asks first whether its
 """
 
 import functools
+import logging
 import os
 import threading
 import time
@@ -106,6 +107,7 @@ class Cloud:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
         from azure.ai.ml import MLClient
 
+        _silence_machine_learning()
         part = workspace_id.split("/")
         options: dict[str, Any] = {"cloud": self.name}
         if self.name not in _KNOWN_CLOUDS:
@@ -173,6 +175,19 @@ class Cloud:
         from azure.storage.blob import BlobServiceClient
 
         return BlobServiceClient(endpoint, credential=self.credential(), max_block_size=64 * 1024 * 1024)
+
+
+def _silence_machine_learning() -> None:
+    """Azure ML's SDK logs its steps to stderr and prints a dot for each poll, also with `show_progress=False`.
+
+    The engine shows both between its own messages. Source: `AzureMLPolling.update_status` and
+    `initialize_logger_info` in azure-ai-ml 1.35.
+    """
+    from azure.ai.ml._utils._azureml_polling import AzureMLPolling
+    from azure.mgmt.core.polling.arm_polling import ARMPolling
+
+    logging.getLogger("azure.ai.ml").setLevel(logging.WARNING)
+    AzureMLPolling.update_status = ARMPolling.update_status
 
 
 class CachedCredential:

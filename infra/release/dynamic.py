@@ -1,17 +1,37 @@
 """The base of every dynamic resource: which inputs replace it, which update it, and what holds for each provider.
 
 The engine drops inputs that are `None` (pulumi/pulumi `sdk/python/lib/pulumi/runtime/rpc.py`, `serialize_properties`),
-so every provider receives all inputs that it declares, with `None` for an absent one. Does not talk to a cloud: each
-provider does.
+so every provider receives all inputs that it declares, with `None` for an absent one. Its four threads then import the
+SDKs in order, and `create` gives what it makes an incarnation, by which `delete` knows an object that a replacement has
+taken over (`ownership.py`). Does not talk to a cloud: each provider does.
 """
 
 import functools
+import importlib
+import threading
+import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pulumi
 from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResult
 from pulumi.runtime import rpc
+
+# Packages that import parts of themselves. Two threads that begin with different parts of one lock each other out
+# (python/cpython#83065), so each is imported whole, by one thread, before a provider begins.
+_SDKS = (
+    *("azure.identity", "azure.storage.blob", "azure.mgmt.containerregistrytasks", "azure.ai.ml"),
+    *("azure.ai.ml.entities", "databricks.sdk"),
+)
+_IMPORTING = threading.Lock()
+INCARNATION = "incarnation"
+
+
+def import_sdks() -> None:
+    """Costs some 3 s of CPU once in a process. Never called in a preview, nor at import time."""
+    with _IMPORTING:
+        for name in _SDKS:
+            importlib.import_module(name)
 
 
 class ProviderError(Exception):
@@ -34,6 +54,16 @@ class ReleaseProvider(ResourceProvider):
         for name in ("create", "read", "update", "delete"):
             if name in vars(cls):
                 setattr(cls, name, _guarded(vars(cls)[name]))
+
+    def owns(self, _props: dict[str, Any]) -> bool:
+        """Whether the object is still this resource's. Where not, `delete` is not called."""
+        return True
+
+    def claim(self, _props: dict[str, Any]) -> None:
+        """Note `props[INCARNATION]` at the object that `create` has made or taken over."""
+
+    def forget(self, _props: dict[str, Any]) -> None:
+        """Take that note away again, once the object is deleted."""
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         changed = [key for key in (*self.identity, *self.inputs) if olds.get(key) != news.get(key)]
@@ -66,12 +96,27 @@ def _is_refusal(error: Exception) -> bool:
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     """The provider's method with every declared input present, and with errors that keep their type."""
+    name = method.__name__
 
     @functools.wraps(method)
     def call(self: ReleaseProvider, *given: Any) -> Any:
+        import_sdks()
         absent = dict.fromkeys((*self.identity, *self.inputs, *self.optional))
+        arguments = [{**absent, **each} if isinstance(each, dict) else each for each in given]
         try:
-            return method(self, *({**absent, **each} if isinstance(each, dict) else each for each in given))
+            if name == "create":
+                arguments[0][INCARNATION] = uuid.uuid4().hex
+            if name == "update":
+                _, olds, news = arguments
+                news[INCARNATION] = olds.get(INCARNATION)
+            if name == "delete" and not self.owns(arguments[1]):
+                return None
+            result = method(self, *arguments)
+            if name == "create":
+                self.claim(arguments[0])
+            if name == "delete":
+                self.forget(arguments[1])
+            return result
         except Exception as error:
             if method.__name__ == "read" and _is_refusal(error):
                 # Who may only look at the infrastructure (drift.yml) can still preview it.
@@ -80,7 +125,7 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
                 return ReadResult(given[0], given[1])
             if type(error).__module__ != "builtins":
                 raise
-            where = f"{type(self).__name__.strip('_')}.{method.__name__}"
+            where = f"{type(self).__name__.strip('_')}.{name}"
             raise ProviderError(f"{where}: {type(error).__name__}: {error}") from error
 
     return call

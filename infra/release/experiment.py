@@ -10,10 +10,12 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.dynamic import gone
+from infra.release.ownership import WorkspaceProvider
 
 
-class _ExperimentProvider(ReleaseProvider):
+class _ExperimentProvider(WorkspaceProvider):
+    object_name = ("path",)
     identity = ("workspace_id", "workspace_uid", "path")
     inputs = ("workspace_url",)
 

@@ -19,8 +19,9 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
 from infra.release.drift import agrees
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.dynamic import gone
 from infra.release.job import JobSpec, cluster, spark_conf
+from infra.release.ownership import WorkspaceProvider, permit
 
 _LEAST_MINUTES = 10  # Databricks takes no shorter wait before a cluster ends itself
 
@@ -62,7 +63,8 @@ def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, Any]:
     }
 
 
-class _PolicyProvider(ReleaseProvider):
+class _PolicyProvider(WorkspaceProvider):
+    object_name = ("policy_name",)
     identity = ("workspace_id", "workspace_uid", "policy_name")
     inputs = ("workspace_url", "definition", "team")
 
@@ -98,11 +100,12 @@ class _PolicyProvider(ReleaseProvider):
     @staticmethod
     def _put(client: Any, policy_id: str, props: dict[str, Any]) -> dict[str, Any]:
         client.cluster_policies.edit(policy_id, name=props["policy_name"], definition=props["definition"])
-        _permit(client, "cluster-policies", policy_id, "CAN_USE", props["team"])
+        permit(client, "cluster-policies", policy_id, "CAN_USE", props["team"])
         return {**props, "policy_id": policy_id}
 
 
-class _ClusterProvider(ReleaseProvider):
+class _ClusterProvider(WorkspaceProvider):
+    object_name = ("cluster_name",)
     identity = ("workspace_id", "workspace_uid", "cluster_name")
     inputs = ("workspace_url", "settings", "libraries", "team", "catalog")
 
@@ -212,21 +215,13 @@ class _ClusterProvider(ReleaseProvider):
     def _admit(client: Any, cluster_id: str, props: dict[str, Any], *, before: str | None) -> dict[str, Any]:
         team = props["team"]
         client.clusters.pin(cluster_id)  # Databricks forgets what was terminated a month ago and is not pinned
-        _permit(client, "clusters", cluster_id, "CAN_RESTART", team)
+        permit(client, "clusters", cluster_id, "CAN_RESTART", team)
         if before and before != team:
             _grant(client, props["catalog"], revoked=before)
         if team:
             _grant(client, props["catalog"], admitted=team)
         page = f"https://{props['workspace_url']}/compute/clusters/{cluster_id}"
         return {**props, "cluster_id": cluster_id, "page": page}
-
-
-def _permit(client: Any, kind: str, object_id: str, level: str, team: str | None) -> None:
-    """The group's permission in place of any that was given; admins keep theirs."""
-    from databricks.sdk.service.iam import AccessControlRequest, PermissionLevel
-
-    entries = [AccessControlRequest(group_name=team, permission_level=PermissionLevel(level))] if team else []
-    client.permissions.set(kind, object_id, access_control_list=entries)
 
 
 def _permitted(client: Any, kind: str, object_id: str, level: str, team: str | None) -> str | None:

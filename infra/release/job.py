@@ -15,7 +15,8 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 from infra import compatibility
 from infra.release.cloud import databricks_of
 from infra.release.drift import observed
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.dynamic import gone
+from infra.release.ownership import WorkspaceProvider
 
 PACKAGE = "personalization_workloads"
 # The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
@@ -165,7 +166,8 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-class _JobProvider(ReleaseProvider):
+class _JobProvider(WorkspaceProvider):
+    object_name = ("job_name",)
     identity = ("workspace_id", "workspace_uid", "job_name")
     inputs = ("settings", "workspace_url")
 

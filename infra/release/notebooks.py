@@ -12,7 +12,8 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import Cloud, databricks_of
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.dynamic import gone
+from infra.release.ownership import WorkspaceProvider, make_folder
 from infra.release.secret import KEY
 from infra.release.workload import NOTEBOOKS, delete_folder, sources_digest
 
@@ -23,11 +24,12 @@ def notebooks_digest() -> str:
     return sources_digest(NOTEBOOKS, {".py"})
 
 
-class _NotebooksProvider(ReleaseProvider):
+class _NotebooksProvider(WorkspaceProvider):
+    object_name = ("folder",)
     identity = ("workspace_id", "workspace_uid", "folder")
     inputs = (
         *("workspace_url", "digest", "ml_workspace_id", "model_name", "model_version"),
-        *("volumes", "scoring_uri", "scope"),
+        *("volumes", "scoring_uri", "scope", "team"),
     )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -59,8 +61,9 @@ def _upload(props: dict[str, Any]) -> None:
     cloud, folder = Cloud.discover(), props["folder"]
     registry = cloud.machine_learning(props["ml_workspace_id"]).models
     settings = _settings(props, registry.get(props["model_name"], props["model_version"]).tags)
-    files = databricks_of(props).workspace
-    files.mkdirs(folder)
+    client = databricks_of(props)
+    files = client.workspace
+    make_folder(client, folder, "CAN_RUN", props["team"])
     for source in sorted(NOTEBOOKS.glob("*.py")):
         path = f"{folder}/{source.stem}"
         files.upload(path, source.read_bytes(), format=ImportFormat.SOURCE, language=Language.PYTHON, overwrite=True)
@@ -99,6 +102,7 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
         volumes: pulumi.Input[str],
         scoring_uri: pulumi.Input[str],
         scope: str,
+        team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """`volumes`: the folder of the volumes; `scope`: where `EndpointKey` put the key."""
@@ -114,5 +118,6 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
             "volumes": volumes,
             "scoring_uri": scoring_uri,
             "scope": scope,
+            "team": team,
         }
         super().__init__(_NotebooksProvider(), name, {**props, "path": None}, opts)

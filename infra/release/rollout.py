@@ -19,7 +19,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.dynamic import INCARNATION, ReleaseProvider, gone
 from infra.release.live import endpoint_key
 
 if TYPE_CHECKING:
@@ -61,15 +61,29 @@ class _RolloutProvider(ReleaseProvider):
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_roll_out(news, olds)})
 
+    def claim(self, props: dict[str, Any]) -> None:
+        """Tag the deployment that serves, last of all: until then it is the old resource's."""
+        client = Cloud.discover().machine_learning(props["workspace_id"])
+        endpoint, name = props["endpoint_name"], deployment_name(props)
+        if _incarnation(client.online_deployments.get(name, endpoint)) != props[INCARNATION]:
+            model = client.models.get(props["model_name"], str(props["model_version"]))
+            client.online_deployments.begin_create_or_update(
+                _deployment(props, name, model.tags, incarnation=props[INCARNATION])
+            ).result()
+
     def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """Not what a replacement of this resource has taken over, nor its traffic."""
         from azure.core.exceptions import ResourceNotFoundError
 
         cloud, endpoint = Cloud.discover(), props["endpoint_name"]
         client = cloud.machine_learning(props["workspace_id"])
         try:
-            client.online_endpoints.get(endpoint)
-            _set_traffic(cloud, props, {})
-            _delete(client, endpoint, {deployment.name for deployment in client.online_deployments.list(endpoint)})
+            traffic = client.online_endpoints.get(endpoint).traffic or {}
+            deployments = list(client.online_deployments.list(endpoint))
+            own = {each.name for each in deployments if _incarnation(each) in (None, props.get(INCARNATION))}
+            if not any(share for name, share in traffic.items() if name not in own):
+                _set_traffic(cloud, props, {})
+            _delete(client, endpoint, own)
         except ResourceNotFoundError:
             return
 
@@ -86,11 +100,16 @@ def deployment_name(props: dict[str, Any]) -> str:
     return f"m{props['model_version']}-{hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
+def _incarnation(deployment: Any) -> str | None:
+    return (deployment.tags or {}).get(INCARNATION)
+
+
 def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
     cloud = Cloud.discover()
     client = cloud.machine_learning(props["workspace_id"])
     endpoint, name = props["endpoint_name"], deployment_name(props)
-    stand = {deployment.name for deployment in client.online_deployments.list(endpoint)}
+    deployments = {deployment.name: deployment for deployment in client.online_deployments.list(endpoint)}
+    stand = set(deployments)
     served, kept = (olds.get(key) if olds.get(key) in stand else None for key in ("deployment", "previous"))
     before = {key: share for key, share in (client.online_endpoints.get(endpoint).traffic or {}).items() if share}
     if served and not before:  # whoever wrote the endpoint took its traffic away
@@ -106,7 +125,11 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
     checks, share = [], 0
     model = client.models.get(props["model_name"], str(props["model_version"]))
     try:
-        client.online_deployments.begin_create_or_update(_deployment(props, name, model.tags)).result()
+        # One that exists stays whose it is: a rollout that replaces another takes it over at its end (`claim`).
+        incarnation = _incarnation(deployments[name]) if name in stand else props.get(INCARNATION)
+        client.online_deployments.begin_create_or_update(
+            _deployment(props, name, model.tags, incarnation=incarnation)
+        ).result()
         scoring_uri = client.online_endpoints.get(endpoint).scoring_uri
         probe = _probe(client, props, model.path, scoring_uri)
         for share in (0, *shares):
@@ -143,7 +166,7 @@ def _steps(steps: list[Any]) -> list[int]:
     return [int(step) for step in steps]  # numbers come back from state as floats
 
 
-def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> Any:
+def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, incarnation: str | None = None) -> Any:
     from azure.ai.ml.entities import (
         KubernetesOnlineDeployment,
         OnlineRequestSettings,
@@ -156,6 +179,8 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> A
     tags: dict[str, str] = {key: of_model[key] for key in ("dataset", "snapshot", "code", "run_id") if key in of_model}
     tags |= {"model_version": str(props["model_version"]), "engine": props["engine"]}
     tags |= {"image": props["environment"].rpartition(":")[2]}  # a version is named by the digest
+    if incarnation:
+        tags |= {INCARNATION: incarnation}
     scale = props["scale"]
     size = ResourceSettings(cpu=scale["cpu"], memory=scale["memory"])
     # A model and a JVM take seconds to load; a probe that gives up earlier restarts the container for ever.

@@ -63,7 +63,14 @@ class Trained(pulumi.ComponentResource):
             opts=granted,
         )
         self.volumes = catalog.volumes
-        workload = Workload(f"{name}-workload", **args.workspace, folder=args.shared, digest=sources, opts=child)
+        workload = Workload(
+            f"{name}-workload",
+            **args.workspace,
+            folder=args.code,
+            digest=sources,
+            team=args.settings.access.team,
+            opts=child,
+        )
         self.experiment = Experiment(f"{name}-experiment", **args.workspace, path=f"{args.shared}/training", opts=child)
         self.spec = pulumi.Output.all(catalog.volumes, workload.path, self.experiment.path).apply(
             lambda found: JobSpec(

@@ -1,0 +1,69 @@
+"""Objects of the Databricks workspace whose names are fixed: which resource of the state each belongs to, and who may
+do what with it.
+
+A forced replacement (`pulumi up --replace`, `pulumi state taint`) creates before it deletes: `create` takes over the
+object by its name, and `delete` of the old resource would then remove it. So `create` ends by writing the resource's
+incarnation into a file of the workspace, and only the resource with that incarnation deletes. Deleting first would need
+no such file, but loses what others have added: grants, runs of a job, access lists of a scope.
+
+Killed before the file is written, the object belongs to the old resource, and the next `up` begins again.
+"""
+
+import contextlib
+import hashlib
+from typing import Any, ClassVar
+
+from infra.release.cloud import databricks_of
+from infra.release.dynamic import INCARNATION, ReleaseProvider
+
+FOLDER = "/personalization"
+"""In the root of the workspace, where "only workspace admins can create objects" (Azure Databricks, "Share workspace
+objects using folders"); in /Shared, all users may change and delete them."""
+_OWNERS = f"{FOLDER}/owners"
+
+
+class WorkspaceProvider(ReleaseProvider):
+    object_name: ClassVar[tuple[str, ...]]
+    """Inputs that name the object in its workspace."""
+
+    def owns(self, props: dict[str, Any]) -> bool:
+        """An object without an owner's file is everybody's: it was made before there were any."""
+        from databricks.sdk.errors import NotFound
+
+        try:
+            with databricks_of(props).workspace.download(self._owner(props)) as file:
+                return file.read().decode() == props.get(INCARNATION)
+        except NotFound:
+            return True
+
+    def claim(self, props: dict[str, Any]) -> None:
+        from databricks.sdk.service.workspace import ImportFormat
+
+        files = databricks_of(props).workspace
+        files.mkdirs(_OWNERS)
+        content = props[INCARNATION].encode()
+        files.upload(self._owner(props), content, format=ImportFormat.AUTO, overwrite=True)
+
+    def forget(self, props: dict[str, Any]) -> None:
+        from databricks.sdk.errors import NotFound
+
+        with contextlib.suppress(NotFound):
+            databricks_of(props).workspace.delete(self._owner(props))
+
+    def _owner(self, props: dict[str, Any]) -> str:
+        name = "\0".join(str(props[part]) for part in self.object_name)
+        return f"{_OWNERS}/{type(self).__name__.strip('_')}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.txt"
+
+
+def permit(client: Any, kind: str, object_id: str, level: str, team: str | None) -> None:
+    """The group's permission in place of any that was given; admins keep theirs."""
+    from databricks.sdk.service.iam import AccessControlRequest, PermissionLevel
+
+    entries = [AccessControlRequest(group_name=team, permission_level=PermissionLevel(level))] if team else []
+    client.permissions.set(kind, object_id, access_control_list=entries)
+
+
+def make_folder(client: Any, folder: str, level: str, team: str | None) -> None:
+    """A folder that admins alone may change; `level` is the team's."""
+    client.workspace.mkdirs(folder)
+    permit(client, "directories", str(client.workspace.get_status(folder).object_id), level, team)
