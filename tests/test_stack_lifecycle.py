@@ -222,8 +222,10 @@ def test_another_generation_of_a_served_model_is_refused_and_it_answers_as_befor
     before = score(stack)
     stack.configure("personalization:generation", "2")
     try:
-        with pytest.raises(AssertionError, match="personalization:generation was 1 when this stack was deployed"):
+        with pytest.raises(AssertionError, match="1 errored"):
             stack.pulumi("up")
+        said = (stack.state / "test-up-events.json").read_text()
+        assert "personalization:generation was 1 when this stack was deployed and is 2 now" in said
     finally:
         stack.configure("personalization:generation", "1")
     assert score(stack) == before
