@@ -3,6 +3,8 @@
 import inspect
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,6 +170,16 @@ def test_a_policy_that_was_changed_or_deleted_by_hand_reads_so(
     assert provider.diff(made.id, provider.read(made.id, made.outs).outs, wanted).changes
     workspace.cluster_policies.delete(made.id)
     assert provider.read(made.id, made.outs).id == ""
+
+
+def test_the_first_client_of_a_process_goes_to_its_workspace(cloud: Served, workspace: WorkspaceClient) -> None:
+    host, workspace_id = cloud.sandbox.authority, f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
+    script = f"""
+from infra.release.cloud import Cloud
+print(Cloud.discover().databricks({host!r}, {workspace_id!r}).config.host)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"https://{host}"
 
 
 def test_a_resource_of_another_workspace_under_the_same_id_is_gone_and_its_deletion_does_nothing(

@@ -133,6 +133,8 @@ class Cloud:
 
         credential, manager = self.credential(), self.scope
 
+        Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.
+
         class Named(Config):
             """Without the variables DATABRICKS_* and ARM_*, which the SDK reads although it is given a login.
 
