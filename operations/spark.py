@@ -49,9 +49,9 @@ def java_options() -> str:
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:
-    """Of a process whose Spark session is to have these settings.
+    """Environment of a process whose Spark session is to have these settings.
 
-    Without the shell's own settings for another Spark: PySpark starts the one in SPARK_HOME, whatever version it is.
+    Ignores the shell's SPARK_* and PYSPARK_*: PySpark starts the Spark of SPARK_HOME, in any version.
     """
     options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
     submit = shlex.join([*options, "pyspark-shell"])

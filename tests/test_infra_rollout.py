@@ -314,7 +314,7 @@ def test_a_rollout_prints_nothing_between_the_messages_of_the_engine(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_forced_replacement_keeps_traffic_and_what_it_has_taken_over(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_a_forced_replacement_keeps_the_deployment_and_its_traffic(cloud: Cloud, live: dict[str, Any]) -> None:
     provider = rollout._RolloutProvider()
     with users(cloud) as seen:
         replacement = rolled_out(cloud, "1")
@@ -328,7 +328,9 @@ def test_a_forced_replacement_keeps_traffic_and_what_it_has_taken_over(cloud: Cl
     live |= rolled_out(cloud, "1")
 
 
-def test_a_replacement_that_was_killed_before_its_end_takes_nothing_over(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_a_replacement_killed_before_its_end_leaves_the_deployment_to_the_old_resource(
+    cloud: Cloud, live: dict[str, Any]
+) -> None:
     provider = rollout._RolloutProvider()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout._RolloutProvider, "claim", lambda *_: None)

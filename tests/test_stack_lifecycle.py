@@ -14,7 +14,7 @@ import httpx
 import matplotlib.image
 import pytest
 import yaml
-from fault_matrix import FAULTS, STAGES, Stand, trial
+from fault_matrix import FAULTS, STAGES, Stand, trial, users
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
@@ -223,6 +223,20 @@ def test_the_notebooks_run_from_top_to_bottom_and_their_plots_show_something(sta
     assert (asked["rows"], asked["items"]) == (200, 200)
     assert asked["largest_difference"] <= 1e-9
     assert not [found for of in ran.values() for found in _secrets(stack) if found in of.page]
+
+
+def test_a_forced_replacement_of_the_whole_release_loses_nothing(stack: LocalRun) -> None:
+    """Also without a team, as in the shipped development stack."""
+    urns, before = stack.urns("pulumi-python:dynamic/"), stack.objects()
+    tainted, forced = urns[::2], urns[1::2]
+    stack.engine.text("state", "taint", *tainted, "--yes", "--stack", "local")
+    stack.unset("access:team")
+    with in_environment(stack.environment), users(Stand.of(stack), serves=True) as answers:
+        changes = stack.pulumi("up", *(f"--replace={urn}" for urn in forced))
+    assert changes == {"replace": len(urns)}
+    assert (answers["failed"], answers["asked"] > 100) == (0, True)
+    assert stack.objects() == before
+    assert stack.pulumi("up") == {}
 
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
