@@ -47,7 +47,7 @@ print(json.dumps(errors))
 
 
 def lazy_imports() -> list[str]:
-    """Of each function in `infra/release/`, what it imports when it runs."""
+    """The import statements inside each function of `infra/release/`."""
     return list(dict.fromkeys(_lazy_imports()))
 
 

@@ -83,6 +83,7 @@ class Inference(pulumi.ComponentResource):
     """Changes whenever the endpoint is written or created again: either leaves it without traffic, so the rollout must
     run again."""
     scoring_uri: pulumi.Output[str]
+    auth_mode: str
     extension_principal_id: pulumi.Output[str]
 
     def __init__(self, name: str, args: InferenceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -184,6 +185,7 @@ class Inference(pulumi.ComponentResource):
             lambda found: json.dumps([*declared, *found], sort_keys=True)
         )
         self.scoring_uri = endpoint.properties.scoring_uri
+        self.auth_mode = args.auth_mode
         self.extension_principal_id = extension.identity.principal_id
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
 

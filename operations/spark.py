@@ -49,11 +49,7 @@ def java_options() -> str:
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:
-    """Of a process whose Spark session is to have these settings.
-
-    Without the shell's own settings for another Spark: PySpark starts the one in SPARK_HOME, whatever version it is.
-    """
+    """Of a process whose Spark session is to have these settings."""
     options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
     submit = shlex.join([*options, "pyspark-shell"])
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
-    return {**inherited, "PYSPARK_SUBMIT_ARGS": submit, "SPARK_LOCAL_IP": "127.0.0.1"}
+    return {**os.environ, "PYSPARK_SUBMIT_ARGS": submit, "SPARK_LOCAL_IP": "127.0.0.1"}

@@ -1,4 +1,4 @@
-"""What holds for every dynamic resource of a release, whatever its provider does."""
+"""Rules for every dynamic resource of a release."""
 
 import inspect
 import subprocess
@@ -49,20 +49,31 @@ def test_a_missing_key_is_reported_with_its_type_and_the_resource() -> None:
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
 def test_an_input_that_may_be_none_is_declared_by_its_provider(resource: type[Resource]) -> None:
-    module = inspect.getmodule(resource)
-    (provider,) = (
-        each
-        for each in vars(module).values()
-        if inspect.isclass(each) and issubclass(each, ReleaseProvider) and each is not ReleaseProvider
-        if f"{each.__name__}(" in inspect.getsource(resource)
-    )
+    provider = _provider_of(resource)
     parameters = inspect.signature(resource.__init__).parameters.values()
     optional = {each.name for each in parameters if "None" in str(each.annotation) and each.name != "opts"}
     assert optional <= {*provider.identity, *provider.inputs, *provider.optional}
 
 
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
+def test_a_provider_that_deletes_knows_what_it_owns(resource: type[Resource]) -> None:
+    provider = _provider_of(resource)
+    if "delete" in vars(provider):
+        assert provider.claim is not ReleaseProvider.claim
+
+
+def _provider_of(resource: type[Resource]) -> type[ReleaseProvider]:
+    (provider,) = (
+        each
+        for each in vars(inspect.getmodule(resource)).values()
+        if inspect.isclass(each) and issubclass(each, ReleaseProvider) and each is not ReleaseProvider
+        if f"{each.__name__}(" in inspect.getsource(resource)
+    )
+    return provider
+
+
 def test_providers_that_begin_together_import_their_sdks() -> None:
-    """Without `import_sdks` nearly every interpreter has an error; `benchmarks/imports.py` starts a hundred."""
+    """Nearly every interpreter fails if `import_sdks` does nothing; `benchmarks/imports.py` starts a hundred."""
     assert [imports.errors_of_one() for _ in range(2)] == [[], []]
 
 

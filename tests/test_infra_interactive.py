@@ -210,7 +210,7 @@ def test_it_goes_for_good_with_what_its_team_could_read_and_may_be_gone_already(
         workspace.cluster_policies.get(policy.id)
 
 
-def test_what_a_replacement_has_taken_over_is_not_deleted_with_the_old_resource(
+def test_a_replacement_keeps_the_object_that_the_old_resource_had(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     """The engine creates before it deletes, and both have one name."""
@@ -229,7 +229,7 @@ def test_what_a_replacement_has_taken_over_is_not_deleted_with_the_old_resource(
         assert not _exists(workspace, provider, new.id), provider
 
 
-def test_admins_alone_may_write_what_runs_with_the_rights_of_others(
+def test_a_wheels_folder_may_be_changed_by_admins_only(
     cloud: Served, workspace: WorkspaceClient, program: Graph, without_team: Graph
 ) -> None:
     for declared, expected in ((program, {"data-science": ["CAN_READ"]}), (without_team, {})):

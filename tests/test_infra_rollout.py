@@ -195,7 +195,8 @@ def test_a_model_that_fails_a_check_gets_no_traffic_and_is_kept_to_be_looked_at(
     with users(cloud) as seen, pytest.raises(rollout.RolloutFailed, match=reason) as failed:
         rolled_out(cloud, version, live, limits={**LIMITS, "p99_ms_max": 100} if version == "5" else LIMITS)
     assert set(seen) == {200}
-    assert f"{live['deployment']} serves as before. {named(cloud, version)} stays to be looked at" in str(failed.value)
+    assert f"{live['deployment']} is live as before. {named(cloud, version)} keeps running" in str(failed.value)
+    assert f"/deployments/{named(cloud, version)}/getLogs?api-version=" in str(failed.value)
     assert traffic(cloud) == {live["deployment"]: 100}
     assert deployments(cloud) == {live["deployment"], named(cloud, version)}
     assert cloud.score(ENDPOINT, {"rows": [{"x": 1}]}, deployment=named(cloud, version)).status_code in (200, 500)
@@ -330,7 +331,7 @@ def test_a_rollout_prints_nothing_between_the_messages_of_the_engine(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_forced_replacement_keeps_traffic_and_what_it_has_taken_over(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_a_forced_replacement_keeps_the_deployment_and_its_traffic(cloud: Cloud, live: dict[str, Any]) -> None:
     provider = rollout._RolloutProvider()
     with users(cloud) as seen:
         replacement = rolled_out(cloud, "1")
@@ -344,7 +345,9 @@ def test_a_forced_replacement_keeps_traffic_and_what_it_has_taken_over(cloud: Cl
     live |= rolled_out(cloud, "1")
 
 
-def test_a_replacement_that_was_killed_before_its_end_takes_nothing_over(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_a_replacement_killed_before_its_end_leaves_the_deployment_to_the_old_resource(
+    cloud: Cloud, live: dict[str, Any]
+) -> None:
     provider = rollout._RolloutProvider()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout._RolloutProvider, "claim", lambda *_: None)

@@ -15,7 +15,6 @@ from workloads import synthesize
 def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> None:
     rows, figures = synthesize.synthesize(tmp_path, 2_000), tmp_path / "figures.json"
     own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK}
-    own |= {"SPARK_HOME": "/another/spark", "PYSPARK_PYTHON": "/another/python"}
     done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())

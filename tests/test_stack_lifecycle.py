@@ -5,8 +5,10 @@ import io
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +17,7 @@ import matplotlib.image
 import pytest
 import yaml
 from by_hand import by_hand
-from fault_matrix import FAULTS, STAGES, Stand, trial
+from fault_matrix import FAULTS, STAGES, Stand, trial, users
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
@@ -102,6 +104,29 @@ def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
     assert wanted <= set(stack.outputs)
     answer = httpx.post(stack.outputs["scoring_uri"], json={"rows": [{"age": 30}]}, verify=_trust(stack))
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("language", ["sh", "python", "javascript"])
+def test_examples_of_the_page_on_calling_work(stack: LocalRun, language: str) -> None:
+    """Every fenced block of docs/calling.md, as printed."""
+    program = {"sh": ["bash", "-euc"], "python": [sys.executable, "-c"], "javascript": ["node", "-e"]}[language]
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not installed")
+    page = (ROOT / "docs" / "calling.md").read_text()
+    examples = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert examples
+    with in_environment(stack.environment):
+        key = Endpoint.of(stack.outputs).client.headers["authorization"].removeprefix("Bearer ")
+    trust = stack.environment["SSL_CERT_FILE"]
+    environment = {
+        **stack.environment,
+        **{"SCORING_URI": stack.outputs["scoring_uri"], "SCORING_KEY": key},
+        **{"CURL_CA_BUNDLE": trust, "REQUESTS_CA_BUNDLE": trust, "NODE_EXTRA_CA_CERTS": trust},
+    }
+    for example in examples:
+        done = subprocess.run([*program, example], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, example + done.stdout + done.stderr
+        assert "probabilit" in done.stdout
 
 
 def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_serves_them(stack: LocalRun) -> None:
@@ -257,6 +282,20 @@ def test_the_notebooks_run_from_top_to_bottom_and_their_plots_show_something(sta
     assert (asked["rows"], asked["items"]) == (200, 200)
     assert asked["largest_difference"] <= 1e-9
     assert not [found for of in ran.values() for found in _secrets(stack) if found in of.page]
+
+
+def test_a_forced_replacement_of_the_whole_release_loses_nothing(stack: LocalRun) -> None:
+    """Also without a team, as in the shipped development stack."""
+    urns, before = stack.urns("pulumi-python:dynamic/"), stack.objects()
+    tainted, forced = urns[::2], urns[1::2]
+    stack.engine.text("state", "taint", *tainted, "--yes", "--stack", "local")
+    stack.unset("access:team")
+    with in_environment(stack.environment), users(Stand.of(stack), serves=True) as answers:
+        changes = stack.pulumi("up", *(f"--replace={urn}" for urn in forced))
+    assert changes == {"replace": len(urns)}
+    assert (answers["failed"], answers["asked"] > 100) == (0, True)
+    assert stack.objects() == before
+    assert stack.pulumi("up") == {}
 
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")

@@ -136,10 +136,10 @@ class Cloud:
         Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.
 
         class Named(Config):
-            """Without the variables DATABRICKS_* and ARM_*, which the SDK reads although it is given a login.
+            """Ignore the variables DATABRICKS_* and ARM_*, which the SDK reads although it is given a login.
 
-            Of a token and a client secret it says "more than one authorization method configured"
-            (databricks/terraform-provider-databricks#266), and a workspace id goes into every request's headers.
+            With a token and a client secret it fails: "more than one authorization method configured"
+            (databricks/terraform-provider-databricks#266). A workspace id goes into the headers of each request.
             """
 
             def _load_from_env(self) -> None:

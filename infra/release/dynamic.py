@@ -1,9 +1,9 @@
 """The base of every dynamic resource: which inputs replace it, which update it, and what holds for each provider.
 
 The engine drops inputs that are `None` (pulumi/pulumi `sdk/python/lib/pulumi/runtime/rpc.py`, `serialize_properties`),
-so every provider receives all inputs that it declares, with `None` for an absent one. Its four threads then import the
-SDKs in order, and `create` gives what it makes an incarnation, by which `delete` knows an object that a replacement has
-taken over (`ownership.py`). Does not talk to a cloud: each provider does.
+so every provider receives all inputs that it declares, with `None` for an absent one. Before a provider's first call
+the SDKs are imported, by one thread. Each `create` gets an incarnation: `delete` skips an object that has another one
+(`ownership.py`). Does not talk to a cloud: each provider does.
 """
 
 import functools
@@ -17,8 +17,8 @@ import pulumi
 from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResult
 from pulumi.runtime import rpc
 
-# Packages that import parts of themselves. Two threads that begin with different parts of one lock each other out
-# (python/cpython#83065), so each is imported whole, by one thread, before a provider begins.
+# Packages that import their own submodules. Two threads that start with different submodules of one package deadlock
+# (python/cpython#83065), so one thread imports each package before a provider runs.
 _SDKS = (
     *("azure.identity", "azure.storage.blob", "azure.mgmt.containerregistrytasks", "azure.ai.ml"),
     *("azure.ai.ml.entities", "databricks.sdk"),
@@ -60,10 +60,10 @@ class ReleaseProvider(ResourceProvider):
         return True
 
     def claim(self, _props: dict[str, Any]) -> None:
-        """Note `props[INCARNATION]` at the object that `create` has made or taken over."""
+        """Record `props[INCARNATION]` for the object that `create` has made or adopted."""
 
     def forget(self, _props: dict[str, Any]) -> None:
-        """Take that note away again, once the object is deleted."""
+        """Remove that record once the object is deleted."""
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         changed = [key for key in (*self.identity, *self.inputs) if olds.get(key) != news.get(key)]

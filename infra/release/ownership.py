@@ -1,12 +1,11 @@
-"""Objects of the Databricks workspace whose names are fixed: which resource of the state each belongs to, and who may
-do what with it.
+"""Objects with a fixed name in the Databricks workspace: which resource of the state owns each, and its permissions.
 
-A forced replacement (`pulumi up --replace`, `pulumi state taint`) creates before it deletes: `create` takes over the
-object by its name, and `delete` of the old resource would then remove it. So `create` ends by writing the resource's
-incarnation into a file of the workspace, and only the resource with that incarnation deletes. Deleting first would need
-no such file, but loses what others have added: grants, runs of a job, access lists of a scope.
+A forced replacement (`pulumi up --replace`, `pulumi state taint`) creates before it deletes: `create` adopts the object
+by its name, and `delete` of the old resource would then remove it. So `create` ends by writing the resource's
+incarnation into a file of the workspace, and only the resource with that incarnation deletes the object. Deleting first
+(`delete_before_replace`) would need no file, but loses grants, a job's runs and a scope's access lists.
 
-Killed before the file is written, the object belongs to the old resource, and the next `up` begins again.
+If `up` is killed before the file is written, the old resource still owns the object and the next `up` starts again.
 """
 
 import contextlib
@@ -17,8 +16,8 @@ from infra.release.cloud import databricks_of
 from infra.release.dynamic import INCARNATION, ReleaseProvider
 
 FOLDER = "/personalization"
-"""In the root of the workspace, where "only workspace admins can create objects" (Azure Databricks, "Share workspace
-objects using folders"); in /Shared, all users may change and delete them."""
+"""A folder in the root: "Only workspace admins can create objects in the Workspace root folder"; below /Shared, "All
+users have the Can Manage permission" (Azure Databricks, "Share workspace objects using folders")."""
 _OWNERS = f"{FOLDER}/owners"
 
 
@@ -27,7 +26,7 @@ class WorkspaceProvider(ReleaseProvider):
     """Inputs that name the object in its workspace."""
 
     def owns(self, props: dict[str, Any]) -> bool:
-        """An object without an owner's file is everybody's: it was made before there were any."""
+        """True also where no file exists: releases before this one wrote none."""
         from databricks.sdk.errors import NotFound
 
         try:
@@ -56,7 +55,7 @@ class WorkspaceProvider(ReleaseProvider):
 
 
 def permit(client: Any, kind: str, object_id: str, level: str, team: str | None) -> None:
-    """The group's permission in place of any that was given; admins keep theirs."""
+    """Replace all group permissions by the team's; admins keep theirs."""
     from databricks.sdk.service.iam import AccessControlRequest, PermissionLevel
 
     entries = [AccessControlRequest(group_name=team, permission_level=PermissionLevel(level))] if team else []
@@ -64,6 +63,6 @@ def permit(client: Any, kind: str, object_id: str, level: str, team: str | None)
 
 
 def make_folder(client: Any, folder: str, level: str, team: str | None) -> None:
-    """A folder that admins alone may change; `level` is the team's."""
+    """Create a folder that only admins may change; `level` is the team's permission."""
     client.workspace.mkdirs(folder)
     permit(client, "directories", str(client.workspace.get_status(folder).object_id), level, team)

@@ -116,6 +116,8 @@ class Trained(pulumi.ComponentResource):
                 **args.models,
                 **args.lake_identity,
                 job_id=job.job_id,
+                raw_container=args.lake.containers["raw"],
+                dataset=training.dataset,
                 snapshot=self.rows,
                 input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
                 volumes=catalog.volumes,

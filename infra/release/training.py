@@ -18,6 +18,7 @@ from infra.release import live
 from infra.release.artefact import Artefact, ArtefactError
 from infra.release.cloud import Cloud, databricks_of, has_lake
 from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.snapshot import require_landed
 
 _REMEMBERED = 200
 """Runs of the job, newest first, among which one of an earlier `up` is looked for."""
@@ -31,6 +32,7 @@ class _TrainingRunProvider(ReleaseProvider):
     identity = ("input_digest", "workspace_id", "workspace_uid", "blob_endpoint", "lake_uid")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
+        require_landed(props["blob_endpoint"], props["raw_container"], props["dataset"], props["snapshot"])
         cloud, client = Cloud.discover(), databricks_of(props)
         serving = live.run_id(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
         run = self._run_to_end(client, props, f"{props['volumes']}/models/{serving}" if serving else "")
@@ -125,6 +127,8 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
         lake_id: pulumi.Input[str],
         lake_uid: pulumi.Input[str],
         models_container: pulumi.Input[str],
+        raw_container: pulumi.Input[str],
+        dataset: str,
         snapshot: pulumi.Input[str],
         input_digest: str,
         volumes: pulumi.Input[str],
@@ -143,6 +147,8 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
             "lake_id": lake_id,
             "lake_uid": lake_uid,
             "models_container": models_container,
+            "raw_container": raw_container,
+            "dataset": dataset,
             "snapshot": snapshot,
             "input_digest": input_digest,
             "volumes": volumes,

@@ -92,8 +92,8 @@ class _WorkloadProvider(WorkspaceProvider):
 
     @staticmethod
     def _make_folder(props: dict[str, Any]) -> None:
-        """On dedicated compute the team itself reads what is installed (Databricks, "Compute compatibility with
-        libraries and init scripts": "the identity of the assigned principal")."""
+        """The team reads the wheel: on dedicated compute a library is installed with "the identity of the assigned
+        principal" (Databricks, "Compute compatibility with libraries and init scripts")."""
         make_folder(databricks_of(props), _folder(props), "CAN_READ", props["team"])
 
 
@@ -117,7 +117,7 @@ class Workload(Resource, module="databricks", name="Workload"):
         team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`folder`: whoever may write there runs code with the rights of the job and of the clusters."""
+        """`folder`: anybody who may write there runs code with the rights of the job and of the clusters."""
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
