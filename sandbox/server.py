@@ -23,7 +23,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox import access_log, authority, containers, entra, environment, metadata, role_assignments, types
+from sandbox import (
+    access_log,
+    agent_pools,
+    authority,
+    containers,
+    entra,
+    environment,
+    metadata,
+    role_assignments,
+    types,
+)
 from sandbox.arm import Arm
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.faults import Faults
@@ -69,7 +79,7 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, *services):
+    for module in (role_assignments, agent_pools, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")

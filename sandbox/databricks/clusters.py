@@ -187,7 +187,7 @@ async def _permissions(workspace: Workspace, request: Request) -> Json:
         wrong = sorted({str(entry.get("permission_level")) for entry in asked} - set(levels))
         if wrong:
             raise ValueError(f"{', '.join(wrong)} is no permission level of a {name}: {', '.join(levels)}.")
-        changed = {_principal(entry): entry["permission_level"] for entry in asked}
+        changed = {principal_of(entry): entry["permission_level"] for entry in asked}
         granted = changed if request.method == "PUT" else granted | changed
         workspace.records.put(record, granted)
     entries = [
@@ -197,7 +197,7 @@ async def _permissions(workspace: Workspace, request: Request) -> Json:
     return {"object_id": f"/{kind}/{object_id}", "object_type": name, "access_control_list": entries}
 
 
-def _principal(entry: Json) -> str:
+def principal_of(entry: Json) -> str:
     named = [f"{key}={entry[key]}" for key in ("group_name", "user_name", "service_principal_name") if entry.get(key)]
     if len(named) != 1:
         raise ValueError("an access control entry names one of group_name, user_name and service_principal_name.")
