@@ -208,7 +208,7 @@ def _with_a_value(rows: list[Row], user: Row) -> list[Row]:
 def _row(row: Row, names: Any) -> Row:
     for name, value in row.items():
         _require(name in names or name == LABEL)
-        _require(name == LABEL or value is None or _is_a(TYPES[name], value))
+        _require(value is None or (_is_a_label(value) if name == LABEL else _is_a(TYPES[name], value)))
         if name in LIMITS and value is not None:
             _require(LIMITS[name][0] <= value <= LIMITS[name][1])
     return {name: value for name, value in row.items() if name != LABEL}
@@ -219,6 +219,10 @@ def _is_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(float(value))
     except OverflowError:
         return False
+
+
+def _is_a_label(value: Any) -> bool:
+    return isinstance(value, bool) or _is_a("string", value) or _is_number(value)
 
 
 def _is_a(kind: str, value: Any) -> bool:

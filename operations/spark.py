@@ -24,6 +24,12 @@ def require_java() -> None:
         )
 
 
+def require_no_pattern(folder: Path, remedy: str) -> None:
+    """Spark ML loads a saved model by a list of patterns (SparkContext.textFile), and so does not find it there."""
+    if found := next((character for character in str(folder) if character in ",{}[]*?\\"), None):
+        raise UserError(f"{folder}: Spark cannot load a model from a path with {found!r} in it. {remedy}")
+
+
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
     """Of all `cores` if not given; `scratch` is a folder for what Spark spills."""
     return {
@@ -52,4 +58,4 @@ def environment(of: Mapping[str, str]) -> dict[str, str]:
     """Of a process whose Spark session is to have these settings."""
     options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
     submit = shlex.join([*options, "pyspark-shell"])
-    return {**os.environ, "PYSPARK_SUBMIT_ARGS": submit, "SPARK_LOCAL_IP": "127.0.0.1"}
+    return {**os.environ, **java.locale(os.environ), "PYSPARK_SUBMIT_ARGS": submit, "SPARK_LOCAL_IP": "127.0.0.1"}

@@ -4,6 +4,7 @@ which parameters it is better.
 Needs no stack and leaves nothing behind but what was asked for; makes no model that could serve.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -39,14 +40,20 @@ class _Prepared:
         if done.returncode:
             lines = log.read_text(errors="replace").splitlines()
             reasons = [place for place, line in enumerate(lines) if line.startswith("error: ")]
-            told = lines[reasons[-1] :] if reasons else lines[-30:]
+            told = lines[reasons[-1] :] if reasons else _without_java_frames(lines)[-30:]
             raise UserError("\n".join(told).removeprefix("error: "))
+
+
+def _without_java_frames(lines: list[str]) -> list[str]:
+    """Return the other lines: they name the causes, each with dozens of frames below it."""
+    return [line for line in lines if not re.match(r"\s+(at |\.\.\. \d+ more)", line)]
 
 
 @contextmanager
 def _prepared(dataset: str, data: Path) -> Iterator[_Prepared]:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
+        spark.require_no_pattern(scratch, "Name another folder for temporary files with TMPDIR=<folder>.")
         raw = data
         if data.is_file():
             raw = scratch / "raw"

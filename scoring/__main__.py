@@ -3,6 +3,7 @@
 Exit code 2 for a wrong setting, 1 for a model that cannot be served.
 """
 
+import faulthandler
 import gc
 import logging
 import socket
@@ -21,6 +22,9 @@ from scoring.settings import Settings, SettingsError
 log = logging.getLogger("scoring")
 _COLLECT_AFTER = 50_000
 """Objects. The usual 700 are fewer than one large request has, and it would be gone through again and again."""
+
+_GRACE_SECONDS = 1.0
+"""Time in which a service that still runs Python reports by itself that it did not start."""
 
 
 def engine_for(settings: Settings, artefact: Artefact) -> Engine:
@@ -51,6 +55,8 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         listener = listen(settings)
+        # A damaged model.txt can keep LightGBM busy for ever, and Python with it. This needs no Python to run.
+        faulthandler.dump_traceback_later(settings.warm_up_seconds + _GRACE_SECONDS, exit=True)
         artefact = open_artefact(settings.model_dir)
         service = Service(settings, artefact, engine_for(settings, artefact))
     except SettingsError as error:

@@ -1,12 +1,16 @@
 """The model artefact on disk: found, checked byte for byte against its manifest, and read.
 
-A damaged or partly copied artefact is refused with the name of the file; nothing of it is loaded before.
+A damaged or partly copied artefact is refused with the name of the file; nothing of it is loaded before. Sizes and
+names are limited, so that a file can neither fill the memory nor reach outside the folder. `model.txt` and `pipeline/`
+are read by libraries that trust them: write access to the artefact is the right to run code in this process.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -14,6 +18,10 @@ from scoring.contract import Contract, read_contract
 
 MANIFEST = "MANIFEST.json"
 REQUIRED = ("contract.json", "model.txt", "encoder.npz", "golden.jsonl")
+_MOST_BYTES = 64 * 1024 * 1024
+"""Largest file that is read into memory as a whole."""
+_NAME_SHOWN = 200
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError)
 
 
 class ArtefactError(ValueError):
@@ -41,36 +49,56 @@ class Artefact:
     contract: Contract
 
     def golden(self) -> list[Golden]:
-        try:
-            return msgspec.json.Decoder(Golden).decode_lines((self.folder / "golden.jsonl").read_bytes())
-        except msgspec.MsgspecError as error:
-            raise ArtefactError(f"golden.jsonl: {error}") from None
+        with _named("golden.jsonl"):
+            return msgspec.json.Decoder(Golden).decode_lines(_content(self.folder / "golden.jsonl"))
 
     def trained_at(self) -> datetime | None:
         """When training wrote it; None where its lineage does not say."""
         file = self.folder / "lineage.json"
-        try:
-            return msgspec.json.decode(file.read_bytes(), type=Lineage).trained_at if file.is_file() else None
-        except msgspec.MsgspecError as error:
-            raise ArtefactError(f"lineage.json: {error}") from None
+        with _named(file.name):
+            return msgspec.json.decode(_content(file), type=Lineage).trained_at if file.is_file() else None
 
 
 def open_artefact(model_dir: Path) -> Artefact:
     """`model_dir` is the artefact, or holds it as its only sub-folder with a manifest, as Azure ML mounts it."""
     folder = _find(model_dir)
-    try:
-        files = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).files
-    except msgspec.MsgspecError as error:
-        raise ArtefactError(f"{MANIFEST}: {error}") from None
+    with _named(MANIFEST):
+        files = msgspec.json.decode(_content(folder / MANIFEST), type=Manifest).files
     for name in (*REQUIRED, *files):
         if name not in files:
             raise ArtefactError(f"{name} is not listed in {MANIFEST}: the artefact is incomplete")
-        if not (folder / name).is_file():
-            raise ArtefactError(f"{name} is listed in {MANIFEST} but missing: copy the whole artefact again")
-        with (folder / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != files[name]:
-                raise ArtefactError(f"{name} differs from its digest in {MANIFEST}: copy the artefact again")
-    return Artefact(folder, read_contract((folder / "contract.json").read_bytes()))
+        with _named(name[:_NAME_SHOWN]):
+            _check_file(folder, name, files[name])
+    with _named("contract.json"):
+        return Artefact(folder, read_contract(_content(folder / "contract.json")))
+
+
+def _check_file(folder: Path, name: str, digest: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ArtefactError(f"{name[:_NAME_SHOWN]} in {MANIFEST} is not a path within the artefact")
+    if not (folder / name).is_file():
+        raise ArtefactError(f"{name} is listed in {MANIFEST} but missing: copy the whole artefact again")
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ArtefactError(f"{name} is a link that leads out of the artefact")
+    with (folder / name).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise ArtefactError(f"{name} differs from its digest in {MANIFEST}: copy the artefact again")
+
+
+def _content(file: Path) -> bytes:
+    if file.stat().st_size > _MOST_BYTES:
+        raise ArtefactError(f"{file.name} is over {_MOST_BYTES} bytes")
+    return file.read_bytes()
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What cannot be read becomes an error that names the file."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise ArtefactError(f"{name}: {str(error)[:_NAME_SHOWN]}") from None
 
 
 def _find(model_dir: Path) -> Path:

@@ -11,8 +11,8 @@ from starlette.types import Receive
 
 from scoring.problems import Problem
 
-# A body over the limit is read on, up to this many times the limit, so that the client gets to see the answer.
-_DISCARD_FACTOR = 8
+DISCARD_FACTOR = 8
+"""A body over the limit is read on, up to this many times the limit, so that most clients need not connect again."""
 _CLOSE = {"Connection": "close"}
 
 
@@ -32,7 +32,7 @@ async def _read(receive: Receive, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     more = True
-    while more and size <= max_bytes * _DISCARD_FACTOR:
+    while more and size <= max_bytes * DISCARD_FACTOR:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect

@@ -4,12 +4,13 @@ The message types are built once from the contract; `parsing` decodes with them 
 the two cannot drift apart. Does not encode or score: engines take rows of plain values in feature order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from scoring.problems import Problem
 from scoring.settings import Limits
 
 Row = tuple[float | str | list[str] | None, ...]
@@ -121,9 +122,18 @@ def _json_type(feature: Feature, limits: Limits) -> Any:
             return Annotated[_list_of(text), Meta(max_length=limits.strings)] | None
 
 
-def _closed(name: str, fields: Sequence[tuple[Any, ...]], rename: dict[str, str] | None = None) -> Any:
-    """A message type that refuses unknown members. Nothing decoded can be part of a circle, so none is looked for."""
-    return msgspec.defstruct(name, fields, rename=rename, forbid_unknown_fields=True, gc=False)
+def _closed(
+    name: str,
+    fields: Sequence[tuple[Any, ...]],
+    rename: dict[str, str] | None = None,
+    decoded: Callable[[Any], None] | None = None,
+) -> Any:
+    """A message type that refuses unknown members. Nothing decoded can be part of a circle, so none is looked for.
+
+    `decoded` is called with each object as soon as it is decoded.
+    """
+    namespace = {"__post_init__": decoded} if decoded else None
+    return msgspec.defstruct(name, fields, rename=rename, namespace=namespace, forbid_unknown_fields=True, gc=False)
 
 
 def _list_of(kind: Any) -> Any:
@@ -133,16 +143,23 @@ def _list_of(kind: Any) -> Any:
 class RequestTypes:
     """Message types for one contract; also what the OpenAPI document is generated from.
 
-    A value that was not sent is UNSET, not None, so that `parsing` can tell how many members it was given.
+    A value that was not sent is UNSET, not None, so that `parsing` can count the members that were sent. Rows and
+    items are counted while they are decoded: an object has room for every feature, so two million bytes of `{}` would
+    fill the memory before a length could be compared.
     """
 
     def __init__(self, contract: Contract, limits: Limits) -> None:
-        def features(name: str, sides: Sequence[str], *first: tuple[Any, ...]) -> Any:
+        self._limit = limits.rows
+        self._left = 0
+        text: Any = Annotated[str, Meta(max_length=limits.string)]
+
+        def features(name: str, sides: Sequence[str], *first: tuple[Any, ...], part: str | None = None) -> Any:
             chosen = {f"f{i}": feature for i, feature in enumerate(contract.features) if feature.side in sides}
             values = [(field, _json_type(feature, limits) | UnsetType, UNSET) for field, feature in chosen.items()]
-            label = ("label", Annotated[Any, Meta(description="Ignored.")] | UnsetType, UNSET)
+            ignored: Any = Annotated[float | text | bool | None, Meta(description="Ignored.")]
+            label = ("label", ignored | UnsetType, UNSET)
             rename = {field: feature.name for field, feature in chosen.items()} | {"label": contract.label}
-            return _closed(name, [*first, *values, label], rename)
+            return _closed(name, [*first, *values, label], rename, self._counter(part) if part else None)
 
         # To JSON, 1.0 is an integer too; beyond 2^53 not every integer can be written so.
         whole = (
@@ -150,20 +167,33 @@ class RequestTypes:
             | Annotated[float, Meta(multiple_of=1, ge=-(2.0**53), le=2.0**53)]
         )
         item_id = Annotated[
-            Annotated[str, Meta(max_length=limits.string)] | whole,
+            text | whole,
             Meta(description="Comes back with the item's probability; not a feature."),
         ]
-        rows = _list_of(features("Row", ("user", "item", "context")))
+        rows = _list_of(features("Row", ("user", "item", "context"), part="rows"))
         user = features("User", ("user", "context"))
-        items = _list_of(features("Item", ("item",), ("id", item_id)))
+        items = _list_of(features("Item", ("item",), ("id", item_id), part="items"))
         many = Meta(min_length=1, max_length=limits.rows)
         best = Annotated[float, Meta(ge=1, multiple_of=1, description="How many of the best items to return.")]
         top = ("top", best | UnsetType, UNSET)
         self.rows_request = _closed("RowsRequest", [("rows", Annotated[rows, many])])
         self.rank_request = _closed("RankRequest", [("user", user), ("items", Annotated[items, many]), top])
-        # Both shapes in one, because a union would need a tag; lengths are checked later, for a better message.
+        # Both shapes in one, because a union would need a tag.
         either = {"rows": rows, "user": user, "items": items}
         self.request = _closed("Request", [*((name, kind | UnsetType, UNSET) for name, kind in either.items()), top])
+
+    def start_counting(self) -> None:
+        """Reset the count of rows; called before each request is decoded."""
+        self._left = self._limit
+
+    def _counter(self, part: str) -> Callable[[Any], None]:
+        def count(_decoded: Any) -> None:
+            self._left -= 1
+            if self._left < 0:
+                reason = f"more than {self._limit} {part} sent; the limit is {self._limit} per request"
+                raise Problem(413, reason, part=part)
+
+        return count
 
 
 class Probabilities(Struct):

@@ -51,7 +51,7 @@ class Metrics(Collector):
         rows = CounterMetricFamily("scoring_rows", "Rows scored.", labels=_NAMES)
         rows.add_metric(self._served, self.rows)
         yield rows
-        what = "Requests to /score, and what was refused before, by status."
+        what = "Requests to /score and refused requests, by status."
         requests = CounterMetricFamily("scoring_requests", what, labels=[*_NAMES, "status"])
         for status, count in sorted(self._by_status.items()):
             requests.add_metric([*self._served, str(status)], count)

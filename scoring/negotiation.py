@@ -5,15 +5,25 @@ from functools import lru_cache
 _RANGES = ("*/*", "application/*", "application/json")
 
 
-@lru_cache(maxsize=256)
+_REMEMBERED = 200
+"""Bytes of a header whose answer is kept; longer ones would let a sender fill the memory."""
+
+
 def accepts_json(accept: bytes) -> bool:
     """The most specific range that covers application/json decides; an unreadable weight counts as 1."""
+    return _recent(accept) if len(accept) <= _REMEMBERED else _decide(accept)
+
+
+def _decide(accept: bytes) -> bool:
     decided = (-1, False)
     for item in accept.decode("latin-1").lower().split(","):
         media_range, *parameters = (part.strip() for part in item.split(";"))
         if media_range in _RANGES:
             decided = max(decided, (_RANGES.index(media_range), all(map(_weight, parameters))))
     return decided[1]
+
+
+_recent = lru_cache(maxsize=256)(_decide)
 
 
 def _weight(parameter: str) -> float:

@@ -16,7 +16,7 @@ from scoring.contract import Contract, Probabilities, Ranking, RequestTypes, rea
 from scoring.problems import ProblemDetails
 from scoring.settings import Limits
 
-VERSION = "1.2"
+VERSION = "2.0"
 """Of what is said over HTTP. Any change of the document needs a new one; what breaks a client, a new major one."""
 
 _JSON = "application/json"
@@ -27,9 +27,41 @@ _PROBLEMS = {
     "413": "Too many bytes, after inflation too, or too many rows.",
     "415": "Not application/json, or encoded otherwise than with gzip.",
     "431": "Too many or too large headers.",
-    "500": "A fault of the service.",
-    "503": "Overloaded, starting or stopping; see Retry-After.",
+    "500": "A fault of the service, or of the router.",
+    "501": "A Transfer-Encoding other than chunked.",
+    "503": "Overloaded, starting or stopping, or all replicas are busy; see Retry-After.",
 }
+# MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md, "HTTP status codes":
+# 500, 502, 503 and 504 of Kubernetes endpoints; 401 and 404 are in its table of managed ones, and both kinds take
+# keys and tokens (how-to-authenticate-online-endpoint.md). Neither page defines a body.
+_ROUTER = {
+    "401": "The key or token is missing, wrong or expired.",
+    "404": "No such endpoint, or none of its deployments gets traffic.",
+    "502": "The service was lost while it worked on the request. Try again.",
+    "504": "No answer within the deployment's request timeout, 5 s unless set. Send fewer rows, or try again.",
+}
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key or token of the endpoint, which Azure ML's router checks (auth_mode key or aml_token).",
+}
+_ROUTED = [
+    {
+        "url": "{router}/api/v1/endpoint/{endpoint}",
+        "description": "The endpoint's scoring URI without /score; Azure ML's router passes this one route on.",
+        "variables": {
+            "router": {"default": "https://localhost", "description": "The router's scheme and host."},
+            "endpoint": {"default": "click", "description": "The endpoint's name."},
+        },
+    }
+]
+_REPLICA = [
+    {
+        "url": "http://{replica}:5001",
+        "description": "One replica, from within the cluster.",
+        "variables": {"replica": {"default": "localhost", "description": "The pod's address."}},
+    }
+]
 _TRACEPARENT = {
     "description": "W3C trace context; comes back, and its trace id stands in the log line of a refusal.",
     "schema": {"type": "string"},
@@ -60,6 +92,7 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
         }
         for status, text in _PROBLEMS.items()
     }
+    problems |= {status: {"description": f"From the router: {text}"} for status, text in _ROUTER.items()}
     answer = {
         "description": "Click probabilities, or the best items first.",
         "headers": {"traceparent": _TRACEPARENT},
@@ -73,8 +106,9 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
             "title": f"Click probability: {contract.dataset}",
             "version": VERSION,
             "description": "Null and absent features are missing values; a row needs one that is not. "
-            "A member that stands twice in one object is refused.",
+            "A member that appears twice in one object is refused.",
         },
+        "servers": _ROUTED,
         "paths": {
             "/score": {
                 "post": {
@@ -86,28 +120,31 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
                         "required": True,
                         "content": {_JSON: {"schema": {"oneOf": [rows, rank]}}},
                     },
-                    "responses": {"200": answer, **problems},
+                    "security": [{"bearer": []}],
+                    "responses": {"200": answer, **dict(sorted(problems.items()))},
                 }
             },
-            "/live": {"get": _plain("The process runs")},
+            "/live": {"servers": _REPLICA, "get": _plain("The process runs")},
             "/ready": {
+                "servers": _REPLICA,
                 "get": {
                     "summary": "Whether requests are answered",
                     "responses": {
                         "200": {"description": "They are.", **health},
                         "503": {"description": "Not now; says why.", **health},
                     },
-                }
+                },
             },
-            "/metrics": {"get": _plain("Prometheus metrics")},
+            "/metrics": {"servers": _REPLICA, "get": _plain("Prometheus metrics")},
             "/openapi.json": {
+                "servers": _REPLICA,
                 "get": {
                     "summary": "This document",
                     "responses": {"200": {"description": "OpenAPI 3.1.", "content": {_JSON: {"schema": {}}}}},
-                }
+                },
             },
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": {"bearer": _BEARER}},
     }
 
 

@@ -3,20 +3,23 @@
 Never guesses: a row is either read in full or the whole request is refused. A member that stands twice in one object
 is refused too. The decoder would take the last; but a body in which nothing stands twice has as many colons as members
 were decoded, and only where it has more (text may hold colons) is it read a second time, slowly.
+
+Time and memory are linear in the size of any body; `malformed` explains the bodies that are not JSON at all.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from operator import is_
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
+from scoring import malformed
 from scoring.contract import Contract, RequestTypes, Row
 from scoring.problems import Problem
 from scoring.settings import Limits
@@ -45,17 +48,22 @@ class RequestParser:
         }
         self._products = {name: of for name, of in lists.items() if len(of) > 1}
         self._decoder = msgspec.json.Decoder(self.types.request)
+        members = [(name, Raw | UnsetType, UNSET) for name in _MEMBERS]
+        self._outer = msgspec.json.Decoder(msgspec.defstruct("Outer", members, forbid_unknown_fields=True))
+        sides = {side: [f.name for f in contract.features if (f.side == "item") == (side == "item")] for side in _SIDES}
+        self._known = {"rows": [f.name for f in contract.features], "user": sides["user"], "items": sides["item"]}
         # Where each of an item's values stands in a row; `id` comes before them.
         self._item_places = [i for i, feature in enumerate(contract.features) if feature.side == "item"]
         self._user_places = [i for i, feature in enumerate(contract.features) if feature.side != "item"]
 
     def parse(self, body: bytes) -> ScoreRequest:
+        self.types.start_counting()
         try:
             request: Any = self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise self._explain(str(error)) from None
+            raise self._explain(body, str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _non_finite(body) or Problem(400, f"not JSON: {error}") from None
+            raise malformed.explain(body, error) from None
         except RecursionError:
             raise Problem(400, "nested too deeply") from None
         if request.rows is not UNSET:
@@ -75,7 +83,8 @@ class RequestParser:
 
     def _rows(self, structs: list[Struct]) -> tuple[list[Row], int]:
         """The rows, and how many members their objects have in all."""
-        self._check_count("rows", len(structs))
+        if not structs:
+            raise Problem(400, "must hold at least one row", part="rows")
         rows: list[Row] = []
         members = 0
         for struct in structs:
@@ -88,7 +97,8 @@ class RequestParser:
 
     def _pairs(self, user: Struct, items: list[Any]) -> tuple[list[Row], int]:
         """Rows of the user with each item, and how many members their objects have in all."""
-        self._check_count("items", len(items))
+        if not items:
+            raise Problem(400, "must hold at least one item", part="items")
         columns: list[Iterable[Any]] = [()] * self._width
         values = msgspec.structs.astuple(user)
         members = len(values) - values.count(UNSET)
@@ -103,12 +113,6 @@ class RequestParser:
             columns[place] = [None if value is UNSET else value for value in column] if unset else column
         return list(zip(*columns, strict=True)), members
 
-    def _check_count(self, part: str, count: int) -> None:
-        if count == 0:
-            raise Problem(400, f"{part} is empty: send at least one", part=part)
-        if count > self._limits.rows:
-            raise Problem(413, f"{count} {part} sent; the limit is {self._limits.rows} per request", part=part)
-
     def _check_known(self, part: str, rows: list[Row]) -> None:
         if self._nothing in rows:
             raise Problem(400, WITHOUT_FEATURES, part=part, row=rows.index(self._nothing))
@@ -120,35 +124,44 @@ class RequestParser:
                     reason = f"its lists give {combinations} combinations; the limit is {self._limits.strings}"
                     raise Problem(400, reason, part=part, row=number, field=name)
 
-    def _explain(self, message: str) -> Problem:
+    def _explain(self, body: bytes, message: str) -> Problem:
+        part = row = field = position = None
         reason, _, at = message.rpartition(" - at `$")
-        place = _PLACE.fullmatch(at)
-        part, row, field, position = place.groups() if place else (None, None, None, None)
-        if found := _UNKNOWN.fullmatch(reason or message):
-            side = self._sides.get(found[1])
-            field = found[1][:_NAME_SHOWN]
-            reason = (
-                f"is a feature of {side}: send it {'with each item' if side == 'item' else 'in user'}"
-                if side
-                else "unknown feature; the known ones are listed at /openapi.json"
-                if part
-                else 'unknown member; known are "rows", "user", "items" and "top"'
-            )
+        try:
+            self._outer.decode(body)
+        except msgspec.ValidationError as error:
+            # A fault of the outer object has no place, even where a name looks like one.
+            reason, at = str(error), ""
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # malformed after the fault
+        if place := _PLACE.fullmatch(at):
+            part, row, field, position = place.groups()
+        reason = reason or message
+        if unknown := _UNKNOWN.fullmatch(reason):
+            field = unknown[1]
+            reason = self._unknown(part, field)
         else:
-            reason = _TOKEN.sub(lambda token: _WORDS.get(token[1], token[1]), reason or message)
-            reason = _PHRASES.get(reason, reason)
+            reason = _plain(reason)
             if position is not None:
                 reason = f"element {position}: {reason}"
         return Problem(400, reason, part=part, row=None if row is None else int(row), field=field)
+
+    def _unknown(self, part: str | None, name: str) -> str:
+        if side := self._sides.get(name):
+            return f"is a feature of {side}: send it {'with each item' if side == 'item' else 'in user'}"
+        if part is None:
+            return 'unknown member; known are "rows", "user", "items" and "top"'
+        return f"unknown feature; known are {_listed(self._known[part])}"
 
 
 def _unset(column: Sequence[Any]) -> int:
     return sum(map(is_, column, repeat(UNSET)))
 
 
-_PLACE = re.compile(r"\.(rows|items|user|top)(?:\[(\d+)\])?(?:\.(.*?))?(?:\[(\d+)\])?`", re.DOTALL)
+_MEMBERS = ("rows", "user", "items", "top")
+_SIDES = ("user", "item")
+_PLACE = re.compile(r"\.(rows|items|user|top)(?:\[(\d{1,7})\])?(?:\.(.*?))?(?:\[(\d{1,7})\])?`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_NAME_SHOWN = 100
 _TOKEN = re.compile(r"`([^`]*)`")
 _WORDS = {
     "float": "number",
@@ -159,11 +172,36 @@ _WORDS = {
     "int | float | str": "string or integer",
     "bool": "boolean",
     "array | null": "array of strings or null",
+    "bool | float | str | null": "number, string, boolean or null",
 }
-_PHRASES = {
-    "Expected number that's a multiple of 1.0": "Expected integer, got number with a fraction",
-    "Number out of range": "Not a finite number",
-}
+_PHRASES = (
+    (re.compile(r"Expected (?:number|integer) >= (.*?)(?:\.0)?"), r"must be at least \1"),
+    (re.compile(r"Expected (?:number|integer) <= (.*?)(?:\.0)?"), r"must be at most \1"),
+    (re.compile(r"Expected string of length <= (\d+)"), r"must be at most \1 characters long"),
+    (re.compile(r"Expected array of length <= (\d+)"), r"must hold at most \1 strings"),
+    (re.compile(r"Expected number that's a multiple of 1\.0"), "Expected integer, got number with a fraction"),
+    (re.compile(r"Number out of range"), "Not a finite number"),
+)
+_LISTED = 600
+"""Characters of a list of features in a message."""
+
+
+def _plain(reason: str) -> str:
+    """The decoder's words in those of JSON."""
+    reason = _TOKEN.sub(lambda token: _WORDS.get(token[1], token[1]), reason)
+    for pattern, phrase in _PHRASES:
+        if match := pattern.fullmatch(reason):
+            return match.expand(phrase)
+    return reason
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, cut to the length of a message."""
+    text, shown = "", 0
+    while shown < len(names) and len(text) + len(names[shown]) < _LISTED:
+        text += (", " if text else "") + names[shown]
+        shown += 1
+    return text if shown == len(names) else f"{text} and {len(names) - shown} more"
 
 
 # A member's colon follows its name's quotation mark, or white space after that.
@@ -174,41 +212,26 @@ def _refuse_repeated(body: bytes, members: int) -> None:
     """`members` that differ were decoded from this body."""
     if body.count(b":") == members or sum(map(body.count, _COLONS)) == members:
         return
-    try:
-        document = json.loads(body, object_pairs_hook=_Object, parse_int=len, parse_float=len)
-    except RecursionError:
-        raise Problem(400, "nested too deeply") from None
-    for part, row, content in [(None, None, document), *_objects(document)]:
-        if content.repeated is not None:
-            raise Problem(400, "stands twice in one object", part=part, row=row, field=content.repeated[:_NAME_SHOWN])
+    document = json.loads(body, object_pairs_hook=_object, parse_int=len, parse_float=len)
+    for part, row, content in [(None, None, document), *malformed.objects(document)]:
+        if isinstance(content, _Repeated):
+            raise Problem(400, "appears twice in one object", part=part, row=row, field=content.name)
 
 
-class _Object(dict[str, Any]):
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.repeated = (
-            next((name for name in names if names.count(name) > 1), None) if len(self) < len(names) else None
-        )
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """An object in which a name appears twice."""
+
+    name: str
 
 
-def _non_finite(body: bytes) -> Problem | None:
-    """NaN and Infinity are not JSON, but common writers produce them: name the place, not the byte."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    for part, row, features in _objects(document):
-        for field, value in features.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                reason = "Not a finite number; send null for a missing value"
-                return Problem(400, reason, part=part, row=row, field=field[:_NAME_SHOWN])
-    return None
-
-
-def _objects(document: Any) -> Iterator[tuple[str, int | None, Any]]:
-    """The objects that hold features, and where they stand."""
-    for part, content in document.items() if isinstance(document, dict) else ():
-        for row, features in enumerate(content) if isinstance(content, list) else ((None, content),):
-            if isinstance(features, dict):
-                yield part[:_NAME_SHOWN], row, features
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            break
+        seen.add(name)
+    return _Repeated(name)

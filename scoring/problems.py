@@ -1,6 +1,7 @@
 """What a caller is told when a request is refused: RFC 9457 problem details that name row, field and reason.
 
-Never repeats a feature value: problems are logged, and values may be personal data.
+Never repeats a feature value: problems are logged, and values may be personal data. Names and media types
+that the sender chose are cut and cleaned here.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import msgspec
 from starlette.responses import Response
 
 RETRY = {"Retry-After": "1"}
+_NAME_SHOWN = 100
+_REASON_SHOWN = 1000
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -39,10 +42,10 @@ class Problem(Exception):
     ) -> None:
         super().__init__(reason)
         self.status = status
-        self.reason = reason
-        self.part = part
+        self.reason = _shown(reason, _REASON_SHOWN)
+        self.part = None if part is None else _shown(part, _NAME_SHOWN)
         self.row = row
-        self.field = field
+        self.field = None if field is None else _shown(field, _NAME_SHOWN)
         self.headers = dict(headers or {})
 
     @property
@@ -69,3 +72,8 @@ class Problem(Exception):
         return Response(
             msgspec.json.encode(details), self.status, headers=self.headers, media_type="application/problem+json"
         )
+
+
+def _shown(text: str, most: int) -> str:
+    """Its first `most` characters; half of a surrogate pair, which no encoding takes, becomes a question mark."""
+    return text[:most].encode(errors="replace").decode()

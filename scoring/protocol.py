@@ -1,7 +1,11 @@
-"""HTTP/1.1 as uvicorn speaks it, with the limits that it leaves open: connections, the size of a head, and time.
+"""HTTP/1.1 as uvicorn speaks it, with the limits that it leaves open: connections, the size of a message, and time.
 
 Whatever a peer can hold up has a deadline: the head, the body, the taking of the answer, the next request. The server
-looks at them ten times a second, so a request sets no timer. Refusals at this level are problems like any other.
+looks at them ten times a second, so a request sets no timer. Refusals at this level are problems like any other. If a
+peer still sends when it is refused, its data is read and dropped until it has seen the answer (RFC 9112, 9.6).
+
+A new connection above the limit takes the place of the one that has been idle longest. If none is idle, its requests
+are refused, except those of the probes: a full replica is busy, not dead.
 
 Beside ASGI's `send`, the application finds `respond` in a request's state, which takes a whole answer at once.
 """
@@ -17,15 +21,18 @@ from typing import Any, Literal
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from scoring.body import DISCARD_FACTOR
 from scoring.problems import RETRY, Problem, RawHeaders
 from scoring.settings import Settings
 
 _MAX_HEADERS = 100
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_PIPELINED = 100
+_PROBES = (b"/live", b"/ready")
 CLOSE = (b"connection", b"close")
 _OFFER = (b"connection", b"upgrade", b"http2-settings")
 _NEXT_SECONDS = 75.0
@@ -51,6 +58,11 @@ class Config(uvicorn.Config):
         )
         self.settings = settings
         self.observe = observe
+        # Dictionaries for their order: the first has been there longest.
+        self.idle: dict[Protocol, None] = {}
+        """Connections that wait for their next request."""
+        self.surplus: dict[Protocol, None] = {}
+        """Connections that were above the limit when they were made."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -64,17 +76,54 @@ class Protocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._waiting_for: Literal["head", "body", "answer", "next"] = "head"
+        self._waiting_for: Literal["head", "body", "answer", "next", "close"] = "head"
         self._deadline = time.perf_counter() + config.settings.head_seconds
         self._refusal: Problem | None = None
-        self._chunk = self._began = self._head_bytes = 0
+        self._chunk = self._began = self._head_bytes = self._hosts = 0
+        self._body_bytes = self._framing_bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > 2 * self.config.settings.max_connections:
-            transport.abort()
+        most = self.config.settings.max_connections
+        if len(self.connections) <= most:
+            return
+        self.config.surplus[self] = None
+        if self.config.idle:
+            next(iter(self.config.idle))._make_room()
+        elif len(self.connections) > 2 * most:
+            next(iter(self.config.surplus)).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.config.idle.pop(self, None)
+        self.config.surplus.pop(self, None)
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self._waiting_for == "close":
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    def _admitted(self) -> bool:
+        """Whether there is room by now for this connection, which was above the limit when it was made."""
+        if len(self.connections) > self.config.settings.max_connections:
+            if not self.config.idle:
+                return False
+            next(iter(self.config.idle))._make_room()
+        del self.config.surplus[self]
+        return True
+
+    def _make_room(self) -> None:
+        del self.config.idle[self]
+        # An answer that the peer has left unread would keep a closed connection.
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._waiting_for == "close":
+            return
         self._chunk = len(data)
         scope = self.scope
         try:
@@ -84,6 +133,8 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as offer:
             self._decline(data[offer.args[0] :])
         else:
+            if self._waiting_for == "body" and self.scope is scope:
+                self._measure_body(len(data))
             if self._waiting_for != "head":
                 return
             if self.scope is not scope:
@@ -92,6 +143,40 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += self._chunk
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._refuse(_head_too_large())
+
+    def _measure_body(self, size: int) -> None:
+        """Limit a chunked message, which announces no length, and its chunk extensions and trailers."""
+        self._body_bytes += size
+        self._framing_bytes += size
+        if self._framing_bytes > _MAX_HEAD_BYTES:
+            self._refuse(Problem(431, f"chunk extensions or trailers are over {_MAX_HEAD_BYTES} bytes"))
+        elif self._body_bytes > DISCARD_FACTOR * self.config.settings.max_bytes:
+            self._refuse(Problem(413, f"the message is over {DISCARD_FACTOR * self.config.settings.max_bytes} bytes"))
+
+    def on_body(self, body: bytes) -> None:
+        """Do as uvicorn does in half the time: a message may come in two million chunks."""
+        self._framing_bytes = -self._chunk  # of which some is body
+        cycle = self.cycle
+        if not cycle.response_complete:
+            received = cycle.body
+            received += body
+            if len(received) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, and drop a trailer, which a recipient may discard (RFC 9110, 6.5.1)."""
+        if self._waiting_for != "head":
+            return
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            # RFC 9112, 6.1
+            self._refusal = Problem(501, "Transfer-Encoding is not understood: send chunked")
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def _decline(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 with a request that offers another protocol: the parser took its body for that one."""
@@ -104,8 +189,10 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.config.idle.pop(self, None)
         self._waiting_for = "head"
-        self._began = self._head_bytes = 0
+        self._began = self._head_bytes = self._hosts = 0
+        self._body_bytes = self._framing_bytes = 0
         self._deadline = time.perf_counter() + self.config.settings.head_seconds
 
     def on_headers_complete(self) -> None:
@@ -133,21 +220,28 @@ class Protocol(HttpToolsProtocol):
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             headers = [*headers, CLOSE]
-        self.transport.write(_response(status, headers, body))
+        self.transport.write(self._response(status, headers, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self.transport.close()
+            self._close()
         cycle.on_response()
 
     def _check_head(self) -> None:
+        """Raise the refusal of a head that is complete, if there is one."""
+        version = self.parser.get_http_version()
         if len(self.headers) > _MAX_HEADERS or (
             self._began + self._head_bytes + self._chunk > _MAX_HEAD_BYTES
             and len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEAD_BYTES
         ):
             self._refusal = _head_too_large()
+        elif version not in ("1.1", "1.0"):
+            self._refusal = Problem(505, "not HTTP/1.1")
+        elif self._hosts != 1 and (version == "1.1" or self._hosts):
+            # RFC 9112, 3.2: answered in any other way, a router and this service may mean different hosts.
+            self._refusal = Problem(400, f"{self._hosts} Host headers: send one")
         elif len(self.pipeline) >= _MAX_PIPELINED:
             self._refusal = Problem(503, "too many requests ahead of their answers", headers=RETRY)
-        elif len(self.connections) > self.config.settings.max_connections:
+        elif self in self.config.surplus and self.url.partition(b"?")[0] not in _PROBES and not self._admitted():
             # Said at the first request and not before: a client reads no answer to what it has not asked.
             self._refusal = Problem(503, "too many connections", headers=RETRY)
         if self._refusal is not None:
@@ -161,33 +255,31 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but without a timer for the next request."""
-        if self._waiting_for == "answer" and not self.pipeline:
+        if self._waiting_for == "answer" and not self.pipeline and not self.transport.is_closing():
             self._wait_for("next")
         self.server_state.total_requests += 1
-        if not self.transport.is_closing():
+        if self._waiting_for == "close":
+            self.pipeline.clear()
+        elif not self.transport.is_closing():
             self.flow.resume_reading()
             if self.pipeline:
                 self._start_asgi_task(*self.pipeline.pop())
 
     def _wait_for(self, what: Literal["answer", "next"]) -> None:
         self._waiting_for = what
+        if what == "next":
+            self.config.idle[self] = None
         # Half of it is the engine's, half the client's.
         seconds = 2 * self.config.settings.answer_seconds if what == "answer" else _NEXT_SECONDS
         self._deadline = time.perf_counter() + seconds
 
     def send_400_response(self, msg: str) -> None:
-        cycle = self.cycle
-        if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            # What came before the fault was understood: it is answered, and nothing after it.
-            cycle.keep_alive = False
-            self.flow.pause_reading()
-            return
         self._refuse(self._refusal or Problem(400, "not HTTP/1.1"))
 
     def close_if_overdue(self, now: float) -> None:
         if now < self._deadline:
             return
-        if self.transport.is_closing() or self._waiting_for == "answer" or self.pipeline:
+        if self.transport.is_closing() or self._waiting_for in ("answer", "close") or self.pipeline:
             self.transport.abort()
         elif self._waiting_for == "next":
             self.transport.close()
@@ -197,22 +289,42 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer and close. The peer may still be sending, or have been answered already."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._waiting_for == "close":
+            return
+        cycle = self.cycle
+        if self.pipeline:
+            self.transport.abort()  # a refusal would be taken for the answer to an earlier request
+            return
+        if self._waiting_for != "body" and cycle is not None and not cycle.response_complete:
+            # The earlier request was understood: it is answered, and nothing after it.
+            cycle.keep_alive = False
+            self.flow.pause_reading()
+            self._wait_for("answer")
             return
         answered = False
-        if self.cycle is not None and self._waiting_for == "body":
-            answered = self.cycle.response_started
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if cycle is not None and self._waiting_for == "body":
+            answered = cycle.response_started
+            cycle.disconnected = True
+            cycle.message_event.set()
         if not answered:
             headers, body = problem.raw()
-            self.transport.write(_response(problem.status, [*headers, CLOSE], body))
+            self.transport.write(self._response(problem.status, [*headers, CLOSE], body))
             self.config.observe(problem.status)
-        self.transport.close()
+        self._close()
 
+    def _close(self) -> None:
+        """Close after the answer has arrived; a reset could take it away from a peer that still sends."""
+        if self._waiting_for not in ("head", "body"):
+            self.transport.close()
+            return
+        self._waiting_for = "close"
+        self._deadline = time.perf_counter() + self.config.settings.body_seconds
+        self.flow.resume_reading()
+        self.transport.write_eof()
 
-def _response(status: int, headers: RawHeaders, body: bytes) -> bytes:
-    return b"".join([STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers], b"\r\n", body])
+    def _response(self, status: int, headers: RawHeaders, body: bytes) -> bytes:
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
+        return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])
 
 
 def _head_too_large() -> Problem:

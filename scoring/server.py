@@ -5,6 +5,7 @@ Does not know how rows are scored; does not authenticate: Azure ML's router does
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import time
 import traceback
@@ -80,9 +81,14 @@ class Service:
 
     async def _warm_up(self) -> None:
         started = time.perf_counter()
+        limit = self.settings.warm_up_seconds
         try:
-            await self.engine.start()
-            rows = await self._replay_golden_rows()
+            # An engine in this process that never comes back is ended by `__main__`: it holds the event loop.
+            async with asyncio.timeout(limit):
+                await self.engine.start()
+                rows = await self._replay_golden_rows()
+        except TimeoutError:
+            self.failure = f"the golden rows did not come back within SCORING_WARM_UP_SECONDS={limit:g}"
         except ArtefactError as error:
             self.failure = str(error)
         except Exception as error:
@@ -90,6 +96,8 @@ class Service:
         else:
             self._warm = True
             event(log, logging.INFO, "ready", golden_rows=rows, seconds=round(time.perf_counter() - started, 3))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     async def _replay_golden_rows(self) -> int:
         while True:
@@ -194,6 +202,7 @@ def application(service: Service, contract_document: bytes) -> ASGIApp:
 
     async def refuse(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        service.metrics.count(error.status_code)
         return Problem(error.status_code, error.detail, headers=error.headers).response()
 
     async def fail(_request: Request, _error: Exception) -> Response:
@@ -210,6 +219,8 @@ def application(service: Service, contract_document: bytes) -> ASGIApp:
         exception_handlers={HTTPException: refuse, Exception: fail},
         lifespan=service.lifespan,
     )
+    # A redirect would lead to the host that the caller named in Host.
+    routes.router.redirect_slashes = False
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         straight = scope["type"] == "http" and scope["path"] == "/score" and scope["method"] == "POST"

@@ -46,6 +46,8 @@ class Settings:
     """For a request's body to arrive."""
     answer_seconds: float
     """For an answer to be made, and as long again for the client to take it."""
+    warm_up_seconds: float
+    """Time limit for the engine to start and to reproduce the golden rows; then the service ends with code 1."""
     drain_seconds: float
     """Still answering, but no longer ready, between SIGTERM and stop: time for a load balancer to notice."""
     stop_seconds: int
@@ -95,6 +97,7 @@ class Settings:
             head_seconds=number("SCORING_HEAD_SECONDS", 5.0, 0.1, 300.0),
             body_seconds=number("SCORING_BODY_SECONDS", 5.0, 0.1, 300.0),
             answer_seconds=number("SCORING_ANSWER_SECONDS", 10.0, 0.1, 300.0),
+            warm_up_seconds=number("SCORING_WARM_UP_SECONDS", 900.0, 1.0, 7200.0),
             drain_seconds=number("SCORING_DRAIN_SECONDS", 0.0, 0.0, 300.0),
             stop_seconds=number("SCORING_STOP_SECONDS", 10, 1, 300),
             spark_jars=Path(text("SCORING_SPARK_JARS", "jars", r".+", "the folder of the SynapseML jars")),

@@ -57,8 +57,12 @@ class Summary:
         """Write a line every `seconds`, and one for what is left at the end."""
 
         async def write() -> None:
+            due = 0.0
             while True:
-                await asyncio.sleep(seconds - time.monotonic() % seconds)
+                # A sleep may end a millisecond early: the next line is due after the last one all the same.
+                now = time.monotonic()
+                due = max(due, now // seconds * seconds) + seconds
+                await asyncio.sleep(due - now)
                 event(log, logging.INFO, "summary", **self.take())
 
         writing = asyncio.create_task(write())

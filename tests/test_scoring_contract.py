@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -132,32 +133,35 @@ def test_a_number_that_is_not_finite_is_named(number: str) -> None:
 @pytest.mark.parametrize(
     ("body", "place", "reason"),
     [
-        ({"rows": []}, ("rows", None, None), "empty"),
-        ({"user": {"age": 1}, "items": []}, ("items", None, None), "empty"),
+        ({"rows": []}, ("rows", None, None), "at least one row"),
+        ({"user": {"age": 1}, "items": []}, ("items", None, None), "at least one item"),
         ({"rows": [{"age": 1}, {}]}, ("rows", 1, None), "no feature has a value"),
         ({"rows": [{"age": None}]}, ("rows", 0, None), "no feature has a value"),
         ({"rows": [{"click": 1}]}, ("rows", 0, None), "no feature has a value"),
         ({"rows": [{"age": 1.5}]}, ("rows", 0, "age"), "fraction"),
         ({"rows": [{"age": True}]}, ("rows", 0, "age"), "boolean"),
-        ({"rows": [{"hour": 24}]}, ("rows", 0, "hour"), "number <= 23"),
-        ({"user": {"hour": -1}, "items": [{"id": 1}]}, ("user", None, "hour"), "number >= 0"),
+        ({"rows": [{"hour": 24}]}, ("rows", 0, "hour"), "at most 23"),
+        ({"user": {"hour": -1}, "items": [{"id": 1}]}, ("user", None, "hour"), "at least 0"),
         ({"rows": [{"gender": 5}]}, ("rows", 0, "gender"), "got integer"),
         ({"rows": [{"genres": ["a", None]}]}, ("rows", 0, "genres"), "element 1"),
-        ({"rows": [{"gender": "x" * 61}]}, ("rows", 0, "gender"), "length <= 60"),
-        ({"rows": [{"genres": ["a", "x" * 61]}]}, ("rows", 0, "genres"), "element 1: Expected string of length <= 60"),
-        ({"rows": [{"genres": ["a"] * 9}]}, ("rows", 0, "genres"), "length <= 8"),
-        ({"user": {"age": 1}, "items": [{"id": "x" * 61}]}, ("items", 0, "id"), "length <= 60"),
-        ({"user": {"age": 1}, "items": [{"id": 2**63}]}, ("items", 0, "id"), "<= 9223372036854775807"),
-        ({"rows": [{"Age": 1}]}, ("rows", 0, "Age"), "unknown feature"),
+        ({"rows": [{"gender": "x" * 61}]}, ("rows", 0, "gender"), "at most 60 characters"),
+        ({"rows": [{"genres": ["a", "x" * 61]}]}, ("rows", 0, "genres"), "element 1: must be at most 60 characters"),
+        ({"rows": [{"genres": ["a"] * 9}]}, ("rows", 0, "genres"), "at most 8 strings"),
+        ({"user": {"age": 1}, "items": [{"id": "x" * 61}]}, ("items", 0, "id"), "at most 60 characters"),
+        ({"user": {"age": 1}, "items": [{"id": 2**63}]}, ("items", 0, "id"), "at most 9223372036854775807"),
+        ({"rows": [{"Age": 1}]}, ("rows", 0, "Age"), "known are age, gender, hour, price, genres, maker name"),
         ({"rows": [5]}, ("rows", 0, None), "Expected object"),
         ({"rows": {"age": 1}}, ("rows", None, None), "Expected array"),
+        ({"user": {"sex": 1}, "items": [{"id": 1}]}, ("user", None, "sex"), "known are age, gender, hour"),
+        ({"user": {}, "items": [{"id": 1, "tag": 1}]}, ("items", 0, "tag"), "known are price, genres, maker name"),
+        ({"rows": [{"click": {"a": 1}}]}, ("rows", 0, "click"), "Expected number, string, boolean or null, got object"),
         ({"user": {"price": 1}, "items": [{"id": 1}]}, ("user", None, "price"), "with each item"),
         ({"user": {}, "items": [{"id": 1, "hour": 1}]}, ("items", 0, "hour"), "send it in user"),
         ({"user": {"age": 1}, "items": [{"price": 1}]}, ("items", 0, None), "id"),
         ({"user": {"age": 1}, "items": [{"id": 1.5}]}, ("items", 0, "id"), "fraction"),
         ({"user": {"age": 1}, "items": [{"id": None}]}, ("items", 0, "id"), "string or integer"),
         ({"user": {}, "items": [{"id": 1}]}, ("items", 0, None), "no feature has a value"),
-        ({"user": {"age": 1}, "items": [{"id": 1}], "top": 0}, ("top", None, None), ">= 1"),
+        ({"user": {"age": 1}, "items": [{"id": 1}], "top": 0}, ("top", None, None), "must be at least 1"),
         ({"user": {"age": 1}}, (None, None, None), "to rank"),
         ({"rows": [{"age": 1}], "user": {}}, (None, None, None), "not both"),
         ({"rows": [{"age": 1}], "top": 1}, (None, None, None), "not both"),
@@ -211,7 +215,7 @@ def test_text_is_not_taken_for_a_second_member(
     gender: str, genres: list[str], label: str, twice: bool, before: str, after: str, end: str
 ) -> None:
     """Whatever is in strings, and however a writer sets white space."""
-    row = {"gender": gender, "genres": genres, "age": 1, "click": {label: [label, {"a": label}]}}
+    row = {"gender": gender, "genres": genres, "age": 1, "click": label}
     if any(level == "" for level in (gender, *genres)):
         row["hour"] = 2
     members = [*row.items(), *([("age", 1)] if twice else [])]
@@ -252,11 +256,22 @@ def test_an_accept_header_decides_as_rfc_9110_says(accept: str, taken: bool) -> 
     assert accepts_json(accept.encode()) is taken
 
 
+def test_long_accept_headers_are_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            assert accepts_json(b"*/*, text/%d-%s" % (number, b"x" * 60_000))
+        assert tracemalloc.get_traced_memory()[0] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("header", "trace"),
     [
         (f"00-{'ab' * 16}-{'cd' * 8}-01", "ab" * 16),
         (f"01-{'ab' * 16}-{'cd' * 8}-01-what-comes-later", "ab" * 16),
+        (f"01-{'ab' * 16}-{'cd' * 8}-01-{'x' * 60_000}", None),
         (f"ff-{'ab' * 16}-{'cd' * 8}-01", None),
         (f"00-{'00' * 16}-{'cd' * 8}-01", None),
         (f"00-{'ab' * 16}-{'00' * 8}-01", None),
@@ -268,13 +283,77 @@ def test_a_trace_context_that_breaks_the_rules_counts_as_none(header: str, trace
     assert trace_id(header.encode()) == trace
 
 
-def test_nesting_cannot_exhaust_the_stack() -> None:
-    assert refused(b'{"rows": [{"click": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}").reason == "nested too deeply"
+@pytest.mark.parametrize("before", [b'{"rows": [{"click": ', b'{"rows": NaN, "x": ', b'{"x": '])
+def test_nesting_cannot_exhaust_the_stack(before: bytes) -> None:
+    assert refused(before + b"[" * 100_000 + b"]" * 100_000 + b"}]}").status == 400
 
 
-def test_the_label_is_ignored_whatever_it_is() -> None:
-    with_label = PARSER.parse(b'{"rows": [{"age": 1, "click": {"a": [1, "x"]}}]}').rows
+@pytest.mark.parametrize("label", ["1", "0.5", '"yes"', "true", "null"])
+def test_the_label_is_ignored_whatever_its_value(label: str) -> None:
+    with_label = PARSER.parse(f'{{"rows": [{{"age": 1, "click": {label}}}]}}'.encode()).rows
     assert with_label == PARSER.parse(b'{"rows": [{"age": 1}]}').rows
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"rows": [{"gender": "ab\\ud83d"}]}', "half of a surrogate pair at position 24 of the body"),
+        (b'{"rows": [{"gender": "\\\\\\ude00\\ud83d\\ude00"}]}', "half of a surrogate pair at position 24 of the body"),
+        (b'{"rows": [{"gender": "\\ud83d\\u0041"}]}', "half of a surrogate pair at position 22 of the body"),
+        (b'{"rows": [{"gender": "ab\xff"}]}', "byte 0xff at position 24 of the body"),
+        (b'\xef\xbb\xbf{"rows": [{"age": 1}]}', "byte order mark"),
+        ('{"rows": [{"age": 1}]}'.encode("utf-16"), "the body is UTF-16; send UTF-8"),
+        (b'{"rows": [{"gender": "\\ud83d\\ude00"}', "truncated"),
+    ],
+)
+def test_a_body_that_is_no_text_is_refused_with_the_position(body: bytes, reason: str) -> None:
+    assert reason in refused(body).reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a - at `$.rows[%s].x":1}' % (b"1" * 5000),
+        b'{"%s - at `$.rows[3].x":1}' % (b"a" * 1_900_000),
+        b'{"rows":[{"%s - at `$.rows[3].x":1}]}' % (b"a" * 1_900_000),
+        b'{"rows":NaN,"\\ud800%s":{"\\ud801%s":NaN}}' % (b"a" * 900_000, b"b" * 900_000),
+        b'{"rows":[{"age":1}],"%s":1,"%s":2}' % (b"a" * 900_000, b"a" * 900_000),
+    ],
+)
+def test_a_members_name_is_cut_and_never_taken_for_a_place(body: bytes) -> None:
+    problem = refused(body)
+    _, answer = problem.raw()
+    assert problem.status == 400
+    assert problem.row in (None, 0)
+    assert len(answer) < 3000
+
+
+def wide_parser() -> RequestParser:
+    """A parser for two hundred features."""
+    many = [{"name": f"feature {i}", "type": "number", "side": "item"} for i in range(200)]
+    encoder = {**contract()["encoder"], "categoricals": [], "crosses": [], "bands": {}}
+    wide = {**contract(), "features": many, "model_columns": [], "encoder": encoder}
+    return RequestParser(read_contract(json.dumps(wide).encode()), LIMITS)
+
+
+def test_a_long_list_of_known_features_is_cut() -> None:
+    with pytest.raises(Problem, match=r"known are feature 0, .* and 1\d\d more$") as caught:
+        wide_parser().parse(b'{"rows": [{"x": 1}]}')
+    assert len(caught.value.reason) < 700
+
+
+@pytest.mark.parametrize("rows", [b'{"rows":[{}%s]}', b'{"rows":[{}%s],"rows":[{"feature 0":1}]}', b'{"rows":[{}%s'])
+def test_rows_without_end_are_not_kept(rows: bytes) -> None:
+    """Seven hundred thousand of them, each with room for two hundred features."""
+    parser, body = wide_parser(), rows % (b",{}" * 700_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem, match="more than 50 rows") as caught:
+            parser.parse(body)
+        assert caught.value.status == 413
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_null_and_absent_are_the_same() -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,20 @@ def test_a_million_levels_take_80_megabytes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MILLION, str(tmp_path / "encoder.npz")]
     ended = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
     assert float(ended.stdout) < 80
+
+
+def test_a_text_that_is_longer_than_any_level_costs_no_more_than_a_short_one(folder: Path) -> None:
+    """A cross joins it with each of a hundred thousand strings; only what could be a level is looked for."""
+    of = encoder_of(folder)
+
+    def seconds(gender: str) -> float:
+        lists = [[f"{item:x}.{place:x}" for place in range(100)] for item in range(500)]
+        rows = [plain({"gender": gender, "genres": genres}) for genres in lists]
+        times = []
+        for _ in range(3):
+            started = time.process_time()
+            of.vectors(rows)
+            times.append(time.process_time() - started)
+        return min(times)
+
+    assert seconds("😀" * 1000) < 2 * seconds("M")

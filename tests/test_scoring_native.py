@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 import random
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,6 +33,9 @@ from scoring_fixtures import (
 from waiting import eventually
 
 from benchmarks import fuzz, soak
+from scoring.artefact import ArtefactError, open_artefact
+from scoring.contract import ContractError
+from scoring.engines.native import NativeEngine
 
 JSON = {"Content-Type": "application/json"}
 MAX_BYTES = 100_000
@@ -179,11 +184,41 @@ def test_a_body_over_the_limit_is_refused_and_the_refusal_arrives(service: Runni
     assert str(MAX_BYTES) in response.json()["reason"]
 
 
+def test_a_refusal_reaches_a_router_that_still_sends(service: Running) -> None:
+    """The sandbox's own, whose client took an answer that was followed by a reset for a lost replica."""
+
+    async def act() -> list[int]:
+        statuses = []
+        async with httpx.AsyncHTTPTransport() as router:
+            for size in range(20, 32, 2):
+                url = f"http://127.0.0.1:{service.port}/score"
+                request = httpx.Request("POST", url, headers=JSON, content=b" " * size * 1024 * 1024)
+                answer = await router.handle_async_request(request)
+                await answer.aread()
+                statuses.append(answer.status_code)
+        return statuses
+
+    assert asyncio.run(act()) == [413] * 6
+
+
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/score", 405), ("PUT", "/score", 405), ("GET", "/", 404)]
+    ("method", "path", "status"),
+    [
+        ("GET", "/score", 405),
+        ("PUT", "/score", 405),
+        ("GET", "/", 404),
+        ("GET", "/live/", 404),
+        ("POST", "/score/", 404),
+    ],
 )
-def test_wrong_routes_are_problems_too(service: Running, method: str, path: str, status: int) -> None:
+def test_wrong_routes_are_problems_too_and_counted(service: Running, method: str, path: str, status: int) -> None:
+    def counted() -> float:
+        lines = service.client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if f'status="{status}"' in line)
+
+    before = counted()
     response = service.client.request(method, path)
+    assert counted() == before + 1
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
     assert status != 405 or response.headers["allow"] == "POST"
 
@@ -304,6 +339,107 @@ def test_a_damaged_artefact_is_refused_by_name(toys: Toys, tmp_path: Path, name:
     code, message = run_to_end(scoring_environment(folder, SCORING_PORT=free_port()))
     assert code == 1
     assert message.startswith(f"{name} ")
+
+
+def bomb(size: int) -> bytes:
+    file = io.BytesIO()
+    numpy.savez_compressed(file, levels_0=numpy.zeros(size, numpy.uint8))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("encoder.npz", b"PK\x05\x06 no zip", "File is not a zip file"),
+        ("encoder.npz", b"", "File is not a zip file"),
+        ("encoder.npz", bomb(50_000_000), "more than 20 times its size"),
+        ("contract.json", b"[" * 1_000_000, ""),
+        ("contract.json", b'{"dataset": "\xff"}', "can't decode byte 0xff"),
+        ("golden.jsonl", b"[" * 1_000_000, ""),
+        ("lineage.json", b'{"trained_at": "\xff"}', ""),
+        ("MANIFEST.json", b'{"files": {"\xff": ""}}', "can't decode byte 0xff"),
+        ("MANIFEST.json", b"[" * 1_000_000, ""),
+        ("MANIFEST.json", b" " * 65 * 1024 * 1024, "is over 67108864 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(toys: Toys, tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    folder = shutil.copytree(toys.folder, tmp_path / "toys")
+    (folder / name).write_bytes(content)
+    if name != "MANIFEST.json":
+        write_manifest(folder)
+    with pytest.raises((ArtefactError, ContractError), match=f"^{name}.*{says}"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("../toys/model.txt", "is not a path within the artefact"),
+        ("/etc/hostname", "is not a path within the artefact"),
+        ("model\0.txt", "is not a path within the artefact"),
+        ("outside", "is a link that leads out of the artefact"),
+        ("n" * 5000, "File name too long"),
+        ("none", "missing"),
+    ],
+)
+def test_a_manifest_reaches_nothing_outside_its_folder(toys: Toys, tmp_path: Path, name: str, says: str) -> None:
+    folder = shutil.copytree(toys.folder, tmp_path / "toys")
+    (folder / "outside").symlink_to("/etc/hostname")
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"][name] = "0"
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtefactError, match=says) as caught:
+        open_artefact(folder)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "value", "says"),
+    [
+        ("left_child", 0, 0, "tree 0: child 0 of node 0 is neither a later node nor a leaf"),
+        ("right_child", 5, 3, "tree 0: child 3 of node 5"),
+        ("left_child", 2, 1_000_000, "tree 0: child 1000000 of node 2"),
+        ("right_child", 1, -1_000_000, "tree 0: child -1000000 of node 1"),
+        ("split_feature", 3, 99, "tree 0: a split is not on one of the 13 columns"),
+        ("split_feature", 3, -1, "tree 0: a split is not on one of the 13 columns"),
+        ("num_leaves", 0, 16, "do not fit"),
+        ("num_leaves", 0, "many", "ValueError"),
+    ],
+)
+def test_a_model_whose_trees_are_none_is_refused(
+    toys: Toys, tmp_path: Path, field: str, place: int, value: object, says: str
+) -> None:
+    """LightGBM would follow a circle for ever, and end the process at a bad index."""
+    folder = shutil.copytree(toys.folder, tmp_path / "toys")
+    lines = (folder / "model.txt").read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith(f"{field}="))
+    values = lines[at].partition("=")[2].split()
+    values[place] = str(value)
+    lines[at] = f"{field}={' '.join(values)}"
+    (folder / "model.txt").write_text("\n".join(lines))
+    write_manifest(folder)
+    with pytest.raises(ArtefactError, match=f"^model.txt: .*{says}"):
+        load(folder)
+
+
+def load(folder: Path) -> None:
+    artefact = open_artefact(folder)
+    artefact.golden()
+    artefact.trained_at()
+    NativeEngine(artefact)
+
+
+def test_an_engine_that_never_comes_back_ends_the_service(toys: Toys, tmp_path: Path) -> None:
+    """Not even an interpreter that is held by a C library for ever keeps a replica starting for ever."""
+    program = (
+        "import ctypes, sys; from scoring import __main__ as main; from scoring.engines.native import NativeEngine;"
+        "NativeEngine.probabilities = lambda self, rows: ctypes.PyDLL(None).pause(); sys.exit(main.main())"
+    )
+    environment = scoring_environment(toys.folder, SCORING_PORT=free_port(), SCORING_WARM_UP_SECONDS=1)
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert "golden.py" in ended.stderr
 
 
 def test_a_model_that_does_not_reproduce_its_golden_rows_never_serves(toys: Toys, tmp_path: Path) -> None:

@@ -30,10 +30,18 @@ class Written(asyncio.Transport):
         self.closed = False
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
-        self.writes.append(bytes(data))
+        if not self.closed:
+            self.writes.append(bytes(data))
 
     def close(self) -> None:
         self.closed = True
+
+    abort = write_eof = close
+
+    def pause_reading(self) -> None:
+        """Nothing is read from a peer."""
+
+    resume_reading = pause_reading
 
     def is_closing(self) -> bool:
         return self.closed
@@ -97,6 +105,43 @@ def test_a_peer_that_takes_nothing_is_written_nothing_more(toys: Toys) -> None:
                 while not protocol.cycle.response_complete:
                     await asyncio.sleep(0)
             assert len(transport.writes) == 1
+
+    asyncio.run(act())
+
+
+def test_every_answer_has_a_date(toys: Toys) -> None:
+    """RFC 9110, 6.6.1; uvicorn renews it each second."""
+
+    async def act() -> None:
+        async with connected(toys.folder) as (protocol, transport):
+            protocol.server_state.default_headers = [(b"date", b"now")]
+            await ask(protocol)
+            protocol.data_received(b"GET /live HTTP/1.1\r\n\r\n")  # without Host
+            assert [b"\r\ndate: now\r\n" in answer for answer in transport.writes] == [True, True]
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize(
+    ("parts", "answered"),
+    [
+        ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n"], 0),
+        ([b"GET /", b"x" * 80_000], 1),
+        ([b"\x00garbage\r\n\r\n"], 1),
+    ],
+)
+def test_a_refusal_is_never_taken_for_the_answer_to_an_earlier_request(
+    toys: Toys, parts: list[bytes], answered: int
+) -> None:
+    """The first request still waits for its engine when a second one behind it is refused."""
+
+    async def act() -> None:
+        async with connected(toys.folder) as (protocol, transport):
+            for part in (REQUEST + parts[0], *parts[1:]):
+                protocol.data_received(part)
+            await asyncio.sleep(0.05)
+            assert transport.closed
+            assert [answer[:13] for answer in transport.writes] == [b"HTTP/1.1 200 "] * answered
 
     asyncio.run(act())
 

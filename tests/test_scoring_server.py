@@ -93,6 +93,17 @@ def test_nothing_is_answered_before_the_golden_rows_came_back(toys: Toys) -> Non
     asyncio.run(act())
 
 
+def test_a_warm_up_without_end_is_a_failure_that_is_named(toys: Toys) -> None:
+    async def act() -> str | None:
+        async with running(toys, SCORING_WARM_UP_SECONDS=1) as (service, _, _):
+            async with asyncio.timeout(5):
+                while service.failure is None:
+                    await asyncio.sleep(0.05)
+            return service.failure
+
+    assert "SCORING_WARM_UP_SECONDS=1" in (asyncio.run(act()) or "")
+
+
 def test_a_draining_service_is_not_ready_but_answers_and_lets_connections_go(toys: Toys) -> None:
     async def act() -> None:
         async with running(toys) as (service, engine, client):

@@ -31,7 +31,7 @@ from scoring_fixtures import (
     write_pipeline,
 )
 
-from benchmarks import soak
+from benchmarks import abuse, soak
 from operations import spark as local_spark
 from sandbox import java
 
@@ -121,6 +121,15 @@ def test_nothing_malformed_gets_past_the_front(service: Running) -> None:
     for body in (b"", b"null", b"{", b'{"rows": [{"age": "x"}]}', b'{"rows": [{}]}', b'{"rows": [{"price": NaN}]}'):
         response = service.client.post("/score", content=body, headers={"Content-Type": "application/json"})
         assert response.status_code == 400
+
+
+def test_the_worst_bodies_are_answered_as_by_the_native_engine(service: Running) -> None:
+    """Refused by the front, which both share; what both answer, `test_batches_and_rankings_answer_as_native_does`."""
+    worst = {kind: body() for kind, body in abuse.WORST.items()}
+    refused = {kind: body for kind, body in worst.items() if body.status != 200}
+    assert {kind: abuse.cost(service, body).status for kind, body in refused.items()} == {
+        kind: body.status for kind, body in refused.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The line that alerts and the dashboard read."""
 
+import asyncio
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pytest
 from scoring_fixtures import free_port, make_artefact, scoring_environment, wait_until_ready, write_manifest
 
 from scoring.summary import Summary
@@ -44,3 +46,23 @@ def test_the_slowest_hundredth_and_the_errors_of_one_span_are_told_once() -> Non
     line = summary.take()
     assert (line["requests"], line["errors"], line["p99_ms"]) == (100, 2, 100.0)
     assert summary.take() == {**line, "requests": 0, "errors": 0, "p99_ms": None}
+
+
+def test_a_minute_has_one_line_though_a_sleep_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, written = [100.0], []
+
+    async def sleep(seconds: float) -> None:
+        clock[0] += seconds - 0.0003
+        written.append(round(clock[0]))
+        if len(written) == 6:
+            await asyncio.Event().wait()
+
+    async def act() -> None:
+        async with Summary("toys:3", None).written(60.0):
+            while len(written) < 6:
+                await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+
+    monkeypatch.setattr("scoring.summary.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("scoring.summary.asyncio.sleep", sleep)
+    asyncio.run(act())
+    assert written == [120, 180, 240, 300, 360, 420]

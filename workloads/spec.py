@@ -70,10 +70,11 @@ class Table:
         _require(len({c.lower() for c in self.columns}) == len(self.columns), "columns must differ")
 
     def among(self, paths: Iterable[Path]) -> list[Path]:
-        """Those of a folder's files that match the first of `files` that any matches, by name."""
+        """Those of a folder's files that have the first of `files` that any has as its name, or else match it."""
         there = sorted(paths)
+        named = ([path for path in there if path.name == pattern] for pattern in self.files)
         matches = ([path for path in there if path.match(pattern)] for pattern in self.files)
-        return next(filter(None, matches), [])
+        return next((a or b for a, b in zip(named, matches, strict=True) if a or b), [])
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,10 @@ class Feature:
     @property
     def categorical(self) -> bool:
         return self.type in ("string", "strings")
+
+    def wanted(self, name: str) -> tuple[str, str]:
+        """The raw column of a feature of this name, and what its fields are read as."""
+        return self.column or name, "string" if self.categorical else self.type
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -342,6 +347,13 @@ class Spec:
     @property
     def categoricals(self) -> list[str]:
         return [name for name, feature in self.features.items() if feature.categorical]
+
+    def features_of(self, side: str) -> dict[str, Feature]:
+        """The features that the table of `side` holds; its key comes with the interactions."""
+        table: Table | None = {"user": self.users, "item": self.items}.get(side)
+        if table is None:
+            return {}
+        return {n: f for n, f in self.features.items() if f.side == side and (f.column or n) != table.key}
 
     @property
     def context(self) -> list[str]:

@@ -3,7 +3,12 @@
 Answers what Azure's router for Kubernetes answers: 401 for a wrong key, 404 where no deployment gets traffic, 503 when
 all replicas are busy for longer than the queue's longest wait, 504 for a request that takes too long, 502 when replicas
 are lost. A request whose replica is lost goes to another one once, because scoring changes nothing.
-Serves no Swagger document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
+The service's own answers pass through as they are (Azure documents this for Kubernetes endpoints; a managed endpoint
+makes 424 of them). A body has no limit here: Azure documents none for Kubernetes endpoints, only a time-out of at most
+300 s. Serves no Swagger document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
+
+Sources: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md (status codes),
+how-to-kubernetes-inference-routing-azureml-fe.md (answers pass through), how-to-manage-quotas.md (limits).
 """
 
 import random

@@ -16,6 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from struct import Struct
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import numpy
 
@@ -33,6 +34,7 @@ _PRIOR = _PAIR.pack(0.0, 0.0)
 """Of a level that is not in the table."""
 _RECENT = 65_536
 """Keys at hand in all encodings together, some 20 MB."""
+_UNPACKED = 20
 _RECENT_SIZE = 100
 """Characters and parts of a key that is kept; longer ones would let a sender fill the memory."""
 
@@ -191,6 +193,7 @@ class _Table:
         self._text = levels.tobytes()
         # Views, because an element of theirs is a Python number, and got at in half the time.
         self._offsets = offsets.data
+        self._longest = int(numpy.diff(offsets).max(initial=0))
         self._pairs = values.astype(numpy.float64).tobytes()
         self._mask = (1 << count.bit_length()) - 1
         hashes = map(hash, map(self._text.__getitem__, map(slice, self._offsets, self._offsets[1:])))
@@ -216,6 +219,8 @@ class _Table:
 
     def _find(self, level: str) -> int | None:
         """Where its pair begins."""
+        if len(level) > self._longest:
+            return None  # a cross joins a request's longest texts a hundred thousand times
         text = level.encode("utf-8", "surrogatepass")
         bucket = hash(text) & self._mask
         for at in range(self._starts[bucket], self._starts[bucket + 1]):
@@ -227,10 +232,19 @@ class _Table:
 
 def _read_tables(file: Path, encodings: Sequence[str]) -> dict[str, _Table]:
     try:
+        _refuse_bomb(file)
         with numpy.load(file, allow_pickle=False) as arrays:
             return {
                 name: _Table(arrays[f"levels_{i}"], arrays[f"offsets_{i}"], arrays[f"values_{i}"])
                 for i, name in enumerate(encodings)
             }
-    except (KeyError, ValueError, OSError) as error:
-        raise ArtefactError(f"{file.name}: {error}") from None
+    except Exception as error:  # of damaged bytes, zipfile and numpy raise a dozen kinds
+        raise ArtefactError(f"{file.name}: {type(error).__name__}: {error}") from None
+
+
+def _refuse_bomb(file: Path) -> None:
+    """Raise `ValueError` for an archive that unpacks to many times its size; training does not compress it at all."""
+    with ZipFile(file) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > _UNPACKED * file.stat().st_size:
+        raise ValueError(f"it would unpack to {unpacked} bytes, more than {_UNPACKED} times its size")

@@ -15,6 +15,7 @@ import numpy
 from scoring.artefact import Artefact, ArtefactError
 from scoring.contract import Row
 from scoring.engines.encoder import RowEncoder
+from scoring.engines.model_text import check_trees
 
 # LightGBM's c_api.h
 _FLOAT64, _ROW_MAJOR, _PREDICT_NORMAL, _FIRST_TREE, _ALL_TREES = 1, 1, 0, 0, -1
@@ -72,6 +73,7 @@ class NativeEngine:
 
     def __init__(self, artefact: Artefact) -> None:
         self._encoder = RowEncoder(artefact.contract, artefact.folder / "encoder.npz")
+        check_trees(artefact.folder / "model.txt", self._encoder.width)
         self._booster = Booster(artefact.folder / "model.txt", self._encoder.width)
 
     async def start(self) -> None:
