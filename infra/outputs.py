@@ -31,7 +31,7 @@ def export_infrastructure(
     pulumi.export(
         "scoring_key_command",
         pulumi.Output.all(machine_learning.workspace_id, inference.endpoint_name).apply(
-            lambda ids: azure_cli.endpoint_key(*ids, auth_mode=inference.auth_mode)
+            lambda ids: azure_cli.endpoint_key(ids[0], ids[1], auth_mode=inference.auth_mode)
         ),
     )
 
