@@ -49,6 +49,10 @@ class Sandbox:
         return self.folder / "accounts" / account / container
 
 
+BeforePut = Callable[[Sandbox, str, Body, Body | None], None]
+"""`(sandbox, resource id, body as sent, existing body)`; may change what was sent, or raise `CloudError`."""
+BeforeDelete = Callable[[Sandbox, str, Body], None]
+"""`(sandbox, resource id, full body)`; may raise `CloudError`. Not called when the resource goes with its parent."""
 Hook = Callable[[Sandbox, str, Body], Awaitable[None]]
 """`(sandbox, resource id, full body)`; may change the body's properties, or raise `CloudError`."""
 Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
@@ -59,8 +63,11 @@ Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
 class Behaviour:
     """What a resource type does beyond being stored. Keyed by lower-case type: `microsoft.storage/storageaccounts`."""
 
+    before_put: BeforePut | None = None
+    """Runs before anything is stored; its error is the answer to the request."""
     on_put: Hook | None = None
     """Runs inside the asynchronous operation, before it succeeds; an exception fails the operation and the resource."""
+    before_delete: BeforeDelete | None = None
     on_delete: Hook | None = None
     actions: Mapping[str, Action] = field(default_factory=dict)
     """By lower-case action name, such as `listkeys`."""
