@@ -23,6 +23,16 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
+class Machines:
+    """Machines of one size that a service has deployed in one region of the subscription."""
+
+    location: str
+    size: str
+    count: int
+    spot: bool = False
+
+
+@dataclass(frozen=True)
 class Sandbox:
     folder: Path
     """State of all services: `accounts/<account>/<container>/…`, `registries/…`, `runs/…`, `deployments/…`."""

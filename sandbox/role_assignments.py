@@ -12,6 +12,9 @@ from sandbox.resource_body import dig
 from sandbox.store import Body, ResourceStore
 
 TYPE = "Microsoft.Authorization/roleAssignments"
+# RoleAssignments_ListForScope in azure-rest-api-specs, authorization-RoleAssignmentsCalls.json
+_CLAUSE = r"(?:atScope\(\)|principalId eq '[^']+'|assignedTo\('[^']+'\))"
+_FILTER = re.compile(rf"{_CLAUSE}(?: and {_CLAUSE})*")
 _PART = f"/providers/{TYPE}/"
 
 
@@ -21,6 +24,8 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
     """Role assignments at and above a scope and, unless only `atScope()` is asked, below it."""
+    if asked and not _FILTER.fullmatch(asked.strip()):
+        raise CloudError(400, "UnsupportedQuery", f"The filter '{asked}' is not supported on role assignments.")
     principal = re.search(r"(?:principalId eq |assignedTo\()'([^']+)'", asked)
     found = []
     for resource_id, body in store.below(""):

@@ -13,6 +13,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -73,7 +74,8 @@ def application(sandbox: Sandbox) -> Starlette:
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
-    arm, faults = Arm(sandbox, records, types.load(), behaviours), Faults(sandbox)
+    machines = [partial(module.machines, sandbox) for module in (agent_pools, *services) if hasattr(module, "machines")]
+    arm, faults = Arm(sandbox, records, types.load(), behaviours, machines), Faults(sandbox)
     resumed = asyncio.Event()
     unwell: list[str] = []
 

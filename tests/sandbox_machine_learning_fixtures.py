@@ -32,6 +32,7 @@ if os.environ.get("FAIL_AT_START"):
     sys.exit("cannot load the model: " + os.environ["FAIL_AT_START"])
 if os.path.exists(os.environ.get("FAIL_WHERE_EXISTS", "")):
     sys.exit("cannot load the model any more")
+held = []
 model = next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("model.txt"))
 
 class Handler(BaseHTTPRequestHandler):
@@ -49,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200 if self.path in ("/live", "/ready") and not hung else 500, {})
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if "hold" in asked:
+            held.append(b"x" * asked["hold"])
         if "die" in asked:
             os._exit(9)
         if "hang" in asked:
@@ -259,7 +262,7 @@ def stand_up(cloud: Cloud) -> None:
         identity={"type": "SystemAssigned"},
         properties={"storageAccount": storage, "containerRegistry": cloud.registry},
     )
-    cloud.put(cloud.cluster, properties={"dnsPrefix": "aks", "disableLocalAccounts": True})
+    cloud.put(cloud.cluster, properties=cluster_properties("aks"))
     cloud.put(
         f"{cloud.cluster}/providers/Microsoft.KubernetesConfiguration/extensions/azureml",
         properties={
@@ -292,6 +295,11 @@ def environment(cloud: Cloud, version: str, digest: str) -> None:
     image = f"{cloud.authority}/{REGISTRY}/scoring@{digest}"
     path = f"{cloud.workspace}/environments/scoring/versions/{version}"
     cloud.put(path, properties={"image": image, "inferenceConfig": routes})
+
+
+def cluster_properties(prefix: str) -> dict[str, Any]:
+    pool = {"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}
+    return {"dnsPrefix": prefix, "disableLocalAccounts": True, "agentPoolProfiles": [pool]}
 
 
 def compute_properties(cluster: str, **settings: Any) -> dict[str, Any]:

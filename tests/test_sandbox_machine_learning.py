@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from azure.ai.ml.entities import (
 )
 from azure.core.exceptions import HttpResponseError
 from sandbox_fixtures import gone, is_alive
-from sandbox_machine_learning_fixtures import COMPUTE, Cloud, compute_properties, ml_sandbox
+from sandbox_machine_learning_fixtures import COMPUTE, Cloud, cluster_properties, compute_properties, ml_sandbox
 from waiting import eventually
 
 from sandbox import java
@@ -147,7 +148,7 @@ def test_a_cluster_is_attached_only_with_extension_and_trusted_access(cloud: Clo
     other = cloud.cluster.replace("aks-test", "aks-other")
     compute, attached = f"{cloud.workspace}/computes/other", {"properties": compute_properties(other)}
     assert "does not exist" in cloud.refused(compute, **attached)
-    cloud.put(other, properties={"dnsPrefix": "other", "disableLocalAccounts": True})
+    cloud.put(other, properties=cluster_properties("other"))
     assert "lacks the extension" in cloud.refused(compute, **attached)
     extension = f"{other}/providers/Microsoft.KubernetesConfiguration/extensions/azureml"
     cloud.put(extension, properties={"extensionType": "Microsoft.AzureML.Kubernetes", "configurationSettings": {}})
@@ -249,6 +250,20 @@ def test_a_replica_sees_its_model_and_nothing_of_the_sandboxs_own_environment(cl
     assert environment["SPARK_SUBMIT_OPTS"] == java.QUICK
     for folder in ("HOME", "TMPDIR"):
         assert Path(environment[folder]).is_relative_to(cloud.folder / "deployments" / endpoint / "blue")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux only")
+def test_a_replica_that_holds_more_than_its_limit_is_killed_and_started_again(cloud: Cloud, endpoint: str) -> None:
+    limits = {"containerResourceLimits": {"memory": "128Mi"}}
+    cloud.deploy(endpoint, "green", containerResourceRequirements=limits)
+    (first,) = replicas(cloud, endpoint, "green")
+    cloud.score(endpoint, {"hold": 64 << 20}, deployment="green")
+    time.sleep(1.0)
+    assert is_alive(first)
+    cloud.score(endpoint, {"hold": 96 << 20}, deployment="green")
+    assert gone(first)
+    eventually(lambda: cloud.score(endpoint, deployment="green").status_code == 200)
+    assert "OOMKilled" in cloud.ml.online_deployments.get_logs("green", endpoint, lines=20)
 
 
 def test_a_deployment_that_does_not_get_ready_fails_with_its_log_and_leaves_no_process(

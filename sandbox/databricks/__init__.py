@@ -7,6 +7,7 @@ and folders. Records lie in a store of their own, beside ARM's: they are no Azur
 import asyncio
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import Behaviour, Sandbox
+from sandbox.cloud import Behaviour, Machines, Sandbox
 from sandbox.databricks import clusters, files, jobs, policies, secrets, tracking, unity_catalog
 from sandbox.databricks.runner import Runner
 from sandbox.databricks.workspace import Json, Workspace, endpoint, is_workspace
@@ -77,6 +78,18 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
         await asyncio.to_thread(shutil.rmtree, workspace.folder, ignore_errors=True)
 
     return {"microsoft.databricks/workspaces": Behaviour(on_delete=remove)}
+
+
+def machines(sandbox: Sandbox) -> Iterator[Machines]:
+    """Of running clusters and runs. They lie in the customer's subscription and use its quota.
+
+    https://learn.microsoft.com/azure/databricks/resources/limits
+    """
+    service = _service(sandbox)
+    for workspace in _workspaces(sandbox, service.records):
+        location = str((sandbox.store.get(workspace.resource_id) or {}).get("location", ""))
+        for definition in (*clusters.running(workspace), *jobs.running(workspace)):
+            yield from clusters.machines(definition, location)
 
 
 async def resume(sandbox: Sandbox) -> None:

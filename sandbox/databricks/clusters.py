@@ -13,7 +13,7 @@ from typing import Any
 import pyspark
 from starlette.requests import Request
 
-from sandbox.cloud import CloudError
+from sandbox.cloud import CloudError, Machines
 from sandbox.databricks import policies
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 
@@ -63,6 +63,25 @@ def wake(workspace: Workspace, cluster_id: str) -> Json:
         found["start_time"], found["terminated_time"] = now(), None
         _store(workspace, found)
     return found
+
+
+def running(workspace: Workspace) -> Iterator[Json]:
+    """Definitions of the clusters that have machines now."""
+    for _, found in workspace.records.below(workspace.record("clusters")):
+        if _state(found) != "TERMINATED":
+            yield found["spec"]
+
+
+def machines(definition: Json, location: str) -> Iterator[Machines]:
+    """The driver, and the workers; of a cluster that scales, as many as it begins with."""
+    worker = definition.get("node_type_id", "")
+    azure = definition.get("azure_attributes") or {}
+    on_demand = azure.get("first_on_demand", 1) if "SPOT" in str(azure.get("availability", "")) else None
+    workers = definition.get("num_workers") or (definition.get("autoscale") or {}).get("min_workers", 0)
+    kept = workers if on_demand is None else min(workers, max(0, on_demand - 1))
+    yield Machines(location, definition.get("driver_node_type_id") or worker, 1, spot=on_demand == 0)
+    yield Machines(location, worker, kept)
+    yield Machines(location, worker, workers - kept, spot=True)
 
 
 def accepted(workspace: Workspace, where: str, definition: Json, kind: str) -> Json:

@@ -33,6 +33,14 @@ def handlers(runner: Runner) -> Iterator[tuple[str, str, Handler]]:
         yield "GET", f"{_PREFIX}/{name}", getattr(jobs, "on_" + re.sub(r"\W", "_", name))
 
 
+def running(workspace: Workspace) -> Iterator[Json]:
+    """Definitions of the clusters of runs that go on."""
+    for run in _runs(workspace):
+        if is_active(run) and run["state"]["life_cycle_state"] != "QUEUED":
+            holders = [*run["job_clusters"], *run["tasks"]]
+            yield from (holder["new_cluster"] for holder in holders if "new_cluster" in holder)
+
+
 class _Jobs:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
