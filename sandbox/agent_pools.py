@@ -7,7 +7,7 @@ every child. Does not run nodes and does not scale: a pool keeps the count that 
 from collections.abc import Iterator
 from typing import Any
 
-from sandbox import tags, types
+from sandbox import credentials, tags, types
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
 from sandbox.resource_body import check_name, complete, keep_immutable
 from sandbox.resource_id import ResourceId, parse
@@ -19,7 +19,14 @@ POOL = f"{CLUSTER}/agentPools"
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     return {
-        CLUSTER.lower(): Behaviour(before_put=_check_cluster, on_put=_put_cluster),
+        CLUSTER.lower(): Behaviour(
+            before_put=_check_cluster,
+            on_put=_put_cluster,
+            actions={
+                "listclusterusercredential": credentials.list_cluster_user_credential,
+                "listclusteradmincredential": credentials.list_cluster_admin_credential,
+            },
+        ),
         POOL.lower(): Behaviour(
             before_put=_check_pool, on_put=_put_pool, before_delete=_check_deletion, on_delete=_delete_pool
         ),

@@ -5,12 +5,17 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from azure.core.exceptions import HttpResponseError
 from azure.mgmt.authorization import AuthorizationManagementClient
+from azure.mgmt.containerservice import ContainerServiceClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
+from azure.storage.blob import BlobServiceClient
 from sandbox_data_fixtures import Served, served
 from test_conformance_azure_mgmt import ACCOUNT, CLUSTER, HOME, client
+
+from sandbox import authority
 
 ONE = "Microsoft.Storage/storageAccounts"
 
@@ -161,6 +166,41 @@ def test_a_role_is_found_by_its_id(cloud: Served) -> None:
 def test_regions_are_listed(cloud: Served) -> None:
     names = [region["name"] for region in arm(cloud, "GET", "locations").json()["value"]]
     assert {"westeurope", "northeurope"} <= set(names)
+
+
+def test_storage_keys_are_listed_and_open_nothing(cloud: Served) -> None:
+    accounts = client(StorageManagementClient, cloud).storage_accounts
+    closed = {**ACCOUNT, "properties": {"allowSharedKeyAccess": False}}
+    accounts.begin_create("first", "closedlake", closed).result()
+    key = accounts.list_keys("first", "closedlake")["keys"][0]["value"]
+    trust = str(authority.ca_bundle(cloud.sandbox.folder))
+    blobs = BlobServiceClient(f"{cloud.sandbox.url}/blob/closedlake", key, connection_verify=trust)
+    with pytest.raises(HttpResponseError) as refused:
+        blobs.create_container("raw")
+    assert refused.value.error_code == "KeyBasedAuthenticationNotPermitted"
+
+
+def test_a_cluster_without_local_accounts_gives_the_login_by_entra_alone(cloud: Served) -> None:
+    clusters = client(ContainerServiceClient, cloud).managed_clusters
+    properties = {**CLUSTER["properties"], "disableLocalAccounts": True, "aadProfile": {"managed": True}}
+    clusters.begin_create_or_update("first", "closed", {**CLUSTER, "properties": properties}).result()
+    config = yaml.safe_load(clusters.list_cluster_user_credentials("first", "closed").kubeconfigs[0].value)
+    assert config["users"][0]["user"]["exec"]["command"] == "kubelogin"
+    with pytest.raises(HttpResponseError, match="set to disable local accounts"):
+        clusters.list_cluster_admin_credentials("first", "closed")
+
+
+@pytest.mark.parametrize(
+    ("version", "shape"), [("2015-01-01", "addresses"), ("2019-05-01", "list"), ("2022-09-01", "object")]
+)
+def test_the_cloud_is_described_in_each_shape(cloud: Served, version: str, shape: str) -> None:
+    for path in ("/metadata/endpoints", "//metadata/endpoints"):
+        url = f"{cloud.sandbox.url}{path}?api-version={version}"
+        found = httpx.get(url, verify=cloud.tls).raise_for_status().json()
+        clouds = found if isinstance(found, list) else [found]
+        assert isinstance(found, list) is (shape == "list")
+        assert clouds[0]["authentication"]["loginEndpoint"] == cloud.sandbox.url
+        assert ("suffixes" in clouds[0]) is (shape != "addresses")
 
 
 @pytest.mark.parametrize(
