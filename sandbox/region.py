@@ -30,13 +30,9 @@ def routes(
     """`machines` are asked, at each request, for all that are deployed."""
     registered: set[str] = set()
 
-    def table() -> dict[str, Any]:
-        own = sandbox.folder / TABLE.name
-        return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
-
     def provider(namespace: str) -> Body:
         """Those of the table of types, and any other that is asked for by name."""
-        known = table()
+        known = table(sandbox)
         types = [
             {"resourceType": rule.type.split("/", 1)[1], "apiVersions": [rule.api_version]}
             | {"locations": _locations(rule, known)}
@@ -60,7 +56,7 @@ def routes(
 
     async def sizes(request: Request) -> Response:
         admit(sandbox, request)
-        known = table()
+        known = table(sandbox)
         asked = re.search(r"location eq '([^']+)'", request.query_params.get("$filter", ""))
         regions = [name for name in known["regions"] if not asked or name == asked[1]]
         found = [_size(name, size, region) for name, size in known["sizes"].items() if size for region in regions]
@@ -68,7 +64,7 @@ def routes(
 
     async def usages(request: Request) -> Response:
         admit(sandbox, request)
-        known, region = table(), request.path_params["location"].replace(" ", "").lower()
+        known, region = table(sandbox), request.path_params["location"].replace(" ", "").lower()
         used = _used(known, (group for ask in machines for group in ask() if group.location == region))
         found = [
             {"unit": "Count", "currentValue": usage["used"] + used[name], "limit": usage["limit"]}
@@ -83,13 +79,13 @@ def routes(
         found = [
             {"id": f"{own}/{name}", "name": name, "type": "Region", "displayName": shown, "regionalDisplayName": shown}
             | {"metadata": {"regionType": "Physical", "regionCategory": "Recommended"}}
-            for name, shown in table()["regions"].items()
+            for name, shown in table(sandbox)["regions"].items()
         ]
         return JSONResponse({"value": found})
 
     async def permissions(request: Request) -> Response:
         admit(sandbox, request)
-        return JSONResponse({"value": table()["permissions"]})
+        return JSONResponse({"value": table(sandbox)["permissions"]})
 
     return [
         Route(f"{PATH}/locations", locations),
@@ -100,6 +96,11 @@ def routes(
         Route(f"{PATH}/providers/{{namespace}}/register", providers, methods=["POST"]),
         Route("/subscriptions/{scope:path}/providers/Microsoft.Authorization/permissions", permissions),
     ]
+
+
+def table(sandbox: Sandbox) -> dict[str, Any]:
+    own = sandbox.folder / TABLE.name
+    return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
 
 
 def _namespace(rule: TypeRule) -> str:
