@@ -10,7 +10,7 @@ STACK ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap local local-down test test-fast test-container test-browser preflight preview up down lock clean
+.PHONY: help bootstrap local local-down test test-fast test-container test-browser test-azure-cli preflight preview up down lock clean
 
 ready = . .venv/personalization.sh &&
 # The engine that is there, or one of the run's own: the scoring image is then built and run as a container.
@@ -43,6 +43,9 @@ test-container: bootstrap ## the scoring image, built and run for real, with a c
 
 test-browser: bootstrap ## the page in the machine's own Chromium, which `make test` tries too where there is one
 	@$(ready) pytest tests/test_page_browser.py
+
+test-azure-cli: bootstrap ## Azure CLI against the sandbox, installed into the user's cache the first time
+	@$(ready) python -m tools.azure_cli && pytest tests/test_conformance_azure_cli.py
 
 preflight: bootstrap ## what would stop `make up` in a stack's region and subscription: STACK=dev
 	@$(ready) personalization preflight --stack '$(stack)'

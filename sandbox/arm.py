@@ -235,7 +235,7 @@ class Arm:
 
     def _require_offered(self, resource_type: str) -> None:
         if left_out := rule_of(resource_type, self._rules).left_out:
-            raise CloudError(501, "NotImplemented", f"The sandbox has no {left_out}: '{resource_type}' is left out.")
+            raise CloudError(501, "NotImplemented", f"The sandbox leaves out {left_out} ('{resource_type}').")
 
     async def _act(self, request: Request, path: str, action: str) -> Response:
         found = parse(path, self._rules)

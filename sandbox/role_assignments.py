@@ -59,6 +59,9 @@ async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
         properties["principalType"] = "ServicePrincipal"
     scope = _scope(resource_id)
     properties["scope"] = scope
+    changes = {"createdOn": "createdAt", "updatedOn": "lastModifiedAt"}
+    properties |= {name: dig(body, f"systemData.{known}") for name, known in changes.items()}
+    properties |= dict.fromkeys(("createdBy", "updatedBy"), sandbox.identity.object_id)
     for other, assigned in sandbox.store.below(scope):
         if not other.lower().startswith((scope + _PART).lower()):
             continue

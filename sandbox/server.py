@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox import agent_pools, authority, entra, metadata, role_assignments, types
+from sandbox import agent_pools, authority, entra, left_out, metadata, role_assignments, types
 from sandbox.arm import Arm
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.faults import Faults
@@ -103,6 +103,7 @@ def application(sandbox: Sandbox) -> Starlette:
             *entra.routes(sandbox),
             *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
             *arm.routes(),
+            *left_out.routes(),
         ],
         middleware=[Middleware(faults.wrap)],
         exception_handlers={CloudError: _error, HTTPException: _error, Exception: _error},

@@ -130,9 +130,9 @@ def test_answers_hold_nothing_that_the_sdk_does_not_know(
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/api/2.0/dbfs/list", "no DBFS"),
-        ("/api/2.0/preview/scim/v2/Groups", "no users and groups"),
-        ("/api/2.1/unity-catalog/tables", "no tables"),
+        ("/api/2.0/dbfs/list", "leaves out DBFS"),
+        ("/api/2.0/preview/scim/v2/Groups", "leaves out users and groups"),
+        ("/api/2.1/unity-catalog/tables", "leaves out tables"),
         ("/api/2.0/nothing/at-all", "No API found for 'GET /api/2.0/nothing/at-all'"),
     ],
 )

@@ -136,7 +136,7 @@ async def _left_out(workspace: Workspace, request: Request) -> Json:
     path = request.path_params["path"]
     for prefix, name in _LEFT_OUT.items():
         if path.startswith(prefix):
-            raise CloudError(501, "NOT_IMPLEMENTED", f"The sandbox has no {name}: '{request.url.path}' is left out.")
+            raise CloudError(501, "NOT_IMPLEMENTED", f"The sandbox leaves out {name} ('{request.url.path}').")
     raise CloudError(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {request.url.path}'.")
 
 
