@@ -225,7 +225,7 @@ class Arm:
         return JSONResponse({"value": found[: int(request.query_params.get("$top", len(found)))]})
 
     def _is_indexed(self, body: Body) -> bool:
-        """Whether the list of resources has it: not what lies in another resource or extends one, and not groups."""
+        """True for resources directly in a group; children, extension resources and groups are not in the list."""
         top_level = body["type"].count("/") == 1 and body["type"] != GROUP
         return (
             top_level

@@ -48,7 +48,7 @@ async def list_cluster_admin_credential(sandbox: Sandbox, cluster_id: str, reque
 
 
 def _kubeconfig(sandbox: Sandbox, cluster: dict[str, Any]) -> dict[str, Any]:
-    """As AKS writes it with `format=exec`: the user is whoever `kubelogin` logs in."""
+    """The kubeconfig that AKS writes with `format=exec`: `kubelogin` logs the user in."""
     name, user = cluster["name"], f"clusterUser_{cluster['id'].split('/')[4]}_{cluster['name']}"
     login = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",

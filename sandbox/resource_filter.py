@@ -1,8 +1,8 @@
 """`$filter` of ARM's lists of resources and resource groups.
 
-Which properties, operators and functions there are: `Resources_List` and `ResourceGroups_List` in
-azure-rest-api-specs, Microsoft.Resources/stable/2021-04-01/resources.json. Knows neither `or` nor the properties of
-`identity` and `plan`; what it does not know is refused, because a filter that is ignored answers too much.
+Properties, operators and functions: `Resources_List` and `ResourceGroups_List` in azure-rest-api-specs,
+Microsoft.Resources/stable/2021-04-01/resources.json. Knows neither `or` nor the properties of `identity` and `plan`;
+an unknown filter is refused, because an ignored one would answer too much.
 """
 
 import re

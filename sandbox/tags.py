@@ -1,4 +1,4 @@
-"""Tags: what Azure accepts of them, and `{scope}/providers/Microsoft.Resources/tags/default`, which changes only them.
+"""The rules that Azure has for tags, and `{scope}/providers/Microsoft.Resources/tags/default`, which changes only tags.
 
 Limits: "Limitations" of https://learn.microsoft.com/azure/azure-resource-manager/management/tag-resources; of single
 types: `tags` in types.yaml. Codes and messages: Azure/azure-powershell

@@ -168,6 +168,6 @@ def test_azure_ml_is_reached_by_rest(az: Az) -> None:
     assert set(keys) == {"primaryKey", "secondaryKey"}
 
 
-def test_what_the_sandbox_leaves_out_is_named(az: Az, group: str) -> None:
+def test_services_without_an_emulation_are_refused_by_name(az: Az, group: str) -> None:
     assert "leaves out template deployments" in az.refused("deployment group list", "-g", group)
     assert "leaves out Microsoft Graph" in az.refused("ad sp list", "--show-mine")

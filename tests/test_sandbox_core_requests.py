@@ -1,4 +1,4 @@
-"""What ordinary clients ask of ARM beside creating and deleting: tags, filters, usage, roles, regions."""
+"""What ordinary clients ask of ARM apart from creating and deleting: tags, filters, usage, roles, regions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -213,7 +213,7 @@ def test_the_cloud_is_described_in_each_shape(cloud: Served, version: str, shape
         ("PUT", "resourceGroups/first/providers/Microsoft.Authorization/locks/one", "management locks"),
     ],
 )
-def test_what_is_left_out_is_refused_by_name(cloud: Served, method: str, path: str, named: str) -> None:
+def test_types_without_an_emulation_are_refused_by_name(cloud: Served, method: str, path: str, named: str) -> None:
     refused = arm(cloud, method, path, {"properties": {}} if method != "GET" else None)
     assert (refused.status_code, refused.json()["error"]["code"]) == (501, "NotImplemented")
     assert named in refused.json()["error"]["message"]

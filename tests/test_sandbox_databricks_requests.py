@@ -136,6 +136,6 @@ def test_answers_hold_nothing_that_the_sdk_does_not_know(
         ("/api/2.0/nothing/at-all", "No API found for 'GET /api/2.0/nothing/at-all'"),
     ],
 )
-def test_what_is_left_out_of_databricks_is_refused_by_name(client: WorkspaceClient, path: str, says: str) -> None:
+def test_apis_without_an_emulation_are_refused_by_name(client: WorkspaceClient, path: str, says: str) -> None:
     with pytest.raises(DatabricksError, match=says):
         ask(client, path)

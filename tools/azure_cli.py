@@ -1,4 +1,4 @@
-"""Azure CLI in an environment of its own in the user's cache: it would not fit beside the project's packages.
+"""Azure CLI in a separate environment in the user's cache: its packages conflict with the project's.
 
 `python -m tools.azure_cli` installs it, which takes a minute or more, and prints its folder. `make test` uses it where
 it is installed and never installs it. Does not lock the hundred packages that it brings: it is a client to test

@@ -98,7 +98,7 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 
 def machines(sandbox: Sandbox) -> Iterator[Machines]:
-    """Of running clusters and runs. They lie in the customer's subscription and use its quota.
+    """Machines of running clusters and runs. They lie in the customer's subscription and use its quota.
 
     https://learn.microsoft.com/azure/databricks/resources/limits
     """

@@ -55,7 +55,7 @@ def _taskless(handler: Handler) -> Handler:
 
 
 def _untasked(found: Json) -> Json:
-    """Without the tasks and clusters of the job, the run, and of each in a list."""
+    """Drop the tasks and clusters of the job or run, and of each job or run in a list."""
     shown = _without(found, "tasks", "job_clusters")
     if "settings" in shown:
         shown["settings"] = _without(shown["settings"], "tasks", "job_clusters")

@@ -1,7 +1,7 @@
 """Permissions on clusters, policies, jobs and workspace folders: kept and shown; nobody is refused by them.
 
 Levels: https://docs.databricks.com/aws/en/security/auth/access-control (one table for each kind of object). A job has
-exactly one owner, its creator at first, who is no group. Folders below `/Shared` show what they inherit: every user of
+exactly one owner, its creator at first, never a group. Folders below `/Shared` show inherited access: every user of
 the workspace may manage them (https://learn.microsoft.com/azure/databricks/workspace/workspace-objects, "Shared").
 """
 
@@ -24,16 +24,16 @@ class _Kind:
     name: str
     levels: tuple[str, ...]
     find: Callable[[Workspace, str], Any]
-    """Raises `CloudError` where there is no such object."""
+    """Raise `CloudError` where the object does not exist."""
 
 
 def _folder(workspace: Workspace, object_id: str) -> str:
-    """Path in the workspace of the folder with that id, as `workspace/get-status` tells it."""
+    """Path in the workspace of the folder with that id, which `workspace/get-status` returns."""
     root = local_path(workspace, "/")
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
         if str(folder.stat().st_ino) == object_id:
             return f"/{folder.relative_to(root)}"
-    raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"There is no directory with id {object_id}.")
+    raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Directory {object_id} does not exist.")
 
 
 _KINDS = {
@@ -60,18 +60,22 @@ async def _permissions(workspace: Workspace, request: Request) -> Json:
         asked = (await body_of(request)).get("access_control_list", [])
         wrong = sorted({str(entry.get("permission_level")) for entry in asked} - set(kind.levels))
         if wrong:
-            raise ValueError(f"{', '.join(wrong)} is no permission level of a {kind.name}: {', '.join(kind.levels)}.")
+            raise ValueError(
+                f"{', '.join(wrong)} is not a permission level of a {kind.name}: {', '.join(kind.levels)}."
+            )
         changed = {_principal(entry): entry["permission_level"] for entry in asked}
         granted = changed if request.method == "PUT" else _with(granted, changed)
         if kind.name == "job":
             _require_owner(granted)
         workspace.records.put(record, granted)
-    entries = [_entry(who, {"permission_level": what, "inherited": False}) for who, what in granted.items()]
+    entries = [
+        _entry(principal, {"permission_level": level, "inherited": False}) for principal, level in granted.items()
+    ]
     if kind.name == "directory" and f"{found}/".startswith("/Shared/"):
         shared = local_path(workspace, "/Shared").stat().st_ino
         own = found == "/Shared"
-        level = {"permission_level": "CAN_MANAGE", "inherited": not own}
-        entries.append(_entry("group_name=users", level | ({} if own else _inherited(shared))))
+        managing = {"permission_level": "CAN_MANAGE", "inherited": not own}
+        entries.append(_entry("group_name=users", managing | ({} if own else _inherited(shared))))
     shown_id = f"/{request.path_params['kind']}/{object_id}"
     return {"object_id": shown_id, "object_type": kind.name, "access_control_list": entries}
 
@@ -91,12 +95,12 @@ def _sought(workspace: Workspace, request: Request) -> tuple[_Kind, str, Any]:
 def _with(granted: dict[str, str], changed: dict[str, str]) -> dict[str, str]:
     """A new owner takes the place of the old one."""
     if "IS_OWNER" in changed.values():
-        granted = {who: what for who, what in granted.items() if what != "IS_OWNER"}
+        granted = {principal: level for principal, level in granted.items() if level != "IS_OWNER"}
     return granted | changed
 
 
 def _require_owner(granted: dict[str, str]) -> None:
-    owners = [who for who, what in granted.items() if what == "IS_OWNER"]
+    owners = [principal for principal, level in granted.items() if level == "IS_OWNER"]
     if len(owners) != 1:
         raise ValueError("The job must have exactly one owner.")
     if owners[0].startswith("group_name="):
@@ -110,8 +114,8 @@ def _principal(entry: Json) -> str:
     return named[0]
 
 
-def _entry(who: str, permission: Json) -> Json:
-    key, _, name = who.partition("=")
+def _entry(principal: str, permission: Json) -> Json:
+    key, _, name = principal.partition("=")
     return {key: name, "all_permissions": [permission]}
 
 

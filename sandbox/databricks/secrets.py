@@ -1,7 +1,8 @@
 """Secret scopes (`/api/2.0/secrets`): files that only their owner can read, in the workspace's folder.
 
-Access lists are kept and nobody is refused: whoever holds a token of this workspace is an admin. Has no scopes backed
-by a key vault. Values go out by `get` and through `dbutils.secrets`, which reads the same files; lists name keys only.
+Access lists are kept and nobody is refused: every caller with a token of this workspace is an admin. Has no scopes
+backed by a key vault. Values go out by `get` and through `dbutils.secrets`, which reads the same files; lists name keys
+only.
 """
 
 import base64
@@ -137,24 +138,24 @@ async def _delete_acl(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     granted = _granted(workspace, body.get("scope", ""))
     _require_listed(granted, body.get("scope", ""), body.get("principal", ""))
-    kept = {who: what for who, what in granted.items() if who != body["principal"]}
+    kept = {principal: permission for principal, permission in granted.items() if principal != body["principal"]}
     workspace.records.put(_access(workspace, body["scope"]), kept)
     return {}
 
 
 async def _acls(workspace: Workspace, request: Request) -> Json:
     granted = _granted(workspace, request.query_params.get("scope", ""))
-    return {"items": [{"principal": who, "permission": what} for who, what in granted.items()]}
+    return {"items": [{"principal": principal, "permission": permission} for principal, permission in granted.items()]}
 
 
 async def _acl(workspace: Workspace, request: Request) -> Json:
-    scope, who = (request.query_params.get(name, "") for name in ("scope", "principal"))
+    scope, principal = (request.query_params.get(name, "") for name in ("scope", "principal"))
     granted = _granted(workspace, scope)
-    _require_listed(granted, scope, who)
-    return {"principal": who, "permission": granted[who]}
+    _require_listed(granted, scope, principal)
+    return {"principal": principal, "permission": granted[principal]}
 
 
-def _require_listed(granted: dict[str, str], scope: str, who: str) -> None:
-    if who not in granted:
-        message = f"Failed to get secret acl for principal {who} for scope {scope}."
+def _require_listed(granted: dict[str, str], scope: str, principal: str) -> None:
+    if principal not in granted:
+        message = f"Failed to get secret acl for principal {principal} for scope {scope}."
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", message)

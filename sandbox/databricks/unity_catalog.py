@@ -154,7 +154,7 @@ def _store(workspace: Workspace, kind: _Kind, made: Json) -> Json:
 
 
 def _shown(kind: _Kind, found: Json) -> Json:
-    """The object as `databricks.sdk.service.catalog` describes it: without what is merely kept with it."""
+    """The object with the fields that `databricks.sdk.service.catalog` knows."""
     hidden = {"grants"} if kind.path == "storage-credentials" else {"grants", "id"}
     hidden |= {"full_name"} if kind.path == "external-locations" else set()
     return {key: value for key, value in found.items() if key not in hidden}
