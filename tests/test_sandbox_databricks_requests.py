@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import DatabricksError, InvalidParameterValue, NotFound
@@ -60,6 +61,23 @@ def test_runtimes_and_node_types_are_listed(client: WorkspaceClient) -> None:
     assert client.clusters.select_spark_version(spark_version="3.5.2", scala="2.12") == "16.4.x-scala2.12"
     node = next(it for it in client.clusters.list_node_types().node_types if it.node_type_id == "Standard_D4s_v5")
     assert (node.num_cores, node.memory_mb) == (4, 16 * 1024)
+
+
+def test_usage_counts_the_machines_of_a_cluster_while_it_runs(cloud: Served, client: WorkspaceClient) -> None:
+    shape = cluster().as_shallow_dict() | {"node_type_id": "Standard_D8s_v5", "num_workers": 2, "is_single_node": None}
+    before = used(cloud)
+    made = client.clusters.create(**shape, autotermination_minutes=10).response.cluster_id
+    assert used(cloud) - before == 8 * (2 + 1)
+    client.clusters.delete(made).result()
+    assert used(cloud) == before
+
+
+def used(cloud: Served) -> int:
+    """vCPU in use in the region of the workspace."""
+    who, headers = cloud.sandbox.identity, {"Authorization": f"Bearer {cloud.token(cloud.sandbox.url)}"}
+    path = f"/subscriptions/{who.subscription_id}/providers/Microsoft.Compute/locations/westeurope/usages"
+    answer = httpx.get(f"{cloud.sandbox.url}{path}?api-version=2024-07-01", headers=headers, verify=cloud.tls)
+    return next(usage["currentValue"] for usage in answer.json()["value"] if usage["name"]["value"] == "cores")
 
 
 def test_secret_access_lists_are_kept_and_go_with_their_scope(cloud: Served, client: WorkspaceClient) -> None:
