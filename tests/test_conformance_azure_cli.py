@@ -143,9 +143,8 @@ def test_pools_of_the_cluster_are_listed_and_scaled(az: Az, group: str) -> None:
 
 
 def test_registry_and_vault_are_found(az: Az, group: str) -> None:
-    registry, vault = (
-        az.one(kind)["name"] for kind in ("Microsoft.ContainerRegistry/registries", "Microsoft.KeyVault/vaults")
-    )
+    registry = az.one("Microsoft.ContainerRegistry/registries")["name"]
+    vault = az.one("Microsoft.KeyVault/vaults")["name"]
     assert az("acr show", "-n", registry)["adminUserEnabled"] is False
     assert az("acr task list-runs", "-r", registry) == []
     assert [found["name"] for found in az("keyvault list")] == [vault]
