@@ -79,6 +79,7 @@ class Inference(pulumi.ComponentResource):
     endpoint_revision: pulumi.Output[str]
     """Changes whenever the endpoint is written: a PUT without traffic takes it away, so the rollout must run again."""
     scoring_uri: pulumi.Output[str]
+    auth_mode: str
     extension_principal_id: pulumi.Output[str]
 
     def __init__(self, name: str, args: InferenceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -176,6 +177,7 @@ class Inference(pulumi.ComponentResource):
             lambda tags: json.dumps([args.auth_mode, args.endpoint_name, tags], sort_keys=True)
         )
         self.scoring_uri = endpoint.properties.scoring_uri
+        self.auth_mode = args.auth_mode
         self.extension_principal_id = extension.identity.principal_id
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
 

@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra import capacity
+from infra import azure_cli, capacity
 from infra.cost import Meter
 from infra.data_lake import DataLake
 from infra.databricks import Databricks
@@ -30,11 +30,8 @@ def export_infrastructure(
     pulumi.export("scoring_uri", inference.scoring_uri)
     pulumi.export(
         "scoring_key_command",
-        pulumi.Output.format(
-            "az ml online-endpoint get-credentials --name {0} --workspace-name {1} --resource-group {2}",
-            inference.endpoint_name,
-            machine_learning.workspace_name,
-            resource_group,
+        pulumi.Output.all(machine_learning.workspace_id, inference.endpoint_name).apply(
+            lambda ids: azure_cli.endpoint_key(*ids, auth_mode=inference.auth_mode)
         ),
     )
 

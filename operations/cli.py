@@ -258,6 +258,17 @@ def snapshot(
     print(rows.update(folder, stack, landed, today))
 
 
+@app.command("movielens")
+def write_movielens(
+    folder: Annotated[Path, typer.Argument(help="Folder to write the three files to.")],
+) -> None:
+    """Download MovieLens 100K as a first snapshot: the three files that dataset movielens reads."""
+    from operations import movielens
+
+    movielens.fetch(folder, _tell)
+    print(f"{folder}: {', '.join(movielens.TABLES)}")
+
+
 @app.command()
 def plan(
     stack: Annotated[str, typer.Option(help="Stack whose file is read, such as dev.")],

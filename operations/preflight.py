@@ -6,10 +6,11 @@ among themselves: `infra/settings.py` does, before anything is asked.
 
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import jwt
 import requests
@@ -22,7 +23,7 @@ from rich.text import Text
 from infra.naming import Names
 from infra.release.cloud import Cloud
 from operations import stacks
-from operations.checks import access, machines, names, providers, unity_catalog
+from operations.checks import access, machines, names, providers, rows, unity_catalog
 from operations.checks.answers import Subscription
 from operations.checks.arm import Arm, NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
@@ -44,7 +45,7 @@ def ask(folder: Path, stack: str) -> list[Finding]:
     of = target(folder, stack)
     asked = [
         question
-        for subject in (access, providers, machines, names, unity_catalog)
+        for subject in (access, providers, machines, names, unity_catalog, rows)
         for question in subject.questions(of)
     ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -98,9 +99,18 @@ def target(folder: Path, stack: str) -> Target:
         raise UserError(f"no login: {first} Run `az login`, or set ARM_CLIENT_ID and its companions.") from None
     arm = Arm(cloud.resource_manager, credential, cloud.scope)
     subscription = config.get("azure-native:subscriptionId") or os.environ.get("ARM_SUBSCRIPTION_ID") or _only(arm)
-    principal = jwt.decode(token, options={"verify_signature": False})["oid"]
+    claims = jwt.decode(token, options={"verify_signature": False})
     computed = Names.of(settings, subscription, stack.rpartition("/")[2])
-    return Target(stack, settings, computed, subscription, principal, arm)
+    return Target(stack, settings, computed, subscription, claims["oid"], _kind(claims), arm)
+
+
+def _kind(claims: Mapping[str, Any]) -> str:
+    """Kind of principal that a token is for: `idtyp` is `app` in a token for an application alone.
+
+    A token without the claim is a user's if it has scopes (`scp`).
+    Source: learn.microsoft.com/entra/identity-platform/access-token-claims-reference
+    """
+    return "ServicePrincipal" if claims.get("idtyp") == "app" or "scp" not in claims else "User"
 
 
 def _only(arm: Arm) -> str:

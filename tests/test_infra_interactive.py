@@ -57,7 +57,7 @@ def props(cloud: Served, program: Graph, resource: str, **changed: Any) -> dict[
     (found,) = program.of(f"databricks:{resource}")
     here = {"workspace_url": cloud.sandbox.authority, "catalog": "main"}
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
-    return {"team": None, **found.inputs, **here, "workspace_id": workspace_id, **changed}
+    return {**found.inputs, **here, "workspace_id": workspace_id, **changed}
 
 
 def named(cloud: Served, program: Graph, name: str, **changed: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`personalization preflight` asks a real sandbox: what would stop `up` is found before it starts, with a way out."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
 
 from infra.naming import Names
+from infra.release.cloud import Cloud
+from infra.release.snapshot import SnapshotError, require_landed
 from operations import stacks
 from operations.checks import catalog
 from operations.cli import app
@@ -89,6 +92,8 @@ def preflight(cloud: RunningSandbox, tmp_path: Path) -> Iterator[Preflight]:
 
 
 def test_a_region_that_has_all_of_it_passes(preflight: Preflight) -> None:
+    me = authority.identity(preflight.cloud.folder).object_id
+    preflight.configure(**{"access:deployers": {me: "ServicePrincipal"}})
     code, said = preflight.run()
     assert code == 0, said
     assert not [level for level in ("blocking", "warning", "could not be asked") if level in said]
@@ -244,8 +249,7 @@ def test_a_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> Non
     preflight.cloud.arm("DELETE", path)
     code, said = preflight.run()
     assert code == 1
-    group = preflight.names.resource_group
-    assert f"az ml workspace delete --name {name} --resource-group {group} --permanently-delete" in said
+    assert f"{name}?api-version=2025-06-01&forceToPurge=true" in said
     # Not every cloud lists them, and then it cannot be held against the stack.
     preflight.cloud.faults({"path": "/deletedWorkspaces$", "status": 404})
     code, said = preflight.run()
@@ -272,12 +276,46 @@ def test_unity_catalog_is_read_from_the_workspace_once_it_exists(
     assert ("databricks metastores assign" in said) is not enabled
 
 
-def test_a_login_that_is_no_deployer_is_warned(preflight: Preflight) -> None:
-    preflight.configure(**RELEASE)
+@pytest.mark.parametrize("config", [{}, RELEASE], ids=["before a release", "with a release"])
+def test_a_login_that_is_no_deployer_is_warned(preflight: Preflight, config: dict[str, Any]) -> None:
+    preflight.configure(**config)
     me = authority.identity(preflight.cloud.folder).object_id
     code, said = preflight.run()
     assert code == 0
     assert f"pulumi config set --stack {STACK} --path 'access:deployers.{me}' ServicePrincipal" in said
+
+
+def test_rows_that_have_not_landed_are_found_before_machines_start(preflight: Preflight) -> None:
+    preflight.configure(**RELEASE)
+    assert "movielens/2026-11-01 can land when the lake exists" in preflight.run()[1]
+    account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+    lake = preflight.put("Microsoft.Storage/storageAccounts", preflight.names.lake, account)
+    preflight.cloud.arm("PUT", f"{lake}/blobServices/default/containers/raw", {})
+    code, said = preflight.run()
+    assert (code, "could not be asked" in said) == (1, True)  # no role on the lake yet
+    me = authority.identity(preflight.cloud.folder).object_id
+    role = "providers/Microsoft.Authorization/roleDefinitions/ba92f5b4-2d11-453d-a403-e96b0029c9fe"
+    assignment = {
+        "principalId": me,
+        "roleDefinitionId": f"/subscriptions/s/{role}",
+        "principalType": "ServicePrincipal",
+    }
+    path = f"{lake}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+    assert preflight.cloud.arm("PUT", path, {"properties": assignment}).status_code == 201
+    code, said = preflight.run()
+    assert (code, "the lake has no rows below raw/movielens/2026-11-01/" in said) == (1, True)
+    assert "az storage blob upload-batch --auth-mode login --blob-endpoint https://" in said
+    with pytest.raises(SnapshotError, match=r"has no rows below movielens/2026-11-01/"):
+        require_landed(_blob_endpoint(preflight, lake), "raw", "movielens", "2026-11-01")
+    rows = Cloud.discover().blobs(_blob_endpoint(preflight, lake)).get_container_client("raw")
+    rows.upload_blob("movielens/2026-11-01/ml-100k.inter", b"rows")
+    code, said = preflight.run()
+    assert code == 0, said
+    assert "raw/movielens/2026-11-01" in said
+
+
+def _blob_endpoint(preflight: Preflight, account: str) -> str:
+    return preflight.cloud.arm("GET", account).json()["properties"]["primaryEndpoints"]["blob"]
 
 
 @pytest.mark.parametrize(

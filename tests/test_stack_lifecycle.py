@@ -5,8 +5,10 @@ import io
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,6 +103,29 @@ def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
     assert wanted <= set(stack.outputs)
     answer = httpx.post(stack.outputs["scoring_uri"], json={"rows": [{"age": 30}]}, verify=_trust(stack))
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("language", ["sh", "python", "javascript"])
+def test_examples_of_the_page_on_calling_work(stack: LocalRun, language: str) -> None:
+    """Every fenced block of docs/calling.md, as printed."""
+    program = {"sh": ["bash", "-euc"], "python": [sys.executable, "-c"], "javascript": ["node", "-e"]}[language]
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not installed")
+    page = (ROOT / "docs" / "calling.md").read_text()
+    examples = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert examples
+    with in_environment(stack.environment):
+        key = Endpoint.of(stack.outputs).client.headers["authorization"].removeprefix("Bearer ")
+    trust = stack.environment["SSL_CERT_FILE"]
+    environment = {
+        **stack.environment,
+        **{"SCORING_URI": stack.outputs["scoring_uri"], "SCORING_KEY": key},
+        **{"CURL_CA_BUNDLE": trust, "REQUESTS_CA_BUNDLE": trust, "NODE_EXTRA_CA_CERTS": trust},
+    }
+    for example in examples:
+        done = subprocess.run([*program, example], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, example + done.stdout + done.stderr
+        assert "probabilit" in done.stdout
 
 
 def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_serves_them(stack: LocalRun) -> None:

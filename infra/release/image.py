@@ -58,6 +58,7 @@ def build_arguments(engine: str, digest: str) -> dict[str, str]:
 
 class _ImageProvider(ReleaseProvider):
     identity = ("registry_id", "engine", "digest")
+    optional = ("build_pool",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties

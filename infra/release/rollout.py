@@ -17,6 +17,7 @@ import pulumi
 import requests
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
+from infra import azure_cli
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
@@ -97,8 +98,8 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
         said = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
         _return_traffic(cloud, props, {live: 100} if live else before, said)
         raise RolloutFailed(
-            f"{said}\n{live or 'What served'} serves as before. {name} stays to be looked at until the next rollout: "
-            f"az ml online-deployment get-logs --name {name} --endpoint-name {endpoint}"
+            f"{said}\n{live or 'The deployment that was live'} is live as before. {name} keeps running without traffic "
+            f"until the next rollout; its log:\n{azure_cli.deployment_logs(props['workspace_id'], endpoint, name)}"
         ) from error
 
     previous = live or (kept if name == served else None)

@@ -46,6 +46,27 @@ def snapshot_name(data: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def landed(blob_endpoint: str, container: str, dataset: str, snapshot: str) -> bool:
+    """Whether the lake holds a file that is not empty below `<dataset>/<snapshot>/`.
+
+    Raises `azure.core.exceptions.AzureError` if the lake does not answer or refuses the login.
+    """
+    rows = Cloud.discover().blobs(blob_endpoint).get_container_client(container)
+    return any(blob.size for blob in rows.list_blobs(name_starts_with=f"{dataset}/{snapshot}/"))
+
+
+def require_landed(blob_endpoint: str, container: str, dataset: str, snapshot: str) -> None:
+    """Raise `SnapshotError` if the snapshot has no rows in the lake, so that no machine is started for it."""
+    from azure.core.exceptions import HttpResponseError
+
+    check = partial(landed, blob_endpoint, container, dataset, snapshot)
+    if not until_allowed(check, (HttpResponseError,), what=f"list of {container}/{dataset}/{snapshot}"):
+        raise SnapshotError(
+            f"training:snapshot {snapshot}: {blob_endpoint}{container} has no rows below {dataset}/{snapshot}/. "
+            "Upload the dataset's files there, or set training:snapshot to a folder that holds them."
+        )
+
+
 class _SnapshotProvider(ReleaseProvider):
     identity = ("blob_endpoint", "container", "dataset", "snapshot")
 

@@ -107,6 +107,8 @@ class Trained(pulumi.ComponentResource):
                 **args.workspace,
                 **args.models,
                 job_id=job.job_id,
+                raw_container=args.lake.containers["raw"],
+                dataset=training.dataset,
                 snapshot=self.rows,
                 input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
                 volumes=catalog.volumes,

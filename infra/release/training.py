@@ -17,6 +17,7 @@ from infra.release import live
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
+from infra.release.snapshot import require_landed
 
 _REMEMBERED = 200
 """Runs of the job, newest first, among which one of an earlier `up` is looked for."""
@@ -30,6 +31,7 @@ class _TrainingRunProvider(ReleaseProvider):
     identity = ("input_digest",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
+        require_landed(props["blob_endpoint"], props["raw_container"], props["dataset"], props["snapshot"])
         cloud = Cloud.discover()
         client = cloud.databricks(props["workspace_url"], props["workspace_id"])
         serving = live.run_id(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
@@ -102,6 +104,8 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
         job_id: pulumi.Input[str],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
+        raw_container: pulumi.Input[str],
+        dataset: str,
         snapshot: pulumi.Input[str],
         input_digest: str,
         volumes: pulumi.Input[str],
@@ -117,6 +121,8 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
             "job_id": job_id,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,
+            "raw_container": raw_container,
+            "dataset": dataset,
             "snapshot": snapshot,
             "input_digest": input_digest,
             "volumes": volumes,

@@ -18,8 +18,7 @@ _ADMINISTRATOR = "Role Based Access Control Administrator"
 
 def questions(target: Target) -> Iterator[Question]:
     yield Question("permissions", "of this login", partial(_permissions, target))
-    if target.settings.release.enabled:
-        yield Question("deployers", "of the lake", partial(_deployers, target))
+    yield Question("deployers", "of the lake", partial(_deployers, target))
 
 
 def allows(permissions: Sequence[Permission], action: str) -> bool:
@@ -70,5 +69,5 @@ def _deployers(target: Target) -> Iterator[Finding]:
         yield Finding("deployers", Level.OK, "this login, or a group, may write to the lake")
     else:
         says = f"{target.principal}, this login, is not in access:deployers and could not upload rows to the lake"
-        add = f"pulumi config set --stack {target.stack} --path 'access:deployers.{target.principal}' ServicePrincipal"
-        yield Finding("deployers", Level.WARNING, says, f"{add}  # or User")
+        add = f"pulumi config set --stack {target.stack} --path 'access:deployers.{target.principal}' {target.kind}"
+        yield Finding("deployers", Level.WARNING, says, f"{add}\nmake up STACK={target.stack}")

@@ -139,3 +139,15 @@ class Permission(_Answer):
 class Subscription(_Answer):
     subscription_id: str
     display_name: str = ""
+
+
+class Endpoints(_Answer):
+    blob: str
+
+
+class StorageProperties(_Answer):
+    primary_endpoints: Endpoints
+
+
+class StorageAccount(_Answer):
+    properties: StorageProperties

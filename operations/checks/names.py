@@ -6,6 +6,7 @@ What this very stack made under a name is no clash.
 from collections.abc import Iterator
 from functools import partial
 
+from infra import azure_cli
 from operations.checks.answers import Anything, Deleted, NameAnswer
 from operations.checks.arm import NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
@@ -75,10 +76,7 @@ def _vault(target: Target, deleted: Deleted) -> Finding:
 
 
 def _workspace(target: Target, name: str) -> Iterator[Finding]:
-    remedy = (
-        f"az ml workspace delete --name {name} --resource-group {target.names.resource_group} "
-        f"--permanently-delete --yes\n{_renamed(target)}"
-    )
+    remedy = f"{azure_cli.purge_workspace(target.resource(_WORKSPACE, name))}\n{_renamed(target)}"
     if _exists(target, _WORKSPACE, name):
         yield Finding("soft-deleted", Level.OK, name)
         return

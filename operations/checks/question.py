@@ -36,6 +36,8 @@ class Target:
     subscription: str
     principal: str
     """Entra object id of the login that asks."""
+    kind: str
+    """`User` or `ServicePrincipal`."""
     arm: Arm
 
     @property

@@ -1,0 +1,50 @@
+"""Rows: whether the snapshot that a release would train on is in the lake, before any machine starts for it.
+
+Before the first `up` there is no lake, and rows of `training:data` are uploaded by `up` itself. Does not read the rows.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from azure.core.exceptions import AzureError, HttpResponseError
+
+from infra.release.snapshot import landed
+from operations.checks.answers import StorageAccount
+from operations.checks.arm import NotAnswered
+from operations.checks.question import Finding, Level, Question, Target
+
+_VERSION, _RAW = "2024-01-01", "raw"
+
+
+def questions(target: Target) -> Iterator[Question]:
+    training = target.settings.training
+    if target.settings.release.enabled and target.settings.release.model == "trained" and not training.data:
+        yield Question("rows", f"{training.dataset}/{training.snapshot}", partial(_landed, target))
+
+
+def _landed(target: Target) -> Iterator[Finding]:
+    training, name = target.settings.training, target.names.lake
+    folder = f"{training.dataset}/{training.snapshot}"
+    account = target.arm.get(StorageAccount, target.resource("Microsoft.Storage/storageAccounts", name), _VERSION)
+    if account is None:
+        yield Finding("rows", Level.LATER, f"{folder} can land when the lake exists: set release:enabled after that")
+        return
+    try:
+        has_rows = landed(account.properties.primary_endpoints.blob, _RAW, training.dataset, str(training.snapshot))
+    except HttpResponseError as error:
+        raise NotAnswered(error.message.partition("\n")[0], error.status_code or 0) from None
+    except AzureError as error:
+        raise NotAnswered(str(error).partition("\n")[0]) from None
+    if has_rows:
+        yield Finding("rows", Level.OK, f"{_RAW}/{folder}")
+    else:
+        says = f"the lake has no rows below {_RAW}/{folder}/, so a training run would fail"
+        yield Finding("rows", Level.BLOCKING, says, upload(account.properties.primary_endpoints.blob, folder))
+
+
+def upload(blob_endpoint: str, folder: str) -> str:
+    """The command that uploads a local folder; the lake takes no account key."""
+    return (
+        f"az storage blob upload-batch --auth-mode login --blob-endpoint {blob_endpoint} --destination {_RAW} "
+        f"--destination-path {folder} --source <folder>"
+    )
