@@ -300,7 +300,7 @@ def trial(stand: Stand, stage: Stage, fault: Fault) -> Outcome:
     run = stand.run
     before = run.jobs_runs_versions()
     stage.change(stand)
-    with _users(stand, fault.serves) as answers:
+    with users(stand, fault.serves) as answers:
         with stand.faults as http:
             if fault.rule:
                 rule = {"path": stage.path, **({"method": stage.method} if stage.method else {}), **fault.rule}
@@ -370,7 +370,7 @@ def _is_whole(stand: Stand, before: tuple[int, int, int], trained: int) -> None:
 
 
 @contextmanager
-def _users(stand: Stand, serves: bool) -> Iterator[dict[str, int]]:
+def users(stand: Stand, serves: bool) -> Iterator[dict[str, int]]:
     """Requests to the endpoint, twenty a second, as long as the block lasts; counts those not answered 200."""
     answers, over = {"asked": 0, "failed": 0}, threading.Event()
 

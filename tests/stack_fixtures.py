@@ -96,6 +96,13 @@ class LocalRun:
         content["config"][key] = value
         file.write_text(yaml.safe_dump(content))
 
+    def unset(self, key: str) -> None:
+        """Until the next `up`, too."""
+        file = self.state / "Pulumi.local.yaml"
+        content = yaml.safe_load(file.read_text())
+        del content["config"][key]
+        file.write_text(yaml.safe_dump(content))
+
     def configured(self, key: str) -> str | None:
         return yaml.safe_load((self.state / "Pulumi.local.yaml").read_text())["config"].get(key)
 
@@ -114,6 +121,23 @@ class LocalRun:
         with in_environment(self.environment):
             workspace = self._databricks()
             return len(list(workspace.clusters.list())), len(list(workspace.cluster_policies.list()))
+
+    def objects(self) -> set[str]:
+        """What the release has made in the Databricks workspace."""
+        with in_environment(self.environment):
+            workspace = self._databricks()
+            experiment = workspace.experiments.get_by_name(self.outputs["tracking_experiment"]).experiment
+            folder = self.outputs["notebooks"].rpartition("/")[0]
+            scopes = [scope.name for scope in workspace.secrets.list_scopes()]
+            return {
+                *(f"job {job.job_id}" for job in workspace.jobs.list()),
+                *(f"policy {policy.policy_id}" for policy in workspace.cluster_policies.list()),
+                *(f"cluster {cluster.cluster_id}" for cluster in workspace.clusters.list()),
+                *(f"secret {scope} {key.key}" for scope in scopes for key in workspace.secrets.list_secrets(scope)),
+                *(f"volume {found.full_name}" for found in workspace.volumes.list(scopes[0], "personalization")),
+                *(f"file {found.path}" for found in workspace.workspace.list(folder, recursive=True)),
+                f"experiment {experiment.experiment_id} {experiment.lifecycle_stage}",
+            }
 
     def traffic(self) -> dict[str, int]:
         """Percent of the endpoint's traffic, of each deployment that has any."""
@@ -140,6 +164,17 @@ class LocalRun:
     def _azure_ml(self) -> Iterator[Any]:
         with in_environment(self.environment):
             yield Cloud.discover().machine_learning(self.outputs["ml_workspace_id"])
+
+    def urns(self, prefix: str) -> list[str]:
+        """Addresses of the stack's resources whose type has this prefix."""
+        exported = json.loads(self.engine.text("stack", "export", "--stack", "local"))
+        return [each["urn"] for each in exported["deployment"]["resources"] if each["type"].startswith(prefix)]
+
+    @property
+    def engine(self) -> Any:
+        from operations.engine import Engine
+
+        return Engine(self.state, self.environment)
 
     def pulumi(self, command: str, *arguments: str) -> dict[str, int]:
         """Run the real engine without any help of `personalization`; returns its count of steps by operation."""

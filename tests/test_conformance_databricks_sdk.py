@@ -206,3 +206,31 @@ def test_a_token_that_has_expired_is_refused_and_the_programs_client_outlasts_it
         assert program.current_user.me().user_name == who.client_id
         with pytest.raises(PermissionDenied, match="expired"):
             held.current_user.me()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DATABRICKS_TOKEN": "dapi0"},
+        {"DATABRICKS_CLIENT_ID": "c", "DATABRICKS_CLIENT_SECRET": "s", "DATABRICKS_TOKEN": "dapi0"},
+        {"DATABRICKS_HOST": "https://other.example", "DATABRICKS_AUTH_TYPE": "pat"},
+        {"DATABRICKS_CONFIG_PROFILE": "absent", "DATABRICKS_CONFIG_FILE": __file__},
+        {"DATABRICKS_WORKSPACE_ID": "1", "DATABRICKS_ACCOUNT_ID": "a", "DATABRICKS_CLOUD": "AWS"},
+    ],
+    ids=lambda it: "-".join(it),
+)
+def test_variables_of_other_databricks_programs_do_not_change_who_asks(
+    cloud: Served, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = cloud.sandbox.identity
+    login = {"TENANT_ID": who.tenant_id, "CLIENT_ID": who.client_id, "CLIENT_SECRET": who.client_secret}
+    hosts = {"METADATA_HOSTNAME": cloud.sandbox.authority, "DISABLE_INSTANCE_DISCOVERY": "true"}
+    for name, value in (login | hosts).items():
+        monkeypatch.setenv(f"ARM_{name}", value)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
+    client = Cloud.discover().databricks(cloud.sandbox.authority, workspace_id)
+    assert client.current_user.me().user_name == who.client_id
+    assert "X-Databricks-Workspace-Id" not in client.config.authenticate()
+    assert client.config.workspace_id is None

@@ -1,13 +1,19 @@
-"""What holds for every dynamic resource of a release, whatever its provider does."""
+"""Rules for every dynamic resource of a release."""
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pulumi.dynamic import CreateResult, Resource, UpdateResult
 
+from benchmarks import imports
 from infra.release import release  # noqa: F401  (declares every resource below)
 from infra.release.dynamic import ProviderError, ReleaseProvider
+
+ROOT = Path(__file__).parents[1]
 
 
 class _Provider(ReleaseProvider):
@@ -29,7 +35,8 @@ RESOURCES = [each for each in Resource.__subclasses__() if each.__module__.start
 
 
 def test_an_absent_input_is_none() -> None:
-    assert _Provider().create({"name": "a"}).outs == {"name": "a", "team": None, "pool": None}
+    created = _Provider().create({"name": "a"}).outs or {}
+    assert created.items() >= {"name": "a", "team": None, "pool": None}.items()
     updated = _Provider().update("id", {"name": "a"}, {"name": "a", "team": "b"})
     assert updated.outs == {"before": None, "after": "b"}
     assert not _Provider().diff("id", {"name": "a"}, {"name": "a", "team": None}).changes
@@ -42,13 +49,42 @@ def test_a_missing_key_is_reported_with_its_type_and_the_resource() -> None:
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
 def test_an_input_that_may_be_none_is_declared_by_its_provider(resource: type[Resource]) -> None:
-    module = inspect.getmodule(resource)
-    (provider,) = (
-        each
-        for each in vars(module).values()
-        if inspect.isclass(each) and issubclass(each, ReleaseProvider) and each is not ReleaseProvider
-        if f"{each.__name__}(" in inspect.getsource(resource)
-    )
+    provider = _provider_of(resource)
     parameters = inspect.signature(resource.__init__).parameters.values()
     optional = {each.name for each in parameters if "None" in str(each.annotation) and each.name != "opts"}
     assert optional <= {*provider.identity, *provider.inputs, *provider.optional}
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
+def test_a_provider_that_deletes_knows_what_it_owns(resource: type[Resource]) -> None:
+    provider = _provider_of(resource)
+    if "delete" in vars(provider):
+        assert provider.claim is not ReleaseProvider.claim
+
+
+def _provider_of(resource: type[Resource]) -> type[ReleaseProvider]:
+    (provider,) = (
+        each
+        for each in vars(inspect.getmodule(resource)).values()
+        if inspect.isclass(each) and issubclass(each, ReleaseProvider) and each is not ReleaseProvider
+        if f"{each.__name__}(" in inspect.getsource(resource)
+    )
+    return provider
+
+
+def test_providers_that_begin_together_import_their_sdks() -> None:
+    """Nearly every interpreter fails if `import_sdks` does nothing; `benchmarks/imports.py` starts a hundred."""
+    assert [imports.errors_of_one() for _ in range(2)] == [[], []]
+
+
+def test_a_preview_imports_no_sdk() -> None:
+    program = """
+import sys
+from infra.release import release
+from infra.release.job import _JobProvider
+_JobProvider().check({}, {"job_name": "a"})
+_JobProvider().diff("1", {"job_name": "a"}, {"job_name": "b"})
+print([name for name in ("databricks", "azure.ai.ml", "azure.identity", "azure.storage") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

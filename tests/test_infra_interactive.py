@@ -1,21 +1,23 @@
 """The cluster for people and its policy: when they are declared, and what Databricks is sent for them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import NotFound
+from databricks.sdk.errors import InvalidParameterValue, NotFound
 from databricks.sdk.service.compute import LibraryInstallStatus, State
 from databricks_fixtures import lake_workspace, trusted
 from infra_graph import RELEASE, Graph, graph
+from pulumi.dynamic import ResourceProvider
 from sandbox_data_fixtures import Served
 from waiting import eventually
 
 from infra.configuration import ConfigError, load
 from infra.release.interactive import _ClusterProvider, _PolicyProvider
 from infra.release.job import _JobProvider
+from infra.release.workload import _WorkloadProvider
 from infra.settings import Settings
 
 STACK = {"azure-native:location": "westeurope", "personalization:environment": "test"}
@@ -133,7 +135,7 @@ def test_it_is_the_teams_is_kept_and_costs_nothing_until_it_is_used(
     assert may(workspace, "clusters", made.id) == [("data-science", "CAN_RESTART")]
     assert may(workspace, "cluster-policies", str(found.policy_id)) == [("data-science", "CAN_USE")]
     assert readers(workspace)["data-science"] == ["READ_VOLUME", "USE_CATALOG", "USE_SCHEMA"]
-    assert made.outs["page"] == f"https://{cloud.sandbox.authority}/compute/clusters/{made.id}"
+    assert (made.outs or {})["page"] == f"https://{cloud.sandbox.authority}/compute/clusters/{made.id}"
 
 
 def test_without_a_team_it_is_dedicated_to_whoever_runs_up(
@@ -198,11 +200,78 @@ def test_it_goes_for_good_with_what_its_team_could_read_and_may_be_gone_already(
 ) -> None:
     wanted = named(cloud, program, "gone")
     made = CLUSTER.create(wanted)
-    policy_id = json.loads(wanted["settings"])["policy_id"]
+    policy = POLICY.create(props(cloud, program, "ClusterPolicy"))
     for _ in range(2):
-        CLUSTER.delete(made.id, wanted)
-        POLICY.delete(policy_id, props(cloud, program, "ClusterPolicy"))
+        CLUSTER.delete(made.id, made.outs or {})
+        POLICY.delete(policy.id, policy.outs or {})
     assert "gone" not in [found.cluster_name for found in workspace.clusters.list()]
     assert "data-science" not in readers(workspace)
     with pytest.raises(NotFound):
-        workspace.cluster_policies.get(policy_id)
+        workspace.cluster_policies.get(policy.id)
+
+
+def test_a_replacement_keeps_the_object_that_the_old_resource_had(
+    cloud: Served, workspace: WorkspaceClient, program: Graph
+) -> None:
+    """The engine creates before it deletes, and both have one name."""
+    replaced: list[tuple[ResourceProvider, dict[str, Any]]] = [
+        (CLUSTER, named(cloud, program, "replaced")),
+        (POLICY, props(cloud, program, "ClusterPolicy", policy_name="replaced")),
+        (_JobProvider(), props(cloud, program, "TrainingJob")),
+        (_WorkloadProvider(), props(cloud, program, "Workload", digest="replaced")),
+    ]
+    for provider, wanted in replaced:
+        old = provider.create(wanted)
+        new = provider.create(wanted)
+        provider.delete(old.id, old.outs or {})
+        assert (new.id, _exists(workspace, provider, new.id)) == (old.id, True), provider
+        provider.delete(new.id, new.outs or {})
+        assert not _exists(workspace, provider, new.id), provider
+
+
+def test_a_wheels_folder_may_be_changed_by_admins_only(
+    cloud: Served, workspace: WorkspaceClient, program: Graph, without_team: Graph
+) -> None:
+    for declared, expected in ((program, {"data-science": ["CAN_READ"]}), (without_team, {})):
+        wheel = _WorkloadProvider().create(props(cloud, declared, "Workload")).id
+        folder = workspace.workspace.get_status(wheel.rpartition("/")[0].removeprefix("/Workspace"))
+        assert _granted(workspace, str(folder.object_id)) == expected
+    shared = workspace.workspace.get_status("/Shared")
+    assert _granted(workspace, str(shared.object_id)) == {"users": ["CAN_MANAGE"]}
+
+
+def _exists(workspace: WorkspaceClient, provider: Any, object_id: str) -> bool:
+    look: dict[Any, Callable[[str], Any]] = {
+        _ClusterProvider: workspace.clusters.get,
+        _PolicyProvider: workspace.cluster_policies.get,
+        _JobProvider: lambda it: workspace.jobs.get(int(it)),
+        _WorkloadProvider: workspace.workspace.get_status,
+    }
+    try:
+        look[type(provider)](object_id)
+    except (NotFound, InvalidParameterValue):
+        return False
+    return True
+
+
+def _granted(workspace: WorkspaceClient, folder_id: str) -> dict[str | None, list[str]]:
+    entries = workspace.permissions.get("directories", folder_id).access_control_list or []
+    levels = {each.group_name: each.all_permissions or [] for each in entries}
+    return {who: [str(level.permission_level).rpartition(".")[2] for level in given] for who, given in levels.items()}
+
+
+def test_a_cluster_changed_or_deleted_by_hand_is_found(
+    cloud: Served, workspace: WorkspaceClient, program: Graph
+) -> None:
+    wanted = named(cloud, program, "changed")
+    made = CLUSTER.create(wanted)
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
+    body = {"cluster_id": made.id, **json.loads(wanted["settings"]), "autotermination_minutes": 25}
+    workspace.api_client.do("POST", "/api/2.1/clusters/edit", body={"cluster_name": "changed", **body})
+    assert CLUSTER.diff(made.id, CLUSTER.read(made.id, made.outs).outs, wanted).changes
+    CLUSTER.update(made.id, made.outs, wanted)
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
+    workspace.permissions.set("clusters", made.id, access_control_list=[])
+    assert CLUSTER.diff(made.id, CLUSTER.read(made.id, made.outs).outs, wanted).changes
+    workspace.clusters.permanent_delete(made.id)
+    assert CLUSTER.read(made.id, made.outs).id == ""

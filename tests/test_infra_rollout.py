@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sandbox_fixtures import in_environment
 from sandbox_machine_learning_fixtures import CONTEXT, Cloud, environment, ml_sandbox
+from waiting import eventually
 
 from infra.release import rollout
 from infra.release.probe import Figures, Limits, Probe, broken
@@ -253,6 +254,22 @@ def test_a_model_of_other_features_is_judged_alone(cloud: Cloud, live: dict[str,
     assert [(check["drift"], check["live_p99_ms"]) for check in found["checks"]] == [(None, None)] * 3
 
 
+def test_traffic_and_a_deployment_that_were_changed_by_hand_are_found_and_set_back(
+    cloud: Cloud, live: dict[str, Any]
+) -> None:
+    provider, wanted = rollout._RolloutProvider(), {**props(cloud, "1"), "share": 100}
+    held = {**live, "share": 100}
+    assert provider.read(ENDPOINT, held).outs == held
+    cloud.endpoint(ENDPOINT)
+    found = provider.read(ENDPOINT, held).outs
+    assert provider.diff(ENDPOINT, found, wanted).changes
+    assert found["share"] == 0
+    assert (provider.update(ENDPOINT, found, wanted).outs or {})["share"] == 100
+    assert traffic(cloud) == {live["deployment"]: 100}
+    assert provider.read(ENDPOINT, {**held, "model_version": "2"}).outs["share"] == 0
+    assert provider.read("elsewhere", {**held, "endpoint_name": "elsewhere"}).id == ""
+
+
 def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: dict[str, Any]) -> None:
     forth = rolled_out(cloud, "2", live)
     back = rolled_out(cloud, "1", forth)
@@ -267,7 +284,8 @@ def test_a_deployment_tells_what_it_was_made_of(cloud: Cloud, live: dict[str, An
     tags = {**made_of, "auc": "0.7"}
     cloud.put(f"{cloud.workspace}/models/clicks/versions/2", properties={"modelUri": uri, "tags": tags})
     found = cloud.ml.online_deployments.get(rolled_out(cloud, "2", live)["deployment"], ENDPOINT)
-    assert found.tags == {**made_of, "model_version": "2", "engine": "native", "image": "2"}
+    tags = {**made_of, "model_version": "2", "engine": "native", "image": "2"}
+    assert found.tags == {**tags, "incarnation": live["incarnation"]}
 
 
 def test_a_changed_scale_keeps_the_warm_deployment(cloud: Cloud, live: dict[str, Any]) -> None:
@@ -304,3 +322,36 @@ def test_limits_are_kept_or_named(found: Figures, holds: bool) -> None:
     reasons = broken(found, Limits(**LIMITS))
     assert (reasons == []) is holds
     assert all("release:" in reason for reason in reasons)
+
+
+def test_a_rollout_prints_nothing_between_the_messages_of_the_engine(
+    cloud: Cloud, live: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    rolled_out(cloud, "2", live)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_forced_replacement_keeps_the_deployment_and_its_traffic(cloud: Cloud, live: dict[str, Any]) -> None:
+    provider = rollout._RolloutProvider()
+    with users(cloud) as seen:
+        replacement = rolled_out(cloud, "1")
+        provider.delete(ENDPOINT, live)
+        eventually(lambda: seen[200], lambda answered: answered > 20, 10)
+    assert set(seen) == {200}
+    assert replacement["deployment"] == live["deployment"]
+    assert traffic(cloud) == {live["deployment"]: 100}
+    provider.delete(ENDPOINT, replacement)
+    assert (traffic(cloud), deployments(cloud)) == ({}, set())
+    live |= rolled_out(cloud, "1")
+
+
+def test_a_replacement_killed_before_its_end_leaves_the_deployment_to_the_old_resource(
+    cloud: Cloud, live: dict[str, Any]
+) -> None:
+    provider = rollout._RolloutProvider()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout._RolloutProvider, "claim", lambda *_: None)
+        rolled_out(cloud, "1")
+    provider.delete(ENDPOINT, live)
+    assert deployments(cloud) == set()
+    live |= rolled_out(cloud, "1")

@@ -369,3 +369,27 @@ def test_a_policy_of_rules_that_are_not_known_and_a_permission_that_is_none_are_
         InvalidParameterValue, match="CAN_RESTART is not a permission level of a cluster-policy: CAN_USE"
     ):
         workspace.permissions.set("cluster-policies", str(policy_id), access_control_list=[grant])
+
+
+def test_a_folder_has_the_permissions_of_the_folders_above_it(workspace: WorkspaceClient) -> None:
+    def permissions(path: str) -> list[tuple[str | None, str | None, bool | None]]:
+        found = workspace.permissions.get("directories", str(workspace.workspace.get_status(path).object_id))
+        return [
+            (entry.group_name, level.permission_level and level.permission_level.value, level.inherited)
+            for entry in found.access_control_list or []
+            for level in entry.all_permissions or []
+        ]
+
+    for path in ("/code/a", "/Shared/a"):
+        workspace.workspace.mkdirs(path)
+    folder = str(workspace.workspace.get_status("/code").object_id)
+    team = iam.AccessControlRequest(group_name="team", permission_level=iam.PermissionLevel.CAN_READ)
+    workspace.permissions.set("directories", folder, access_control_list=[team])
+    assert permissions("/code") == [("team", "CAN_READ", None)]
+    assert permissions("/code/a") == [("team", "CAN_READ", True)]
+    assert permissions("/Shared/a") == [("users", "CAN_MANAGE", True)]
+    wrong = iam.AccessControlRequest(group_name="team", permission_level=iam.PermissionLevel.CAN_USE)
+    with pytest.raises(InvalidParameterValue, match="CAN_USE is not a permission level of a directory: CAN_READ"):
+        workspace.permissions.set("directories", folder, access_control_list=[wrong])
+    with pytest.raises(NotFound, match="1 does not exist"):
+        workspace.permissions.get("directories", "1")

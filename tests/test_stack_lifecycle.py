@@ -16,7 +16,8 @@ import httpx
 import matplotlib.image
 import pytest
 import yaml
-from fault_matrix import FAULTS, STAGES, Stand, trial
+from by_hand import by_hand
+from fault_matrix import FAULTS, STAGES, Stand, trial, users
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
@@ -222,6 +223,39 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("refresh") == {}
 
 
+def test_objects_deleted_by_hand_in_databricks_are_found_by_refresh_and_created_by_the_next_up(stack: LocalRun) -> None:
+    known = stack.jobs_runs_versions()
+    with by_hand(stack) as hand:
+        hand.delete_in_databricks()
+        hand.regenerate_key()
+    assert stack.pulumi("refresh") == {"delete": 5}  # job, policy, wheel, notebooks and key
+    assert stack.pulumi("up") == {"create": 5, "update": 1}  # the cluster takes the new policy
+    assert stack.jobs_runs_versions() == known
+    assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
+    assert stack.pulumi("up", "--refresh") == {}
+
+
+def test_a_job_and_traffic_that_were_changed_by_hand_are_set_back(stack: LocalRun) -> None:
+    with by_hand(stack) as hand:
+        hand.change_job_and_traffic()
+    assert stack.pulumi("up", "--refresh") == {"update": 2}
+    assert list(stack.traffic().values()) == [100]
+    assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
+
+
+def test_another_generation_of_a_served_model_is_refused_and_it_answers_as_before(stack: LocalRun) -> None:
+    before = score(stack)
+    stack.configure("personalization:generation", "2")
+    try:
+        with pytest.raises(AssertionError, match="1 errored"):
+            stack.pulumi("up")
+        said = (stack.state / "test-up-events.json").read_text()
+        assert "personalization:generation was 1 when this stack was deployed and is 2 now" in said
+    finally:
+        stack.configure("personalization:generation", "1")
+    assert score(stack) == before
+
+
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
     secrets = _secrets(stack)
     backend = stack.state / "pulumi" / "backend"
@@ -248,6 +282,20 @@ def test_the_notebooks_run_from_top_to_bottom_and_their_plots_show_something(sta
     assert (asked["rows"], asked["items"]) == (200, 200)
     assert asked["largest_difference"] <= 1e-9
     assert not [found for of in ran.values() for found in _secrets(stack) if found in of.page]
+
+
+def test_a_forced_replacement_of_the_whole_release_loses_nothing(stack: LocalRun) -> None:
+    """Also without a team, as in the shipped development stack."""
+    urns, before = stack.urns("pulumi-python:dynamic/"), stack.objects()
+    tainted, forced = urns[::2], urns[1::2]
+    stack.engine.text("state", "taint", *tainted, "--yes", "--stack", "local")
+    stack.unset("access:team")
+    with in_environment(stack.environment), users(Stand.of(stack), serves=True) as answers:
+        changes = stack.pulumi("up", *(f"--replace={urn}" for urn in forced))
+    assert changes == {"replace": len(urns)}
+    assert (answers["failed"], answers["asked"] > 100) == (0, True)
+    assert stack.objects() == before
+    assert stack.pulumi("up") == {}
 
 
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
@@ -354,6 +402,19 @@ def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> Non
     spark = score(standing)
     assert spark["model"] == native["model"]
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
+
+
+def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in_it(standing: LocalRun) -> None:
+    with by_hand(standing) as hand:
+        hand.delete_endpoint()
+        hand.delete_registry()
+        hand.delete_databricks()
+    assert standing.pulumi("refresh")["delete"] > 10
+    standing.pulumi("up")
+    jobs, runs, _ = standing.jobs_runs_versions()
+    assert (jobs, runs) == (1, 1)
+    assert score(standing)["model"].startswith(standing.outputs["model_name"])
+    assert standing.pulumi("up", "--refresh") == {}
 
 
 def _target_of_the_daily_run() -> str:

@@ -16,7 +16,7 @@ from test_import_rules import ROOT, imports
 from tracking_fixtures import TrackingServer, tracking_server
 
 from infra import compatibility
-from infra.release import experiment
+from infra.release import experiment, ownership
 from sandbox import entra
 from workloads import tracking
 
@@ -158,14 +158,18 @@ def test_the_workspace_asks_for_a_token_and_for_a_folder_that_is_there(server: T
 def test_an_experiment_is_made_once_and_comes_back_with_its_runs(
     server: TrackingServer, told: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "databricks_of", lambda _: connect(server.cloud))
+    for module in (experiment, ownership):
+        monkeypatch.setattr(module, "databricks_of", lambda _: connect(server.cloud))
     provider = experiment._ExperimentProvider()
     props = {"workspace_url": "host", "workspace_id": "ws", "path": "/Shared/new/training"}
     made = provider.create(props)
     run_id = told.create_run(made.id).info.run_id
-    assert provider.create(props).id == made.id
+    replacement = provider.create(props)
+    assert replacement.id == made.id
     assert made.outs["page"] == f"https://host/ml/experiments/{made.id}"
-    provider.delete(made.id, props)
+    provider.delete(made.id, made.outs)
+    assert told.get_experiment(made.id).lifecycle_stage == "active"
+    provider.delete(made.id, replacement.outs)
     assert told.get_experiment(made.id).lifecycle_stage == "deleted"
     assert provider.create(props).id == made.id
     assert [run.info.run_id for run in told.search_runs([made.id])] == [run_id]

@@ -41,7 +41,10 @@ class Monitoring(pulumi.ComponentResource):
             application_type=applicationinsights.ApplicationType.WEB,
             ingestion_mode=applicationinsights.IngestionMode.LOG_ANALYTICS,
             workspace_resource_id=workspace.id,
-            opts=child,
+            # Both hold the key with which anybody may write telemetry.
+            opts=pulumi.ResourceOptions(
+                parent=self, additional_secret_outputs=["connection_string", "instrumentation_key"]
+            ),
         )
         self.workspace_id = workspace.id
         self.component_id = component.id

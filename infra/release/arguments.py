@@ -11,6 +11,7 @@ from infra.databricks import Databricks
 from infra.inference import Inference
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
+from infra.release.ownership import FOLDER
 from infra.settings import Settings
 
 MODEL = "click-probability"
@@ -31,7 +32,19 @@ class ReleaseArgs:
     @property
     def workspace(self) -> dict[str, pulumi.Input[str]]:
         """Databricks', as every resource in it is told."""
-        return {"workspace_url": self.databricks.workspace_url, "workspace_id": self.databricks.workspace_id}
+        return {
+            "workspace_url": self.databricks.workspace_url,
+            "workspace_id": self.databricks.workspace_id,
+            "workspace_uid": self.databricks.workspace_uid,
+        }
+
+    @property
+    def registry_of_models(self) -> dict[str, pulumi.Input[str]]:
+        """The Azure ML workspace, as inputs of every resource in it."""
+        return {
+            "workspace_id": self.machine_learning.workspace_id,
+            "workspace_uid": self.machine_learning.workspace_uid,
+        }
 
     @property
     def models(self) -> dict[str, pulumi.Input[str]]:
@@ -39,6 +52,16 @@ class ReleaseArgs:
         return {"blob_endpoint": self.lake.blob_endpoint, "models_container": self.lake.containers["models"]}
 
     @property
+    def lake_identity(self) -> dict[str, pulumi.Input[str]]:
+        """The lake, as inputs of every resource that keeps files in it."""
+        return {"lake_id": self.lake.account_id, "lake_uid": self.lake.lake_uid}
+
+    @property
     def shared(self) -> str:
-        """Folder of the stack in the Databricks workspace."""
+        """Folder for the stack's experiment in the Databricks workspace, which every user may write."""
         return f"/Shared/{self.names.catalog}"
+
+    @property
+    def code(self) -> str:
+        """Folder for what runs with the rights of others: admins alone may write it."""
+        return f"{FOLDER}/{self.names.catalog}"

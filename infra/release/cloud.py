@@ -1,24 +1,42 @@
 """The cloud the data-plane clients talk to, found the way azure-native finds it, with the same login.
 
 `ARM_METADATA_HOSTNAME` names a metadata service (Azure Government, Azure Stack, any other); without it, public Azure.
-The login is one for a process: all dynamic resources of an `up` share its tokens, which it renews by itself. Does not
-keep clients: each resource makes those it needs, and asks first whether its cloud is there.
+The login is one for a process: all dynamic resources of an `up` share its tokens, which it renews by itself. It is
+chosen by ARM_* variables alone: what the shell holds for other programs (AZURE_*, DATABRICKS_*) changes no login. Does
+not keep clients: each resource makes those it needs, and asks first whether its cloud is there.
 """
 
 import functools
+import logging
 import os
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import requests
-from azure.core.credentials import TokenCredential
+from azure.core.credentials import AccessToken, TokenCredential
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 _PUBLIC_METADATA = "management.azure.com"
 _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
 # Azure ML's SDK leaves the name of its cloud in the environment, where the SDK of a child process takes it for one that
 # it knows. This program always names the cloud itself.
 os.environ.pop("AZUREML_CURRENT_CLOUD", None)
+_LOGIN = (
+    *("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "CLIENT_CERTIFICATE_PASSWORD"),
+    *("SUBSCRIPTION_ID", "USE_OIDC", "USE_MSI", "USE_DEFAULT_AZURE_CREDENTIAL", "DISABLE_INSTANCE_DISCOVERY"),
+)
+"""Variables that decide the login, without ARM_."""
+_LAST_SECONDS = 300
+"""Seconds before the end of a token when it is renewed, as in azure-core (`BearerTokenCredentialPolicy`)."""
+_CLI_SECONDS = 60
+"""Time limit of `az` for one token: it takes 1 to 2 s, longer on a busy machine, and azure-identity's default is 10."""
+# As in azure-native 3.29.0.
+_DATABRICKS_API_VERSION = "2026-01-01"
+_STORAGE_API_VERSION = "2024-01-01"
 DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"  # the same in every cloud
 
 
@@ -52,20 +70,44 @@ class Cloud:
         return f"{self.resource_manager}/.default"
 
     def credential(self) -> TokenCredential:
-        """The login azure-native uses: client secret, workload identity token, else what the machine offers."""
-        return _login(
-            self.authority,
-            tenant=os.environ.get("ARM_TENANT_ID"),
-            client=os.environ.get("ARM_CLIENT_ID"),
-            secret=os.environ.get("ARM_CLIENT_SECRET"),
-            oidc=_is_set("ARM_USE_OIDC"),
-            disable_instance_discovery=_is_set("ARM_DISABLE_INSTANCE_DISCOVERY"),
-        )
+        """The login azure-native uses, chosen by the same variables in the same order.
+
+        Source: pulumi/pulumi-azure-native `provider/pkg/provider/auth_azidentity.go`, `newSingleMethodAuthCredential`.
+        """
+        return _login(self.authority, **{name: os.environ.get(f"ARM_{name}") or None for name in _LOGIN})
+
+    def resource(self, resource_id: str, api_version: str) -> dict[str, Any] | None:
+        """A resource as ARM returns it; None if it does not exist."""
+        answer = self.request("GET", resource_id, api_version)
+        if answer.status_code == 404 and "SubscriptionNotFound" not in answer.text:
+            return None
+        answer.raise_for_status()
+        return answer.json()
+
+    def request(self, method: str, resource_id: str, api_version: str, body: Any = None) -> requests.Response:
+        """ARM's answer with any status; a request is repeated while ARM is too busy or fails."""
+        retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+        with requests.Session() as session:
+            session.mount("https://", HTTPAdapter(max_retries=retry))
+            return session.request(
+                method,
+                f"{self.resource_manager}{resource_id}",
+                params={"api-version": api_version},
+                json=body,
+                headers={"Authorization": f"Bearer {self.credential().get_token(self.scope).token}"},
+                timeout=60,
+            )
+
+    def has(self, resource_id: str, api_version: str, *, key: str, uid: str | None) -> bool:
+        """Whether the resource exists and is the one whose property `key` was `uid`, not another one under its id."""
+        found = self.resource(resource_id, api_version)
+        return found is not None and uid in (None, found["properties"].get(key))
 
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
         from azure.ai.ml import MLClient
 
+        _silence_machine_learning()
         part = workspace_id.split("/")
         options: dict[str, Any] = {"cloud": self.name}
         if self.name not in _KNOWN_CLOUDS:
@@ -91,6 +133,18 @@ class Cloud:
 
         credential, manager = self.credential(), self.scope
 
+        Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.
+
+        class Named(Config):
+            """Ignore the variables DATABRICKS_* and ARM_*, which the SDK reads although it is given a login.
+
+            With a token and a client secret it fails: "more than one authorization method configured"
+            (databricks/terraform-provider-databricks#266). A workspace id goes into the headers of each request.
+            """
+
+            def _load_from_env(self) -> None:
+                return
+
         class Entra(CredentialsStrategy):
             """A token per call: serves every cloud (the SDK knows three authorities by name) and outlives an hour."""
 
@@ -108,7 +162,7 @@ class Cloud:
 
                 return headers
 
-        return WorkspaceClient(config=Config(host=f"https://{workspace_url}", credentials_strategy=Entra()))
+        return WorkspaceClient(config=Named(host=f"https://{workspace_url}", credentials_strategy=Entra()))
 
     def registry_tasks(self, subscription_id: str) -> Any:
         """A client for registry builds (`azure.mgmt.containerregistrytasks`)."""
@@ -125,28 +179,73 @@ class Cloud:
         return BlobServiceClient(endpoint, credential=self.credential(), max_block_size=64 * 1024 * 1024)
 
 
+def _silence_machine_learning() -> None:
+    """Azure ML's SDK logs its steps to stderr and prints a dot for each poll, also with `show_progress=False`.
+
+    The engine shows both between its own messages. Source: `AzureMLPolling.update_status` and
+    `initialize_logger_info` in azure-ai-ml 1.35.
+    """
+    from azure.ai.ml._utils._azureml_polling import AzureMLPolling
+    from azure.mgmt.core.polling.arm_polling import ARMPolling
+
+    logging.getLogger("azure.ai.ml").setLevel(logging.WARNING)
+    AzureMLPolling.update_status = ARMPolling.update_status
+
+
+class CachedCredential:
+    """A credential that fetches one token per scope and keeps it until shortly before it ends.
+
+    Not every kind does so itself: `AzureCliCredential` "doesn't cache the tokens it acquires" (its docstring in
+    azure-identity) and starts `az` each time. Threads wait for one another instead of fetching the same token.
+    """
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self.credential = credential
+        self._tokens: dict[Any, AccessToken] = {}
+        self._fetching = threading.Lock()
+
+    def get_token(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
+        """A token for `scopes`; with `claims`, which answer a refusal, always a new one."""
+        key = (scopes, *sorted(options.items()))
+        with self._fetching:
+            token = self._tokens.get(key)
+            if claims or token is None or token.expires_on - time.time() < _LAST_SECONDS:
+                challenge = {"claims": claims} if claims else {}
+                token = self._tokens[key] = self.credential.get_token(*scopes, **challenge, **options)
+            return token
+
+
 @functools.cache
-def _login(
-    authority: str,
-    *,
-    tenant: str | None,
-    client: str | None,
-    secret: str | None,
-    oidc: bool,
-    disable_instance_discovery: bool,
-) -> TokenCredential:
-    from azure.identity import ClientAssertionCredential, ClientSecretCredential, DefaultAzureCredential
+def _login(authority: str, **arm: str | None) -> CachedCredential:
+    """`arm`: the variables of `_LOGIN`, by their names without ARM_."""
+    import azure.identity as identity
 
-    options: dict[str, Any] = {"authority": authority, "disable_instance_discovery": disable_instance_discovery}
-    if tenant and client and secret:
-        return ClientSecretCredential(tenant, client, secret, **options)
-    if tenant and client and oidc:
-        return ClientAssertionCredential(tenant, client, _oidc_token, **options)
-    return DefaultAzureCredential(**options)
+    tenant, client = arm["TENANT_ID"], arm["CLIENT_ID"]
+    options: dict[str, Any] = {
+        "authority": authority,
+        "disable_instance_discovery": _is_true(arm["DISABLE_INSTANCE_DISCOVERY"]),
+    }
+    credential: TokenCredential
+    if _is_true(arm["USE_DEFAULT_AZURE_CREDENTIAL"]):
+        credential = identity.DefaultAzureCredential(**options)
+    elif tenant and client and (path := arm["CLIENT_CERTIFICATE_PATH"]):
+        password = arm["CLIENT_CERTIFICATE_PASSWORD"]
+        credential = identity.CertificateCredential(tenant, client, path, password=password, **options)
+    elif tenant and client and (secret := arm["CLIENT_SECRET"]):
+        credential = identity.ClientSecretCredential(tenant, client, secret, **options)
+    elif tenant and client and _is_true(arm["USE_OIDC"]):
+        credential = identity.ClientAssertionCredential(tenant, client, _oidc_token, **options)
+    elif _is_true(arm["USE_MSI"]):
+        credential = identity.ManagedIdentityCredential(client_id=client)
+    else:
+        # `az account get-access-token`: "Please specify only one of subscription and tenant, not both".
+        account = {"subscription": arm["SUBSCRIPTION_ID"]} if arm["SUBSCRIPTION_ID"] else {"tenant_id": tenant or ""}
+        credential = identity.AzureCliCredential(process_timeout=_CLI_SECONDS, **account)
+    return CachedCredential(credential)
 
 
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").lower() == "true"
+def _is_true(value: str | None) -> bool:
+    return (value or "").lower() == "true"
 
 
 def _oidc_token() -> str:
@@ -168,6 +267,21 @@ def _oidc_token() -> str:
     return answer.json()["value"]
 
 
+def has_lake(props: Mapping[str, Any]) -> bool:
+    """Whether the storage account exists that a dynamic resource keeps files in."""
+    lake_id, uid = props.get("lake_id"), props.get("lake_uid")  # neither is in the state of an earlier version
+    return not lake_id or Cloud.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=uid)
+
+
 def databricks_of(props: Mapping[str, Any]) -> Any:
-    """The `databricks.sdk.WorkspaceClient` of the workspace that a dynamic resource is in."""
-    return Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+    """The `databricks.sdk.WorkspaceClient` of the workspace that a dynamic resource is in.
+
+    Raises the SDK's `NotFound` if that workspace no longer exists, or is another one under the same resource id: its
+    host name may then answer nothing at all.
+    """
+    from databricks.sdk.errors import NotFound
+
+    cloud, workspace_id, uid = Cloud.discover(), props["workspace_id"], props.get("workspace_uid")
+    if not cloud.has(workspace_id, _DATABRICKS_API_VERSION, key="workspaceId", uid=uid):
+        raise NotFound(f"the Databricks workspace {workspace_id} (number {uid}) does not exist")
+    return cloud.databricks(props["workspace_url"], workspace_id)

@@ -1,15 +1,37 @@
 """The base of every dynamic resource: which inputs replace it, which update it, and what holds for each provider.
 
 The engine drops inputs that are `None` (pulumi/pulumi `sdk/python/lib/pulumi/runtime/rpc.py`, `serialize_properties`),
-so every provider receives all inputs that it declares, with `None` for an absent one. Does not talk to a cloud: each
-provider does.
+so every provider receives all inputs that it declares, with `None` for an absent one. Before a provider's first call
+the SDKs are imported, by one thread. Each `create` gets an incarnation: `delete` skips an object that has another one
+(`ownership.py`). Does not talk to a cloud: each provider does.
 """
 
 import functools
+import importlib
+import threading
+import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from pulumi.dynamic import DiffResult, ResourceProvider
+import pulumi
+from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.runtime import rpc
+
+# Packages that import their own submodules. Two threads that start with different submodules of one package deadlock
+# (python/cpython#83065), so one thread imports each package before a provider runs.
+_SDKS = (
+    *("azure.identity", "azure.storage.blob", "azure.mgmt.containerregistrytasks", "azure.ai.ml"),
+    *("azure.ai.ml.entities", "databricks.sdk"),
+)
+_IMPORTING = threading.Lock()
+INCARNATION = "incarnation"
+
+
+def import_sdks() -> None:
+    """Costs some 3 s of CPU once in a process. Never called in a preview, nor at import time."""
+    with _IMPORTING:
+        for name in _SDKS:
+            importlib.import_module(name)
 
 
 class ProviderError(Exception):
@@ -20,7 +42,8 @@ class ReleaseProvider(ResourceProvider):
     inputs: ClassVar[tuple[str, ...]] = ()
     """Inputs that are compared; a change of one not in `identity` is an update."""
     identity: ClassVar[tuple[str, ...]] = ()
-    """Inputs that make another thing: a change replaces."""
+    """Inputs that make another thing: a change replaces. One that ends with `_uid` is an id that Azure gives a parent
+    when it creates it; a parent that is deleted and created again under its resource id has another one."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Inputs that may be absent and are not compared."""
     # State holds no secret of ours; a secret provider would cost a decryption per resource.
@@ -32,24 +55,77 @@ class ReleaseProvider(ResourceProvider):
             if name in vars(cls):
                 setattr(cls, name, _guarded(vars(cls)[name]))
 
+    def owns(self, _props: dict[str, Any]) -> bool:
+        """Whether the object is still this resource's. Where not, `delete` is not called."""
+        return True
+
+    def claim(self, _props: dict[str, Any]) -> None:
+        """Record `props[INCARNATION]` for the object that `create` has made or adopted."""
+
+    def forget(self, _props: dict[str, Any]) -> None:
+        """Remove that record once the object is deleted."""
+
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         changed = [key for key in (*self.identity, *self.inputs) if olds.get(key) != news.get(key)]
-        replaces = [key for key in changed if key in self.identity]
+        # azure-native knows no computed value in the preview of an update (pulumi/pulumi-azure-native
+        # provider/pkg/provider/provider.go, `Update`). A parent that is created again has an unknown id, too.
+        changed = [key for key in changed if not (key.endswith("_uid") and news.get(key) == rpc.UNKNOWN)]
+        # State of an earlier version holds no such id: it is recorded, and nothing is made again.
+        unrecorded = {key for key in changed if key.endswith("_uid") and olds.get(key) is None}
+        replaces = [key for key in changed if key in self.identity and key not in unrecorded]
         return DiffResult(changes=bool(changed), replaces=replaces, delete_before_replace=False)
+
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        """Record the new inputs. A provider whose object can be changed does more."""
+        return UpdateResult({**olds, **news})
+
+
+def gone() -> ReadResult:
+    """The answer of `read` for an object that does not exist: a refresh removes it from the state, `up` creates it.
+
+    The engine takes an empty id for that (pulumi/pulumi sdk/go/common/resource/plugin/provider_plugin.go, `Read`).
+    """
+    return ReadResult("", {})
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK."""
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return status in (401, 403) or type(error).__name__ in ("PermissionDenied", "Unauthenticated")
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     """The provider's method with every declared input present, and with errors that keep their type."""
+    name = method.__name__
 
     @functools.wraps(method)
     def call(self: ReleaseProvider, *given: Any) -> Any:
+        import_sdks()
         absent = dict.fromkeys((*self.identity, *self.inputs, *self.optional))
+        arguments = [{**absent, **each} if isinstance(each, dict) else each for each in given]
         try:
-            return method(self, *({**absent, **each} if isinstance(each, dict) else each for each in given))
+            if name == "create":
+                arguments[0][INCARNATION] = uuid.uuid4().hex
+            if name == "update":
+                _, olds, news = arguments
+                news[INCARNATION] = olds.get(INCARNATION)
+            if name == "delete" and not self.owns(arguments[1]):
+                return None
+            result = method(self, *arguments)
+            if name == "create":
+                self.claim(arguments[0])
+            if name == "delete":
+                self.forget(arguments[1])
+            return result
         except Exception as error:
+            if method.__name__ == "read" and _is_refusal(error):
+                # Who may only look at the infrastructure (drift.yml) can still preview it.
+                where = type(self).__name__.strip("_")
+                pulumi.log.warn(f"{where} {given[0]} was not read, because the login may not: {error}")
+                return ReadResult(given[0], given[1])
             if type(error).__module__ != "builtins":
                 raise
-            where = f"{type(self).__name__.strip('_')}.{method.__name__}"
+            where = f"{type(self).__name__.strip('_')}.{name}"
             raise ProviderError(f"{where}: {type(error).__name__}: {error}") from error
 
     return call

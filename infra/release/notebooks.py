@@ -9,10 +9,11 @@ import json
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.cloud import Cloud, databricks_of
+from infra.release.dynamic import gone
+from infra.release.ownership import WorkspaceProvider, make_folder
 from infra.release.secret import KEY
 from infra.release.workload import NOTEBOOKS, delete_folder, sources_digest
 
@@ -23,16 +24,28 @@ def notebooks_digest() -> str:
     return sources_digest(NOTEBOOKS, {".py"})
 
 
-class _NotebooksProvider(ReleaseProvider):
-    identity = ("workspace_id", "folder")
+class _NotebooksProvider(WorkspaceProvider):
+    object_name = ("folder",)
+    identity = ("workspace_id", "workspace_uid", "folder")
     inputs = (
         *("workspace_url", "digest", "ml_workspace_id", "model_name", "model_version"),
-        *("volumes", "scoring_uri", "scope"),
+        *("volumes", "scoring_uri", "scope", "team"),
     )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         _upload(props)
         return CreateResult(props["folder"], {**props, "path": props["folder"]})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone where one of the files is. What somebody changed in them is not looked at."""
+        from databricks.sdk.errors import NotFound
+
+        try:
+            stored = {found.path for found in databricks_of(props).workspace.list(props["folder"])}
+        except NotFound:
+            return gone()
+        names = (*(source.stem for source in NOTEBOOKS.glob("*.py")), _SETTINGS)
+        return ReadResult(id_, props) if stored >= {f"{props['folder']}/{name}" for name in names} else gone()
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         _upload(news)
@@ -48,8 +61,9 @@ def _upload(props: dict[str, Any]) -> None:
     cloud, folder = Cloud.discover(), props["folder"]
     registry = cloud.machine_learning(props["ml_workspace_id"]).models
     settings = _settings(props, registry.get(props["model_name"], props["model_version"]).tags)
-    files = cloud.databricks(props["workspace_url"], props["workspace_id"]).workspace
-    files.mkdirs(folder)
+    client = databricks_of(props)
+    files = client.workspace
+    make_folder(client, folder, "CAN_RUN", props["team"])
     for source in sorted(NOTEBOOKS.glob("*.py")):
         path = f"{folder}/{source.stem}"
         files.upload(path, source.read_bytes(), format=ImportFormat.SOURCE, language=Language.PYTHON, overwrite=True)
@@ -79,6 +93,7 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         folder: str,
         digest: str,
         ml_workspace_id: pulumi.Input[str],
@@ -87,12 +102,14 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
         volumes: pulumi.Input[str],
         scoring_uri: pulumi.Input[str],
         scope: str,
+        team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """`volumes`: the folder of the volumes; `scope`: where `EndpointKey` put the key."""
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "folder": folder,
             "digest": digest,
             "ml_workspace_id": ml_workspace_id,
@@ -101,5 +118,6 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
             "volumes": volumes,
             "scoring_uri": scoring_uri,
             "scope": scope,
+            "team": team,
         }
         super().__init__(_NotebooksProvider(), name, {**props, "path": None}, opts)

@@ -37,7 +37,7 @@ class People(pulumi.ComponentResource):
         self.notebooks = Notebooks(
             f"{name}-notebooks",
             **args.workspace,
-            folder=f"{args.shared}/notebooks",
+            folder=f"{args.code}/notebooks",
             digest=notebooks_digest(),
             ml_workspace_id=args.machine_learning.workspace_id,
             model_name=MODEL,
@@ -45,6 +45,7 @@ class People(pulumi.ComponentResource):
             volumes=trained.volumes,
             scoring_uri=args.inference.scoring_uri,
             scope=args.names.catalog,
+            team=args.settings.access.team,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[key, served.rollout]),
         )
         self.register_outputs({})

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import requests
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra import azure_cli
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import INCARNATION, ReleaseProvider, gone
 from infra.release.live import endpoint_key
 
 if TYPE_CHECKING:
@@ -35,29 +35,64 @@ class RolloutFailed(Exception):
 
 
 class _RolloutProvider(ReleaseProvider):
-    identity = ("workspace_id", "endpoint_name")
+    identity = ("workspace_id", "workspace_uid", "endpoint_name")
     inputs = (
         *("model_name", "model_version", "environment", "engine", "instance_type", "scale", "blob_endpoint"),
-        "endpoint_revision",
+        *("endpoint_revision", "share"),
     )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["endpoint_name"], {**props, **_roll_out(props, {})})
 
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """`share` is the percent of the deployment's traffic, 0 if its model or environment is not the declared one."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        client, endpoint = Cloud.discover().machine_learning(props["workspace_id"]), props["endpoint_name"]
+        try:
+            traffic = client.online_endpoints.get(endpoint).traffic or {}
+            deployments = {found.name: found for found in client.online_deployments.list(endpoint)}
+        except ResourceNotFoundError:
+            return gone()
+        name = props["deployment"]
+        declared = (props["model_name"], str(props["model_version"]), props["environment"])
+        intact = name in deployments and _runs(deployments[name]) == declared
+        return ReadResult(id_, {**props, "share": traffic.get(name, 0) if intact else 0})
+
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_roll_out(news, olds)})
 
+    def claim(self, props: dict[str, Any]) -> None:
+        """Tag the deployment that serves, last of all: until then it is the old resource's."""
+        client = Cloud.discover().machine_learning(props["workspace_id"])
+        endpoint, name = props["endpoint_name"], deployment_name(props)
+        if _incarnation(client.online_deployments.get(name, endpoint)) != props[INCARNATION]:
+            model = client.models.get(props["model_name"], str(props["model_version"]))
+            client.online_deployments.begin_create_or_update(
+                _deployment(props, name, model.tags, incarnation=props[INCARNATION])
+            ).result()
+
     def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """Not what a replacement of this resource has taken over, nor its traffic."""
         from azure.core.exceptions import ResourceNotFoundError
 
         cloud, endpoint = Cloud.discover(), props["endpoint_name"]
         client = cloud.machine_learning(props["workspace_id"])
         try:
-            client.online_endpoints.get(endpoint)
-            _set_traffic(cloud, props, {})
-            _delete(client, endpoint, {deployment.name for deployment in client.online_deployments.list(endpoint)})
+            traffic = client.online_endpoints.get(endpoint).traffic or {}
+            deployments = list(client.online_deployments.list(endpoint))
+            own = {each.name for each in deployments if _incarnation(each) in (None, props.get(INCARNATION))}
+            if not any(share for name, share in traffic.items() if name not in own):
+                _set_traffic(cloud, props, {})
+            _delete(client, endpoint, own)
         except ResourceNotFoundError:
             return
+
+
+def _runs(deployment: Any) -> tuple[str, str, str]:
+    """Model, its version and `<environment>:<version>`, from the resource ids that Azure ML returns."""
+    model, environment = (str(found).split("/") for found in (deployment.model, deployment.environment))
+    return model[-3], model[-1], f"{environment[-3]}:{environment[-1]}"
 
 
 def deployment_name(props: dict[str, Any]) -> str:
@@ -66,11 +101,16 @@ def deployment_name(props: dict[str, Any]) -> str:
     return f"m{props['model_version']}-{hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
+def _incarnation(deployment: Any) -> str | None:
+    return (deployment.tags or {}).get(INCARNATION)
+
+
 def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
     cloud = Cloud.discover()
     client = cloud.machine_learning(props["workspace_id"])
     endpoint, name = props["endpoint_name"], deployment_name(props)
-    stand = {deployment.name for deployment in client.online_deployments.list(endpoint)}
+    deployments = {deployment.name: deployment for deployment in client.online_deployments.list(endpoint)}
+    stand = set(deployments)
     served, kept = (olds.get(key) if olds.get(key) in stand else None for key in ("deployment", "previous"))
     before = {key: share for key, share in (client.online_endpoints.get(endpoint).traffic or {}).items() if share}
     if served and not before:  # whoever wrote the endpoint took its traffic away
@@ -86,7 +126,11 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
     checks, share = [], 0
     model = client.models.get(props["model_name"], str(props["model_version"]))
     try:
-        client.online_deployments.begin_create_or_update(_deployment(props, name, model.tags)).result()
+        # One that exists stays whose it is: a rollout that replaces another takes it over at its end (`claim`).
+        incarnation = _incarnation(deployments[name]) if name in stand else props.get(INCARNATION)
+        client.online_deployments.begin_create_or_update(
+            _deployment(props, name, model.tags, incarnation=incarnation)
+        ).result()
         scoring_uri = client.online_endpoints.get(endpoint).scoring_uri
         probe = _probe(client, props, model.path, scoring_uri)
         for share in (0, *shares):
@@ -123,7 +167,7 @@ def _steps(steps: list[Any]) -> list[int]:
     return [int(step) for step in steps]  # numbers come back from state as floats
 
 
-def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> Any:
+def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, incarnation: str | None = None) -> Any:
     from azure.ai.ml.entities import (
         KubernetesOnlineDeployment,
         OnlineRequestSettings,
@@ -136,6 +180,8 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str]) -> A
     tags: dict[str, str] = {key: of_model[key] for key in ("dataset", "snapshot", "code", "run_id") if key in of_model}
     tags |= {"model_version": str(props["model_version"]), "engine": props["engine"]}
     tags |= {"image": props["environment"].rpartition(":")[2]}  # a version is named by the digest
+    if incarnation:
+        tags |= {INCARNATION: incarnation}
     scale = props["scale"]
     size = ResourceSettings(cpu=scale["cpu"], memory=scale["memory"])
     # A model and a JVM take seconds to load; a probe that gives up earlier restarts the container for ever.
@@ -218,6 +264,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         name: str,
         *,
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         endpoint_name: pulumi.Input[str],
         endpoint_revision: pulumi.Input[str],
         model_name: str,
@@ -239,6 +286,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         """
         props = {
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "endpoint_name": endpoint_name,
             "endpoint_revision": endpoint_revision,
             "model_name": model_name,
@@ -251,6 +299,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
             "limits": limits,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,
+            "share": 100,  # percent of the traffic that the deployment has once it is rolled out
         }
         outputs = {"deployment": None, "previous": None, "checks": None, "scoring_uri": None}
         super().__init__(_RolloutProvider(), name, {**props, **outputs}, opts)

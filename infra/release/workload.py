@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import gone
+from infra.release.ownership import WorkspaceProvider, make_folder
 
 _SOURCES = Path(__file__).parents[2] / "workloads"
 NOTEBOOKS = _SOURCES / "notebooks"
@@ -48,25 +49,56 @@ def delete_folder(props: Mapping[str, Any], folder: str) -> None:
         databricks_of(props).workspace.delete(folder, recursive=True)
 
 
-class _WorkloadProvider(ReleaseProvider):
-    identity = ("workspace_id", "folder", "digest")
+def _written(client: Any, path: str) -> str:
+    """When the file was last written, in milliseconds; text, because the engine keeps numbers as floats."""
+    return str(client.workspace.get_status(path.removeprefix("/Workspace")).modified_at)
+
+
+class _WorkloadProvider(WorkspaceProvider):
+    object_name = ("folder", "digest")
+    identity = ("workspace_id", "workspace_uid", "folder", "digest")
+    inputs = ("team",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from databricks.sdk.service.workspace import ImportFormat
 
         client = databricks_of(props)
-        folder = f"{props['folder']}/{props['digest'][:16]}"
+        folder = _folder(props)
         with tempfile.TemporaryDirectory() as temporary:
             wheel = build_wheel(Path(temporary))
-            client.workspace.mkdirs(folder)
+            self._make_folder(props)
             client.workspace.upload(
                 f"{folder}/{wheel.name}", wheel.read_bytes(), format=ImportFormat.AUTO, overwrite=True
             )
         path = f"/Workspace{folder}/{wheel.name}"
-        return CreateResult(path, {**props, "path": path})
+        return CreateResult(path, {**props, "path": path, "written": _written(client, path)})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from databricks.sdk.errors import NotFound
+
+        try:
+            written = _written(databricks_of(props), props["path"])
+        except NotFound:
+            return gone()
+        # Another file under the name is not the wheel that the training runs name by its digest.
+        return ReadResult(id_, props) if props.get("written") in (None, written) else gone()
+
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        self._make_folder(news)
+        return UpdateResult({**olds, **news})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        delete_folder(props, f"{props['folder']}/{props['digest'][:16]}")
+        delete_folder(props, _folder(props))
+
+    @staticmethod
+    def _make_folder(props: dict[str, Any]) -> None:
+        """The team reads the wheel: on dedicated compute a library is installed with "the identity of the assigned
+        principal" (Databricks, "Compute compatibility with libraries and init scripts")."""
+        make_folder(databricks_of(props), _folder(props), "CAN_READ", props["team"])
+
+
+def _folder(props: Mapping[str, Any]) -> str:
+    return f"{props['folder']}/{props['digest'][:16]}"
 
 
 class Workload(Resource, module="databricks", name="Workload"):
@@ -79,9 +111,19 @@ class Workload(Resource, module="databricks", name="Workload"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         folder: str,
         digest: str,
+        team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"workspace_url": workspace_url, "workspace_id": workspace_id, "folder": folder, "digest": digest}
+        """`folder`: anybody who may write there runs code with the rights of the job and of the clusters."""
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
+            "folder": folder,
+            "digest": digest,
+            "team": team,
+        }
         super().__init__(_WorkloadProvider(), name, {**props, "path": None}, opts)

@@ -16,7 +16,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
-from sandbox.databricks import clusters, files, jobs, permissions, policies, secrets, tracking, unity_catalog
+from sandbox.databricks import (
+    clusters,
+    files,
+    folder_permissions,
+    jobs,
+    permissions,
+    policies,
+    secrets,
+    tracking,
+    unity_catalog,
+)
 from sandbox.databricks.runner import Runner
 from sandbox.databricks.workspace import Json, Workspace, endpoint, is_workspace
 from sandbox.store import Body, ResourceStore
@@ -56,7 +66,8 @@ def _service(sandbox: Sandbox) -> _Service:
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
     service = _service(sandbox)
-    handlers = [*unity_catalog.handlers(), *files.handlers(), *clusters.handlers(), *policies.handlers()]
+    handlers = [*unity_catalog.handlers(), *files.handlers(), *folder_permissions.handlers()]
+    handlers += [*clusters.handlers(), *policies.handlers()]
     handlers += [*secrets.handlers(), *jobs.handlers(service.runner), *tracking.handlers()]
     handlers += [*permissions.handlers(), ("GET", "/api/2.0/preview/scim/v2/Me", _me)]
     api: list[BaseRoute] = [

@@ -1,8 +1,7 @@
-"""Permissions on clusters, policies, jobs and workspace folders: kept and shown; nobody is refused by them.
+"""Permissions on clusters, policies and jobs: kept and shown; nobody is refused by them.
 
 Levels: https://docs.databricks.com/aws/en/security/auth/access-control (one table for each kind of object). A job has
-exactly one owner, its creator at first, never a group. Folders below `/Shared` show inherited access: every user of
-the workspace may manage them (https://learn.microsoft.com/azure/databricks/workspace/workspace-objects, "Shared").
+exactly one owner, its creator at first, never a group. Folders: `folder_permissions.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,9 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from sandbox.cloud import CloudError
 from sandbox.databricks import clusters, jobs, policies
-from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
 _PRINCIPALS = ("group_name", "user_name", "service_principal_name")
@@ -27,19 +24,9 @@ class _Kind:
     """Raise `CloudError` where the object does not exist."""
 
 
-def _folder(workspace: Workspace, object_id: str) -> str:
-    """Path in the workspace of the folder with that id, which `workspace/get-status` returns."""
-    root = local_path(workspace, "/")
-    for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
-        if str(folder.stat().st_ino) == object_id:
-            return f"/{folder.relative_to(root)}"
-    raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Directory {object_id} does not exist.")
-
-
 _KINDS = {
     "clusters": _Kind("cluster", ("CAN_ATTACH_TO", "CAN_RESTART", "CAN_MANAGE"), clusters.find),
     "cluster-policies": _Kind("cluster-policy", ("CAN_USE",), policies.find),
-    "directories": _Kind("directory", ("CAN_READ", "CAN_RUN", "CAN_EDIT", "CAN_MANAGE"), _folder),
     "jobs": _Kind("job", ("CAN_VIEW", "CAN_MANAGE_RUN", "IS_OWNER", "CAN_MANAGE"), jobs.find),
 }
 
@@ -63,7 +50,7 @@ async def _permissions(workspace: Workspace, request: Request) -> Json:
             raise ValueError(
                 f"{', '.join(wrong)} is not a permission level of a {kind.name}: {', '.join(kind.levels)}."
             )
-        changed = {_principal(entry): entry["permission_level"] for entry in asked}
+        changed = {principal_of(entry): entry["permission_level"] for entry in asked}
         granted = changed if request.method == "PUT" else _with(granted, changed)
         if kind.name == "job":
             _require_owner(granted)
@@ -71,11 +58,6 @@ async def _permissions(workspace: Workspace, request: Request) -> Json:
     entries = [
         _entry(principal, {"permission_level": level, "inherited": False}) for principal, level in granted.items()
     ]
-    if kind.name == "directory" and f"{found}/".startswith("/Shared/"):
-        shared = local_path(workspace, "/Shared").stat().st_ino
-        own = found == "/Shared"
-        managing = {"permission_level": "CAN_MANAGE", "inherited": not own}
-        entries.append(_entry("group_name=users", managing | ({} if own else _inherited(shared))))
     shown_id = f"/{request.path_params['kind']}/{object_id}"
     return {"object_id": shown_id, "object_type": kind.name, "access_control_list": entries}
 
@@ -107,7 +89,7 @@ def _require_owner(granted: dict[str, str]) -> None:
         raise ValueError("Groups can not be owners.")
 
 
-def _principal(entry: Json) -> str:
+def principal_of(entry: Json) -> str:
     named = [f"{key}={entry[key]}" for key in _PRINCIPALS if entry.get(key)]
     if len(named) != 1:
         raise ValueError("an access control entry names one of group_name, user_name and service_principal_name.")
@@ -117,7 +99,3 @@ def _principal(entry: Json) -> str:
 def _entry(principal: str, permission: Json) -> Json:
     key, _, name = principal.partition("=")
     return {key: name, "all_permissions": [permission]}
-
-
-def _inherited(folder_id: int) -> Json:
-    return {"inherited_from_object": [f"/directories/{folder_id}"]}

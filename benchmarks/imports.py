@@ -1,0 +1,86 @@
+"""How often the providers' imports fail: `python benchmarks/imports.py [--interpreters 100] [--without]`.
+
+In each fresh interpreter 16 threads begin together, each a provider's `create` that runs the import statements of one
+function of `infra/release/`. Without `import_sdks` two of them lock each other out (python/cpython#83065). Prints how
+many interpreters had an error, and the errors.
+"""
+
+import argparse
+import ast
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+THREADS = 16
+_RELEASE = Path(__file__).parents[1] / "infra" / "release"
+_PROGRAM = """
+import json, sys, threading
+from pulumi.dynamic import CreateResult
+from infra.release import dynamic
+
+statements, threads, without = json.loads(sys.argv[1])
+if without:
+    dynamic.import_sdks = lambda: None
+
+class Provider(dynamic.ReleaseProvider):
+    def create(self, props):
+        exec(props["statements"])
+        return CreateResult("id", {})
+
+errors, together = [], threading.Barrier(threads)
+
+def create(number):
+    together.wait()
+    try:
+        Provider().create({"statements": statements[number % len(statements)]})
+    except BaseException as error:
+        errors.append(f"{type(error).__name__}: {error}")
+
+running = [threading.Thread(target=create, args=(number,)) for number in range(threads)]
+for thread in running: thread.start()
+for thread in running: thread.join()
+print(json.dumps(errors))
+"""
+
+
+def lazy_imports() -> list[str]:
+    """The import statements inside each function of `infra/release/`."""
+    return list(dict.fromkeys(_lazy_imports()))
+
+
+def _lazy_imports() -> Iterator[str]:
+    for path in sorted(_RELEASE.glob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                found = [each for each in ast.walk(function) if isinstance(each, ast.Import | ast.ImportFrom)]
+                if found:
+                    yield "\n".join(map(ast.unparse, found))
+
+
+def errors_of_one(*, without: bool = False) -> list[str]:
+    """Errors of one fresh interpreter. `without`: as if each provider imported by itself."""
+    given = json.dumps([lazy_imports(), THREADS, without])
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, given], capture_output=True, text=True, cwd=_RELEASE.parents[1]
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return list(json.loads(done.stdout))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--interpreters", type=int, default=100)
+    parser.add_argument("--without", action="store_true", help="without importing the SDKs first")
+    arguments = parser.parse_args()
+    found = [errors_of_one(without=arguments.without) for _ in range(arguments.interpreters)]
+    print(f"{sum(map(bool, found))} of {len(found)} interpreters with an error, {THREADS} threads in each")
+    for error, count in Counter(error[:100] for errors in found for error in errors).most_common(5):
+        print(f"{count:5} {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Objects with a fixed name in the Databricks workspace: which resource of the state owns each, and its permissions.
+
+A forced replacement (`pulumi up --replace`, `pulumi state taint`) creates before it deletes: `create` adopts the object
+by its name, and `delete` of the old resource would then remove it. So `create` ends by writing the resource's
+incarnation into a file of the workspace, and only the resource with that incarnation deletes the object. Deleting first
+(`delete_before_replace`) would need no file, but loses grants, a job's runs and a scope's access lists.
+
+If `up` is killed before the file is written, the old resource still owns the object and the next `up` starts again.
+"""
+
+import contextlib
+import hashlib
+from typing import Any, ClassVar
+
+from infra.release.cloud import databricks_of
+from infra.release.dynamic import INCARNATION, ReleaseProvider
+
+FOLDER = "/personalization"
+"""A folder in the root: "Only workspace admins can create objects in the Workspace root folder"; below /Shared, "All
+users have the Can Manage permission" (Azure Databricks, "Share workspace objects using folders")."""
+_OWNERS = f"{FOLDER}/owners"
+
+
+class WorkspaceProvider(ReleaseProvider):
+    object_name: ClassVar[tuple[str, ...]]
+    """Inputs that name the object in its workspace."""
+
+    def owns(self, props: dict[str, Any]) -> bool:
+        """True also where no file exists: releases before this one wrote none."""
+        from databricks.sdk.errors import NotFound
+
+        try:
+            with databricks_of(props).workspace.download(self._owner(props)) as file:
+                return file.read().decode() == props.get(INCARNATION)
+        except NotFound:
+            return True
+
+    def claim(self, props: dict[str, Any]) -> None:
+        from databricks.sdk.service.workspace import ImportFormat
+
+        files = databricks_of(props).workspace
+        files.mkdirs(_OWNERS)
+        content = props[INCARNATION].encode()
+        files.upload(self._owner(props), content, format=ImportFormat.AUTO, overwrite=True)
+
+    def forget(self, props: dict[str, Any]) -> None:
+        from databricks.sdk.errors import NotFound
+
+        with contextlib.suppress(NotFound):
+            databricks_of(props).workspace.delete(self._owner(props))
+
+    def _owner(self, props: dict[str, Any]) -> str:
+        name = "\0".join(str(props[part]) for part in self.object_name)
+        return f"{_OWNERS}/{type(self).__name__.strip('_')}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.txt"
+
+
+def permit(client: Any, kind: str, object_id: str, level: str, team: str | None) -> None:
+    """Replace all group permissions by the team's; admins keep theirs."""
+    from databricks.sdk.service.iam import AccessControlRequest, PermissionLevel
+
+    entries = [AccessControlRequest(group_name=team, permission_level=PermissionLevel(level))] if team else []
+    client.permissions.set(kind, object_id, access_control_list=entries)
+
+
+def make_folder(client: Any, folder: str, level: str, team: str | None) -> None:
+    """Create a folder that only admins may change; `level` is the team's permission."""
+    client.workspace.mkdirs(folder)
+    permit(client, "directories", str(client.workspace.get_status(folder).object_id), level, team)
