@@ -12,6 +12,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,7 @@ from sandbox import (
     containers,
     entra,
     environment,
+    left_out,
     metadata,
     role_assignments,
     types,
@@ -83,7 +85,8 @@ def application(sandbox: Sandbox) -> Starlette:
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
-    arm, faults = Arm(sandbox, records, types.load(), behaviours), Faults(sandbox)
+    machines = [partial(module.machines, sandbox) for module in (agent_pools, *services) if hasattr(module, "machines")]
+    arm, faults = Arm(sandbox, records, types.load(), behaviours, machines), Faults(sandbox)
     resumed = asyncio.Event()
     unwell: list[str] = []
 
@@ -112,6 +115,7 @@ def application(sandbox: Sandbox) -> Starlette:
             *entra.routes(sandbox),
             *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
             *arm.routes(),
+            *left_out.routes(),
         ],
         middleware=[Middleware(faults.wrap)],
         exception_handlers={CloudError: _error, HTTPException: _error, Exception: _error},

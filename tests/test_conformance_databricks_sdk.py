@@ -179,7 +179,7 @@ def test_a_failed_training_run_is_not_started_again_and_names_its_task_its_reaso
 ) -> None:
     known = len(list(workspace.jobs.list_runs(job_id=job_id)))
     cloud.faults({"path": RUN_NOW, "operation_failure": QUOTA})
-    asked = {"job_id": job_id, "input_digest": "d", "snapshot": "s", "timeout_minutes": 1}
+    asked = {"job_id": job_id, "lake_uid": "l", "input_digest": "d", "snapshot": "s", "timeout_minutes": 1}
     with pytest.raises(TrainingFailed) as failed:
         _TrainingRunProvider._run_to_end(workspace, asked, "")
     assert "/databricks/runs/" in str(failed.value)

@@ -181,8 +181,7 @@ def test_quota_for_a_run_that_this_stack_does_not_start_is_a_warning(preflight: 
 
 def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
-    preflight.answer({"usages": {"standardDSv5Family": {"used": 20, "limit": 40}}})
-    assert preflight.run()[0] == 1
+    preflight.answer({"usages": {"standardDSv5Family": {"limit": 40}}})
     pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
     pools += [{"name": "scoring", "count": 3, "vmSize": "Standard_D4s_v5"}]
     cluster = {"properties": {"agentPoolProfiles": pools}}
