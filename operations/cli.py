@@ -150,6 +150,8 @@ def report(
     from operations.report import report as report_on
 
     bases = {found.stack: found for found in map(load, base_preview or [])}
+    if output:
+        _require_writable(output)
     outputs = {"before": _outputs(before), "after": _outputs(after)}
     place = "" if previews else compare.PLACE
     failed = blocked = False
@@ -158,7 +160,6 @@ def report(
         made = report_on(found, base=base_of_it, allow_stateful=allow_stateful, place=place, **outputs)
         failed, blocked = failed or made.failed, blocked or made.blocked
         if output:
-            output.mkdir(parents=True, exist_ok=True)
             (output / f"{made.stack}.md").write_text(made.text)
         else:
             print(made.text)
@@ -217,6 +218,7 @@ def notebooks(
     """Run the stack's notebooks in its workspace, and write what they show as Markdown."""
     from operations import notebooks as run
 
+    _require_writable(output)
     for path in run.render(run.run(_outputs(outputs) or _recorded(state)["outputs"]), output):
         print(f"wrote {path}")
 
@@ -351,6 +353,14 @@ def _json(text: str) -> Any:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f"{name} is {value!r}; it can be {' or '.join(allowed)}")
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder before the long work whose results it is for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise UserError(f"--output is {folder}: {fault.strerror}. Give a folder") from None
 
 
 def _outputs(path: Path | None) -> dict[str, Any] | None:

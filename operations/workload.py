@@ -15,7 +15,7 @@ from pathlib import Path
 
 from operations import spark
 from operations.errors import UserError
-from workloads import crossvalidate
+from workloads import command, crossvalidate
 from workloads.errors import WorkloadError
 
 
@@ -33,14 +33,22 @@ class _Prepared:
         """Its output is shown. Raises `UserError` with the reason of the task that failed."""
         log = self.scratch / f"{task}.log"
         own: list[str | Path] = ["--dataset", self.dataset, "--features", self.features]
-        command = [sys.executable, "-m", f"workloads.{task}", *own, *arguments]
+        program = [sys.executable, "-m", f"workloads.{task}", *own, *arguments]
         with log.open("wb") as errors:
-            done = subprocess.run(command, env=self.environment, stderr=errors, check=False)
+            done = subprocess.run(program, env=self.environment, stderr=errors, check=False)
         if done.returncode:
             lines = log.read_text(errors="replace").splitlines()
             reasons = [place for place, line in enumerate(lines) if line.startswith("error: ")]
             told = lines[reasons[-1] :] if reasons else lines[-30:]
             raise UserError("\n".join(told).removeprefix("error: "))
+
+
+@contextmanager
+def _as_user_error() -> Iterator[None]:
+    try:
+        yield
+    except WorkloadError as error:
+        raise UserError(str(error)) from None
 
 
 @contextmanager
@@ -59,10 +67,10 @@ def _prepared(dataset: str, data: Path) -> Iterator[_Prepared]:
 
 def evaluate(dataset: str, data: Path, folds: str, output: Path | None) -> None:
     """Prints a line for each fold, and the mean."""
-    try:
+    with _as_user_error():
         crossvalidate.parse_folds(folds)
-    except WorkloadError as error:
-        raise UserError(str(error)) from None
+        if output:
+            command.writable(output)
     with _prepared(dataset, data) as prepared:
         prepared.run("crossvalidate", "--folds", folds, *(("--output", output.absolute()) if output else ()))
 
@@ -72,6 +80,8 @@ def tune(dataset: str, data: Path, trials: int, rows: int, specs: Path, experime
 
     `experiment`: of MLflow, on the server that MLflow's own environment names.
     """
+    with _as_user_error():
+        command.writable(specs / f"{dataset}.yaml")
     with _prepared(dataset, data) as prepared:
         found = prepared.scratch / "found"
         counts = ["--trials", str(trials), "--rows", str(rows)]

@@ -1,12 +1,14 @@
 """Dataset specs: every one that ships is sound, and what is wrong in one is named."""
 
+import json
 import re
 import sys
 from importlib import resources
 
 import pytest
 
-from workloads import prepare, spec, train
+from scoring.contract import read_contract
+from workloads import artefact, prepare, spec, train
 from workloads.errors import WorkloadError
 
 MOVIELENS = (resources.files("workloads") / "datasets" / "movielens.yaml").read_text("utf-8")
@@ -70,6 +72,16 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("users: {files: [ml-100k.user], key: user_id}", "users: {files: [ml-100k.user]}", "users: key is missing"),
         ("users: {files: [ml-100k.user]", "users: {files: ml-100k.user", "files: must be a list"),
         ("name: movielens", "name: [", "not YAML"),
+        (
+            "  gender: {type",
+            "  stars: {type: number, side: context, column: rating}\n  gender: {type",
+            "feature 'stars': it is read from rating, the label's column",
+        ),
+        (
+            "  gender: {type",
+            "  rating: {type: number, side: context}\n  gender: {type",
+            "feature 'rating': it is read from rating, the label's column",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint: str) -> None:
@@ -77,6 +89,26 @@ def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint:
     with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
         spec.parse(MOVIELENS.replace(written, instead), "shop.yaml")
     assert complaint in str(fault.value)
+
+
+def test_a_column_of_another_file_may_be_called_as_the_labels() -> None:
+    """A film's own rating is known before the click."""
+    text = MOVIELENS.replace("  gender: {type", "  stars: {type: number, side: item, column: rating}\n  gender: {type")
+    assert "stars" in spec.parse(text, "shop.yaml").features
+
+
+@pytest.mark.parametrize("name", ["id", "label", "outcome", "user", "items", "rows", "top", "day", "probability"])
+@pytest.mark.parametrize("side", ["user", "item", "context"])
+def test_a_name_that_the_scoring_contract_refuses_is_refused_by_the_spec(name: str, side: str) -> None:
+    text = MOVIELENS.replace("  gender: {type", f"  {name}: {{type: string, side: {side}, column: c}}\n  gender: {{type")
+    try:
+        dataset = spec.parse(text, "shop.yaml")
+    except WorkloadError as refused:
+        assert f"shop.yaml: feature '{name}': " in str(refused)
+        return
+    contract = read_contract(json.dumps(artefact.contract(dataset)).encode())
+    assert name in {feature.name for feature in contract.features}
+    assert (name, side) != ("id", "item")
 
 
 ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
@@ -126,4 +158,4 @@ def test_an_unknown_dataset_ends_with_the_names_there_are(entry_point: object, m
     monkeypatch.setattr(sys, "argv", ["task", "--dataset", "netflix", *folders, *more])
     with pytest.raises(SystemExit) as end:
         entry_point()  # type: ignore[operator]
-    assert end.value.code == "error: no dataset 'netflix'; there are: criteo, movielens"
+    assert end.value.code == f"error: no dataset 'netflix'; there are: {', '.join(spec.names())}"

@@ -291,6 +291,16 @@ class Spec:
         for name in self.features:
             _require(bool(_FEATURE_NAME.fullmatch(name)), f"feature {name!r}: letters, digits and single _ only")
             _require(name.lower() not in _RESERVED, f"feature {name!r}: this name is taken, choose another")
+            _require(
+                (name, self.features[name].side) != ("id", "item"),
+                "feature 'id': in a ranking request id identifies the item. Give the feature another name, such as "
+                "item_id: {type: string, side: item, column: id}",
+            )
+            _require(
+                not self.of_interactions(name) or (self.features[name].column or name) != self.label.column,
+                f"feature {name!r}: it is read from {self.label.column}, the label's column, which nobody knows before "
+                "the click. Leave the feature out, or name another column",
+            )
         for name, feature in self.features.items():
             _require(
                 not feature.of_time or self.time.column is not None,
@@ -322,6 +332,12 @@ class Spec:
                 self.features[part.feature].categorical != bool(part.bands),
                 f"slices: {part.feature}: bands go with a numeric feature, and only there",
             )
+
+    def of_interactions(self, name: str) -> bool:
+        """Whether a feature is read from the file of interactions: all but those of a side that has its own table."""
+        feature = self.features[name]
+        table: Table | None = getattr(self, f"{feature.side}s", None)
+        return not feature.of_time and (table is None or (feature.column or name) == table.key)
 
     def _check_cross(self, cross: tuple[str, ...]) -> None:
         _require(len(set(cross)) == len(cross) >= 2, f"crosses: {list(cross)} must name two features or more, once")
