@@ -94,6 +94,25 @@ def rank(
 
 
 @app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
+    dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")],
+) -> None:
+    """Check a dataset's spec against rows: every line is read, joined and typed as training does, with Spark here."""
+    from operations import workload
+
+    _ready_for(dataset, data)
+    found = workload.check(dataset, data)
+    for name, table in found.tables.items():
+        print(f"{name}: {table['file']}, {table['rows']} lines read, {table['rejected']} left out")
+        if table["unused_columns"]:
+            print(f"  not in the spec: {', '.join(table['unused_columns'])}")
+    for reason, count in found.reasons.items():
+        print(f"  {count} x {reason}")
+    print(f"{found.rows} rows, {found.clicks} of them clicks; {found.orphans} refer to a user or item in no table")
+
+
+@app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
     folds: Annotated[str, typer.Option(help="Repeats x folds.")] = "2x5",

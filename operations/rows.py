@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workloads.spec import Feature, Spec, Table
+from workloads.spec import MAX_STRING, MAX_STRINGS, Feature, Spec, Table
 
 Row = dict[str, Any]
 
@@ -20,7 +20,17 @@ def side(spec: Spec, which: str, folder: Path) -> dict[str, Row]:
     if table is None or table.key is None:
         return {}
     features = {name: feature for name, feature in spec.features.items() if feature.side == which}
-    return {raw[table.key]: _row(raw, features) for raw in read(table, folder)}
+    rows = {raw[table.key]: _row(raw, features) for raw in read(table, folder)}
+    return {key: row for key, row in rows.items() if _may_be_sent(row)}
+
+
+def _may_be_sent(row: Row) -> bool:
+    """Whether a request may hold it; training left out the same lines, and one of them would fail a whole ranking."""
+    for given in row.values():
+        strings = given if isinstance(given, list) else [given] if isinstance(given, str) else []
+        if len(strings) > MAX_STRINGS or any(len(text) > MAX_STRING for text in strings):
+            return False
+    return True
 
 
 def read(table: Table, folder: Path) -> Iterator[dict[str, str]]:

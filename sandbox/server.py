@@ -35,7 +35,10 @@ SERVICES = ("blob", "registry", "databricks", "machine_learning")
 # Below the ports that Linux and macOS hand out to clients, so that a stopped sandbox finds its port free again.
 _PORTS = range(20000, 30000)
 # What a caller may have set for itself and a job or a service of the cloud would never see.
-_PRIVATE = ("ARM_", "AZURE_", "DATABRICKS_", "MLFLOW_", "PULUMI_", "PYSPARK_", "PYTHON", "SPARK_", "VIRTUAL_ENV")
+_PRIVATE = (
+    *("ARM_", "AZURE_", "DATABRICKS_", "MLFLOW_", "PULUMI_", "PYTHON", "VIRTUAL_ENV"),
+    *("PYSPARK_", "SPARK_", "HADOOP_", "YARN_"),
+)
 
 
 def serve(folder: Path, port: int | None) -> None:

@@ -10,11 +10,28 @@ from operations import workload
 from sandbox import java
 from workloads import synthesize
 
+# As a shell may have them that works with a Spark of its own.
+OF_ANOTHER_SPARK = {
+    "SPARK_HOME": "/opt/spark-2.4",
+    "SPARK_LOCAL_DIRS": "/proc/none",
+    "SPARK_REMOTE": "sc://127.0.0.1:9",
+    "PYSPARK_PYTHON": "/no/such/python",
+    "PYSPARK_GATEWAY_PORT": "9",
+    "PYSPARK_GATEWAY_SECRET": "none",
+}
+OTHER_CLUSTER = """<configuration><property><name>fs.defaultFS</name><value>hdfs://127.0.0.1:9</value></property>
+</configuration>"""
+
 
 @pytest.mark.spark
 def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> None:
     rows, figures = synthesize.synthesize(tmp_path, 2_000), tmp_path / "figures.json"
-    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK}
+    (tmp_path / "hadoop").mkdir()
+    (tmp_path / "hadoop" / "core-site.xml").write_text(OTHER_CLUSTER)
+    (tmp_path / "personalization-spark-killed").mkdir()
+    (tmp_path / "personalization-spark-killed" / "lock").touch()
+    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK, **OF_ANOTHER_SPARK}
+    own["HADOOP_CONF_DIR"] = own["SPARK_CONF_DIR"] = str(tmp_path / "hadoop")
     done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
@@ -22,7 +39,7 @@ def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> N
     assert sum(fold["rows"] for fold in found["folds"]) == 2_000
     assert found["mean"]["auc"] == pytest.approx(sum(fold["auc"] for fold in found["folds"]) / 2)
     assert f"{found['mean']['auc']:.4f}" in done.stdout.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
+    assert {path.name for path in tmp_path.iterdir()} == {rows.name, synthesize.SYNTHETIC, "figures.json", "hadoop"}
 
 
 def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from workloads.errors import WorkloadError
 
 pytest_plugins = ["workloads_fixtures"]
 
-WHOLE = {key: 0.5 for key in SHOWN} | {"rows": 10, "clicks": 5}
+WHOLE = dict.fromkeys(SHOWN, 0.5) | {"rows": 10, "clicks": 5}
 
 
 def test_a_mean_is_over_the_folds_that_define_the_figure() -> None:

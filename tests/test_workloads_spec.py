@@ -46,6 +46,7 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("[user_id, genres]", "[user_id, year]", "crosses must differ"),
         (", bands: [10, 20, 30, 40, 50, 60, 70]", "", "crosses: age is a number, give it bands"),
         ("[10, 20, 30,", "[20, 10, 30,", "bands must ascend"),
+        ("[10, 20, 30,", "[-.inf, 20, 30,", "age: bands[0]: must be a finite number, not -inf"),
         ("early_stopping_round: 50", "early_stopping_round: -1", "early_stopping_round must be 0 or more"),
         ("limits:", "validation_share: 0.95\nlimits:", "a tenth of the rows must be left"),
         ("malformed_share: 0.01", "malformed_share: 2", "a share lies between 0 and 1"),
@@ -100,15 +101,16 @@ def test_a_column_of_another_file_may_be_called_as_the_labels() -> None:
 @pytest.mark.parametrize("name", ["id", "label", "outcome", "user", "items", "rows", "top", "day", "probability"])
 @pytest.mark.parametrize("side", ["user", "item", "context"])
 def test_a_name_that_the_scoring_contract_refuses_is_refused_by_the_spec(name: str, side: str) -> None:
-    text = MOVIELENS.replace("  gender: {type", f"  {name}: {{type: string, side: {side}, column: c}}\n  gender: {{type")
+    feature = f"{name}: {{type: string, side: {side}, column: c}}"
+    text, refusal, known = MOVIELENS.replace("  gender: {type", f"  {feature}\n  gender: {{type"), "", {name}
     try:
-        dataset = spec.parse(text, "shop.yaml")
-    except WorkloadError as refused:
-        assert f"shop.yaml: feature '{name}': " in str(refused)
-        return
-    contract = read_contract(json.dumps(artefact.contract(dataset)).encode())
-    assert name in {feature.name for feature in contract.features}
-    assert (name, side) != ("id", "item")
+        contract = json.dumps(artefact.contract(spec.parse(text, "shop.yaml"))).encode()
+        known = {feature.name for feature in read_contract(contract).features}
+    except WorkloadError as error:
+        refusal = str(error)
+    assert refusal.startswith(f"shop.yaml: feature '{name}': ") or not refusal
+    assert name in known
+    assert refusal or (name, side) != ("id", "item")
 
 
 ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
@@ -149,6 +151,12 @@ def test_what_is_unused_is_left_out_with_its_crosses_and_slices_until_its_line_i
     less = spec.parse(MOVIELENS.replace(line, "unused: [gender, hour, weekday]\n"), "shop.yaml")
     assert "gender" not in {*less.features, *(part.feature for part in less.slices)}
     assert [cross for cross in shipped.crosses if "gender" not in cross] == list(less.crosses)
+
+
+def test_a_spec_under_another_name_than_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec, "text", lambda _: MOVIELENS)
+    with pytest.raises(WorkloadError, match=r"criteo\.yaml: name is 'movielens', and the file's is 'criteo'"):
+        spec.load("criteo")
 
 
 @pytest.mark.parametrize("entry_point", [prepare.main, train.main])

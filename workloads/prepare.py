@@ -22,7 +22,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import session, spec, tables
+from workloads import request_limits, session, spec, tables
 from workloads.command import run
 from workloads.errors import WorkloadError
 from workloads.spec import Feature, Spec, Table, Time
@@ -127,6 +127,9 @@ def _write(
     seen, kept = Observation(), Observation()
     understood = interactions.observe(seen, F.count(F.lit(1)).alias("lines"), F.count(MALFORMED).alias("malformed"))
     rows = _typed(_join(understood.filter(F.col(MALFORMED).isNull()), sides), dataset)
+    wide, refused = request_limits.too_many_combinations(dataset), Observation()
+    if wide is not None:
+        rows = rows.observe(refused, F.count_if(wide).alias("wide")).filter(~wide)
     orphan = F.lit(False)
     for name in sides:
         orphan |= F.col(f"__no_{name}")
@@ -147,6 +150,14 @@ def _write(
     by_day.write.partitionBy("day").parquet(str(features))
 
     report = rejected.report(lines, seen.get["lines"], seen.get["malformed"])
+    if wide is not None and (count := refused.get["wide"]):
+        if count > dataset.limits.malformed_share * seen.get["lines"]:
+            raise WorkloadError(
+                f"{lines.file}: {count} of {seen.get['lines']} interactions join lists that give a cross more than "
+                f"{spec.MAX_STRINGS} combinations, the most that a request may give; that is more than "
+                f"limits.malformed_share {dataset.limits.malformed_share:.2%}. Shorten the lists or leave the cross out"
+            )
+        report |= {"rows": report["rows"] - count, "rejected": report["rejected"] + count}
     orphans, total = kept.get["orphans"], kept.get["rows"]
     if total == 0:
         raise WorkloadError(f"{lines.file}: holds no row that was understood")
@@ -197,6 +208,7 @@ def _read_side(spark: SparkSession, dataset: Spec, file: Path, name: str, reject
     key = table.key or ""
     columns = _features_of(dataset, name.removesuffix("s"))
     lines = tables.read(spark, file, table, {**_wanted(dataset, columns), key: "string"}, [key])
+    lines = request_limits.mark(lines, {n: (f, _value(f, n)) for n, f in columns.items()})
     understood = lines.frame.cache().filter(F.col(MALFORMED).isNull())
     try:
         counted = lines.frame.agg(
@@ -226,6 +238,7 @@ def _read_interactions(spark: SparkSession, dataset: Spec, file: Path, keys: lis
         required[moment] = "number"
     types = {**_wanted(dataset, own), **dict.fromkeys(keys, "string"), **required}
     lines = tables.read(spark, file, dataset.interactions, types, [*required, *keys])
+    lines = request_limits.mark(lines, {n: (f, _value(f, n)) for n, f in own.items()})
     if label.scale:
         low, high = label.scale
         lines = lines.mark(

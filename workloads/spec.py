@@ -6,6 +6,7 @@ Spark starts. Does not read any data: `tables.py` checks that the files have the
 
 import dataclasses
 import hashlib
+import math
 import re
 import types
 import typing
@@ -42,6 +43,11 @@ _RESERVED = {
     "encoded",
     "number",
 }
+
+MAX_STRING = 1000
+"""Characters of a string in a scoring request: the service's default (`Limits` in scoring/settings.py)."""
+MAX_STRINGS = 100
+"""Strings in one list of a scoring request, and combinations of the lists that a cross joins: the same."""
 
 CROSS = "__"
 """Between the names of crossed features."""
@@ -405,7 +411,10 @@ def names() -> list[str]:
 def load(name: str) -> Spec:
     if name not in names():
         raise WorkloadError(f"no dataset {name!r}; there are: {', '.join(names())}")
-    return parse(text(name), f"{name}.yaml")
+    spec = parse(text(name), f"{name}.yaml")
+    if spec.name != name:
+        raise WorkloadError(f"{name}.yaml: name is {spec.name!r}, and the file's is {name!r}: give both the same")
+    return spec
 
 
 def text(name: str) -> str:
@@ -439,6 +448,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return _build_dataclass(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise WorkloadError(f"{where}: must be a finite number, not {value!r}: JSON, and so the artefact, has no other")
     if type(value) is not kind:
         raise WorkloadError(f"{where}: must be of type {kind.__name__}, not {value!r}")
     return value
