@@ -29,7 +29,7 @@ def require_java() -> None:
 
 
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
-    """Of all `cores` if not given; `scratch` is a folder for what Spark spills and the JVM leaves behind."""
+    """Settings for all `cores` if not given; `scratch` is a folder for Spark's and the JVM's temporary files."""
     temporary = scratch / "java"
     temporary.mkdir(exist_ok=True)  # where there is none, the JVM cannot make a temporary file
     return {
@@ -56,7 +56,7 @@ def java_options() -> str:
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:
-    """Of a process whose Spark session is to have these settings, and those of no other Spark on this machine."""
+    """Variables of a process whose Spark session is to have these settings, and those of no other Spark."""
     options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
     submit = shlex.join([*options, "pyspark-shell"])
     own = {"PYSPARK_SUBMIT_ARGS": submit, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
@@ -64,7 +64,7 @@ def environment(of: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_others(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what points at another Spark or Hadoop: its home, its settings, its Python, its running gateway.
+    """Leave out the variables of another Spark or Hadoop: its home, its settings, its Python, its running gateway.
 
     JAVA_TOOL_OPTIONS stays: it is how a machine gives every JVM its proxy and its certificates.
     """

@@ -76,7 +76,7 @@ def _prepared(dataset: str, data: Path) -> Iterator[_Prepared]:
 def _scratch() -> Iterator[tuple[Path, int]]:
     """A temporary folder, and the lock that says it is in use, which tasks inherit.
 
-    What a killed run has left is removed first: several hundred MB of rows and of what Spark spilled.
+    Folders of killed runs are removed first: they hold several hundred MB of rows and of Spark's temporary files.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
         with suppress(OSError), (left / _LOCK).open() as lock:
@@ -96,13 +96,13 @@ class Checked:
     clicks: int
     orphans: int
     tables: Mapping[str, Mapping[str, Any]]
-    """By `interactions`, `users` and `items`: file, rows, rejected lines and unused columns."""
+    """File, rows, rejected lines and unused columns of `interactions`, `users` and `items`."""
     reasons: Mapping[str, int]
     """Why lines were left out, of the first thousand of each file."""
 
 
 def check(dataset: str, data: Path) -> Checked:
-    """Join and type the rows as the task prepare does, and keep nothing. Raises `UserError` with what it refuses."""
+    """Join and type the rows as the task prepare does. Keeps nothing. Raises `UserError` with the reason of a refusal."""
     with _prepared(dataset, data) as prepared:
         found = json.loads((prepared.features / PREPARED).read_text("utf-8"))
         rejected = prepared.features / REJECTED / "lines.jsonl"

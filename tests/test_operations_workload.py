@@ -10,7 +10,7 @@ from operations import workload
 from sandbox import java
 from workloads import synthesize
 
-# As a shell may have them that works with a Spark of its own.
+# Variables of a shell whose user works with another Spark.
 OF_ANOTHER_SPARK = {
     "SPARK_HOME": "/opt/spark-2.4",
     "SPARK_LOCAL_DIRS": "/proc/none",

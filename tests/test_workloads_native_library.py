@@ -26,7 +26,7 @@ def test_fits_unpack_nothing_more(spark: SparkSession) -> None:
     }
 
 
-def test_what_the_jvm_leaves_behind_goes_with_the_folder_of_the_run(spark: SparkSession) -> None:
+def test_temporary_files_of_the_jvm_are_in_the_folder_of_the_run(spark: SparkSession) -> None:
     scratch = Path(spark.sparkContext.getConf().get("spark.local.dir")).parent
     temporary = Path(spark.sparkContext._jvm.System.getProperty("java.io.tmpdir"))
     assert temporary.parent == scratch

@@ -62,7 +62,7 @@ def test_a_line_that_no_request_could_send_is_left_out(
 
 
 @pytest.mark.spark
-def test_what_is_just_within_the_limits_is_kept(spark: SparkSession, tmp_path: Path) -> None:
+def test_values_just_within_the_limits_are_kept(spark: SparkSession, tmp_path: Path) -> None:
     genres = " ".join(["g" * 1_000, *(f"g{i}" for i in range(99))])
     raw = with_item(write_shop(tmp_path / "raw", 500), 7, "t", genres)
     assert prepare(spark, spec.load("movielens"), raw, tmp_path / "features")["tables"]["items"]["rejected"] == 0
@@ -92,7 +92,7 @@ def test_every_golden_row_is_a_request_that_the_service_takes(spark: SparkSessio
         "words": spec.Feature("strings", "item", separator=" "),
         "shelf": spec.Feature("string", "item"),
     }
-    dataset = dataclasses.replace(spec.load("movielens"), features=features, crosses=(), slices=(), item_id=None)
+    dataset = dataclasses.replace(spec.load("criteo"), features=features, crosses=(), slices=())
     values = [Row(time=i, words=[f"w{i}_{j}" for j in range(100)], shelf=None) for i in range(150)]
     test = spark.createDataFrame(
         [*values, *(Row(time=200 + i, words=None, shelf=None) for i in range(20))],

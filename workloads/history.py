@@ -73,7 +73,7 @@ class Totals:
 
 
 def totals(rows: DataFrame, dataset: Spec) -> Totals:
-    """Of rows to learn from, with `part`. Raises `UndefinedError` when there is nothing to learn."""
+    """Sums over rows to learn from, with `part`. Raises `UndefinedError` when there is nothing to learn."""
     encoder = dataset.encoder
     sums = [
         F.count(F.lit(1)).alias("rows"),

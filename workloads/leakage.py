@@ -1,7 +1,7 @@
 """How well each feature alone separates clicks from other rows. One that does so nearly perfectly holds the label.
 
 The area under the ROC curve of one feature, on rows that the model was not fitted on where there are any. Training
-rows are cross-fitted, so no row's own label is in what it is encoded from. Takes a sample and sets no limit: the
+rows are cross-fitted, so the encoding of a row does not hold its own label. Takes a sample and sets no limit: the
 model card warns, the release's gate refuses.
 """
 
@@ -18,7 +18,7 @@ _FEWEST = 10
 
 
 def feature_auc(laid_out: DataFrame, rows_train: int, rows_validation: int, dataset: Spec) -> dict[str, float | None]:
-    """By feature, from 0.5 to 1, whichever way it points; None where there are too few rows of a kind.
+    """AUC by feature, from 0.5 to 1, whichever way it points; None where there are too few rows of a kind.
 
     `laid_out` holds (label, validation, features). Of a categorical, the smoothed click rate and the count of its
     level are tried; of a number, its value, with a missing one below and above all others.

@@ -31,7 +31,7 @@ def unpack(spark: SparkSession, *, executors: bool) -> None:
 
 
 def _unpacked(spark: SparkSession, folder: str, name: str) -> str:
-    """By the JVM: a relative folder is relative to where the JVM runs."""
+    """Path of the file. The JVM writes it, because a relative folder is relative to its working directory."""
     gateway: Any = spark.sparkContext._gateway
     java = gateway.jvm.java
     file = java.io.File(folder, name).getAbsoluteFile()
