@@ -102,7 +102,7 @@ class Checked:
 
 
 def check(dataset: str, data: Path) -> Checked:
-    """Join and type the rows as the task prepare does. Keeps nothing. Raises `UserError` with the reason of a refusal."""
+    """Join and type the rows as the task prepare does. Raises `UserError` with the reason of a refusal."""
     with _prepared(dataset, data) as prepared:
         found = json.loads((prepared.features / PREPARED).read_text("utf-8"))
         rejected = prepared.features / REJECTED / "lines.jsonl"
