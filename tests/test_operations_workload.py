@@ -67,6 +67,11 @@ def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pyt
     [
         (("evaluate", "--folds", "5", "."), "--folds must be repeats x folds, such as 2x5, not '5'"),
         (("tune", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
+        (("check", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
+        (("evaluate", "--output", ".", "."), ". cannot be written: Is a directory. Give the path of a file"),
+        (("tune", "--specs", "/dev/null/specs", "."), "/dev/null/specs/criteo.yaml cannot be written: Not a directory"),
+        (("notebooks", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
+        (("report", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
         (("evaluate", "/no/such/train.txt"), "/no/such/train.txt: there is no such file or folder of rows"),
     ],
 )
