@@ -1,5 +1,6 @@
 """`personalization evaluate` and `tune`: the job's tasks on rows of one's own, on a Spark of this machine."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -28,18 +29,22 @@ def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> N
     rows, figures = synthesize.synthesize(tmp_path, 2_000), tmp_path / "figures.json"
     (tmp_path / "hadoop").mkdir()
     (tmp_path / "hadoop" / "core-site.xml").write_text(OTHER_CLUSTER)
-    (tmp_path / "personalization-spark-killed").mkdir()
-    (tmp_path / "personalization-spark-killed" / "lock").touch()
+    for name in ("killed", "live"):
+        (tmp_path / f"personalization-spark-{name}").mkdir()
+        (tmp_path / f"personalization-spark-{name}" / "lock").touch()
     own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK, **OF_ANOTHER_SPARK}
     own["HADOOP_CONF_DIR"] = own["SPARK_CONF_DIR"] = str(tmp_path / "hadoop")
-    done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
+    with (tmp_path / "personalization-spark-live" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another run does
+        done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
     assert [fold["rows"] > 900 for fold in found["folds"]] == [True, True]
     assert sum(fold["rows"] for fold in found["folds"]) == 2_000
     assert found["mean"]["auc"] == pytest.approx(sum(fold["auc"] for fold in found["folds"]) / 2)
     assert f"{found['mean']['auc']:.4f}" in done.stdout.splitlines()[-1]
-    assert {path.name for path in tmp_path.iterdir()} == {rows.name, synthesize.SYNTHETIC, "figures.json", "hadoop"}
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {rows.name, synthesize.SYNTHETIC, "figures.json", "hadoop", "personalization-spark-live"}
 
 
 def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
