@@ -12,9 +12,20 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap local local-down test test-fast test-container test-browser preflight preview up down lock clean
 
+# Recipes read what a person writes from the environment: it may hold any character, and neither make nor the shell
+# must read it as their own.
+override DATASET := $(value DATASET)
+override DATA := $(value DATA)
+override ENGINE := $(value ENGINE)
+override STATE := $(value STATE)
+local local-down: export DATASET := $(DATASET)
+local local-down: export DATA := $(DATA)
+local local-down: export ENGINE := $(ENGINE)
+local local-down: export STATE := $(STATE)
+
 ready = . .venv/personalization.sh &&
 # The engine that is there, or one of the run's own: the scoring image is then built and run as a container.
-container_engine = CONTAINER_ENGINE=$$(python -m tools.container_engine start '$(STATE)/engine') && export CONTAINER_ENGINE
+container_engine = CONTAINER_ENGINE=$$(python -m tools.container_engine start "$$STATE/engine") && export CONTAINER_ENGINE
 stack = $(or $(STACK),$(error Name the stack: make $@ STACK=dev))
 
 help: ## this list
@@ -24,11 +35,11 @@ bootstrap: ## Python environment, Pulumi CLI and Java; the other targets do it b
 	@$(PYTHON) tools/bootstrap.py
 
 local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark CONTAINER=1
-	@$(ready) $(if $(CONTAINER),$(container_engine) &&) personalization local --dataset '$(DATASET)' $(if $(DATA),--data '$(DATA)') --engine '$(ENGINE)' --state '$(STATE)'
+	@$(ready) $(if $(CONTAINER),$(container_engine) &&) personalization local --dataset "$$DATASET" $${DATA:+--data "$$DATA"} --engine "$$ENGINE" --state "$$STATE"
 
 local-down: bootstrap ## destroys what `make local` stood up and stops it
-	@$(ready) personalization local-down --state '$(STATE)' && if [ -d '$(STATE)/engine' ]; then \
-		python -m tools.container_engine stop '$(STATE)/engine'; fi
+	@$(ready) personalization local-down --state "$$STATE" && if [ -d "$$STATE/engine" ]; then \
+		python -m tools.container_engine stop "$$STATE/engine"; fi
 
 # Three workers on two cores, because much of a test is waiting for processes; tests/conftest.py says which tests stay
 # together, for the sake of what they set up, and which are begun first.

@@ -54,6 +54,7 @@ def up(
     """Stand the chain up, or bring it to what is asked for. Raises `UserError`; what stands already then stays."""
     spark.require_java()
     _require_plain_paths(PROJECT, state.folder)
+    spark.require_no_pattern(state.folder, "Name another folder with STATE=<folder>.")
     with state.held():
         return _up(state, dataset, data, engine_name, port, say)
 
@@ -151,10 +152,10 @@ def rank(
     users, items = rows.side(described, "user", folder), rows.side(described, "item", folder)
     if user not in users:
         raise UserError(f"no user {user!r} in {folder}; there are {len(users)}, such as {next(iter(users), '-')!r}")
-    found = titles(described, folder)
+    titles = rows.titles(described, folder)
     catalogue = [{"id": key, **item} for key, item in items.items()]
     best = best_of(endpoint, {**users[user], **(context or {})}, catalogue, top)
-    return [{**item, "title": found.get(item["id"], "")} for item in best]
+    return [{**item, "title": titles.get(item["id"], "")} for item in best]
 
 
 def best_of(
@@ -177,21 +178,10 @@ def context_of(described: spec.Spec, given: Iterable[str]) -> dict[str, Any]:
         if not equals or name not in described.context:
             raise UserError(f"--context {text}: must be name=value of a feature of side context; {there_are}")
         feature = described.features[name]
-        found[name] = rows.value(written, feature)
+        found[name] = rows.value(written if written.strip() else "", feature)
         if found[name] is None and written.strip():
             raise UserError(f"--context {text}: {name} is of type {feature.type}")
     return found
-
-
-def titles(described: spec.Spec, folder: Path) -> dict[str, str]:
-    """By item, where the table of items has a column of titles."""
-    table = described.items
-    if table is None or table.key is None:
-        return {}
-    return {
-        raw[table.key]: next((text for name, text in raw.items() if "title" in name), "")
-        for raw in rows.read(table, folder)
-    }
 
 
 def _rows(state: State, described: spec.Spec, data: Path | None, say: Callable[[str], None]) -> Path:

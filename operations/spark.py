@@ -28,6 +28,12 @@ def require_java() -> None:
         )
 
 
+def require_no_pattern(folder: Path, remedy: str) -> None:
+    """Spark ML loads a saved model by a list of patterns (SparkContext.textFile), and so does not find it there."""
+    if found := next((character for character in str(folder) if character in ",{}[]*?\\"), None):
+        raise UserError(f"{folder}: Spark cannot load a model from a path with {found!r} in it. {remedy}")
+
+
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
     """Settings for all `cores` if not given; `scratch` is a folder for Spark's and the JVM's temporary files."""
     temporary = scratch / "java"
@@ -60,7 +66,7 @@ def environment(of: Mapping[str, str]) -> dict[str, str]:
     options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
     submit = shlex.join([*options, "pyspark-shell"])
     own = {"PYSPARK_SUBMIT_ARGS": submit, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    return {**without_others(os.environ), **own}
+    return {**without_others(os.environ), **java.locale(os.environ), **own}
 
 
 def without_others(environment: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ Needs no stack and leaves nothing behind but what was asked for; makes no model 
 
 import fcntl
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,8 +48,13 @@ class _Prepared:
         if done.returncode:
             lines = log.read_text(errors="replace").splitlines()
             reasons = [place for place, line in enumerate(lines) if line.startswith("error: ")]
-            told = lines[reasons[-1] :] if reasons else lines[-30:]
+            told = lines[reasons[-1] :] if reasons else _without_java_frames(lines)[-30:]
             raise UserError("\n".join(told).removeprefix("error: "))
+
+
+def _without_java_frames(lines: list[str]) -> list[str]:
+    """Return the other lines: they name the causes, each with dozens of frames below it."""
+    return [line for line in lines if not re.match(r"\s+(at |\.\.\. \d+ more)", line)]
 
 
 @contextmanager
@@ -62,6 +68,7 @@ def _as_user_error() -> Iterator[None]:
 @contextmanager
 def _prepared(dataset: str, data: Path) -> Iterator[_Prepared]:
     with _scratch() as (scratch, lock):
+        spark.require_no_pattern(scratch, "Name another folder for temporary files with TMPDIR=<folder>.")
         raw = data
         if data.is_file():
             raw = scratch / "raw"

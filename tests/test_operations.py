@@ -13,6 +13,7 @@ from workloads_shop import with_all_features
 from operations import local, movielens, rows
 from operations.endpoint import Endpoint
 from operations.errors import UserError
+from operations.page import ranking
 from operations.state_folder import State
 from workloads import spec
 
@@ -47,6 +48,30 @@ def test_grouplens_files_become_the_tables_the_spec_reads(tmp_path: Path) -> Non
     described = spec.load("movielens")
     assert rows.side(described, "item", tmp_path)["242"]["genres"] == ["Drama", "War"]
     assert rows.side(described, "user", tmp_path)["196"]["age"] == 49
+
+
+def test_a_catalogue_leaves_out_lines_that_training_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "ml-100k.user").write_text("\ufeffuser_id\tage\tgender\toccupation\n\n7\t33\tF\twriter\n\n \n")
+    item = "item_id\tmovie_title\trelease_year\tclass\n1\tOne\t1963\tWar\n"
+    (tmp_path / "ml-100k.item").write_bytes(item.encode() + "2\tMépris\t1963\tWar\n3\t3\t1.5\t\n".encode("latin-1"))
+    found = ranking.Catalogue.of("movielens", tmp_path)
+    assert dict(found.users) == {"7": {"user_id": "7", "age": 33, "gender": "F", "occupation": "writer"}}
+    assert (found.items, found.titles) == ([{"id": "1", "item_id": "1", "year": 1963, "genres": ["War"]}], {"1": "One"})
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"user_id\tage\tgender\toccupation\tcit\xe9\n", "line 1, the header, is not UTF-8 at byte 34"),
+        (b"user_id\tage\tgender\toccupation\n7\t\t\t\n7\t\t\t\n", "line 3 repeats user_id '7'; it must be unique"),
+        (b"\x1f\x8b", "ml-100k.user: is gzip, though its name does not end in .gz"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_read_is_empty_and_says_why(tmp_path: Path, content: bytes, cause: str) -> None:
+    (tmp_path / "ml-100k.user").write_bytes(content)
+    found = ranking.Catalogue.of("movielens", tmp_path)
+    assert (dict(found.users), list(found.items)) == ({}, [])
+    assert cause in found.says
 
 
 @pytest.mark.parametrize(

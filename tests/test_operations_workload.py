@@ -2,12 +2,15 @@
 
 import fcntl
 import json
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from test_operations import personalization
 
 from operations import workload
+from operations.errors import UserError
 from sandbox import java
 from workloads import synthesize
 
@@ -26,13 +29,14 @@ OTHER_CLUSTER = """<configuration><property><name>fs.defaultFS</name><value>hdfs
 
 @pytest.mark.spark
 def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> None:
-    rows, figures = synthesize.synthesize(tmp_path, 2_000), tmp_path / "figures.json"
+    """Also in the locale of cron and slim containers, with a folder whose name is also a pattern."""
+    rows, figures = synthesize.synthesize(tmp_path / "données de l'été [1] 😀", 2_000), tmp_path / "figures.json"
     (tmp_path / "hadoop").mkdir()
     (tmp_path / "hadoop" / "core-site.xml").write_text(OTHER_CLUSTER)
     for name in ("killed", "live"):
         (tmp_path / f"personalization-spark-{name}").mkdir()
         (tmp_path / f"personalization-spark-{name}" / "lock").touch()
-    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK, **OF_ANOTHER_SPARK}
+    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK, "LC_ALL": "POSIX", **OF_ANOTHER_SPARK}
     own["HADOOP_CONF_DIR"] = own["SPARK_CONF_DIR"] = str(tmp_path / "hadoop")
     with (tmp_path / "personalization-spark-live" / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as another run does
@@ -44,7 +48,7 @@ def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> N
     assert found["mean"]["auc"] == pytest.approx(sum(fold["auc"] for fold in found["folds"]) / 2)
     assert f"{found['mean']['auc']:.4f}" in done.stdout.splitlines()[-1]
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {rows.name, synthesize.SYNTHETIC, "figures.json", "hadoop", "personalization-spark-live"}
+    assert left == {rows.parent.name, "figures.json", "hadoop", "personalization-spark-live"}
 
 
 def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +69,45 @@ def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pyt
     assert ran == ["prepare", "tune"]
     assert [path.name for path in written] == ["movielens.tuning.json", "movielens.yaml"]
     assert all(path.read_text() == path.name for path in written)
+
+
+def test_a_task_that_failed_is_told_by_its_causes_and_not_by_javas_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [f"\tat org.apache.spark.Class{place}.run(Class.scala:{place})" for place in range(40)]
+    causes = ["py4j.protocol.Py4JJavaError: o1.parquet", "Caused by: java.io.EOFException: Unexpected end"]
+    (tmp_path / "log").write_text("\n".join([causes[0], *frames, causes[1], *frames, "\t... 12 more"]))
+    (tmp_path / "python").write_text(f"#!/bin/sh\ncat '{tmp_path}/log' >&2\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(UserError) as fault:
+        workload.evaluate("criteo", tmp_path, "1x2", None)
+    assert str(fault.value).splitlines() == causes
+
+
+def test_a_folder_that_spark_would_take_for_a_pattern_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[1]"))
+    (tmp_path / "[1]").mkdir()
+    with pytest.raises(UserError, match=r"cannot load a model from a path with '\[' in it. .* TMPDIR=<folder>"):
+        workload.evaluate("criteo", tmp_path, "1x2", None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "added"),
+    [
+        ({"LC_ALL": "POSIX", "LANG": "de_DE.UTF-8"}, {"LC_ALL": "C.UTF-8"}),
+        ({"LANG": "de_DE@euro"}, {"LC_ALL": "C.UTF-8"}),
+        ({}, {"LC_ALL": "C.UTF-8"}),
+        ({"LC_ALL": "", "LANG": "de_DE.utf8"}, {}),
+        ({"LC_CTYPE": "C.UTF-8"}, {}),
+    ],
+)
+def test_a_jvm_gets_a_locale_in_which_it_can_open_every_file(
+    environment: dict[str, str], added: dict[str, str]
+) -> None:
+    assert java.locale(environment) == added
 
 
 @pytest.mark.parametrize(

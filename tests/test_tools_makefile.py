@@ -41,6 +41,16 @@ def test_local_takes_its_defaults_and_every_choice(project: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "folder", ["l'été 😀", 'two  "rows"', "$HOME", "$(HOME)", "a`b`", "a;b & c", "run[1] {a,b} *", "\\"]
+)
+def test_paths_reach_the_commands_as_they_were_written(project: Path, folder: str) -> None:
+    local = f"personalization|local|--dataset|movielens|--data|{folder}|--engine|native|--state|{folder}|"
+    assert _make(project, "local", f"DATA={folder}", f"STATE={folder}").stdout == local
+    assert _make(project, "local", DATA=folder, STATE=folder).stdout == local
+    assert _make(project, "local-down", f"STATE={folder}").stdout == f"personalization|local-down|--state|{folder}|"
+
+
 def test_a_container_engine_lasts_from_local_to_local_down(project: Path) -> None:
     engine = "python|-m|tools.container_engine"
     local = _make(project, "local", "CONTAINER=1").stdout

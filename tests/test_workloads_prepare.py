@@ -129,7 +129,7 @@ def test_few_malformed_lines_are_counted_and_kept_in_a_table_beside_the_rows(
     table = prepare(spark, spec.load("criteo"), raw, features)["tables"]["interactions"]
     assert (table["rows"], table["rejected"]) == (2_000, 1)
     assert [row.asDict() for row in spark.read.json(str(features / REJECTED)).collect()] == [
-        {"file": "train.txt", "reason": "2 columns, not 40", "line": "1\tthis line is short"}
+        {"file": "train.txt", "number": 2_001, "reason": "2 columns, not 40", "line": "1\tthis line is short"}
     ]
     assert spark.read.parquet(str(features)).count() == 2_000
 
@@ -155,9 +155,10 @@ def test_every_kind_of_malformed_line_is_kept_with_its_reason_and_too_many_are_r
     said = str(fault.value)
     assert f"train.txt: {len(faults)} of {2_000 + len(faults)} lines (0.35%) were not understood" in said
     assert f"limits.malformed_share 0.10%. The first 7 are in {tmp_path / 'features' / REJECTED}" in said
-    assert "2 x I1 is not an integer, first in '0\\tmany" in said
+    assert "2 x I1 is not an integer, first in line 2005: '0\\tmany" in said
     assert _rejected(tmp_path / "features") == [
-        {"file": "train.txt", "reason": reason, "line": "\t".join(fields)} for reason, fields in faults
+        {"file": "train.txt", "number": number, "reason": reason, "line": "\t".join(fields)}
+        for number, (reason, fields) in enumerate(faults, 2_001)
     ]
 
 

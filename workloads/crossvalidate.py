@@ -19,7 +19,7 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import evaluate, fit, history, learn, pipeline, prepare, session, spec, split, stages
+from workloads import evaluate, fit, history, learn, pipeline, prepare, session, spec, split, stages, tables
 from workloads.command import run, writable
 from workloads.encode import Levels
 from workloads.errors import UndefinedError, WorkloadError
@@ -34,7 +34,7 @@ def folds(spark: SparkSession, dataset: Spec, features: Path, repeats: int, coun
 
     A fold whose other rows cannot train a model has no figures, and the reason under `undefined`.
     """
-    table, prepared = spark.read.parquet(str(features)), prepare.prepared(features, dataset)
+    table, prepared = spark.read.parquet(tables.literal(features)), prepare.prepared(features, dataset)
     for repeat in range(repeats):
         drawn = history.drawn(dataset, 1000 * dataset.model.seed + repeat, count)
         for fold in range(count):
@@ -46,7 +46,7 @@ def folds(spark: SparkSession, dataset: Spec, features: Path, repeats: int, coun
 
 
 def one_split(spark: SparkSession, dataset: Spec, features: Path, how: str) -> dict[str, Any]:
-    table = spark.read.parquet(str(features))
+    table = spark.read.parquet(tables.literal(features))
     if how == "time":
         return judged(split.by_time(table, prepare.prepared(features, dataset), dataset), dataset)
     dataset = dataclasses.replace(dataset, encoder=dataclasses.replace(dataset.encoder, history="others"))

@@ -22,11 +22,12 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import request_limits, session, spec, tables
+from workloads import raw_file, request_limits, session, spec, tables
 from workloads.command import run
 from workloads.errors import WorkloadError
 from workloads.spec import Feature, Spec, Table, Time
 from workloads.tables import MALFORMED, Lines
+from workloads.text_table import Wanted
 
 PREPARED = "_prepared.json"
 REJECTED = "_rejected"
@@ -36,6 +37,7 @@ SYNTHETIC = "SYNTHETIC.json"
 _SAMPLE = 1_000  # lines of a file
 _REASONS_SHOWN, _SHOWN_WIDTH = 5, 120
 _SIDES = ("users", "items")
+_KEY = "key__of_side"
 _UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
 
@@ -44,7 +46,9 @@ class _Side:
     """Users or items, read and checked."""
 
     key: str
+    """The column of the interactions that refers to it."""
     frame: DataFrame
+    """`_KEY` and each feature as its `_joined` column."""
     report: Mapping[str, Any]
 
 
@@ -54,7 +58,7 @@ class _Rejected:
 
     folder: Path
     limit: float
-    sample: list[dict[str, str]] = field(default_factory=list)
+    sample: list[dict[str, Any]] = field(default_factory=list)
 
     def report(self, lines: Lines, count: int, malformed: int) -> dict[str, Any]:
         """What was read and refused of one file; an error when too much was refused."""
@@ -82,9 +86,8 @@ class _Rejected:
 
 def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> dict[str, Any]:
     started = time.monotonic()
-    files = {
-        name: tables.locate(raw, table, name) for name in ("interactions", *_SIDES) if (table := getattr(dataset, name))
-    }
+    described = {name: getattr(dataset, name) for name in ("interactions", *_SIDES)}
+    files = {name: raw_file.locate(raw, table, name) for name, table in described.items() if table}
     rejected = _Rejected(features / REJECTED, dataset.limits.malformed_share)
     _forget(features)
     try:
@@ -95,8 +98,12 @@ def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> di
                 if name in _SIDES
             }
             written = _write(spark, dataset, files["interactions"], sides, features, rejected)
-    except BaseException:
+    except BaseException as fault:
         _forget(features)
+        if isinstance(fault, Exception) and not isinstance(fault, WorkloadError):
+            # Spark's own error names neither the file nor the cause.
+            for file in files.values():
+                raw_file.check_archive(file)
         raise
     finally:
         rejected.write()
@@ -122,11 +129,11 @@ def _write(
 ) -> dict[str, Any]:
     """The table, and what `_prepared.json` is to say of it."""
     lines = _read_interactions(spark, dataset, file, [side.key for side in sides.values()])
-    interactions = lines.frame if dataset.time.column else _with_position(lines.frame)
+    interactions = lines.values() if dataset.time.column else _with_position(lines.values())
 
     seen, kept = Observation(), Observation()
     understood = interactions.observe(seen, F.count(F.lit(1)).alias("lines"), F.count(MALFORMED).alias("malformed"))
-    rows = _typed(_join(understood.filter(F.col(MALFORMED).isNull()), sides), dataset)
+    rows = _typed(_join(understood.filter(F.col(MALFORMED).isNull()), lines, sides), lines, dataset)
     wide, refused = request_limits.too_many_combinations(dataset), Observation()
     if wide is not None:
         rows = rows.observe(refused, F.count_if(wide).alias("wide")).filter(~wide)
@@ -191,68 +198,67 @@ def prepared(features: Path, dataset: Spec) -> dict[str, Any]:
     return found
 
 
-def _wanted(dataset: Spec, columns: Mapping[str, Feature]) -> dict[str, str]:
-    return {f.column or name: "string" if f.categorical else f.type for name, f in columns.items()}
-
-
-def _features_of(dataset: Spec, side: str) -> dict[str, Feature]:
-    """The features that the table of `side` holds; its key comes with the interactions."""
-    table: Table | None = getattr(dataset, f"{side}s", None)
-    return {n: f for n, f in dataset.features.items() if f.side == side and table and (f.column or n) != table.key}
+def _wanted(columns: Mapping[str, Feature]) -> list[Wanted]:
+    return [f.wanted(name) for name, f in columns.items()]
 
 
 @contextmanager
 def _read_side(spark: SparkSession, dataset: Spec, file: Path, name: str, rejected: _Rejected) -> Iterator[_Side]:
     """Read once and kept for the join."""
     table: Table = getattr(dataset, name)
-    key = table.key or ""
-    columns = _features_of(dataset, name.removesuffix("s"))
-    lines = tables.read(spark, file, table, {**_wanted(dataset, columns), key: "string"}, [key])
-    lines = request_limits.mark(lines, {n: (f, _value(f, n)) for n, f in columns.items()})
-    understood = lines.frame.cache().filter(F.col(MALFORMED).isNull())
+    key = (table.key or "", "string")
+    columns = dataset.features_of(name.removesuffix("s"))
+    lines = tables.read(spark, file, table, [*_wanted(columns), key], [key])
+    lines = request_limits.mark(lines, {n: (f, _value(lines, f, n)) for n, f in columns.items()})
+    values = lines.values().cache()
+    understood = values.filter(F.col(MALFORMED).isNull()).withColumn(_KEY, lines.column(*key))
     try:
-        counted = lines.frame.agg(
+        counted = values.agg(
             F.count(F.lit(1)).alias("lines"),
             F.count(MALFORMED).alias("malformed"),
-            F.count_distinct(F.when(F.col(MALFORMED).isNull(), F.col(key))).alias("keys"),
+            F.count_distinct(F.when(F.col(MALFORMED).isNull(), lines.column(*key))).alias("keys"),
         ).first()
         assert counted is not None
         report = rejected.report(lines, counted.lines, counted.malformed)
         if repeated := counted.lines - counted.malformed - counted["keys"]:
-            twice = understood.groupBy(key).count().filter("count > 1").orderBy(key).limit(3).collect()
-            shown = ", ".join(repr(row[key]) for row in twice)
+            twice = understood.groupBy(_KEY).count().filter("count > 1").orderBy(_KEY).limit(3).collect()
+            shown = ", ".join(repr(row[_KEY]) for row in twice)
             raise WorkloadError(
-                f"{file}: {repeated} lines repeat a {key} that an earlier line has, such as {shown}; it must be unique"
+                f"{file}: {repeated} lines repeat a {key[0]} that an earlier line has, such as {shown}; "
+                "it must be unique"
             )
-        yield _Side(key, understood.select(key, *(_value(f, n).alias(f"__{n}") for n, f in columns.items())), report)
+        features = (_value(lines, f, n).alias(_joined(n)) for n, f in columns.items())
+        yield _Side(key[0], understood.select(_KEY, *features), report)
     finally:
-        lines.frame.unpersist()
+        values.unpersist()
 
 
 def _read_interactions(spark: SparkSession, dataset: Spec, file: Path, keys: list[str]) -> Lines:
-    joined = {n for side in ("user", "item") for n in _features_of(dataset, side)}
+    joined = {n for side in ("user", "item") for n in dataset.features_of(side)}
     own = {n: f for n, f in dataset.features.items() if n not in joined and not f.of_time}
     label, moment = dataset.label, dataset.time.column
-    required = {label.column: "integer" if label.at_least is None else "number"}
-    if moment:
-        required[moment] = "number"
-    types = {**_wanted(dataset, own), **dict.fromkeys(keys, "string"), **required}
-    lines = tables.read(spark, file, dataset.interactions, types, [*required, *keys])
-    lines = request_limits.mark(lines, {n: (f, _value(f, n)) for n, f in own.items()})
+    given = _label(dataset)
+    required = [given, *([(moment, "number")] if moment else []), *((key, "string") for key in keys)]
+    lines = tables.read(spark, file, dataset.interactions, [*_wanted(own), *required], required)
+    lines = request_limits.mark(lines, {n: (f, _value(lines, f, n)) for n, f in own.items()})
     if label.scale:
         low, high = label.scale
         lines = lines.mark(
-            ~F.col(label.column).between(low, high), f"{label.column} does not lie from {low:g} to {high:g}"
+            ~lines.column(*given).between(low, high), f"{label.column} does not lie from {low:g} to {high:g}"
         )
     if label.at_least is None:
-        lines = lines.mark(~F.col(label.column).isin(0, 1), f"{label.column} is neither 0 nor 1")
+        lines = lines.mark(~lines.column(*given).isin(0, 1), f"{label.column} is neither 0 nor 1")
     return _mark_time(lines, moment, dataset.time) if moment else lines
+
+
+def _label(dataset: Spec) -> Wanted:
+    return dataset.label.column, "integer" if dataset.label.at_least is None else "number"
 
 
 def _mark_time(lines: Lines, column: str, rule: Time) -> Lines:
     """Outside its days: most often another unit, and then the reason says so."""
     start, end = rule.seconds
-    moment = F.col(column)
+    moment = lines.column(column, "number")
     reason = F.lit(f"{column} does not lie from {rule.days[0]} to {rule.days[1]}")
     for unit, factor in _UNITS.items():
         hint = f"{column} looks like {unit}; expected Unix seconds"
@@ -270,16 +276,22 @@ def _with_position(frame: DataFrame) -> DataFrame:
     return frame.withColumns({"__position": start + within, "__positions": F.lit(sum(counts.values()))})
 
 
-def _join(interactions: DataFrame, sides: Mapping[str, _Side]) -> DataFrame:
+def _joined(feature: str) -> str:
+    """No feature's own name has `__` in it, and no other column of ours ends so."""
+    return f"{feature}__joined"
+
+
+def _join(interactions: DataFrame, lines: Lines, sides: Mapping[str, _Side]) -> DataFrame:
     for name, side in sides.items():
         found = f"__has_{name}"
-        interactions = interactions.join(side.frame.withColumn(found, F.lit(True)), side.key, "left")
+        refers = lines.column(side.key, "string") == F.col(_KEY)
+        interactions = interactions.join(side.frame.withColumn(found, F.lit(True)), refers, "left").drop(_KEY)
         interactions = interactions.withColumn(f"__no_{name}", F.col(found).isNull())
     return interactions
 
 
-def _value(feature: Feature, name: str) -> Column:
-    column = F.col(feature.column or name)
+def _value(lines: Lines, feature: Feature, name: str) -> Column:
+    column = lines.column(*feature.wanted(name))
     if feature.type == "strings":
         return F.filter(F.split(column, _literal(feature.separator or "")), lambda level: level != "")
     return column
@@ -297,34 +309,44 @@ def _literal(separator: str) -> str:
     return f"\\Q{separator}\\E"
 
 
-def _typed(joined: DataFrame, dataset: Spec) -> DataFrame:
-    from_side = {n for side in ("user", "item") for n in _features_of(dataset, side)}
+def _typed(joined: DataFrame, lines: Lines, dataset: Spec) -> DataFrame:
+    from_side = {n for side in ("user", "item") for n in dataset.features_of(side)}
     rule = dataset.label
-    given = F.col(rule.column)
+    given = lines.column(*_label(dataset))
     label = given if rule.at_least is None else given >= rule.at_least
     judged = [label.cast("double").alias("label")]
     if rule.scale:
         low, high = rule.scale
         judged.append(((given - low) / (high - low)).alias(rule.outcome))
     if dataset.time.column:
-        moment = F.floor(dataset.time.column)
+        moment = F.floor(lines.column(dataset.time.column, "number"))
         day = F.date_from_unix_date((moment / 86400).cast("int"))  # by UTC, whatever the session's time zone
     else:
         moment = F.col("__position")
         day = F.floor(moment * (dataset.time.chunks or 1) / F.col("__positions")).cast("int")
-    values = [
-        (F.col(f"__{n}") if n in from_side else _of_time(moment, f.of_time) if f.of_time else _value(f, n)).alias(n)
-        for n, f in dataset.features.items()
-    ]
+    values = []
+    for name, feature in dataset.features.items():
+        if name in from_side:
+            value = F.col(_joined(name))
+        elif feature.of_time:
+            value = _of_time(moment, feature.of_time)
+        else:
+            value = _value(lines, feature, name)
+        values.append(value.alias(name))
     flags = [c for c in joined.columns if c.startswith("__no_")]
     return joined.select(moment.alias("time"), *judged, *values, *flags, day.alias("day"))
 
 
-def _reasons(sample: list[dict[str, str]]) -> list[str]:
+def _reasons(sample: list[dict[str, Any]]) -> list[str]:
     """The commonest reasons, each with how often and the first line it is given for."""
-    first = {line["reason"]: line["line"] for line in reversed(sample)}
+    first = {line["reason"]: line for line in reversed(sample)}
     common = Counter(line["reason"] for line in sample).most_common(_REASONS_SHOWN)
-    return [f"\n  {count} x {reason}, first in {first[reason][:_SHOWN_WIDTH]!r}" for reason, count in common]
+    return [f"\n  {count} x {reason}, first in {_shown(first[reason])}" for reason, count in common]
+
+
+def _shown(line: Mapping[str, Any]) -> str:
+    byte = f", byte {line['byte']}" if "byte" in line else ""
+    return f"line {line['number']}{byte}: {line['line'][:_SHOWN_WIDTH]!r}"
 
 
 def _forget(features: Path) -> None:

@@ -76,10 +76,11 @@ class Table:
         _require(len({c.lower() for c in self.columns}) == len(self.columns), "columns must differ")
 
     def among(self, paths: Iterable[Path]) -> list[Path]:
-        """Those of a folder's files that match the first of `files` that any matches, by name."""
+        """Those of a folder's files that have the first of `files` that any has as its name, or else match it."""
         there = sorted(paths)
+        named = ([path for path in there if path.name == pattern] for pattern in self.files)
         matches = ([path for path in there if path.match(pattern)] for pattern in self.files)
-        return next(filter(None, matches), [])
+        return next((a or b for a, b in zip(named, matches, strict=True) if a or b), [])
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,10 @@ class Feature:
     @property
     def categorical(self) -> bool:
         return self.type in ("string", "strings")
+
+    def wanted(self, name: str) -> tuple[str, str]:
+        """The raw column of a feature of this name, and what its fields are read as."""
+        return self.column or name, "string" if self.categorical else self.type
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -341,9 +346,7 @@ class Spec:
 
     def of_interactions(self, name: str) -> bool:
         """Whether a feature is read from the file of interactions: all but those of a side that has its own table."""
-        feature = self.features[name]
-        table: Table | None = getattr(self, f"{feature.side}s", None)
-        return not feature.of_time and (table is None or (feature.column or name) == table.key)
+        return not self.features[name].of_time and not any(name in self.features_of(side) for side in SIDES)
 
     def _check_cross(self, cross: tuple[str, ...]) -> None:
         _require(len(set(cross)) == len(cross) >= 2, f"crosses: {list(cross)} must name two features or more, once")
@@ -364,6 +367,13 @@ class Spec:
     @property
     def categoricals(self) -> list[str]:
         return [name for name, feature in self.features.items() if feature.categorical]
+
+    def features_of(self, side: str) -> dict[str, Feature]:
+        """The features that the table of `side` holds; its key comes with the interactions."""
+        table: Table | None = {"user": self.users, "item": self.items}.get(side)
+        if table is None:
+            return {}
+        return {n: f for n, f in self.features.items() if f.side == side and (f.column or n) != table.key}
 
     @property
     def context(self) -> list[str]:

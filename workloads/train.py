@@ -41,6 +41,7 @@ from workloads import (
     session,
     spec,
     split,
+    tables,
     tracking,
     warm,
 )
@@ -81,7 +82,7 @@ def train(
     tracked.parameters({name: value for name, value in lineage.items() if name != "data"})
     seconds: dict[str, float] = {}
     with artefact.new(folder):
-        rows = split.by_time(spark.read.parquet(str(features)), prepared, dataset)
+        rows = split.by_time(spark.read.parquet(tables.literal(features)), prepared, dataset)
         with ExitStack() as kept:
             with _timed(seconds, "encode"):
                 encoded = kept.enter_context(learn.encoded(rows.learning, dataset))

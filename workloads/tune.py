@@ -29,7 +29,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages, tracking
+from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages, tables, tracking
 from workloads.command import run, writable
 from workloads.errors import WorkloadError
 from workloads.spec import Model, Spec
@@ -133,7 +133,7 @@ def _tune(dataset: Spec, arguments: argparse.Namespace, tracked: tracking.Run) -
     tracked.parameters(
         {**given, "trials": arguments.trials, "rows": arguments.rows, **dataclasses.asdict(dataset.model)}
     )
-    rows = split.by_time(spark.read.parquet(str(arguments.features)), prepared, dataset)
+    rows = split.by_time(spark.read.parquet(tables.literal(arguments.features)), prepared, dataset)
     with learn.encoded(rows.learning, dataset) as encoded:
         share = arguments.rows / encoded.totals.rows[-1]
         with fit.laid_out(encoded.rows.filter(F.col("validation") | fit.drawn(share)), 0) as some:

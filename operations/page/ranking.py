@@ -16,7 +16,7 @@ from typing import Any
 from operations import rows
 from operations.endpoint import Endpoint
 from operations.errors import UserError
-from operations.local import best_of, titles
+from operations.local import best_of
 from operations.page.subject import UNANSWERED, Subject, serving_artefact
 from workloads import spec
 from workloads.errors import WorkloadError
@@ -34,10 +34,12 @@ class Field:
 
     def value(self, text: str) -> Any:
         """None where nothing is written: the feature is missing then. Raises `UserError`."""
-        if self.type == "strings" and text.strip():
+        if not text.strip():
+            return None
+        if self.type == "strings":
             return [part.strip() for part in text.split(",") if part.strip()]
         found = rows.scalar(text, self.type)
-        if found is None and text.strip():
+        if found is None:
             raise UserError(
                 f"{self.name} is {text!r}; it must be {'a whole number' if self.type == 'integer' else 'a number'}"
             )
@@ -72,9 +74,9 @@ class Catalogue:
             return none(f"dataset {described.name} has no tables of users and items")
         try:
             users, items = rows.side(described, "user", folder), rows.side(described, "item", folder)
-            return cls(users, [{"id": key, **item} for key, item in items.items()], titles(described, folder))
-        except (OSError, StopIteration, KeyError, UnicodeDecodeError) as error:
-            return none(f"the tables of dataset {described.name} cannot be read in {folder}: {error!r}")
+            return cls(users, [{"id": key, **item} for key, item in items.items()], rows.titles(described, folder))
+        except (OSError, UserError) as error:
+            return none(f"the tables of dataset {described.name} cannot be read in {folder}: {error}")
 
     def suggested(self, text: str) -> list[tuple[str, str]]:
         """Users whose key begins with `text`, then those whose features hold it; each with its features in words."""

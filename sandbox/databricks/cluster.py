@@ -197,6 +197,7 @@ class Cluster:
         temporary = str(self._folder / "tmp")
         return {
             **{name: value for name, value in self._workspace.sandbox.environment.items() if name != "SPARK_HOME"},
+            **java.locale(self._workspace.sandbox.environment),
             "MLFLOW_TRACKING_URI": tracking.address(self._workspace),
             **self._definition.get("spark_env_vars", {}),
             "PYTHONPATH": str(packages),

@@ -1,0 +1,194 @@
+"""The format of a data file: how its bytes become lines, fields and values, and which lines are malformed.
+
+One set of rules for two readers. `tables.py` applies them in Spark; `read` here applies them in plain Python, for a
+catalogue that is small enough. Does not find or unpack files, join tables or count what
+was refused.
+
+A line is UTF-8 with tabs between fields and no quotes. Blank lines are skipped. An empty field is a missing value.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workloads import raw_file
+from workloads.errors import WorkloadError
+from workloads.spec import Table
+
+Wanted = tuple[str, str]
+"""A column's name and what to read it as: integer, number or string. One column may be wanted as several."""
+
+NOT_BLANK = r"[^\x00-\x20]"
+"""A regular expression that finds something in every line that is not blank; the same in Java and in Python."""
+NUMBER = r"[\x00-\x20]*(?:[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:Infinity|NaN))[\x00-\x20]*"
+"""A whole number field. Java's own parser would also take `1d`, `2f` and `0x1p4`, which are codes and not numbers."""
+_INTEGER = re.compile(r"[\x00-\x20\x7f]*([+-]?[0-9]+)[\x00-\x20\x7f]*")
+"""As Spark's cast of a string to a bigint (UTF8String.toLong) when it allows no fraction."""
+_NUMBER = re.compile(NUMBER)
+_NOT_BLANK = re.compile(NOT_BLANK.encode())
+
+NO_INTEGER, NO_NUMBER = "is not an integer", "is not a number"
+NOT_UTF8 = "not UTF-8"
+NUL = "holds a NUL character"
+"""A NUL is no text; UTF-16 without a mark is full of them."""
+
+# What each type that a header may give to a column can be read as.
+_READABLE = {
+    "token": ("integer", "number", "string"),
+    "float": ("integer", "number"),
+    "token_seq": ("string",),
+    "float_seq": ("string",),
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    columns: tuple[str, ...]
+    """In file order."""
+    types: tuple[str, ...]
+    """By column, as the header gives it; empty where it gives none."""
+    lines: int
+    """Lines to skip: the header itself and blank lines before it; 0 where the spec names the columns."""
+
+    def place(self, column: str) -> int:
+        return self.columns.index(column)
+
+    def in_order(self, file: Path, wanted: Iterable[Wanted]) -> list[Wanted]:
+        """`wanted` once each, by the columns' places.
+
+        Raises `WorkloadError` when one is not there, is there twice, or cannot be read as what it is wanted as.
+        """
+        lower = [name.lower() for name in self.columns]
+        if repeated := [name for name in self.columns if lower.count(name.lower()) > 1]:
+            raise WorkloadError(f"{file}: column {repeated[0]!r} is there twice; names must differ in more than case")
+        every = list(dict.fromkeys(wanted))
+        for name, kind in every:
+            if name not in self.columns:
+                raise WorkloadError(
+                    f"{file}: no column {name!r}; there are: {', '.join(map(visible, self.columns))}. "
+                    "Land a file that has it, or name another column in the spec"
+                )
+            given = self.types[self.place(name)]
+            if kind not in _READABLE.get(given, (kind,)):
+                able = " or ".join(one for one, readable in _READABLE.items() if kind in readable)
+                raise WorkloadError(
+                    f"{file}: column {name!r} is of type {given} by the header, and the spec reads it as {kind}. "
+                    f"Land it as {able}, or change its type in the spec"
+                )
+        return sorted(every, key=lambda one: self.place(one[0]))
+
+
+@dataclass(frozen=True)
+class Line:
+    number: int
+    """In the file, from 1; blank lines count."""
+    values: Mapping[Wanted, Any] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """The text of every column."""
+    malformed: str = ""
+    """Why the line was not understood, and then it has no values; empty for all others."""
+
+
+def header(file: Path, table: Table) -> Header:
+    """Raises `WorkloadError` where there is none, or it cannot be read."""
+    raw_file.check(file)
+    if table.columns:
+        columns, types = zip(*((name, "") for name in table.columns), strict=True)
+        return Header(columns, types, 0)
+    numbered = enumerate(raw_file.lines(file), 1)
+    number, line = next(((n, line) for n, line in numbered if _NOT_BLANK.search(line)), (0, b""))
+    if not number:
+        raise WorkloadError(f"{file}: is empty, a header line was expected")
+    if byte := first_bad_byte(line):
+        raise WorkloadError(f"{file}: line {number}, the header, is {NOT_UTF8} at byte {byte}. Save the file as UTF-8")
+    parts = [name.partition(":") for name in line.decode().split("\t")]
+    return Header(tuple(name for name, _, _ in parts), tuple(given for _, _, given in parts), number)
+
+
+def read(file: Path, table: Table, wanted: Iterable[Wanted], required: Iterable[Wanted]) -> Iterator[Line]:
+    """Every line that is not blank, in file order. Raises `WorkloadError` for a file that cannot be read."""
+    first = header(file, table)
+    wanted, required = first.in_order(file, wanted), list(required)
+    for number, line in enumerate(raw_file.lines(file), 1):
+        if number > first.lines and _NOT_BLANK.search(line):
+            try:
+                fields = _fields(line, first)
+                values = _values(fields, wanted, required)
+            except ValueError as fault:
+                yield Line(number, malformed=str(fault))
+            else:
+                yield Line(number, values, fields)
+
+
+def _fields(line: bytes, first: Header) -> dict[str, str]:
+    try:
+        fields = line.decode().split("\t")
+    except UnicodeDecodeError:
+        raise ValueError(NOT_UTF8) from None
+    if b"\0" in line:
+        raise ValueError(NUL)
+    if len(fields) != len(first.columns):
+        raise ValueError(wrong_count(len(fields), len(first.columns)))
+    return dict(zip(first.columns, fields, strict=True))
+
+
+def _values(fields: Mapping[str, str], wanted: Iterable[Wanted], required: Iterable[Wanted]) -> dict[Wanted, Any]:
+    found: dict[Wanted, Any] = {}
+    for name, kind in wanted:
+        try:
+            found[name, kind] = value(fields[name], kind)
+        except ValueError as fault:
+            raise ValueError(f"{name} {fault}") from None
+    for one in required:
+        if found[one] is None:
+            raise ValueError(missing(one[0]))
+    for (name, kind), number in found.items():
+        if kind == "number" and number is not None and not math.isfinite(number):
+            raise ValueError(not_finite(name))
+    return found
+
+
+def value(text: str, kind: str) -> Any:
+    """A field as integer, number or string; None where it is empty. Raises `ValueError` with the reason."""
+    if not text:
+        return None
+    if kind == "string":
+        return text
+    if kind == "integer":
+        found = _INTEGER.fullmatch(text)
+        number = int(found[1]) if found and len(found[1]) < 1_000 else None
+        if number is None or not -(2**63) <= number < 2**63:
+            raise ValueError(NO_INTEGER)
+        return number
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(NO_NUMBER)
+    return float(text.strip("".join(map(chr, range(33)))))
+
+
+def not_finite(column: str) -> str:
+    return f"{column} is not a finite number"
+
+
+def missing(column: str) -> str:
+    return f"{column} is missing"
+
+
+def wrong_count(found: object, columns: int) -> str:
+    return f"{found} columns, not {columns}"
+
+
+def first_bad_byte(line: bytes) -> int | None:
+    """Its place in the line, from 1; None in a line of UTF-8."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as fault:
+        return fault.start + 1
+    return None
+
+
+def visible(name: str) -> str:
+    """A name as a terminal can show it."""
+    return name if name.isprintable() and name.strip() == name and name else repr(name)
