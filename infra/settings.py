@@ -262,6 +262,12 @@ class QualitySettings(_Group):
     commonest_probability_max: float = Field(
         0.5, gt=0, le=1, description="Greatest share of rows that are given one and the same probability."
     )
+    feature_auc_max: float = Field(
+        0.98,
+        gt=0.5,
+        le=1,
+        description="Greatest area under the ROC curve of a single feature: above it, the feature holds the label.",
+    )
     auc_drop_max: float = Field(
         0.005,
         ge=0,

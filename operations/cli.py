@@ -97,6 +97,25 @@ def rank(
 
 
 @app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
+    dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")],
+) -> None:
+    """Check a dataset's spec against rows: every line is read, joined and typed as training does, with Spark here."""
+    from operations import workload
+
+    _ready_for(dataset, data)
+    found = workload.check(dataset, data)
+    for name, table in found.tables.items():
+        print(f"{name}: {table['file']}, {table['rows']} lines read, {table['rejected']} left out")
+        if table["unused_columns"]:
+            print(f"  not in the spec: {', '.join(table['unused_columns'])}")
+    for reason, count in found.reasons.items():
+        print(f"  {count} x {reason}")
+    print(f"{found.rows} rows, {found.clicks} of them clicks; {found.orphans} refer to a user or item in no table")
+
+
+@app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
     folds: Annotated[str, typer.Option(help="Repeats x folds.")] = "2x5",
@@ -153,6 +172,8 @@ def report(
     from operations.report import report as report_on
 
     bases = {found.stack: found for found in map(load, base_preview or [])}
+    if output:
+        _require_writable(output)
     outputs = {"before": _outputs(before), "after": _outputs(after)}
     place = "" if previews else compare.PLACE
     failed = blocked = False
@@ -161,7 +182,6 @@ def report(
         made = report_on(found, base=base_of_it, allow_stateful=allow_stateful, place=place, **outputs)
         failed, blocked = failed or made.failed, blocked or made.blocked
         if output:
-            output.mkdir(parents=True, exist_ok=True)
             (output / f"{made.stack}.md").write_text(made.text)
         else:
             print(made.text)
@@ -220,6 +240,7 @@ def notebooks(
     """Run the stack's notebooks in its workspace, and write what they show as Markdown."""
     from operations import notebooks as run
 
+    _require_writable(output)
     for path in run.render(run.run(_outputs(outputs) or _recorded(state)["outputs"]), output):
         print(f"wrote {path}")
 
@@ -373,6 +394,14 @@ def _json(text: str) -> Any:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f"{name} is {value!r}; it can be {' or '.join(allowed)}")
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder before the long work whose results it is for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise UserError(f"--output is {folder}: {fault.strerror}. Give a folder") from None
 
 
 def _outputs(path: Path | None) -> dict[str, Any] | None:

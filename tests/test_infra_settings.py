@@ -38,7 +38,7 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
     ("key", "value", "says"),
     [
         ("training__workers", "many", r"training:workers: .*valid integer.*'many'.*Fixed number of workers"),
-        ("training__dataset", "netflix", r"training:dataset: no spec 'netflix'.*criteo, movielens; docs/own-dataset/"),
+        ("training__dataset", "netflix", r"training:dataset: no spec 'netflix'.*criteo.*movielens.*docs/own-dataset/"),
         ("azure-native__location", "westeuropa", r"azure-native:location: 'westeuropa' is not .*westeurope"),
         ("network__address_space", "10.40.0.0/25", r"network:address_space: 10.40.0.0/25 is too small.*10.40.0.0/20"),
         ("network__address_space", "10.0.0.0/8", r"network:address_space: .*overlaps 10.244.0.0/16.*pods"),
