@@ -131,9 +131,6 @@ class BudgetSettings(_Group):
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
     )
-    start: str = Field(
-        "2026-11-01", pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])-01$", description="First day of a month to count from."
-    )
 
 
 class TrainingSettings(_Group):

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox import authority, entra, metadata, role_assignments, types
+from sandbox import authority, budgets, entra, metadata, role_assignments, types
 from sandbox.arm import Arm
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.faults import Faults
@@ -69,7 +69,7 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, *services):
+    for module in (role_assignments, budgets, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")

@@ -55,7 +55,6 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("tags__owner", '["a"]', r"tags:owner: .*valid string"),
         ("alerts__error_share", "5", r"alerts:error_share: .*less than 1"),
         ("budget__monthly", "500", r"budget:monthly is set and alerts:emails is empty.*alerts:emails\[0\]"),
-        ("budget__start", "2026-11-15", r"budget:start: .*First day of a month"),
         ("personalization__generation", "0", r"personalization:generation: .*soft-deleted"),
         ("training__interactive_minutes", "5", r"training:interactive_minutes: .*greater than or equal to 10"),
         ("training__worker", "3", r"training:worker: is not a setting.*training has .*workers"),
