@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from infra import addresses, capacity, compatibility, regions
+from infra import addresses, capacity, compatibility, regions, tag_rules
 
 PRODUCTION = "prod"
 OF_THE_PROJECT = ("environment", "generation")
@@ -340,12 +340,21 @@ class Settings(_Group):
     serving: ServingSettings = ServingSettings()
     quality: QualitySettings = QualitySettings()
     release: ReleaseSettings = ReleaseSettings()
-    tags: dict[str, str] = Field(default_factory=dict, description="Tags for every resource.")
+    tags: dict[str, str] = Field(
+        default_factory=dict,
+        description="Tags for every resource, by Azure's rules. DNS zones get those with plain names, 15 at most.",
+    )
 
     @field_validator("location")
     @classmethod
     def _known(cls, value: str) -> str:
         regions.require(value)
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _azure_takes_them(cls, value: dict[str, str]) -> dict[str, str]:
+        tag_rules.require(value)
         return value
 
     @model_validator(mode="after")

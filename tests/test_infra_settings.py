@@ -53,6 +53,12 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
             r"access:deployers.1: .*'ServicePrincipal', 'User' or 'Group'.*'Robot'",
         ),
         ("tags__owner", '["a"]', r"tags:owner: .*valid string"),
+        ("tags__Environment", "other", r"tags:Environment is the program's own tag environment.*another name"),
+        ("tags__slash/and?percent%", "x", r"tags:slash/and\?percent%: <>.*Use tags:slash-and-percent-\."),
+        ("tags__bell\a", "x", r"control characters may not be .*Use tags:bell-\."),
+        (f"tags__{'n' * 129}", "x", r"at most 128 characters on a storage account, not 129"),
+        ("tags__owner", "v" * 257, r"tags:owner: a tag's value has at most 256 characters, not 257"),
+        ("tags__Azure-Owner", "x", r"tags:Azure-Owner: names that start with microsoft, azure, windows are reserved"),
         ("alerts__error_share", "5", r"alerts:error_share: .*less than 1"),
         ("budget__monthly", "500", r"budget:monthly is set and alerts:emails is empty.*alerts:emails\[0\]"),
         ("personalization__generation", "0", r"personalization:generation: .*soft-deleted"),
@@ -100,3 +106,11 @@ def test_a_release_without_rows_or_deployer_is_refused_with_the_ways_out() -> No
 def test_the_location_must_be_set() -> None:
     with pytest.raises(ConfigError, match="azure-native:location: must be set"):
         load({key: value for key, value in ENOUGH.items() if "location" not in key}, "personalization")
+
+
+def test_tags_that_azure_counts_as_one_or_as_too_many_are_refused() -> None:
+    with pytest.raises(ConfigError, match="tags:owner and tags:Owner differ in case only"):
+        settings(tags__Owner="a", tags__owner="b")
+    assert len(settings(**{f"tags__t{number}": "x" for number in range(48)}).tags) == 48
+    with pytest.raises(ConfigError, match=r"49 tags and the program's own 2 are more than the 50 .*Leave 1 out"):
+        settings(**{f"tags__t{number}": "x" for number in range(49)})
