@@ -7,7 +7,7 @@ One pydantic model per config namespace (`training:workers` is `Settings.trainin
 import json
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -190,7 +190,11 @@ class ServingSettings(_Group):
     replicas_min: int = Field(1, ge=1, le=100, description="Replicas a deployment starts with and never goes below.")
     replicas_max: int = Field(4, ge=1, le=100, description="Replicas the inference router may scale to.")
     cpu: str = Field("1", pattern=r"^[0-9]+(m|(\.[0-9]+)?)$", description="CPU a replica requests.")
-    memory: str = Field("1Gi", pattern=r"^[0-9]+(Mi|Gi)$", description="Memory a replica requests and may use.")
+    memory: str = Field(
+        "1Gi",
+        pattern=r"^[0-9]+(Mi|Gi)$",
+        description="Memory a replica requests and may use. Unset: 1Gi, or 3Gi for the engine spark with its JVM.",
+    )
     concurrency: int = Field(16, ge=1, le=512, description="Requests a replica works on at once.")
     target_rps: float | None = Field(
         None, gt=0, description="Peak requests a second to plan for. Unset: the plan follows from the replica range."
@@ -210,6 +214,13 @@ class ServingSettings(_Group):
     tls_secret: str | None = Field(
         None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _memory_by_engine(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("engine") == "spark":
+            return {"memory": "3Gi", **values}
+        return values
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

@@ -89,6 +89,13 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert all(key in str(error.value) for key in ("training:workers", "serving:engine", "quality:auc_min"))
 
 
+def test_the_spark_engine_gets_the_memory_of_its_jvm() -> None:
+    assert settings(serving__engine="spark").serving.memory == "3Gi"
+    assert settings().serving.memory == "1Gi"
+    with pytest.raises(ConfigError, match=r"serving:memory 1Gi is less .*spark needs. Set serving:memory to 2048Mi"):
+        settings(serving__engine="spark", serving__memory="1Gi")
+
+
 def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
     with pytest.raises(ConfigError, match="evicted worker stops the whole ring"):
         settings(training__spot="true")
