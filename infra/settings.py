@@ -428,6 +428,13 @@ class Settings(_Group):
         return self
 
     @property
+    def support_ends(self) -> list[compatibility.SupportEnd]:
+        """Versions in use, set or by default, whose support has ended or ends soon."""
+        runtime = compatibility.runtime_support(self.training.spark_version) if self.release.enabled else None
+        version = self.serving.kubernetes_version
+        return [end for end in (runtime, version and compatibility.kubernetes_support(version)) if end]
+
+    @property
     def is_production(self) -> bool:
         return self.environment.startswith(PRODUCTION)
 

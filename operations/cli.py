@@ -269,7 +269,10 @@ def plan(
     from operations.graph import declared
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    planned.show(declared(stacks.file_of(folder, stack)), console)
+    path = stacks.file_of(folder, stack)
+    planned.show(declared(path), console)
+    for end in stacks.settings_of(stacks.read(folder, stack), path.name).support_ends:
+        console.print(f"  warning: {end}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from rich.text import Text
 from infra.naming import Names
 from infra.release.cloud import Cloud
 from operations import stacks
-from operations.checks import access, machines, names, providers, unity_catalog
+from operations.checks import access, machines, names, providers, unity_catalog, versions
 from operations.checks.answers import Subscription
 from operations.checks.arm import Arm, NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
@@ -44,7 +44,7 @@ def ask(folder: Path, stack: str) -> list[Finding]:
     of = target(folder, stack)
     asked = [
         question
-        for subject in (access, providers, machines, names, unity_catalog)
+        for subject in (access, providers, machines, versions, names, unity_catalog)
         for question in subject.questions(of)
     ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:

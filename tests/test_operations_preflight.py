@@ -1,6 +1,7 @@
 """`personalization preflight` asks a real sandbox: what would stop `up` is found before it starts, with a way out."""
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from infra_graph import graph
 from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
 
+from infra import compatibility
 from infra.naming import Names
 from operations import stacks
 from operations.checks import catalog
@@ -68,7 +70,7 @@ class Preflight:
         self.cloud.arm("PUT", at, {"location": "westeurope"})
         path = f"{at}/providers/{kind}/{name}"
         made = self.cloud.arm("PUT", path, {"location": "westeurope", **body})
-        assert made.status_code in (201, 202), made.text
+        assert made.status_code in (200, 201, 202), made.text
         if "Azure-AsyncOperation" in made.headers:
             assert self.cloud.settle(made)["status"] == "Succeeded"
         return path
@@ -185,6 +187,34 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
     code, said = preflight.run()
     assert code == 0
     assert "Standard DSv5 Family vCPUs: 32 vCPU needed, 40 of 40 free" in said
+
+    preflight.answer({"usages": {"standardDSv5Family": {"used": 0, "limit": 40}}})
+    assert "32 vCPU needed, 40 of 40 free" in preflight.run()[1], "never more than the limit"
+
+    cluster = {"properties": {"agentPoolProfiles": [{**pool, "powerState": {"code": "Stopped"}} for pool in pools]}}
+    preflight.answer({"usages": {"standardDSv5Family": {"used": 20, "limit": 40}}})
+    preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    assert "32 vCPU needed, 20 of 40 free" in preflight.run()[1], "another stack uses the 20"
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "code"), [("1.34", "warning", 0), ("1.35", "blocking", 1), (None, "blocking", 1)]
+)
+def test_a_kubernetes_version_past_its_window_is_blocking_where_it_is_new(
+    preflight: Preflight, monkeypatch: pytest.MonkeyPatch, version: str | None, level: str, code: int
+) -> None:
+    monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
+    preflight.configure(**{"serving:kubernetes_version": "1.34"})
+    if version:
+        cluster = {
+            "properties": {"dnsPrefix": "c", "kubernetesVersion": version},
+            "identity": {"type": "SystemAssigned"},
+        }
+        preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    found, said = preflight.run()
+    assert found == code, said
+    assert f"{level} versions serving:kubernetes_version 1.34 has been out of support since 2026-11-30" in said
+    assert f"pulumi config set --stack {STACK} serving:kubernetes_version 1.35" in said
 
 
 def test_roles_that_are_assigned_under_a_condition_are_a_warning(preflight: Preflight) -> None:
