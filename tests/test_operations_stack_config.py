@@ -21,7 +21,8 @@ true | True | TRUE | yes | Yes | on | off | no | NO | y | null | ~ | Null | '' |
 2026-11-01t10:00:00z | 2026-11-01T10:00:00+00:00 | 2026-11-01T10:00:00 | 2026-11-01 10:00:00Z | 12:30 | 190:20:30
 [1, yes, 2026-11-01, 8.10, null, "x"] | {a: 1, b: yes, c: 2026-11-01, d: 8.10, e: 0x10, f: ~, g: 1e3}
 [[1, 2], {a: [true]}] | {1: a, true: b} | {1.5: a} | {yes: b} | {2026-11-01: b} | [] | {}
-{<<: {a: 1, b: 2}, b: 3} | !!set {a, b} | !!str 8 | !!int "8" | !!float 8 | !!binary aGk= | !foo 1 | << | = | &x 5 | *x | "a\nb" | "\u00e5" | text # comment | 😀
+{<<: {a: 1, b: 2}, b: 3} | !!set {a, b}
+!!str 8 | !!int "8" | !!float 8 | !!binary aGk= | !foo 1 | << | = | &x 5 | *x | "a\nb" | "\u00e5" | text # comment | 😀
 '{"a": 1}' | {secure: 8} | {secure: true, a: 1}
 """
 REFUSED = [
