@@ -22,7 +22,7 @@ from rich.text import Text
 from infra.naming import Names
 from infra.release.cloud import Cloud
 from operations import stacks
-from operations.checks import access, machines, names, providers, unity_catalog, versions
+from operations.checks import access, machines, names, ownership, providers, unity_catalog, versions
 from operations.checks.answers import Subscription
 from operations.checks.arm import Arm, NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
@@ -44,7 +44,7 @@ def ask(folder: Path, stack: str) -> list[Finding]:
     of = target(folder, stack)
     asked = [
         question
-        for subject in (access, providers, machines, versions, names, unity_catalog)
+        for subject in (access, providers, machines, versions, names, ownership, unity_catalog)
         for question in subject.questions(of)
     ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -100,7 +100,7 @@ def target(folder: Path, stack: str) -> Target:
     subscription = config.get("azure-native:subscriptionId") or os.environ.get("ARM_SUBSCRIPTION_ID") or _only(arm)
     principal = jwt.decode(token, options={"verify_signature": False})["oid"]
     computed = Names.of(settings, subscription, stack.rpartition("/")[2])
-    return Target(stack, settings, computed, subscription, principal, arm)
+    return Target(stack, settings, computed, subscription, principal, arm, folder)
 
 
 def _only(arm: Arm) -> str:

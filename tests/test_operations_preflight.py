@@ -1,6 +1,8 @@
 """`personalization preflight` asks a real sandbox: what would stop `up` is found before it starts, with a way out."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
+from azure_native_fixtures import Engine, engine
 from infra_graph import graph
 from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
@@ -22,6 +25,8 @@ from operations import stacks
 from operations.checks import catalog
 from operations.cli import app
 from sandbox import authority, types
+
+__all__ = ["engine"]
 
 STACK = "test-westeurope"
 DEV = {
@@ -281,6 +286,42 @@ def test_a_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> Non
     preflight.cloud.faults({"path": "/deletedWorkspaces$", "status": 404})
     code, said = preflight.run()
     assert (code, "warning" in said) == (0, True)
+
+
+def test_a_resource_group_that_is_not_in_the_state_is_blocking(
+    preflight: Preflight, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATH", "PULUMI_HOME", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE"):
+        monkeypatch.setenv(name, engine.environment[name])
+    (preflight.folder / "Pulumi.yaml").write_text("name: personalization\nruntime: python\n")
+    group = preflight.names.resource_group
+    tags = {"stack": STACK, "environment": "test"}
+    preflight.cloud.arm("PUT", f"resourceGroups/{group}", {"location": "westeurope", "tags": tags})
+    code, said = preflight.run()
+    assert (code, f"warning state resource group {group} exists, and whether {STACK} made it is not" in said) == (
+        0,
+        True,
+    )
+
+    pulumi = replace(engine, folder=preflight.folder)
+    pulumi("stack", "init", STACK)
+    code, said = preflight.run()
+    assert (code, f"{group} exists (tags: stack {STACK}, environment test) and is not in the state" in said) == (
+        1,
+        True,
+    )
+    assert "pulumi whoami --verbose" in said
+
+    kind, at = (
+        "azure-native:resources:ResourceGroup",
+        f"/subscriptions/{preflight.cloud.environment['ARM_SUBSCRIPTION_ID']}",
+    )
+    urn = f"urn:pulumi:{STACK}::personalization::{kind}::personalization"
+    resource = {"urn": urn, "custom": True, "type": kind, "id": f"{at}/resourceGroups/{group.upper()}"}
+    (preflight.folder / "state.json").write_text(json.dumps({"version": 3, "deployment": {"resources": [resource]}}))
+    pulumi("stack", "import", "--stack", STACK, "--file", "state.json")
+    code, said = preflight.run()
+    assert (code, f"{group} is in the state of {STACK}" in said) == (0, True)
 
 
 def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Preflight) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from infra.naming import Names
 from infra.settings import Settings
@@ -37,6 +38,8 @@ class Target:
     principal: str
     """Entra object id of the login that asks."""
     arm: Arm
+    folder: Path
+    """Of the project and its stack files."""
 
     @property
     def scope(self) -> str:
