@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from infra import addresses, capacity, compatibility, regions, tag_rules
 
 PRODUCTION = "prod"
+ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
 OF_THE_PROJECT = ("environment", "generation")
 """Settings in the project's own namespace; all others are in a group."""
 
@@ -337,7 +338,7 @@ class ReleaseSettings(_Group):
 
 
 class Settings(_Group):
-    environment: str = Field(pattern=r"^[a-z][a-z0-9]{1,9}$", description="Short name, part of every resource name.")
+    environment: str = Field(pattern=ENVIRONMENT, description="Short name, part of every resource name.")
     location: str = Field(pattern=r"^[a-z0-9]+$", description="Azure region, such as westeurope.")
     generation: int = Field(
         1, ge=1, le=99, description="Raised, it renames everything: a way around names that are still soft-deleted."

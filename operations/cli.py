@@ -232,7 +232,7 @@ def new_stack(
     from operations import stacks
 
     made = stacks.create(folder, name, like, location)
-    print(f"{made.path}: as {like}, in {made.location}")
+    print(f"{made.path}: as {like}, in {made.location}, environment {made.environment}")
     for key, why in made.review.items():
         print(f"  look at {key}: {why}")
     for path in made.secrets:

@@ -14,12 +14,13 @@ from pathlib import Path
 import yaml
 
 from infra import configuration, regions
-from infra.settings import Settings
+from infra.settings import ENVIRONMENT, Settings
 from operations import stack_config
 from operations.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
 LOCATION = "azure-native:location"
+_NAME = 100  # pulumi/pulumi sdk/go/common/tokens/stack.go, ParseStackName
 _ENCRYPTED = ("encryptionsalt", "encryptedkey")
 # What is rarely the same in two regions, and why; shown where the new file carries it.
 _REVIEW = {
@@ -37,6 +38,7 @@ _REVIEW = {
 class NewStack:
     path: Path
     location: str
+    environment: str
     secrets: list[str]
     """Config paths whose secret values were left out, in `pulumi config set --path` notation."""
     review: dict[str, str]
@@ -74,10 +76,17 @@ def settings_of(config: Mapping[str, str], where: str) -> Settings:
 def create(folder: Path, name: str, like: str, location: str | None) -> NewStack:
     """Write the file of stack `name` from that of `like`, with `location` or the region that ends the name.
 
+    What comes before the region in the name becomes the environment, where it can be one; else the environment stays
+    and is among what to review.
+
     Raises `UserError`, and has written nothing, if the file exists, the region is unknown or the settings are wrong.
     """
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise UserError(f"{name!r} cannot name a stack: letters, digits, hyphens, underscores and dots can.")
+    if len(name) > _NAME:
+        raise UserError(
+            f"{name!r} cannot name a stack: it has {len(name)} characters, and at most {_NAME} are allowed."
+        )
     path, region = file_of(folder, name), location or name.rpartition("-")[2]
     if path.exists():
         raise UserError(f"{path} exists already: remove it, or choose another name for the new stack.")
@@ -86,11 +95,17 @@ def create(folder: Path, name: str, like: str, location: str | None) -> NewStack
     before = stack_config.parse(text, _project()).get(LOCATION)
     if before is None:
         raise UserError(f"{file_of(folder, like)} has no {LOCATION} to change: set it there first.")
-    text = _relocated(text, region)
+    text = _replaced(text, LOCATION, region)
+    promised = name.removesuffix(f"-{region}")
+    if promised != name and re.fullmatch(ENVIRONMENT, promised):
+        text = _replaced(text, f"{_project()}:environment", promised)
     config = stack_config.parse(text, _project())
-    settings_of(config, path.name)
+    environment = settings_of(config, path.name).environment
     _write_new(path, text)
-    return NewStack(path, region, secrets, dict(_to_review(config, before)))
+    review = dict(_to_review(config, before))
+    if promised != environment:
+        review[f"{_project()}:environment"] = f"{environment}, as in {like}: it decides on protection, zones and price"
+    return NewStack(path, region, environment, secrets, review)
 
 
 def _require_region(region: str, *, named: bool) -> None:
@@ -157,10 +172,12 @@ def _is_secret(node: yaml.Node) -> bool:
     return stack_config.is_secret(node) or any(_is_secret(value) for _, value in _entries(node))
 
 
-def _relocated(text: str, region: str) -> str:
-    config = next(value for key, value in _entries(yaml.compose(text, yaml.SafeLoader)) if key.value == "config")
-    node = next(value for key, value in _entries(config) if key.value == LOCATION)
-    return text[: node.start_mark.index] + region + text[node.end_mark.index :]
+def _replaced(text: str, key: str, value: str) -> str:
+    """The text with another scalar for one config key, of the project also without its namespace."""
+    config = next(node for name, node in _entries(yaml.compose(text, yaml.SafeLoader)) if name.value == "config")
+    spelled = (key, key.removeprefix(f"{_project()}:"))
+    node = next((node for name, node in _entries(config) if name.value in spelled), None)
+    return text if node is None else text[: node.start_mark.index] + value + text[node.end_mark.index :]
 
 
 def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
