@@ -64,8 +64,8 @@ class Preflight:
     def answer(self, region: dict[str, Any]) -> None:
         (self.cloud.folder / "region.yaml").write_text(yaml.safe_dump(region))
 
-    def run(self) -> tuple[int, str]:
-        done = CliRunner().invoke(app, ["preflight", "--stack", STACK, "--folder", str(self.folder)])
+    def run(self, stack: str = STACK) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["preflight", "--stack", stack, "--folder", str(self.folder)])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, " ".join(done.output.split())
 
@@ -322,6 +322,10 @@ def test_a_resource_group_that_is_not_in_the_state_is_blocking(
     pulumi("stack", "import", "--stack", STACK, "--file", "state.json")
     code, said = preflight.run()
     assert (code, f"{group} is in the state of {STACK}" in said) == (0, True)
+
+    renamed = "renamed-westeurope"
+    pulumi("stack", "rename", "--stack", STACK, renamed)
+    assert f"warning state the state of {renamed} holds {group.upper()}" in preflight.run(renamed)[1]
 
 
 def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Preflight) -> None:

@@ -24,15 +24,17 @@ def questions(target: Target) -> Iterator[Question]:
 def _group(target: Target) -> Iterator[Finding]:
     name = target.names.resource_group
     group = target.arm.get(Listed, target.group, _GROUPS)
-    if group is None:
-        yield Finding("state", Level.OK, f"{name} does not exist yet")
-        return
     backend = "pulumi whoami --verbose  # the backend in use: log in to the one that holds the stack"
+    groups: list[str] = []
     try:
         groups = own_groups(state.resources(target.folder, target.stack))
     except UserError as error:
-        says = f"resource group {name} exists, and whether {target.stack} made it is not known: {error}"
-        yield Finding("state", Level.WARNING, says, backend)
+        if group:
+            says = f"resource group {name} exists, and whether {target.stack} made it is not known: {error}"
+            yield Finding("state", Level.WARNING, says, backend)
+            return
+    if group is None:
+        yield _absent(target, groups)
         return
     if target.group.lower() in map(str.lower, groups):
         yield Finding("state", Level.OK, f"{name} is in the state of {target.stack}")
@@ -42,3 +44,16 @@ def _group(target: Target) -> Iterator[Finding]:
     says += f"state of {target.stack}, so `up` cannot create it: another backend holds the stack, or its state is lost"
     renamed = target.set("generation", target.settings.generation + 1)
     yield Finding("state", Level.BLOCKING, says, f"{backend}\n{renamed}  # other names, beside what exists")
+
+
+def _absent(target: Target, groups: list[str]) -> Finding:
+    name, others = target.names.resource_group, [group.rpartition("/")[2] for group in groups]
+    if not others or name in others:
+        return Finding("state", Level.OK, f"{name} does not exist yet")
+    says = (
+        f"the state of {target.stack} holds {', '.join(others)}, and the names are now those of {name}: the next `up` "
+    )
+    says += (
+        "replaces everything, data included, because the stack's name, region, environment or generation has changed"
+    )
+    return Finding("state", Level.WARNING, says, f"make preview STACK={target.stack}")
