@@ -1,8 +1,8 @@
 """Which versions run together: one table (`compatibility.yaml`), asked before any resource exists.
 
 Databricks runtime, Spark, Scala, SynapseML's artifact, Python, the scoring image's Java, AKS's version window, VM
-series that retire. Every refusal names what would do. The end of a version's support is a warning here, because what
-exists goes on. Does not ask Azure: what a region offers is asked by
+series that retire. Every refusal names what would do. The end of a version's support is a warning here, because
+deployed resources go on. Does not ask Azure: what a region offers is asked by
 `personalization preflight`.
 """
 

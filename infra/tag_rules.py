@@ -18,7 +18,7 @@ _RESERVED = ("microsoft", "azure", "windows")
 
 
 def require(tags: Mapping[str, str]) -> None:
-    """Raise `ValueError` naming each tag that Azure would refuse, the rule, and what would do."""
+    """Raise `ValueError` naming each tag that Azure would refuse, the rule, and a remedy."""
     wrong = [problem for name, value in tags.items() for problem in _problems(name, value)]
     seen: dict[str, str] = {}
     for name in tags:

@@ -31,7 +31,7 @@ class Endpoint:
             request = self.client.build_request("POST", self.uri, json=body)
         except UnicodeEncodeError as error:
             text = error.object[error.start : error.end]
-            raise UserError(f"the request holds half of a surrogate pair, which is no character: {text!r}") from None
+            raise UserError(f"the request holds half of a surrogate pair, which is not a character: {text!r}") from None
         except ValueError as error:
             raise UserError(
                 f"the request cannot be written as JSON, which has no NaN and no infinity: {error}"

@@ -31,7 +31,7 @@ _INTEGERS = ((r"0[xX]([0-9a-fA-F]+)", 16), (r"0[bB]([01]+)", 2), (r"0[oO]?([0-7]
 
 
 class _Loader(yaml.BaseLoader):
-    """Builds nodes only; tells a plain scalar from one with a tag or in quotes."""
+    """Builds nodes only, and marks a scalar that has neither quotes nor a tag."""
 
 
 _Loader.add_implicit_resolver(_PLAIN, re.compile(""), None)
@@ -145,7 +145,7 @@ def _moment(text: str) -> str | None:
         return None
     try:
         day = datetime.date(*map(int, found["date"].split("-")))
-        clock = datetime.time(*(int(found[part] or 0) for part in "hms"))
+        clock = datetime.time(int(found["h"] or 0), int(found["m"] or 0), int(found["s"] or 0))
     except ValueError:
         return None
     zone = (found["zone"] or "Z").replace(":", "")
@@ -165,7 +165,7 @@ def _text(value: Any) -> str:
 
 
 def _go_float(value: float) -> str:
-    """As Go's encoding/json: without an exponent from 1e-6 to 1e21, and the shortest digits."""
+    """Format like Go's encoding/json: shortest digits, and no exponent from 1e-6 to 1e21."""
     digits = Decimal(repr(value))
     if value == 0:
         return "0"

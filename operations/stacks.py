@@ -76,8 +76,8 @@ def settings_of(config: Mapping[str, str], where: str) -> Settings:
 def create(folder: Path, name: str, like: str, location: str | None) -> NewStack:
     """Write the file of stack `name` from that of `like`, with `location` or the region that ends the name.
 
-    What comes before the region in the name becomes the environment, where it can be one; else the environment stays
-    and is among what to review.
+    The part of the name before the region becomes the environment, where it can be one; else the environment is kept
+    and listed for review.
 
     Raises `UserError`, and has written nothing, if the file exists, the region is unknown or the settings are wrong.
     """

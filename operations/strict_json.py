@@ -18,7 +18,7 @@ _SHOWN = 60
 
 
 def parse(text: str, what: str, kind: type[dict[str, Any]] | type[list[Any]] | None = None) -> Any:
-    """The document; `what` names it in errors, `kind` is what it must be. Raises `UserError` with the place."""
+    """Return the document. `what` names it in errors, `kind` is its type. Raises `UserError` with the place."""
     try:
         document = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse_constant)
     except RecursionError:
@@ -30,7 +30,7 @@ def parse(text: str, what: str, kind: type[dict[str, Any]] | type[list[Any]] | N
     for place, value in _values(document, ""):
         if isinstance(value, str) and _SURROGATE.search(value):
             raise UserError(
-                f"{what} is not JSON: {place or 'it'} holds half of a surrogate pair, which is no character"
+                f"{what} is not JSON: {place or 'it'} holds half of a surrogate pair, which is not a character"
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{what} is not JSON: {place or 'it'} is a number too large for a double")

@@ -4,7 +4,9 @@ import re
 from datetime import date
 from pathlib import Path
 
+import pulumi
 import pytest
+from infra_graph import graph
 
 from infra import compatibility
 from infra.configuration import ConfigError, load
@@ -85,6 +87,16 @@ def test_a_kubernetes_version_past_its_window_is_a_warning_with_the_next_minor(m
         monkeypatch.setattr(compatibility, "current_day", lambda day=day: day)
         (end,) = load(pinned, "personalization").support_ends
         assert (end.ended, end.replacement) == (ended, "1.35")
+
+
+def test_the_program_warns_of_a_version_whose_support_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi, "warn", warnings.append)
+    monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
+    graph(serving__kubernetes_version="1.34")
+    assert warnings == [
+        "serving:kubernetes_version 1.34 has been out of support since 2026-11-30. Set it to 1.35.",
+    ]
 
 
 def test_kubernetes_is_a_version_of_the_table_or_a_patch_of_it() -> None:

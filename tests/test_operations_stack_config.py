@@ -1,4 +1,4 @@
-"""A stack file means to our commands what it means to the engine: one table, read by both."""
+"""Our commands read a stack file as the engine does: one table, read by both."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def opened(config: dict[str, Any] | None) -> Any:
     return config and {key: json.loads(value) if value[:1] in ("{", "[") else value for key, value in config.items()}
 
 
-def test_values_and_keys_are_read_as_the_engine_reads_them(stack: Engine) -> None:
+def test_stack_config_reads_values_and_keys_like_the_engine(stack: Engine) -> None:
     values = [value.strip() for line in VALUES.strip().splitlines() for value in line.split(" | ")]
     assert len(values) > 90
     table = "config:\n" + "".join(f"  training:v{number}: {value}\n" for number, value in enumerate(values))
@@ -73,13 +73,13 @@ def test_values_and_keys_are_read_as_the_engine_reads_them(stack: Engine) -> Non
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_the_engine_refuses_is_refused_with_the_place(stack: Engine, text: str) -> None:
+def test_stack_config_refuses_files_that_the_engine_refuses(stack: Engine, text: str) -> None:
     assert by_the_engine(stack, text) is None
     with pytest.raises((ValueError, yaml.YAMLError)) as error:
         stack_config.parse(text, "project")
     assert str(error.value)
 
 
-def test_one_key_in_two_spellings_is_refused_because_the_engine_takes_either(tmp_path: Path) -> None:
+def test_stack_config_refuses_one_key_in_two_spellings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="project:x is there twice"):
         stack_config.parse("config:\n  x: 1\n  project:x: 2\n", "project")

@@ -2,7 +2,7 @@
 
 `up` cannot create a group that exists ("cannot create already existing resource"). Names follow from subscription,
 region and stack, so a stack of the same name in another backend of Pulumi's has the same group, with the same tags:
-only the state tells the two apart. Does not compare anything else with the state; `pulumi preview --refresh` does.
+only the state distinguishes the two. Does not compare anything else with the state; `pulumi preview --refresh` does.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _group(target: Target) -> Iterator[Finding]:
     says = f"resource group {name} exists ({f'tags: {tags}' if tags else 'without tags of a stack'}) and is not in the "
     says += f"state of {target.stack}, so `up` cannot create it: another backend holds the stack, or its state is lost"
     renamed = target.set("generation", target.settings.generation + 1)
-    yield Finding("state", Level.BLOCKING, says, f"{backend}\n{renamed}  # other names, beside what exists")
+    yield Finding("state", Level.BLOCKING, says, f"{backend}\n{renamed}  # other names, next to the existing ones")
 
 
 def _absent(target: Target, groups: list[str]) -> Finding:

@@ -39,7 +39,7 @@ class Target:
     """Entra object id of the login that asks."""
     arm: Arm
     folder: Path
-    """Of the project and its stack files."""
+    """Folder that holds the project and its stack files."""
 
     @property
     def scope(self) -> str:
