@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from operations import strict_json
 from operations.errors import UserError
 from operations.state_folder import State
 
@@ -65,10 +66,9 @@ def score(
     """Click probabilities of rows, from the live endpoint."""
     from operations import local as run
 
+    body = [strict_json.parse(row, f"row {number}", dict) for number, row in enumerate(rows or [], 1)]
     recorded, endpoint = _endpoint(state)
-    if rows:
-        body = [_json(row) for row in rows]
-    else:
+    if not body:
         body = [line["row"] for line in run.golden(recorded["outputs"])[:3]]
     print(json.dumps(endpoint.post({"rows": body}), indent=1))
 
@@ -256,7 +256,7 @@ def new_stack(
     from operations import stacks
 
     made = stacks.create(folder, name, like, location)
-    print(f"{made.path}: as {like}, in {made.location}")
+    print(f"{made.path}: as {like}, in {made.location}, environment {made.environment}")
     for key, why in made.review.items():
         print(f"  look at {key}: {why}")
     for path in made.secrets:
@@ -304,7 +304,10 @@ def plan(
     from operations.graph import declared
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    planned.show(declared(stacks.file_of(folder, stack)), console)
+    path = stacks.file_of(folder, stack)
+    planned.show(declared(path), console)
+    for end in stacks.settings_of(stacks.read(folder, stack), path.name).support_ends:
+        console.print(f"  warning: {end}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -384,13 +387,6 @@ def _ready_for(dataset: str, data: Path) -> None:
         raise UserError(f"{data}: there is no such file or folder of rows")
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"not a JSON object: {text!r} ({error})") from None
-
-
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f"{name} is {value!r}; it can be {' or '.join(allowed)}")
@@ -409,7 +405,8 @@ def _outputs(path: Path | None) -> dict[str, Any] | None:
         return None
     if not path.is_file():
         raise UserError(f"there is no file {path} of stack outputs: pulumi stack output --json > {path}")
-    return _json(path.read_text())
+    outputs: dict[str, Any] = strict_json.load(path, "stack outputs")
+    return outputs
 
 
 def _say(line: str) -> None:
