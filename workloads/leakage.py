@@ -51,5 +51,5 @@ def feature_auc(laid_out: DataFrame, rows_train: int, rows_validation: int, data
 def _separation(labels: np.ndarray, values: np.ndarray) -> float:
     missing = np.isnan(values)
     ends = (-np.inf, np.inf) if missing.any() else (0.0,)
-    areas = [evaluate.auc(labels, np.where(missing, end, values)) or 0.5 for end in ends]
-    return max(max(area, 1 - area) for area in areas)
+    areas = (evaluate.auc(labels, np.where(missing, end, values)) for end in ends)
+    return max(max(area, 1 - area) for area in areas if area is not None)
