@@ -109,14 +109,9 @@ class Deleted(_Answer):
     properties: DeletedProperties = DeletedProperties()
 
 
-class PowerState(_Answer):
-    code: str = "Running"
-
-
 class AgentPool(_Answer):
     count: int | None = None
     vm_size: str | None = None
-    power_state: PowerState = PowerState()
 
 
 class ClusterProperties(_Answer):

@@ -119,14 +119,15 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
 def _standing(target: Target, sizes: list[Size]) -> Counter[str]:
     """vCPU that this very stack uses already, by quota: it does not need them again.
 
-    A stopped pool keeps its count and uses none (learn.microsoft.com/azure/aks/start-stop-nodepools).
+    Stopped pools count as well: usage is "the total number of cores in use, both allocated and deallocated"
+    (learn.microsoft.com/azure/virtual-machines/quotas).
     """
     cluster_id = target.resource("Microsoft.ContainerService/managedClusters", target.names.kubernetes_cluster)
     cluster = target.arm.get(Cluster, cluster_id, _CLUSTERS)
     used, by_name = Counter[str](), {size.name.lower(): size for size in sizes}
     for pool in (cluster.properties.agent_pool_profiles or []) if cluster else []:
         size = by_name.get((pool.vm_size or "").lower())
-        if size and pool.power_state.code != "Stopped":
+        if size:
             for name in (size.family, _REGIONAL):
                 used[name] += (pool.count or 0) * size.vcpus
     return used
