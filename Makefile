@@ -7,6 +7,7 @@ ENGINE ?= native
 CONTAINER ?=
 STATE ?= .local
 STACK ?=
+FORCE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -37,8 +38,8 @@ bootstrap: ## Python environment, Pulumi CLI and Java; the other targets do it b
 local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark CONTAINER=1
 	@$(ready) $(if $(CONTAINER),$(container_engine) &&) personalization local --dataset "$$DATASET" $${DATA:+--data "$$DATA"} --engine "$$ENGINE" --state "$$STATE"
 
-local-down: bootstrap ## destroys what `make local` stood up and stops it
-	@$(ready) personalization local-down --state "$$STATE" && if [ -d "$$STATE/engine" ]; then \
+local-down: bootstrap ## removes the run of `make local`; FORCE=1 without Pulumi
+	@$(ready) personalization local-down --state "$$STATE" $(if $(FORCE),--force) && if [ -d "$$STATE/engine" ]; then \
 		python -m tools.container_engine stop "$$STATE/engine"; fi
 
 # Three workers on two cores, because much of a test is waiting for processes; tests/conftest.py says which tests stay

@@ -1,7 +1,7 @@
 """Content-based personalization on Azure, top to bottom as the architecture diagram."""
 
 import pulumi
-from pulumi_azure_native import authorization, resources
+from pulumi_azure_native import authorization
 
 from infra import aliases, configuration, cost, private_link, tags
 from infra.access import Access, AccessArgs
@@ -19,6 +19,7 @@ from infra.monitoring.workspace import Monitoring, MonitoringArgs
 from infra.naming import Names
 from infra.network import Network, NetworkArgs
 from infra.outputs import export_infrastructure, export_plan, export_release
+from infra.placement import resource_group
 from infra.release.arguments import ReleaseArgs
 from infra.release.release import Release
 
@@ -30,7 +31,7 @@ names = Names.of(settings, subscription, pulumi.get_stack())
 aliases.leave_out_api_versions()
 tags.apply_to_all({"environment": settings.environment, "stack": pulumi.get_stack(), **settings.tags})
 
-group = resources.ResourceGroup("personalization", resource_group_name=names.resource_group).name
+group = resource_group(settings, subscription, names)
 
 network = Network("network", NetworkArgs.of(settings, group, names)) if private else None
 nodes = network.subnet_id(NODES) if network else None

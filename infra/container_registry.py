@@ -28,6 +28,12 @@ class ContainerRegistry(pulumi.ComponentResource):
     registry_id: pulumi.Output[str]
     registry_name: pulumi.Output[str]
     login_server: pulumi.Output[str]
+    registry_uid: pulumi.Output[str]
+    """When the registry was created: one that is created again under its name holds no image.
+
+    Source: `creationDate` (Azure/azure-rest-api-specs
+    specification/containerregistry/…/2023-01-01-preview/containerregistry.json).
+    """
     build_pool: pulumi.Output[str] | None
     """Name of the machines that build; none for the registry's own."""
 
@@ -63,4 +69,5 @@ class ContainerRegistry(pulumi.ComponentResource):
         self.registry_id = registry.id
         self.registry_name = registry.name
         self.login_server = registry.login_server
+        self.registry_uid = registry.creation_date
         self.register_outputs({"registry_id": self.registry_id, "login_server": self.login_server})

@@ -107,7 +107,7 @@ def _cluster(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     tier = _at(inputs, "sku", "tier")
     yield _hourly("Kubernetes control plane", 1, f"{tier} tier", _prices()["by_hour"]["cluster"].get(tier))
     for pool in _at(inputs, "agent_pool_profiles") or ():
-        yield from _nodes(f"{_at(pool, 'name')} pool", _at(pool, "count"), _at(pool, "vm_size"), settings)
+        yield from _nodes("system pool", _at(pool, "count"), _at(pool, "vm_size"), settings)
     yield from _listed("load balancers", "load_balancer")
     if not settings.network.is_private:
         yield from _listed("public addresses", "public_address", 2)  # of what leaves the cluster, and of the endpoint
@@ -115,7 +115,7 @@ def _cluster(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
 
 def _pool(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     average = (inputs["min_count"] + inputs["max_count"]) / 2
-    yield from _nodes(f"{inputs['agent_pool_name']} pool", average, inputs["vm_size"], settings)
+    yield from _nodes("scoring pool", average, inputs["vm_size"], settings)
 
 
 def _nodes(item: str, count: float, size: str, settings: Settings) -> Iterator[_Charge]:

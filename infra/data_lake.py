@@ -31,6 +31,11 @@ class DataLake(pulumi.ComponentResource):
     account_id: pulumi.Output[str]
     account_name: pulumi.Output[str]
     blob_endpoint: pulumi.Output[str]
+    lake_uid: pulumi.Output[str]
+    """When the account was created: one that is created again under its name is empty.
+
+    Source: `creationTime` (Azure/azure-rest-api-specs specification/storage/…/2024-01-01/storage.json).
+    """
     dfs_endpoint: pulumi.Output[str]
     """`https://…/`, as the cloud itself reports it: no domain suffix is written down here, clouds differ."""
     containers: dict[str, pulumi.Output[str]]
@@ -73,6 +78,7 @@ class DataLake(pulumi.ComponentResource):
         self.account_name = account.name
         self.blob_endpoint = account.primary_endpoints.blob
         self.dfs_endpoint = account.primary_endpoints.dfs
+        self.lake_uid = account.creation_time
         self.register_outputs({"account_id": self.account_id, "dfs_endpoint": self.dfs_endpoint})
 
     def container_id(self, container: str) -> pulumi.Output[str]:

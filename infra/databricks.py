@@ -31,6 +31,12 @@ class Databricks(pulumi.ComponentResource):
     workspace_id: pulumi.Output[str]
     workspace_url: pulumi.Output[str]
     """Host name without a scheme, as Azure reports it."""
+    workspace_uid: pulumi.Output[str]
+    """Number of the workspace; a workspace that is created again under this name has another one.
+
+    Source: `workspaceId`, "The unique identifier of the databricks workspace in databricks control plane"
+    (Azure/azure-rest-api-specs specification/databricks/…/2026-01-01/databricks.json).
+    """
 
     def __init__(self, name: str, args: DatabricksArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:training:Databricks", name, None, opts)
@@ -77,4 +83,5 @@ class Databricks(pulumi.ComponentResource):
         self.connector_identity_id = args.connector_identity.id
         self.workspace_id = workspace.id
         self.workspace_url = workspace.workspace_url
+        self.workspace_uid = workspace.workspace_id
         self.register_outputs({"workspace_id": self.workspace_id, "workspace_url": self.workspace_url})

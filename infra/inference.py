@@ -19,6 +19,7 @@ from infra.kubernetes import SCORING_LABEL, Kubernetes
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
 from infra.settings import Settings
+from infra.system_pool import SystemPool
 
 NAMESPACE = "azureml"
 INSTANCE_TYPE = "scoring"
@@ -30,6 +31,7 @@ class InferenceArgs:
     location: str
     cluster_id: pulumi.Input[str]
     cluster_name: pulumi.Input[str]
+    system_pool: SystemPool
     workspace: ml.Workspace
     endpoint_name: str
     endpoint_identity: managedidentity.UserAssignedIdentity
@@ -59,6 +61,7 @@ class InferenceArgs:
             location=settings.location,
             cluster_id=kubernetes.cluster_id,
             cluster_name=kubernetes.cluster_name,
+            system_pool=kubernetes.system_pool,
             workspace=machine_learning.workspace,
             endpoint_name=names.endpoint,
             endpoint_identity=identities.endpoint,
@@ -77,7 +80,8 @@ class Inference(pulumi.ComponentResource):
     endpoint_id: pulumi.Output[str]
     endpoint_name: pulumi.Output[str]
     endpoint_revision: pulumi.Output[str]
-    """Changes whenever the endpoint is written: a PUT without traffic takes it away, so the rollout must run again."""
+    """Changes whenever the endpoint is written or created again: either leaves it without traffic, so the rollout must
+    run again."""
     scoring_uri: pulumi.Output[str]
     auth_mode: str
     extension_principal_id: pulumi.Output[str]
@@ -106,8 +110,9 @@ class Inference(pulumi.ComponentResource):
             configuration_settings=pulumi.Output.all(args.cluster_id, args.cluster_name).apply(
                 lambda found: extension_settings(args, found[0], found[1])
             ),
-            # Goes before the workspace does: its last act is to sign off there.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace]),
+            # Goes before the workspace does: its last act is to sign off there. Its highly available router needs the
+            # nodes first.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace, args.system_pool]),
         )
         # Azure ML enters a cluster without local accounts through this binding; it must exist before the attach.
         trusted = aks.TrustedAccessRoleBinding(
@@ -173,8 +178,11 @@ class Inference(pulumi.ComponentResource):
         )
         self.endpoint_id = endpoint.id
         self.endpoint_name = endpoint.name
-        self.endpoint_revision = endpoint.tags.apply(
-            lambda tags: json.dumps([args.auth_mode, args.endpoint_name, tags], sort_keys=True)
+        # `azureml.onlineendpointid` is not such an id: Azure ML writes the endpoint's own path there. ARM keeps the
+        # time of creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
+        declared = [args.auth_mode, args.endpoint_name, args.private]
+        self.endpoint_revision = pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, compute.id).apply(
+            lambda found: json.dumps([*declared, *found], sort_keys=True)
         )
         self.scoring_uri = endpoint.properties.scoring_uri
         self.auth_mode = args.auth_mode

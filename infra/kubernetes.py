@@ -1,6 +1,8 @@
-"""The AKS cluster that serves: a system pool inline and the scoring pool as a resource of its own.
+"""The AKS cluster that serves: a system pool inline, which `system_pool.py` changes, and the scoring pool.
 
-The scoring pool is separate because editing inline pools puts every pool into scaling (pulumi-azure-native#4264).
+The scoring pool is separate because editing inline pools puts every pool into scaling (pulumi-azure-native#4264). A
+pool's size, zones and network cannot change, so both pools have names that say these: the new one is there before the
+old one goes.
 Does not install anything into the cluster and exports no kubeconfig: people come in by Entra, Azure ML by its
 extension.
 """
@@ -16,6 +18,7 @@ from infra.addresses import DNS_SERVICE, POD_RANGE, SERVICE_RANGE
 from infra.identities import Identities
 from infra.naming import Names
 from infra.settings import Settings
+from infra.system_pool import SystemPool, pool_name
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,24 @@ class KubernetesArgs:
         )
 
 
-SCORING_POOL = "scoring"
+_SCORING, _SYSTEM = "scoring", "system"
 _SURGE = "1"  # a node more while an upgrade runs, which the subnet has room for
-SCORING_LABEL = {"personalization/pool": SCORING_POOL}
+SCORING_LABEL = {"personalization/pool": _SCORING}
 
 
 class Kubernetes(pulumi.ComponentResource):
     cluster_id: pulumi.Output[str]
     cluster_name: pulumi.Output[str]
+    system_pool: SystemPool
     scoring_pool: aks.AgentPool
 
     def __init__(self, name: str, args: KubernetesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Kubernetes", name, None, opts)
         private, outbound = args.node_subnet_id is not None, aks.OutboundType
+        child = pulumi.ResourceOptions(parent=self)
         hidden = private and not args.authorized_ranges
+        shape = (args.node_size, list(args.zones), private)
+        system, scoring = pool_name(_SYSTEM, *shape), pool_name(_SCORING, *shape)
         cluster = aks.ManagedCluster(
             name,
             resource_name_=args.cluster_name,
@@ -153,7 +160,7 @@ class Kubernetes(pulumi.ComponentResource):
             ),
             agent_pool_profiles=[
                 aks.ManagedClusterAgentPoolProfileArgs(
-                    name="system",
+                    name=system,
                     mode=aks.AgentPoolMode.SYSTEM,
                     type=aks.AgentPoolType.VIRTUAL_MACHINE_SCALE_SETS,
                     vm_size=args.node_size,
@@ -169,15 +176,34 @@ class Kubernetes(pulumi.ComponentResource):
                 parent=self,
                 protect=args.protect,
                 depends_on=args.identities.before_cluster,
-                # AKS reports pools back with what it filled in, and the version it has upgraded itself to.
+                # AKS reports every pool back with its own defaults, and the version that it upgraded to.
                 ignore_changes=["agentPoolProfiles", *([] if args.version else ["kubernetesVersion"])],
                 # Azure cannot hide a server that was public, nor show one that was hidden; the provider would try to.
                 replace_on_changes=["apiServerAccessProfile.enablePrivateCluster"],
             ),
         )
+        self.system_pool = SystemPool(
+            f"{name}-{_SYSTEM}",
+            cluster_id=cluster.id,
+            cluster_uid=cluster.resource_uid,
+            cluster_etag=cluster.e_tag,
+            pool=system,
+            count=args.system_nodes,
+            shape={
+                "mode": "System",
+                "type": "VirtualMachineScaleSets",
+                "vmSize": args.node_size,
+                "osType": "Linux",
+                "osSKU": "Ubuntu",
+                "availabilityZones": list(args.zones) or None,
+                "vnetSubnetID": args.node_subnet_id,
+                "upgradeSettings": {"maxSurge": _SURGE},
+            },
+            opts=child,
+        )
         self.scoring_pool = aks.AgentPool(
-            f"{name}-{SCORING_POOL}",
-            agent_pool_name=SCORING_POOL,
+            f"{name}-{_SCORING}",
+            agent_pool_name=scoring,
             resource_name_=cluster.name,
             resource_group_name=args.resource_group_name,
             mode=aks.AgentPoolMode.USER,
@@ -195,6 +221,10 @@ class Kubernetes(pulumi.ComponentResource):
             upgrade_settings=aks.AgentPoolUpgradeSettingsArgs(max_surge=_SURGE),
             opts=pulumi.ResourceOptions(
                 parent=self,
+                # AKS makes one change of a cluster at a time.
+                depends_on=[self.system_pool],
+                # Under its other name the new pool can be made first, and pods move to it when the old one is drained.
+                delete_before_replace=False,
                 # The autoscaler owns the count; an update must send one all the same (pulumi-azure-native#2943).
                 ignore_changes=["count", "orchestratorVersion"],
                 # A pool stays in the subnet and the zones it was made in; the provider would try to move it.

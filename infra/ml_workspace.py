@@ -38,6 +38,12 @@ class MachineLearning(pulumi.ComponentResource):
     storage_account_id: pulumi.Output[str]
     workspace_id: pulumi.Output[str]
     workspace_name: pulumi.Output[str]
+    workspace_uid: pulumi.Output[str]
+    """Another one when the workspace is created again under its name.
+
+    Source: `workspaceId`, "The immutable id associated with this workspace" (Azure/azure-rest-api-specs
+    specification/machinelearningservices/…/2025-12-01/workspaceRP.json).
+    """
     principal_id: pulumi.Output[str]
     models_datastore: pulumi.Output[str]
 
@@ -115,6 +121,7 @@ class MachineLearning(pulumi.ComponentResource):
         self.storage_account_id = account.id
         self.workspace_id = workspace.id
         self.workspace_name = workspace.name
+        self.workspace_uid = workspace.workspace_id
         self.principal_id = workspace.identity.principal_id
         self.models_datastore = datastore.name
         self.register_outputs({"workspace_id": self.workspace_id})

@@ -332,7 +332,10 @@ class Settings(_Group):
     environment: str = Field(pattern=r"^[a-z][a-z0-9]{1,9}$", description="Short name, part of every resource name.")
     location: str = Field(pattern=r"^[a-z0-9]+$", description="Azure region, such as westeurope.")
     generation: int = Field(
-        1, ge=1, le=99, description="Raised, it renames everything: a way around names that are still soft-deleted."
+        1,
+        ge=1,
+        le=99,
+        description="Raised before the first deployment, it renames everything: a way around soft-deleted names.",
     )
     network: NetworkSettings = NetworkSettings()
     access: AccessSettings = AccessSettings()

@@ -45,11 +45,14 @@ def local(
 
 
 @app.command("local-down")
-def local_down(state: StateFolder = _DEFAULT_STATE) -> None:
+def local_down(
+    state: StateFolder = _DEFAULT_STATE,
+    force: Annotated[bool, typer.Option("--force", help="Stop the sandbox and remove the run without Pulumi.")] = False,
+) -> None:
     """Destroy the local stack through Pulumi and stop everything."""
     from operations import local as run
 
-    run.down(State(state.absolute()), _say)
+    run.down(State(state.absolute()), _say, force=force, confirm=_without_pulumi)
 
 
 @app.command()
@@ -325,6 +328,14 @@ def _confirm(stack: str, yes: bool) -> None:
         raise UserError("nothing was destroyed: that is not the stack's name")
 
 
+def _without_pulumi(problem: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    print(problem, file=sys.stderr)
+    asked = "Stop the sandbox and remove the run without Pulumi? Nothing of it exists elsewhere. [y/N] "
+    return input(asked).strip().lower() in ("y", "yes")
+
+
 def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
     from operations.endpoint import Endpoint
 
@@ -386,4 +397,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        from operations.page.subject import UNANSWERED
+
+        if not isinstance(error, UNANSWERED):
+            raise
+        print(f"error: the cloud did not answer as it should: {type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -18,6 +18,8 @@ import yaml
 from operations import processes, stacks
 from operations.errors import UserError
 from operations.state import NO_PULUMI
+from operations.state_folder import FORCE
+from sandbox import folder, state_files
 
 PROJECT = Path(__file__).parents[1]
 STACK = "local"
@@ -35,6 +37,7 @@ STAGES = (
 
 
 _PAUSE = 1.0  # seconds; between two resources of a stage there may be none at work
+_GONE_SECONDS = 3.0
 
 
 @dataclass
@@ -55,9 +58,35 @@ class UpFailed(UserError):
     """`pulumi` ended with an error; the message carries what it reported."""
 
 
+class CloudEnded(UserError):
+    """The sandbox ended while the engine worked on it."""
+
+
+class _Watch:
+    """Notices that the sandbox has ended; not that it has no answer, since it may only be busy."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder, self._seen, self._next = folder, time.monotonic(), 0.0
+
+    def require(self, *, at_once: bool = False) -> None:
+        """Raises `CloudEnded` where no sandbox has run for some seconds: another command may have started it again."""
+        now = time.monotonic()
+        if self._folder is None or (now < self._next and not at_once):
+            return
+        self._next = now + 1.0
+        if folder.runs(self._folder):
+            self._seen = now
+        elif at_once or now - self._seen >= _GONE_SECONDS:
+            raise CloudEnded(
+                f"the sandbox has ended, perhaps killed for want of memory; its log is {self._folder / 'sandbox.log'}. "
+                "`make local` starts it again and goes on from here; `make local-down` removes the run"
+            )
+
+
 class Engine:
-    def __init__(self, state: Path, environment: Mapping[str, str]) -> None:
-        self.state = state
+    def __init__(self, state: Path, environment: Mapping[str, str], cloud: Path | None = None) -> None:
+        """`cloud`: folder of the sandbox that the engine works on, which is then watched meanwhile."""
+        self.state, self._cloud = state, cloud
         home = state / "pulumi"
         (home / "backend").mkdir(parents=True, exist_ok=True)
         self.config_file = state / "Pulumi.local.yaml"
@@ -78,13 +107,10 @@ class Engine:
             raise UserError(NO_PULUMI)
 
     def configure(self, values: Mapping[str, Any]) -> None:
-        """Write the stack file of this run: the repository's `Pulumi.local.yaml` plus `values`; keeps the salt."""
+        """Write the stack file of this run: the repository's `Pulumi.local.yaml`, salt included, plus `values`."""
         stack_file: dict[str, Any] = yaml.safe_load(stacks.text_of(PROJECT, STACK))
-        if self.config_file.exists():
-            kept = yaml.safe_load(self.config_file.read_text())
-            stack_file |= {key: value for key, value in kept.items() if key != "config"}
         stack_file["config"] |= values
-        self.config_file.write_text(yaml.safe_dump(stack_file, sort_keys=False))
+        state_files.write(self.config_file, yaml.safe_dump(stack_file, sort_keys=False))
 
     def text(self, *arguments: str) -> str:
         """Run a short command and return what it prints. Raises `UpFailed` with its error output."""
@@ -100,13 +126,44 @@ class Engine:
         return done.stdout
 
     def select(self) -> None:
-        """Make the stack if it is not there, and clear what a killed run left: processes, lock, pending operations."""
-        ended = processes.end_leftovers(self._record)
+        """Make the stack if it is not there, and clear what a killed run left: processes, lock, pending operations.
+
+        Raises `UserError` naming the file where Pulumi's own state cannot be read.
+        """
+        ended = self.end_leftovers()
+        self._require_state()
         known = {stack["name"] for stack in json.loads(self.text("stack", "ls", "--json"))}
         if STACK not in known:
             self.text("stack", "init", STACK)
-        elif ended or any((self.state / "pulumi" / "backend" / ".pulumi" / "locks").rglob("*.json")):
+        elif ended or any((self._backend / "locks").rglob("*.json")):
             self.text("cancel", "--yes", "--stack", STACK)
+
+    def end_leftovers(self) -> list[int]:
+        return processes.end_leftovers(self._record, argument=str(self._events))
+
+    def _require_state(self) -> None:
+        """Pulumi names no file where its state is cut short, and begins an empty one where it is gone."""
+        meta = self._backend / "meta.yaml"
+        if meta.exists() and "version" not in meta.read_text(errors="replace"):
+            meta.unlink()  # Pulumi writes it again
+        file = next((self._backend / "stacks").glob(f"*/{STACK}.json*"), None)
+        if file is None:
+            return
+        file, before = file.with_name(f"{STACK}.json"), file.with_name(f"{STACK}.json.bak")
+        try:
+            state_files.read_json(file, "checkpoint")
+        except (FileNotFoundError, state_files.Unreadable) as error:
+            cause = error if isinstance(error, state_files.Unreadable) else f"{file} is missing"
+        else:
+            return
+        try:
+            state_files.read_json(before, "checkpoint")
+        except (FileNotFoundError, state_files.Unreadable):
+            raise UserError(f"{cause}. {FORCE}.") from None
+        raise UserError(
+            f"{cause}. Its content before the last change is in {before.name}: `cp '{before}' '{file}'`, "
+            f"then the same command again. Or: {FORCE}."
+        )
 
     def settle_pending(self, id_of: Callable[[dict[str, Any]], str | None]) -> None:
         """Settle creations that a killed run began and did not record.
@@ -122,7 +179,7 @@ class Engine:
         begun = [operation["resource"] for operation in pending if operation["type"] == "creating"]
         deployment["resources"] += [{**resource, "id": id} for resource in begun if (id := id_of(resource))]
         settled = self.state / "settled.json"
-        settled.write_text(json.dumps(exported))
+        state_files.write(settled, json.dumps(exported))
         self.text("stack", "import", "--stack", STACK, "--file", str(settled))
         settled.unlink()
         self._follow("refresh", ["--yes", "--skip-preview"], lambda _stage: None)
@@ -140,8 +197,16 @@ class Engine:
     def _record(self) -> Path:
         return self.state / "engine.json"
 
+    @property
+    def _events(self) -> Path:
+        return self.state / "engine-events.json"
+
+    @property
+    def _backend(self) -> Path:
+        return self.state / "pulumi" / "backend" / ".pulumi"
+
     def _follow(self, command: str, arguments: list[str], on_stage: Callable[[Stage], None]) -> list[Stage]:
-        events, log = self.state / "engine-events.json", self.state / f"pulumi-{command}.log"
+        events, log = self._events, self.state / f"pulumi-{command}.log"
         events.unlink(missing_ok=True)
         process = processes.start(
             [
@@ -155,11 +220,17 @@ class Engine:
         )
         stages: dict[str, Stage] = {}
         errors: list[str] = []
+        cloud = _Watch(self._cloud)
         try:
             for event in _tail(events, process):
+                cloud.require()
                 _note(event, stages, errors)
                 _tell(stages, on_stage, pause=_PAUSE)
             _tell(stages, on_stage, pause=0)
+        except CloudEnded:
+            # The engine would wait for the cloud for minutes. The next run settles pending operations.
+            self.end_leftovers()
+            raise
         except KeyboardInterrupt:
             print("interrupted: the engine ends what it is at", file=sys.stderr, flush=True)
             raise
@@ -168,8 +239,9 @@ class Engine:
                 # Ctrl-C: the engine ends its operations and releases its lock.
                 process.terminate()
             process.wait()
-            processes.end_leftovers(self._record)
+            self.end_leftovers()
         if process.returncode:
+            cloud.require(at_once=True)
             raise UpFailed(f"pulumi {command} failed:\n" + ("\n".join(errors) or log.read_text()[-3000:]))
         return list(stages.values())
 
@@ -180,6 +252,7 @@ def _tail(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, An
     An empty one where there is nothing new.
     """
     while not path.exists() and process.poll() is None:
+        yield {}
         time.sleep(0.05)
     if not path.exists():
         return

@@ -39,6 +39,7 @@ class Graph(mocks.Mocks):
             "clientId": f"client-of-{args.name}",
             "workspaceUrl": "adb-1.azuredatabricks.net",
             "loginServer": "acr.azurecr.io",
+            "systemData": {"createdAt": "2026-11-01T00:00:00Z"},
             "primaryEndpoints": {"blob": "https://lake.blob.core/", "dfs": "https://lake.dfs.core/"},
             "volumes": "/Volumes/catalog/schema",
             "path": "/Workspace/Shared/wheel.whl",

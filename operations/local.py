@@ -18,11 +18,12 @@ from infra.release import live
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
 from infra.release.snapshot import SnapshotError, files_of
-from operations import cache, movielens, rows, sandbox, spark
+from operations import cache, movielens, processes, rows, sandbox, spark
 from operations.endpoint import Endpoint
 from operations.engine import PROJECT, Engine
 from operations.errors import UserError
-from operations.state_folder import State
+from operations.state_folder import FORCE, State
+from sandbox import state_files
 from workloads import spec
 
 CALLS = 500
@@ -55,7 +56,7 @@ def up(
     spark.require_java()
     _require_plain_paths(PROJECT, state.folder)
     spark.require_no_pattern(state.folder, "Name another folder with STATE=<folder>.")
-    with state.held():
+    with state.held(), sandbox.explained(state.sandbox):
         return _up(state, dataset, data, engine_name, port, say)
 
 
@@ -78,7 +79,7 @@ def _up(
     described = spec.load(dataset)
     folder = timed("rows found", lambda: _rows(state, described, data, say))
     environment = timed("sandbox", lambda: sandbox.start(state.sandbox, port))
-    engine = Engine(state.folder, environment)
+    engine = Engine(state.folder, environment, state.sandbox)
     engine.configure(
         {
             "training:dataset": dataset,
@@ -97,7 +98,7 @@ def _up(
 
     report.outputs = engine.outputs()
     run = {"dataset": dataset, "data": str(folder), "outputs": report.outputs}
-    state.run.write_text(json.dumps(run, indent=1))
+    state_files.write(state.run, json.dumps(run, indent=1))
     endpoint = Endpoint.of(report.outputs)
     kept = golden(report.outputs)
     report.scored = [
@@ -114,27 +115,49 @@ def _up(
     return report
 
 
-def down(state: State, say: Callable[[str], None]) -> None:
-    """Destroy through Pulumi, stop the sandbox, remove its state; says so if anything were left in the cloud."""
+def down(
+    state: State, say: Callable[[str], None], *, force: bool = False, confirm: Callable[[str], bool] = lambda _: False
+) -> None:
+    """Destroy through Pulumi, stop the sandbox, remove all of the run.
+
+    force: leave Pulumi out; nothing of a run exists outside its folder.
+    confirm: is given the reason why the stack cannot be destroyed, and returns whether to go on without Pulumi.
+    Raises `UserError` where it does not, or where Pulumi leaves anything in the sandbox.
+    """
     if not state.made:
         say(f"nothing runs in {state.folder}")
         return
     with state.held():
-        _down(state, say)
+        destroyed = not force and state.sandbox.exists() and _destroyed(state, say, confirm)
+        processes.end_leftovers(state.folder / "engine.json", argument=str(state.folder / "engine-events.json"))
+        sandbox.stop(state.sandbox)
+        state.clear()
+    say(
+        f"{'the stack is destroyed, ' if destroyed else ''}the sandbox has stopped, "
+        f"and all of the run is removed from {state.folder}"
+    )
 
 
-def _down(state: State, say: Callable[[str], None]) -> None:
-    environment = sandbox.start(state.sandbox, None)
-    engine = Engine(state.folder, environment)
-    if engine.config_file.exists():
-        _recover(engine)
-        engine.destroy(lambda done: say(f"{done.title}: {done.count} gone"))
-    left = sandbox.resources()
-    sandbox.stop(state.sandbox)
-    if left:
-        raise UserError("destroyed, but the sandbox still held:\n  - " + "\n  - ".join(left))
-    state.clear()
-    say("the stack is destroyed and the sandbox has stopped")
+def _destroyed(state: State, say: Callable[[str], None], confirm: Callable[[str], bool]) -> bool:
+    """Whether the stack is destroyed, rather than given up."""
+    try:
+        _destroy(state, say)
+    except Exception as error:  # the run can be removed after any of them
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if not confirm(f"the stack cannot be destroyed: {reason}"):
+            remedy = "" if FORCE in reason else f"\n{FORCE}."
+            raise UserError(f"the stack cannot be destroyed: {reason}{remedy}") from None
+        return False
+    return True
+
+
+def _destroy(state: State, say: Callable[[str], None]) -> None:
+    engine = Engine(state.folder, sandbox.start(state.sandbox, None), state.sandbox)
+    engine.configure({})  # to destroy needs no more than the salt
+    _recover(engine)
+    engine.destroy(lambda done: say(f"{done.title}: {done.count} gone"))
+    if left := sandbox.resources():
+        raise UserError("destroyed, but the sandbox still holds:\n  - " + "\n  - ".join(left))
 
 
 def rank(
@@ -248,8 +271,15 @@ def _recover(engine: Engine) -> None:
 def golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows that training kept with the model which serves, each with the probability it computed."""
     client = Cloud.discover().machine_learning(outputs["ml_workspace_id"])
-    artefact = Artefact(outputs["lake_blob_endpoint"], "models", live.run_id(client, outputs["endpoint_name"]))
-    return [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
+    run = live.run_id(client, outputs["endpoint_name"])
+    artefact = Artefact(outputs["lake_blob_endpoint"], "models", run)
+    try:
+        return [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]
+    except ValueError as error:
+        raise UserError(
+            f"golden.jsonl of run {run} in the lake's models cannot be read: {error}. "
+            "A local run is made again by `make local-down` and `make local`."
+        ) from None
 
 
 def _scores(endpoint: Endpoint, golden: list[dict[str, Any]]) -> list[float]:

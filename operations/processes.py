@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from sandbox import processes
+from sandbox import processes, state_files
 
 
 def start(
@@ -22,15 +22,22 @@ def start(
     """Start `command` as leader of a new session, output to `log`; `record` names the session for `end_leftovers`."""
     log.unlink(missing_ok=True)
     process = processes.start(command, log=log, environment=environment, folder=folder)
-    record.write_text(json.dumps({"session": process.pid, "started": psutil.Process(process.pid).create_time()}))
+    started = psutil.Process(process.pid).create_time()
+    state_files.write(record, json.dumps({"session": process.pid, "started": started}))
     return process
 
 
-def end_leftovers(record: Path) -> list[int]:
-    """End what is left of the recorded session; returns the ids ended. A reused id is recognised by its time."""
-    if not record.exists():
+def end_leftovers(record: Path, *, argument: str = "") -> list[int]:
+    """End the processes of the recorded session; returns the ids ended. A reused id is recognised by its time.
+
+    argument: one of the command's own, by which its session is found where the record cannot be read.
+    """
+    try:
+        recorded = state_files.read_json(record, "session", "started")
+    except FileNotFoundError:
         return []
-    recorded = json.loads(record.read_text())
+    except state_files.Unreadable:
+        recorded = _found(argument)
     left = [process for process in psutil.process_iter(["create_time"]) if _belongs(process, recorded)]
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -38,6 +45,14 @@ def end_leftovers(record: Path) -> list[int]:
     psutil.wait_procs(left, timeout=10)
     record.unlink()
     return [process.pid for process in left]
+
+
+def _found(argument: str) -> dict[str, float]:
+    for process in psutil.process_iter(["cmdline"]):
+        if argument and argument in (process.info["cmdline"] or []):
+            with contextlib.suppress(OSError):
+                return {"session": os.getsid(process.pid), "started": 0}
+    return {"session": -1, "started": 0}
 
 
 def _belongs(process: psutil.Process, recorded: Mapping[str, float]) -> bool:

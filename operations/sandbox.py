@@ -1,9 +1,10 @@
 """The sandbox as the local run sees it: a command to start, a command to stop, and an environment to work in."""
 
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,38 @@ import jwt
 
 from infra.release.cloud import Cloud
 from operations.errors import UserError
+from operations.state_folder import FORCE
+from sandbox.folder import Damaged, environment
 
 
 def start(folder: Path, port: int | None) -> dict[str, str]:
     """Start it, or find it running; returns its environment, which this process takes on for the SDKs it calls."""
     _command("start", "--folder", str(folder), *(["--port", str(port)] if port else []))
-    added: dict[str, str] = json.loads((folder / "environment.json").read_text())
+    added = environment(folder)
     os.environ.update(added)
     return {**os.environ, **added}
 
 
 def stop(folder: Path) -> None:
     _command("stop", "--folder", str(folder))
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn an error of a client of the sandbox into one message with the remedy."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        from operations.page.subject import UNANSWERED
+
+        if not isinstance(error, UNANSWERED):
+            raise
+        raise UserError(
+            f"the sandbox did not answer as it should: {type(error).__name__}: {error}\nIts log is "
+            f"{folder / 'sandbox.log'}. `make local` goes on from here; `make local-down` removes the run."
+        ) from error
 
 
 def deployer() -> str:
@@ -67,5 +88,12 @@ def exists(resource_id: str) -> bool:
 
 def _command(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "sandbox", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(done.stderr.strip() or done.stdout.strip())
+    if done.returncode == 0:
+        if done.stderr:
+            remedy = "If that hinders a local run: `make local-down`, then `make local`."
+            print(done.stderr, remedy, sep="", file=sys.stderr)
+        return
+    message = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
+    if done.returncode == Damaged.exit_code:
+        message += f"\nOf a local run: {FORCE}."
+    raise UserError(message)

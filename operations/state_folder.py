@@ -4,19 +4,25 @@ What else lies in such a folder is not ours to change. Of the files, only what a
 """
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from operations.errors import UserError
+from sandbox import state_files
 
 _MARK = ".personalization-local"
-_MADE = ("sandbox", "pulumi", "run.json", "Pulumi.local.yaml")
+_MADE = (
+    *("sandbox", "pulumi", "run.json", "Pulumi.local.yaml", "data/synthetic"),
+    *("engine.json", "engine-events.json", "settled.json"),
+    *("pulumi-up.log", "pulumi-refresh.log", "pulumi-destroy.log"),
+)
+FORCE = "`make local-down FORCE=1` stops the sandbox and removes the run without Pulumi"
+"""The remedy for a file of state that nothing can make again; nothing of a run exists outside its folder."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,28 @@ class State:
     @property
     def made(self) -> list[Path]:
         """What there is of all that a run makes and `clear` removes."""
-        return [self.folder / name for name in _MADE if (self.folder / name).exists()]
+        names = [*_MADE, *(f"{name}.partial" for name in _MADE)]
+        return [self.folder / name for name in names if (self.folder / name).exists()]
 
     def clear(self) -> None:
+        """Remove all that a run makes, the mark last. Raises `UserError` naming a path that could not be removed.
+
+        A folder is renamed first: where the removal is killed, the next one does not take the rest for a whole folder.
+        """
         for path in self.made:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+                continue
+            if path.suffix != ".partial":
+                renamed = path.with_name(f"{path.name}.partial")
+                shutil.rmtree(renamed, ignore_errors=True)
+                path = path.rename(renamed)
+            shutil.rmtree(path, ignore_errors=True)
+        if left := self.made:
+            raise UserError(f"could not be removed: {', '.join(map(str, left))}. Remove it by hand.")
+        with suppress(OSError):  # there are other files in it
+            (self.folder / "data").rmdir()
+        (self.folder / _MARK).unlink(missing_ok=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -74,17 +94,26 @@ class State:
             theirs = " and ".join(path.name for path in self.made)
             raise UserError(
                 f"{self.folder} holds {theirs} that `make local` did not make; nothing was changed. "
-                "Name another folder with STATE=<folder>."
+                f"Name another folder with STATE=<folder>. If a run did make them, and only its mark was lost: "
+                f"`touch '{mark}'`, then the same command again."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        holder = kept.enter_context(mark.open("a"))
-        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, too, when this process is killed
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while True:
+            holder = mark.open("a")
+            kept.push(holder)
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, too, when this process is killed
+            if mark.exists() and os.path.samestat(mark.stat(), os.fstat(holder.fileno())):
+                break  # else a `local-down` removed it between the two calls
         holder.truncate(0)
         print(os.getpid(), file=holder, flush=True)
 
     def recorded(self) -> dict[str, Any]:
-        if self.run.exists():
-            return json.loads(self.run.read_text())
+        """What the last completed run wrote down. Raises `UserError` where there is none, or it is not whole."""
+        with suppress(FileNotFoundError):
+            try:
+                return state_files.read_json(self.run, "dataset", "data", "outputs")
+            except state_files.Unreadable as error:
+                raise UserError(f"{error}. `make local` writes it again; `make local-down` removes the run.") from None
         if self.made:
             raise UserError(
                 f"no run in {self.folder} has come to its end yet: `make local` goes on with it, "

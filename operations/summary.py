@@ -40,7 +40,7 @@ def show(report: Report, console: Console) -> None:
         f"p50 {report.latencies[count // 2]:.2f} ms, p99 {report.latencies[count * 99 // 100]:.2f} ms "
         f"({count} single rows, one after the other)",
     )
-    table.add_row("model card", outputs["model_card"])
+    table.add_row("model card", "personalization open  (the lake gives it to nobody without a token)")
     table.add_row("tracking", report.tracking)
     table.add_row(
         "next",

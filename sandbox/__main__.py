@@ -1,6 +1,7 @@
 """`python -m sandbox start|stop|env|serve --folder DIR`: one Azure on this machine per folder.
 
-Exit codes: 0 done, also if there was nothing to do; 1 the sandbox broke; 2 a mistake, said in one line.
+Exit codes: 0 done, also if there was nothing to do; 1 the sandbox broke; 2 an error that the user can correct, reported
+in one line; 3 (`serve`) another server has the folder; 4 a file of the folder's state cannot be read.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shlex
 import signal
 import ssl
@@ -18,43 +20,89 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import containers
-from sandbox.folder import CannotServe, RunsAlready, process_id, remembered_port, runs
+from sandbox import folder as state
+from sandbox.folder import CannotServe, Damaged, RunsAlready, make, process_id, remembered_port, runs
+from sandbox.state_files import Unreadable
 
 _START_SECONDS = 180.0
 _STOP_SECONDS = 60.0
 _RUNS_ALREADY = 3
+_OUT_OF_DATE = (9, 10)  # openssl x509_vfy.h: X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+
+
+class NotReady(Exception):
+    """The server broke or took too long."""
 
 
 def start(folder: Path, port: int | None) -> str:
+    """Start the sandbox of this folder, or find it running. One that ends meanwhile is started again."""
     containers.settle(folder, os.environ)
-    if runs(folder):
-        ready = _wait_until_ready(folder, None, 0)
-        if port and port != remembered_port(folder):
-            message = f"a sandbox runs already in {folder}, on port {remembered_port(folder)}."
-            raise CannotServe(f"{message} Start it without --port {port}, or name another --folder.")
-        return f"runs already: {ready}"
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if not runs(folder):
+            result = _launch(folder, port, until)
+        elif ready := _wait_until_ready(folder, None, until):
+            if port and port != remembered_port(folder):
+                message = f"a sandbox runs already in {folder}, on port {remembered_port(folder)}."
+                raise CannotServe(f"{message} Start it without --port {port}, or name another --folder.")
+            _hand_over_environment(folder)
+            result = f"runs already: {ready}"
+        else:
+            result = None
+        if result:
+            return result
+    raise NotReady(f"the sandbox did not get ready in {_START_SECONDS:.0f} s. See {folder / 'sandbox.log'}.")
+
+
+def _launch(folder: Path, port: int | None, until: float) -> str | None:
+    """None: another start won the folder, and its server has ended since."""
+    make(folder)
     command = [sys.executable, "-m", "sandbox", "serve", "--folder", str(folder)]
     if port:
         command += ["--port", str(port)]
-    with (folder / "sandbox.log").open("ab") as log:
-        said = log.tell()
+    with open(os.open(folder / "sandbox.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+        begin = log.tell()
         root = Path(__file__).parents[1]
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=root
         )
-    ready = _wait_until_ready(folder, child, said)
-    if process_id(folder) != child.pid:
-        # Another start won the folder. The loser would still try for a moment, and win it once that one has stopped.
-        child.kill()
-        child.wait()
+    try:
+        ready = _wait_until_ready(folder, child, until)
+    except CannotServe:
+        _end(child)
+        raise
+    if ready and process_id(folder) == child.pid:
+        return f"started: {ready}"
+    # If another start won the folder, this child would still try for a moment, and win it once that one has stopped.
+    exit_code = child.poll()
+    _end(child)
+    if ready:
+        _hand_over_environment(folder)
         return f"runs already: {ready}"
-    return f"started: {ready}"
+    if exit_code == _RUNS_ALREADY:
+        return None
+    with (folder / "sandbox.log").open("rb") as log:
+        log.seek(begin)
+        output = log.read().decode(errors="replace").strip()
+    if exit_code in (CannotServe.exit_code, Damaged.exit_code):
+        error = CannotServe(re.split(r"^error: ", output, flags=re.MULTILINE)[-1])
+        error.exit_code = exit_code
+        raise error
+    last = output.rpartition("\n")[2]
+    raise NotReady(f"the sandbox did not get ready: {last or 'it said nothing'}. See {folder / 'sandbox.log'}.")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
 
 
 def stop(folder: Path) -> str:
     if not runs(folder):
         return "does not run"
     server = process_id(folder)
+    if server is None:
+        raise CannotServe(f"the process of the sandbox in {folder} cannot be found: end it by hand.")
     for sent, seconds in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(server, sent)
@@ -68,52 +116,81 @@ def stop(folder: Path) -> str:
 
 def environment(folder: Path, as_json: bool) -> str:
     try:
-        text = (folder / "environment.json").read_text()
-    except OSError as error:
+        found = state.environment(folder)
+    except FileNotFoundError as error:
         raise CannotServe(f"no sandbox was ever started in {folder}: `python -m sandbox start --folder …`.") from error
     if as_json:
-        return text
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in json.loads(text).items())
+        return json.dumps(found, indent=2)
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items())
 
 
-def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, said: int) -> str:
-    until = time.monotonic() + _START_SECONDS
+def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, until: float) -> str | None:
+    """The ready server's address and folder as a message; None if the child, or without one the server, ends first."""
     while time.monotonic() < until:
         # Until the lock is held nobody can be ready, and what listens on the port may be a stranger who never answers.
-        if runs(folder) and (ready := _ask(folder)):
-            ill = (
-                f"; not resumed, see {folder / 'sandbox.log'}: {', '.join(ready['unwell'])}" if ready["unwell"] else ""
-            )
-            return f"https://127.0.0.1:{remembered_port(folder)}, state in {folder}{ill}"
+        if runs(folder) and (ready := _ready(folder)):
+            for error in ready["unwell"]:
+                _warn(f"not resumed, see {folder / 'sandbox.log'}: {error}")
+            return f"https://127.0.0.1:{remembered_port(folder)}, state in {folder}"
         if child is not None and child.poll() not in (None, _RUNS_ALREADY):
-            break
+            return None
         # Another start may have won the folder: then its server is the one to wait for.
         if (child is None or child.poll() == _RUNS_ALREADY) and not runs(folder):
-            break
+            return None
         time.sleep(0.05)
-    with (folder / "sandbox.log").open("rb") as log:
-        log.seek(said)
-        told = log.read().decode(errors="replace").strip()
-    if child is not None and child.poll() == 2:
-        raise CannotServe(told.rpartition("error: ")[2])
-    raise RuntimeError(f"The sandbox did not get ready. {folder / 'sandbox.log'} says:\n{told}")
+    return None
 
 
-def _ask(folder: Path) -> dict[str, Any] | None:
-    """What a server that is ready and has this folder's certificate answers."""
+def _ready(folder: Path) -> dict[str, Any] | None:
+    """What the server answers once it is ready."""
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        status, content = _ask(folder, "GET", "/sandbox/ready")
+        return json.loads(content) if status == 200 else None
+    return None
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _hand_over_environment(folder: Path) -> None:
+    """Have the running server follow this command's environment; a warning if it does not."""
+    answer: object
+    try:
+        secret = state.environment(folder)["ARM_CLIENT_SECRET"]
+        answer, _ = _ask(folder, "PUT", "/sandbox/environment", dict(os.environ), secret)
+    except (OSError, http.client.HTTPException, KeyError) as error:
+        answer = f"{type(error).__name__} {error}"
+    if answer != 200:
+        _warn(f"the sandbox in {folder} keeps the environment that it was started with ({answer}): stop it first")
+
+
+def _ask(folder: Path, method: str, path: str, body: Any = None, secret: str = "") -> tuple[Any, bytes]:
+    """Status and content of one answer, from the server that has this folder's certificate.
+
+    Raises `OSError` or `HTTPException` where there is none yet, and `CannotServe` where there never will be.
+    """
     port = remembered_port(folder)
     if port is None:
-        return None
+        raise ConnectionRefusedError("the server has no port yet")
+    authority = folder / "identity" / "ca.pem"
     try:
-        trust = ssl.create_default_context(cafile=folder / "identity" / "ca.pem")
-        server = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=2)
-        with contextlib.closing(server):
-            server.request("GET", "/sandbox/ready")
-            answer = server.getresponse()
-            found: dict[str, Any] = json.load(answer)
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    return found if answer.status == 200 else None
+        trust = ssl.create_default_context(cafile=authority)
+    except OSError as error:  # the port is known, so the identity was made
+        raise Damaged(Unreadable(authority, error)) from error
+    server = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=10 if body else 2)
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    with contextlib.closing(server):
+        try:
+            server.request(method, path, json.dumps(body) if body else None, headers)
+        except ssl.SSLCertVerificationError as error:
+            if error.verify_code in _OUT_OF_DATE:
+                from sandbox.authority import require_valid_today
+
+                require_valid_today(folder)
+            raise
+        answer = server.getresponse()
+        return answer.status, answer.read()
 
 
 def main() -> int:
@@ -138,7 +215,10 @@ def main() -> int:
                 serve(folder, asked.port)
     except CannotServe as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
+    except NotReady as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except RunsAlready as error:
         print(f"error: {error}", file=sys.stderr)
         return _RUNS_ALREADY

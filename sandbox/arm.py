@@ -110,6 +110,8 @@ class Arm:
         else:
             keep_immutable(rule, existing, sent)
         check_body(rule, found.id, sent)
+        if check := self._behaviour(found.type).before_put:
+            check(self._sandbox, found.id, sent, existing)
         self.operations.require_idle(found.id)
         self._imply_parents(found)
         body = complete(self._sandbox, found, rule, sent, existing)
@@ -149,6 +151,8 @@ class Arm:
             return Response(status_code=204)
         _check_conditions(request, rule, body)
         self.operations.require_idle(found.id, below=True)
+        if check := self._behaviour(found.type).before_delete:
+            check(self._sandbox, found.id, body)
 
         async def work() -> None:
             await hinder_operation(request)

@@ -8,12 +8,13 @@ it trusts one loopback server and nothing else. Does not renew: the certificate 
 import datetime
 import ipaddress
 import json
-import os
 import secrets
 import shutil
+import ssl
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from sandbox import state_files
+from sandbox.folder import FRESH, CannotServe, Damaged
+from sandbox.state_files import Unreadable
 
 _LIFETIME = datetime.timedelta(days=3650)
 
@@ -38,7 +43,9 @@ class Identity:
 
 @lru_cache
 def identity(folder: Path) -> Identity:
-    return Identity(**json.loads((folder / "identity" / "identity.json").read_text()))
+    names = [field.name for field in fields(Identity)]
+    content = state_files.read_json(folder / "identity" / "identity.json", *names)
+    return Identity(**{name: content[name] for name in names})
 
 
 @lru_cache
@@ -62,15 +69,17 @@ def ensure(folder: Path) -> None:
     whole, partial = folder / "identity", folder / "identity.partial"
     if whole.exists():
         return
+    if (folder / "environment.json").exists():  # written after it
+        raise Damaged(Unreadable(whole, "the folder is missing"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
     ids = [str(uuid.uuid4()) for _ in range(4)]
     made = Identity(ids[0], ids[1], ids[2], secrets.token_urlsafe(32), ids[3])
     authority, server, server_key = _certificates()
     token_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    write_private(partial / "identity.json", json.dumps(asdict(made), indent=2).encode())
-    write_private(partial / "token-key.pem", _pem(token_key))
-    write_private(partial / "server-key.pem", _pem(server_key))
+    state_files.write(partial / "identity.json", json.dumps(asdict(made), indent=2))
+    state_files.write(partial / "token-key.pem", _pem(token_key))
+    state_files.write(partial / "server-key.pem", _pem(server_key))
     (partial / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     (partial / "server.pem").write_bytes(server.public_bytes(serialization.Encoding.PEM))
     partial.rename(whole)
@@ -80,21 +89,56 @@ def write_ca_bundle(folder: Path, environment: Mapping[str, str]) -> None:
     """What clients trust: what they trusted before (their environment's bundle, else certifi's), and this sandbox."""
     bundle = ca_bundle(folder)
     before = Path(environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE") or certifi.where())
-    if bundle.exists() and (not before.exists() or before.samefile(bundle)):
-        return  # the caller already wears this sandbox's environment
-    trusted = before.read_bytes() if before.exists() else Path(certifi.where()).read_bytes()
-    partial = bundle.with_suffix(".partial")
-    partial.write_bytes(trusted.rstrip() + b"\n" + (folder / "identity" / "ca.pem").read_bytes())
-    partial.replace(bundle)
+    own = (folder / "identity" / "ca.pem").read_bytes()
+    if not before.exists() or (bundle.exists() and before.samefile(bundle)):
+        # The caller uses this sandbox's environment already.
+        if bundle.exists() and bundle.read_bytes().endswith(own):
+            return
+        before = Path(certifi.where())
+    state_files.write(bundle, before.read_bytes().rstrip() + b"\n" + own)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file only its owner can read, from its first byte on."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    partial.replace(path)
+def require_usable(folder: Path) -> None:
+    """Read every file of the identity. Raises `Damaged` naming the one that is not whole, and `CannotServe` where the
+    machine's clock is outside the certificate's validity, which every client would refuse."""
+    certificate, key = certificate_files(folder)
+    trusted = folder / "identity" / "ca.pem"
+    with _reading(folder / "identity" / "identity.json"):
+        identity(folder)
+    with _reading(folder / "identity" / "token-key.pem"):
+        signing_key(folder)
+    with _reading(key):
+        serialization.load_pem_private_key(key.read_bytes(), None)
+    with _reading(trusted):
+        x509.load_pem_x509_certificate(trusted.read_bytes())
+    with _reading(certificate):
+        x509.load_pem_x509_certificate(certificate.read_bytes())
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    require_valid_today(folder)
+
+
+def require_valid_today(folder: Path) -> None:
+    found = x509.load_pem_x509_certificate(certificate_files(folder)[0].read_bytes())
+    first, last = found.not_valid_before_utc, found.not_valid_after_utc
+    now = datetime.datetime.now(datetime.UTC)
+    if not first <= now <= last:
+        message = f"the certificate of the sandbox in {folder} is valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d}"
+        raise CannotServe(
+            f"{message}, and this machine's clock says {now:%Y-%m-%d %H:%M} (UTC). "
+            f"Correct the clock; if it is right: {FRESH}."
+        )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Unreadable as error:
+        raise Damaged(error) from error
+    except FileNotFoundError as error:
+        raise Damaged(Unreadable(path, "the file is missing")) from error
+    except (OSError, ValueError, AssertionError) as error:  # ssl.SSLError is an OSError
+        raise Damaged(Unreadable(path, str(error) or type(error).__name__)) from error
 
 
 def _certificates() -> tuple[x509.Certificate, x509.Certificate, ec.EllipticCurvePrivateKey]:

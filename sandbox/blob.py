@@ -29,8 +29,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sandbox import entra, role_assignments
+from sandbox import entra, role_assignments, state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.state_files import Unreadable
 from sandbox.store import Body, ResourceStore
 
 # Built-in roles by GUID: Storage Blob Data Contributor, Owner; Reader.
@@ -413,9 +414,9 @@ def _sidecar_file(call: _Call, blob: str) -> Path:
 
 
 def _sidecar(call: _Call, blob: str, version: _Version) -> tuple[str, dict[str, str]]:
-    """Content type and metadata of this version of a blob."""
-    with contextlib.suppress(FileNotFoundError):
-        side = json.loads(_sidecar_file(call, blob).read_text())
+    """Content type and metadata of this version of a blob; what cannot be read counts as not set."""
+    with contextlib.suppress(FileNotFoundError, Unreadable):
+        side = state_files.read_json(_sidecar_file(call, blob), "etag", "type", "metadata")
         if side["etag"] == version.etag:
             return side["type"], side["metadata"]
     return "application/octet-stream", {}

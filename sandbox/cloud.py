@@ -1,6 +1,6 @@
 """What every service of the sandbox shares: where it lives, what it holds, what it may start."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +28,8 @@ class Sandbox:
     """State of all services: `accounts/<account>/<container>/…`, `registries/…`, `runs/…`, `deployments/…`."""
     port: int
     store: ResourceStore
-    environment: Mapping[str, str]
-    """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings)."""
+    environment: MutableMapping[str, str]
+    """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings); see `environment`."""
     settings: Settings = field(default_factory=Settings)
 
     @property
@@ -49,6 +49,10 @@ class Sandbox:
         return self.folder / "accounts" / account / container
 
 
+BeforePut = Callable[[Sandbox, str, Body, Body | None], None]
+"""`(sandbox, resource id, body as sent, existing body)`; may change what was sent, or raise `CloudError`."""
+BeforeDelete = Callable[[Sandbox, str, Body], None]
+"""`(sandbox, resource id, full body)`; may raise `CloudError`. Not called when the resource goes with its parent."""
 Hook = Callable[[Sandbox, str, Body], Awaitable[None]]
 """`(sandbox, resource id, full body)`; may change the body's properties, or raise `CloudError`."""
 Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
@@ -59,8 +63,11 @@ Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
 class Behaviour:
     """What a resource type does beyond being stored. Keyed by lower-case type: `microsoft.storage/storageaccounts`."""
 
+    before_put: BeforePut | None = None
+    """Runs before anything is stored; its error is the answer to the request."""
     on_put: Hook | None = None
     """Runs inside the asynchronous operation, before it succeeds; an exception fails the operation and the resource."""
+    before_delete: BeforeDelete | None = None
     on_delete: Hook | None = None
     actions: Mapping[str, Action] = field(default_factory=dict)
     """By lower-case action name, such as `listkeys`."""

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.folder import CannotServe
+from sandbox import state_files
+from sandbox.folder import CannotServe, Damaged, make
+from sandbox.state_files import Unreadable
 
 _SETTLED = "container-engine.json"
 _NOBODY = "65534:65534"
@@ -83,9 +85,12 @@ class ContainerEngine:
 
 def engine_of(folder: Path) -> ContainerEngine | None:
     try:
-        return ContainerEngine(**json.loads((folder / _SETTLED).read_text()))
+        settled = state_files.read_json(folder / _SETTLED, "address", "arguments")
     except FileNotFoundError:
         return None
+    except Unreadable as error:
+        raise Damaged(error) from error
+    return ContainerEngine(settled["address"], settled["arguments"])
 
 
 def settle(folder: Path, environment: Mapping[str, str]) -> None:
@@ -102,5 +107,5 @@ def settle(folder: Path, environment: Mapping[str, str]) -> None:
         raise CannotServe(f"{message} Remove what it holds first, or name another folder.")
     if not shutil.which("docker"):
         raise CannotServe("CONTAINER_ENGINE is set, but there is no `docker` command.")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _SETTLED).write_text(json.dumps({"address": wanted.address, "arguments": wanted.arguments}))
+    make(folder)
+    state_files.write(folder / _SETTLED, json.dumps({"address": wanted.address, "arguments": wanted.arguments}))

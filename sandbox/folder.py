@@ -6,15 +6,33 @@ process is killed, where a file with a process id would stay.
 
 import contextlib
 import fcntl
-import json
 import os
 import time
 from pathlib import Path
 from typing import IO
 
+import psutil
+
+from sandbox import state_files
+from sandbox.state_files import Unreadable
+
+FRESH = "stop the sandbox, remove its folder and start again, or name another --folder"
+"""The remedy for a file that nothing can make again: stored resources and clients refer to its content."""
+
 
 class CannotServe(Exception):
-    """What a person can mend: told in one line."""
+    """An error that the user can correct, reported in one line."""
+
+    exit_code = 2
+
+
+class Damaged(CannotServe):
+    """The folder's state cannot be used any more, and only a fresh folder helps."""
+
+    exit_code = 4
+
+    def __init__(self, cause: object) -> None:
+        super().__init__(f"{cause}. It cannot be made again: {FRESH}.")
 
 
 class RunsAlready(Exception):
@@ -23,29 +41,56 @@ class RunsAlready(Exception):
 
 def runs(folder: Path) -> bool:
     try:
-        with _lock_file(folder) as file:
+        with (folder / "lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # without the file nobody can see who holds it
+        return _server(folder) is not None
     return False
 
 
-def process_id(folder: Path) -> int:
-    """Of the running server, which writes it into its lock."""
-    return int((folder / "lock").read_text())
+def process_id(folder: Path) -> int | None:
+    """Process id of the running server: it writes it into its lock, and is found by its command where that is gone."""
+    try:
+        return int((folder / "lock").read_text())
+    except (OSError, ValueError):
+        return _server(folder)
 
 
 def remembered_port(folder: Path) -> int | None:
+    """The port of the first start, or None before it. Raises `Damaged`."""
     try:
-        environment = json.loads((folder / "environment.json").read_text())
+        address = environment(folder)["ARM_METADATA_HOSTNAME"]
+        return int(address.rpartition(":")[2])
     except FileNotFoundError:
         return None
-    return int(environment["ARM_METADATA_HOSTNAME"].rpartition(":")[2])
+    except ValueError:
+        raise Damaged(Unreadable(folder / "environment.json", f"{address!r} has no port")) from None
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a client needs to find this sandbox. Raises `FileNotFoundError` before the first start, and `Damaged`."""
+    try:
+        return state_files.read_json(folder / "environment.json", "ARM_METADATA_HOSTNAME")
+    except Unreadable as error:
+        raise Damaged(error) from error
+
+
+def make(folder: Path) -> None:
+    """Make the folder if it is not there; for its owner alone. Raises `CannotServe`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError as error:
+        message = f"cannot write to {folder}: {error.strerror}. Name a folder you can write to with --folder."
+        raise CannotServe(message) from error
 
 
 def lock(folder: Path) -> IO[str]:
     """Take the folder; it is free again when the file is closed or the process ends, however it ends."""
-    file = _lock_file(folder)
+    make(folder)
+    file = (folder / "lock").open("a+")
     for _ in range(20):  # whoever only looks whether a sandbox runs holds the lock for a moment, too
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,10 +102,11 @@ def lock(folder: Path) -> IO[str]:
     raise RunsAlready(f"a sandbox runs already in {folder}")
 
 
-def _lock_file(folder: Path) -> IO[str]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return (folder / "lock").open("a+")
-    except OSError as error:
-        message = f"cannot write to {folder}: {error.strerror}. Name a folder you can write to with --folder."
-        raise CannotServe(message) from error
+def _server(folder: Path) -> int | None:
+    """Process id of the server that was started for this folder, by its arguments."""
+    resolved = str(folder.resolve())
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[1:4] == ["-m", "sandbox", "serve"] and resolved in words:
+            return process.pid
+    return None

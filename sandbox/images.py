@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from weakref import WeakValueDictionary
 
-from sandbox import processes
+from sandbox import processes, state_files
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.containers import engine_of
 
@@ -60,7 +60,7 @@ def find_image(sandbox: Sandbox, reference: str) -> Image:
     with contextlib.suppress(FileNotFoundError):
         digest = match["digest"] or _tag(folder, match["repository"], match["tag"]).read_text()
         manifest = _image_folder(folder, digest) / "image.json"
-        container = json.loads(manifest.read_text())["container"]
+        container = _container(manifest)
         return Image(None if container else manifest.with_name("root"), container)
     raise CloudError(
         400, "ImageNotFound", f"Registry '{match['registry']}' has no image '{reference}'. Build it first."
@@ -70,13 +70,14 @@ def find_image(sandbox: Sandbox, reference: str) -> Image:
 def tag_image(folder: Path, digest: str, repository: str, tag: str) -> None:
     pointer = _tag(folder, repository, tag)
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    pointer.write_text(digest)
+    state_files.write(pointer, digest)
 
 
 async def remove_images(sandbox: Sandbox, folder: Path) -> None:
     for manifest in folder.glob("images/*/image.json"):
-        if (container := json.loads(manifest.read_text())["container"]) and (engine := engine_of(sandbox.folder)):
-            await engine.ask("image", "rm", "--force", container)
+        with contextlib.suppress(CloudError):  # an image that cannot be read goes with its folder
+            if (container := _container(manifest)) and (engine := engine_of(sandbox.folder)):
+                await engine.ask("image", "rm", "--force", container)
 
 
 async def build_image(
@@ -97,7 +98,7 @@ async def build_image(
     digest = f"sha256:{content.hexdigest()}"
     image = _image_folder(registry_folder(sandbox, registry), digest)
     async with _locks.setdefault(image, asyncio.Lock()):
-        if (image / "image.json").is_file():
+        if _is_whole(image):
             with log.open("a") as file:
                 file.write(f"The same content was built before: {digest}\n")
             return digest
@@ -113,8 +114,23 @@ async def build_image(
             defaults = dict(re.findall(r"^ARG\s+(\w+)=(\S+)", recipe.read_text(), re.MULTILINE))
             await _install(sandbox, recipe.with_name("install.sh"), image / "root", {**defaults, **arguments}, log)
         # Written last: an environment of Python cannot be moved, so it is made where it stays and counts only now.
-        (image / "image.json").write_text(json.dumps({"container": container}))
+        state_files.write(image / "image.json", json.dumps({"container": container}))
     return digest
+
+
+def _is_whole(image: Path) -> bool:
+    try:
+        return bool(state_files.read_json(image / "image.json", "container"))
+    except (FileNotFoundError, state_files.Unreadable):
+        return False
+
+
+def _container(manifest: Path) -> str | None:
+    try:
+        found: str | None = state_files.read_json(manifest, "container")["container"]
+    except state_files.Unreadable as error:
+        raise CloudError(500, "InternalServerError", f"{error}. Remove it, and build the image again.") from error
+    return found
 
 
 async def _install(sandbox: Sandbox, script: Path, root: Path, arguments: Mapping[str, str], log: Path) -> None:

@@ -54,7 +54,10 @@ def keep_immutable(rule: TypeRule, existing: Body, sent: Body) -> None:
 
 def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, existing: Body | None) -> Body:
     """The resource as Azure would show it: what was sent, over what the service computes."""
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    created = dig(existing, "systemData.createdAt") or now
     values = {
+        "id": found.id,
         "url": sandbox.url,
         "authority": sandbox.authority,
         "subscription": sandbox.identity.subscription_id,
@@ -63,7 +66,9 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
         "name": found.name,
         "parent": found.parent.rsplit("/", 1)[-1],
         "location": _location(sent.get("location") or ""),
-        "guid": _guid(found.id),
+        "created": created,
+        "guid": _guid(found.id, created),
+        "number": str(uuid.UUID(_guid(found.id, created)).int % 10**16),
     }
     spelled = existing or {"id": found.id, "name": found.name}
     body: Body = merge(fill(rule.computed, values), sent)
@@ -72,11 +77,9 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
         body["location"] = _location(body["location"])
     body["properties"] = {**(body.get("properties") or {}), "provisioningState": "Succeeded"}
     if body.get("identity"):
-        body["identity"] = _identity(sandbox, found.id, body["identity"])
+        body["identity"] = _identity(sandbox, values["guid"], body["identity"])
     if rule.etag:
         body[rule.etag] = f'"{uuid.uuid4().hex[:16]}"'
-    now = datetime.datetime.now(datetime.UTC).isoformat()
-    created = dig(existing, "systemData.createdAt") or now
     by = {"createdBy": sandbox.identity.client_id, "createdByType": "Application"}
     return {**body, "systemData": {**by, "createdAt": created, "lastModifiedAt": now}}
 
@@ -99,10 +102,10 @@ def dig(body: Any, path: str) -> Any:
     return body
 
 
-def _identity(sandbox: Sandbox, resource_id: str, sent: Body) -> Body:
+def _identity(sandbox: Sandbox, principal_id: str, sent: Body) -> Body:
     identity = dict(sent)
     if "systemassigned" in str(sent.get("type", "")).lower():
-        identity |= {"principalId": _guid(resource_id), "tenantId": sandbox.identity.tenant_id}
+        identity |= {"principalId": principal_id, "tenantId": sandbox.identity.tenant_id}
     if sent.get("userAssignedIdentities"):
         identity["userAssignedIdentities"] = {
             assigned: _user_assigned(sandbox, assigned) for assigned in sent["userAssignedIdentities"]
@@ -125,5 +128,6 @@ def _folded(value: Any) -> str:
     return json.dumps(value, sort_keys=True).lower()
 
 
-def _guid(resource_id: str) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, resource_id.lower()))
+def _guid(resource_id: str, created: str) -> str:
+    """The same for as long as the resource exists; another one if it is deleted and created again."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{resource_id.lower()} {created}"))

@@ -33,10 +33,13 @@ def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
 
 
 def in_effect(sandbox: Sandbox, body: Body) -> bool:
-    """An assignment exists at once, and grants what it says when it has spread to the services."""
+    """Whether the assignment has spread to the services, which takes a while after it exists.
+
+    Where the clock was set back since, its age is counted as 0.
+    """
     created = datetime.datetime.fromisoformat(dig(body, "systemData.createdAt"))
-    age = datetime.datetime.now(datetime.UTC) - created
-    return age.total_seconds() >= sandbox.settings.role_propagation
+    age = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+    return max(age, 0.0) >= sandbox.settings.role_propagation
 
 
 async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:

@@ -6,13 +6,12 @@ Does not detach from the terminal: `sandbox start` does that around it.
 import asyncio
 import contextlib
 import importlib
-import json
 import logging
 import os
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,31 +23,42 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox import authority, entra, metadata, role_assignments, types
+from sandbox import (
+    access_log,
+    agent_pools,
+    authority,
+    containers,
+    entra,
+    environment,
+    metadata,
+    role_assignments,
+    types,
+)
 from sandbox.arm import Arm
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.faults import Faults
-from sandbox.folder import CannotServe, lock, remembered_port
+from sandbox.folder import CannotServe, Damaged, lock, remembered_port
+from sandbox.state_files import Unreadable
 from sandbox.store import ResourceStore
 
 SERVICES = ("blob", "registry", "databricks", "machine_learning")
 # Below the ports that Linux and macOS hand out to clients, so that a stopped sandbox finds its port free again.
 _PORTS = range(20000, 30000)
-# What a caller may have set for itself and a job or a service of the cloud would never see.
-_PRIVATE = ("ARM_", "AZURE_", "DATABRICKS_", "MLFLOW_", "PULUMI_", "PYSPARK_", "PYTHON", "SPARK_", "VIRTUAL_ENV")
 
 
 def serve(folder: Path, port: int | None) -> None:
     held = lock(folder)
+    if containers.engine_of(folder) is None:
+        # Containers run as another user, who has to read the model.
+        os.umask(0o077)
     authority.ensure(folder)
-    authority.write_ca_bundle(folder, os.environ)
+    authority.require_usable(folder)
     listener = _listen(folder, port)
-    environment = client_environment(folder, listener.getsockname()[1])
-    authority.write_private(folder / "environment.json", json.dumps(environment, indent=2).encode())
-    store = ResourceStore(folder / "resources.sqlite")
-    sandbox = Sandbox(folder, listener.getsockname()[1], store, _service_environment(environment))
+    used = listener.getsockname()[1]
+    store = _store(folder)
+    sandbox = Sandbox(folder, used, store, environment.prepare(folder, used, os.environ))
     certificate, key = authority.certificate_files(folder)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    access_log.configure()
     config = uvicorn.Config(
         application(sandbox),
         ssl_certfile=certificate,
@@ -69,7 +79,7 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, *services):
+    for module in (role_assignments, agent_pools, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
@@ -97,6 +107,7 @@ def application(sandbox: Sandbox) -> Starlette:
         routes=[
             Route("/sandbox/ready", ready),
             *faults.routes(),
+            *environment.routes(sandbox),
             *metadata.routes(sandbox),
             *entra.routes(sandbox),
             *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
@@ -108,28 +119,16 @@ def application(sandbox: Sandbox) -> Starlette:
     )
 
 
-def client_environment(folder: Path, port: int) -> dict[str, str]:
-    """What an unmodified client needs to find this cloud, log in to it and trust it."""
-    who, authority_host = authority.identity(folder), f"127.0.0.1:{port}"
-    bundle = str(authority.ca_bundle(folder))
-    unproxied = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",")
-    direct = ",".join(dict.fromkeys(filter(None, [*unproxied, "127.0.0.1", "localhost"])))
-    return {
-        "ARM_METADATA_HOSTNAME": authority_host,
-        "ARM_DISABLE_INSTANCE_DISCOVERY": "true",
-        "ARM_TENANT_ID": who.tenant_id,
-        "ARM_SUBSCRIPTION_ID": who.subscription_id,
-        "ARM_CLIENT_ID": who.client_id,
-        "ARM_CLIENT_SECRET": who.client_secret,
-        "AZURE_TENANT_ID": who.tenant_id,
-        "AZURE_CLIENT_ID": who.client_id,
-        "AZURE_CLIENT_SECRET": who.client_secret,
-        "AZURE_AUTHORITY_HOST": f"https://{authority_host}",
-        "SSL_CERT_FILE": bundle,
-        "REQUESTS_CA_BUNDLE": bundle,
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-    }
+def _store(folder: Path) -> ResourceStore:
+    """The resources of this folder: those of its first start, which makes the store before it names the port."""
+    path = folder / "resources.sqlite"
+    started, known = (folder / "environment.json").exists(), path.exists() and path.stat().st_size > 0
+    if started and not known:
+        raise Damaged(Unreadable(path, "the file is empty or missing"))
+    store = ResourceStore(path)
+    if not started and any(store.below("")):
+        raise Damaged(Unreadable(folder / "environment.json", "the file is missing"))
+    return store
 
 
 def _listen(folder: Path, port: int | None) -> socket.socket:
@@ -155,26 +154,21 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
     raise CannotServe(f"port {wanted} is taken: {reason}. Name another --port, or none for any that is free.")
 
 
-def _service_environment(client: Mapping[str, str]) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
-    trust = {name: client[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NO_PROXY", "no_proxy")}
-    return {**inherited, **trust, "SPARK_LOCAL_IP": "127.0.0.1"}
-
-
 async def _resume(sandbox: Sandbox, services: list[ModuleType], unwell: list[str], resumed: asyncio.Event) -> None:
-    unwell += [module.__name__ for module in services if not await _call(module, "resume", sandbox)]
+    errors = [(module.__name__, await _call(module, "resume", sandbox)) for module in services]
+    unwell += [f"{name}: {error}" for name, error in errors if error]
     resumed.set()
 
 
-async def _call(module: ModuleType, hook: str, sandbox: Sandbox) -> bool:
-    """One service's fault is logged, and is no reason to leave the others alone."""
+async def _call(module: ModuleType, hook: str, sandbox: Sandbox) -> str:
+    """The error, if there was one. It is logged, and the other services go on."""
     try:
         if hasattr(module, hook):
             await getattr(module, hook)(sandbox)
-    except Exception:
+    except Exception as error:
         logging.exception("%s of %s", hook, module.__name__)
-        return False
-    return True
+        return str(error) or type(error).__name__
+    return ""
 
 
 async def _error(request: Request, error: Exception) -> Response:

@@ -11,18 +11,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sandbox.folder import Damaged
+from sandbox.state_files import Unreadable
+
 Body = dict[str, Any]
 
 
 class ResourceStore:
     def __init__(self, path: Path) -> None:
+        """Raises `folder.Damaged` where the file is not a whole database."""
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS resources (key TEXT PRIMARY KEY, id TEXT NOT NULL, body TEXT NOT NULL)"
-        )
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS resources (key TEXT PRIMARY KEY, id TEXT NOT NULL, body TEXT NOT NULL)"
+            )
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise Damaged(Unreadable(path, error)) from error
 
     def get(self, resource_id: str) -> Body | None:
         with self._lock:

@@ -266,7 +266,7 @@ FAULTS = (
     Fault("token expires", settings={"token_lifetime": 3}, says="token|401"),
     Fault("Ctrl-C", strike=_interrupt),
     Fault("killed", strike=_power_fails),
-    Fault("cloud dies", strike=_cloud_dies, says="onnect|EOF|response|refused|401", serves=False),
+    Fault("cloud dies", strike=_cloud_dies, says="onnect|EOF|response|refused|401|has ended", serves=False),
     Fault(
         "disk full",
         strike=_disk_full,

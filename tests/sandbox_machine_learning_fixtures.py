@@ -259,7 +259,7 @@ def stand_up(cloud: Cloud) -> None:
         identity={"type": "SystemAssigned"},
         properties={"storageAccount": storage, "containerRegistry": cloud.registry},
     )
-    cloud.put(cloud.cluster, properties={"dnsPrefix": "aks", "disableLocalAccounts": True})
+    cloud.put(cloud.cluster, properties=cluster_properties("aks"))
     cloud.put(
         f"{cloud.cluster}/providers/Microsoft.KubernetesConfiguration/extensions/azureml",
         properties={
@@ -292,6 +292,11 @@ def environment(cloud: Cloud, version: str, digest: str) -> None:
     image = f"{cloud.authority}/{REGISTRY}/scoring@{digest}"
     path = f"{cloud.workspace}/environments/scoring/versions/{version}"
     cloud.put(path, properties={"image": image, "inferenceConfig": routes})
+
+
+def cluster_properties(prefix: str) -> dict[str, Any]:
+    pool = {"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}
+    return {"dnsPrefix": prefix, "disableLocalAccounts": True, "agentPoolProfiles": [pool]}
 
 
 def compute_properties(cluster: str, **settings: Any) -> dict[str, Any]:

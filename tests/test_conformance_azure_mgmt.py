@@ -149,3 +149,55 @@ def test_machinelearningservices_finds_a_soft_deleted_workspaces_name_taken(clou
     assert list(workspaces.list_by_resource_group("rg")) == []
     with pytest.raises(ResourceExistsError, match="soft-deleted"):
         workspaces.begin_create_or_update("rg", "mlw", HOME)
+
+
+def test_containerservice_finds_the_same_pools_as_children_and_in_the_cluster(cloud: Served) -> None:
+    aks = client(ContainerServiceClient, cloud)
+    aks.managed_clusters.begin_create_or_update("rg", "pools", CLUSTER).result()
+    assert aks.agent_pools.get("rg", "pools", "system").vm_size == POOL["vmSize"]
+    user = {"properties": {"count": 1, "mode": "User", "vmSize": "Standard_D4s_v5"}}
+    aks.agent_pools.begin_create_or_update("rg", "pools", "scoring", user).result()
+    aks.agent_pools.begin_create_or_update("rg", "pools", "system", {"properties": {**POOL, "count": 3}}).result()
+    listed = {pool.name: pool.count for pool in aks.managed_clusters.get("rg", "pools").agent_pool_profiles}
+    assert listed == {"system": 3, "scoring": 1}
+    assert {pool.name: pool.count for pool in aks.agent_pools.list("rg", "pools")} == listed
+    aks.agent_pools.begin_delete("rg", "pools", "scoring").result()
+    assert [pool.name for pool in aks.managed_clusters.get("rg", "pools").agent_pool_profiles] == ["system"]
+
+
+def test_containerservice_changes_the_pools_that_an_update_names_and_keeps_the_others(cloud: Served) -> None:
+    aks = client(ContainerServiceClient, cloud)
+    aks.managed_clusters.begin_create_or_update("rg", "kept", CLUSTER).result()
+    user = {"properties": {"count": 1, "mode": "User", "vmSize": "Standard_D4s_v5"}}
+    aks.agent_pools.begin_create_or_update("rg", "kept", "scoring", user).result()
+    for profiles in ([{**POOL, "count": 4}], []):
+        properties = {**CLUSTER["properties"], "agentPoolProfiles": profiles}
+        aks.managed_clusters.begin_create_or_update("rg", "kept", {**CLUSTER, "properties": properties}).result()
+        assert {pool.name: pool.count for pool in aks.agent_pools.list("rg", "kept")} == {"system": 4, "scoring": 1}
+
+
+@pytest.mark.parametrize(
+    ("profile", "code"),
+    [({"name": "second"}, "BadRequest"), ({"vmSize": "Standard_D8s_v5"}, "PropertyChangeNotAllowed")],
+)
+def test_containerservice_may_not_add_or_resize_a_pool_through_its_cluster(
+    cloud: Served, profile: dict[str, str], code: str
+) -> None:
+    clusters = client(ContainerServiceClient, cloud).managed_clusters
+    clusters.begin_create_or_update("rg", "fixed", CLUSTER).result()
+    properties = {**CLUSTER["properties"], "agentPoolProfiles": [{**POOL, **profile}]}
+    with pytest.raises(HttpResponseError) as refused:
+        clusters.begin_create_or_update("rg", "fixed", {**CLUSTER, "properties": properties})
+    assert refused.value.error.code == code
+
+
+def test_containerservice_keeps_the_last_system_pool_until_the_cluster_goes(cloud: Served) -> None:
+    aks = client(ContainerServiceClient, cloud)
+    aks.managed_clusters.begin_create_or_update("rg", "last", CLUSTER).result()
+    user = {"properties": {"count": 1, "mode": "User", "vmSize": "Standard_D4s_v5"}}
+    for pools, says in ([], "at least one agent pool"), (["scoring"], "at least one system agent pool"):
+        for pool in pools:
+            aks.agent_pools.begin_create_or_update("rg", "last", pool, user).result()
+        with pytest.raises(HttpResponseError, match=says):
+            aks.agent_pools.begin_delete("rg", "last", "system")
+    aks.managed_clusters.begin_delete("rg", "last").result()

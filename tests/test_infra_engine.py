@@ -6,13 +6,16 @@ from collections.abc import Iterator
 import pytest
 from infra_stack import InfraStacks, infra_stacks
 from sandbox_fixtures import in_environment
+from waiting import eventually
 
+from infra.release.cloud import Cloud
 from sandbox.azure_native.resource_type import by_token
 
 pytestmark = pytest.mark.stack
 
 WEST, NORTH, DEV = "prod-westeurope", "prod-northeurope", "dev"
 REGIONS = {WEST: "westeurope", NORTH: "northeurope", DEV: "eastus2"}
+API_VERSION = "2025-09-01"
 STATEFUL = {
     "storage:StorageAccount",
     "storage:BlobContainer",
@@ -30,6 +33,19 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
         for stack, region in REGIONS.items():
             stacks.up(stack, **{"azure-native:location": region})
         yield stacks
+
+
+def cluster_id(stacks: InfraStacks) -> str:
+    (found,) = (it["id"] for it in stacks.resources(DEV) if it["type"].endswith("containerservice:ManagedCluster"))
+    return str(found)
+
+
+def pools(stacks: InfraStacks) -> dict[str, tuple[str, str, int]]:
+    """Mode, size and number of nodes of every pool of the cluster, as AKS has them."""
+    answer = Cloud.discover().resource(f"{cluster_id(stacks)}/agentPools", API_VERSION)
+    assert answer
+    found = {pool["name"]: pool["properties"] for pool in answer["value"]}
+    return {name: (pool["mode"], pool["vmSize"], pool["count"]) for name, pool in found.items()}
 
 
 def test_every_type_the_provider_knows_is_declared_by_the_program(stacks: InfraStacks) -> None:
@@ -90,6 +106,54 @@ def test_three_regions_of_one_subscription_share_nothing(stacks: InfraStacks) ->
             assert groups[other] not in json.dumps(found)
         locations = {r["outputs"]["location"].lower() for r in found if "location" in r.get("outputs", {})}
         assert locations <= {REGIONS[stack], "global"}
+
+
+def test_a_changed_generation_is_refused_before_anything_is_deleted(stacks: InfraStacks) -> None:
+    before = {resource["urn"] for resource in stacks.resources(DEV)}
+    stacks.configure(DEV, **{"azure-native:location": REGIONS[DEV]}, personalization__generation="2")
+    said = stacks.pulumi(DEV, "up", "--yes", "--skip-preview", fails=True)
+    assert "personalization:generation was 1 when this stack was deployed and is 2 now" in said
+    assert {resource["urn"] for resource in stacks.resources(DEV)} == before
+
+
+NODES = {"azure-native:location": REGIONS[DEV], "serving:system_nodes": 4}
+LARGER = {**NODES, "serving:node_size": "Standard_D8s_v5"}
+
+
+def test_another_number_of_system_nodes_outlives_a_later_write_of_the_cluster(stacks: InfraStacks) -> None:
+    """Which sends the pools as the engine recorded them when it created the cluster."""
+    for changed in ({}, {"tags:owner": "somebody"}):
+        stacks.configure(DEV, **NODES, **changed)
+        stacks.pulumi(DEV, "up", "--yes", "--skip-preview")
+        assert [count for mode, _, count in pools(stacks).values() if mode == "System"] == [4]
+
+
+def test_another_size_reaches_both_pools_and_the_old_ones_go_last(stacks: InfraStacks) -> None:
+    before, events = pools(stacks), stacks.folder / "pools.json"
+    stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody"})
+    stacks.pulumi(DEV, "up", "--yes", "--skip-preview", "--event-log", str(events))
+    after = pools(stacks)
+    assert not before.keys() & after.keys()
+    assert sorted(after.values()) == [("System", "Standard_D8s_v5", 4), ("User", "Standard_D8s_v5", 1)]
+    steps = [
+        event["resOutputsEvent"]["metadata"]["op"]
+        for event in map(json.loads, events.read_text().splitlines())
+        if event.get("resOutputsEvent", {}).get("metadata", {}).get("urn", "").endswith("AgentPool::kubernetes-scoring")
+    ]
+    assert steps.index("create-replacement") < steps.index("delete-replaced")
+
+
+def test_nodes_that_somebody_added_are_found_by_refresh_and_go_with_the_next_up(stacks: InfraStacks) -> None:
+    cloud, (pool,) = Cloud.discover(), [name for name, (mode, *_) in pools(stacks).items() if mode == "System"]
+    pool_id = f"{cluster_id(stacks)}/agentPools/{pool}"
+    held = cloud.resource(pool_id, API_VERSION)
+    assert held
+    cloud.request("PUT", pool_id, API_VERSION, {"properties": {**held["properties"], "count": 9}})
+    eventually(lambda: pools(stacks)[pool][-1] == 9)
+    stacks.pulumi(DEV, "preview", "--refresh", "--expect-no-changes", fails=True)
+    stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody else"})
+    stacks.pulumi(DEV, "up", "--refresh", "--yes", "--skip-preview")
+    assert pools(stacks)[pool][-1] == 4
 
 
 def test_a_stack_is_taken_down_from_the_endpoint_to_the_workspace(stacks: InfraStacks) -> None:

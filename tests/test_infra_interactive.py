@@ -258,3 +258,20 @@ def _granted(workspace: WorkspaceClient, folder_id: str) -> dict[str | None, lis
     entries = workspace.permissions.get("directories", folder_id).access_control_list or []
     levels = {each.group_name: each.all_permissions or [] for each in entries}
     return {who: [str(level.permission_level).rpartition(".")[2] for level in given] for who, given in levels.items()}
+
+
+def test_a_cluster_changed_or_deleted_by_hand_is_found(
+    cloud: Served, workspace: WorkspaceClient, program: Graph
+) -> None:
+    wanted = named(cloud, program, "changed")
+    made = CLUSTER.create(wanted)
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
+    body = {"cluster_id": made.id, **json.loads(wanted["settings"]), "autotermination_minutes": 25}
+    workspace.api_client.do("POST", "/api/2.1/clusters/edit", body={"cluster_name": "changed", **body})
+    assert CLUSTER.diff(made.id, CLUSTER.read(made.id, made.outs).outs, wanted).changes
+    CLUSTER.update(made.id, made.outs, wanted)
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
+    workspace.permissions.set("clusters", made.id, access_control_list=[])
+    assert CLUSTER.diff(made.id, CLUSTER.read(made.id, made.outs).outs, wanted).changes
+    workspace.clusters.permanent_delete(made.id)
+    assert CLUSTER.read(made.id, made.outs).id == ""

@@ -254,6 +254,22 @@ def test_a_model_of_other_features_is_judged_alone(cloud: Cloud, live: dict[str,
     assert [(check["drift"], check["live_p99_ms"]) for check in found["checks"]] == [(None, None)] * 3
 
 
+def test_traffic_and_a_deployment_that_were_changed_by_hand_are_found_and_set_back(
+    cloud: Cloud, live: dict[str, Any]
+) -> None:
+    provider, wanted = rollout._RolloutProvider(), {**props(cloud, "1"), "share": 100}
+    held = {**live, "share": 100}
+    assert provider.read(ENDPOINT, held).outs == held
+    cloud.endpoint(ENDPOINT)
+    found = provider.read(ENDPOINT, held).outs
+    assert provider.diff(ENDPOINT, found, wanted).changes
+    assert found["share"] == 0
+    assert (provider.update(ENDPOINT, found, wanted).outs or {})["share"] == 100
+    assert traffic(cloud) == {live["deployment"]: 100}
+    assert provider.read(ENDPOINT, {**held, "model_version": "2"}).outs["share"] == 0
+    assert provider.read("elsewhere", {**held, "endpoint_name": "elsewhere"}).id == ""
+
+
 def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: dict[str, Any]) -> None:
     forth = rolled_out(cloud, "2", live)
     back = rolled_out(cloud, "1", forth)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 from workloads_shop import with_all_features
 
-from operations import local, movielens, rows
+from operations import local, movielens, rows, summary
 from operations.endpoint import Endpoint
 from operations.errors import UserError
 from operations.page import ranking
@@ -172,6 +173,17 @@ def test_missing_java_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+def test_the_summary_names_a_way_to_the_model_card_that_a_browser_can_go(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its address in the lake answers 401 without a token."""
+    metrics = {"auc": 0.7, "log_loss": 0.6, "base_rate": 0.5, "base_log_loss": 0.7, "calibration_gap": 0.01}
+    metrics |= {"rows_test": 10, "gate": [], "baseline": {"auc": 0.6, "log_loss": 0.65}}
+    outputs = {"scoring_uri": "u", "model_name": "m", "model_version": "1", "training_run_id": "1", "metrics": metrics}
+    report = local.Report("criteo", outputs={**outputs, "model_card": "https://127.0.0.1/card"}, latencies=[1.0] * 100)
+    summary.show(report, Console(width=160))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "model card" in line]
+    assert "personalization open" in line
+
+
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     import socket
 
@@ -181,7 +193,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         done = personalization("local", "--state", str(tmp_path / "state"), "--port", str(port))
     assert done.returncode == 1
-    assert str(port) in done.stderr
+    assert done.stderr.startswith(f"error: port {port} is taken")  # and "error: " only once
     assert "Traceback" not in done.stderr
 
 

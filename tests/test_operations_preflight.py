@@ -183,7 +183,7 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
     preflight.configure(**RELEASE)
     preflight.answer({"usages": {"standardDSv5Family": {"used": 20, "limit": 40}}})
     assert preflight.run()[0] == 1
-    pools = [{"name": "system", "count": 2, "vmSize": "Standard_D4s_v5"}]
+    pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
     pools += [{"name": "scoring", "count": 3, "vmSize": "Standard_D4s_v5"}]
     cluster = {"properties": {"agentPoolProfiles": pools}}
     preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)

@@ -18,6 +18,7 @@ from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
 from sandbox_fixtures import ROOT, RunningSandbox, gone, in_environment, running_sandbox, sandbox_command
+from waiting import eventually
 
 from sandbox import authority, types
 
@@ -301,9 +302,30 @@ def test_a_type_that_is_not_in_the_table_is_stored_all_the_same(cloud: RunningSa
     assert [found["name"] for found in cloud.arm("GET", f"{group}/resources").json()["value"]] == ["one"]
 
 
+def test_a_workspace_number_changes_with_a_new_workspace_and_never_with_an_update(
+    cloud: RunningSandbox, group: str
+) -> None:
+    path = f"{group}/providers/Microsoft.Databricks/workspaces/numbered"
+
+    def number(**tags: str) -> str:
+        body = {"location": "westeurope", "tags": tags, "properties": {"computeMode": "Hybrid"}}
+        assert cloud.arm("PUT", path, body).status_code in (200, 201)
+        return str(eventually(lambda: cloud.arm("GET", path).json()["properties"], succeeded)["workspaceId"])
+
+    def succeeded(properties: dict[str, Any]) -> bool:
+        return properties["provisioningState"] == "Succeeded"
+
+    first = number()
+    assert first.isdigit()
+    assert number(a="b") == first
+    cloud.arm("DELETE", path)
+    eventually(lambda: cloud.arm("GET", path).status_code == 404)
+    assert number() != first
+
+
 def test_every_template_of_the_table_fills_to_whole_guids() -> None:
     guid = str(uuid.uuid4())
-    known = ("url", "authority", "subscription", "tenant", "group", "name", "parent", "location")
+    known = "id url authority subscription tenant group name parent location created number".split()
     for rule in types.load().values():
         filled = str(types.fill(rule.computed, {**dict.fromkeys(known, ""), "guid": guid}))
         assert filled.count(guid[:24]) == len(re.findall(guid[:24] + r"[0-9a-f]{12}\b", filled))

@@ -3,9 +3,12 @@
 import base64
 import io
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from databricks.sdk import WorkspaceClient
@@ -367,6 +370,43 @@ def test_a_policy_of_rules_that_are_not_known_and_a_permission_that_is_none_are_
     grant = iam.AccessControlRequest("team", iam.PermissionLevel.CAN_RESTART)
     with pytest.raises(InvalidParameterValue, match="CAN_RESTART is no permission level of a cluster-policy: CAN_USE"):
         workspace.permissions.set("cluster-policies", str(policy_id), access_control_list=[grant])
+
+
+def test_mlflow_that_was_killed_answers_again_at_its_address(cloud: Served, workspace: WorkspaceClient) -> None:
+    page = requests.get(f"{cloud.sandbox.url}/ml/experiments/1", allow_redirects=False, timeout=10)
+    port = int(page.headers["location"].partition("/#")[0].rpartition(":")[2])
+
+    def tracking_server() -> psutil.Process | None:
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):
+                if "mlflow.server.fastapi_app:app" in process.cmdline():
+                    return process
+        return None
+
+    socket.create_connection(("127.0.0.1", port)).close()
+    first = eventually(tracking_server)
+    assert first is not None
+    first.kill()
+    eventually(lambda: first.is_running() and first.status() != psutil.STATUS_ZOMBIE, lambda alive: not alive)
+
+    def connected() -> bool:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        return False
+
+    assert eventually(connected)
+
+
+@pytest.mark.parametrize("content", ["", "99999"])
+def test_a_tracking_port_that_cannot_be_read_is_chosen_again(tmp_path: Path, content: str) -> None:
+    with trusted(tmp_path) as cloud:
+        lake_workspace(cloud)
+        requests.get(f"{cloud.sandbox.url}/ml/experiments/1", allow_redirects=False, timeout=10)
+    (file,) = tmp_path.glob("databricks/*/tracking/port")
+    file.write_text(content)
+    with trusted(tmp_path, port=cloud.sandbox.port) as again:
+        page = requests.get(f"{again.sandbox.url}/ml/experiments/1", allow_redirects=False, timeout=10)
+    assert f"//127.0.0.1:{file.read_text()}/" in page.headers["location"]
 
 
 def test_a_folder_has_the_permissions_of_the_folders_above_it(workspace: WorkspaceClient) -> None:

@@ -24,7 +24,7 @@ from azure.ai.ml.entities import (
 )
 from azure.core.exceptions import HttpResponseError
 from sandbox_fixtures import gone, is_alive
-from sandbox_machine_learning_fixtures import COMPUTE, Cloud, compute_properties, ml_sandbox
+from sandbox_machine_learning_fixtures import COMPUTE, Cloud, cluster_properties, compute_properties, ml_sandbox
 from waiting import eventually
 
 from sandbox import java
@@ -147,7 +147,7 @@ def test_a_cluster_is_attached_only_with_extension_and_trusted_access(cloud: Clo
     other = cloud.cluster.replace("aks-test", "aks-other")
     compute, attached = f"{cloud.workspace}/computes/other", {"properties": compute_properties(other)}
     assert "does not exist" in cloud.refused(compute, **attached)
-    cloud.put(other, properties={"dnsPrefix": "other", "disableLocalAccounts": True})
+    cloud.put(other, properties=cluster_properties("other"))
     assert "lacks the extension" in cloud.refused(compute, **attached)
     extension = f"{other}/providers/Microsoft.KubernetesConfiguration/extensions/azureml"
     cloud.put(extension, properties={"extensionType": "Microsoft.AzureML.Kubernetes", "configurationSettings": {}})

@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import matplotlib.image
 import pytest
+import state_files
 import yaml
+from by_hand import by_hand
 from fault_matrix import FAULTS, STAGES, Stand, trial, users
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
@@ -25,6 +27,7 @@ from waiting import eventually
 from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
+from operations.state_folder import State
 from sandbox import class_archive
 from workloads.tracking import metric_name
 
@@ -222,6 +225,39 @@ def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("refresh") == {}
 
 
+def test_objects_deleted_by_hand_in_databricks_are_found_by_refresh_and_created_by_the_next_up(stack: LocalRun) -> None:
+    known = stack.jobs_runs_versions()
+    with by_hand(stack) as hand:
+        hand.delete_in_databricks()
+        hand.regenerate_key()
+    assert stack.pulumi("refresh") == {"delete": 5}  # job, policy, wheel, notebooks and key
+    assert stack.pulumi("up") == {"create": 5, "update": 1}  # the cluster takes the new policy
+    assert stack.jobs_runs_versions() == known
+    assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
+    assert stack.pulumi("up", "--refresh") == {}
+
+
+def test_a_job_and_traffic_that_were_changed_by_hand_are_set_back(stack: LocalRun) -> None:
+    with by_hand(stack) as hand:
+        hand.change_job_and_traffic()
+    assert stack.pulumi("up", "--refresh") == {"update": 2}
+    assert list(stack.traffic().values()) == [100]
+    assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
+
+
+def test_another_generation_of_a_served_model_is_refused_and_it_answers_as_before(stack: LocalRun) -> None:
+    before = score(stack)
+    stack.configure("personalization:generation", "2")
+    try:
+        with pytest.raises(AssertionError, match="1 errored"):
+            stack.pulumi("up")
+        said = (stack.state / "test-up-events.json").read_text()
+        assert "personalization:generation was 1 when this stack was deployed and is 2 now" in said
+    finally:
+        stack.configure("personalization:generation", "1")
+    assert score(stack) == before
+
+
 def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
     secrets = _secrets(stack)
     backend = stack.state / "pulumi" / "backend"
@@ -370,6 +406,19 @@ def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> Non
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
 
 
+def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in_it(standing: LocalRun) -> None:
+    with by_hand(standing) as hand:
+        hand.delete_endpoint()
+        hand.delete_registry()
+        hand.delete_databricks()
+    assert standing.pulumi("refresh")["delete"] > 10
+    standing.pulumi("up")
+    jobs, runs, _ = standing.jobs_runs_versions()
+    assert (jobs, runs) == (1, 1)
+    assert score(standing)["model"].startswith(standing.outputs["model_name"])
+    assert standing.pulumi("up", "--refresh") == {}
+
+
 def _target_of_the_daily_run() -> str:
     """What `.github/workflows/retrain.yml` tells the engine to touch."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "retrain.yml").read_text())
@@ -408,3 +457,10 @@ def _trust(run: LocalRun) -> Any:
     import ssl
 
     return ssl.create_default_context(cafile=run.environment["SSL_CERT_FILE"])
+
+
+def test_every_file_of_a_run_is_of_a_known_kind(stack: LocalRun) -> None:
+    """So that no new file of state is forgotten where damaged ones are tried: tests/test_state_files.py."""
+    made = [path for top in State(stack.state).made for path in (top, *top.rglob("*")) if path.is_file()]
+    assert made
+    assert [path for path in made if not state_files.is_known(path.relative_to(stack.state).as_posix())] == []

@@ -53,7 +53,11 @@ def start(folder: Path) -> Path:
     """
     folder = folder.absolute()
     record = folder / "engine.json"
-    stood = json.loads(record.read_text()) if record.exists() else None
+    try:
+        stood = json.loads(record.read_text()) if record.exists() else None
+    except ValueError:  # cut short: begin afresh
+        stop(folder)
+        stood = None
     if stood and _answers(stood["address"]):
         return record
     if not shutil.which("docker"):
@@ -68,11 +72,11 @@ def start(folder: Path) -> Path:
             address = f"unix://{folder}/docker.sock"
             state["process"] = _start_engine(folder, address)
         state["address"] = address
-        record.write_text(json.dumps(state))
+        _write(record, state)
         if not stood:
             engine = {**os.environ, "DOCKER_HOST": address}
             state["arguments"] = arguments = _bases(engine, folder)
-            record.write_text(json.dumps(state))
+            _write(record, state)
             probe = ["docker", "run", "--rm", "--network", "host", arguments.get("BASE", _BASE), "true"]
             run(probe, "the container engine answers, but runs no container here", env=engine)
     except BaseException:
@@ -82,11 +86,21 @@ def start(folder: Path) -> Path:
     return record
 
 
+def _write(record: Path, state: dict[str, object]) -> None:
+    """Replace the record as a whole or not at all."""
+    partial = record.with_name(f"{record.name}.partial")
+    partial.write_text(json.dumps(state))
+    partial.replace(record)
+
+
 def stop(folder: Path) -> None:
     """End the engine that was started here and remove its data; of an engine that was there, only our base images."""
     folder = folder.absolute()
     with suppress(FileNotFoundError):
-        state = json.loads((folder / "engine.json").read_text())
+        try:
+            state = json.loads((folder / "engine.json").read_text())
+        except ValueError:  # cut short; dockerd writes a file with its process id itself
+            state = {"process": int((folder / "docker.pid").read_text())}
         if state["process"] is None:
             removal = ["docker", "--host", state["address"], "image", "rm", *state["arguments"].values()]
             subprocess.run(removal, capture_output=True)

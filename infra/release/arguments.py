@@ -32,12 +32,29 @@ class ReleaseArgs:
     @property
     def workspace(self) -> dict[str, pulumi.Input[str]]:
         """Databricks', as every resource in it is told."""
-        return {"workspace_url": self.databricks.workspace_url, "workspace_id": self.databricks.workspace_id}
+        return {
+            "workspace_url": self.databricks.workspace_url,
+            "workspace_id": self.databricks.workspace_id,
+            "workspace_uid": self.databricks.workspace_uid,
+        }
+
+    @property
+    def registry_of_models(self) -> dict[str, pulumi.Input[str]]:
+        """The Azure ML workspace, as inputs of every resource in it."""
+        return {
+            "workspace_id": self.machine_learning.workspace_id,
+            "workspace_uid": self.machine_learning.workspace_uid,
+        }
 
     @property
     def models(self) -> dict[str, pulumi.Input[str]]:
         """Where artefacts lie, as every resource that reads one is told."""
         return {"blob_endpoint": self.lake.blob_endpoint, "models_container": self.lake.containers["models"]}
+
+    @property
+    def lake_identity(self) -> dict[str, pulumi.Input[str]]:
+        """The lake, as inputs of every resource that keeps files in it."""
+        return {"lake_id": self.lake.account_id, "lake_uid": self.lake.lake_uid}
 
     @property
     def shared(self) -> str:

@@ -9,9 +9,10 @@ import contextlib
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
+from infra.release.dynamic import gone
 from infra.release.ownership import WorkspaceProvider
 from infra.release.patience import until_allowed
 
@@ -21,12 +22,28 @@ SCHEMA = "personalization"
 
 class _CatalogProvider(WorkspaceProvider):
     object_name = ("catalog",)
-    identity = ("workspace_id", "catalog", "connector_id", "identity_id")
+    identity = ("workspace_id", "workspace_uid", "catalog", "connector_id", "identity_id")
     inputs = ("workspace_url", "locations")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         self._ensure(props)
         return CreateResult(props["catalog"], {**props, "volumes": f"/Volumes/{props['catalog']}/{SCHEMA}"})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone where any of its objects is: `create` adopts the others."""
+        from databricks.sdk.errors import NotFound
+
+        try:
+            client, catalog = databricks_of(props), props["catalog"]
+            client.storage_credentials.get(catalog)
+            for container in props["locations"]:
+                client.external_locations.get(_location(catalog, container))
+            client.schemas.get(f"{catalog}.{SCHEMA}")
+            for volume in VOLUMES:
+                client.volumes.read(f"{catalog}.{SCHEMA}.{volume}")
+        except NotFound:
+            return gone()
+        return ReadResult(id_, props)
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         self._ensure(news)
@@ -35,7 +52,10 @@ class _CatalogProvider(WorkspaceProvider):
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         from databricks.sdk.errors import NotFound
 
-        client, catalog = databricks_of(props), props["catalog"]
+        try:
+            client, catalog = databricks_of(props), props["catalog"]
+        except NotFound:
+            return
         locations = [_location(catalog, container) for container in props["locations"]]
         for delete, names in (
             (client.catalogs.delete, [catalog]),
@@ -110,6 +130,7 @@ class Catalog(Resource, module="databricks", name="Catalog"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         connector_id: pulumi.Input[str],
         identity_id: pulumi.Input[str],
         catalog: str,
@@ -119,6 +140,7 @@ class Catalog(Resource, module="databricks", name="Catalog"):
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "connector_id": connector_id,
             "identity_id": identity_id,
             "catalog": catalog,

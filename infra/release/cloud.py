@@ -17,6 +17,8 @@ from typing import Any
 
 import requests
 from azure.core.credentials import AccessToken, TokenCredential
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 _PUBLIC_METADATA = "management.azure.com"
 _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
@@ -32,6 +34,9 @@ _LAST_SECONDS = 300
 """Seconds before the end of a token when it is renewed, as in azure-core (`BearerTokenCredentialPolicy`)."""
 _CLI_SECONDS = 60
 """Time limit of `az` for one token: it takes 1 to 2 s, longer on a busy machine, and azure-identity's default is 10."""
+# As in azure-native 3.29.0.
+_DATABRICKS_API_VERSION = "2026-01-01"
+_STORAGE_API_VERSION = "2024-01-01"
 DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"  # the same in every cloud
 
 
@@ -71,6 +76,33 @@ class Cloud:
         """
         return _login(self.authority, **{name: os.environ.get(f"ARM_{name}") or None for name in _LOGIN})
 
+    def resource(self, resource_id: str, api_version: str) -> dict[str, Any] | None:
+        """A resource as ARM returns it; None if it does not exist."""
+        answer = self.request("GET", resource_id, api_version)
+        if answer.status_code == 404 and "SubscriptionNotFound" not in answer.text:
+            return None
+        answer.raise_for_status()
+        return answer.json()
+
+    def request(self, method: str, resource_id: str, api_version: str, body: Any = None) -> requests.Response:
+        """ARM's answer with any status; a request is repeated while ARM is too busy or fails."""
+        retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+        with requests.Session() as session:
+            session.mount("https://", HTTPAdapter(max_retries=retry))
+            return session.request(
+                method,
+                f"{self.resource_manager}{resource_id}",
+                params={"api-version": api_version},
+                json=body,
+                headers={"Authorization": f"Bearer {self.credential().get_token(self.scope).token}"},
+                timeout=60,
+            )
+
+    def has(self, resource_id: str, api_version: str, *, key: str, uid: str | None) -> bool:
+        """Whether the resource exists and is the one whose property `key` was `uid`, not another one under its id."""
+        found = self.resource(resource_id, api_version)
+        return found is not None and uid in (None, found["properties"].get(key))
+
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
         from azure.ai.ml import MLClient
@@ -100,6 +132,8 @@ class Cloud:
         from databricks.sdk.credentials_provider import CredentialsProvider, CredentialsStrategy
 
         credential, manager = self.credential(), self.scope
+
+        Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.
 
         class Named(Config):
             """Ignore the variables DATABRICKS_* and ARM_*, which the SDK reads although it is given a login.
@@ -237,6 +271,21 @@ def _oidc_token() -> str:
     return answer.json()["value"]
 
 
+def has_lake(props: Mapping[str, Any]) -> bool:
+    """Whether the storage account exists that a dynamic resource keeps files in."""
+    lake_id, uid = props.get("lake_id"), props.get("lake_uid")  # neither is in the state of an earlier version
+    return not lake_id or Cloud.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=uid)
+
+
 def databricks_of(props: Mapping[str, Any]) -> Any:
-    """The `databricks.sdk.WorkspaceClient` of the workspace that a dynamic resource is in."""
-    return Cloud.discover().databricks(props["workspace_url"], props["workspace_id"])
+    """The `databricks.sdk.WorkspaceClient` of the workspace that a dynamic resource is in.
+
+    Raises the SDK's `NotFound` if that workspace no longer exists, or is another one under the same resource id: its
+    host name may then answer nothing at all.
+    """
+    from databricks.sdk.errors import NotFound
+
+    cloud, workspace_id, uid = Cloud.discover(), props["workspace_id"], props.get("workspace_uid")
+    if not cloud.has(workspace_id, _DATABRICKS_API_VERSION, key="workspaceId", uid=uid):
+        raise NotFound(f"the Databricks workspace {workspace_id} (number {uid}) does not exist")
+    return cloud.databricks(props["workspace_url"], workspace_id)

@@ -6,10 +6,10 @@ The image is built already and named by digest, so Azure ML builds nothing. Does
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource
+from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import ReleaseProvider, gone
 
 PORT = 5001
 ROUTES = {
@@ -20,7 +20,7 @@ ROUTES = {
 
 
 class _EnvironmentProvider(ReleaseProvider):
-    identity = ("workspace_id", "environment_name", "image")
+    identity = ("workspace_id", "workspace_uid", "environment_name", "image")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from azure.ai.ml.entities import Environment
@@ -38,6 +38,16 @@ class _EnvironmentProvider(ReleaseProvider):
         )
         return CreateResult(f"{props['environment_name']}:{version}", {**props, "version": version})
 
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        registry = Cloud.discover().machine_learning(props["workspace_id"])
+        try:
+            registry.environments.get(props["environment_name"], props["version"])
+        except ResourceNotFoundError:
+            return gone()
+        return ReadResult(id_, props)
+
 
 class EnvironmentVersion(Resource, module="machinelearning", name="EnvironmentVersion"):
     version: pulumi.Output[str]
@@ -47,9 +57,15 @@ class EnvironmentVersion(Resource, module="machinelearning", name="EnvironmentVe
         name: str,
         *,
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         environment_name: str,
         image: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"workspace_id": workspace_id, "environment_name": environment_name, "image": image}
+        props = {
+            "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
+            "environment_name": environment_name,
+            "image": image,
+        }
         super().__init__(_EnvironmentProvider(), name, {**props, "version": None}, opts)

@@ -7,20 +7,30 @@ it was deleted: with it come back its runs. Registers no model: the registry of 
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
+from infra.release.dynamic import gone
 from infra.release.ownership import WorkspaceProvider
 
 
 class _ExperimentProvider(WorkspaceProvider):
     object_name = ("path",)
-    identity = ("workspace_id", "path")
+    identity = ("workspace_id", "workspace_uid", "path")
     inputs = ("workspace_url",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         found = _ensure(props)
         return CreateResult(found["experiment_id"], {**props, **found})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from databricks.sdk.errors import NotFound
+
+        try:
+            found = databricks_of(props).experiments.get_by_name(props["path"]).experiment
+        except NotFound:
+            return gone()
+        return ReadResult(id_, props) if (found.experiment_id, found.lifecycle_stage) == (id_, "active") else gone()
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_ensure(news)})
@@ -60,9 +70,15 @@ class Experiment(Resource, module="databricks", name="Experiment"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         path: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """`path`: of the experiment in the workspace, such as `/Shared/shop/training`."""
-        props = {"workspace_url": workspace_url, "workspace_id": workspace_id, "path": path}
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
+            "path": path,
+        }
         super().__init__(_ExperimentProvider(), name, {**props, "experiment_id": None, "page": None}, opts)

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource
+from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import ReleaseProvider, gone
 from infra.release.workload import sources_digest
 
 _CONTEXT = Path(__file__).parents[2] / "scoring"
 REPOSITORY = "personalization-scoring"
 _BUILD_MINUTES = 30
+_REGISTRY_API_VERSION = "2023-01-01-preview"  # of registries in azure-native 3.29.0
 
 
 class ImageBuildFailed(Exception):
@@ -57,7 +58,7 @@ def build_arguments(engine: str, digest: str) -> dict[str, str]:
 
 
 class _ImageProvider(ReleaseProvider):
-    identity = ("registry_id", "engine", "digest")
+    identity = ("registry_id", "registry_uid", "engine", "digest")
     optional = ("build_pool",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -94,6 +95,12 @@ class _ImageProvider(ReleaseProvider):
             {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
         )
 
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone with its registry. An image that was deleted alone is not found: that needs the registry's own API."""
+        uid = props.get("registry_uid")
+        exists = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
+        return ReadResult(id_, props) if exists else gone()
+
 
 def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
     import requests
@@ -121,6 +128,7 @@ class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
         name: str,
         *,
         registry_id: pulumi.Input[str],
+        registry_uid: pulumi.Input[str],
         login_server: pulumi.Input[str],
         engine: str,
         digest: str,
@@ -129,6 +137,7 @@ class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
     ) -> None:
         props = {
             "registry_id": registry_id,
+            "registry_uid": registry_uid,
             "login_server": login_server,
             "engine": engine,
             "digest": digest,

@@ -15,9 +15,11 @@ from dataclasses import replace
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
+from infra.release.drift import agrees
+from infra.release.dynamic import gone
 from infra.release.job import JobSpec, cluster, spark_conf
 from infra.release.ownership import WorkspaceProvider, permit
 
@@ -63,7 +65,7 @@ def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, Any]:
 
 class _PolicyProvider(WorkspaceProvider):
     object_name = ("policy_name",)
-    identity = ("workspace_id", "policy_name")
+    identity = ("workspace_id", "workspace_uid", "policy_name")
     inputs = ("workspace_url", "definition", "team")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -73,6 +75,18 @@ class _PolicyProvider(WorkspaceProvider):
         if found is None:
             found = client.cluster_policies.create(name=props["policy_name"], definition=props["definition"])
         return CreateResult(found.policy_id, self._put(client, found.policy_id, props))
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from databricks.sdk.errors import NotFound
+
+        try:
+            client = databricks_of(props)
+            held = client.cluster_policies.get(id_).definition
+            team = _permitted(client, "cluster-policies", id_, "CAN_USE", props["team"])
+        except NotFound:
+            return gone()
+        same = json.loads(held) == json.loads(props["definition"])
+        return ReadResult(id_, {**props, "definition": props["definition"] if same else held, "team": team})
 
     def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(self._put(databricks_of(news), id, news))
@@ -92,7 +106,7 @@ class _PolicyProvider(WorkspaceProvider):
 
 class _ClusterProvider(WorkspaceProvider):
     object_name = ("cluster_name",)
-    identity = ("workspace_id", "cluster_name")
+    identity = ("workspace_id", "workspace_uid", "cluster_name")
     inputs = ("workspace_url", "settings", "libraries", "team", "catalog")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -112,6 +126,26 @@ class _ClusterProvider(WorkspaceProvider):
             client.clusters.delete(cluster_id)
         return CreateResult(cluster_id, self._admit(client, cluster_id, props, before=None))
 
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from databricks.sdk.errors import InvalidParameterValue, NotFound
+
+        try:
+            client = databricks_of(props)
+            held = client.clusters.get(id_).as_dict()
+            libraries = [status.library.as_dict() for status in client.libraries.cluster_status(id_)]
+            team = _permitted(client, "clusters", id_, "CAN_RESTART", props["team"])
+        except (NotFound, InvalidParameterValue):  # either says that it is gone
+            return gone()
+        declared = json.loads(props["settings"])
+        # An alias of SINGLE_USER (databricks-sdk, `DataSecurityMode`), and the kind that it requires.
+        compared = {name: value for name, value in declared.items() if name not in ("kind", "data_security_mode")}
+        found = {**props, "team": team}
+        if not agrees(compared, held):
+            found["settings"] = json.dumps({name: held.get(name) for name in declared}, sort_keys=True)
+        if any(library not in libraries for library in json.loads(props["libraries"])):
+            found["libraries"] = json.dumps(libraries, sort_keys=True)
+        return ReadResult(id_, found)
+
     def update(self, id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         client = databricks_of(news)
         self._converge(client, id, news)
@@ -120,12 +154,11 @@ class _ClusterProvider(WorkspaceProvider):
     def delete(self, id: str, props: dict[str, Any]) -> None:
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
-        client = databricks_of(props)
         with contextlib.suppress(NotFound, InvalidParameterValue):  # either says that it is gone
-            client.clusters.permanent_delete(id)
+            databricks_of(props).clusters.permanent_delete(id)
         if props["team"]:
             with contextlib.suppress(NotFound):
-                _grant(client, props["catalog"], revoked=props["team"])
+                _grant(databricks_of(props), props["catalog"], revoked=props["team"])
 
     @classmethod
     def _converge(cls, client: Any, cluster_id: str, props: dict[str, Any]) -> None:
@@ -191,6 +224,19 @@ class _ClusterProvider(WorkspaceProvider):
         return {**props, "cluster_id": cluster_id, "page": page}
 
 
+def _permitted(client: Any, kind: str, object_id: str, level: str, team: str | None) -> str | None:
+    """`team`, if it has the permission that it should have."""
+    entries = client.permissions.get(kind, object_id).access_control_list or [] if team else []
+    levels = {
+        found.permission_level.value
+        for entry in entries
+        if entry.group_name == team
+        for found in entry.all_permissions or []
+        if found.permission_level
+    }
+    return team if level in levels else None
+
+
 def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: str | None = None) -> None:
     """Reading the catalog's volumes, given to one group or taken from another."""
     from databricks.sdk.service.catalog import PermissionsChange, Privilege
@@ -209,6 +255,7 @@ class ClusterPolicy(Resource, module="databricks", name="ClusterPolicy"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         policy_name: str,
         definition: pulumi.Input[str],
         team: str | None,
@@ -218,6 +265,7 @@ class ClusterPolicy(Resource, module="databricks", name="ClusterPolicy"):
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "policy_name": policy_name,
             "definition": definition,
             "team": team,
@@ -236,6 +284,7 @@ class InteractiveCluster(Resource, module="databricks", name="InteractiveCluster
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         cluster_name: str,
         settings: pulumi.Input[str],
         libraries: pulumi.Input[str],
@@ -247,6 +296,7 @@ class InteractiveCluster(Resource, module="databricks", name="InteractiveCluster
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "cluster_name": cluster_name,
             "settings": settings,
             "libraries": libraries,

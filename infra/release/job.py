@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra import compatibility
 from infra.release.cloud import databricks_of
+from infra.release.drift import observed
+from infra.release.dynamic import gone
 from infra.release.ownership import WorkspaceProvider
 
 PACKAGE = "personalization_workloads"
@@ -166,7 +168,7 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
 
 class _JobProvider(WorkspaceProvider):
     object_name = ("job_name",)
-    identity = ("workspace_id", "job_name")
+    identity = ("workspace_id", "workspace_uid", "job_name")
     inputs = ("settings", "workspace_url")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -181,6 +183,15 @@ class _JobProvider(WorkspaceProvider):
             return CreateResult(str(found.job_id), {**props, "job_id": str(found.job_id)})
         answer = client.api_client.do("POST", "/api/2.2/jobs/create", body=settings.as_dict())
         return CreateResult(str(answer["job_id"]), {**props, "job_id": str(answer["job_id"])})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from databricks.sdk.errors import InvalidParameterValue, NotFound
+
+        try:
+            settings = databricks_of(props).jobs.get(int(id_)).settings.as_dict()
+        except (NotFound, InvalidParameterValue):  # as in `delete`
+            return gone()
+        return ReadResult(id_, {**props, "settings": observed(props["settings"], settings)})
 
     def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         from databricks.sdk.service.jobs import JobSettings
@@ -207,6 +218,7 @@ class TrainingJob(Resource, module="databricks", name="TrainingJob"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         job_name: str,
         settings: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -215,6 +227,7 @@ class TrainingJob(Resource, module="databricks", name="TrainingJob"):
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "job_name": job_name,
             "settings": settings,
         }

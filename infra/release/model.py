@@ -9,11 +9,11 @@ the lake and is referred to through the workspace's datastore. Does not delete v
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import ReleaseProvider, gone
 from infra.release.gate import verdict
 
 
@@ -22,7 +22,7 @@ class ModelRefused(Exception):
 
 
 class _ModelVersionProvider(ReleaseProvider):
-    identity = ("workspace_id", "model_name", "run_id")
+    identity = ("workspace_id", "workspace_uid", "model_name", "run_id")
     inputs = ("floors",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -53,6 +53,16 @@ class _ModelVersionProvider(ReleaseProvider):
                 )
             )
         return CreateResult(f"{props['model_name']}:{version}", {**props, "version": str(version)})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        registry = Cloud.discover().machine_learning(props["workspace_id"])
+        try:
+            registry.models.get(props["model_name"], props["version"])
+        except ResourceNotFoundError:
+            return gone()
+        return ReadResult(id_, props)
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         self._gate(news)
@@ -91,6 +101,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
         name: str,
         *,
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         model_name: str,
         datastore: pulumi.Input[str],
         run_id: pulumi.Input[str],
@@ -103,6 +114,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
     ) -> None:
         props = {
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "model_name": model_name,
             "datastore": datastore,
             "run_id": run_id,

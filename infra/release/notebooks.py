@@ -9,9 +9,10 @@ import json
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.release.cloud import Cloud
+from infra.release.cloud import Cloud, databricks_of
+from infra.release.dynamic import gone
 from infra.release.ownership import WorkspaceProvider, make_folder
 from infra.release.secret import KEY
 from infra.release.workload import NOTEBOOKS, delete_folder, sources_digest
@@ -25,7 +26,7 @@ def notebooks_digest() -> str:
 
 class _NotebooksProvider(WorkspaceProvider):
     object_name = ("folder",)
-    identity = ("workspace_id", "folder")
+    identity = ("workspace_id", "workspace_uid", "folder")
     inputs = (
         *("workspace_url", "digest", "ml_workspace_id", "model_name", "model_version"),
         *("volumes", "scoring_uri", "scope", "team"),
@@ -34,6 +35,17 @@ class _NotebooksProvider(WorkspaceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         _upload(props)
         return CreateResult(props["folder"], {**props, "path": props["folder"]})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone where one of the files is. What somebody changed in them is not looked at."""
+        from databricks.sdk.errors import NotFound
+
+        try:
+            stored = {found.path for found in databricks_of(props).workspace.list(props["folder"])}
+        except NotFound:
+            return gone()
+        names = (*(source.stem for source in NOTEBOOKS.glob("*.py")), _SETTINGS)
+        return ReadResult(id_, props) if stored >= {f"{props['folder']}/{name}" for name in names} else gone()
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         _upload(news)
@@ -49,7 +61,7 @@ def _upload(props: dict[str, Any]) -> None:
     cloud, folder = Cloud.discover(), props["folder"]
     registry = cloud.machine_learning(props["ml_workspace_id"]).models
     settings = _settings(props, registry.get(props["model_name"], props["model_version"]).tags)
-    client = cloud.databricks(props["workspace_url"], props["workspace_id"])
+    client = databricks_of(props)
     files = client.workspace
     make_folder(client, folder, "CAN_RUN", props["team"])
     for source in sorted(NOTEBOOKS.glob("*.py")):
@@ -81,6 +93,7 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         folder: str,
         digest: str,
         ml_workspace_id: pulumi.Input[str],
@@ -96,6 +109,7 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "folder": folder,
             "digest": digest,
             "ml_workspace_id": ml_workspace_id,

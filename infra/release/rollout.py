@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import requests
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra import azure_cli
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
-from infra.release.dynamic import INCARNATION, ReleaseProvider
+from infra.release.dynamic import INCARNATION, ReleaseProvider, gone
 from infra.release.live import endpoint_key
 
 if TYPE_CHECKING:
@@ -35,14 +35,29 @@ class RolloutFailed(Exception):
 
 
 class _RolloutProvider(ReleaseProvider):
-    identity = ("workspace_id", "endpoint_name")
+    identity = ("workspace_id", "workspace_uid", "endpoint_name")
     inputs = (
         *("model_name", "model_version", "environment", "engine", "instance_type", "scale", "blob_endpoint"),
-        "endpoint_revision",
+        *("endpoint_revision", "share"),
     )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["endpoint_name"], {**props, **_roll_out(props, {})})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """`share` is the percent of the deployment's traffic, 0 if its model or environment is not the declared one."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        client, endpoint = Cloud.discover().machine_learning(props["workspace_id"]), props["endpoint_name"]
+        try:
+            traffic = client.online_endpoints.get(endpoint).traffic or {}
+            deployments = {found.name: found for found in client.online_deployments.list(endpoint)}
+        except ResourceNotFoundError:
+            return gone()
+        name = props["deployment"]
+        declared = (props["model_name"], str(props["model_version"]), props["environment"])
+        intact = name in deployments and _runs(deployments[name]) == declared
+        return ReadResult(id_, {**props, "share": traffic.get(name, 0) if intact else 0})
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_roll_out(news, olds)})
@@ -72,6 +87,12 @@ class _RolloutProvider(ReleaseProvider):
             _delete(client, endpoint, own)
         except ResourceNotFoundError:
             return
+
+
+def _runs(deployment: Any) -> tuple[str, str, str]:
+    """Model, its version and `<environment>:<version>`, from the resource ids that Azure ML returns."""
+    model, environment = (str(found).split("/") for found in (deployment.model, deployment.environment))
+    return model[-3], model[-1], f"{environment[-3]}:{environment[-1]}"
 
 
 def deployment_name(props: dict[str, Any]) -> str:
@@ -243,6 +264,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         name: str,
         *,
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         endpoint_name: pulumi.Input[str],
         endpoint_revision: pulumi.Input[str],
         model_name: str,
@@ -264,6 +286,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         """
         props = {
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "endpoint_name": endpoint_name,
             "endpoint_revision": endpoint_revision,
             "model_name": model_name,
@@ -276,6 +299,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
             "limits": limits,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,
+            "share": 100,  # percent of the traffic that the deployment has once it is rolled out
         }
         outputs = {"deployment": None, "previous": None, "checks": None, "scoring_uri": None}
         super().__init__(_RolloutProvider(), name, {**props, **outputs}, opts)

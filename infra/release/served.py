@@ -27,6 +27,7 @@ class Served(pulumi.ComponentResource):
         self.image = ScoringImage(
             f"{name}-image",
             registry_id=args.registry.registry_id,
+            registry_uid=args.registry.registry_uid,
             login_server=args.registry.login_server,
             engine=serving.engine,
             digest=self.context,
@@ -36,7 +37,7 @@ class Served(pulumi.ComponentResource):
         environment_name = f"scoring-{serving.engine}"
         environment = EnvironmentVersion(
             f"{name}-environment",
-            workspace_id=args.machine_learning.workspace_id,
+            **args.registry_of_models,
             environment_name=environment_name,
             image=self.image.image,
             opts=child,
@@ -44,7 +45,7 @@ class Served(pulumi.ComponentResource):
         self.rollout = Rollout(
             f"{name}-rollout",
             **args.models,
-            workspace_id=args.machine_learning.workspace_id,
+            **args.registry_of_models,
             endpoint_name=args.inference.endpoint_name,
             endpoint_revision=args.inference.endpoint_revision,
             model_name=MODEL,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource
+from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.cloud import Cloud, has_lake
+from infra.release.dynamic import ReleaseProvider, gone
 from infra.release.patience import until_allowed
 
 
@@ -68,7 +68,7 @@ def require_landed(blob_endpoint: str, container: str, dataset: str, snapshot: s
 
 
 class _SnapshotProvider(ReleaseProvider):
-    identity = ("blob_endpoint", "container", "dataset", "snapshot")
+    identity = ("blob_endpoint", "lake_uid", "container", "dataset", "snapshot")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from azure.core.exceptions import HttpResponseError
@@ -82,7 +82,21 @@ class _SnapshotProvider(ReleaseProvider):
 
         for path in files_of(props["data"]):
             until_allowed(partial(upload, path), (HttpResponseError,), what=f"upload of {path.name}")
-        return CreateResult(f"{props['container']}/{folder}", props)
+        names = [path.name for path in files_of(props["data"])]
+        return CreateResult(f"{props['container']}/{folder}", {**props, "files": names})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        if not has_lake(props):
+            return gone()
+        container = Cloud.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
+        folder = f"{props['dataset']}/{props['snapshot']}/"
+        try:
+            stored = {blob.name.removeprefix(folder) for blob in container.list_blobs(name_starts_with=folder)}
+        except ResourceNotFoundError:
+            return gone()
+        return ReadResult(id_, props) if stored and stored >= set(props.get("files") or ()) else gone()
 
 
 class Snapshot(Resource, module="lake", name="Snapshot"):
@@ -93,6 +107,8 @@ class Snapshot(Resource, module="lake", name="Snapshot"):
         name: str,
         *,
         blob_endpoint: pulumi.Input[str],
+        lake_id: pulumi.Input[str],
+        lake_uid: pulumi.Input[str],
         container: pulumi.Input[str],
         dataset: str,
         data: str,
@@ -100,6 +116,8 @@ class Snapshot(Resource, module="lake", name="Snapshot"):
     ) -> None:
         props = {
             "blob_endpoint": blob_endpoint,
+            "lake_id": lake_id,
+            "lake_uid": lake_uid,
             "container": container,
             "dataset": dataset,
             "data": data,

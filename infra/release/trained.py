@@ -106,13 +106,15 @@ class Trained(pulumi.ComponentResource):
         }
         floors = args.settings.quality.model_dump()
         if wanted == "latest":
-            self.run = newest(**args.workspace, **args.models, job_id=job.job_id, floors=floors)
+            where = {name: value for name, value in args.workspace.items() if name != "workspace_uid"}
+            self.run = newest(**where, **args.models, job_id=job.job_id, floors=floors)
             lineage = self.run.lineage
         else:
             self.run = TrainingRun(
                 f"{name}-training",
                 **args.workspace,
                 **args.models,
+                **args.lake_identity,
                 job_id=job.job_id,
                 raw_container=args.lake.containers["raw"],
                 dataset=training.dataset,
@@ -128,7 +130,7 @@ class Trained(pulumi.ComponentResource):
         self.registered = ModelVersion(
             f"{name}-model",
             **args.models,
-            workspace_id=args.machine_learning.workspace_id,
+            **args.registry_of_models,
             model_name=MODEL,
             datastore=args.machine_learning.models_datastore,
             run_id=self.run.run_id,
@@ -147,6 +149,7 @@ class Trained(pulumi.ComponentResource):
         return Snapshot(
             f"{name}-snapshot",
             blob_endpoint=args.lake.blob_endpoint,
+            **args.lake_identity,
             container=args.lake.containers["raw"],
             dataset=args.settings.training.dataset,
             data=str(args.settings.training.data),

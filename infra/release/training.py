@@ -7,16 +7,17 @@ compared with the new model, and is no part of the run's identity: the model is 
 """
 
 import datetime
+import hashlib
 from itertools import islice
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource
+from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.release import live
-from infra.release.artefact import Artefact
-from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.artefact import Artefact, ArtefactError
+from infra.release.cloud import Cloud, databricks_of, has_lake
+from infra.release.dynamic import ReleaseProvider, gone
 from infra.release.snapshot import require_landed
 
 _REMEMBERED = 200
@@ -28,15 +29,14 @@ class TrainingFailed(Exception):
 
 
 class _TrainingRunProvider(ReleaseProvider):
-    identity = ("input_digest",)
+    identity = ("input_digest", "workspace_id", "workspace_uid", "blob_endpoint", "lake_uid")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         require_landed(props["blob_endpoint"], props["raw_container"], props["dataset"], props["snapshot"])
-        cloud = Cloud.discover()
-        client = cloud.databricks(props["workspace_url"], props["workspace_id"])
+        cloud, client = Cloud.discover(), databricks_of(props)
         serving = live.run_id(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
         run = self._run_to_end(client, props, f"{props['volumes']}/models/{serving}" if serving else "")
-        artefact = Artefact(props["blob_endpoint"], props["models_container"], str(run.run_id))
+        artefact = _artefact(props, run.run_id)
         artefact.require_whole()
         return CreateResult(
             str(run.run_id),
@@ -48,23 +48,31 @@ class _TrainingRunProvider(ReleaseProvider):
             },
         )
 
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone with its artefact. The run itself Databricks forgets after 60 days."""
+        return ReadResult(id_, props) if has_lake(props) and _is_whole(props, id_) else gone()
+
     @staticmethod
     def _run_to_end(client: Any, props: dict[str, Any], live_artefact: str) -> Any:
         from databricks.sdk.errors import OperationFailed
         from databricks.sdk.service.jobs import RunResultState
 
         job_id, digest = int(props["job_id"]), props["input_digest"]
+        # Databricks answers a token that it knows with that run, whichever job it was of (docs.databricks.com, Jobs API
+        # run-now, `idempotency_token`, at most 64 characters): a job and a lake that were made again have other tokens.
+        token = hashlib.sha256(f"{job_id}/{props['lake_uid']}/{digest}".encode()).hexdigest()[:48]
         earlier = {run.run_id for run in islice(client.jobs.list_runs(job_id=job_id), _REMEMBERED)}
         for attempt in range(1, 100):
             run_id = client.jobs.run_now(
                 job_id,
-                idempotency_token=f"{digest[:48]}-{attempt}",
+                idempotency_token=f"{token}-{attempt}",
                 job_parameters={"snapshot": props["snapshot"], "input_digest": digest, "live": live_artefact},
             ).run_id
             before = client.jobs.get_run(run_id).state
-            failed = before is not None and before.result_state not in (None, RunResultState.SUCCESS)
-            if failed and run_id in earlier:
-                continue  # the token of an earlier `up`
+            result = before.result_state if before is not None else None
+            useless = result == RunResultState.SUCCESS and not _is_whole(props, run_id)
+            if run_id in earlier and (useless or result not in (None, RunResultState.SUCCESS)):
+                continue  # of an earlier `up`: it failed, or its artefact was deleted
             try:
                 run = client.jobs.wait_get_run_job_terminated_or_skipped(
                     run_id, timeout=datetime.timedelta(minutes=props["timeout_minutes"] + 30)
@@ -75,6 +83,18 @@ class _TrainingRunProvider(ReleaseProvider):
                 return run
             raise TrainingFailed(_reason(client, run))
         raise TrainingFailed(f"job {job_id} failed a hundred times for the same input; look at its runs")
+
+
+def _artefact(props: dict[str, Any], run_id: object) -> Artefact:
+    return Artefact(props["blob_endpoint"], props["models_container"], str(run_id))
+
+
+def _is_whole(props: dict[str, Any], run_id: object) -> bool:
+    try:
+        _artefact(props, run_id).require_whole()
+    except ArtefactError:
+        return False
+    return True
 
 
 def _reason(client: Any, run: Any) -> str:
@@ -101,8 +121,11 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         job_id: pulumi.Input[str],
         blob_endpoint: pulumi.Input[str],
+        lake_id: pulumi.Input[str],
+        lake_uid: pulumi.Input[str],
         models_container: pulumi.Input[str],
         raw_container: pulumi.Input[str],
         dataset: str,
@@ -118,8 +141,11 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "job_id": job_id,
             "blob_endpoint": blob_endpoint,
+            "lake_id": lake_id,
+            "lake_uid": lake_uid,
             "models_container": models_container,
             "raw_container": raw_container,
             "dataset": dataset,

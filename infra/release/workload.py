@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import databricks_of
+from infra.release.dynamic import gone
 from infra.release.ownership import WorkspaceProvider, make_folder
 
 _SOURCES = Path(__file__).parents[2] / "workloads"
@@ -48,9 +49,14 @@ def delete_folder(props: Mapping[str, Any], folder: str) -> None:
         databricks_of(props).workspace.delete(folder, recursive=True)
 
 
+def _written(client: Any, path: str) -> str:
+    """When the file was last written, in milliseconds; text, because the engine keeps numbers as floats."""
+    return str(client.workspace.get_status(path.removeprefix("/Workspace")).modified_at)
+
+
 class _WorkloadProvider(WorkspaceProvider):
     object_name = ("folder", "digest")
-    identity = ("workspace_id", "folder", "digest")
+    identity = ("workspace_id", "workspace_uid", "folder", "digest")
     inputs = ("team",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
@@ -65,11 +71,21 @@ class _WorkloadProvider(WorkspaceProvider):
                 f"{folder}/{wheel.name}", wheel.read_bytes(), format=ImportFormat.AUTO, overwrite=True
             )
         path = f"/Workspace{folder}/{wheel.name}"
-        return CreateResult(path, {**props, "path": path})
+        return CreateResult(path, {**props, "path": path, "written": _written(client, path)})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        from databricks.sdk.errors import NotFound
+
+        try:
+            written = _written(databricks_of(props), props["path"])
+        except NotFound:
+            return gone()
+        # Another file under the name is not the wheel that the training runs name by its digest.
+        return ReadResult(id_, props) if props.get("written") in (None, written) else gone()
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         self._make_folder(news)
-        return UpdateResult({**news, "path": olds["path"]})
+        return UpdateResult({**olds, **news})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         delete_folder(props, _folder(props))
@@ -95,6 +111,7 @@ class Workload(Resource, module="databricks", name="Workload"):
         *,
         workspace_url: pulumi.Input[str],
         workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
         folder: str,
         digest: str,
         team: str | None,
@@ -104,6 +121,7 @@ class Workload(Resource, module="databricks", name="Workload"):
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
             "folder": folder,
             "digest": digest,
             "team": team,

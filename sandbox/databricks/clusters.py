@@ -224,7 +224,8 @@ def _in(workspace: Workspace, body: Json, *states: str) -> Json:
 def _state(found: Json) -> str:
     if found.get("terminated_time"):
         return "TERMINATED"
-    return "RUNNING" if now() - found["start_time"] >= _START else "PENDING"
+    # A negative age is of a clock that was set back since.
+    return "PENDING" if 0 <= now() - found["start_time"] < _START else "RUNNING"
 
 
 def shown(found: Json) -> Json:

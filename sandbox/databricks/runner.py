@@ -47,10 +47,11 @@ def set_state(part: Json, life_cycle: str, result: str | None = None, message: s
         details = {"code": code, "type": _TYPES.get(code, "CLIENT_ERROR"), "message": message}
         part["status"]["termination_details"] = details
     if life_cycle == "RUNNING":
-        part["setup_duration"] = now() - part["start_time"]
+        part["setup_duration"] = max(0, now() - part["start_time"])
     if life_cycle not in _ACTIVE:
         part["end_time"] = now()
-        part["execution_duration"] = part["end_time"] - part["start_time"] - part.get("setup_duration", 0)
+        # Never negative, where the clock was set back.
+        part["execution_duration"] = max(0, part["end_time"] - part["start_time"] - part.get("setup_duration", 0))
 
 
 class Runner:

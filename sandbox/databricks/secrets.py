@@ -12,7 +12,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from sandbox import authority
+from sandbox import state_files
 from sandbox.cloud import CloudError
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
@@ -77,7 +77,7 @@ async def _put(workspace: Workspace, request: Request) -> Json:
     value = body["string_value"].encode() if "string_value" in body else base64.b64decode(given[0], validate=True)
     if len(value) > _LIMIT:
         raise ValueError(f"A secret has at most {_LIMIT} bytes, this one {len(value)}.")
-    authority.write_private(_scope(workspace, body.get("scope", "")) / _valid("key", body.get("key", "")), value)
+    state_files.write(_scope(workspace, body.get("scope", "")) / _valid("key", body.get("key", "")), value)
     return {}
 
 

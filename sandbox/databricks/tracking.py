@@ -1,15 +1,17 @@
 """A workspace's MLflow: the real `mlflow` server on SQLite, on a port of its own of 127.0.0.1, without a key.
 
 Costs a socket until somebody connects: that starts the server, which takes the socket over and finds the connection in
-it. One that has died is listened for again at the next call through the workspace. Its program is the process that
+it. One that has died is listened for again, on the same port. Its program is the process that
 `mlflow server` itself would start, without the one before it, which only reads the same imports again.
 What passes through the workspace's own address is checked for its token and handed on; of Databricks' own rules only
 those on an experiment's name are kept. Has no permissions, and no registry that anybody uses.
 """
 
 import asyncio
+import contextlib
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,12 +21,13 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox import processes
+from sandbox import processes, state_files
 from sandbox.cloud import CloudError
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Handler, Workspace, body_of
 
 _ANSWER_SECONDS = 50.0  # the SDK waits for a minute, and then asks again
+_LOOK_SECONDS = 0.5
 _CREATE = "/api/2.0/mlflow/experiments/create"
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -40,18 +43,21 @@ class _Server:
         self._environment = workspace.sandbox.environment
         self._listener: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._port = 0
 
     def listen(self) -> str:
         """The address, at which from now on somebody answers."""
         if self._process and self._process.poll() is not None:
-            self._process = None
+            self._process = None  # for callers between two looks of `_restart`
         if not (self._listener or self._process):
             self._listener = self._bound()
             asyncio.get_running_loop().add_reader(self._listener, self._start)
         return f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
+        if self._watch:
+            self._watch.cancel()
         if self._listener:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
@@ -64,8 +70,7 @@ class _Server:
         """To the port of the first time if that is free: the address has been shown."""
         self._folder.mkdir(parents=True, exist_ok=True)
         remembered = self._folder / "port"
-        ports = [int(remembered.read_text())] if remembered.exists() else []
-        for port in (*ports, 0):
+        for port in dict.fromkeys((self._port or _number(remembered), 0)):
             listener = socket.socket(proto=socket.IPPROTO_TCP)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -75,7 +80,7 @@ class _Server:
                 listener.close()
         listener.listen()
         self._port = listener.getsockname()[1]
-        remembered.write_text(str(self._port))
+        state_files.write(remembered, str(self._port))
         return listener
 
     def _start(self) -> None:
@@ -102,6 +107,22 @@ class _Server:
                 folder=self._folder,
                 inherited=[listener.fileno()],
             )
+        self._watch = asyncio.get_running_loop().create_task(self._restart(self._process))
+
+    async def _restart(self, process: subprocess.Popen[bytes]) -> None:
+        """Listen again once `process` has ended: its address is in browsers."""
+        while process.poll() is None:
+            await asyncio.sleep(_LOOK_SECONDS)
+        self.listen()
+
+
+def _number(file: Path) -> int:
+    """The port that the file holds; 0, for any, where there is none or it cannot be read."""
+    try:
+        port = int(file.read_text())
+    except (OSError, ValueError):
+        return 0
+    return port if 1024 <= port < 65536 else 0
 
 
 _servers: dict[Path, _Server] = {}
@@ -152,7 +173,20 @@ async def _forward(workspace: Workspace, request: Request) -> Response:
     except httpx.TransportError as error:
         message = f"MLflow does not answer: {type(error).__name__} {error}"
         raise CloudError(503, "TEMPORARILY_UNAVAILABLE", message, {"Retry-After": "1"}) from error
+    if answer.status_code == 500:
+        _require_database(workspace.folder / "tracking" / "mlflow.db")
     return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+
+def _require_database(file: Path) -> None:
+    """MLflow names no file where its database is not whole."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+    except sqlite3.DatabaseError as error:
+        raise CloudError(500, "INTERNAL_ERROR", str(state_files.Unreadable(file, error))) from error
 
 
 def _check_name(workspace: Workspace, name: str) -> None:

@@ -14,15 +14,17 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sandbox import state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.containers import engine_of
 from sandbox.machine_learning import endpoints
 from sandbox.machine_learning.replicas import Deployment, NotReady, container_label, tail
 from sandbox.machine_learning.service import Service, resolve
+from sandbox.state_files import Unreadable
 from sandbox.store import Body
 
 DEPLOYMENT = f"{endpoints.ENDPOINT}/deployments"
@@ -35,23 +37,36 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 
 async def resume(sandbox: Sandbox) -> None:
-    """Bring every deployment back; it answers 503 until it is ready again."""
+    """Bring every deployment back; it answers 503 until it is ready again.
+
+    Raises `Unreadable`, once all others are back, where the file of one cannot be read.
+    """
     resources = list(sandbox.store.below("/subscriptions"))
+    unreadable: list[Unreadable] = []
     for endpoint_id, body in resources:
         if body["type"].lower() == endpoints.ENDPOINT:
-            endpoints.recall(sandbox, endpoint_id)
+            try:
+                endpoints.recall(sandbox, endpoint_id)
+            except Unreadable as error:
+                unreadable.append(error)
     if engine := engine_of(sandbox.folder):
         await engine.remove_labelled(container_label(sandbox))
     for deployment_id, body in resources:
         if body["type"].lower() == DEPLOYMENT:
             with contextlib.suppress(CloudError, FileNotFoundError):
                 endpoint, name, folder = _locate(sandbox, deployment_id)
-                service = _SERVICE.validate_json((folder / "service.json").read_bytes())
+                try:
+                    service = _SERVICE.validate_json((folder / "service.json").read_bytes())
+                except ValidationError as error:
+                    unreadable.append(Unreadable(folder / "service.json", f"{error.error_count()} faults in it"))
+                    continue
                 for stale in folder.glob("run-*"):
                     shutil.rmtree(stale)
                 deployment = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())
                 endpoint.deployments[name] = deployment
                 deployment.guard()
+    if unreadable:
+        raise unreadable[0]
 
 
 async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
@@ -76,7 +91,7 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
     except NotReady as error:
         message = f"Deployment '{shown}' did not get ready: {error}. Its last log lines:\n{new.tail(20)}"
         raise CloudError(400, "ResourceNotReady", message) from error
-    (folder / "service.json").write_text(json.dumps(asdict(service)))
+    state_files.write(folder / "service.json", json.dumps(asdict(service)))
     endpoint.deployments[name] = new
     if old is not None:
         await old.stop(drain=True)

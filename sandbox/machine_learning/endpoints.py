@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import hmac
 import json
-import os
 import re
 import secrets
 import shutil
@@ -21,6 +20,7 @@ import jwt
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sandbox import state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.machine_learning.replicas import Deployment
 from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute
@@ -28,6 +28,8 @@ from sandbox.store import Body
 
 ENDPOINT = f"{WORKSPACE}/onlineendpoints"
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
+_FILE = "endpoint.json"
+_REMEMBERED = ("compute", "auth_mode", "traffic", "keys")
 _TOKEN_SECONDS, _REFRESH_SECONDS = 3600, 1800
 
 
@@ -58,10 +60,7 @@ class Endpoint:
     def remember(self) -> None:
         """Write what a restart needs; whole or not at all, for the owner's eyes only."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "endpoint.partial"
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump({name: getattr(self, name) for name in ("compute", "auth_mode", "traffic", "keys")}, file)
-        partial.rename(self.folder / "endpoint.json")
+        state_files.write(self.folder / _FILE, json.dumps({name: getattr(self, name) for name in _REMEMBERED}))
 
 
 class Fleet:
@@ -99,10 +98,14 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 
 def recall(sandbox: Sandbox, endpoint_id: str) -> Endpoint | None:
-    """Take an endpoint back into memory after a restart, without its deployments; not if it was never made whole."""
+    """Take an endpoint back into memory after a restart, without its deployments; not if it was never made whole.
+
+    Raises `state_files.Unreadable`.
+    """
     folder = _folder(sandbox, endpoint_id)
     with contextlib.suppress(FileNotFoundError):
-        endpoint = Endpoint(endpoint_id, folder, **json.loads((folder / "endpoint.json").read_text()))
+        content = state_files.read_json(folder / _FILE, *_REMEMBERED)
+        endpoint = Endpoint(endpoint_id, folder, **{name: content[name] for name in _REMEMBERED})
         return fleet(sandbox).endpoints.setdefault(endpoint.name.lower(), endpoint)
     return None
 

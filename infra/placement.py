@@ -1,0 +1,63 @@
+"""What every name of a stack is made of, and the resource group, which is the first resource.
+
+Another subscription, region, environment or generation gives every resource another name. The engine would then replace
+the whole stack: it would delete the lake with its rows and the registry with its models, and stop the endpoint. So a
+deployed stack refuses such a change, in a preview too and before anything is deleted. Touches no network, and creates
+nothing in Azure but the group.
+"""
+
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, Resource
+from pulumi_azure_native import resources
+
+from infra.naming import Names
+from infra.release.dynamic import ReleaseProvider
+from infra.settings import Settings
+
+_KEYS = {
+    "subscription": "azure-native:subscriptionId",
+    "location": "azure-native:location",
+    "environment": "personalization:environment",
+    "generation": "personalization:generation",
+}
+
+
+class _PlacementProvider(ReleaseProvider):
+    inputs = tuple(_KEYS)
+
+    def check(self, olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        changed = [name for name in _KEYS if name in olds and olds[name] != news.get(name)]
+        return CheckResult(news, [CheckFailure(name, _refusal(name, olds[name], news.get(name))) for name in changed])
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult("/".join(props[name] for name in _KEYS), props)
+
+
+def _refusal(name: str, before: str, after: str | None) -> str:
+    return (
+        f"{_KEYS[name]} was {before} when this stack was deployed and is {after} now. It is part of every resource's "
+        f"name, so this would delete the whole stack with its data and deploy another. Set it back to {before}. For a "
+        "second deployment, make a new stack (personalization new-stack). To move this one, take it down first (make "
+        "down, which deletes its data), then run make up."
+    )
+
+
+class Placement(Resource, module="stack", name="Placement"):
+    def __init__(self, name: str, *, subscription: str, location: str, environment: str, generation: int) -> None:
+        props = {"subscription": subscription, "location": location, "environment": environment}
+        super().__init__(_PlacementProvider(), name, {**props, "generation": str(generation)})
+
+
+def resource_group(settings: Settings, subscription: str, names: Names) -> pulumi.Output[str]:
+    """Name of the stack's resource group, on which everything else waits."""
+    placement = Placement(
+        "placement",
+        subscription=subscription,
+        location=settings.location,
+        environment=settings.environment,
+        generation=settings.generation,
+    )
+    options = pulumi.ResourceOptions(depends_on=[placement])
+    return resources.ResourceGroup("personalization", resource_group_name=names.resource_group, opts=options).name

@@ -1,0 +1,121 @@
+"""Node pools of AKS clusters: `agentPools/<name>` and the cluster's own list of pools always hold the same pools.
+
+A pool that is sent inline with a new cluster becomes a child resource, and `agentPoolProfiles` of the cluster lists
+every child. Does not run nodes and does not scale: a pool keeps the count that was sent.
+"""
+
+from typing import Any
+
+from sandbox import types
+from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.resource_body import check_name, complete, keep_immutable
+from sandbox.resource_id import ResourceId, parse
+from sandbox.store import Body
+
+CLUSTER = "Microsoft.ContainerService/managedClusters"
+POOL = f"{CLUSTER}/agentPools"
+
+
+def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    return {
+        CLUSTER.lower(): Behaviour(before_put=_check_cluster, on_put=_put_cluster),
+        POOL.lower(): Behaviour(on_put=_put_pool, before_delete=_check_deletion, on_delete=_delete_pool),
+    }
+
+
+def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body | None) -> None:
+    """Refuse what AKS refuses of inline pools, and add the pools that the request does not name.
+
+    An update changes the pools that it names and keeps the others (pulumi-azure-native#4264), and it may name none
+    (Azure/AKS#2495).
+    """
+    properties = sent.setdefault("properties", {})
+    profiles = properties.get("agentPoolProfiles") or []
+    if existing is None:
+        if not profiles:  # Azure/AKS#2495
+            raise CloudError(400, "InvalidParameter", "Required parameter agentPoolProfiles is missing (null).")
+        if not any(profile.get("mode") == "System" for profile in profiles):  # Azure/AKS#1602
+            raise CloudError(400, "InvalidParameter", "Must define at least one system pool.")
+    known = _listed(existing) if existing else {}
+    for profile in profiles:
+        pool = _pool(cluster_id, str(profile.get("name")))
+        if existing is None:
+            check_name(_rule(), pool.name)
+        elif pool.name.lower() not in known:  # Azure/AKS#4383, microsoft/tyger#121
+            message = (
+                "A new agent pool was introduced. Adding agent pools to an existing cluster is not allowed through "
+                "managed cluster operations. For agent pool specific change, please use per agent pool operations: "
+                "https://aka.ms/agent-pool-rest-api"
+            )
+            raise CloudError(400, "BadRequest", message)
+        if before := sandbox.store.get(pool.id):
+            keep_immutable(_rule(), before, {"properties": profile})
+    properties["agentPoolProfiles"] = list({**known, **{_key(profile): profile for profile in profiles}}.values())
+
+
+async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
+    for profile in body["properties"]["agentPoolProfiles"]:
+        pool = _pool(cluster_id, profile["name"])
+        inline = {"properties": {key: value for key, value in profile.items() if key != "name"}}
+        made = complete(sandbox, pool, _rule(), inline, sandbox.store.get(pool.id))
+        sandbox.store.put(made["id"], made)
+        profile.update(_profile(made))
+
+
+async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    _change_list(sandbox, pool_id, _profile(body))
+
+
+async def _delete_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    _change_list(sandbox, pool_id, None)
+
+
+def _check_deletion(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    """A cluster keeps one pool (pulumi-azure-native#1575), and one of mode System (Azure/aks-engine#542)."""
+    others = [
+        pool
+        for other, pool in sandbox.store.below(pool_id.rpartition("/")[0])
+        if other.lower() != pool_id.lower() and pool["type"] == POOL
+    ]
+    if not others:
+        raise CloudError(400, "OperationNotAllowed", "There has to be at least one agent pool.")
+    if not any(pool["properties"].get("mode") == "System" for pool in others):
+        raise CloudError(400, "OperationNotAllowed", "There has to be at least one system agent pool.")
+
+
+def _change_list(sandbox: Sandbox, pool_id: str, profile: Body | None) -> None:
+    """The pool's entry in its cluster's list is `profile`, or is removed without one."""
+    cluster_id, _, name = pool_id.rpartition("/agentPools/")
+    cluster = sandbox.store.get(cluster_id)
+    if cluster is None:
+        return
+    listed = _listed(cluster)
+    if profile is None:
+        listed.pop(name.lower(), None)
+    else:
+        listed[name.lower()] = profile
+    cluster["properties"]["agentPoolProfiles"] = list(listed.values())
+    sandbox.store.put(cluster_id, cluster)
+
+
+def _listed(cluster: Body) -> dict[str, Any]:
+    """The pools of the cluster's own list by lower-case name, in its order."""
+    return {_key(profile): profile for profile in cluster["properties"].get("agentPoolProfiles") or []}
+
+
+def _key(profile: Body) -> str:
+    return str(profile["name"]).lower()
+
+
+def _profile(pool: Body) -> Body:
+    return {"name": pool["name"], **pool["properties"], "provisioningState": "Succeeded"}
+
+
+def _pool(cluster_id: str, name: str) -> ResourceId:
+    pool = parse(f"{cluster_id}/agentPools/{name}", types.load())
+    assert pool is not None
+    return pool
+
+
+def _rule() -> types.TypeRule:
+    return types.load()[POOL.lower()]

@@ -1,0 +1,74 @@
+"""Environment variables: those that a client of the sandbox needs, and those that its services start processes with.
+
+A sandbox that runs follows the environment of the last command that started or found it: `sandbox start` sends its
+own, and all is as if that command had started the server. Running processes keep theirs until they are
+started again.
+"""
+
+import hmac
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sandbox import authority, state_files
+from sandbox.cloud import CloudError, Sandbox
+
+# What a caller may have set for itself and a job or a service of the cloud would never see.
+_PRIVATE = ("ARM_", "AZURE_", "DATABRICKS_", "MLFLOW_", "PULUMI_", "PYSPARK_", "PYTHON", "SPARK_", "VIRTUAL_ENV")
+
+
+def of_clients(folder: Path, port: int, caller: Mapping[str, str]) -> dict[str, str]:
+    """What an unmodified client needs to find this cloud, log in to it and trust it."""
+    who, authority_host = authority.identity(folder), f"127.0.0.1:{port}"
+    bundle = str(authority.ca_bundle(folder))
+    unproxied = (caller.get("NO_PROXY") or caller.get("no_proxy") or "").split(",")
+    direct = ",".join(dict.fromkeys(filter(None, [*unproxied, "127.0.0.1", "localhost"])))
+    return {
+        "ARM_METADATA_HOSTNAME": authority_host,
+        "ARM_DISABLE_INSTANCE_DISCOVERY": "true",
+        "ARM_TENANT_ID": who.tenant_id,
+        "ARM_SUBSCRIPTION_ID": who.subscription_id,
+        "ARM_CLIENT_ID": who.client_id,
+        "ARM_CLIENT_SECRET": who.client_secret,
+        "AZURE_TENANT_ID": who.tenant_id,
+        "AZURE_CLIENT_ID": who.client_id,
+        "AZURE_CLIENT_SECRET": who.client_secret,
+        "AZURE_AUTHORITY_HOST": f"https://{authority_host}",
+        "SSL_CERT_FILE": bundle,
+        "REQUESTS_CA_BUNDLE": bundle,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
+
+
+def prepare(folder: Path, port: int, caller: Mapping[str, str]) -> dict[str, str]:
+    """Write what clients need, trust included, and return the environment of services' processes."""
+    authority.write_ca_bundle(folder, caller)
+    client = of_clients(folder, port, caller)
+    state_files.write(folder / "environment.json", json.dumps(client, indent=2))
+    inherited = {name: value for name, value in caller.items() if not name.startswith(_PRIVATE)}
+    trust = {name: client[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NO_PROXY", "no_proxy")}
+    return {**inherited, **trust, "SPARK_LOCAL_IP": "127.0.0.1"}
+
+
+def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    async def follow(request: Request) -> Response:
+        secret = f"Bearer {sandbox.identity.client_secret}"
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), secret.encode()):
+            raise CloudError(401, "AuthenticationFailed", "Only who owns the sandbox's folder may set its environment.")
+        caller: dict[str, str] = await request.json()
+        for kept, wanted in (
+            (os.environ, caller),
+            (sandbox.environment, prepare(sandbox.folder, sandbox.port, caller)),
+        ):
+            for name in set(kept) - set(wanted):
+                del kept[name]
+            kept.update(wanted)
+        return JSONResponse({})
+
+    return [Route("/sandbox/environment", follow, methods=["PUT"])]

@@ -1,0 +1,292 @@
+"""A sandbox folder of which a file is cut short, empty or gone; a clock that is wrong; and who may read the folder."""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import signal
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from cryptography import x509
+from sandbox_data_fixtures import served as running_in_process
+from sandbox_fixtures import is_alive, running_sandbox, sandbox_command
+from waiting import eventually
+
+from sandbox import __main__ as command
+from sandbox import authority, role_assignments, state_files
+from sandbox.cloud import Sandbox
+from sandbox.folder import FRESH, CannotServe, Damaged, runs
+from sandbox.machine_learning.endpoints import ENDPOINT, WORKSPACE
+from sandbox.server import serve
+from sandbox.store import ResourceStore
+
+NEEDED = (
+    "environment.json",
+    "identity/ca.pem",
+    "identity/identity.json",
+    "identity/server-key.pem",
+    "identity/server.pem",
+    "identity/token-key.pem",
+    "resources.sqlite",
+)
+"""Files that nothing can make again: resources and clients refer to their content."""
+MADE_AGAIN = ("ca-bundle.pem", "lock", "sandbox.log", "operations.sqlite", "databricks/records.db")
+"""Files that a start writes again, or does without."""
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+DAMAGES = (cut, empty, Path.unlink)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped") / "cloud"
+    with running_sandbox(folder) as cloud:
+        cloud.arm("PUT", "resourceGroups/g", {"location": "westeurope"}).raise_for_status()
+    return folder
+
+
+@pytest.fixture
+def folder(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "cloud"))
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[uvicorn.Server]]:
+    """Servers that `serve` came as far as to run; none really listens."""
+    came: list[uvicorn.Server] = []
+
+    def run(server: uvicorn.Server, sockets: object) -> None:
+        server.config.load()  # certificates
+        server.started = True
+        came.append(server)
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    before = os.umask(0o022)
+    yield came
+    os.umask(before)
+
+
+def test_every_file_of_a_sandbox_is_one_that_is_damaged_here(stopped: Path) -> None:
+    files = {str(path.relative_to(stopped)) for path in stopped.rglob("*") if path.is_file()}
+    assert files == {*NEEDED, *MADE_AGAIN}
+
+
+@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_with_the_remedy(
+    folder: Path, served: list[uvicorn.Server], name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(folder / name)
+    with pytest.raises(Damaged) as error:
+        serve(folder, None)
+    assert str(error.value).startswith(f"{folder / name} cannot be read: ")
+    assert FRESH in str(error.value)
+    assert not served
+
+
+def test_a_folder_whose_identity_is_gone_gets_no_other(folder: Path, served: list[uvicorn.Server]) -> None:
+    shutil.rmtree(folder / "identity")
+    with pytest.raises(Damaged, match=r"identity cannot be read: the folder is missing"):
+        serve(folder, None)
+    assert not (folder / "identity").exists()
+
+
+@pytest.mark.parametrize("name", ["operations.sqlite", "databricks/records.db"])
+def test_records_cut_short_are_named(folder: Path, served: list[uvicorn.Server], name: str) -> None:
+    cut(folder / name)
+    with pytest.raises(Damaged, match=name):
+        serve(folder, None)
+
+
+@pytest.mark.parametrize("damage", [empty, Path.unlink])
+def test_files_that_can_be_made_again_are_made_again(
+    folder: Path, served: list[uvicorn.Server], damage: Callable[[Path], None]
+) -> None:
+    for name in MADE_AGAIN:
+        damage(folder / name)
+    serve(folder, None)
+    assert served
+    ssl.create_default_context(cafile=folder / "ca-bundle.pem")
+
+
+def test_a_bundle_cut_short_is_made_again_for_a_caller_that_uses_it(folder: Path) -> None:
+    cut(folder / "ca-bundle.pem")
+    authority.write_ca_bundle(folder, {"SSL_CERT_FILE": str(folder / "ca-bundle.pem")})
+    assert (folder / "ca-bundle.pem").read_bytes().endswith((folder / "identity" / "ca.pem").read_bytes())
+
+
+def test_a_damaged_folder_is_told_by_the_command_in_one_line_and_leaves_no_process(folder: Path) -> None:
+    empty(folder / "environment.json")
+    done = sandbox_command("start", folder)
+    assert (done.returncode, done.stderr.count("\n")) == (Damaged.exit_code, 1)
+    assert done.stderr.startswith(f"error: {folder / 'environment.json'} cannot be read: the file is empty")
+    assert not runs(folder)
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state_files.write(tmp_path / "port", "26240")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        state_files.write(tmp_path / "port", "")
+    assert (tmp_path / "port").read_text() == "26240"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', "\x00\xff"])
+def test_content_other_than_a_json_object_is_unreadable(tmp_path: Path, content: str) -> None:
+    (tmp_path / "file").write_text(content, encoding="latin-1")
+    with pytest.raises(state_files.Unreadable, match=f"{tmp_path}/file cannot be read: "):
+        state_files.read_json(tmp_path / "file", "session")
+
+
+def test_a_server_without_its_lock_file_is_found_and_stopped(folder: Path) -> None:
+    with running_sandbox(folder) as cloud:
+        server = cloud.pid
+        (folder / "lock").unlink()
+        assert "runs already" in sandbox_command("start", folder).stdout
+        assert "stopped" in sandbox_command("stop", folder).stdout
+        assert not is_alive(server)
+
+
+def test_a_start_while_the_server_ends_starts_another(folder: Path) -> None:
+    """The lock of a killed server is held until the kernel has taken it apart."""
+    with running_sandbox(folder) as cloud:
+        server = cloud.pid
+        os.kill(server, signal.SIGSTOP)  # holds the lock, and answers nobody
+        killer = threading.Timer(1.0, os.kill, (server, signal.SIGKILL))
+        killer.start()
+        done = sandbox_command("start", folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("sandbox started")
+        assert cloud.pid != server
+
+
+@pytest.mark.parametrize(("hours", "valid"), [(-48, False), (48, True), (24 * 365 * 11, False)])
+def test_a_clock_outside_the_certificates_validity_is_told_at_once(
+    folder: Path, served: list[uvicorn.Server], monkeypatch: pytest.MonkeyPatch, hours: int, valid: bool
+) -> None:
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
+            return super().now(tz) + datetime.timedelta(hours=hours)
+
+    monkeypatch.setattr(authority.datetime, "datetime", Clock)
+    if valid:
+        serve(folder, None)
+        assert served
+        return
+    with pytest.raises(CannotServe, match=r"is valid from .* and this machine's clock says .* Correct the clock"):
+        serve(folder, None)
+
+
+def test_a_role_from_before_the_clock_was_set_back_is_in_effect(tmp_path: Path) -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+    assignment = {"systemData": {"createdAt": later.isoformat()}}
+    with contextlib.closing(ResourceStore(tmp_path / "resources.sqlite")) as store:
+        sandbox = Sandbox(tmp_path, 0, store, {})
+        assert role_assignments.in_effect(sandbox, assignment)
+        sandbox.settings.role_propagation = 60
+        assert not role_assignments.in_effect(sandbox, assignment)
+
+
+def test_a_client_whose_clock_is_wrong_is_told_so_and_ends_what_it_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is not valid yet, of a server that runs: as a clock set back since it was started."""
+    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    with running_sandbox(folder):
+
+        def refuse(*arguments: object, **named: object) -> None:
+            error = ssl.SSLCertVerificationError("certificate is not yet valid")
+            error.verify_code = 9
+            raise error
+
+        monkeypatch.setattr(command.http.client.HTTPSConnection, "request", refuse)
+        monkeypatch.setattr(x509.Certificate, "not_valid_before_utc", property(lambda _: tomorrow), raising=False)
+        began = time.monotonic()
+        with pytest.raises(CannotServe, match="Correct the clock"):
+            command.start(folder, None)
+        assert time.monotonic() - began < 5
+
+
+def test_a_running_sandbox_follows_the_environment_of_the_command_that_finds_it(folder: Path) -> None:
+    with running_sandbox(folder) as cloud:
+        done = subprocess.run(
+            [sys.executable, "-m", "sandbox", "start", "--folder", str(folder)],
+            env={**os.environ, "NO_PROXY": "example.org"},
+            capture_output=True,
+            text=True,
+        )
+        assert "runs already" in done.stdout
+        assert done.stderr == ""
+        assert json.loads((folder / "environment.json").read_text())["NO_PROXY"].startswith("example.org,127.0.0.1")
+        refused = cloud.http.put("/sandbox/environment", json={}, headers={"Authorization": "Bearer x"})
+        assert refused.status_code == 401
+
+
+def test_processes_of_services_get_the_environment_of_the_last_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://elsewhere/simple")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    with running_in_process(tmp_path) as cloud:
+        assert cloud.sandbox.environment["PIP_INDEX_URL"] == "https://elsewhere/simple"
+        caller = {name: value for name, value in os.environ.items() if name != "PIP_INDEX_URL"}
+        httpx.put(
+            f"{cloud.sandbox.url}/sandbox/environment",
+            json=caller,
+            headers={"Authorization": f"Bearer {cloud.sandbox.identity.client_secret}"},
+            verify=cloud.tls,
+            trust_env=False,
+        ).raise_for_status()
+        assert {"PIP_INDEX_URL", "MLFLOW_TRACKING_URI"}.isdisjoint(cloud.sandbox.environment)
+
+
+def test_an_endpoint_that_cannot_be_read_is_named_and_the_others_are_resumed(folder: Path) -> None:
+    kept = {"compute": "", "auth_mode": "Key", "traffic": {}, "keys": {}}
+    for name, content in (("broken", '{"compute": '), ("whole", json.dumps(kept))):
+        (folder / "deployments" / name).mkdir(parents=True)
+        (folder / "deployments" / name / "endpoint.json").write_text(content)
+    with contextlib.closing(ResourceStore(folder / "resources.sqlite")) as store:
+        for name in ("broken", "whole"):
+            endpoint = f"/subscriptions/s/resourceGroups/g/providers/{WORKSPACE}/w/onlineEndpoints/{name}"
+            store.put(endpoint, {"id": endpoint, "name": name, "type": ENDPOINT, "properties": {}})
+    try:
+        done = sandbox_command("start", folder)
+        assert done.returncode == 0
+        assert f"{folder}/deployments/broken/endpoint.json cannot be read" in done.stderr
+        assert "whole" not in done.stderr
+    finally:
+        sandbox_command("stop", folder)
+
+
+def test_only_the_owner_reads_what_a_sandbox_writes_and_its_log_has_no_signatures(folder: Path) -> None:
+    shutil.rmtree(folder)
+    with running_sandbox(folder) as cloud:
+        cloud.http.get("/acr/registry/runs/r1.log?sig=eyJhbGciOi")
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
+        log = eventually(lambda: (folder / "sandbox.log").read_text(), lambda text: "/acr/registry/runs/r1.log" in text)
+    assert {path: mode for path, mode in modes.items() if mode & 0o077} == {}
+    assert "eyJ" not in log

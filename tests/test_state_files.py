@@ -1,0 +1,71 @@
+"""Each kind of file of a local run, damaged one at a time; takes an hour or more, so only with `--faults`."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sandbox_fixtures import sandbox_command
+from stack_fixtures import LocalRun
+from state_files import CONTENT, MADE_AGAIN, NEEDED, UNREAD
+
+from operations.state_folder import FORCE
+
+pytestmark = [pytest.mark.stack, pytest.mark.faults]
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+@dataclass
+class Stopped:
+    run: LocalRun
+    copy: Path
+
+    def restore(self) -> None:
+        sandbox_command("stop", self.run.state / "sandbox")
+        shutil.rmtree(self.run.state, ignore_errors=True)
+        shutil.copytree(self.copy, self.run.state, symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
+    folder = tmp_path_factory.mktemp("state")
+    run = LocalRun(folder / "run")  # stays where it is: images hold absolute paths
+    run.up()
+    sandbox_command("stop", run.state / "sandbox")
+    shutil.copytree(run.state, folder / "copy", symlinks=True)
+    found = Stopped(run, folder / "copy")
+    yield found
+    found.restore()
+    run.down()
+
+
+@pytest.mark.parametrize("damage", [cut, empty, Path.unlink])
+@pytest.mark.parametrize("pattern", [*NEEDED, *MADE_AGAIN, *UNREAD, *CONTENT])
+def test_a_damaged_file_is_done_without_or_named(
+    stopped: Stopped, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    stopped.restore()
+    files = sorted(path for path in stopped.run.state.glob(pattern) if path.is_file())
+    files += sorted(path for found in stopped.run.state.glob(pattern) for path in found.rglob("*") if path.is_file())
+    if not files:
+        pytest.skip("a run that was stopped in order has no such file")
+    damage(files[0])
+    done = [stopped.run.run("local", timeout=300)]
+    if done[0].returncode:
+        done.append(stopped.run.run("local-down"))
+    said = "".join(it.stderr for it in done)
+    assert "Traceback" not in said
+    if done[-1].returncode:
+        assert str(files[0]) in said
+        assert FORCE in said
+        assert stopped.run.run("local-down", "--force").returncode == 0
+        assert list(stopped.run.state.iterdir()) == []
