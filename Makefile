@@ -11,7 +11,7 @@ FORCE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap local local-down test test-fast test-container test-browser preflight preview up down lock clean
+.PHONY: help bootstrap local local-down test test-fast test-container test-browser test-azure-cli preflight preview up down lock clean
 
 # Recipes read what a person writes from the environment: it may hold any character, and neither make nor the shell
 # must read it as their own.
@@ -55,6 +55,9 @@ test-container: bootstrap ## the scoring image, built and run for real, with a c
 
 test-browser: bootstrap ## the page in the machine's own Chromium, which `make test` tries too where there is one
 	@$(ready) pytest tests/test_page_browser.py
+
+test-azure-cli: bootstrap ## Azure CLI against the sandbox, installed into the user's cache the first time
+	@$(ready) python -m tools.azure_cli && pytest tests/test_conformance_azure_cli.py
 
 preflight: bootstrap ## what would stop `make up` in a stack's region and subscription: STACK=dev
 	@$(ready) personalization preflight --stack '$(stack)'

@@ -87,12 +87,14 @@ def plan(serving: "ServingSettings") -> Plan:
     The range and the use are what a deployment is sent. It is never sent `replicas`: that many are for the peak, and
     the inference router adds them when it comes.
 
-    Raises `ValueError` for what cannot be scheduled: a replica larger than a node has room for, more traffic than
-    `replicas_max` serves, more replicas than `nodes_max` holds beside what AKS and Azure ML run.
+    Raises `ValueError` for what cannot run or be scheduled: a replica with less memory than its engine needs or larger
+    than a node has room for, more traffic than `replicas_max` serves, more replicas than `nodes_max` holds beside what
+    AKS and Azure ML run.
     """
     machine = require_size(serving.node_size)
     cpu, memory = free(machine)
     replica = _replica(serving)
+    _require_memory(serving)
     _require_room_for_one(serving, replica, cpu, memory)
 
     rate = replica_rps(serving)
@@ -240,6 +242,15 @@ def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
         f"and Azure ML run, {nodes} {serving.node_size} are needed beside {serving.system_nodes} of the system pool. "
         f"{more}{lower}."
     )
+
+
+def _require_memory(serving: "ServingSettings") -> None:
+    least = _data()["memory_min"][serving.engine]
+    if _mebibytes(serving.memory) < least:
+        raise ValueError(
+            f"serving:memory {serving.memory} is less than a replica with serving:engine {serving.engine} needs. "
+            f"Set serving:memory to {least}Mi or more, or leave it out."
+        )
 
 
 def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:

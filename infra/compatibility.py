@@ -1,13 +1,16 @@
 """Which versions run together: one table (`compatibility.yaml`), asked before any resource exists.
 
 Databricks runtime, Spark, Scala, SynapseML's artifact, Python, the scoring image's Java, AKS's version window, VM
-series that retire. Every refusal names what would do. Does not ask Azure: what a region offers is asked by
+series that retire. Every refusal names what would do. The end of a version's support is a warning here, because
+deployed resources go on. Does not ask Azure: what a region offers is asked by
 `personalization preflight`.
 """
 
 import difflib
 import re
-from datetime import date
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 _FOLDER = Path(__file__).parent
 _FILE = "infra/compatibility.yaml"
+_NOTICE = timedelta(days=60)
+"""How long before the end of a version's support it is warned of."""
 
 
 class _Row(BaseModel):
@@ -102,27 +107,76 @@ def machines() -> dict[str, Machine]:
     }
 
 
-def require_runtime(version: str, today: date | None = None) -> None:
+@dataclass(frozen=True)
+class SupportEnd:
+    """A version whose support has ended, or ends soon."""
+
+    setting: str
+    version: str
+    until: date
+    """Last day of support."""
+    replacement: str
+    """The version to set instead; empty if the table has none that is supported."""
+    ended: bool
+
+    def __str__(self) -> str:
+        state = f"has been out of support since {self.until}" if self.ended else f"is supported until {self.until}"
+        remedy = f"Set it to {self.replacement}." if self.replacement else f"Add a newer version to {_FILE}."
+        return f"{self.setting} {self.version} {state}. {remedy}"
+
+
+def current_day() -> date:
+    """The day that support windows are judged by, UTC."""
+    return datetime.now(UTC).date()
+
+
+def runtime_support(version: str) -> SupportEnd | None:
+    """The end of a runtime's support if it has come, or comes within `_NOTICE`.
+
+    Not an error: Databricks still creates clusters of such a version through its API, until it removes the version
+    (learn.microsoft.com/azure/databricks/release-notes/runtime/eos).
+    """
+    until = {name: row.until for name, row in table().runtimes.items() if _mismatch(row) is None}
+    return _support_end("training:spark_version", version, until, max)
+
+
+def kubernetes_support(version: str) -> SupportEnd | None:
+    """The end of a Kubernetes version's support if it has come, or comes within `_NOTICE`.
+
+    AKS keeps a cluster of such a version and scales it, but creates no new one and does not upgrade to it
+    (MicrosoftDocs/azure-docs articles/aks/supported-kubernetes-versions.md, FAQ). A preview does not know whether the
+    cluster exists, so it warns, and `personalization preflight`, which asks Azure, refuses.
+    """
+    # The next minor: AKS skips none in an upgrade (azure-rest-api-specs, ManagedClusterProperties.kubernetesVersion).
+    return _support_end("serving:kubernetes_version", _minor(version), table().kubernetes, min)
+
+
+def _support_end(
+    setting: str, version: str, until: Mapping[str, date], choose: Callable[[list[tuple[date, str]]], tuple[date, str]]
+) -> SupportEnd | None:
+    today = current_day()
+    if version not in until or today + _NOTICE < until[version]:
+        return None
+    longer = [(day, name) for name, day in until.items() if day > max(today, until[version])]
+    return SupportEnd(
+        setting, version, until[version], choose(longer)[1] if longer else "", ended=until[version] < today
+    )
+
+
+def require_runtime(version: str) -> None:
     """Raise `ValueError` for a Databricks runtime that this bundle's workload does not run on, naming one that it does.
 
-    `today` (the day a support window is judged by) is the machine's date if None.
+    Does not judge support windows: `runtime_support` does.
     """
-    known, today = table(), today or date.today()
+    known = table()
     found = known.runtimes.get(version)
-    good = _runtimes_that_do(today)
-    do = f"Set it to {good[-1]}." if good else f"No runtime of {_FILE} is supported on {today} any more: extend it."
+    _, good = max((row.until, name) for name, row in known.runtimes.items() if _mismatch(row) is None)
     if found is None:
-        raise ValueError(f"{version} is not a runtime of {_FILE}, which has {', '.join(known.runtimes)}. {do}")
+        raise ValueError(
+            f"{version} is not a runtime of {_FILE}, which has {', '.join(known.runtimes)}. Set it to {good}."
+        )
     if wrong := _mismatch(found):
-        raise ValueError(f"{version} {wrong}. {do}")
-    if today > found.until:
-        raise ValueError(f"{version} is out of Databricks' support since {found.until}. {do}")
-
-
-def _runtimes_that_do(today: date) -> list[str]:
-    rows = table().runtimes.items()
-    fit = [(row.until, version) for version, row in rows if _mismatch(row) is None and today <= row.until]
-    return [version for _, version in sorted(fit)]
+        raise ValueError(f"{version} {wrong}. Set it to {good}.")
 
 
 def _mismatch(runtime: Runtime) -> str | None:
@@ -144,18 +198,18 @@ def _mismatch(runtime: Runtime) -> str | None:
     return None
 
 
-def require_kubernetes(version: str, today: date | None = None) -> None:
-    """Raise `ValueError` for a Kubernetes version outside AKS's window of today; patches of a minor are not judged."""
-    today = today or date.today()
-    window = {minor: until for minor, until in table().kubernetes.items() if today <= until}
-    if ".".join(version.split(".")[:2]) in window:
-        return
-    has = ", ".join(f"{minor} (to {until})" for minor, until in window.items())
-    newest = f"Set it to {list(window)[-1]}, or leave it out" if window else "Leave it out"
-    raise ValueError(
-        f"{version} is not a version that AKS and Azure ML's extension support on {today}: {has or 'none is known'}. "
-        f"{newest} for AKS's own default. A version newer than {_FILE} is added there."
-    )
+def require_kubernetes(version: str) -> None:
+    """Raise `ValueError` for a Kubernetes version that the table does not have; patches of a minor are not judged.
+
+    Does not judge support windows: `kubernetes_support` does.
+    """
+    window = table().kubernetes
+    if _minor(version) not in window:
+        has = ", ".join(f"{minor} (to {until})" for minor, until in window.items())
+        raise ValueError(
+            f"{version} is not a version that AKS and Azure ML's extension support: {has}. Set it to "
+            f"{list(window)[-1]}, or leave it out for AKS's own default. A newer version is added in {_FILE}."
+        )
 
 
 def require_size(size: str) -> Machine:
@@ -174,6 +228,10 @@ def require_size(size: str) -> Machine:
             "A size that is newer than the table is added there in one line."
         )
     return known[size]
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def _version(text: str) -> tuple[int, ...]:

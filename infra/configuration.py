@@ -24,12 +24,18 @@ class ConfigError(Exception):
 
 
 def of_this_stack() -> Settings:
-    """The running program's settings. Raises `pulumi.RunError`, which is shown without a stack trace."""
+    """The running program's settings, with a warning for each version whose support ends.
+
+    Raises `pulumi.RunError`, which is shown without a stack trace.
+    """
     # `pulumi.Config` can only be asked for keys it is told; a misspelt key shows in the whole map alone.
     try:
-        return load({**get_config_env(), **CONFIG.get()}, pulumi.get_project())
+        settings = load({**get_config_env(), **CONFIG.get()}, pulumi.get_project())
     except ConfigError as error:
         raise pulumi.RunError(str(error)) from None
+    for end in settings.support_ends:
+        pulumi.warn(str(end))
+    return settings
 
 
 def load(config: Mapping[str, str], project: str) -> Settings:

@@ -7,13 +7,14 @@ One pydantic model per config namespace (`training:workers` is `Settings.trainin
 import json
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from infra import addresses, capacity, compatibility, regions
+from infra import addresses, capacity, compatibility, regions, tag_rules
 
 PRODUCTION = "prod"
+ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
 OF_THE_PROJECT = ("environment", "generation")
 """Settings in the project's own namespace; all others are in a group."""
 
@@ -131,9 +132,6 @@ class BudgetSettings(_Group):
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
     )
-    start: str = Field(
-        "2026-11-01", pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])-01$", description="First day of a month to count from."
-    )
 
 
 class TrainingSettings(_Group):
@@ -193,7 +191,11 @@ class ServingSettings(_Group):
     replicas_min: int = Field(1, ge=1, le=100, description="Replicas a deployment starts with and never goes below.")
     replicas_max: int = Field(4, ge=1, le=100, description="Replicas the inference router may scale to.")
     cpu: str = Field("1", pattern=r"^[0-9]+(m|(\.[0-9]+)?)$", description="CPU a replica requests.")
-    memory: str = Field("1Gi", pattern=r"^[0-9]+(Mi|Gi)$", description="Memory a replica requests and may use.")
+    memory: str = Field(
+        "1Gi",
+        pattern=r"^[0-9]+(Mi|Gi)$",
+        description="Memory a replica requests and may use. Unset: 1Gi, or 3Gi for the engine spark with its JVM.",
+    )
     concurrency: int = Field(16, ge=1, le=512, description="Requests a replica works on at once.")
     target_rps: float | None = Field(
         None, gt=0, description="Peak requests a second to plan for. Unset: the plan follows from the replica range."
@@ -213,6 +215,13 @@ class ServingSettings(_Group):
     tls_secret: str | None = Field(
         None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _memory_by_engine(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("engine") == "spark":
+            return {"memory": "3Gi", **values}
+        return values
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -261,6 +270,12 @@ class QualitySettings(_Group):
     )
     commonest_probability_max: float = Field(
         0.5, gt=0, le=1, description="Greatest share of rows that are given one and the same probability."
+    )
+    feature_auc_max: float = Field(
+        0.98,
+        gt=0.5,
+        le=1,
+        description="Greatest area under the ROC curve of a single feature: above it, the feature holds the label.",
     )
     auc_drop_max: float = Field(
         0.005,
@@ -329,7 +344,7 @@ class ReleaseSettings(_Group):
 
 
 class Settings(_Group):
-    environment: str = Field(pattern=r"^[a-z][a-z0-9]{1,9}$", description="Short name, part of every resource name.")
+    environment: str = Field(pattern=ENVIRONMENT, description="Short name, part of every resource name.")
     location: str = Field(pattern=r"^[a-z0-9]+$", description="Azure region, such as westeurope.")
     generation: int = Field(
         1,
@@ -346,12 +361,21 @@ class Settings(_Group):
     serving: ServingSettings = ServingSettings()
     quality: QualitySettings = QualitySettings()
     release: ReleaseSettings = ReleaseSettings()
-    tags: dict[str, str] = Field(default_factory=dict, description="Tags for every resource.")
+    tags: dict[str, str] = Field(
+        default_factory=dict,
+        description="Tags for every resource, by Azure's rules. DNS zones get those with plain names, 15 at most.",
+    )
 
     @field_validator("location")
     @classmethod
     def _known(cls, value: str) -> str:
         regions.require(value)
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _azure_takes_them(cls, value: dict[str, str]) -> dict[str, str]:
+        tag_rules.require(value)
         return value
 
     @model_validator(mode="after")
@@ -412,6 +436,13 @@ class Settings(_Group):
                 "pulumi config set --path 'access:deployers.<object id>' ServicePrincipal (or User)."
             )
         return self
+
+    @property
+    def support_ends(self) -> list[compatibility.SupportEnd]:
+        """Versions in use, set or by default, whose support has ended or ends soon."""
+        runtime = compatibility.runtime_support(self.training.spark_version) if self.release.enabled else None
+        version = self.serving.kubernetes_version
+        return [end for end in (runtime, version and compatibility.kubernetes_support(version)) if end]
 
     @property
     def is_production(self) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import pulumi
 
+from infra import tag_rules
+
 
 def apply_to_all(tags: Mapping[str, str]) -> None:
     """Give every azure-native resource that takes tags `tags`; a resource's own tags win."""
@@ -15,7 +17,8 @@ def apply_to_all(tags: Mapping[str, str]) -> None:
     def add(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
         if not args.type_.startswith("azure-native:") or "tags" not in args.props:
             return None
-        merged = pulumi.Output.from_input(args.props["tags"]).apply(lambda own: {**tags, **(own or {})})
+        ours = tag_rules.for_dns(tags) if args.type_.startswith("azure-native:privatedns:") else tags
+        merged = pulumi.Output.from_input(args.props["tags"]).apply(lambda own: {**ours, **(own or {})})
         return pulumi.ResourceTransformationResult(props={**args.props, "tags": merged}, opts=args.opts)
 
     pulumi.runtime.register_stack_transformation(add)

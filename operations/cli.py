@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from operations import strict_json
 from operations.errors import UserError
 from operations.state_folder import State
 
@@ -65,10 +66,9 @@ def score(
     """Click probabilities of rows, from the live endpoint."""
     from operations import local as run
 
+    body = [strict_json.parse(row, f"row {number}", dict) for number, row in enumerate(rows or [], 1)]
     recorded, endpoint = _endpoint(state)
-    if rows:
-        body = [_json(row) for row in rows]
-    else:
+    if not body:
         body = [line["row"] for line in run.golden(recorded["outputs"])[:3]]
     print(json.dumps(endpoint.post({"rows": body}), indent=1))
 
@@ -94,6 +94,25 @@ def rank(
     given = run.context_of(described, context or [])
     for item in run.rank(endpoint, described, Path(recorded["data"]), user, top, given):
         print(f"{item['probability']:.6f}  {item['id']}  {item['title']}")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
+    dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")],
+) -> None:
+    """Check a dataset's spec against rows: every line is read, joined and typed as training does, with Spark here."""
+    from operations import workload
+
+    _ready_for(dataset, data)
+    found = workload.check(dataset, data)
+    for name, table in found.tables.items():
+        print(f"{name}: {table['file']}, {table['rows']} lines read, {table['rejected']} left out")
+        if table["unused_columns"]:
+            print(f"  not in the spec: {', '.join(table['unused_columns'])}")
+    for reason, count in found.reasons.items():
+        print(f"  {count} x {reason}")
+    print(f"{found.rows} rows, {found.clicks} of them clicks; {found.orphans} refer to a user or item in no table")
 
 
 @app.command()
@@ -153,6 +172,8 @@ def report(
     from operations.report import report as report_on
 
     bases = {found.stack: found for found in map(load, base_preview or [])}
+    if output:
+        _require_writable(output)
     outputs = {"before": _outputs(before), "after": _outputs(after)}
     place = "" if previews else compare.PLACE
     failed = blocked = False
@@ -161,7 +182,6 @@ def report(
         made = report_on(found, base=base_of_it, allow_stateful=allow_stateful, place=place, **outputs)
         failed, blocked = failed or made.failed, blocked or made.blocked
         if output:
-            output.mkdir(parents=True, exist_ok=True)
             (output / f"{made.stack}.md").write_text(made.text)
         else:
             print(made.text)
@@ -220,6 +240,7 @@ def notebooks(
     """Run the stack's notebooks in its workspace, and write what they show as Markdown."""
     from operations import notebooks as run
 
+    _require_writable(output)
     for path in run.render(run.run(_outputs(outputs) or _recorded(state)["outputs"]), output):
         print(f"wrote {path}")
 
@@ -235,7 +256,7 @@ def new_stack(
     from operations import stacks
 
     made = stacks.create(folder, name, like, location)
-    print(f"{made.path}: as {like}, in {made.location}")
+    print(f"{made.path}: as {like}, in {made.location}, environment {made.environment}")
     for key, why in made.review.items():
         print(f"  look at {key}: {why}")
     for path in made.secrets:
@@ -283,7 +304,10 @@ def plan(
     from operations.graph import declared
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    planned.show(declared(stacks.file_of(folder, stack)), console)
+    path = stacks.file_of(folder, stack)
+    planned.show(declared(path), console)
+    for end in stacks.settings_of(stacks.read(folder, stack), path.name).support_ends:
+        console.print(f"  warning: {end}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -363,16 +387,17 @@ def _ready_for(dataset: str, data: Path) -> None:
         raise UserError(f"{data}: there is no such file or folder of rows")
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"not a JSON object: {text!r} ({error})") from None
-
-
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f"{name} is {value!r}; it can be {' or '.join(allowed)}")
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder before the long work whose results it is for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise UserError(f"--output is {folder}: {fault.strerror}. Give a folder") from None
 
 
 def _outputs(path: Path | None) -> dict[str, Any] | None:
@@ -380,7 +405,8 @@ def _outputs(path: Path | None) -> dict[str, Any] | None:
         return None
     if not path.is_file():
         raise UserError(f"there is no file {path} of stack outputs: pulumi stack output --json > {path}")
-    return _json(path.read_text())
+    outputs: dict[str, Any] = strict_json.load(path, "stack outputs")
+    return outputs
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -76,8 +75,7 @@ class _Run:
         path = files.file_of(tree, self._stack)
         if not path.is_file():
             raise UserError(f"stack {self._stack} has no file {path.name} in {tree}")
-        given = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
-        config: dict[str, Any] = {key: value for key, value in given.items() if _can_be_had(key, value)}
+        config = {key: value for key, value in files.read(tree, self._stack).items() if _can_be_had(key)}
         config["release:enabled"] = "false"
         written = self._state / f"{tree.name}-{path.name}"
         written.write_text(yaml.safe_dump({"config": config}))
@@ -103,15 +101,9 @@ def _sandbox(state: Path) -> Iterator[Mapping[str, str]]:
         sandbox.stop(folder)
 
 
-def _can_be_had(key: str, value: Any) -> bool:
-    """Not what another key encrypted, and not where the real provider is to log in."""
-    return not _is_secret(value) and (not key.startswith("azure-native:") or key == "azure-native:location")
-
-
-def _is_secret(value: Any) -> bool:
-    if isinstance(value, dict):
-        return "secure" in value or any(map(_is_secret, value.values()))
-    return isinstance(value, list) and any(map(_is_secret, value))
+def _can_be_had(key: str) -> bool:
+    """Not where the real provider is to log in."""
+    return not key.startswith("azure-native:") or key == files.LOCATION
 
 
 def _tree(head: Path, revision: str, folder: Path) -> Path:

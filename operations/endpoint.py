@@ -29,6 +29,9 @@ class Endpoint:
         """The answer to one request. Raises `UserError` with the service's own words for anything but 200."""
         try:
             request = self.client.build_request("POST", self.uri, json=body)
+        except UnicodeEncodeError as error:
+            text = error.object[error.start : error.end]
+            raise UserError(f"the request holds half of a surrogate pair, which is not a character: {text!r}") from None
         except ValueError as error:
             raise UserError(
                 f"the request cannot be written as JSON, which has no NaN and no infinity: {error}"

@@ -23,7 +23,7 @@ from rich.text import Text
 from infra.naming import Names
 from infra.release.cloud import Cloud
 from operations import stacks
-from operations.checks import access, machines, names, providers, rows, unity_catalog
+from operations.checks import access, machines, names, ownership, providers, rows, unity_catalog, versions
 from operations.checks.answers import Subscription
 from operations.checks.arm import Arm, NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
@@ -45,7 +45,7 @@ def ask(folder: Path, stack: str) -> list[Finding]:
     of = target(folder, stack)
     asked = [
         question
-        for subject in (access, providers, machines, names, unity_catalog, rows)
+        for subject in (access, providers, machines, versions, names, ownership, unity_catalog, rows)
         for question in subject.questions(of)
     ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -101,7 +101,7 @@ def target(folder: Path, stack: str) -> Target:
     subscription = config.get("azure-native:subscriptionId") or os.environ.get("ARM_SUBSCRIPTION_ID") or _only(arm)
     claims = jwt.decode(token, options={"verify_signature": False})
     computed = Names.of(settings, subscription, stack.rpartition("/")[2])
-    return Target(stack, settings, computed, subscription, claims["oid"], _kind(claims), arm)
+    return Target(stack, settings, computed, subscription, claims["oid"], _kind(claims), arm, folder)
 
 
 def _kind(claims: Mapping[str, Any]) -> str:

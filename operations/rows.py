@@ -12,7 +12,7 @@ from typing import Any
 from operations.errors import UserError
 from workloads import raw_file, text_table
 from workloads.errors import WorkloadError
-from workloads.spec import Feature, Spec, Table
+from workloads.spec import MAX_STRING, MAX_STRINGS, Feature, Spec, Table
 from workloads.text_table import Line
 
 Row = dict[str, Any]
@@ -30,7 +30,16 @@ def side(spec: Spec, which: str, folder: Path) -> dict[str, Row]:
         if key in rows:
             raise UserError(f"{which}s in {folder}: line {line.number} repeats {table.key} {key!r}; it must be unique")
         rows[key] = {name: value(line.fields[feature.column or name], feature) for name, feature in features.items()}
-    return rows
+    return {key: row for key, row in rows.items() if _may_be_sent(row)}
+
+
+def _may_be_sent(row: Row) -> bool:
+    """Whether a request may hold it; training left out the same lines, and one of them would fail a whole ranking."""
+    for given in row.values():
+        strings = given if isinstance(given, list) else [given] if isinstance(given, str) else []
+        if len(strings) > MAX_STRINGS or any(len(text) > MAX_STRING for text in strings):
+            return False
+    return True
 
 
 def titles(spec: Spec, folder: Path) -> dict[str, str]:

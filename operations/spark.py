@@ -6,6 +6,7 @@ Gives settings and says what is missing, and starts nothing.
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from infra.release import job
 from operations import cache
 from operations.errors import UserError
 from sandbox import class_archive, java
+
+_OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
+"""SPARK_HOME, SPARK_CONF_DIR, SPARK_LOCAL_DIRS, SPARK_REMOTE, PYSPARK_PYTHON, PYSPARK_GATEWAY_PORT, HADOOP_CONF_DIR"""
 
 
 def require_java() -> None:
@@ -31,7 +35,9 @@ def require_no_pattern(folder: Path, remedy: str) -> None:
 
 
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
-    """Of all `cores` if not given; `scratch` is a folder for what Spark spills."""
+    """Settings for all `cores` if not given; `scratch` is a folder for Spark's and the JVM's temporary files."""
+    temporary = scratch / "java"
+    temporary.mkdir(exist_ok=True)  # where there is none, the JVM cannot make a temporary file
     return {
         **job.spark_conf(workers=0),
         "spark.master": f"local[{cores or os.cpu_count()}]",
@@ -39,7 +45,8 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
         "spark.jars.packages": job.SYNAPSEML,
         "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
         "spark.jars.ivy": str(cache.folder() / "ivy"),
-        "spark.driver.defaultJavaOptions": java_options(),
+        "spark.driver.defaultJavaOptions": f'{java_options()} "-Djava.io.tmpdir={temporary}"',
+        "spark.driver.extraLibraryPath": str(scratch / "native"),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -55,7 +62,16 @@ def java_options() -> str:
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:
-    """Of a process whose Spark session is to have these settings."""
+    """Variables of a process whose Spark session is to have these settings, and those of no other Spark."""
     options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
     submit = shlex.join([*options, "pyspark-shell"])
-    return {**os.environ, **java.locale(os.environ), "PYSPARK_SUBMIT_ARGS": submit, "SPARK_LOCAL_IP": "127.0.0.1"}
+    own = {"PYSPARK_SUBMIT_ARGS": submit, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    return {**without_others(os.environ), **java.locale(os.environ), **own}
+
+
+def without_others(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the variables of another Spark or Hadoop: its home, its settings, its Python, its running gateway.
+
+    JAVA_TOOL_OPTIONS stays: it is how a machine gives every JVM its proxy and its certificates.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith(_OTHERS)}

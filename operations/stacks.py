@@ -4,23 +4,23 @@ A new file is the old text with places cut out or replaced, so that comments and
 creates no stack in its backend.
 """
 
-import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from infra import configuration, regions
-from infra.settings import Settings
+from infra.settings import ENVIRONMENT, Settings
+from operations import stack_config
 from operations.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
 LOCATION = "azure-native:location"
+_NAME = 100  # pulumi/pulumi sdk/go/common/tokens/stack.go, ParseStackName
 _ENCRYPTED = ("encryptionsalt", "encryptedkey")
 # What is rarely the same in two regions, and why; shown where the new file carries it.
 _REVIEW = {
@@ -34,19 +34,11 @@ _REVIEW = {
 }
 
 
-class _AsPulumi(yaml.BaseLoader):
-    """Scalars as they are written, as the engine passes them on: `8`, `yes`. All but dates without quotes."""
-
-
-_DATE = "tag:yaml.org,2002:timestamp"
-_AsPulumi.add_implicit_resolver(_DATE, re.compile(r"^\d{4}-\d\d-\d\d$"), list("0123456789"))
-_AsPulumi.add_constructor(_DATE, lambda _, node: f"{node.value} 00:00:00 +0000 UTC")
-
-
 @dataclass(frozen=True)
 class NewStack:
     path: Path
     location: str
+    environment: str
     secrets: list[str]
     """Config paths whose secret values were left out, in `pulumi config set --path` notation."""
     review: dict[str, str]
@@ -70,7 +62,7 @@ def names(folder: Path) -> list[str]:
 
 def read(folder: Path, stack: str) -> Mapping[str, str]:
     """The config of a stack file, flat as Pulumi hands it to a program, without secrets. Raises `UserError`."""
-    return _flat(_without_secrets(text_of(folder, stack))[0])
+    return stack_config.parse(_without_secrets(text_of(folder, stack))[0], _project())
 
 
 def settings_of(config: Mapping[str, str], where: str) -> Settings:
@@ -84,23 +76,36 @@ def settings_of(config: Mapping[str, str], where: str) -> Settings:
 def create(folder: Path, name: str, like: str, location: str | None) -> NewStack:
     """Write the file of stack `name` from that of `like`, with `location` or the region that ends the name.
 
+    The part of the name before the region becomes the environment, where it can be one; else the environment is kept
+    and listed for review.
+
     Raises `UserError`, and has written nothing, if the file exists, the region is unknown or the settings are wrong.
     """
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise UserError(f"{name!r} cannot name a stack: letters, digits, hyphens, underscores and dots can.")
+    if len(name) > _NAME:
+        raise UserError(
+            f"{name!r} cannot name a stack: it has {len(name)} characters, and at most {_NAME} are allowed."
+        )
     path, region = file_of(folder, name), location or name.rpartition("-")[2]
     if path.exists():
         raise UserError(f"{path} exists already: remove it, or choose another name for the new stack.")
     _require_region(region, named=location is not None)
     text, secrets = _without_secrets(text_of(folder, like))
-    before = _flat(text).get(LOCATION)
+    before = stack_config.parse(text, _project()).get(LOCATION)
     if before is None:
         raise UserError(f"{file_of(folder, like)} has no {LOCATION} to change: set it there first.")
-    text = _relocated(text, region)
-    config = _flat(text)
-    settings_of(config, path.name)
+    text = _replaced(text, LOCATION, region)
+    promised = name.removesuffix(f"-{region}")
+    if promised != name and re.fullmatch(ENVIRONMENT, promised):
+        text = _replaced(text, f"{_project()}:environment", promised)
+    config = stack_config.parse(text, _project())
+    environment = settings_of(config, path.name).environment
     _write_new(path, text)
-    return NewStack(path, region, secrets, dict(_to_review(config, before)))
+    review = dict(_to_review(config, before))
+    if promised != environment:
+        review[f"{_project()}:environment"] = f"{environment}, as in {like}: it decides on protection, zones and price"
+    return NewStack(path, region, environment, secrets, review)
 
 
 def _require_region(region: str, *, named: bool) -> None:
@@ -112,28 +117,22 @@ def _require_region(region: str, *, named: bool) -> None:
 
 
 def text_of(folder: Path, stack: str) -> str:
-    """A stack file as it is written. Raises `UserError` where there is none, or what is no YAML."""
+    """A stack file as it is written. Raises `UserError` where there is none, or one that the engine refuses."""
     path = file_of(folder, stack)
     try:
         text = path.read_text()
-        yaml.compose(text, yaml.SafeLoader)
+        stack_config.parse(text, _project())
         return text
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise UserError(f"there is no {path}. Stacks here: {', '.join(names(folder)) or 'none'}.") from None
 
 
 def _project() -> str:
     return str(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["name"])
-
-
-def _flat(text: str) -> dict[str, str]:
-    config: dict[str, Any] = (yaml.load(text, _AsPulumi) or {}).get("config") or {}
-    return {
-        (key if ":" in key else f"{_project()}:{key}"): value if isinstance(value, str) else json.dumps(value)
-        for key, value in config.items()
-    }
 
 
 def _without_secrets(text: str) -> tuple[str, list[str]]:
@@ -167,16 +166,18 @@ def _secrets_in(key: yaml.Node, value: yaml.Node, path: str, doomed: list[tuple[
 
 
 def _is_secret(node: yaml.Node) -> bool:
-    """Whether an encrypted value is anywhere in it: Pulumi writes `secure: <ciphertext>`."""
+    """Whether an encrypted value is anywhere in it."""
     if isinstance(node, yaml.SequenceNode):
         return any(map(_is_secret, node.value))
-    return any(key.value == "secure" or _is_secret(value) for key, value in _entries(node))
+    return stack_config.is_secret(node) or any(_is_secret(value) for _, value in _entries(node))
 
 
-def _relocated(text: str, region: str) -> str:
-    config = next(value for key, value in _entries(yaml.compose(text, yaml.SafeLoader)) if key.value == "config")
-    node = next(value for key, value in _entries(config) if key.value == LOCATION)
-    return text[: node.start_mark.index] + region + text[node.end_mark.index :]
+def _replaced(text: str, key: str, value: str) -> str:
+    """The text with another scalar for one config key, of the project also without its namespace."""
+    config = next(node for name, node in _entries(yaml.compose(text, yaml.SafeLoader)) if name.value == "config")
+    spelled = (key, key.removeprefix(f"{_project()}:"))
+    node = next((node for name, node in _entries(config) if name.value in spelled), None)
+    return text if node is None else text[: node.start_mark.index] + value + text[node.end_mark.index :]
 
 
 def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:

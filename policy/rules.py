@@ -9,6 +9,7 @@ Does not look inside Azure: what people change there by hand is drift. Cannot te
 plain text, the engine unwraps it: a key is refused either way, because everything here authenticates by identity.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -26,6 +27,7 @@ from pulumi_policy import (
     StackValidationArgs,
     StackValidationPolicy,
 )
+from pulumi_policy.proxy import UnknownValueError
 
 from policy.inputs import Resource, known, nodes, read
 from policy.settings import (
@@ -146,11 +148,13 @@ def protection(resource: ResourceValidationArgs) -> Iterator[str]:
 
 
 def roles(resource: ResourceValidationArgs) -> Iterator[str]:
+    """A scope that a preview does not know is the id of what `up` creates first; `up` runs this rule with the id."""
     if resource.resource_type != "azure-native:authorization:RoleAssignment":
         return
     role = BROAD_ROLES.get(read(resource.props, "roleDefinitionId").rpartition("/")[2].lower())
-    if role and not SINGLE_RESOURCE.match(scope := read(resource.props, "scope")):
-        yield f"scope of {role} is {scope}; set it to the id of a single resource, or give a narrower role."
+    with contextlib.suppress(UnknownValueError):
+        if role and not SINGLE_RESOURCE.match(scope := read(resource.props, "scope")):
+            yield f"scope of {role} is {scope}; set it to the id of a single resource, or give a narrower role."
 
 
 def public_access(stack: StackValidationArgs, binding: bool) -> Iterator[tuple[str, Resource]]:

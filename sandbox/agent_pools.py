@@ -4,10 +4,11 @@ A pool that is sent inline with a new cluster becomes a child resource, and `age
 every child. Does not run nodes and does not scale: a pool keeps the count that was sent.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
-from sandbox import types
-from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox import credentials, tags, types
+from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
 from sandbox.resource_body import check_name, complete, keep_immutable
 from sandbox.resource_id import ResourceId, parse
 from sandbox.store import Body
@@ -18,9 +19,26 @@ POOL = f"{CLUSTER}/agentPools"
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     return {
-        CLUSTER.lower(): Behaviour(before_put=_check_cluster, on_put=_put_cluster),
-        POOL.lower(): Behaviour(on_put=_put_pool, before_delete=_check_deletion, on_delete=_delete_pool),
+        CLUSTER.lower(): Behaviour(
+            before_put=_check_cluster,
+            on_put=_put_cluster,
+            actions={
+                "listclusterusercredential": credentials.list_cluster_user_credential,
+                "listclusteradmincredential": credentials.list_cluster_admin_credential,
+            },
+        ),
+        POOL.lower(): Behaviour(
+            before_put=_check_pool, on_put=_put_pool, before_delete=_check_deletion, on_delete=_delete_pool
+        ),
     }
+
+
+def machines(sandbox: Sandbox) -> Iterator[Machines]:
+    for _, cluster in sandbox.store.below("/subscriptions"):
+        if cluster["type"] == CLUSTER:
+            for pool in _listed(cluster).values():
+                spot = pool.get("scaleSetPriority") == "Spot"
+                yield Machines(cluster["location"], pool.get("vmSize") or "", pool.get("count") or 0, spot)
 
 
 def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body | None) -> None:
@@ -39,6 +57,7 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
     known = _listed(existing) if existing else {}
     for profile in profiles:
         pool = _pool(cluster_id, str(profile.get("name")))
+        _check_pool(sandbox, pool.id, {"properties": profile}, None)
         if existing is None:
             check_name(_rule(), pool.name)
         elif pool.name.lower() not in known:  # Azure/AKS#4383, microsoft/tyger#121
@@ -51,6 +70,13 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
         if before := sandbox.store.get(pool.id):
             keep_immutable(_rule(), before, {"properties": profile})
     properties["agentPoolProfiles"] = list({**known, **{_key(profile): profile for profile in profiles}}.values())
+
+
+def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | None) -> None:
+    """A pool has its tags, which become its machines', among its properties."""
+    properties = sent.get("properties") or {}
+    if properties.get("tags") is not None:
+        properties["tags"] = tags.checked(_rule(), properties["tags"])
 
 
 async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:

@@ -7,21 +7,24 @@ Does not run template deployments; whoever has a token of the tenant may do ever
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import region, role_assignments, subscriptions
-from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox import region, role_assignments, role_definitions, subscriptions, tags
+from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
 from sandbox.faults import hinder_operation, hinders_operation
 from sandbox.operations import Operations
 from sandbox.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge
+from sandbox.resource_filter import filtered
 from sandbox.resource_id import GROUP, ResourceId, parse, parse_collection, rule_of
 from sandbox.soft_delete import SoftDeleted
 from sandbox.store import Body, ResourceStore
 from sandbox.types import TypeRule
+
+_SUMMARY = "id name type location tags sku kind identity managedBy plan zones extendedLocation".split()
 
 
 class Arm:
@@ -31,8 +34,10 @@ class Arm:
         records: ResourceStore,
         rules: Mapping[str, TypeRule],
         behaviours: Mapping[str, Behaviour],
+        machines: Iterable[Callable[[], Iterable[Machines]]] = (),
     ) -> None:
         """`records` holds what is no live resource: operations, and what was soft-deleted."""
+        self._machines = list(machines)
         self._sandbox, self._store, self._rules, self._behaviours = sandbox, sandbox.store, rules, behaviours
         self._deleted = SoftDeleted(sandbox, records)
         self.operations = Operations(sandbox, records)
@@ -43,7 +48,7 @@ class Arm:
         return [
             *self.operations.routes(),
             *subscriptions.routes(self._sandbox),
-            *region.routes(self._sandbox, self._rules),
+            *region.routes(self._sandbox, self._rules, self._machines),
             *self._deleted.routes(),
             Route(check_name, self._check_name, methods=["POST"]),
             Route("/subscriptions/{path:path}", self._serve, methods=methods),
@@ -56,10 +61,18 @@ class Arm:
         if request.method == "POST":
             return await self._act(request, *path.rsplit("/", 1))
         found = parse(path, self._rules)
+        if found is not None:
+            self._require_offered(found.type)
         if found is None:
             if request.method != "GET":
                 raise CloudError(405, "MethodNotAllowed", f"{request.method} needs one resource's id, not '{path}'.")
             return self._list(request, path)
+        if found.type.lower() == tags.TYPE:
+            return await self._tag(request, found)
+        if found.type.lower() == role_definitions.TYPE:
+            if request.method != "GET":
+                raise CloudError(501, "NotImplemented", "The sandbox has built-in roles only, and no custom ones.")
+            return JSONResponse(role_definitions.get(self._sandbox, found.name))
         if request.method in ("PUT", "PATCH"):
             return await self._write(request, found)
         if request.method == "DELETE":
@@ -110,6 +123,8 @@ class Arm:
         else:
             keep_immutable(rule, existing, sent)
         check_body(rule, found.id, sent)
+        if sent.get("tags") is not None:
+            sent["tags"] = tags.checked(rule, sent["tags"])
         if check := self._behaviour(found.type).before_put:
             check(self._sandbox, found.id, sent, existing)
         self.operations.require_idle(found.id)
@@ -131,6 +146,19 @@ class Arm:
         self._store.put(body["id"], body)
         status = 200 if existing is not None else 202 if rule.accepted else 201
         return JSONResponse(copy.deepcopy(body), status, self.operations.start(body["id"], work))
+
+    async def _tag(self, request: Request, found: ResourceId) -> Response:
+        """Read or change the tags alone of a resource or a resource group."""
+        tagged = parse(found.parent, self._rules)
+        if tagged is None:
+            raise CloudError(501, "NotImplemented", "The sandbox keeps no tags of the subscription.")
+        body, rule = self._existing(tagged), rule_of(tagged.type, self._rules)
+        if request.method != "GET":
+            self.operations.require_idle(tagged.id)
+            after = tags.changed(request.method, body.get("tags") or {}, await _json(request))
+            body["tags"] = tags.checked(rule, after)
+            self._store.put(tagged.id, body)
+        return JSONResponse(tags.shown(body["id"], body.get("tags") or {}))
 
     def _check_new(self, found: ResourceId, rule: TypeRule, sent: Body) -> None:
         check_name(rule, found.name)
@@ -167,7 +195,7 @@ class Arm:
         lasts = rule.asynchronous and not rule.accepted
         if not (lasts or found.type == GROUP or hinders_operation(request)):
             await self.operations.run(found.id, work)
-            return Response(status_code=200)
+            return JSONResponse(body) if rule.answers_deleted else Response(status_code=200)
         body["properties"]["provisioningState"] = "Deleting"
         self._store.put(found.id, body)
         return Response(status_code=202, headers=self.operations.start(found.id, work))
@@ -177,23 +205,42 @@ class Arm:
         if asked is None:
             raise CloudError(404, "InvalidResourceType", f"'{path}' is neither a resource nor a collection.")
         scope, wanted = asked
+        self._require_offered(wanted)
         at = parse(scope, self._rules)
         if at is not None and not rule_of(at.type, self._rules).implied:
             self._existing(at)
+        wish = request.query_params.get("$filter", "")
         if wanted == role_assignments.TYPE.lower():
-            found = role_assignments.find(self._store, scope, request.query_params.get("$filter", ""))
+            found = role_assignments.find(self._store, scope, wish)
+        elif wanted == role_definitions.TYPE:
+            found = role_definitions.find(self._sandbox, wish)
         elif wanted:
             found = [body for _, body in self._store.below(scope) if body["type"].lower() == wanted]
+            found = filtered(found, wish, groups=True) if wanted == GROUP.lower() else found
         else:
-            below = [body for _, body in self._store.below(scope) if body["type"].count("/") == 1]
-            found = [body for body in below if body["type"] not in (GROUP, role_assignments.TYPE)]
+            found = [body for body in (body for _, body in self._store.below(scope)) if self._is_indexed(body)]
+            found = [_summary(body, request) for body in filtered(found, wish, groups=False)]
         if "createdtime desc" in request.query_params.get("$orderBy", "").lower():
             found.sort(key=lambda body: str(dig(body, "systemData.createdAt")), reverse=True)
         return JSONResponse({"value": found[: int(request.query_params.get("$top", len(found)))]})
 
+    def _is_indexed(self, body: Body) -> bool:
+        """True for resources directly in a group; children, extension resources and groups are not in the list."""
+        top_level = body["type"].count("/") == 1 and body["type"] != GROUP
+        return (
+            top_level
+            and body["id"].lower().count("/providers/") == 1
+            and (rule_of(body["type"], self._rules).location != "none")
+        )
+
+    def _require_offered(self, resource_type: str) -> None:
+        if left_out := rule_of(resource_type, self._rules).left_out:
+            raise CloudError(501, "NotImplemented", f"The sandbox leaves out {left_out} ('{resource_type}').")
+
     async def _act(self, request: Request, path: str, action: str) -> Response:
         found = parse(path, self._rules)
         if found is not None:
+            self._require_offered(found.type)
             self._existing(found)
             act = self._behaviour(found.type).actions.get(action.lower())
             if act is not None:
@@ -210,6 +257,18 @@ class Arm:
             reason = "AlreadyExists" if error.status == 409 else "Invalid"
             return JSONResponse({"nameAvailable": False, "reason": reason, "message": error.message})
         return JSONResponse({"nameAvailable": True})
+
+
+def _summary(body: Body, request: Request) -> Body:
+    """`GenericResourceExpanded` in azure-rest-api-specs, Microsoft.Resources/stable/2021-04-01/resources.json."""
+    shown = {key: body[key] for key in _SUMMARY if key in body}
+    wish = request.query_params.get("$expand", "").lower()
+    more = {
+        "createdTime": dig(body, "systemData.createdAt"),
+        "changedTime": dig(body, "systemData.lastModifiedAt"),
+        "provisioningState": dig(body, "properties.provisioningState"),
+    }
+    return {**shown, **{key: value for key, value in more.items() if key.lower() in wish}}
 
 
 def _not_found(found: ResourceId) -> CloudError:

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sandbox import entra, role_assignments, state_files
+from sandbox import credentials, entra, role_assignments, state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.state_files import Unreadable
 from sandbox.store import Body, ResourceStore
@@ -177,7 +177,9 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
     return {
         "microsoft.storage/storageaccounts/blobservices/containers": Behaviour(on_put=make, on_delete=remove),
-        "microsoft.storage/storageaccounts": Behaviour(on_delete=remove_account),
+        "microsoft.storage/storageaccounts": Behaviour(
+            on_delete=remove_account, actions={"listkeys": credentials.list_storage_keys}
+        ),
     }
 
 

@@ -23,6 +23,16 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
+class Machines:
+    """Machines of one size that a service has deployed in one region of the subscription."""
+
+    location: str
+    size: str
+    count: int
+    spot: bool = False
+
+
+@dataclass(frozen=True)
 class Sandbox:
     folder: Path
     """State of all services: `accounts/<account>/<container>/…`, `registries/…`, `runs/…`, `deployments/…`."""
@@ -50,7 +60,7 @@ class Sandbox:
 
 
 BeforePut = Callable[[Sandbox, str, Body, Body | None], None]
-"""`(sandbox, resource id, body as sent, existing body)`; may change what was sent, or raise `CloudError`."""
+"""`(sandbox, resource id, body as sent, existing body)`; may change the body as sent, or raise `CloudError`."""
 BeforeDelete = Callable[[Sandbox, str, Body], None]
 """`(sandbox, resource id, full body)`; may raise `CloudError`. Not called when the resource goes with its parent."""
 Hook = Callable[[Sandbox, str, Body], Awaitable[None]]

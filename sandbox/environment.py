@@ -19,7 +19,10 @@ from sandbox import authority, state_files
 from sandbox.cloud import CloudError, Sandbox
 
 # What a caller may have set for itself and a job or a service of the cloud would never see.
-_PRIVATE = ("ARM_", "AZURE_", "DATABRICKS_", "MLFLOW_", "PULUMI_", "PYSPARK_", "PYTHON", "SPARK_", "VIRTUAL_ENV")
+_PRIVATE = (
+    *("ARM_", "AZURE_", "DATABRICKS_", "MLFLOW_", "PULUMI_", "PYTHON", "VIRTUAL_ENV"),
+    *("PYSPARK_", "SPARK_", "HADOOP_", "YARN_"),
+)
 
 
 def of_clients(folder: Path, port: int, caller: Mapping[str, str]) -> dict[str, str]:

@@ -1,10 +1,19 @@
-"""The document by which a client that knows only a host name learns the whole cloud, in its schema of 2022-09-01."""
+"""The document by which a client that knows only a host name learns the whole cloud, in the shapes that Azure gives it.
+
+- from 2022-09-01: one object, which Azure CLI reads to register a cloud (`_populate_from_metadata_endpoint` of
+  azure-cli, azure/cli/command_modules/cloud/custom.py)
+- from 2018 until then: a list of clouds, which ARM_CLOUD_METADATA_URL takes (`retrieve_arm_cloud_metadata` of
+  azure-cli-core, azure/cli/core/cloud.py)
+- before: the four addresses that Azure Stack shows (`get_cloud_from_metadata_endpoint` of msrestazure, azure_cloud.py)
+"""
+
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import Sandbox
+from sandbox.cloud import CloudError, Sandbox
 
 _RESOURCES = (
     "resourceManager portal graph graphAudience media batch gallery sqlManagement activeDirectoryDataLake "
@@ -16,18 +25,33 @@ _SUFFIXES = "storage keyVaultDns acrLoginServer sqlServerHostname mhsmDns azureF
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def endpoints(request: Request) -> Response:
-        document = {
-            "name": "Sandbox",
-            "authentication": {
-                # Clients append `/{tenant}`; any other tenant or provider than these means Azure Stack to them.
-                "loginEndpoint": sandbox.url,
-                "audiences": [f"{sandbox.url}/"],
-                "tenant": "common",
-                "identityProvider": "AAD",
-            },
-            **dict.fromkeys(_RESOURCES.split(), f"{sandbox.url}/"),
-            "suffixes": dict.fromkeys(_SUFFIXES.split(), sandbox.authority),
-        }
-        return JSONResponse(document)
+        version = request.query_params.get("api-version")
+        if not version:
+            message = "The api-version query parameter (?api-version=) is required for all requests."
+            raise CloudError(400, "MissingApiVersionParameter", message)
+        if version < "2018":
+            return JSONResponse(_oldest(sandbox))
+        return JSONResponse([_cloud(sandbox)] if version < "2022-09-01" else _cloud(sandbox))
 
-    return [Route("/metadata/endpoints", endpoints)]
+    # A client that appends the path to an address with a slash at its end asks with two of them.
+    return [Route(path, endpoints) for path in ("/metadata/endpoints", "//metadata/endpoints")]
+
+
+def _cloud(sandbox: Sandbox) -> dict[str, Any]:
+    return {
+        "name": "Sandbox",
+        "authentication": {
+            # Clients append `/{tenant}`; any other tenant or provider than these means Azure Stack to them.
+            "loginEndpoint": sandbox.url,
+            "audiences": [f"{sandbox.url}/"],
+            "tenant": "common",
+            "identityProvider": "AAD",
+        },
+        **dict.fromkeys(_RESOURCES.split(), f"{sandbox.url}/"),
+        "suffixes": dict.fromkeys(_SUFFIXES.split(), sandbox.authority),
+    }
+
+
+def _oldest(sandbox: Sandbox) -> dict[str, Any]:
+    addresses = dict.fromkeys(("galleryEndpoint", "graphEndpoint", "portalEndpoint"), f"{sandbox.url}/")
+    return {**addresses, "authentication": {"loginEndpoint": sandbox.url, "audiences": [f"{sandbox.url}/"]}}

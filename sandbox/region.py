@@ -1,10 +1,12 @@
-"""What the subscription may use and where: resource providers, VM sizes, quota and permissions, as `region.yaml` says.
+"""What the subscription may use and where: regions, resource providers, VM sizes, quota, permissions, by `region.yaml`.
 
-Tells and does not enforce: a machine beyond the quota is made all the same, and what stands uses none of it.
+The vCPU in use are those of the deployed machines, on top of `used` in the table. Enforces nothing: a machine beyond
+the quota is made all the same.
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import Sandbox
+from sandbox.cloud import Machines, Sandbox
 from sandbox.resource_body import merge
 from sandbox.store import Body
 from sandbox.subscriptions import PATH, admit
@@ -22,21 +24,20 @@ from sandbox.types import TypeRule
 TABLE = Path(__file__).with_name("region.yaml")
 
 
-def routes(sandbox: Sandbox, rules: Mapping[str, TypeRule]) -> list[BaseRoute]:
+def routes(
+    sandbox: Sandbox, rules: Mapping[str, TypeRule], machines: Iterable[Callable[[], Iterable[Machines]]]
+) -> list[BaseRoute]:
+    """`machines` are asked, at each request, for all that are deployed."""
     registered: set[str] = set()
-
-    def table() -> dict[str, Any]:
-        own = sandbox.folder / TABLE.name
-        return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
 
     def provider(namespace: str) -> Body:
         """Those of the table of types, and any other that is asked for by name."""
-        known = table()
+        known = table(sandbox)
         types = [
             {"resourceType": rule.type.split("/", 1)[1], "apiVersions": [rule.api_version]}
             | {"locations": _locations(rule, known)}
             for rule in rules.values()
-            if _namespace(rule).lower() == namespace.lower()
+            if _namespace(rule).lower() == namespace.lower() and not rule.left_out
         ]
         state = "Registered" if namespace in registered else known["unregistered"].get(namespace, "Registered")
         shown = {"namespace": namespace, "registrationState": state, "resourceTypes": types}
@@ -55,7 +56,7 @@ def routes(sandbox: Sandbox, rules: Mapping[str, TypeRule]) -> list[BaseRoute]:
 
     async def sizes(request: Request) -> Response:
         admit(sandbox, request)
-        known = table()
+        known = table(sandbox)
         asked = re.search(r"location eq '([^']+)'", request.query_params.get("$filter", ""))
         regions = [name for name in known["regions"] if not asked or name == asked[1]]
         found = [_size(name, size, region) for name, size in known["sizes"].items() if size for region in regions]
@@ -63,18 +64,31 @@ def routes(sandbox: Sandbox, rules: Mapping[str, TypeRule]) -> list[BaseRoute]:
 
     async def usages(request: Request) -> Response:
         admit(sandbox, request)
+        known, region = table(sandbox), request.path_params["location"].replace(" ", "").lower()
+        used = _used(known, (group for ask in machines for group in ask() if group.location == region))
         found = [
-            {"unit": "Count", "currentValue": usage["used"], "limit": usage["limit"]}
+            {"unit": "Count", "currentValue": usage["used"] + used[name], "limit": usage["limit"]}
             | {"name": {"value": name, "localizedValue": usage["called"]}}
-            for name, usage in table()["usages"].items()
+            for name, usage in known["usages"].items()
+        ]
+        return JSONResponse({"value": found})
+
+    async def locations(request: Request) -> Response:
+        admit(sandbox, request)
+        own = f"/subscriptions/{sandbox.identity.subscription_id}/locations"
+        found = [
+            {"id": f"{own}/{name}", "name": name, "type": "Region", "displayName": shown, "regionalDisplayName": shown}
+            | {"metadata": {"regionType": "Physical", "regionCategory": "Recommended"}}
+            for name, shown in table(sandbox)["regions"].items()
         ]
         return JSONResponse({"value": found})
 
     async def permissions(request: Request) -> Response:
         admit(sandbox, request)
-        return JSONResponse({"value": table()["permissions"]})
+        return JSONResponse({"value": table(sandbox)["permissions"]})
 
     return [
+        Route(f"{PATH}/locations", locations),
         Route(f"{PATH}/providers", providers),
         Route(f"{PATH}/providers/Microsoft.Compute/skus", sizes),
         Route(f"{PATH}/providers/Microsoft.Compute/locations/{{location}}/usages", usages),
@@ -82,6 +96,11 @@ def routes(sandbox: Sandbox, rules: Mapping[str, TypeRule]) -> list[BaseRoute]:
         Route(f"{PATH}/providers/{{namespace}}/register", providers, methods=["POST"]),
         Route("/subscriptions/{scope:path}/providers/Microsoft.Authorization/permissions", permissions),
     ]
+
+
+def table(sandbox: Sandbox) -> dict[str, Any]:
+    own = sandbox.folder / TABLE.name
+    return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
 
 
 def _namespace(rule: TypeRule) -> str:
@@ -92,6 +111,17 @@ def _locations(rule: TypeRule, known: Mapping[str, Any]) -> list[str]:
     """Display names, as Azure lists them; none for what lies in no region."""
     absent = known["absent"].get(rule.type, ())
     return [shown for name, shown in known["regions"].items() if rule.location != "none" and name not in absent]
+
+
+def _used(known: Mapping[str, Any], deployed: Iterable[Machines]) -> Counter[str]:
+    """vCPU of the deployed machines by quota: each family's and the region's, or that of spot machines alone."""
+    sizes = {name.lower(): size for name, size in known["sizes"].items() if size}
+    used = Counter[str]()
+    for group in deployed:
+        if size := sizes.get(group.size.lower()):
+            for quota in ("lowPriorityCores",) if group.spot else ("cores", size["family"]):
+                used[quota] += group.count * size["vcpus"]
+    return used
 
 
 def _size(name: str, size: Mapping[str, Any], region: str) -> Body:

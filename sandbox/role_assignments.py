@@ -12,6 +12,9 @@ from sandbox.resource_body import dig
 from sandbox.store import Body, ResourceStore
 
 TYPE = "Microsoft.Authorization/roleAssignments"
+# RoleAssignments_ListForScope in azure-rest-api-specs, authorization-RoleAssignmentsCalls.json
+_CLAUSE = r"(?:atScope\(\)|principalId eq '[^']+'|assignedTo\('[^']+'\))"
+_FILTER = re.compile(rf"{_CLAUSE}(?: and {_CLAUSE})*")
 _PART = f"/providers/{TYPE}/"
 
 
@@ -21,6 +24,8 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
     """Role assignments at and above a scope and, unless only `atScope()` is asked, below it."""
+    if asked and not _FILTER.fullmatch(asked.strip()):
+        raise CloudError(400, "UnsupportedQuery", f"The filter '{asked}' is not supported on role assignments.")
     principal = re.search(r"(?:principalId eq |assignedTo\()'([^']+)'", asked)
     found = []
     for resource_id, body in store.below(""):
@@ -57,6 +62,9 @@ async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
         properties["principalType"] = "ServicePrincipal"
     scope = _scope(resource_id)
     properties["scope"] = scope
+    changes = {"createdOn": "createdAt", "updatedOn": "lastModifiedAt"}
+    properties |= {name: dig(body, f"systemData.{known}") for name, known in changes.items()}
+    properties |= dict.fromkeys(("createdBy", "updatedBy"), sandbox.identity.object_id)
     for other, assigned in sandbox.store.below(scope):
         if not other.lower().startswith((scope + _PART).lower()):
             continue

@@ -12,6 +12,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -27,9 +28,11 @@ from sandbox import (
     access_log,
     agent_pools,
     authority,
+    budgets,
     containers,
     entra,
     environment,
+    left_out,
     metadata,
     role_assignments,
     types,
@@ -79,11 +82,12 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, agent_pools, *services):
+    for module in (role_assignments, budgets, agent_pools, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
-    arm, faults = Arm(sandbox, records, types.load(), behaviours), Faults(sandbox)
+    machines = [partial(module.machines, sandbox) for module in (agent_pools, *services) if hasattr(module, "machines")]
+    arm, faults = Arm(sandbox, records, types.load(), behaviours, machines), Faults(sandbox)
     resumed = asyncio.Event()
     unwell: list[str] = []
 
@@ -112,6 +116,7 @@ def application(sandbox: Sandbox) -> Starlette:
             *entra.routes(sandbox),
             *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
             *arm.routes(),
+            *left_out.routes(),
         ],
         middleware=[Middleware(faults.wrap)],
         exception_handlers={CloudError: _error, HTTPException: _error, Exception: _error},

@@ -14,6 +14,9 @@ import yaml
 
 TABLE = Path(__file__).with_name("types.yaml")
 
+_FLAGS = ("asynchronous", "accepted", "implied", "unique", "soft_delete", "answers_deleted")
+_TAGS = {"name": 512, "most": 50}
+
 
 @dataclass(frozen=True)
 class TypeRule:
@@ -40,6 +43,12 @@ class TypeRule:
     """Deleted for longer than the answer says: the code with which its name is refused until then."""
     etag: str = ""
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
+    answers_deleted: bool = False
+    """A deletion answers the deleted resource."""
+    left_out: str = ""
+    """What the sandbox does not do: every request for the type is refused with these words."""
+    tags: Mapping[str, int] = field(default_factory=lambda: dict(_TAGS))
+    """The longest `name` of a tag and the `most` tags that a resource may have."""
     computed: Mapping[str, Any] = field(default_factory=dict)
     """What the service fills in unless the caller sent it; a template, see `fill`."""
     raw: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +87,9 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         immutable=tuple(entry.get("immutable", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
+        left_out=entry.get("left_out", ""),
+        tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),
         raw=entry,
-        **{flag: bool(entry.get(flag)) for flag in ("asynchronous", "accepted", "implied", "unique", "soft_delete")},
+        **{flag: bool(entry.get(flag)) for flag in _FLAGS},
     )

@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "faults: a cell of the fault matrix, tried with --faults alone")
+    config.addinivalue_line("markers", "azure_cli: runs Azure CLI, which `make test-azure-cli` installs")
     config.addinivalue_line("markers", "browser: opens the page in the machine's own Chromium")
     config.addinivalue_line("markers", "container: builds and runs the scoring image with a container engine")
 

@@ -32,6 +32,7 @@ if os.environ.get("FAIL_AT_START"):
     sys.exit("cannot load the model: " + os.environ["FAIL_AT_START"])
 if os.path.exists(os.environ.get("FAIL_WHERE_EXISTS", "")):
     sys.exit("cannot load the model any more")
+held = []
 model = next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("model.txt"))
 
 class Handler(BaseHTTPRequestHandler):
@@ -49,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200 if self.path in ("/live", "/ready") and not hung else 500, {})
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if "hold" in asked:
+            held.append(b"x" * asked["hold"])
         if "die" in asked:
             os._exit(9)
         if "hang" in asked:

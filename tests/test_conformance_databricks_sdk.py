@@ -63,9 +63,8 @@ def test_a_throttled_call_waits_as_long_as_it_is_told(cloud: Served, workspace: 
     assert time.monotonic() - began >= 1
 
 
-def test_a_run_whose_first_answer_is_lost_is_started_once(
-    cloud: Served, workspace: WorkspaceClient, job_id: int
-) -> None:
+def test_a_run_whose_first_answer_is_lost_is_started_once(cloud: Served, workspace: WorkspaceClient) -> None:
+    job_id = create(workspace, task("train", libraries=[]))
     cloud.faults({"path": RUN_NOW, "lost": True, "operation_failure": QUOTA})
     run = finished(workspace, workspace.jobs.run_now(job_id, idempotency_token="once").run_id)
     assert [found.run_id for found in workspace.jobs.list_runs(job_id=job_id)] == [run.run_id]
@@ -182,7 +181,7 @@ def test_a_failed_training_run_is_not_started_again_and_names_its_task_its_reaso
 ) -> None:
     known = len(list(workspace.jobs.list_runs(job_id=job_id)))
     cloud.faults({"path": RUN_NOW, "operation_failure": QUOTA})
-    asked = {"job_id": job_id, "input_digest": "d", "snapshot": "s", "timeout_minutes": 1}
+    asked = {"job_id": job_id, "lake_uid": "l", "input_digest": "d", "snapshot": "s", "timeout_minutes": 1}
     with pytest.raises(TrainingFailed) as failed:
         _TrainingRunProvider._run_to_end(workspace, asked, "")
     assert "/databricks/runs/" in str(failed.value)

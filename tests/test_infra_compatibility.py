@@ -1,10 +1,12 @@
 """The one table of versions: the image and the job follow it, and a wrong pair is told the right one."""
 
 import re
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
+import pulumi
 import pytest
+from infra_graph import graph
 
 from infra import compatibility
 from infra.configuration import ConfigError, load
@@ -12,7 +14,8 @@ from infra.release import job
 
 ROOT = Path(__file__).parents[1]
 TABLE = compatibility.table()
-DAY = date(2026, 11, 25)
+ENOUGH = {"azure-native:location": "westeurope", "personalization:environment": "dev", "release:enabled": "false"}
+RELEASE = {"release:enabled": "true", "training:snapshot": "2026-11-01", "access:deployers": '{"1": "User"}'}
 
 
 def text(path: str) -> str:
@@ -49,26 +52,60 @@ def test_the_wheel_asks_for_the_python_of_the_table() -> None:
 )
 def test_a_runtime_that_does_not_fit_is_told_why_and_which_does(runtime: str, says: str) -> None:
     with pytest.raises(ValueError, match=f"{says}.*Set it to 16.4.x-scala2.12"):
-        compatibility.require_runtime(runtime, DAY)
+        compatibility.require_runtime(runtime)
 
 
-def test_a_runtime_is_refused_the_day_after_its_support_ends() -> None:
-    last = TABLE.runtimes["15.4.x-scala2.12"].until
-    compatibility.require_runtime("15.4.x-scala2.12", last)
-    with pytest.raises(ValueError, match=f"out of Databricks' support since {last}.*16.4.x-scala2.12"):
-        compatibility.require_runtime("15.4.x-scala2.12", last + timedelta(1))
+@pytest.mark.parametrize(
+    ("day", "says"),
+    [
+        (date(2028, 3, 9), None),
+        (date(2028, 3, 10), "16.4.x-scala2.12 is supported until 2028-05-09. Add a newer version"),
+        (date(2028, 5, 9), "16.4.x-scala2.12 is supported until 2028-05-09"),
+        (date(2028, 5, 10), "16.4.x-scala2.12 has been out of support since 2028-05-09"),
+    ],
+)
+def test_the_default_runtime_is_warned_of_from_sixty_days_before_its_end(
+    day: date, says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compatibility, "current_day", lambda: day)
+    ends = [str(end) for end in load({**ENOUGH, **RELEASE}, "personalization").support_ends]
+    assert len(ends) == (says is not None)
+    assert not ends or f"training:spark_version {says}" in ends[0]
+    assert load(ENOUGH, "personalization").support_ends == [], "without a release nothing trains"
 
 
-def test_kubernetes_is_one_of_the_window_or_a_patch_of_it() -> None:
-    compatibility.require_kubernetes("1.35", DAY)
-    compatibility.require_kubernetes("1.36.2", DAY)
+def test_an_older_runtime_is_warned_of_with_the_newest_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compatibility, "current_day", lambda: date(2027, 8, 20))
+    end = compatibility.runtime_support("15.4.x-scala2.12")
+    assert end is not None
+    assert (end.ended, end.replacement) == (True, "16.4.x-scala2.12")
+
+
+def test_a_kubernetes_version_past_its_window_is_a_warning_with_the_next_minor(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = {**ENOUGH, "serving:kubernetes_version": "1.34.2"}
+    for day, ended in ((date(2026, 11, 30), False), (date(2026, 12, 1), True)):
+        monkeypatch.setattr(compatibility, "current_day", lambda day=day: day)
+        (end,) = load(pinned, "personalization").support_ends
+        assert (end.ended, end.replacement) == (ended, "1.35")
+
+
+def test_the_program_warns_of_a_version_whose_support_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi, "warn", warnings.append)
+    monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
+    graph(serving__kubernetes_version="1.34")
+    assert warnings == [
+        "serving:kubernetes_version 1.34 has been out of support since 2026-11-30. Set it to 1.35.",
+    ]
+
+
+def test_kubernetes_is_a_version_of_the_table_or_a_patch_of_it() -> None:
+    compatibility.require_kubernetes("1.35")
+    compatibility.require_kubernetes("1.36.2")
     for version in ("1.33", "1.3", "1.37"):
-        with pytest.raises(
-            ValueError, match=rf"{version} is not .*1.35 \(to 2027-03-31\).*Set it to 1.36, or leave it"
-        ):
-            compatibility.require_kubernetes(version, DAY)
-    with pytest.raises(ValueError, match="Leave it out for AKS's own default"):
-        compatibility.require_kubernetes("1.35", date(2030, 1, 1))
+        says = rf"{version} is not .*1.35 \(to 2027-03-31\).*Set it to 1.36, or leave it out"
+        with pytest.raises(ValueError, match=says):
+            compatibility.require_kubernetes(version)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +142,6 @@ def test_no_size_on_offer_is_of_a_series_that_retires() -> None:
     ],
 )
 def test_a_stack_file_is_refused_before_any_resource(key: str, value: str, says: str) -> None:
-    config = {"azure-native:location": "westeurope", "personalization:environment": "dev", "release:enabled": "false"}
-    load(config, "personalization")
+    load(ENOUGH, "personalization")
     with pytest.raises(ConfigError, match=says):
-        load({**config, key: value}, "personalization")
+        load({**ENOUGH, key: value}, "personalization")

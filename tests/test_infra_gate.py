@@ -20,6 +20,7 @@ GOOD = {
     "probability_std": 0.18,
     "mean_probability": 0.56,
     "commonest_probability_share": 0.001,
+    "feature_auc": {"age": 0.55, "genres": 0.71, "answer": None},
     "live": {
         "run_id": "7",
         "auc": 0.715,
@@ -51,6 +52,11 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
     [
         ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the held-out part, too few to judge"),
         ({"auc": 0.6}, "auc", "AUC 0.6000 is below the floor 0.6500 (quality:auc_min)"),
+        (
+            {"feature_auc": {"age": 0.55, "answer": 0.9991}},
+            "feature_auc",
+            "feature answer alone separates clicks from other rows with an AUC of 0.9991, at most 0.9800 is allowed",
+        ),
         ({"log_loss": 0.69}, "log_loss_gain", "not below the base rate's 0.6800"),
         ({"log_loss": 0.68}, "log_loss_gain", "not below the base rate's 0.6800"),
         ({"calibration_gap": 0.2}, "calibration_gap", "0.2000 away from the click rate"),
@@ -101,7 +107,16 @@ def test_a_model_that_may_be_as_good_as_what_serves_passes() -> None:
 def test_what_cannot_be_compared_passes_and_says_so(alone: dict[str, Any]) -> None:
     compared = {rule.name: rule for rule in judge({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
     assert set(compared) == {"auc_drop", "log_loss_rise", "psi", "unseen_rise"}
-    assert all(rule.passed and rule.says.startswith("nothing to compare with: ") for rule in compared.values())
+    assert all(rule.passed and rule.says.startswith("not judged: ") for rule in compared.values())
+
+
+@pytest.mark.parametrize("alone", [{"feature_auc": {"age": None}}, {}])
+def test_a_model_whose_features_were_not_measured_one_by_one_is_not_judged_on_them(alone: dict[str, Any]) -> None:
+    """Neither a model of before that measure nor rows with a handful of clicks."""
+    measured = {name: value for name, value in GOOD.items() if name != "feature_auc"}
+    (rule,) = (rule for rule in judge(measured | alone, FLOORS) if rule.name == "feature_auc")
+    assert rule.passed
+    assert rule.says.startswith("not judged: ")
 
 
 def test_a_figure_that_was_not_measured_is_a_refusal() -> None:

@@ -132,3 +132,14 @@ def test_a_public_stack_declares_no_network() -> None:
         for found in graph().resources
         if found.type.startswith(("azure-native:network", "azure-native:privatedns"))
     ]
+
+
+def test_dns_zones_get_only_the_tags_that_azure_keeps_there() -> None:
+    many = {f"tags__t{number}": "x" for number in range(20)}
+    found = graph(network__mode="private", **many, **{"tags__Cost Center": "1", "tags__a:b": "2"})
+    for kept in (found.of("privatedns:PrivateZone")[0], found.of("privatedns:VirtualNetworkLink")[0]):
+        tags = kept.inputs["tags"]
+        assert {"environment", "stack"} < set(tags)
+        assert not {"Cost Center", "a:b"} & set(tags)
+        assert len(tags) == 15
+    assert len(found.of("storage:StorageAccount")[0].inputs["tags"]) == 24

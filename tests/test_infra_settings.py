@@ -38,7 +38,7 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
     ("key", "value", "says"),
     [
         ("training__workers", "many", r"training:workers: .*valid integer.*'many'.*Fixed number of workers"),
-        ("training__dataset", "netflix", r"training:dataset: no spec 'netflix'.*criteo, movielens; docs/own-dataset/"),
+        ("training__dataset", "netflix", r"training:dataset: no spec 'netflix'.*criteo.*movielens.*docs/own-dataset/"),
         ("azure-native__location", "westeuropa", r"azure-native:location: 'westeuropa' is not .*westeurope"),
         ("network__address_space", "10.40.0.0/25", r"network:address_space: 10.40.0.0/25 is too small.*10.40.0.0/20"),
         ("network__address_space", "10.0.0.0/8", r"network:address_space: .*overlaps 10.244.0.0/16.*pods"),
@@ -53,9 +53,14 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
             r"access:deployers.1: .*'ServicePrincipal', 'User' or 'Group'.*'Robot'",
         ),
         ("tags__owner", '["a"]', r"tags:owner: .*valid string"),
+        ("tags__Environment", "other", r"tags:Environment is the program's own tag environment.*another name"),
+        ("tags__slash/and?percent%", "x", r"tags:slash/and\?percent%: <>.*Use tags:slash-and-percent-\."),
+        ("tags__bell\a", "x", r"control characters may not be .*Use tags:bell-\."),
+        (f"tags__{'n' * 129}", "x", r"at most 128 characters on a storage account, not 129"),
+        ("tags__owner", "v" * 257, r"tags:owner: a tag's value has at most 256 characters, not 257"),
+        ("tags__Azure-Owner", "x", r"tags:Azure-Owner: names that start with microsoft, azure, windows are reserved"),
         ("alerts__error_share", "5", r"alerts:error_share: .*less than 1"),
         ("budget__monthly", "500", r"budget:monthly is set and alerts:emails is empty.*alerts:emails\[0\]"),
-        ("budget__start", "2026-11-15", r"budget:start: .*First day of a month"),
         ("personalization__generation", "0", r"personalization:generation: .*soft-deleted"),
         ("training__interactive_minutes", "5", r"training:interactive_minutes: .*greater than or equal to 10"),
         ("training__worker", "3", r"training:worker: is not a setting.*training has .*workers"),
@@ -84,6 +89,13 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert all(key in str(error.value) for key in ("training:workers", "serving:engine", "quality:auc_min"))
 
 
+def test_the_spark_engine_gets_the_memory_of_its_jvm() -> None:
+    assert settings(serving__engine="spark").serving.memory == "3Gi"
+    assert settings().serving.memory == "1Gi"
+    with pytest.raises(ConfigError, match=r"serving:memory 1Gi is less .*spark needs. Set serving:memory to 2048Mi"):
+        settings(serving__engine="spark", serving__memory="1Gi")
+
+
 def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
     with pytest.raises(ConfigError, match="evicted worker stops the whole ring"):
         settings(training__spot="true")
@@ -101,3 +113,11 @@ def test_a_release_without_rows_or_deployer_is_refused_with_the_ways_out() -> No
 def test_the_location_must_be_set() -> None:
     with pytest.raises(ConfigError, match="azure-native:location: must be set"):
         load({key: value for key, value in ENOUGH.items() if "location" not in key}, "personalization")
+
+
+def test_tags_that_azure_counts_as_one_or_as_too_many_are_refused() -> None:
+    with pytest.raises(ConfigError, match="tags:owner and tags:Owner differ in case only"):
+        settings(tags__Owner="a", tags__owner="b")
+    assert len(settings(**{f"tags__t{number}": "x" for number in range(48)}).tags) == 48
+    with pytest.raises(ConfigError, match=r"49 tags and the program's own 2 are more than the 50 .*Leave 1 out"):
+        settings(**{f"tags__t{number}": "x" for number in range(49)})

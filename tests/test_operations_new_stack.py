@@ -92,7 +92,8 @@ def test_the_new_stack_previews_with_names_of_its_own(folder: Path) -> None:
         (("prod-swedencentrl",), r"'swedencentrl' is not a region .* Did you mean swedencentral.* --location"),
         (("canary", "--location", "west europe"), "'west europe' is not a region .* Did you mean westeurope"),
         ((LIKE,), "exists already"),
-        (("../prod-swedencentral",), "cannot name a stack"),
+        (("../prod-swedencentral",), "cannot name a stack: letters"),
+        ((f"{'p' * 88}-swedencentral",), "it has 102 characters, and at most 100 are allowed"),
         # Norway West has no zones, and the file asks for some.
         (("prod-norwaywest",), "Pulumi.prod-norwaywest.yaml: .*reliability:zones"),
     ],
@@ -136,3 +137,19 @@ def test_a_stack_may_be_named_apart_from_its_region(folder: Path) -> None:
     code, said = new_stack(folder, "canary", "--location", "uksouth")
     assert code == 0, said
     assert stacks.read(folder, "acme/personalization/canary")[stacks.LOCATION] == "uksouth"
+
+
+def test_the_part_of_the_name_before_the_region_is_the_environment(folder: Path) -> None:
+    code, said = new_stack(folder, "qa1-swedencentral")
+    assert code == 0, said
+    assert stacks.read(folder, "qa1-swedencentral")["personalization:environment"] == "qa1"
+    assert "in swedencentral, environment qa1" in said
+    assert "look at personalization:environment" not in said
+
+
+@pytest.mark.parametrize("arguments", [("canary", "--location", "uksouth"), ("blue-green-uksouth",)])
+def test_an_environment_that_the_name_does_not_give_is_kept_and_shown(folder: Path, arguments: tuple[str, ...]) -> None:
+    code, said = new_stack(folder, *arguments)
+    assert code == 0, said
+    assert stacks.read(folder, arguments[0])["personalization:environment"] == "prod"
+    assert "look at personalization:environment: prod, as in prod-westeurope" in said

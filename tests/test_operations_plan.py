@@ -1,10 +1,12 @@
 """`personalization plan`: what a reviewer sees of a stack without any cloud."""
 
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from infra import compatibility
 from operations import cli
 from operations.graph import Graph, declared
 
@@ -42,6 +44,17 @@ def test_both_tables_are_printed_without_a_credential(
     assert "2 x Standard_D4s_v5 for 730 h at 0.214" in out
     assert "total" in out
     assert "not counted: traffic out of Azure" in out
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_a_version_whose_support_ends_is_a_warning_in_the_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
+    (tmp_path / "Pulumi.old.yaml").write_text(DEV.read_text() + '  serving:kubernetes_version: "1.34"\n')
+    code, out, err = plan(monkeypatch, capsys, "--stack", "old", "--folder", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert "warning: serving:kubernetes_version 1.34 has been out of support since 2026-11-30. Set it to 1.35." in out
 
 
 def test_a_stack_that_cannot_be_scheduled_ends_with_the_way_out(

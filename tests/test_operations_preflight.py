@@ -1,7 +1,10 @@
 """`personalization preflight` asks a real sandbox: what would stop `up` is found before it starts, with a way out."""
 
+import json
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
+from azure_native_fixtures import Engine, engine
 from infra_graph import graph
 from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
 
+from infra import compatibility
 from infra.naming import Names
 from infra.release.cloud import Cloud
 from infra.release.snapshot import SnapshotError, require_landed
@@ -23,6 +28,8 @@ from operations import stacks
 from operations.checks import catalog
 from operations.cli import app
 from sandbox import authority, types
+
+__all__ = ["engine"]
 
 STACK = "test-westeurope"
 DEV = {
@@ -60,8 +67,8 @@ class Preflight:
     def answer(self, region: dict[str, Any]) -> None:
         (self.cloud.folder / "region.yaml").write_text(yaml.safe_dump(region))
 
-    def run(self) -> tuple[int, str]:
-        done = CliRunner().invoke(app, ["preflight", "--stack", STACK, "--folder", str(self.folder)])
+    def run(self, stack: str = STACK) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["preflight", "--stack", stack, "--folder", str(self.folder)])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, " ".join(done.output.split())
 
@@ -71,7 +78,7 @@ class Preflight:
         self.cloud.arm("PUT", at, {"location": "westeurope"})
         path = f"{at}/providers/{kind}/{name}"
         made = self.cloud.arm("PUT", path, {"location": "westeurope", **body})
-        assert made.status_code in (201, 202), made.text
+        assert made.status_code in (200, 201, 202), made.text
         if "Azure-AsyncOperation" in made.headers:
             assert self.cloud.settle(made)["status"] == "Succeeded"
         return path
@@ -181,8 +188,7 @@ def test_quota_for_a_run_that_this_stack_does_not_start_is_a_warning(preflight: 
 
 def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
-    preflight.answer({"usages": {"standardDSv5Family": {"used": 20, "limit": 40}}})
-    assert preflight.run()[0] == 1
+    preflight.answer({"usages": {"standardDSv5Family": {"limit": 40}}})
     pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
     pools += [{"name": "scoring", "count": 3, "vmSize": "Standard_D4s_v5"}]
     cluster = {"properties": {"agentPoolProfiles": pools}}
@@ -190,6 +196,34 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
     code, said = preflight.run()
     assert code == 0
     assert "Standard DSv5 Family vCPUs: 32 vCPU needed, 40 of 40 free" in said
+
+    preflight.answer({"usages": {"standardDSv5Family": {"used": 0, "limit": 40}}})
+    assert "32 vCPU needed, 40 of 40 free" in preflight.run()[1], "never more than the limit"
+
+    cluster = {"properties": {"agentPoolProfiles": [{**pool, "powerState": {"code": "Stopped"}} for pool in pools]}}
+    preflight.answer({"usages": {"standardDSv5Family": {"used": 20, "limit": 40}}})
+    preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    assert "32 vCPU needed, 20 of 40 free" in preflight.run()[1], "another stack uses the 20"
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "code"), [("1.34", "warning", 0), ("1.35", "blocking", 1), (None, "blocking", 1)]
+)
+def test_a_kubernetes_version_past_its_window_is_blocking_where_it_is_new(
+    preflight: Preflight, monkeypatch: pytest.MonkeyPatch, version: str | None, level: str, code: int
+) -> None:
+    monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
+    preflight.configure(**{"serving:kubernetes_version": "1.34"})
+    if version:
+        cluster = {
+            "properties": {"dnsPrefix": "c", "kubernetesVersion": version},
+            "identity": {"type": "SystemAssigned"},
+        }
+        preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    found, said = preflight.run()
+    assert found == code, said
+    assert f"{level} versions serving:kubernetes_version 1.34 has been out of support since 2026-11-30" in said
+    assert f"pulumi config set --stack {STACK} serving:kubernetes_version 1.35" in said
 
 
 def test_roles_that_are_assigned_under_a_condition_are_a_warning(preflight: Preflight) -> None:
@@ -255,6 +289,46 @@ def test_a_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> Non
     preflight.cloud.faults({"path": "/deletedWorkspaces$", "status": 404})
     code, said = preflight.run()
     assert (code, "warning" in said) == (0, True)
+
+
+def test_a_resource_group_that_is_not_in_the_state_is_blocking(
+    preflight: Preflight, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATH", "PULUMI_HOME", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE"):
+        monkeypatch.setenv(name, engine.environment[name])
+    (preflight.folder / "Pulumi.yaml").write_text("name: personalization\nruntime: python\n")
+    group = preflight.names.resource_group
+    tags = {"stack": STACK, "environment": "test"}
+    preflight.cloud.arm("PUT", f"resourceGroups/{group}", {"location": "westeurope", "tags": tags})
+    code, said = preflight.run()
+    assert (code, f"warning state resource group {group} exists, and whether {STACK} made it is not" in said) == (
+        0,
+        True,
+    )
+
+    pulumi = replace(engine, folder=preflight.folder)
+    pulumi("stack", "init", STACK)
+    code, said = preflight.run()
+    assert (code, f"{group} exists (tags: stack {STACK}, environment test) and is not in the state" in said) == (
+        1,
+        True,
+    )
+    assert "pulumi whoami --verbose" in said
+
+    kind, at = (
+        "azure-native:resources:ResourceGroup",
+        f"/subscriptions/{preflight.cloud.environment['ARM_SUBSCRIPTION_ID']}",
+    )
+    urn = f"urn:pulumi:{STACK}::personalization::{kind}::personalization"
+    resource = {"urn": urn, "custom": True, "type": kind, "id": f"{at}/resourceGroups/{group.upper()}"}
+    (preflight.folder / "state.json").write_text(json.dumps({"version": 3, "deployment": {"resources": [resource]}}))
+    pulumi("stack", "import", "--stack", STACK, "--file", "state.json")
+    code, said = preflight.run()
+    assert (code, f"{group} is in the state of {STACK}" in said) == (0, True)
+
+    renamed = "renamed-westeurope"
+    pulumi("stack", "rename", "--stack", STACK, renamed)
+    assert f"warning state the state of {renamed} holds {group.upper()}" in preflight.run(renamed)[1]
 
 
 def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Preflight) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,9 @@ def test_the_second_time_there_is_nothing(standing: Standing) -> None:
 
 def test_what_only_azure_knows_of_is_found_without_a_state(standing: Standing) -> None:
     budget = f"providers/Microsoft.Consumption/budgets/{standing.names.budget}"
-    period = {"amount": 1, "category": "Cost", "timeGrain": "Monthly", "timePeriod": {"startDate": "2026-01-01"}}
-    standing.call("PUT", budget, {"properties": period})
+    period = {"startDate": f"{datetime.now(UTC):%Y-%m}-01"}
+    properties = {"amount": 1, "category": "Cost", "timeGrain": "Monthly", "timePeriod": period}
+    standing.call("PUT", budget, {"properties": properties})
     with pytest.raises(UserError, match=f"{budget}$"):
         standing.teardown()
     standing.call("DELETE", budget)

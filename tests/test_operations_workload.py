@@ -1,5 +1,6 @@
 """`personalization evaluate` and `tune`: the job's tasks on rows of one's own, on a Spark of this machine."""
 
+import fcntl
 import json
 import sys
 import tempfile
@@ -13,20 +14,41 @@ from operations.errors import UserError
 from sandbox import java
 from workloads import synthesize
 
+# Variables of a shell whose user works with another Spark.
+OF_ANOTHER_SPARK = {
+    "SPARK_HOME": "/opt/spark-2.4",
+    "SPARK_LOCAL_DIRS": "/proc/none",
+    "SPARK_REMOTE": "sc://127.0.0.1:9",
+    "PYSPARK_PYTHON": "/no/such/python",
+    "PYSPARK_GATEWAY_PORT": "9",
+    "PYSPARK_GATEWAY_SECRET": "none",
+}
+OTHER_CLUSTER = """<configuration><property><name>fs.defaultFS</name><value>hdfs://127.0.0.1:9</value></property>
+</configuration>"""
+
 
 @pytest.mark.spark
 def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> None:
     """Also in the locale of cron and slim containers, with a folder whose name is also a pattern."""
     rows, figures = synthesize.synthesize(tmp_path / "données de l'été [1] 😀", 2_000), tmp_path / "figures.json"
-    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK, "LC_ALL": "POSIX"}
-    done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
+    (tmp_path / "hadoop").mkdir()
+    (tmp_path / "hadoop" / "core-site.xml").write_text(OTHER_CLUSTER)
+    for name in ("killed", "live"):
+        (tmp_path / f"personalization-spark-{name}").mkdir()
+        (tmp_path / f"personalization-spark-{name}" / "lock").touch()
+    own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK, "LC_ALL": "POSIX", **OF_ANOTHER_SPARK}
+    own["HADOOP_CONF_DIR"] = own["SPARK_CONF_DIR"] = str(tmp_path / "hadoop")
+    with (tmp_path / "personalization-spark-live" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another run does
+        done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
     assert [fold["rows"] > 900 for fold in found["folds"]] == [True, True]
     assert sum(fold["rows"] for fold in found["folds"]) == 2_000
     assert found["mean"]["auc"] == pytest.approx(sum(fold["auc"] for fold in found["folds"]) / 2)
     assert f"{found['mean']['auc']:.4f}" in done.stdout.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {rows.parent.name, "figures.json", "hadoop", "personalization-spark-live"}
 
 
 def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +115,11 @@ def test_a_jvm_gets_a_locale_in_which_it_can_open_every_file(
     [
         (("evaluate", "--folds", "5", "."), "--folds must be repeats x folds, such as 2x5, not '5'"),
         (("tune", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
+        (("check", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
+        (("evaluate", "--output", ".", "."), ". cannot be written: Is a directory. Give the path of a file"),
+        (("tune", "--specs", "/dev/null/specs", "."), "/dev/null/specs/criteo.yaml cannot be written: Not a directory"),
+        (("notebooks", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
+        (("report", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
         (("evaluate", "/no/such/train.txt"), "/no/such/train.txt: there is no such file or folder of rows"),
     ],
 )

@@ -165,6 +165,11 @@ def test_a_rule_passes_what_keeps_to_it_and_says_what_would_do_of_what_does_not(
         assert remedy in found[0]
 
 
+def test_a_broad_role_on_what_up_creates_first_is_judged_by_up() -> None:
+    assignment = role(OWNER, UNKNOWN_STRING_VALUE)
+    assert violations("broad-roles", declared("authorization:RoleAssignment", assignment)) == []
+
+
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in SECRETS.items() for value in values])
 def test_a_secret_is_found_wherever_it_hides_and_is_never_repeated(kind: str, value: str) -> None:
     for properties in ({"a": {"b": ["x", value]}}, {"settings": json.dumps({"env": {"KEY": value}})}):

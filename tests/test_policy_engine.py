@@ -1,6 +1,7 @@
 """The policy pack as the real CLI runs it: `pulumi preview --policy-pack policy`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,5 @@ def test_a_production_stack_of_this_program_keeps_to_every_rule(engine: Engine, 
         shown = engine(*PACK)
     assert "[mandatory]" not in shown
     assert "[advisory]  public-network-access" in shown
+    assert "can't run policy" not in shown
+    assert set(re.findall(r"@v(\d+\.\d+\.\d+)", shown)) == {"0.0.1"}

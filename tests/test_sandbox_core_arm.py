@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +358,22 @@ def test_env_prints_what_a_shell_can_read(cloud: RunningSandbox, tmp_path: Path)
 def test_secrets_can_be_read_by_their_owner_only(cloud: RunningSandbox) -> None:
     private = ["environment.json", "identity/identity.json", "identity/server-key.pem", "identity/token-key.pem"]
     assert {(cloud.folder / file).stat().st_mode & 0o777 for file in private} == {0o600}
+
+
+def test_a_budget_starts_this_month_or_later_and_never_moves(cloud: RunningSandbox) -> None:
+    this_month = datetime.now(UTC).date().replace(day=1)
+    path = f"providers/Microsoft.Consumption/budgets/{name()}"
+
+    def put(start: date, amount: int = 1) -> str:
+        period = {"startDate": f"{start}T00:00:00Z"}
+        properties = {"amount": amount, "category": "Cost", "timeGrain": "Monthly", "timePeriod": period}
+        answer = cloud.arm("PUT", path, {"properties": properties})
+        return answer.json()["error"]["message"] if answer.is_error else ""
+
+    next_month = (this_month + timedelta(days=32)).replace(day=1)
+    assert "current timegrain period" in put((this_month - timedelta(days=1)).replace(day=1))
+    assert "first of a month" in put(this_month + timedelta(days=1))
+    assert "twelve months" in put(next_month.replace(year=next_month.year + 1))
+    assert put(this_month) == ""
+    assert put(this_month, amount=2) == ""
+    assert "cannot be updated" in put(next_month)

@@ -368,7 +368,9 @@ def test_a_policy_of_rules_that_are_not_known_and_a_permission_that_is_none_are_
     with pytest.raises(InvalidParameterValue, match='cluster_type, the value must be all-purpose \\(is "job"\\)'):
         create(workspace, task("count"), cluster=cluster(policy_id=policy_id))
     grant = iam.AccessControlRequest("team", iam.PermissionLevel.CAN_RESTART)
-    with pytest.raises(InvalidParameterValue, match="CAN_RESTART is no permission level of a cluster-policy: CAN_USE"):
+    with pytest.raises(
+        InvalidParameterValue, match="CAN_RESTART is not a permission level of a cluster-policy: CAN_USE"
+    ):
         workspace.permissions.set("cluster-policies", str(policy_id), access_control_list=[grant])
 
 

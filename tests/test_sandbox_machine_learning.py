@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from collections import Counter
@@ -249,6 +250,20 @@ def test_a_replica_sees_its_model_and_nothing_of_the_sandboxs_own_environment(cl
     assert environment["SPARK_SUBMIT_OPTS"] == java.QUICK
     for folder in ("HOME", "TMPDIR"):
         assert Path(environment[folder]).is_relative_to(cloud.folder / "deployments" / endpoint / "blue")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux only")
+def test_a_replica_that_holds_more_than_its_limit_is_killed_and_started_again(cloud: Cloud, endpoint: str) -> None:
+    limits = {"containerResourceLimits": {"memory": "128Mi"}}
+    cloud.deploy(endpoint, "green", containerResourceRequirements=limits)
+    (first,) = replicas(cloud, endpoint, "green")
+    cloud.score(endpoint, {"hold": 64 << 20}, deployment="green")
+    time.sleep(1.0)
+    assert is_alive(first)
+    cloud.score(endpoint, {"hold": 96 << 20}, deployment="green")
+    assert gone(first)
+    eventually(lambda: cloud.score(endpoint, deployment="green").status_code == 200)
+    assert "OOMKilled" in cloud.ml.online_deployments.get_logs("green", endpoint, lines=20)
 
 
 def test_a_deployment_that_does_not_get_ready_fails_with_its_log_and_leaves_no_process(

@@ -155,6 +155,15 @@ def test_many_clients_at_once_each_get_their_own_answer(service: Running, toys: 
     assert set(seen.statuses) == {"200"}
 
 
+def test_the_native_library_is_unpacked_once(service: Running) -> None:
+    """SynapseML would unpack another copy into a new folder for each task that first uses the model."""
+    scratch = Path(java(service).cwd())
+    assert sorted(path.name for path in (scratch / "native").iterdir()) == ["lib_lightgbm.so", "lib_lightgbm_swig.so"]
+    assert list(scratch.glob("mml-natives*")) == []
+    mapped = {Path(region.path).parent for region in java(service).memory_maps() if "lightgbm" in region.path}
+    assert mapped == {scratch / "native", *(path for path in mapped if path.suffix == ".jar" or path.name == "jars")}
+
+
 def test_spark_listens_on_loopback_only(service: Running) -> None:
     listening = [c for c in java(service).net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert listening

@@ -15,6 +15,7 @@ import workloads_clicks as clicks
 import workloads_cluster as cluster
 from pyspark.sql import SparkSession
 
+from infra.release import job
 from operations import spark as local_spark
 from sandbox import java
 from workloads import evaluate
@@ -36,12 +37,16 @@ _SAME = ("spark.jars.packages", "spark.jars.excludes", "spark.jars.ivy", "spark.
 def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `workloads_cluster.py` wrote."""
     folder = tmp_path_factory.mktemp("cluster")
+    (folder / "java").mkdir()
+    temporary = f"-Djava.io.tmpdir={folder / 'java'}"
     configuration = {name: spark.sparkContext.getConf().get(name) for name in _SAME} | {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
         "spark.driver.extraJavaOptions": f"{java.QUICK} {local_spark.java_options()}",
-        "spark.executor.extraJavaOptions": f"{java.QUICK} {local_spark.java_options()}",
+        "spark.executor.extraJavaOptions": f"{java.QUICK} {local_spark.java_options()} {temporary}",
+        "spark.executor.extraLibraryPath": job.spark_conf(2)["spark.executor.extraLibraryPath"],
+        "spark.driver.extraLibraryPath": str(folder / "native"),
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "3s",
         "spark.task.reaper.pollingInterval": "1s",
@@ -92,6 +97,12 @@ def test_a_killed_executor_ends_the_fit_in_time_and_by_name(when: str, found: di
 
 def test_a_fit_after_a_killed_executor_is_whole(found: dict[str, Any]) -> None:
     assert max(abs(a - b) for a, b in zip(found["first"], found["again"], strict=True)) <= TOLERANCE
+
+
+def test_each_executor_has_the_native_library_once(found: dict[str, Any]) -> None:
+    """Also the two that take the place of those that were killed; no fit unpacks another copy."""
+    assert found["unpacked"] == []
+    assert found["fetched"] == 2 + len(KILLED)
 
 
 def test_a_worker_that_others_have_left_long_ago_is_a_stall() -> None:

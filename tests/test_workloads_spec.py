@@ -1,12 +1,14 @@
 """Dataset specs: every one that ships is sound, and what is wrong in one is named."""
 
+import json
 import re
 import sys
 from importlib import resources
 
 import pytest
 
-from workloads import prepare, spec, train
+from scoring.contract import read_contract
+from workloads import artefact, prepare, spec, train
 from workloads.errors import WorkloadError
 
 MOVIELENS = (resources.files("workloads") / "datasets" / "movielens.yaml").read_text("utf-8")
@@ -44,6 +46,7 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("[user_id, genres]", "[user_id, year]", "crosses must differ"),
         (", bands: [10, 20, 30, 40, 50, 60, 70]", "", "crosses: age is a number, give it bands"),
         ("[10, 20, 30,", "[20, 10, 30,", "bands must ascend"),
+        ("[10, 20, 30,", "[-.inf, 20, 30,", "age: bands[0]: must be a finite number, not -inf"),
         ("early_stopping_round: 50", "early_stopping_round: -1", "early_stopping_round must be 0 or more"),
         ("limits:", "validation_share: 0.95\nlimits:", "a tenth of the rows must be left"),
         ("malformed_share: 0.01", "malformed_share: 2", "a share lies between 0 and 1"),
@@ -70,6 +73,16 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("users: {files: [ml-100k.user], key: user_id}", "users: {files: [ml-100k.user]}", "users: key is missing"),
         ("users: {files: [ml-100k.user]", "users: {files: ml-100k.user", "files: must be a list"),
         ("name: movielens", "name: [", "not YAML"),
+        (
+            "  gender: {type",
+            "  stars: {type: number, side: context, column: rating}\n  gender: {type",
+            "feature 'stars': it is read from rating, the label's column",
+        ),
+        (
+            "  gender: {type",
+            "  rating: {type: number, side: context}\n  gender: {type",
+            "feature 'rating': it is read from rating, the label's column",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint: str) -> None:
@@ -77,6 +90,27 @@ def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint:
     with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
         spec.parse(MOVIELENS.replace(written, instead), "shop.yaml")
     assert complaint in str(fault.value)
+
+
+def test_a_column_of_another_file_may_be_called_as_the_labels() -> None:
+    """A film's own rating is known before the click."""
+    text = MOVIELENS.replace("  gender: {type", "  stars: {type: number, side: item, column: rating}\n  gender: {type")
+    assert "stars" in spec.parse(text, "shop.yaml").features
+
+
+@pytest.mark.parametrize("name", ["id", "label", "outcome", "user", "items", "rows", "top", "day", "probability"])
+@pytest.mark.parametrize("side", ["user", "item", "context"])
+def test_a_name_that_the_scoring_contract_refuses_is_refused_by_the_spec(name: str, side: str) -> None:
+    feature = f"{name}: {{type: string, side: {side}, column: c}}"
+    text, refusal, known = MOVIELENS.replace("  gender: {type", f"  {feature}\n  gender: {{type"), "", {name}
+    try:
+        contract = json.dumps(artefact.contract(spec.parse(text, "shop.yaml"))).encode()
+        known = {feature.name for feature in read_contract(contract).features}
+    except WorkloadError as error:
+        refusal = str(error)
+    assert refusal.startswith(f"shop.yaml: feature '{name}': ") or not refusal
+    assert name in known
+    assert refusal or (name, side) != ("id", "item")
 
 
 ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
@@ -119,6 +153,12 @@ def test_what_is_unused_is_left_out_with_its_crosses_and_slices_until_its_line_i
     assert [cross for cross in shipped.crosses if "gender" not in cross] == list(less.crosses)
 
 
+def test_a_spec_under_another_name_than_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec, "text", lambda _: MOVIELENS)
+    with pytest.raises(WorkloadError, match=r"criteo\.yaml: name is 'movielens', and the file's is 'criteo'"):
+        spec.load("criteo")
+
+
 @pytest.mark.parametrize("entry_point", [prepare.main, train.main])
 def test_an_unknown_dataset_ends_with_the_names_there_are(entry_point: object, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = ["--raw", "r", "--features", "f"] if entry_point is prepare.main else ["--features", "f"]
@@ -126,4 +166,4 @@ def test_an_unknown_dataset_ends_with_the_names_there_are(entry_point: object, m
     monkeypatch.setattr(sys, "argv", ["task", "--dataset", "netflix", *folders, *more])
     with pytest.raises(SystemExit) as end:
         entry_point()  # type: ignore[operator]
-    assert end.value.code == "error: no dataset 'netflix'; there are: criteo, movielens"
+    assert end.value.code == f"error: no dataset 'netflix'; there are: {', '.join(spec.names())}"

@@ -17,6 +17,7 @@ from tracking_fixtures import TrackingServer, tracking_server
 
 from infra import compatibility
 from infra.release import experiment, ownership
+from sandbox import entra
 from workloads import tracking
 
 EXPERIMENT = "/Shared/shop/training"
@@ -204,3 +205,21 @@ def test_one_module_of_the_workload_knows_mlflow_and_nothing_that_serves_does() 
     lists = sorted((ROOT / "scoring").glob("requirements*"))
     assert len(lists) == 4
     assert not [path for path in lists if "mlflow" in path.read_text()]
+
+
+def test_artefacts_are_reached_with_the_tracking_uri_databricks(
+    server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cloud = server.cloud
+    monkeypatch.setenv("DATABRICKS_HOST", cloud.sandbox.url)
+    monkeypatch.setenv("DATABRICKS_TOKEN", cloud.token(entra.DATABRICKS))
+    client = MlflowClient("databricks")
+    run = client.create_run(client.create_experiment("/Shared/shop/artefacts"))
+    assert run.info.artifact_uri.startswith("dbfs:/databricks/mlflow-tracking/")
+    (tmp_path / "card.html").write_text("<p>card</p>")
+    client.log_artifact(run.info.run_id, str(tmp_path / "card.html"), "model")
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "model")] == ["model/card.html"]
+    back = client.download_artifacts(run.info.run_id, "model/card.html", str(tmp_path))
+    assert Path(back).read_text() == "<p>card</p>"
+    # The cluster's own client, which needs no token, sees the same file.
+    assert [file.path for file in MlflowClient(server.address).list_artifacts(run.info.run_id)] == ["model"]

@@ -45,7 +45,7 @@ def start(home: Path, configuration: dict[str, str]) -> SparkSession:
     spark = builder.getOrCreate()
     while len(spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()) < 3:  # the driver is one of them
         time.sleep(0.1)
-    return spark
+    return session.start()
 
 
 def probabilities(rows: DataFrame, **model: Any) -> list[float]:
@@ -108,6 +108,8 @@ def main() -> None:
         "before the ring": fault(rows, home, "connecting to host"),
         "again": probabilities(rows),
     }
+    found["unpacked"] = sorted(path.name for path in (folder / "java").glob("mml-natives*"))
+    found["fetched"] = len(list(home.glob("work/*/*/lib_lightgbm.so")))
     spark.stop()
     (folder / "found.json").write_text(json.dumps(found))
 

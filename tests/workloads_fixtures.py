@@ -15,6 +15,9 @@ from workloads import prepare, session, spec, synthesize, train
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    others = os.environ.keys() - local_spark.without_others(os.environ).keys()
+    for name in others:
+        del os.environ[name]
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     settings = {
         **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),

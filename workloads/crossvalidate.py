@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from workloads import evaluate, fit, history, learn, pipeline, prepare, session, spec, split, stages, tables
-from workloads.command import run
+from workloads.command import run, writable
 from workloads.encode import Levels
-from workloads.errors import WorkloadError
+from workloads.errors import UndefinedError, WorkloadError
 from workloads.spec import Spec
 from workloads.split import Split
 
@@ -30,12 +30,19 @@ SHOWN = ("auc", "log_loss", "base_log_loss", "mean_probability", "base_rate")
 
 
 def folds(spark: SparkSession, dataset: Spec, features: Path, repeats: int, count: int) -> Iterator[dict[str, Any]]:
-    """The summary of each fold; within each repeat every row judges once."""
+    """The summary of each fold; within each repeat every row judges once.
+
+    A fold whose other rows cannot train a model has no figures, and the reason under `undefined`.
+    """
     table, prepared = spark.read.parquet(tables.literal(features)), prepare.prepared(features, dataset)
     for repeat in range(repeats):
         drawn = history.drawn(dataset, 1000 * dataset.model.seed + repeat, count)
         for fold in range(count):
-            yield judged(split.by_time(table, prepared, dataset, drawn == fold), dataset)
+            rows = split.by_time(table, prepared, dataset, drawn == fold)
+            try:
+                yield judged(rows, dataset)
+            except UndefinedError as reason:
+                yield _undefined(rows.test, reason)
 
 
 def one_split(spark: SparkSession, dataset: Spec, features: Path, how: str) -> dict[str, Any]:
@@ -62,7 +69,20 @@ def fitted(laid_out: DataFrame, levels: Mapping[str, Levels], test: DataFrame, d
     return evaluate.summary(np.array(found.label), np.array(found.p)) | {"trees": model.getBoosterNumTotalIterations()}
 
 
-def _line(name: str, of: dict[str, Any]) -> str:
+def _undefined(test: DataFrame, reason: UndefinedError) -> dict[str, Any]:
+    found = test.agg(F.count(F.lit(1)).alias("rows"), F.coalesce(F.sum("label"), F.lit(0)).alias("clicks")).first()
+    assert found is not None
+    return evaluate.undefined(found.rows, int(found.clicks)) | {"trees": None, "undefined": str(reason)}
+
+
+def means(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each figure over the folds that define it, None where none does; `defined` counts those folds."""
+    values = {key: [of[key] for of in found if of[key] is not None] for key in SHOWN}
+    mean = {key: float(np.mean(of)) if of else None for key, of in values.items()}
+    return {"mean": mean, "defined": {key: len(of) for key, of in values.items()}}
+
+
+def _line(name: str, of: Mapping[str, Any]) -> str:
     return f"{name:>8}  " + "  ".join("   none" if of[key] is None else f"{of[key]:7.4f}" for key in SHOWN)
 
 
@@ -77,24 +97,44 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def work() -> None:
+        if arguments.output:
+            writable(arguments.output)
         dataset = spec.load(arguments.dataset)
         spark = session.start()
         session.check_for_training(spark)
         print(f"{'fold':>8}  " + "  ".join(f"{key.replace('_', ' ')[:7]:>7}" for key in SHOWN), flush=True)
-        found = []
+        found: list[dict[str, Any]] = []
         if arguments.split:
             found.append(one_split(spark, dataset, arguments.features, arguments.split))
+            _write(arguments.output, found)
         else:
             repeats, count = parse_folds(arguments.folds)
             for summary in folds(spark, dataset, arguments.features, repeats, count):
                 found.append(summary)
                 print(_line(str(len(found)), summary), flush=True)
-        mean = {key: float(np.mean([of[key] for of in found])) for key in SHOWN}
-        print(_line("mean", mean), flush=True)
-        if arguments.output:
-            arguments.output.write_text(json.dumps({"folds": found, "mean": mean}, indent=1), "utf-8")
+                _write(arguments.output, found)  # a later fold may fail
+        print(_line("mean", means(found)["mean"]), flush=True)
+        for note in _notes(found):
+            print(note, flush=True)
 
     run(work)
+
+
+def _write(output: Path | None, found: Sequence[Mapping[str, Any]]) -> None:
+    if output:
+        output.write_text(json.dumps({"folds": found, **means(found)}, indent=1, allow_nan=False), "utf-8")
+
+
+def _notes(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which folds a mean leaves out, and why."""
+    for number, of in enumerate(found, 1):
+        if "undefined" in of:
+            yield f"fold {number}: no model, {of['undefined']}"
+        elif of["auc"] is None:
+            yield f"fold {number}: AUC is not defined, {of['clicks']} of its {of['rows']} rows are clicks"
+    for key, count in means(found)["defined"].items():
+        if count < len(found):
+            yield f"{key.replace('_', ' ')}: mean of the {count} of {len(found)} folds that define it"
 
 
 def parse_folds(text: str) -> tuple[int, int]:

@@ -3,3 +3,7 @@
 
 class WorkloadError(Exception):
     """Says what is wrong, where, and what would work."""
+
+
+class UndefinedError(WorkloadError):
+    """These rows define no model or no figure: they hold clicks only, no click, or nothing."""

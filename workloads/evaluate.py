@@ -74,7 +74,16 @@ def spread(probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
+def undefined(rows: int, clicks: int) -> dict[str, Any]:
+    """A `summary` without figures: of no rows, or of rows that no model could be fitted for."""
+    figures = ("auc", "log_loss", "base_rate", "base_log_loss", "mean_probability", "calibration_gap")
+    return {"rows": rows, "clicks": clicks, **dict.fromkeys(figures)}
+
+
 def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Figures of scored rows. A figure that they do not define is None: AUC of one class, everything of no rows."""
+    if not len(labels):
+        return undefined(0, 0)
     base_rate, mean = float(labels.mean()), float(probabilities.mean())
     return {
         "rows": len(labels),

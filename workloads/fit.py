@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel, LightGBMClassifier
 
 from workloads import session, warm, watch
-from workloads.errors import WorkloadError
+from workloads.errors import UndefinedError, WorkloadError
 from workloads.spec import Model, Spec
 
 VALIDATION_ROWS = 500_000
@@ -90,7 +90,7 @@ def _bounded(rows: DataFrame) -> DataFrame:
     """No more than about `VALIDATION_ROWS` to validate with; which ones depends on the rows alone."""
     found = rows.filter("validation").count()
     if not found:
-        raise WorkloadError(
+        raise UndefinedError(
             "no rows for early stopping: the validation part by time is empty. Give more rows, a larger "
             "validation_share, or early_stopping_round: 0"
         )

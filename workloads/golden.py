@@ -7,6 +7,8 @@ pipeline's for exactly the values that the row shows.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,9 @@ _UNSEEN = "never seen in training"
 
 def rows(test: DataFrame, dataset: Spec) -> list[dict[str, Any]]:
     features = list(dataset.features)
-    spread = test.orderBy(F.xxhash64("time", *features), "time").select(*features).limit(ROWS).collect()
+    # A request without any value is refused, and so would the golden row be.
+    sent = reduce(or_, (F.col(name).isNotNull() for name in features))
+    spread = test.filter(sent).orderBy(F.xxhash64("time", *features), "time").select(*features).limit(ROWS).collect()
     found = [row.asDict() for row in spread]
     for i, row in enumerate(found[ROWS - _ALTERED :]):
         _alter(row, i, dataset)
@@ -45,8 +49,9 @@ def _alter(row: dict[str, Any], i: int, dataset: Spec) -> None:
     name = names[(i // 2) % len(names)]
     feature = dataset.features[name]
     if not unseen or not feature.categorical:
-        row[name] = None
+        if any(value is not None for other, value in row.items() if other != name):
+            row[name] = None
     elif feature.type == "strings":
-        row[name] = [*(row[name] or []), _UNSEEN]
+        row[name] = [*(row[name] or [])[:-1], _UNSEEN]  # no longer than it was: a request's lists have a limit
     else:
         row[name] = _UNSEEN

@@ -18,7 +18,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads.errors import WorkloadError
+from workloads.errors import UndefinedError
 from workloads.levels import MISSING_LEVEL, levels_column
 from workloads.spec import Encoder, Spec
 
@@ -73,7 +73,7 @@ class Totals:
 
 
 def totals(rows: DataFrame, dataset: Spec) -> Totals:
-    """Of rows to learn from, with `part`. Raises `WorkloadError` when there is nothing to learn."""
+    """Sums over rows to learn from, with `part`. Raises `UndefinedError` when there is nothing to learn."""
     encoder = dataset.encoder
     sums = [
         F.count(F.lit(1)).alias("rows"),
@@ -84,7 +84,7 @@ def totals(rows: DataFrame, dataset: Spec) -> Totals:
     after = found.pop(encoder.parts, None)
     counted, clicks = sum(row.rows for row in found.values()), sum(int(row.clicks) for row in found.values())
     if not 0 < clicks < counted:
-        raise WorkloadError(f"the training part holds {counted} rows, {clicks} of them clicks: both are needed")
+        raise UndefinedError(f"the training part holds {counted} rows, {clicks} of them clicks: both are needed")
 
     def seen(value: str) -> list[int]:
         return [sum(found[of][value] for of in known(encoder, to) if of in found) for to in range(encoder.parts + 1)]

@@ -32,6 +32,8 @@ pre { background: #f4f5f7; padding: 1rem; overflow-x: auto; font-size: 13px; }
 """
 
 _MOST_DRIFTED = 10
+_SUSPECT = 0.95
+"""AUC of a single feature, from which on the card warns that it may hold the label."""
 
 
 def html(
@@ -73,7 +75,7 @@ by the saved and reloaded pipeline.</p>
 <p>{_text(terms)}</p>
 {_data(lineage, metrics)}
 <h2>Features</h2>
-{_features(dataset)}
+{_features(dataset, metrics["feature_auc"])}
 <p>Share of the trees' gain by the side of what a column is made of.</p>
 {_table(["side", "gain"], [[side, f"{share:.2%}"] for side, share in _gain(dataset, importance).items()])}
 <h2>Lineage</h2>
@@ -200,10 +202,16 @@ def _data(lineage: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _features(dataset: Spec) -> str:
-    return _table(
-        ["feature", "type", "side"], [[n, f.type, f.side] for n, f in dataset.features.items()], numbers=False
+def _features(dataset: Spec, alone: Mapping[str, float | None]) -> str:
+    rows = [[n, f.type, f.side, _number(alone[n])] for n, f in dataset.features.items()]
+    suspects = [name for name, area in alone.items() if area is not None and area >= _SUSPECT]
+    warning = (
+        f"<p class=synthetic>{_text(', '.join(suspects))}: alone nearly as good as the label itself. "
+        "Check that it is known before the click.</p>"
+        if suspects
+        else ""
     )
+    return warning + _table(["feature", "type", "side", "AUC alone"], rows, numbers=False)
 
 
 def _plots(

@@ -22,7 +22,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import raw_file, session, spec, tables
+from workloads import raw_file, request_limits, session, spec, tables
 from workloads.command import run
 from workloads.errors import WorkloadError
 from workloads.spec import Feature, Spec, Table, Time
@@ -134,6 +134,9 @@ def _write(
     seen, kept = Observation(), Observation()
     understood = interactions.observe(seen, F.count(F.lit(1)).alias("lines"), F.count(MALFORMED).alias("malformed"))
     rows = _typed(_join(understood.filter(F.col(MALFORMED).isNull()), lines, sides), lines, dataset)
+    wide, refused = request_limits.too_many_combinations(dataset), Observation()
+    if wide is not None:
+        rows = rows.observe(refused, F.count_if(wide).alias("wide")).filter(~wide)
     orphan = F.lit(False)
     for name in sides:
         orphan |= F.col(f"__no_{name}")
@@ -154,6 +157,14 @@ def _write(
     by_day.write.partitionBy("day").parquet(str(features))
 
     report = rejected.report(lines, seen.get["lines"], seen.get["malformed"])
+    if wide is not None and (count := refused.get["wide"]):
+        if count > dataset.limits.malformed_share * seen.get["lines"]:
+            raise WorkloadError(
+                f"{lines.file}: {count} of {seen.get['lines']} interactions join lists that give a cross more than "
+                f"{spec.MAX_STRINGS} combinations, the most that a request may give; that is more than "
+                f"limits.malformed_share {dataset.limits.malformed_share:.2%}. Shorten the lists or leave the cross out"
+            )
+        report |= {"rows": report["rows"] - count, "rejected": report["rejected"] + count}
     orphans, total = kept.get["orphans"], kept.get["rows"]
     if total == 0:
         raise WorkloadError(f"{lines.file}: holds no row that was understood")
@@ -198,6 +209,7 @@ def _read_side(spark: SparkSession, dataset: Spec, file: Path, name: str, reject
     key = (table.key or "", "string")
     columns = dataset.features_of(name.removesuffix("s"))
     lines = tables.read(spark, file, table, [*_wanted(columns), key], [key])
+    lines = request_limits.mark(lines, {n: (f, _value(lines, f, n)) for n, f in columns.items()})
     values = lines.values().cache()
     understood = values.filter(F.col(MALFORMED).isNull()).withColumn(_KEY, lines.column(*key))
     try:
@@ -228,6 +240,7 @@ def _read_interactions(spark: SparkSession, dataset: Spec, file: Path, keys: lis
     given = _label(dataset)
     required = [given, *([(moment, "number")] if moment else []), *((key, "string") for key in keys)]
     lines = tables.read(spark, file, dataset.interactions, [*_wanted(own), *required], required)
+    lines = request_limits.mark(lines, {n: (f, _value(lines, f, n)) for n, f in own.items()})
     if label.scale:
         low, high = label.scale
         lines = lines.mark(

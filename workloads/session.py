@@ -8,6 +8,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from workloads import native_library
 from workloads.errors import WorkloadError
 
 # A task list that changes mid-fit breaks LightGBM's ring (microsoft/SynapseML#319, #1836), and adaptive execution
@@ -46,6 +47,7 @@ def start() -> SparkSession:
     spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.threshold", "1000")
     for name in _NAMES:
         _remember(spark._jvm, name)
+    native_library.unpack(spark, executors=not _one_process(spark))
     return spark
 
 

@@ -6,6 +6,7 @@ Spark starts. Does not read any data: `tables.py` checks that the files have the
 
 import dataclasses
 import hashlib
+import math
 import re
 import types
 import typing
@@ -42,6 +43,11 @@ _RESERVED = {
     "encoded",
     "number",
 }
+
+MAX_STRING = 1000
+"""Characters of a string in a scoring request: the service's default (`Limits` in scoring/settings.py)."""
+MAX_STRINGS = 100
+"""Strings in one list of a scoring request, and combinations of the lists that a cross joins: the same."""
 
 CROSS = "__"
 """Between the names of crossed features."""
@@ -296,6 +302,16 @@ class Spec:
         for name in self.features:
             _require(bool(_FEATURE_NAME.fullmatch(name)), f"feature {name!r}: letters, digits and single _ only")
             _require(name.lower() not in _RESERVED, f"feature {name!r}: this name is taken, choose another")
+            _require(
+                (name, self.features[name].side) != ("id", "item"),
+                "feature 'id': in a ranking request id identifies the item. Give the feature another name, such as "
+                "item_id: {type: string, side: item, column: id}",
+            )
+            _require(
+                not self.of_interactions(name) or (self.features[name].column or name) != self.label.column,
+                f"feature {name!r}: it is read from {self.label.column}, the label's column, which nobody knows before "
+                "the click. Leave the feature out, or name another column",
+            )
         for name, feature in self.features.items():
             _require(
                 not feature.of_time or self.time.column is not None,
@@ -327,6 +343,10 @@ class Spec:
                 self.features[part.feature].categorical != bool(part.bands),
                 f"slices: {part.feature}: bands go with a numeric feature, and only there",
             )
+
+    def of_interactions(self, name: str) -> bool:
+        """Whether a feature is read from the file of interactions: all but those of a side that has its own table."""
+        return not self.features[name].of_time and not any(name in self.features_of(side) for side in SIDES)
 
     def _check_cross(self, cross: tuple[str, ...]) -> None:
         _require(len(set(cross)) == len(cross) >= 2, f"crosses: {list(cross)} must name two features or more, once")
@@ -401,7 +421,10 @@ def names() -> list[str]:
 def load(name: str) -> Spec:
     if name not in names():
         raise WorkloadError(f"no dataset {name!r}; there are: {', '.join(names())}")
-    return parse(text(name), f"{name}.yaml")
+    spec = parse(text(name), f"{name}.yaml")
+    if spec.name != name:
+        raise WorkloadError(f"{name}.yaml: name is {spec.name!r}, and the file's is {name!r}: give both the same")
+    return spec
 
 
 def text(name: str) -> str:
@@ -435,6 +458,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return _build_dataclass(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise WorkloadError(f"{where}: must be a finite number, not {value!r}: JSON, and so the artefact, has no other")
     if type(value) is not kind:
         raise WorkloadError(f"{where}: must be of type {kind.__name__}, not {value!r}")
     return value

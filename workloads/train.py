@@ -32,6 +32,7 @@ from workloads import (
     fit,
     golden,
     judge,
+    leakage,
     learn,
     live,
     model_card,
@@ -103,6 +104,8 @@ def train(
                 some = drift.sample(rows.learning, rows_learned, dataset)
                 profile = drift.profile(some, dataset, encoded.levels)
                 moved = drift.since(serving, some) if serving else {}
+            with _timed(seconds, "leakage"):
+                alone = leakage.feature_auc(laid_out, rows_train, rows_validation, dataset)
         with _timed(seconds, "evaluate"):
             shown = golden.rows(rows.test, dataset)
             scored = judge.score(rows.test, dataset, reloaded, plain, serving, shown)
@@ -112,6 +115,7 @@ def train(
             "rows_validation": rows_validation,
             "trees": model.getBoosterNumTotalIterations(),
             **judge.metrics(scored, serving, moved, prepared, dataset.model.seed),
+            "feature_auc": alone,
             "seconds": seconds,
         }
         importance = dict(

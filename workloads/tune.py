@@ -30,7 +30,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages, tables, tracking
-from workloads.command import run
+from workloads.command import run, writable
 from workloads.errors import WorkloadError
 from workloads.spec import Model, Spec
 
@@ -157,14 +157,14 @@ def _tune(dataset: Spec, arguments: argparse.Namespace, tracked: tracking.Run) -
     }
     file = f"{dataset.name}.yaml"
     text = rewritten(spec.text(dataset.name), found.model, file)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     written = {file: text, f"{dataset.name}.tuning.json": json.dumps(evidence, indent=1) + "\n"}
     for name, content in written.items():
         (arguments.output / name).write_text(content, "utf-8")
         tracked.file(arguments.output / name)
     tracked.metrics(judged)
     for when, of in judged.items():
-        print(f"last part {when}: AUC {of['auc']:.4f}, log loss {of['log_loss']:.4f}", flush=True)
+        auc = "not defined" if of["auc"] is None else f"{of['auc']:.4f}"
+        print(f"last part {when}: AUC {auc}, log loss {of['log_loss']:.4f}", flush=True)
 
 
 def main() -> None:
@@ -180,6 +180,7 @@ def main() -> None:
     def work() -> None:
         if arguments.trials < 1 or arguments.rows < 1:
             raise WorkloadError("--trials and --rows must be 1 or more")
+        writable(arguments.output / f"{arguments.dataset}.yaml")
         dataset = spec.load(arguments.dataset)
         with tracking.run(arguments.experiment, f"tune {dataset.name}") as tracked:
             _tune(dataset, arguments, tracked)

@@ -2,9 +2,15 @@
 
 Databricks and Kubernetes keep their machines in groups of their own, so a budget on the program's group would miss what
 costs most. Does not stop anything: Azure's budgets tell.
+
+A monthly budget starts in the month it is created in: Azure refuses an earlier start
+(hashicorp/terraform-provider-azurerm#12121) and a change of it later (Azure/CanadaPubSecALZ#317). So the month of the
+first `up` is kept in the state and later ones are ignored. A kept month would be refused if the budget were replaced;
+therefore the budget's name is the resource's name too, and another name makes another resource with its own month.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pulumi
 from pulumi_azure_native import consumption
@@ -25,15 +31,13 @@ def declare(
     if budget.monthly is None:
         return
     consumption.Budget(
-        name,
+        budget_name,
         budget_name=budget_name,
         scope=f"/subscriptions/{subscription_id}",
         amount=budget.monthly,
         category=consumption.CategoryType.COST,
         time_grain=consumption.TimeGrainType.MONTHLY,
-        time_period=consumption.BudgetTimePeriodArgs(
-            start_date=f"{budget.start}T00:00:00Z", end_date=f"{int(budget.start[:4]) + 10}{budget.start[4:]}T00:00:00Z"
-        ),
+        time_period=consumption.BudgetTimePeriodArgs(start_date=f"{datetime.now(UTC):%Y-%m}-01T00:00:00Z"),
         filter=consumption.BudgetFilterArgs(
             dimensions=consumption.BudgetComparisonExpressionArgs(
                 name="ResourceGroupName", operator=consumption.BudgetOperatorType.IN_, values=list(resource_groups)
@@ -49,5 +53,9 @@ def declare(
             )
             for step in budget.steps
         },
-        opts=pulumi.ResourceOptions(parent=parent),
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            ignore_changes=["timePeriod"],
+            aliases=[pulumi.Alias(name=name)],  # the name in states of before 2026-12
+        ),
     )

@@ -18,7 +18,7 @@ Metrics = Mapping[str, Any]
 class Rule:
     name: str
     value: float | None
-    """None where it was not measured, or where there is nothing to compare with."""
+    """None where it was not measured, or is not judged."""
     limit: float
     """The floor `quality:<name>_min` or `quality:<name>_max`."""
     passed: bool
@@ -44,14 +44,14 @@ class _Demand:
     """With `value`, `limit`, `metrics` and the `feature` of the value."""
     remedy: str
     compares: Callable[[Metrics], str] | None = None
-    """Why there is nothing to compare with, empty if there is."""
+    """Why the rule is not judged, such as for want of something to compare with; empty if it is."""
 
 
 def _judged(demand: _Demand, metrics: Metrics, limit: float) -> Rule:
     name = demand.floor.removesuffix("_min").removesuffix("_max")
     setting = f"quality:{demand.floor}"
     if demand.compares and (absent := demand.compares(metrics)):
-        return Rule(name, None, limit, True, f"nothing to compare with: {absent}")
+        return Rule(name, None, limit, True, f"not judged: {absent}")
     found = demand.figure(metrics)
     value, feature = found if isinstance(found, tuple) else (found, "")
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
@@ -80,6 +80,17 @@ def _sure_loss(figure: str, end: int, sign: int, metrics: Metrics) -> float | No
 def _most(figure: str, metrics: Metrics) -> tuple[float, str]:
     """The greatest over the features, and which feature it is of."""
     return max((of[figure], name) for name, of in metrics["drift"].items() if of.get(figure) is not None)
+
+
+def _strongest(metrics: Metrics) -> tuple[float, str]:
+    return max((value, name) for name, value in metrics["feature_auc"].items() if value is not None)
+
+
+def _no_feature_auc(metrics: Metrics) -> str:
+    if "feature_auc" not in metrics:
+        return "an earlier workload trained it, and did not measure its features one by one"
+    measured = any(value is not None for value in metrics["feature_auc"].values())
+    return "" if measured else "too few clicks, or other rows, to measure the features one by one"
 
 
 def _no_live(metrics: Metrics) -> str:
@@ -144,6 +155,15 @@ _DEMANDS = (
         operator.le,
         "the probabilities have collapsed: {value:.1%} of the rows were given the same one, at most {limit:.1%} may",
         "look for features that are missing or empty",
+    ),
+    _Demand(
+        "feature_auc_max",
+        _strongest,
+        operator.le,
+        "feature {feature} alone separates clicks from other rows with an AUC of {value:.4f}, at most {limit:.4f} is "
+        "allowed: it may be the label, or be known only after the click",
+        "leave the feature out of the dataset spec, or raise the limit if it is known before the click",
+        _no_feature_auc,
     ),
     _Demand(
         "auc_drop_max",

@@ -139,6 +139,9 @@ def spark_conf(workers: int) -> dict[str, str]:
         "spark.task.reaper.killTimeout": "20s",
         "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
+        # The working directory, where the workload puts LightGBM's library: without it, each fit unpacks a new copy.
+        "spark.driver.extraLibraryPath": ".",
+        "spark.executor.extraLibraryPath": ".",
         # A training generates some 150 classes; Spark forgets all but the last 100, which the next fit needs again.
         "spark.sql.codegen.cache.maxEntries": "1000",
         "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * workers or _PARTITIONS_ON_ONE_NODE),

@@ -109,13 +109,20 @@ class Deleted(_Answer):
     properties: DeletedProperties = DeletedProperties()
 
 
+class PowerState(_Answer):
+    code: str = "Running"
+
+
 class AgentPool(_Answer):
     count: int | None = None
     vm_size: str | None = None
+    power_state: PowerState = PowerState()
 
 
 class ClusterProperties(_Answer):
     agent_pool_profiles: list[AgentPool] | None = None
+    current_kubernetes_version: str | None = None
+    kubernetes_version: str | None = None
 
 
 class Cluster(_Answer):

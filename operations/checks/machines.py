@@ -104,7 +104,7 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
             shown = f"az vm list-usage --location {target.settings.location} --output table"
             yield Finding("quota", Level.UNASKED, says, shown)
             continue
-        others = usage.current_value - standing[name]
+        others = max(0, usage.current_value - standing[name])  # the two answers need not be of one moment
         free, whole = usage.limit - others, wanted[name] + surge[name]
         says = f"{usage.name.localized_value or name}: {wanted[name]} vCPU needed, {free} of {usage.limit} free"
         if whole <= free:
@@ -117,12 +117,16 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
 
 
 def _standing(target: Target, sizes: list[Size]) -> Counter[str]:
-    """vCPU that this very stack uses already, by quota: it does not need them again."""
+    """vCPU that this very stack uses already, by quota: it does not need them again.
+
+    A stopped pool keeps its count and uses none (learn.microsoft.com/azure/aks/start-stop-nodepools).
+    """
     cluster_id = target.resource("Microsoft.ContainerService/managedClusters", target.names.kubernetes_cluster)
     cluster = target.arm.get(Cluster, cluster_id, _CLUSTERS)
     used, by_name = Counter[str](), {size.name.lower(): size for size in sizes}
     for pool in (cluster.properties.agent_pool_profiles or []) if cluster else []:
-        if size := by_name.get((pool.vm_size or "").lower()):
+        size = by_name.get((pool.vm_size or "").lower())
+        if size and pool.power_state.code != "Stopped":
             for name in (size.family, _REGIONAL):
                 used[name] += (pool.count or 0) * size.vcpus
     return used

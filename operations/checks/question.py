@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from infra.naming import Names
 from infra.settings import Settings
@@ -39,6 +40,8 @@ class Target:
     kind: str
     """`User` or `ServicePrincipal`."""
     arm: Arm
+    folder: Path
+    """Folder that holds the project and its stack files."""
 
     @property
     def scope(self) -> str:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from operations import rows
+from operations import rows, strict_json
 from operations.endpoint import Endpoint
 from operations.errors import UserError
 from operations.local import best_of
@@ -211,12 +211,5 @@ def _words(key: str, row: rows.Row) -> str:
     return ", ".join(told)
 
 
-def _json(form: Mapping[str, str], name: str, kind: type) -> Any:
-    what = name.removesuffix("_json")
-    try:
-        found = json.loads(form.get(name, ""))
-    except ValueError as error:
-        raise UserError(f"{what} is not JSON: {error}") from None
-    if not isinstance(found, kind):
-        raise UserError(f"{what} must be {'an object' if kind is dict else 'a list'}")
-    return found
+def _json(form: Mapping[str, str], name: str, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
+    return strict_json.parse(form.get(name, ""), name.removesuffix("_json"), kind)

@@ -7,6 +7,7 @@ and folders. Records lie in a store of their own, beside ARM's: they are no Azur
 import asyncio
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,35 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import Behaviour, Sandbox
-from sandbox.databricks import clusters, files, folder_permissions, jobs, policies, secrets, tracking, unity_catalog
+from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
+from sandbox.databricks import (
+    clusters,
+    files,
+    folder_permissions,
+    jobs,
+    permissions,
+    policies,
+    secrets,
+    tracking,
+    unity_catalog,
+)
 from sandbox.databricks.runner import Runner
 from sandbox.databricks.workspace import Json, Workspace, endpoint, is_workspace
 from sandbox.store import Body, ResourceStore
+
+_LEFT_OUT = {
+    "clusters/": "resizing, restarting or events of clusters",
+    "dbfs/": "DBFS",
+    "instance-pools/": "instance pools",
+    "jobs/": "repairs of runs, or task types of older versions",
+    "pipelines": "pipelines",
+    "preview/scim/": "users and groups",
+    "repos": "Git folders",
+    "serving-endpoints": "model serving",
+    "sql/": "SQL warehouses and queries",
+    "token": "personal access tokens",
+    "unity-catalog/": "tables, functions, models and shares of Unity Catalog",
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +69,13 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     handlers = [*unity_catalog.handlers(), *files.handlers(), *folder_permissions.handlers()]
     handlers += [*clusters.handlers(), *policies.handlers()]
     handlers += [*secrets.handlers(), *jobs.handlers(service.runner), *tracking.handlers()]
-    handlers.append(("GET", "/api/2.0/preview/scim/v2/Me", _me))
+    handlers += [*permissions.handlers(), ("GET", "/api/2.0/preview/scim/v2/Me", _me)]
     api: list[BaseRoute] = [
         Route(path, endpoint(sandbox, service.records, handler), methods=[method]) for method, path, handler in handlers
     ]
+
+    refusal = endpoint(sandbox, service.records, _left_out)
+    api.append(Route("/api/2.{minor:int}/{path:path}", refusal, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))
 
     async def page(request: Request) -> Response:
         return _run_page(service, request.path_params["run_id"])
@@ -80,6 +108,18 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     return {"microsoft.databricks/workspaces": Behaviour(on_delete=remove)}
 
 
+def machines(sandbox: Sandbox) -> Iterator[Machines]:
+    """Machines of running clusters and runs. They lie in the customer's subscription and use its quota.
+
+    https://learn.microsoft.com/azure/databricks/resources/limits
+    """
+    service = _service(sandbox)
+    for workspace in _workspaces(sandbox, service.records):
+        location = str((sandbox.store.get(workspace.resource_id) or {}).get("location", ""))
+        for definition in (*clusters.running(workspace), *jobs.running(workspace)):
+            yield from clusters.machines(definition, location)
+
+
 async def resume(sandbox: Sandbox) -> None:
     service = _service(sandbox)
     service.runner.end_interrupted()
@@ -101,6 +141,14 @@ def _workspaces(sandbox: Sandbox, records: ResourceStore) -> list[Workspace]:
 
 async def _me(workspace: Workspace, request: Request) -> Json:
     return {"id": "1", "userName": workspace.caller, "displayName": workspace.caller, "active": True}
+
+
+async def _left_out(workspace: Workspace, request: Request) -> Json:
+    path = request.path_params["path"]
+    for prefix, name in _LEFT_OUT.items():
+        if path.startswith(prefix):
+            raise CloudError(501, "NOT_IMPLEMENTED", f"The sandbox leaves out {name} ('{request.url.path}').")
+    raise CloudError(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {request.url.path}'.")
 
 
 def _run_page(service: _Service, run_id: int) -> Response:

@@ -1,8 +1,8 @@
-"""All-purpose clusters: the Clusters API 2.1, the libraries on them, and the permissions on clusters and policies.
+"""All-purpose clusters: the Clusters API 2.0 and 2.1, which are the same here, and the libraries on them.
 
 A cluster is a record. It is PENDING for a moment, then RUNNING, and costs nothing: the Spark of a run that names it
 starts with that run, from this definition and these libraries, and ends with it. So what one run leaves in Spark's
-memory, the next does not see. Auto-termination is kept and never comes; permissions are kept and nobody is refused.
+memory, the next does not see. Auto-termination is kept and never comes.
 A cluster's policy (`policies.py`) holds for everyone, also for admins, as on Databricks. Does not resize or restart.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 import pyspark
 from starlette.requests import Request
 
-from sandbox.cloud import CloudError
+from sandbox import region
+from sandbox.cloud import CloudError, Machines
 from sandbox.databricks import policies
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 
@@ -25,27 +26,23 @@ _RUNTIMES = {  # databricks runtime: its Spark
     "17.3.x-scala2.13": "4.0.0",
     "18.0.x-scala2.13": "4.1.0",
 }
+_LONG_TERM = ("14.3", "15.4", "16.4", "17.3")
 _LIBRARIES = ("whl", "maven", "pypi")
 _START = 500
 """Milliseconds from PENDING to RUNNING."""
-_LEVELS = {
-    "clusters": ("cluster", ("CAN_ATTACH_TO", "CAN_RESTART", "CAN_MANAGE")),
-    "cluster-policies": ("cluster-policy", ("CAN_USE",)),
-}
 
 
 def handlers() -> Iterator[tuple[str, str, Handler]]:
     writes: dict[str, Handler] = {"create": _create, "edit": _edit, "start": _start, "delete": _delete}
     writes |= {"permanent-delete": _permanent_delete, "pin": partial(_pin, True), "unpin": partial(_pin, False)}
-    for name, handler in writes.items():
-        yield "POST", f"/api/2.1/clusters/{name}", handler
-    yield "GET", "/api/2.1/clusters/get", _get
-    yield "GET", "/api/2.1/clusters/list", _list
+    reads: dict[str, Handler] = {"get": _get, "list": _list}
+    reads |= {"spark-versions": _spark_versions, "list-node-types": _node_types}
+    for version in ("2.0", "2.1"):
+        yield from (("POST", f"/api/{version}/clusters/{name}", handler) for name, handler in writes.items())
+        yield from (("GET", f"/api/{version}/clusters/{name}", handler) for name, handler in reads.items())
     for name in ("install", "uninstall"):
         yield "POST", f"/api/2.0/libraries/{name}", partial(_libraries, name)
     yield "GET", "/api/2.0/libraries/cluster-status", _status
-    for method in ("GET", "PUT", "PATCH"):
-        yield method, "/api/2.0/permissions/{kind}/{id}", _permissions
 
 
 def find(workspace: Workspace, cluster_id: Any) -> Json:
@@ -63,6 +60,25 @@ def wake(workspace: Workspace, cluster_id: str) -> Json:
         found["start_time"], found["terminated_time"] = now(), None
         _store(workspace, found)
     return found
+
+
+def running(workspace: Workspace) -> Iterator[Json]:
+    """Definitions of the clusters that have machines now."""
+    for _, found in workspace.records.below(workspace.record("clusters")):
+        if _state(found) != "TERMINATED":
+            yield found["spec"]
+
+
+def machines(definition: Json, location: str) -> Iterator[Machines]:
+    """The driver, and the workers; of a cluster that scales, as many as it begins with."""
+    worker = definition.get("node_type_id", "")
+    azure = definition.get("azure_attributes") or {}
+    on_demand = azure.get("first_on_demand", 1) if "SPOT" in str(azure.get("availability", "")) else None
+    workers = definition.get("num_workers") or (definition.get("autoscale") or {}).get("min_workers", 0)
+    kept = workers if on_demand is None else min(workers, max(0, on_demand - 1))
+    yield Machines(location, definition.get("driver_node_type_id") or worker, 1, spot=on_demand == 0)
+    yield Machines(location, worker, kept)
+    yield Machines(location, worker, workers - kept, spot=True)
 
 
 def accepted(workspace: Workspace, where: str, definition: Json, kind: str) -> Json:
@@ -151,6 +167,29 @@ async def _list(workspace: Workspace, request: Request) -> Json:
     return {"clusters": [shown(found) for _, found in workspace.records.below(workspace.record("clusters"))]}
 
 
+async def _spark_versions(workspace: Workspace, request: Request) -> Json:
+    versions = []
+    for key, spark in _RUNTIMES.items():
+        line, _, scala = key.partition(".x-scala")
+        long_term = " LTS" if line in _LONG_TERM else ""
+        name = f"{line}{long_term} (includes Apache Spark {spark}, Scala {scala})"
+        versions.append({"key": key, "name": name})
+    return {"versions": versions}
+
+
+async def _node_types(workspace: Workspace, request: Request) -> Json:
+    """The VM sizes of `region.yaml`."""
+    sizes = region.table(workspace.sandbox)["sizes"]
+    found = [
+        {"node_type_id": name, "instance_type_id": name, "description": name, "num_cores": float(size["vcpus"])}
+        | {"memory_mb": size["memory"] * 1024, "num_gpus": 0, "is_deprecated": False}
+        | {"category": "Storage Optimized" if name.startswith("Standard_L") else "General Purpose"}
+        for name, size in sizes.items()
+        if size
+    ]
+    return {"node_types": found}
+
+
 async def _libraries(action: str, workspace: Workspace, request: Request) -> Json:
     """Installed with the next Spark; uninstalled when the cluster has ended."""
     body = await body_of(request)
@@ -172,36 +211,6 @@ async def _status(workspace: Workspace, request: Request) -> Json:
     words = {True: "UNINSTALL_ON_RESTART", False: ready}
     entries = [{"library": each["library"], "status": words[each["leaving"]]} for each in found["libraries"]]
     return {"cluster_id": found["cluster_id"], "library_statuses": entries}
-
-
-async def _permissions(workspace: Workspace, request: Request) -> Json:
-    kind, object_id = request.path_params["kind"], request.path_params["id"]
-    if kind not in _LEVELS:
-        raise CloudError(400, "INVALID_PARAMETER_VALUE", f"The sandbox keeps permissions of {', '.join(_LEVELS)} only.")
-    (find if kind == "clusters" else policies.find)(workspace, object_id)
-    name, levels = _LEVELS[kind]
-    record = workspace.record("permissions", kind, object_id)
-    granted: dict[str, str] = workspace.records.get(record) or {}
-    if request.method != "GET":
-        asked = (await body_of(request)).get("access_control_list", [])
-        wrong = sorted({str(entry.get("permission_level")) for entry in asked} - set(levels))
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)} is no permission level of a {name}: {', '.join(levels)}.")
-        changed = {principal_of(entry): entry["permission_level"] for entry in asked}
-        granted = changed if request.method == "PUT" else granted | changed
-        workspace.records.put(record, granted)
-    entries = [
-        {who.partition("=")[0]: who.partition("=")[2], "all_permissions": [{"permission_level": what}]}
-        for who, what in granted.items()
-    ]
-    return {"object_id": f"/{kind}/{object_id}", "object_type": name, "access_control_list": entries}
-
-
-def principal_of(entry: Json) -> str:
-    named = [f"{key}={entry[key]}" for key in ("group_name", "user_name", "service_principal_name") if entry.get(key)]
-    if len(named) != 1:
-        raise ValueError("an access control entry names one of group_name, user_name and service_principal_name.")
-    return named[0]
 
 
 def _all_purpose(workspace: Workspace, body: Json) -> Json:

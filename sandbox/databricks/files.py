@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response
 
 from sandbox import blob
 from sandbox.cloud import CloudError
-from sandbox.databricks.unity_catalog import real_path
+from sandbox.databricks import artifacts, unity_catalog
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
 _NOTEBOOK = b"# Databricks notebook source"
@@ -37,7 +37,7 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
 def local_path(workspace: Workspace, path: str) -> Path:
     """The file on this machine that a volume or workspace path means."""
     if path.removeprefix("dbfs:").startswith("/Volumes/"):
-        return real_path(workspace, path)
+        return unity_catalog.real_path(workspace, path)
     inside = path.removeprefix("/Workspace").strip("/")
     if not path.startswith("/"):
         raise ValueError(f"Path ({path}) doesn't start with '/'")
@@ -52,7 +52,8 @@ def _missing(path: str) -> CloudError:
 
 def _asked(workspace: Workspace, request: Request) -> tuple[str, Path]:
     path = f"/{request.path_params['path']}"
-    return path, real_path(workspace, path)
+    known = artifacts if path.startswith(artifacts.ROOT) else unity_catalog
+    return path, known.real_path(workspace, path)
 
 
 async def _download(workspace: Workspace, request: Request) -> Response:

@@ -11,8 +11,8 @@ from pathlib import Path
 from starlette.requests import Request
 
 from sandbox.cloud import CloudError
-from sandbox.databricks.clusters import principal_of
 from sandbox.databricks.files import local_path
+from sandbox.databricks.permissions import principal_of
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
 _LEVELS = ("CAN_READ", "CAN_RUN", "CAN_EDIT", "CAN_MANAGE")

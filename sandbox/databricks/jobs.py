@@ -1,8 +1,11 @@
-"""The Jobs API 2.2: job definitions, and the runs that `runner.py` executes.
+"""The Jobs API 2.0, 2.1 and 2.2: job definitions, and the runs that `runner.py` executes.
+
+2.1 and 2.2 take and answer the same here; 2.0 answers without tasks, which it does not know, and defines no job
+("Updating from Jobs API 2.0 to 2.1", https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates).
 
 Refuses what the service refuses (unknown runtimes, clusters, tasks, cycles), and what this machine cannot do: task
 types other than Python wheels, Python files and notebooks, runtimes with another Spark line than this pyspark.
-A schedule is kept and never fires; lists come newest first. Has no permissions, notifications, webhooks or repairs.
+A schedule is kept and never fires; lists come newest first. Has no notifications, webhooks or repairs.
 """
 
 import graphlib
@@ -12,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from sandbox.cloud import CloudError
 from sandbox.databricks import clusters
@@ -19,7 +23,8 @@ from sandbox.databricks.runner import Runner, is_active, set_state
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 from sandbox.faults import hinder_operation
 
-_PREFIX = "/api/2.2/jobs"
+_VERSIONS = ("2.0", "2.1", "2.2")
+_DEFINING = ("create", "reset", "update", "runs/submit")
 _TASKS = ("python_wheel_task", "spark_python_task", "notebook_task")
 _LOG_LIMIT = 1 << 20
 _INTERNAL = ("settings", "idempotency_token")
@@ -27,10 +32,45 @@ _INTERNAL = ("settings", "idempotency_token")
 
 def handlers(runner: Runner) -> Iterator[tuple[str, str, Handler]]:
     jobs = _Jobs(runner)
-    for name in ("create", "reset", "update", "delete", "run-now", "runs/submit", "runs/cancel", "runs/delete"):
-        yield "POST", f"{_PREFIX}/{name}", getattr(jobs, "on_" + re.sub(r"\W", "_", name))
-    for name in ("get", "list", "runs/get", "runs/list", "runs/get-output", "runs/export"):
-        yield "GET", f"{_PREFIX}/{name}", getattr(jobs, "on_" + re.sub(r"\W", "_", name))
+    for version in _VERSIONS:
+        prefix = f"/api/{version}/jobs"
+        for name in ("create", "reset", "update", "delete", "run-now", "runs/submit", "runs/cancel", "runs/delete"):
+            handler = getattr(jobs, "on_" + re.sub(r"\W", "_", name))
+            yield "POST", f"{prefix}/{name}", _single_task if version == "2.0" and name in _DEFINING else handler
+        for name in ("get", "list", "runs/get", "runs/list", "runs/get-output", "runs/export"):
+            handler = getattr(jobs, "on_" + re.sub(r"\W", "_", name))
+            yield "GET", f"{prefix}/{name}", _taskless(handler) if version == "2.0" else handler
+
+
+async def _single_task(workspace: Workspace, request: Request) -> Json:
+    raise ValueError("The Jobs API 2.0 defines a job by a single task: the sandbox takes definitions by 2.1 and 2.2.")
+
+
+def _taskless(handler: Handler) -> Handler:
+    async def answer(workspace: Workspace, request: Request) -> Json | Response:
+        found = await handler(workspace, request)
+        return found if isinstance(found, Response) else _untasked(found)
+
+    return answer
+
+
+def _untasked(found: Json) -> Json:
+    """Drop the tasks and clusters of the job or run, and of each job or run in a list."""
+    shown = _without(found, "tasks", "job_clusters")
+    if "settings" in shown:
+        shown["settings"] = _without(shown["settings"], "tasks", "job_clusters")
+    for name in ("jobs", "runs"):
+        if name in shown:
+            shown[name] = [_untasked(entry) for entry in shown[name]]
+    return shown
+
+
+def running(workspace: Workspace) -> Iterator[Json]:
+    """Definitions of the clusters of runs that go on."""
+    for run in _runs(workspace):
+        if is_active(run) and run["state"]["life_cycle_state"] != "QUEUED":
+            holders = [*run["job_clusters"], *run["tasks"]]
+            yield from (holder["new_cluster"] for holder in holders if "new_cluster" in holder)
 
 
 class _Jobs:
@@ -45,7 +85,7 @@ class _Jobs:
         return {"job_id": job_id}
 
     async def on_get(self, workspace: Workspace, request: Request) -> Json:
-        return _job(workspace, request.query_params.get("job_id"))
+        return find(workspace, request.query_params.get("job_id"))
 
     async def on_list(self, workspace: Workspace, request: Request) -> Json:
         wanted = request.query_params.get("name", "").lower()
@@ -57,7 +97,7 @@ class _Jobs:
 
     async def on_reset(self, workspace: Workspace, request: Request) -> Json:
         body = await body_of(request)
-        job = _job(workspace, body.get("job_id"))
+        job = find(workspace, body.get("job_id"))
         job["settings"] = _checked(workspace, body.get("new_settings", {}))
         workspace.records.put(_record(workspace, "jobs", job["job_id"]), job)
         return {}
@@ -65,7 +105,7 @@ class _Jobs:
     async def on_update(self, workspace: Workspace, request: Request) -> Json:
         """Top-level fields are replaced, lists of tasks and clusters are merged by key."""
         body = await body_of(request)
-        job = _job(workspace, body.get("job_id"))
+        job = find(workspace, body.get("job_id"))
         old, new = job["settings"], body.get("new_settings", {})
         for field, key in (("tasks", "task_key"), ("job_clusters", "job_cluster_key")):
             if field in new:
@@ -75,11 +115,12 @@ class _Jobs:
         return {}
 
     async def on_delete(self, workspace: Workspace, request: Request) -> Json:
-        job = _job(workspace, (await body_of(request)).get("job_id"))
+        job = find(workspace, (await body_of(request)).get("job_id"))
         for run in _runs(workspace):
             if run["job_id"] == job["job_id"]:
                 self._runner.cancel(run["run_id"])
         workspace.records.delete(_record(workspace, "jobs", job["job_id"]))
+        workspace.records.delete(workspace.record("permissions", "jobs", str(job["job_id"])))
         return {}
 
     async def on_run_now(self, workspace: Workspace, request: Request) -> Json:
@@ -87,7 +128,7 @@ class _Jobs:
         unknown = set(body) - {"job_id", "idempotency_token", "job_parameters", "queue"}
         if unknown:
             raise ValueError(f"The sandbox does not take {', '.join(sorted(unknown))}: use job_parameters.")
-        job = _job(workspace, body.get("job_id"))
+        job = find(workspace, body.get("job_id"))
         token = body.get("idempotency_token")
         if token and (same := [run for run in _runs(workspace) if run["idempotency_token"] == token]):
             return {"run_id": same[0]["run_id"], "number_in_job": same[0]["number_in_job"]}
@@ -172,7 +213,7 @@ def _record(workspace: Workspace, kind: str, number: object) -> str:
     return workspace.record(kind, str(number))
 
 
-def _job(workspace: Workspace, job_id: Any) -> Json:
+def find(workspace: Workspace, job_id: Any) -> Json:
     found = workspace.records.get(_record(workspace, "jobs", job_id))
     if found is None:
         raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Job {job_id} does not exist.")
@@ -199,7 +240,8 @@ def _without(body: Json, *fields: str) -> Json:
 
 
 def _page(request: Request, name: str, found: list[Json], order: str, *, limit: int = 100) -> Json:
-    asked, start = int(request.query_params.get("limit", 20)), int(request.query_params.get("page_token", 0))
+    query = request.query_params
+    asked, start = int(query.get("limit", 20)), int(query.get("page_token") or query.get("offset") or 0)
     if not 0 <= asked <= limit:
         raise ValueError(f"limit must be between 1 and {limit}, not {asked}.")
     end = start + (asked or limit)

@@ -1,7 +1,8 @@
 """Secret scopes (`/api/2.0/secrets`): files that only their owner can read, in the workspace's folder.
 
-Has no access lists and no scopes backed by a key vault: whoever holds a token of this workspace is an admin. Values go
-out by `get` and through `dbutils.secrets`, which reads the same files; lists name keys only.
+Access lists are kept and nobody is refused: every caller with a token of this workspace is an admin. Has no scopes
+backed by a key vault. Values go out by `get` and through `dbutils.secrets`, which reads the same files; lists name keys
+only.
 """
 
 import base64
@@ -19,12 +20,15 @@ from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 _PREFIX = "/api/2.0/secrets"
 _NAME = re.compile(r"(?!\.+$)[\w.@-]{1,128}", re.ASCII)
 _LIMIT = 128 * 1024
+_PERMISSIONS = ("READ", "WRITE", "MANAGE")
 
 
 def handlers() -> Iterator[tuple[str, str, Handler]]:
     writes: dict[str, Handler] = {"scopes/create": _create, "scopes/delete": _drop, "put": _put, "delete": _delete}
+    writes |= {"acls/put": _put_acl, "acls/delete": _delete_acl}
     yield from (("POST", f"{_PREFIX}/{name}", handler) for name, handler in writes.items())
     reads: dict[str, Handler] = {"scopes/list": _scopes, "list": _list, "get": _get}
+    reads |= {"acls/list": _acls, "acls/get": _acl}
     yield from (("GET", f"{_PREFIX}/{name}", handler) for name, handler in reads.items())
 
 
@@ -61,11 +65,18 @@ async def _create(workspace: Workspace, request: Request) -> Json:
     if scope.exists():
         raise CloudError(400, "RESOURCE_ALREADY_EXISTS", f"Scope {scope.name} already exists!")
     scope.mkdir(parents=True, mode=0o700)
+    # The creator may manage it, and `initial_manage_principal` (which can be `users` alone) gives that to everybody.
+    manager = body.get("initial_manage_principal") or workspace.caller
+    if manager not in ("users", workspace.caller):
+        raise ValueError(f"initial_manage_principal can be users only, not {manager}.")
+    workspace.records.put(_access(workspace, scope.name), {manager: "MANAGE"})
     return {}
 
 
 async def _drop(workspace: Workspace, request: Request) -> Json:
-    shutil.rmtree(_scope(workspace, (await body_of(request)).get("scope", "")))
+    scope = _scope(workspace, (await body_of(request)).get("scope", ""))
+    shutil.rmtree(scope)
+    workspace.records.delete(_access(workspace, scope.name))
     return {}
 
 
@@ -104,3 +115,47 @@ async def _list(workspace: Workspace, request: Request) -> Json:
 async def _get(workspace: Workspace, request: Request) -> Json:
     scope, key = (request.query_params.get(name, "") for name in ("scope", "key"))
     return {"key": key, "value": base64.b64encode(_secret(workspace, scope, key).read_bytes()).decode()}
+
+
+def _access(workspace: Workspace, scope: str) -> str:
+    return workspace.record("secret-acls", scope)
+
+
+def _granted(workspace: Workspace, scope: str) -> dict[str, str]:
+    return workspace.records.get(_access(workspace, _scope(workspace, scope).name)) or {}
+
+
+async def _put_acl(workspace: Workspace, request: Request) -> Json:
+    body = await body_of(request)
+    granted, permission = _granted(workspace, body.get("scope", "")), body.get("permission")
+    if permission not in _PERMISSIONS or not body.get("principal"):
+        raise ValueError(f"An access list names a principal and one of {', '.join(_PERMISSIONS)}, not {permission}.")
+    workspace.records.put(_access(workspace, body["scope"]), granted | {body["principal"]: permission})
+    return {}
+
+
+async def _delete_acl(workspace: Workspace, request: Request) -> Json:
+    body = await body_of(request)
+    granted = _granted(workspace, body.get("scope", ""))
+    _require_listed(granted, body.get("scope", ""), body.get("principal", ""))
+    kept = {principal: permission for principal, permission in granted.items() if principal != body["principal"]}
+    workspace.records.put(_access(workspace, body["scope"]), kept)
+    return {}
+
+
+async def _acls(workspace: Workspace, request: Request) -> Json:
+    granted = _granted(workspace, request.query_params.get("scope", ""))
+    return {"items": [{"principal": principal, "permission": permission} for principal, permission in granted.items()]}
+
+
+async def _acl(workspace: Workspace, request: Request) -> Json:
+    scope, principal = (request.query_params.get(name, "") for name in ("scope", "principal"))
+    granted = _granted(workspace, scope)
+    _require_listed(granted, scope, principal)
+    return {"principal": principal, "permission": granted[principal]}
+
+
+def _require_listed(granted: dict[str, str], scope: str, principal: str) -> None:
+    if principal not in granted:
+        message = f"Failed to get secret acl for principal {principal} for scope {scope}."
+        raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", message)

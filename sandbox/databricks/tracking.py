@@ -23,11 +23,13 @@ from starlette.responses import Response
 
 from sandbox import processes, state_files
 from sandbox.cloud import CloudError
+from sandbox.databricks import artifacts
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Handler, Workspace, body_of
 
 _ANSWER_SECONDS = 50.0  # the SDK waits for a minute, and then asks again
 _LOOK_SECONDS = 0.5
+_FILES = "/api/2.0/mlflow-artifacts/"
 _CREATE = "/api/2.0/mlflow/experiments/create"
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -39,7 +41,7 @@ _QUIET = {
 
 class _Server:
     def __init__(self, workspace: Workspace) -> None:
-        self._folder = workspace.folder / "tracking"
+        self._folder, self._artifacts = workspace.folder / "tracking", artifacts.folder(workspace)
         self._environment = workspace.sandbox.environment
         self._listener: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +102,7 @@ class _Server:
                     # As `mlflow server --backend-store-uri … --artifacts-destination …` hands them on.
                     "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{self._folder / 'mlflow.db'}",
                     "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-                    "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self._folder / "artifacts"),
+                    "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self._artifacts),
                     "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
                     "_MLFLOW_SGI_NAME": "uvicorn",
                 },
@@ -175,7 +177,8 @@ async def _forward(workspace: Workspace, request: Request) -> Response:
         raise CloudError(503, "TEMPORARILY_UNAVAILABLE", message, {"Retry-After": "1"}) from error
     if answer.status_code == 500:
         _require_database(workspace.folder / "tracking" / "mlflow.db")
-    return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+    content = answer.content if request.url.path.startswith(_FILES) else artifacts.shown(answer.content)
+    return Response(content, answer.status_code, media_type=answer.headers.get("content-type"))
 
 
 def _require_database(file: Path) -> None:

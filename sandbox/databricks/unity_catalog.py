@@ -142,7 +142,7 @@ def _creator(kind: _Kind) -> Handler:
         made |= {"full_name": full_name, "owner": workspace.caller, "metastore_id": _metastore_id(workspace)}
         made |= {"created_at": now(), "created_by": workspace.caller, "id": str(uuid.uuid4())}
         kind.complete(workspace, made, body)
-        return _store(workspace, kind, made)
+        return _shown(kind, _store(workspace, kind, made))
 
     return create
 
@@ -153,11 +153,18 @@ def _store(workspace: Workspace, kind: _Kind, made: Json) -> Json:
     return made
 
 
+def _shown(kind: _Kind, found: Json) -> Json:
+    """The object with the fields that `databricks.sdk.service.catalog` knows."""
+    hidden = {"grants"} if kind.path == "storage-credentials" else {"grants", "id"}
+    hidden |= {"full_name"} if kind.path == "external-locations" else set()
+    return {key: value for key, value in found.items() if key not in hidden}
+
+
 def _lister(kind: _Kind) -> Handler:
     async def listing(workspace: Workspace, request: Request) -> Json:
         wanted = {field: request.query_params[field] for field in kind.parents}
         found = (body for body in _all(workspace, kind.path) if wanted.items() <= body.items())
-        return {kind.path.replace("-", "_"): list(found)}
+        return {kind.path.replace("-", "_"): [_shown(kind, body) for body in found]}
 
     return listing
 
@@ -166,7 +173,7 @@ def _item(kind: _Kind) -> Handler:
     async def item(workspace: Workspace, request: Request) -> Json:
         found = _get(workspace, kind, request.path_params["name"])
         if request.method == "GET":
-            return found
+            return _shown(kind, found)
         if request.method == "DELETE":
             _delete(workspace, kind, found, force=request.query_params.get("force") == "true")
             return {}
@@ -175,7 +182,7 @@ def _item(kind: _Kind) -> Handler:
             raise ValueError(f"The sandbox does not rename: {kind.label} '{found['full_name']}' keeps its name.")
         changed = found | change
         kind.complete(workspace, changed, change)
-        return _store(workspace, kind, changed)
+        return _shown(kind, _store(workspace, kind, changed))
 
     return item
 

@@ -1,8 +1,9 @@
 """A deployment as it runs: replicas of the scoring service, watched, and handed out to one request after another.
 
 A replica is a process (or a container, where the image is one) with a port of its own. A replica that ends, or whose
-liveness probe fails as often as its threshold allows, is started again, each time after a longer pause. Resource
-limits are checked when a deployment is made; only containers are held to them. How many replicas there are follows the
+liveness probe fails as often as its threshold allows, is started again, each time after a longer pause. So is one that
+holds more memory than its limit: Kubernetes kills it (`OOMKilled`). CPU limits are checked when a deployment is made;
+only containers are held to them. How many replicas there are follows the
 load where the deployment says so (`scaling.py`): a new one takes requests once it is ready, and one that goes takes no
 more and first answers those it has.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from sandbox import java, processes
+from sandbox import java, memory, processes
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.containers import ContainerEngine, engine_of
 from sandbox.images import find_image
@@ -30,6 +31,7 @@ from sandbox.machine_learning.service import Service
 _MODELS_IN_CONTAINER = "/var/azureml-app/azureml-models"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _STABLE_SECONDS = 60.0
+_MEMORY_SECONDS, _FAMILY_SECONDS = 0.5, 5.0
 _PASSED_ON = ("PATH", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LANG")
 
 
@@ -54,6 +56,8 @@ class Replica:
         self._process: subprocess.Popen[bytes] | None = None
         self._container = f"sandbox-{folder.parent.name}-{folder.name}"
         self._engine: ContainerEngine | None = None
+        self._measured = self._counted = 0.0
+        self._family: list[int] = []
         self.port = 0
         self.ready = False
         self.busy = 0
@@ -61,6 +65,7 @@ class Replica:
 
     async def launch(self) -> None:
         """Start the service and wait until it is ready, or `NotReady`."""
+        self._counted = 0.0
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -73,7 +78,7 @@ class Replica:
             raise NotReady(f"it cannot be started: {error}") from error
         deadline = time.monotonic() + self._service.startup_seconds
         while not await self._answers(self._service.readiness_path):
-            self._check_process()
+            await self._check_process()
             if time.monotonic() > deadline:
                 raise NotReady(f"'{self._service.readiness_path}' was not 200 in {self._service.startup_seconds:g} s")
             await asyncio.sleep(0.1)
@@ -84,7 +89,7 @@ class Replica:
         failures, next_probe = 0, time.monotonic()
         while True:
             await asyncio.sleep(0.1)
-            self._check_process()
+            await self._check_process()
             if time.monotonic() >= next_probe:
                 next_probe = time.monotonic() + self._service.liveness_period
                 failures = 0 if await self._answers(self._service.liveness_path) else failures + 1
@@ -146,11 +151,27 @@ class Replica:
             return (await self.send("GET", path, {}, b"", self._service.probe_timeout)).status_code == 200
         return False
 
-    def _check_process(self) -> None:
+    async def _check_process(self) -> None:
         if self._process is None:
             raise NotReady("it is not running")
         if (code := self._process.poll()) is not None:
             raise NotReady(f"the process ended with exit code {code}")
+        if self._engine is None:
+            await self._check_memory(self._process)
+
+    async def _check_memory(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the process above its limit; a container is held to it by its engine."""
+        now = time.monotonic()
+        if now - self._measured < _MEMORY_SECONDS:
+            return
+        self._measured = now
+        if now - self._counted > _FAMILY_SECONDS:
+            self._counted, self._family = now, await asyncio.to_thread(memory.family, process.pid)
+        held, limit = memory.held(self._family), self._service.memory_limit
+        if held > limit:
+            process.kill()
+            mib = f"{held >> 20} MiB, and its limit is {limit >> 20} MiB"
+            raise NotReady(f"OOMKilled (exit code 137): it held {mib}")
 
 
 class Deployment:

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
     builder = SparkSession.builder.master("local[1]").appName("scoring")
     for name, value in {
         "spark.jars": ",".join(str(jar) for jar in sorted(jars.glob("*.jar"))),
+        # Looked at before SynapseML unpacks another copy of LightGBM's library into a new folder.
+        "spark.driver.extraLibraryPath": str(_native_library(jars, scratch / "native")),
         "spark.driver.memory": memory,
         "spark.driver.extraJavaOptions": " ".join(java_options),
         "spark.driver.host": "127.0.0.1",
@@ -60,6 +63,18 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
     }.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
+
+
+def _native_library(jars: Path, folder: Path) -> Path:
+    """LightGBM's library from its jar, once for all tasks of the JVM: see `loadLibraryByName` in microsoft/SynapseML
+    core/src/main/java/com/microsoft/azure/synapse/ml/core/env/NativeLoader.java."""
+    folder.mkdir(exist_ok=True)
+    for jar in jars.glob("*lightgbmlib*.jar"):
+        with zipfile.ZipFile(jar) as archive:
+            for name in archive.namelist():
+                if name.startswith("com/microsoft/ml/lightgbm/linux/x86_64/") and name.endswith(".so"):
+                    (folder / Path(name).name).write_bytes(archive.read(name))
+    return folder
 
 
 class ServingQuery:

@@ -1,0 +1,59 @@
+"""The stack's resource group: absent, or in the stack's state.
+
+`up` cannot create a group that exists ("cannot create already existing resource"). Names follow from subscription,
+region and stack, so a stack of the same name in another backend of Pulumi's has the same group, with the same tags:
+only the state distinguishes the two. Does not compare anything else with the state; `pulumi preview --refresh` does.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from operations import state
+from operations.checks.answers import Listed
+from operations.checks.question import Finding, Level, Question, Target
+from operations.errors import UserError
+from operations.remains import own_groups
+
+_GROUPS = "2021-04-01"
+
+
+def questions(target: Target) -> Iterator[Question]:
+    yield Question("state", target.names.resource_group, partial(_group, target))
+
+
+def _group(target: Target) -> Iterator[Finding]:
+    name = target.names.resource_group
+    group = target.arm.get(Listed, target.group, _GROUPS)
+    backend = "pulumi whoami --verbose  # the backend in use: log in to the one that holds the stack"
+    groups: list[str] = []
+    try:
+        groups = own_groups(state.resources(target.folder, target.stack))
+    except UserError as error:
+        if group:
+            says = f"resource group {name} exists, and whether {target.stack} made it is not known: {error}"
+            yield Finding("state", Level.WARNING, says, backend)
+            return
+    if group is None:
+        yield _absent(target, groups)
+        return
+    if target.group.lower() in map(str.lower, groups):
+        yield Finding("state", Level.OK, f"{name} is in the state of {target.stack}")
+        return
+    tags = ", ".join(f"{key} {group.tags[key]}" for key in ("stack", "environment") if key in group.tags)
+    says = f"resource group {name} exists ({f'tags: {tags}' if tags else 'without tags of a stack'}) and is not in the "
+    says += f"state of {target.stack}, so `up` cannot create it: another backend holds the stack, or its state is lost"
+    renamed = target.set("generation", target.settings.generation + 1)
+    yield Finding("state", Level.BLOCKING, says, f"{backend}\n{renamed}  # other names, next to the existing ones")
+
+
+def _absent(target: Target, groups: list[str]) -> Finding:
+    name, others = target.names.resource_group, [group.rpartition("/")[2] for group in groups]
+    if not others or name in others:
+        return Finding("state", Level.OK, f"{name} does not exist yet")
+    says = (
+        f"the state of {target.stack} holds {', '.join(others)}, and the names are now those of {name}: the next `up` "
+    )
+    says += (
+        "replaces everything, data included, because the stack's name, region, environment or generation has changed"
+    )
+    return Finding("state", Level.WARNING, says, f"make preview STACK={target.stack}")

@@ -1,0 +1,46 @@
+"""Budgets of Microsoft.Consumption: the rules for a monthly budget's start. They count no cost and notify nobody.
+
+Rules: description of `timePeriod` in azure-rest-api-specs, specification/consumption, API version 2024-08-01, and of
+`start_date` in hashicorp/terraform-provider-azurerm#12121. The start cannot change later: Azure/CanadaPubSecALZ#317,
+Azure/azure-quickstart-templates#7095 (both messages are quoted there). An update that repeats the old start is
+accepted, as hashicorp/terraform-provider-azurerm and jpsnover/ai-triad-research#1697 rely on.
+"""
+
+import datetime
+
+from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.resource_body import dig
+from sandbox.store import Body
+
+TYPE = "Microsoft.Consumption/budgets"
+_START = "properties.timePeriod.startDate"
+
+
+def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    return {TYPE.lower(): Behaviour(on_put=_check)}
+
+
+async def _check(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    start, existing = _day(dig(body, _START)), sandbox.store.get(resource_id)
+    if existing is not None:
+        if start != _day(dig(existing, _START)):
+            raise CloudError(
+                400, "400", "Start date of budgets cannot be updated. Please delete and create a new budget."
+            )
+        return
+    this_month = datetime.datetime.now(datetime.UTC).date().replace(day=1)
+    if start.day != 1:
+        raise CloudError(400, "400", f"Start date {start} must be the first of a month.")
+    if start < this_month:
+        raise CloudError(
+            400, "400", f"Start date {start} must be within the current timegrain period, {this_month} on."
+        )
+    if start > this_month.replace(year=this_month.year + 1):
+        raise CloudError(400, "400", f"Start date {start} must not be more than twelve months in the future.")
+
+
+def _day(text: object) -> datetime.date:
+    try:
+        return datetime.datetime.fromisoformat(str(text)).date()
+    except ValueError:
+        raise CloudError(400, "400", f"Start date '{text}' is not a date.") from None

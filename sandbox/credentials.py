@@ -1,0 +1,76 @@
+"""Credentials that ARM hands out: keys of storage accounts, kubeconfig files of AKS clusters.
+
+Nothing opens with them: the blob service admits Entra tokens only, and no Kubernetes API answers. They are there
+because clients ask for them on the way to something else, and because some must be refused.
+"""
+
+import base64
+import hashlib
+from typing import Any
+
+import yaml
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sandbox.cloud import CloudError, Sandbox
+from sandbox.resource_body import dig
+
+# Of the AKS server and of the kubelogin client in Entra: https://azure.github.io/kubelogin/concepts/aks.html
+_SERVER, _CLIENT = "6dae42f8-4368-4678-94ff-3960e28e3630", "80faf920-1908-4b52-b5ef-a8e7bedfc67a"
+
+
+async def list_storage_keys(sandbox: Sandbox, account_id: str, request: Request) -> Response:
+    """The keys, also of an account that does not admit them: it is the data that refuses them, with 403
+    KeyBasedAuthenticationNotPermitted (hashicorp/terraform-provider-azurerm#11460)."""
+    seed = f"{sandbox.identity.client_secret}{account_id.lower()}"
+    created = dig(sandbox.store.get(account_id), "systemData.createdAt")
+    keys = [
+        {"keyName": name, "permissions": "FULL", "creationTime": created}
+        | {"value": base64.b64encode(hashlib.sha512(f"{seed}{name}".encode()).digest()).decode()}
+        for name in ("key1", "key2")
+    ]
+    return JSONResponse({"keys": keys})
+
+
+async def list_cluster_user_credential(sandbox: Sandbox, cluster_id: str, request: Request) -> Response:
+    cluster = sandbox.store.get(cluster_id) or {}
+    if not dig(cluster, "properties.aadProfile"):
+        return await list_cluster_admin_credential(sandbox, cluster_id, request)
+    return _kubeconfigs("clusterUser", _kubeconfig(sandbox, cluster))
+
+
+async def list_cluster_admin_credential(sandbox: Sandbox, cluster_id: str, request: Request) -> Response:
+    """Refused where local accounts are off: hashicorp/terraform-provider-azurerm#15489."""
+    if dig(sandbox.store.get(cluster_id), "properties.disableLocalAccounts"):
+        message = "Getting static credential is not allowed because this cluster is set to disable local accounts."
+        raise CloudError(400, "BadRequest", message)
+    raise CloudError(501, "NotImplemented", "The sandbox has no Kubernetes API, and no static credential for one.")
+
+
+def _kubeconfig(sandbox: Sandbox, cluster: dict[str, Any]) -> dict[str, Any]:
+    """The kubeconfig that AKS writes with `format=exec`: `kubelogin` logs the user in."""
+    name, user = cluster["name"], f"clusterUser_{cluster['id'].split('/')[4]}_{cluster['name']}"
+    login = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "kubelogin",
+        "args": [
+            *("get-token", "--environment", "AzurePublicCloud", "--server-id", _SERVER, "--client-id", _CLIENT),
+            *("--tenant-id", sandbox.identity.tenant_id, "--login", "devicecode"),
+        ],
+        "env": None,
+        "provideClusterInfo": False,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {"server": f"https://{cluster['properties']['fqdn']}:443"}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
+        "current-context": name,
+        "preferences": {},
+        "users": [{"name": user, "user": {"exec": login}}],
+    }
+
+
+def _kubeconfigs(name: str, content: dict[str, Any]) -> Response:
+    value = base64.b64encode(yaml.safe_dump(content).encode()).decode()
+    return JSONResponse({"kubeconfigs": [{"name": name, "value": value}]})

@@ -1,0 +1,34 @@
+"""Memory of a replica's processes, and the limit at which Kubernetes would kill its container.
+
+Counts what the kernel cannot give back when a container reaches its limit: anonymous and shared memory. Pages of
+files, which it drops first, do not count (https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max). Knows it
+on Linux only; elsewhere nothing is ever over its limit.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+_COUNTED = ("RssAnon:", "RssShmem:")
+
+
+def family(process_id: int) -> list[int]:
+    """The process and all its descendants."""
+    try:
+        return [process_id, *(child.pid for child in psutil.Process(process_id).children(recursive=True))]
+    except psutil.Error:
+        return [process_id]
+
+
+def held(process_ids: Iterable[int]) -> int:
+    """Bytes; a process that has ended holds none."""
+    return sum(_held(process_id) for process_id in process_ids)
+
+
+def _held(process_id: int) -> int:
+    try:
+        lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(_COUNTED))

@@ -1,0 +1,66 @@
+"""A feature that is the label, or nearly, stands out by itself."""
+
+import numpy as np
+import pytest
+import workloads_clicks as clicks
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from workloads_shop import Trained
+
+from infra.release.gate import judge
+from infra.settings import QualitySettings
+from workloads import leakage, model_card, stages
+
+pytest_plugins = ["workloads_fixtures"]
+pytestmark = pytest.mark.spark
+
+ROWS = 4_000
+LEAKS = {
+    "equal but for one row in a hundred": "IF(id % 100 = 0, 1 - label, label)",
+    "the other way round": "5 - label",
+    "there only where a click was": "IF(label = 1, rand(1), double('NaN'))",
+    "there only where no click was": "IF(label = 0, rand(1), double('NaN'))",
+}
+
+
+def with_first(rows: DataFrame, value: str) -> DataFrame:
+    """The rows with another value of the first feature."""
+    others = F.slice(stages.vector_to_array("features"), 2, clicks.COLUMNS - 1)
+    return rows.withColumn("features", stages.array_to_vector(F.concat(F.array(F.expr(value).cast("double")), others)))
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_feature_that_is_nearly_the_label_is_found(leak: str, spark: SparkSession) -> None:
+    dataset = clicks.dataset()
+    found = leakage.feature_auc(with_first(clicks.rows(spark, ROWS), LEAKS[leak]), ROWS, 0, dataset)
+    first, *others = dataset.features
+    assert found[first] > 0.985
+    assert all(0.5 <= found[name] < 0.8 for name in others)
+
+
+def test_rows_that_did_not_train_are_looked_at_where_there_are_any(spark: SparkSession) -> None:
+    rows = clicks.rows(spark, ROWS, validation=0.5)
+    leaks = "IF(validation, label, 0)"
+    found = leakage.feature_auc(with_first(rows, leaks), ROWS // 2, ROWS // 2, clicks.dataset())
+    assert max(found.values()) == 1.0
+
+
+def test_a_handful_of_clicks_says_nothing(spark: SparkSession) -> None:
+    few = clicks.rows(spark, ROWS).filter("label = 0 OR id < 10")
+    assert set(leakage.feature_auc(few, ROWS, 0, clicks.dataset()).values()) == {None}
+
+
+def test_a_training_measures_every_feature_and_an_honest_shop_passes(shop: Trained) -> None:
+    alone = shop.read("metrics.json")["feature_auc"]
+    assert list(alone) == list(shop.dataset.features)
+    assert all(0.5 <= value < 0.9 for value in alone.values())
+    (rule,) = (r for r in judge(shop.read("metrics.json"), QualitySettings().model_dump()) if r.name == "feature_auc")
+    assert rule.passed
+
+
+def test_the_model_card_warns_of_a_feature_that_is_nearly_the_label(shop: Trained) -> None:
+    metrics, lineage = shop.read("metrics.json"), shop.read("lineage.json")
+    assert "nearly as good as the label itself" not in (shop.artefact / "model_card.html").read_text()
+    metrics["feature_auc"]["gender"] = 0.999
+    card = model_card.html(shop.dataset, metrics, lineage, {}, np.array([0.0, 1.0]), np.array([0.1, 0.9]))
+    assert "gender: alone nearly as good as the label itself" in card

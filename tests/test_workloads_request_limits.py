@@ -1,0 +1,104 @@
+"""What the scoring service would refuse is left out before anything is trained on it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from pyspark.sql import Row, SparkSession
+from workloads_shop import write_shop
+
+from operations import rows
+from scoring.contract import read_contract
+from scoring.parsing import RequestParser
+from scoring.settings import Limits
+from workloads import artefact, golden, spec
+from workloads.errors import WorkloadError
+from workloads.prepare import REJECTED, prepare
+
+pytest_plugins = ["workloads_fixtures"]
+
+WORDS = '  words: {type: strings, side: item, column: movie_title, separator: " "}\n'
+
+
+def with_words(cross: str = "") -> spec.Spec:
+    text = spec.text("movielens").replace("  genres:", f"{WORDS}  genres:")
+    return spec.parse(text.replace("  - [genres, gender]", f"  - [genres, gender]{cross}"), "movielens.yaml")
+
+
+def with_item(raw: Path, place: int, title: str, genres: str) -> Path:
+    file = raw / "ml-100k.item"
+    lines = file.read_text("utf-8").splitlines()
+    lines[place] = "\t".join([lines[place].split("\t")[0], title, "1990", genres])
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return raw
+
+
+def test_the_limits_are_those_of_the_scoring_service() -> None:
+    assert (Limits.string, Limits.strings) == (spec.MAX_STRING, spec.MAX_STRINGS)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    ("title", "genres", "reason"),
+    [
+        ("t", " ".join(f"g{i}" for i in range(101)), "genres has 101 values, a request may send at most 100"),
+        ("t", "g" * 1_001, "genres has more than 1000 characters, the most that a request may send"),
+    ],
+)
+def test_a_line_that_no_request_could_send_is_left_out(
+    spark: SparkSession, tmp_path: Path, title: str, genres: str, reason: str
+) -> None:
+    dataset = dataclasses.replace(spec.load("movielens"), limits=spec.Limits(orphan_share=0.1))
+    raw = with_item(write_shop(tmp_path / "raw", 500), 7, title, genres)
+    prepared = prepare(spark, dataset, raw, tmp_path / "features")
+    assert prepared["tables"]["items"]["rejected"] == 1
+    line = json.loads((tmp_path / "features" / REJECTED / "lines.jsonl").read_text())
+    assert (line["file"], line["reason"], line["line"][:3]) == ("ml-100k.item", reason, "i6\t")
+    # A ranking of the whole catalogue does not send it either.
+    assert "i6" not in rows.side(dataset, "item", raw)
+    assert "i7" in rows.side(dataset, "item", raw)
+
+
+@pytest.mark.spark
+def test_values_just_within_the_limits_are_kept(spark: SparkSession, tmp_path: Path) -> None:
+    genres = " ".join(["g" * 1_000, *(f"g{i}" for i in range(99))])
+    raw = with_item(write_shop(tmp_path / "raw", 500), 7, "t", genres)
+    assert prepare(spark, spec.load("movielens"), raw, tmp_path / "features")["tables"]["items"]["rejected"] == 0
+
+
+@pytest.mark.spark
+def test_rows_whose_lists_give_a_cross_too_many_combinations_are_left_out_or_refused(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    eleven = " ".join(f"g{i}" for i in range(11))
+    raw = with_item(write_shop(tmp_path / "raw", 500), 7, eleven, eleven)
+    concerned = sum(line.split("\t")[1] == "i6" for line in (raw / "ml-100k.inter").read_text().splitlines())
+    crossed = with_words("\n  - [genres, words]")
+    with pytest.raises(WorkloadError, match=f"{concerned} of 500 interactions join lists .* more than 100 combin"):
+        prepare(spark, dataclasses.replace(crossed, limits=spec.Limits(0.0, 0.1)), raw, tmp_path / "features")
+    lenient = dataclasses.replace(crossed, limits=spec.Limits(0.1, 0.1))
+    prepared = prepare(spark, lenient, raw, tmp_path / "features")
+    assert prepared["rows"] == 500 - concerned == prepared["tables"]["interactions"]["rows"]
+    assert prepared["tables"]["interactions"]["rejected"] == concerned > 0
+    assert prepare(spark, with_words(), raw, tmp_path / "features")["rows"] == 500
+
+
+@pytest.mark.spark
+def test_every_golden_row_is_a_request_that_the_service_takes(spark: SparkSession) -> None:
+    """Lists are as long as may be, rows without any value among them, and taking a value away may leave none."""
+    features = {
+        "words": spec.Feature("strings", "item", separator=" "),
+        "shelf": spec.Feature("string", "item"),
+    }
+    dataset = dataclasses.replace(spec.load("criteo"), features=features, crosses=(), slices=())
+    values = [Row(time=i, words=[f"w{i}_{j}" for j in range(100)], shelf=None) for i in range(150)]
+    test = spark.createDataFrame(
+        [*values, *(Row(time=200 + i, words=None, shelf=None) for i in range(20))],
+        "time long, words array<string>, shelf string",
+    )
+    parser = RequestParser(read_contract(json.dumps(artefact.contract(dataset)).encode()), Limits())
+    taken = [parser.parse(msgspec.json.encode({"rows": [row]})).rows for row in golden.rows(test, dataset)]
+    assert len(taken) == golden.ROWS
+    assert any("never seen" in str(row) for row in taken)

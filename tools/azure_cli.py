@@ -1,0 +1,54 @@
+"""Azure CLI in a separate environment in the user's cache: its packages conflict with the project's.
+
+`python -m tools.azure_cli` installs it, which takes a minute or more, and prints its folder. `make test` uses it where
+it is installed and never installs it. Does not lock the hundred packages that it brings: it is a client to test
+against, and no part of the product.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.commands import Unavailable, one_at_a_time, run, writable_folder
+from tools.package_index import uv
+from tools.pins import pin
+from tools.steps import ROOT, cache_folder
+
+
+def find(environment: Mapping[str, str]) -> list[str | Path] | None:
+    """The command that starts the pinned version; None where it is not installed whole."""
+    folder = _folder(environment)
+    return [folder / "bin" / "python", "-m", "azure.cli"] if (folder / "installed").exists() else None
+
+
+def install(environment: Mapping[str, str]) -> Path:
+    folder, venv = _folder(environment), ROOT / ".venv"
+    writable_folder(folder.parent)
+    with one_at_a_time(folder.parent):
+        if find(environment) is None:
+            shutil.rmtree(folder, ignore_errors=True)  # what an install that was cut off has left
+            run([sys.executable, "-m", "venv", "--without-pip", folder], f"could not make {folder}.")
+            wanted = f"azure-cli=={pin('azure-cli').version}"
+            arguments: list[str | Path] = ["pip", "install", "--python", folder, "--compile-bytecode", wanted]
+            uv(venv, arguments, f"could not install {wanted} from the Python package index.")
+            (folder / "installed").touch()
+    return folder
+
+
+def _folder(environment: Mapping[str, str]) -> Path:
+    return cache_folder(environment) / "azure-cli" / pin("azure-cli").version
+
+
+def main() -> int:
+    try:
+        print(install(os.environ))
+    except Unavailable as missing:
+        print(f"error: {missing}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
