@@ -4,8 +4,11 @@ No task gets as far as Spark. What runs do is tested in `test_sandbox_databricks
 """
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from databricks.sdk import WorkspaceClient
@@ -233,3 +236,20 @@ def test_variables_of_other_databricks_programs_do_not_change_who_asks(
     assert client.current_user.me().user_name == who.client_id
     assert "X-Databricks-Workspace-Id" not in client.config.authenticate()
     assert client.config.workspace_id is None
+
+
+def test_the_programs_client_works_as_the_first_of_its_process(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    who = cloud.sandbox.identity
+    login = {"TENANT_ID": who.tenant_id, "CLIENT_ID": who.client_id, "CLIENT_SECRET": who.client_secret}
+    hosts = {"METADATA_HOSTNAME": cloud.sandbox.authority, "DISABLE_INSTANCE_DISCOVERY": "true"}
+    for name, value in (login | hosts).items():
+        monkeypatch.setenv(f"ARM_{name}", value)
+    workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
+    program = f"""
+from infra.release.cloud import Cloud
+client = Cloud.discover().databricks("{cloud.sandbox.authority}", "{workspace_id}")
+print(client.current_user.me().user_name)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == who.client_id, done.stderr[-2000:]

@@ -142,6 +142,10 @@ class Cloud:
             (databricks/terraform-provider-databricks#266). A workspace id goes into the headers of each request.
             """
 
+            @classmethod
+            def attributes(cls) -> Any:
+                return Config.attributes()  # which the SDK reads off the class that is asked first
+
             def _load_from_env(self) -> None:
                 return
 

@@ -8,6 +8,7 @@ the SDKs are imported, by one thread. Each `create` gets an incarnation: `delete
 
 import functools
 import importlib
+import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -30,6 +31,8 @@ INCARNATION = "incarnation"
 def import_sdks() -> None:
     """Costs some 3 s of CPU once in a process. Never called in a preview, nor at import time."""
     with _IMPORTING:
+        # Azure ML's SDK reads a cloud's name from here when it is imported, and refuses one that it does not know.
+        os.environ.pop("AZUREML_CURRENT_CLOUD", None)
         for name in _SDKS:
             importlib.import_module(name)
 
