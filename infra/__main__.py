@@ -32,7 +32,6 @@ aliases.leave_out_api_versions()
 tags.apply_to_all({"environment": settings.environment, "stack": pulumi.get_stack(), **settings.tags})
 
 group = resource_group(settings, subscription, names)
-
 network = Network("network", NetworkArgs.of(settings, group, names)) if private else None
 nodes = network.subnet_id(NODES) if network else None
 

@@ -12,7 +12,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
-from infra.settings import OF_THE_PROJECT, Settings
+from infra.settings import OF_THE_PROJECT, REMOVED, Settings
 
 _MISSPELT = 0.75
 """How like a group (1: the same) a namespace is that was meant to be it. Others are those of providers and of whoever
@@ -89,6 +89,8 @@ def _line(error: Any, project: str) -> str:
         group = Settings.model_fields[place[0]].annotation
         fields = getattr(group, "model_fields", {})
         field = fields.get(place[1])
+        if error["type"] == "extra_forbidden" and key in REMOVED:
+            return f"{key}: is no longer a setting. {REMOVED[key]} Remove it: pulumi config rm {key}"
         if error["type"] == "extra_forbidden":
             return f"{key}: is not a setting. {place[0]} has {', '.join(sorted(fields))}."
     message = error["msg"].removeprefix("Value error, ")

@@ -17,6 +17,8 @@ PRODUCTION = "prod"
 ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
 OF_THE_PROJECT = ("environment", "generation")
 """Settings in the project's own namespace; all others are in a group."""
+REMOVED = {"budget:start": "The budget starts in the month of the first `up`."}
+"""Settings of earlier releases, each with what holds now."""
 
 
 def _known_size(value: str) -> str:

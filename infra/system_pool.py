@@ -24,7 +24,8 @@ _PREFIX = "system"
 _SECONDS = 3600
 """AKS drains every node of a pool that it deletes."""
 _READ_ONLY = ("provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "eTag")
-_PAUSE_SECONDS = 5
+_QUICK_SECONDS, _PAUSE_SECONDS = 30, 5
+"""AKS answers some changes at once: ask often at first, then every five seconds."""
 
 
 class PoolFailed(Exception):
@@ -97,7 +98,8 @@ def _change(cloud: Cloud, method: str, pool_id: str, body: dict[str, Any] | None
 def _pause(deadline: float, reason: str) -> None:
     if time.monotonic() > deadline:
         raise PoolFailed(f"not done within {_SECONDS // 60} minutes: {reason}")
-    time.sleep(_PAUSE_SECONDS if time.monotonic() > deadline - _SECONDS + 30 else 0.2)
+    waited = time.monotonic() - (deadline - _SECONDS)
+    time.sleep(_PAUSE_SECONDS if waited > _QUICK_SECONDS else 0.2)
 
 
 class SystemPool(Resource, module="containerservice", name="SystemPool"):

@@ -85,8 +85,6 @@ def _up(
             "training:dataset": dataset,
             "training:data": str(folder),
             "serving:engine": engine_name,
-            # A JVM with Spark in it needs more than the native engine's few dozen megabytes.
-            "serving:memory": "3Gi" if engine_name == "spark" else "1Gi",
             "access:deployers": {sandbox.deployer(): "ServicePrincipal"},
         }
     )

@@ -60,6 +60,7 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("tags__owner", "v" * 257, r"tags:owner: a tag's value has at most 256 characters, not 257"),
         ("tags__Azure-Owner", "x", r"tags:Azure-Owner: names that start with microsoft, azure, windows are reserved"),
         ("alerts__error_share", "5", r"alerts:error_share: .*less than 1"),
+        ("budget__start", "2026-11-01", r"budget:start: is no longer a setting.*pulumi config rm budget:start"),
         ("budget__monthly", "500", r"budget:monthly is set and alerts:emails is empty.*alerts:emails\[0\]"),
         ("personalization__generation", "0", r"personalization:generation: .*soft-deleted"),
         ("training__interactive_minutes", "5", r"training:interactive_minutes: .*greater than or equal to 10"),

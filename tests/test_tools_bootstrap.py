@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import pulumi_cli, steps
+from tools import package_index, pulumi_cli, steps
 from tools.bootstrap import refusal
 from tools.commands import Unavailable, run
 from tools.java import Java
@@ -141,6 +141,18 @@ def test_a_changed_lock_is_installed(small_project: Path, equipped: dict[str, st
         lock.write("\n# changed\n")
     steps._bootstrap(small_project, equipped)
     assert (small_project / ".venv" / "installed").read_text() != before
+
+
+def test_temporary_files_of_an_install_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build through uv leaves a lock file in the temporary folder."""
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9")  # not asked of pip, which is not here
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text('#!/bin/sh\ntouch "$TMPDIR/uv-setuptools.lock"\necho "$TMPDIR"\n')
+    uv.chmod(0o755)
+    temporary = Path(package_index.uv(tmp_path, [], "uv failed").strip())
+    assert temporary.parent == tmp_path
+    assert not temporary.exists()
 
 
 def test_the_settings_put_the_environment_first_and_do_not_steer_plugins(

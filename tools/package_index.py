@@ -12,7 +12,9 @@ from tools.pins import Pin
 
 
 def uv(venv: Path, arguments: Sequence[Argument], on_failure: str) -> str:
-    return run([venv / "bin" / "uv", *arguments], on_failure, env=_uv_settings(venv))
+    """Standard output of uv. Its temporary files go with the command: a build leaves a lock file among them."""
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=venv) as temporary:
+        return run([venv / "bin" / "uv", *arguments], on_failure, env={**_uv_settings(venv), "TMPDIR": temporary})
 
 
 def install_carrier(carrier: Pin, folder: Path, venv: Path, otherwise: str) -> None:
