@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +12,10 @@ from typing import Any
 
 import pytest
 from infra_stack import infra_stacks
+from printed_commands import options_by_command
 
+from infra import azure_cli as printed
+from operations.checks import rows
 from sandbox import authority
 from tools import azure_cli
 
@@ -40,6 +45,12 @@ class Az:
         done = self.run(command, *arguments)
         assert done.returncode != 0, done.stdout
         return done.stderr
+
+    def printed(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as the product prints it."""
+        program, *words = shlex.split(command)
+        assert program == "az"
+        return self.run(words[0], *words[1:])
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         assert PROGRAM is not None
@@ -166,6 +177,39 @@ def test_azure_ml_is_reached_by_rest(az: Az) -> None:
     (endpoint,) = az("rest", "--url", f"{workspace}/onlineEndpoints?{version}")["value"]
     keys = az("rest", "--method", "post", "--url", f"{endpoint['id']}/listKeys?{version}")
     assert set(keys) == {"primaryKey", "secondaryKey"}
+
+
+@pytest.mark.parametrize("command", options_by_command())
+def test_printed_commands_have_the_options_of_the_reference(az: Az, command: str) -> None:
+    shown = az.run(command, "--help")
+    assert shown.returncode == 0, shown.stderr
+    known = set(re.findall(r"--[a-z][a-z-]*", shown.stdout))
+    assert options_by_command()[command] <= known
+
+
+def test_commands_of_the_outputs_and_messages_work_as_printed(az: Az, group: str) -> None:
+    workspace = az.one("Microsoft.MachineLearningServices/workspaces")["id"]
+    endpoint = az("rest", "--url", f"{workspace}/onlineEndpoints?api-version=2025-06-01")["value"][0]["name"]
+    shown = az.printed(printed.endpoint_key(workspace, endpoint, "Key"))
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout.split()) == 1
+    logs = az.printed(printed.deployment_logs(workspace, endpoint, "m1-0"))
+    assert "m1-0" in logs.stderr  # the infrastructure has no deployment
+    purged = az.printed(printed.purge_workspace(f"{workspace}-2"))
+    assert purged.returncode == 0 or "not found" in purged.stderr.lower()
+
+
+def test_rows_are_uploaded_as_the_page_says(az: Az, group: str) -> None:
+    lake = next(found for found in az("storage account list", "-g", group) if found["isHnsEnabled"])
+    whom = ["--assignee-object-id", az.principal, "--assignee-principal-type", "ServicePrincipal"]
+    az("role assignment create", *whom, "--role", CONTRIBUTOR, "--scope", lake["id"])
+    (az.folder / "first-rows").mkdir()
+    (az.folder / "first-rows" / "ml-100k.inter").write_text("rows")
+    blobs = lake["primaryEndpoints"]["blob"]
+    done = az.printed(rows.upload(blobs, "movielens/first-rows").replace("<folder>", "first-rows"))
+    assert done.returncode == 0, done.stderr
+    listed = az("storage blob list", "-c", "raw", "--auth-mode", "login", "--blob-endpoint", blobs)
+    assert [blob["name"] for blob in listed] == ["movielens/first-rows/ml-100k.inter"]
 
 
 def test_services_without_an_emulation_are_refused_by_name(az: Az, group: str) -> None:

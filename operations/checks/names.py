@@ -64,15 +64,17 @@ def _unique(target: Target, kind: str, name: str) -> Iterator[Finding]:
 
 def _vault(target: Target, deleted: Deleted) -> Finding:
     name, state = deleted.name, deleted.properties
-    place = f"--name {name} --location {state.location or target.settings.location}"
-    recover = f"az keyvault recover {place}\npulumi import --stack {target.stack} azure-native:keyvault:Vault vault "
-    recover += target.resource(_VAULT, name)
+    location = state.location or target.settings.location
+    recover = f"az keyvault recover --name {name} --location {location}\n"
+    recover += f"pulumi import --stack {target.stack} azure-native:keyvault:Vault vault {target.resource(_VAULT, name)}"
     says = f"key vault {name} is soft-deleted and keeps its name"
     if state.purge_protection_enabled:
         until = f" until {state.scheduled_purge_date}" if state.scheduled_purge_date else ""
         says += f"; purge protection forbids to purge it{until}"
         return Finding("soft-deleted", Level.BLOCKING, says, f"{recover}\n{_renamed(target)}")
-    return Finding("soft-deleted", Level.BLOCKING, says, f"az keyvault purge {place}\n{recover}")
+    return Finding(
+        "soft-deleted", Level.BLOCKING, says, f"az keyvault purge --name {name} --location {location}\n{recover}"
+    )
 
 
 def _workspace(target: Target, name: str) -> Iterator[Finding]:
