@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             "spark" not in item.keywords,
         )
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment_as_it_was() -> Iterator[None]:
+    """Undo what a file's tests change: `operations.sandbox.start` logs the whole process in to its sandbox."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:

@@ -44,6 +44,7 @@ UNREAD = (
 )
 """Nobody reads them to go on, or SQLite rolls them back."""
 CONTENT = (
+    "data/*",
     "sandbox/accounts/*",
     "sandbox/databricks/*/workspace/*",
     "sandbox/databricks/*/volumes/*",

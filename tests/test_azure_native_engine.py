@@ -41,6 +41,8 @@ cluster = containerservice.ManagedCluster(
     identity={"type": "UserAssigned", "user_assigned_identities": [identity.id]},
     agent_pool_profiles=[{"name": "system", "mode": "System", "count": 2, "vm_size": "Standard_D4s_v5"}],
     auto_scaler_profile={"scan_interval": "10s"},
+    # Azure lists every pool of the cluster here, also those that are separate resources.
+    opts=pulumi.ResourceOptions(ignore_changes=["agentPoolProfiles"]),
 )
 containerservice.AgentPool(
     "scoring", **here, resource_name_=cluster.name, count=1, vm_size="Standard_D4s_v5", tags=settings["tags"],

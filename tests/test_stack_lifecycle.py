@@ -42,7 +42,6 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
         run.up_killed(when=lambda: run.began("azure-native:containerservice:ManagedCluster"))
         run.up_killed(when=lambda: run.began("pulumi-python:dynamic/databricks:TrainingRun"), after=8)
         (run.state / "printed.txt").write_text(run.up())
-        (run.state / "scored.json").write_text(run.run("score").stdout)
         yield run
     finally:
         run.down()
@@ -147,7 +146,7 @@ def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_s
 
 
 def test_golden_rows_are_scored_without_a_word(stack: LocalRun) -> None:
-    assert json.loads((stack.state / "scored.json").read_text()) == score(stack)
+    assert json.loads(stack.run("score").stdout) == score(stack)
 
 
 def test_the_run_is_in_mlflow_with_every_figure_to_the_last_digit(stack: LocalRun) -> None:
@@ -316,6 +315,8 @@ def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) 
 @pytest.fixture(scope="module")
 def two_models(standing: LocalRun) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Outputs while MovieLens' model served, those of the next one, and what the second run printed."""
+    if not standing.plain:
+        standing.up()
     first = standing.outputs
     printed = standing.up("--dataset", "criteo")
     return first, standing.outputs, printed
@@ -397,11 +398,11 @@ def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, 
         trial(Stand.of(standing), of, kind)
 
 
-def test_both_engines_serve_through_the_same_endpoint(standing: LocalRun) -> None:
-    native = json.loads((standing.state / "scored.json").read_text())
-    standing.up("--engine", "spark")
-    assert standing.outputs["release"]["engine"] == "spark"
-    spark = score(standing)
+def test_both_engines_serve_through_the_same_endpoint(stack: LocalRun) -> None:
+    native = score(stack)
+    stack.up("--engine", "spark")
+    assert stack.outputs["release"]["engine"] == "spark"
+    spark = score(stack)
     assert spark["model"] == native["model"]
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
 
