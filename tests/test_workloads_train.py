@@ -202,14 +202,10 @@ def again(shop: Trained, tmp_path_factory: pytest.TempPathFactory) -> Again:
     arguments = ["--features", str(shop.features), "--artefact", str(folder / "model"), "--run-id", "run-2"]
     arguments += ["--dataset", "movielens", "--tasks", "1", "--experiment", "/Shared/shop/training"]
     printed = io.StringIO()
-    with (
-        tracking_server(folder / "sandbox") as server,
-        contextlib.ExitStack() as closed,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with tracking_server(folder / "sandbox") as server, pytest.MonkeyPatch.context() as patch:
 
         def killed_then_fit(*given: Any) -> Any:
-            closed.enter_context(server.closed())
+            server.end()
             return real(*given)
 
         patch.setattr(spec, "load", lambda name: shop.dataset)

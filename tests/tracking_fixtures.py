@@ -1,9 +1,7 @@
 """The real MLflow server of a sandbox's workspace, for tests that log to it."""
 
-import contextlib
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ import psutil
 from databricks_fixtures import connect, trusted
 from sandbox_data_fixtures import Served
 from waiting import eventually
+
+from sandbox.databricks import tracking
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,13 @@ class TrackingServer:
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
 
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        """The server is killed, and its port held, so that the sandbox cannot start another one there."""
-        port = int(self.address.rstrip("/").rpartition(":")[2])
-        with contextlib.ExitStack() as held:
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    pass  # the sandbox starts one for whoever connects
-                eventually(lambda: self.processes)
-                self.kill()
-                holder = held.enter_context(socket.socket())
-                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                with contextlib.suppress(OSError):  # the sandbox was quicker
-                    holder.bind(("127.0.0.1", port))
-                    break
-            yield
+    def end(self) -> None:
+        """Kill it, after telling the sandbox, which starts a killed one again, not to watch it any more."""
+        for folder, server in tracking._servers.items():
+            if folder.is_relative_to(self.cloud.sandbox.folder) and (watch := server._watch):
+                watch.get_loop().call_soon_threadsafe(watch.cancel)
+                eventually(watch.done)
+        self.kill()
 
 
 def _serves(process: psutil.Process) -> bool:
