@@ -47,6 +47,18 @@ class Served:
             connection_verify=str(authority.ca_bundle(sandbox.folder)),
         )
 
+    @property
+    def login(self) -> dict[str, str]:
+        """Variables by which the program finds this cloud and logs in to it."""
+        who = self.sandbox.identity
+        return {
+            "ARM_TENANT_ID": who.tenant_id,
+            "ARM_CLIENT_ID": who.client_id,
+            "ARM_CLIENT_SECRET": who.client_secret,
+            "ARM_METADATA_HOSTNAME": self.sandbox.authority,
+            "ARM_DISABLE_INSTANCE_DISCOVERY": "true",
+        }
+
     def token(self, audience: str) -> str:
         token: AccessToken = self.credential.get_token(f"{audience}/.default")
         return token.token

@@ -193,10 +193,8 @@ def test_a_token_that_has_expired_is_refused_and_the_programs_client_outlasts_it
     cloud: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     who = cloud.sandbox.identity
-    login = {"TENANT_ID": who.tenant_id, "CLIENT_ID": who.client_id, "CLIENT_SECRET": who.client_secret}
-    hosts = {"METADATA_HOSTNAME": cloud.sandbox.authority, "DISABLE_INSTANCE_DISCOVERY": "true"}
-    for name, value in (login | hosts).items():
-        monkeypatch.setenv(f"ARM_{name}", value)
+    for name, value in cloud.login.items():
+        monkeypatch.setenv(name, value)
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     with cloud.settings(token_lifetime=2):
         program = Cloud.discover().databricks(cloud.sandbox.authority, workspace_id)
@@ -225,10 +223,8 @@ def test_variables_of_other_databricks_programs_do_not_change_who_asks(
     cloud: Served, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     who = cloud.sandbox.identity
-    login = {"TENANT_ID": who.tenant_id, "CLIENT_ID": who.client_id, "CLIENT_SECRET": who.client_secret}
-    hosts = {"METADATA_HOSTNAME": cloud.sandbox.authority, "DISABLE_INSTANCE_DISCOVERY": "true"}
-    for name, value in (login | hosts).items():
-        monkeypatch.setenv(f"ARM_{name}", value)
+    for name, value in cloud.login.items():
+        monkeypatch.setenv(name, value)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
@@ -240,10 +236,8 @@ def test_variables_of_other_databricks_programs_do_not_change_who_asks(
 
 def test_the_programs_client_works_as_the_first_of_its_process(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     who = cloud.sandbox.identity
-    login = {"TENANT_ID": who.tenant_id, "CLIENT_ID": who.client_id, "CLIENT_SECRET": who.client_secret}
-    hosts = {"METADATA_HOSTNAME": cloud.sandbox.authority, "DISABLE_INSTANCE_DISCOVERY": "true"}
-    for name, value in (login | hosts).items():
-        monkeypatch.setenv(f"ARM_{name}", value)
+    for name, value in cloud.login.items():
+        monkeypatch.setenv(name, value)
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     program = f"""
 from infra.release.cloud import Cloud

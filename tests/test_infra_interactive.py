@@ -37,11 +37,8 @@ def without_team() -> Graph:
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with trusted(tmp_path_factory.mktemp("sandbox")) as running, pytest.MonkeyPatch.context() as patch:
-        who = running.sandbox.identity
-        login = {"TENANT_ID": who.tenant_id, "CLIENT_ID": who.client_id, "CLIENT_SECRET": who.client_secret}
-        hosts = {"METADATA_HOSTNAME": running.sandbox.authority, "DISABLE_INSTANCE_DISCOVERY": "true"}
-        for name, value in (login | hosts).items():
-            patch.setenv(f"ARM_{name}", value)
+        for name, value in running.login.items():
+            patch.setenv(name, value)
         yield running
 
 
