@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _COMMAND = re.compile(r"(?:^|[`(\s])az ((?:[a-z][a-z-]*\s+)*[a-z][a-z-]*)((?:\s+--?[a-z][^\n`]*)?)", re.MULTILINE)
 _EXTENSIONS = ("quota", "extension")
-"""`az quota` comes with an extension, which the product tells to install first; the extension is not on PyPI."""
+"""`az quota` comes with an extension, whose installation the product prints first; the extension is not on PyPI."""
 
 
 def options_by_command() -> dict[str, set[str]]:

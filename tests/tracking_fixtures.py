@@ -36,7 +36,7 @@ class TrackingServer:
         server.wait()
 
     def end(self) -> None:
-        """Kill it, after telling the sandbox, which starts a killed one again, not to watch it any more."""
+        """Kill it for good: the sandbox, which starts a killed one again, stops watching it first."""
         for folder, server in tracking._servers.items():
             if folder.is_relative_to(self.cloud.sandbox.folder) and (watch := server._watch):
                 watch.get_loop().call_soon_threadsafe(watch.cancel)
