@@ -2,8 +2,8 @@
 virtual machines `vm_prices.yaml`.
 
 The meter is a transformation of the program, like the tags: it sees what is declared, in a preview and under mocks
-alike, and needs no cloud. What has no price in the lists is reported and left out of the sum, never guessed; a price
-that is known for another region alone is taken and marked with that region. Does not know what depends on use (traffic,
+alike, and needs no cloud. An item without a price in the lists is reported and left out of the sum, never guessed; a
+price that is known for another region alone is taken and marked with that region. Does not know what depends on use (traffic,
 storage, logs): `left_out` names it.
 
 Assumptions: 730 hours a month; an autoscaling pool runs midway between its bounds on average; training runs once a day
@@ -107,7 +107,7 @@ def _line(item: str, charges: list[_Charge]) -> Line:
 
 def _cluster(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     tier = _at(inputs, "sku", "tier")
-    yield _listed("Kubernetes control plane", f"cluster_{str(tier).lower()}", settings, what=f"{tier} tier")
+    yield _listed("Kubernetes control plane", f"cluster_{str(tier).lower()}", settings, unit_name=f"{tier} tier")
     for pool in _at(inputs, "agent_pool_profiles") or ():
         yield from _nodes("system pool", _at(pool, "count"), _at(pool, "vm_size"), settings)
     yield _listed("load balancers", "load_balancer", settings)
@@ -126,7 +126,7 @@ def _nodes(item: str, count: float, size: str, settings: Settings) -> Iterator[_
     machine = machines().get(size)
     if machine and not machine.local_disk:
         gib = max((least, gib) for least, gib in _prices()["node_disk"].items() if least <= machine.vcpus)[1]
-        yield _listed("disks of nodes", f"disk_{gib}", settings, count=count, what=f"{gib} GiB")
+        yield _listed("disks of nodes", f"disk_{gib}", settings, count=count, unit_name=f"{gib} GiB")
 
 
 def _machines(item: str, count: float, size: str, region: str, hours: float) -> _Charge:
@@ -154,7 +154,7 @@ def _training(_inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
 
 def _registry(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     tier = _at(inputs, "sku", "name")
-    yield _listed("container registry", f"registry_{str(tier).lower()}", settings, what=f"{tier} tier")
+    yield _listed("container registry", f"registry_{str(tier).lower()}", settings, unit_name=f"{tier} tier")
 
 
 def _build_machines(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
@@ -164,24 +164,24 @@ def _build_machines(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
         yield _Charge("registry build machines", inputs["count"], f"a registry's pool of tier {tier}", None)
     else:
         count = inputs["count"] * vcpus
-        yield _listed("registry build machines", "registry_build_vcpu", settings, count=count, what="vCPU")
+        yield _listed("registry build machines", "registry_build_vcpu", settings, count=count, unit_name="vCPU")
 
 
 def _each(item: str, price: str) -> "_Rule":
     return lambda _inputs, settings: iter([_listed(item, price, settings)])
 
 
-def _listed(item: str, name: str, settings: Settings, *, count: float = 1, what: str = "") -> _Charge:
-    """`count` times the list's row of this name; `what` is shown before the price."""
+def _listed(item: str, name: str, settings: Settings, *, count: float = 1, unit_name: str = "") -> _Charge:
+    """`count` times the list's row of this name; `unit_name` is shown before the price."""
     row = _prices()["each"].get(name)
     if row is None:
-        return _Charge(item, count, what or name, None)
+        return _Charge(item, count, unit_name or name, None)
     hours = _prices()["hours_per_month"]
     unit, in_a_month = next(each for each in (("hour", hours), ("day", hours / 24), ("month", 1)) if each[0] in row)
     article = "an" if unit == "hour" else "a"
     elsewhere = "" if row["region"] in ("Global", settings.location) else f" (price of {row['region']})"
     shown = f"{row[unit]:g} {article} {unit}{elsewhere}"
-    return _Charge(item, count, f"{what} at {shown}" if what else shown, row[unit] * in_a_month)
+    return _Charge(item, count, f"{unit_name} at {shown}" if unit_name else shown, row[unit] * in_a_month)
 
 
 _Rule = Callable[[_Inputs, Settings], Iterator[_Charge]]

@@ -25,10 +25,10 @@ _AGREEMENT = 0.005
 _PROPORTION = 1.4
 """Windows costs about twice as much; regions differ by up to 0.3 from series to series."""
 _HEADER = """\
-# List price of a vCPU for an hour in USD, pay-as-you-go, Linux, by region and series of infra/vm_sizes.yaml: a size costs
-# its vCPUs times this, to within 0.4 %. Written by tools/vm_prices.py, which says what is left out.
-# Source: Azure/karpenter-provider-azure pkg/providers/pricing/zz_generated.pricing.go at {commit:.10}, which was generated
-# on {date} from the Retail Prices service.
+# List price of a vCPU for an hour in USD, pay-as-you-go, Linux, by region and series of infra/vm_sizes.yaml: a size
+# costs its vCPUs times this, to within 0.4 %. Written by tools/vm_prices.py, which names the omissions.
+# Source: Azure/karpenter-provider-azure pkg/providers/pricing/zz_generated.pricing.go at {commit:.10}, which was
+# generated on {date} from the Retail Prices service.
 date: {date}
 vcpu_hours:
 """
