@@ -1,10 +1,10 @@
 """What a stack costs a month, from the resources the program declares and dated price lists: `prices.yaml`, and for
 virtual machines `vm_prices.yaml`.
 
-The meter is a transformation of the program, like the tags: it sees what is declared, in a preview and under mocks
-alike, and needs no cloud. An item without a price in the lists is reported and left out of the sum, never guessed; a
-price that is known for another region alone is taken and marked with that region. Does not know what depends on use (traffic,
-storage, logs): `left_out` names it.
+The meter is a transformation of the program, like the tags: it sees every declared resource, in a preview and under
+mocks, and needs no cloud. An item without a price in the lists is reported and left out of the sum, never guessed; a
+price that is known for another region alone is taken and marked with that region. Does not know what depends on use
+(traffic, storage, logs): `left_out` names it.
 
 Assumptions: 730 hours a month; an autoscaling pool runs midway between its bounds on average; training runs once a day
 (30.4 times a month) for `training:run_hours` each, on its workers and one driver of the same size.
