@@ -38,6 +38,7 @@ def routes(
             | {"locations": _locations(rule, known)}
             for rule in rules.values()
             if _namespace(rule).lower() == namespace.lower() and not rule.left_out
+            if rule.type not in known["unlisted"]
         ]
         state = "Registered" if namespace in registered else known["unregistered"].get(namespace, "Registered")
         shown = {"namespace": namespace, "registrationState": state, "resourceTypes": types}

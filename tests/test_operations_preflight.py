@@ -42,6 +42,7 @@ DEV = {
     "release:enabled": "false",
 }
 PROD = {"personalization:environment": "prod"}
+PRIVATE = {"network:mode": "private"}
 RELEASE = {"release:enabled": "true", "training:snapshot": "2026-11-01", "access:deployers": {"someone": "User"}}
 CONTRIBUTOR = [{"actions": ["*"], "notActions": ["Microsoft.Authorization/*/Write"]}]
 
@@ -98,9 +99,10 @@ def preflight(cloud: RunningSandbox, tmp_path: Path) -> Iterator[Preflight]:
             assert cloud.arm("POST", f"{deleted['id']}/purge").status_code == 200
 
 
-def test_a_region_that_has_all_of_it_passes(preflight: Preflight) -> None:
+@pytest.mark.parametrize("mode", ["public", "private"])
+def test_a_region_that_has_all_of_it_passes(preflight: Preflight, mode: str) -> None:
     me = authority.identity(preflight.cloud.folder).object_id
-    preflight.configure(**{"access:deployers": {me: "ServicePrincipal"}})
+    preflight.configure(**{"access:deployers": {me: "ServicePrincipal"}, "network:mode": mode})
     code, said = preflight.run()
     assert code == 0, said
     assert not [level for level in ("blocking", "warning", "could not be asked") if level in said]
@@ -122,6 +124,13 @@ def test_a_region_that_has_all_of_it_passes(preflight: Preflight) -> None:
             {},
             "Microsoft.Databricks/workspaces is not offered in westeurope",
             f"personalization new-stack test-<region> --like {STACK}",
+        ),
+        (
+            {"absent": {"Microsoft.ContainerRegistry/registries/agentPools": ["westeurope"]}},
+            PRIVATE,
+            "Microsoft.ContainerRegistry/registries/agentPools is not offered in westeurope",
+            "az provider show --namespace Microsoft.ContainerRegistry --query "
+            "\"resourceTypes[?resourceType=='registries/agentPools'].locations\"",
         ),
         (
             {"sizes": {"Standard_D4s_v5": None}},
@@ -423,12 +432,15 @@ def test_without_a_cloud_or_a_stack_it_says_what_to_set(preflight: Preflight, mo
         check.ask(preflight.folder, STACK)
 
 
-def test_every_type_that_the_program_declares_is_asked_about() -> None:
+@pytest.mark.parametrize("mode", ["private", "public"])
+def test_every_type_that_the_program_declares_is_asked_about(mode: str) -> None:
     tokens = {f"azure-native:{rule.token}": rule.type for rule in types.load().values() if rule.token}
-    settings = {"network__mode": "private", "alerts__emails": '["a@b.example"]', "budget__monthly": "100"}
-    declared = {tokens[found.type] for found in graph(**settings).resources if found.type in tokens}
-    assert "Microsoft.Network/virtualNetworks" in declared
-    assert declared - {"Microsoft.Resources/resourceGroups"} <= set(catalog.load().types)
+    config = {"network__mode": mode, "alerts__emails": '["a@b.example"]', "budget__monthly": "100"}
+    declared = {tokens[found.type] for found in graph(**config).resources if found.type in tokens}
+    needs = catalog.load()
+    private = set(needs.private_types)
+    assert declared & private == (private if mode == "private" else set())
+    assert declared - {"Microsoft.Resources/resourceGroups"} <= {*needs.types, *private}
 
 
 def test_azures_own_sdks_read_what_the_sandbox_tells_of_a_region(preflight: Preflight) -> None:
