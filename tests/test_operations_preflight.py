@@ -68,8 +68,8 @@ class Preflight:
     def answer(self, region: dict[str, Any]) -> None:
         (self.cloud.folder / "region.yaml").write_text(yaml.safe_dump(region))
 
-    def run(self, stack: str = STACK) -> tuple[int, str]:
-        done = CliRunner().invoke(app, ["preflight", "--stack", stack, "--folder", str(self.folder)])
+    def run(self, *options: str, stack: str = STACK) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["preflight", "--stack", stack, "--folder", str(self.folder), *options])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, " ".join(done.output.split())
 
@@ -155,6 +155,12 @@ def test_a_region_that_has_all_of_it_passes(preflight: Preflight, mode: str) -> 
             RELEASE,
             "Standard DSv5 Family vCPUs: 32 vCPU needed, 31 of 131 free",
             f"--resource-type dedicated --limit-object value={100 + 32 + 2 * 4}",
+        ),
+        (
+            {"offer": "FreeTrial_2014-09-01"},
+            RELEASE,
+            "the subscription is a free trial (FreeTrial_2014-09-01), for which the registry refuses builds",
+            f"pulumi config set --stack {STACK} release:image sha256:",
         ),
         (
             {"usages": {"cores": {"limit": 19}}},
@@ -336,7 +342,67 @@ def test_a_resource_group_that_is_not_in_the_state_is_blocking(
 
     renamed = "renamed-westeurope"
     pulumi("stack", "rename", "--stack", STACK, renamed)
-    assert f"warning state the state of {renamed} holds {group.upper()}" in preflight.run(renamed)[1]
+    assert f"warning state the state of {renamed} holds {group.upper()}" in preflight.run(stack=renamed)[1]
+
+
+@pytest.mark.parametrize(
+    ("offer", "config", "says"),
+    [
+        ("FreeTrial_2014-09-01", {}, "the registry refuses builds"),
+        ("MSDN_2014-09-01", RELEASE, "the registry may refuse builds"),
+    ],
+)
+def test_builds_that_no_release_asks_for_or_that_may_be_refused_are_a_warning(
+    preflight: Preflight, offer: str, config: dict[str, Any], says: str
+) -> None:
+    preflight.configure(**config)
+    preflight.answer({"offer": offer})
+    code, said = preflight.run()
+    assert (code, "warning image builds" in said, says in said) == (0, True, True)
+
+
+def test_a_release_beside_the_network_that_it_needs_is_blocking(preflight: Preflight) -> None:
+    preflight.configure(**PRIVATE)
+    assert preflight.run("--reach")[0] == 0
+    preflight.configure(**PRIVATE, **RELEASE)
+    code, said = preflight.run("--reach")
+    assert (code, "the network does not exist yet" in said) == (1, True)
+    assert f"pulumi config set --stack {STACK} release:enabled false" in said
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("20.42.4.211", "20.42.4.211 is 20.42.4.211 here, a public address"),
+        ("absent.invalid", "absent.invalid has no address here"),
+        ("127.0.0.1:9", "127.0.0.1:9 is 127.0.0.1 here and does not answer"),
+    ],
+)
+def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
+    preflight: Preflight, host: str, says: str
+) -> None:
+    workspace = {"properties": {"computeMode": "Hybrid"}}
+    path = preflight.put("Microsoft.Databricks/workspaces", preflight.names.databricks_workspace, workspace)
+    preflight.configure(**PRIVATE, **RELEASE)
+    assert preflight.run("--reach")[0] == 0, "inside"
+
+    answer = preflight.cloud.arm("GET", path).json()
+    answer["properties"]["workspaceUrl"] = host
+    fault = {"path": "/Microsoft.Databricks/workspaces/", "method": "GET", "status": 200, "body": answer}
+    preflight.cloud.faults(fault)
+    code, said = preflight.run("--reach")
+    assert (code, "blocking reach" in said, says in said) == (1, True, True), said
+    assert f'gh variable set RUNNERS --body \'{{"{STACK}":' in said
+
+    preflight.cloud.faults(fault)
+    preflight.configure(**PRIVATE)
+    code, said = preflight.run("--reach")
+    assert (code, says in said) == (0, True), "infrastructure alone can be deployed from anywhere"
+
+
+def test_a_public_stack_is_released_from_anywhere(preflight: Preflight) -> None:
+    preflight.configure(**RELEASE)
+    assert preflight.run("--reach")[0] == 0
 
 
 def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Preflight) -> None:
