@@ -313,15 +313,35 @@ def plan(
 @app.command()
 def preflight(
     stack: Annotated[str, typer.Option(help="Stack that is to stand, such as prod-swedencentral.")],
+    reach: Annotated[
+        bool, typer.Option("--reach", help="Only whether a release of the stack can run on this machine.")
+    ] = False,
     folder: StackFolder = _PROJECT,
 ) -> None:
     """What would stop `up` in the stack's region and subscription. Exit code 1: something would, or went unasked."""
     from operations import preflight as check
 
-    findings = check.ask(folder, stack)
+    findings = check.ask(folder, stack, "reach" if reach else "")
     check.show(findings, f"preflight of {stack}", Console(width=None if sys.stdout.isatty() else 160))
     if check.stops(findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def approval(
+    environment: Annotated[str, typer.Argument(help="GitHub environment of this workflow's repository.")],
+    branch: Annotated[
+        str, typer.Option(help="Ask, instead of for reviewers, that no other branch may deploy.", metavar="BRANCH")
+    ] = "",
+) -> None:
+    """Whether GitHub makes a deployment wait for an approval, read back in the workflow. Exit code 1: it does not."""
+    from operations import github
+
+    repository = github.Repository.of_this_workflow()
+    if branch:
+        print(github.require_branch(repository, environment, branch))
+    else:
+        print(github.require_reviewers(repository, environment))
 
 
 @app.command()
