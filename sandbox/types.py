@@ -45,6 +45,8 @@ class TypeRule:
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
     answers_deleted: bool = False
     """A deletion answers the deleted resource."""
+    deletion: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Query parameters without which a DELETE is refused, each with the values that it may have."""
     left_out: str = ""
     """What the sandbox does not do: every request for the type is refused with these words."""
     tags: Mapping[str, int] = field(default_factory=lambda: dict(_TAGS))
@@ -87,6 +89,7 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         immutable=tuple(entry.get("immutable", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
+        deletion={name: tuple(values) for name, values in entry.get("deletion", {}).items()},
         left_out=entry.get("left_out", ""),
         tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),

@@ -1,6 +1,6 @@
 """What a deployment names, resolved to what there is to run; or the reason why that does not exist or fit.
 
-Environments must name an image: none is built from a context. Models must lie in a datastore of their workspace.
+Environments must name an image: none is built from a context. Models must lie in a blob datastore of their workspace.
 """
 
 import re
@@ -123,8 +123,8 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
         raise CloudError(400, "BadArgument", f"Deployment property '{where}': {first['msg']}.") from error
     if settings.endpoint_compute_type != "Kubernetes" or settings.model_mount_path:
         raise CloudError(400, "BadArgument", "The sandbox needs endpointComputeType Kubernetes and no modelMountPath.")
-    compute = kubernetes_compute(sandbox, compute_id)
-    cpu, memory = fit_instance_type(compute, settings.instance_type, settings.container_resource_requirements)
+    kubernetes_compute(sandbox, compute_id)
+    cpu, memory = fit_instance_type(sandbox, settings.instance_type, settings.container_resource_requirements)
 
     environment = _asset(sandbox, settings.environment_id, "Environment")["properties"]
     image = environment.get("image")
@@ -164,7 +164,10 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
 
 
 def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
-    """`<model>/<version>` and the folder or file that the version's URI names in a datastore's container."""
+    """`<model>/<version>` and the folder or file that the version's URI names in a blob datastore's container.
+
+    Source: Azure/AML-Kubernetes docs/faq.md ("compute only support Azure blob container")
+    """
     uri = _asset(sandbox, version_id, "Model")["properties"]["modelUri"]
     parts = version_id.rstrip("/").split("/")
     workspace_id, name, version = "/".join(parts[:-4]), parts[-3], parts[-1]
@@ -175,9 +178,10 @@ def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
         )
         raise CloudError(400, "InvalidModelUri", message)
     datastore = _asset(sandbox, f"{workspace_id}/datastores/{match['datastore']}", "Datastore")["properties"]
-    container = sandbox.container_folder(
-        datastore["accountName"], datastore.get("filesystem") or datastore["containerName"]
-    )
+    if datastore["datastoreType"] != "AzureBlob":
+        message = f"Model '{name}:{version}' lies in a datastore of type {datastore['datastoreType']}, not AzureBlob."
+        raise CloudError(400, "UnsupportedDatastore", message)
+    container = sandbox.container_folder(datastore["accountName"], datastore["containerName"])
     source = (container / match["path"]).resolve()
     if not source.is_relative_to(container.resolve()) or not source.exists():
         raise CloudError(400, "ModelNotFound", f"Model '{name}:{version}': there is nothing at '{uri}'.")

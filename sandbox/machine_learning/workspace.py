@@ -8,22 +8,25 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sandbox import role_assignments
 from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.machine_learning import extension
 from sandbox.store import Body
 
 WORKSPACE = "microsoft.machinelearningservices/workspaces"
-_EXTENSION = "microsoft.azureml.kubernetes"
+_CONTRIBUTORS = ("b24988ac-6180-42a0-ab88-20f7382dd24c", "8e3af657-a8ff-443c-a75c-2fe8c4bcb635")
+"""Contributor and Owner."""
 _ROLE = "microsoft.machinelearningservices/workspaces/mlworkload"
 _UNITS = {"m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _DEFAULT_TYPE = "defaultinstancetype"
-_DEFAULT_TYPES = {_DEFAULT_TYPE: {"resources": {"limits": {"cpu": "2", "memory": "2Gi"}}}}
+_DEFAULT_SIZE = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     versions = Behaviour(on_put=_put_version, on_delete=_delete_version)
     return {
         WORKSPACE: Behaviour(on_put=_put_workspace),
-        f"{WORKSPACE}/computes": Behaviour(on_put=_attach_compute),
+        f"{WORKSPACE}/computes": Behaviour(before_put=_check_compute, on_put=_attach_compute),
         f"{WORKSPACE}/models/versions": versions,
         f"{WORKSPACE}/environments/versions": versions,
     }
@@ -41,29 +44,46 @@ def kubernetes_compute(sandbox: Sandbox, compute_id: str | None) -> Mapping[str,
     return properties
 
 
-def fit_instance_type(
-    compute: Mapping[str, Any], instance_type: str | None, resources: Mapping[str, Any]
-) -> tuple[float, int]:
-    """The CPU and memory limits a deployment gets, or `CloudError` if its instance type is missing or too small."""
-    settings = compute.get("properties") or {}
-    types = settings.get("instanceTypes") or _DEFAULT_TYPES
-    name = instance_type or settings.get("defaultInstanceType") or _DEFAULT_TYPE
+def instance_types(sandbox: Sandbox) -> dict[str, Any]:
+    """Those that the cluster knows: the default, and what somebody created there with `kubectl` (`cloud.Settings`).
+
+    `instanceTypes` of the attach creates none.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md;
+    microsoft/edge-ai src/000-cloud/080-azureml/terraform/modules/inference-cluster-integration/main.tf ("Ignore
+    server-computed properties that cannot be set in configuration")
+    """
+    made = {
+        name: {"resources": {"requests": limits, "limits": limits}}
+        for name, limits in sandbox.settings.instance_types.items()
+    }
+    return {_DEFAULT_TYPE: {"resources": _DEFAULT_SIZE}, **made}
+
+
+def fit_instance_type(sandbox: Sandbox, instance_type: str | None, resources: Mapping[str, Any]) -> tuple[float, int]:
+    """The CPU and memory limits a deployment gets, or `CloudError` if its instance type is unknown or too small.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md ("Resource
+    section validation": "the resource limits must be less than the instance type limits"); Azure/AML-Kubernetes#249 (a
+    type that nobody created)
+    """
+    types, name = instance_types(sandbox), instance_type or _DEFAULT_TYPE
     if name not in types:
         raise CloudError(
             400, "InvalidInstanceType", f"Instance type '{name}' is not one of {', '.join(sorted(types))}."
         )
-    allowed = (types[name].get("resources") or {}).get("limits") or {}
+    allowed = types[name]["resources"]["limits"]
     requests, limits = (resources.get(f"containerResource{kind}") or {} for kind in ("Requests", "Limits"))
     found = []
     for unit in ("cpu", "memory"):
-        most = allowed.get(unit) or "1Ti"
-        limit, request = limits.get(unit) or most, requests.get(unit) or "0"
-        if not _quantity(request) <= _quantity(limit) <= _quantity(most):
-            message = (
-                f"The deployment's {unit}: request {request}, limit {limit}; instance type '{name}' allows {most}."
-            )
+        most, limit, request = allowed[unit], limits.get(unit), requests.get(unit)
+        if limit is not None and not _quantity(limit) < _quantity(most):
+            message = f"The deployment's {unit} limit {limit} must be less than {most}, that of instance type '{name}'."
             raise CloudError(400, "ResourceRequirementsExceedInstanceType", message)
-        found.append(_quantity(limit))
+        if request is not None and not _quantity(request) <= _quantity(limit or most):
+            message = f"The deployment's {unit}: request {request} is above its limit {limit or most}."
+            raise CloudError(400, "ResourceRequirementsExceedInstanceType", message)
+        found.append(_quantity(limit or most))
     return found[0], int(found[1])
 
 
@@ -80,31 +100,57 @@ async def _put_workspace(sandbox: Sandbox, workspace_id: str, body: Body) -> Non
             raise CloudError(400, "ValidationError", message)
 
 
+def _check_compute(sandbox: Sandbox, compute_id: str, sent: Body, existing: Body | None) -> None:
+    """Source: Azure/azureml-examples#3030 ("k8s compute doesn't support update")"""
+    if existing and existing["properties"].get("computeType") == "Kubernetes":
+        message = f"The compute '{compute_id}' is attached already, and cannot be updated. Detach it first."
+        raise CloudError(400, "ComputeAlreadyAttached", message)
+
+
 async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
     properties = body["properties"]
     if properties.get("computeType") == "AmlCompute":
         return  # kept as a record: no node of it ever runs
     if properties.get("computeType") != "Kubernetes":
         raise CloudError(400, "BadRequest", "The sandbox has compute of type Kubernetes and AmlCompute only.")
-    cluster_id = properties.get("resourceId") or ""
+    cluster_id, workspace_id = properties.get("resourceId") or "", compute_id.rsplit("/", 2)[0]
     cluster = sandbox.store.get(cluster_id)
     if cluster is None:
         raise CloudError(400, "ClusterNotFound", f"The cluster '{cluster_id}' does not exist.")
-    below = [found["properties"] for _, found in sandbox.store.below(cluster_id) if "properties" in found]
-    extensions = [it for it in below if str(it.get("extensionType")).lower() == _EXTENSION]
-    settings = (extensions[0].get("configurationSettings") or {}) if extensions else {}
-    if str(settings.get("enableInference")).lower() != "true":
-        message = f"The cluster lacks the extension '{_EXTENSION}' with the setting enableInference 'True'."
+    _require_role(sandbox, workspace_id, cluster_id)
+    if not extension.is_true(extension.settings_of(sandbox, cluster_id), "enableInference"):
+        message = f"The cluster lacks the extension '{extension.NAME}' with the setting enableInference 'True'."
         raise CloudError(400, "InvalidComputeNoKubernetesConfiguration", message)
     if cluster["properties"].get("disableLocalAccounts"):
-        workspace_id = compute_id.rsplit("/", 2)[0].lower()
-        bound = [it for it in below if str(it.get("sourceResourceId")).lower() == workspace_id]
+        below = [found["properties"] for _, found in sandbox.store.below(cluster_id) if "properties" in found]
+        bound = [it for it in below if str(it.get("sourceResourceId")).lower() == workspace_id.lower()]
         if not any(role.lower() == _ROLE for it in bound for role in it["roles"]):
             message = (
                 "The cluster's local accounts are disabled, and no trusted access binding gives this workspace "
                 f"the role '{_ROLE}'. Create the trustedAccessRoleBinding before attaching the cluster."
             )
             raise CloudError(400, "ComputeNotAccessible", message)
+    found = {"defaultInstanceType": _DEFAULT_TYPE, "instanceTypes": instance_types(sandbox)}
+    properties["properties"] = {**(properties.get("properties") or {}), **found}
+
+
+def _require_role(sandbox: Sandbox, workspace_id: str, cluster_id: str) -> None:
+    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md
+
+    (Contributor "for AKS clusters that use the Trusted Access feature"; without the roles, "extension not installed").
+    """
+    workspace = sandbox.store.get(workspace_id) or {}
+    principal = (workspace.get("identity") or {}).get("principalId")
+    for assigned in role_assignments.find(sandbox.store, cluster_id, "atScope()"):
+        granted = assigned["properties"]
+        contributes = granted["roleDefinitionId"].rpartition("/")[2].lower() in _CONTRIBUTORS
+        if contributes and granted["principalId"] == principal and role_assignments.in_effect(sandbox, assigned):
+            return
+    message = (
+        f"The Azure ML extension is not installed on the cluster: identity {principal} of the workspace cannot see it "
+        "without the role Contributor there."
+    )
+    raise CloudError(400, "ExtensionNotInstalled", message)
 
 
 async def _put_version(sandbox: Sandbox, version_id: str, body: Body) -> None:
