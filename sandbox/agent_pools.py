@@ -9,6 +9,7 @@ from typing import Any
 
 from sandbox import credentials, tags, types
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
+from sandbox.cluster_identity import require_kubelet_permission
 from sandbox.resource_body import check_name, complete, keep_immutable
 from sandbox.resource_id import ResourceId, parse
 from sandbox.store import Body
@@ -54,6 +55,7 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
             raise CloudError(400, "InvalidParameter", "Required parameter agentPoolProfiles is missing (null).")
         if not any(profile.get("mode") == "System" for profile in profiles):  # Azure/AKS#1602
             raise CloudError(400, "InvalidParameter", "Must define at least one system pool.")
+        require_kubelet_permission(sandbox, sent)
     known = _listed(existing) if existing else {}
     for profile in profiles:
         pool = _pool(cluster_id, str(profile.get("name")))

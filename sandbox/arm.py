@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import region, role_assignments, role_definitions, subscriptions, tags
+from sandbox import access_checks, region, role_assignments, role_definitions, subscriptions, tags
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
 from sandbox.faults import hinder_operation, hinders_operation
 from sandbox.operations import Operations
@@ -239,6 +239,11 @@ class Arm:
             raise CloudError(501, "NotImplemented", f"The sandbox leaves out {left_out} ('{resource_type}').")
 
     async def _act(self, request: Request, path: str, action: str) -> Response:
+        if (path + "/" + action).lower().endswith(f"{access_checks.PATH}/{access_checks.ACTION}"):
+            scope = path[: -len(access_checks.PATH)]
+            if (at := parse(scope, self._rules)) is not None:
+                self._existing(at)
+            return await access_checks.check(self._sandbox, scope, request)
         found = parse(path, self._rules)
         if found is not None:
             self._require_offered(found.type)

@@ -31,7 +31,7 @@ from infra.release.training import _TrainingRunProvider
 from infra.release.workload import _WorkloadProvider
 from infra.system_pool import pool_name
 
-UNKNOWN = rpc.UNKNOWN
+UNKNOWN = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
 NUMBER = "4201"
 
 
@@ -92,7 +92,7 @@ def test_a_resource_is_identified_by_an_id_that_its_parent_has_from_its_creation
     provider = vars(inspect.getmodule(resource))[name]
     parents = PARENTS.keys() & inspect.signature(resource.__init__).parameters
     assert {PARENTS[parent] for parent in parents} <= set(provider.identity)
-    assert parents or resource.__name__ in ("Snapshot", "Placement")
+    assert parents or resource.__name__ in ("Snapshot", "Placement", "RolesInEffect")
 
 
 def test_a_changed_name_of_everything_is_refused_with_the_way_that_works() -> None:
