@@ -78,7 +78,10 @@ kubernetes = Kubernetes(
     "kubernetes",
     KubernetesArgs.of(settings, group, names, client.tenant_id, identities, monitoring.workspace_id, nodes),
 )
-inference = Inference("inference", InferenceArgs.of(settings, group, names, kubernetes, machine_learning, identities))
+inference = Inference(
+    "inference",
+    InferenceArgs.of(settings, group, subscription, names, kubernetes, machine_learning, identities),
+)
 
 access = Access(
     "access",

@@ -1,8 +1,9 @@
 """The Azure ML workspace: model registry, environments and the endpoint's control plane, with its own storage account.
 
 The workspace's account is not hierarchical because Azure ML refuses that for its default account; models stay in the
-lake, which is attached as a datastore without credentials. In a private network Azure ML's own image builds need a
-machine inside, which costs nothing while nothing is built. Does not attach AKS: `inference.py` does.
+lake, which is attached as a datastore without credentials, and as blob storage: replicas on Kubernetes read models from
+no other kind. In a private network Azure ML's own image builds need a machine inside, which costs nothing while nothing
+is built. Does not attach AKS: `inference.py` does.
 """
 
 from dataclasses import dataclass
@@ -84,10 +85,11 @@ class MachineLearning(pulumi.ComponentResource):
             name=MODELS_DATASTORE,
             workspace_name=workspace.name,
             resource_group_name=args.resource_group_name,
-            properties=ml.AzureDataLakeGen2DatastoreArgs(
-                datastore_type="AzureDataLakeGen2",
+            # Source: Azure/AML-Kubernetes docs/faq.md ("only support Azure blob container")
+            properties=ml.AzureBlobDatastoreArgs(
+                datastore_type="AzureBlob",
                 account_name=args.lake_account_name,
-                filesystem=args.models_container,
+                container_name=args.models_container,
                 credentials=ml.NoneDatastoreCredentialsArgs(credentials_type="None"),
                 service_data_access_auth_identity=ml.ServiceDataAccessAuthIdentity.WORKSPACE_SYSTEM_ASSIGNED_IDENTITY,
                 description="Model artefacts in the lake, read by identity.",
@@ -115,7 +117,8 @@ class MachineLearning(pulumi.ComponentResource):
                         ),
                     ),
                 ),
-                opts=pulumi.ResourceOptions(parent=self),
+                # azure-native's DELETE lacks a query parameter that Azure ML requires (`attachment.py`).
+                opts=pulumi.ResourceOptions(parent=self, deleted_with=workspace),
             )
         self.workspace = workspace
         self.storage_account_id = account.id

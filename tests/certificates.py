@@ -4,14 +4,14 @@ import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 
-def pem(*names: str, days: float = 30) -> tuple[str, str]:
+def pem(*names: str, days: float = 60) -> tuple[str, str]:
     """A certificate for these names, valid for so many days from now on or until so many days ago, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     now, span = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=days)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     certificate = (

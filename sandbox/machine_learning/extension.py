@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.store import Body
@@ -106,6 +107,7 @@ def _check_nodes(sandbox: Sandbox, cluster_id: str, settings: Mapping[str, Any])
 
 
 def _check_certificate(settings: Mapping[str, Any], protected: Mapping[str, Any]) -> None:
+    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md (RSA)"""
     name = str(settings.get("sslCname") or "")
     if secret := settings.get("scoringFe.sslSecret"):
         raise _unhealthy("E40007", f"the namespace azureml has no secret '{secret}'")
@@ -117,8 +119,9 @@ def _check_certificate(settings: Mapping[str, Any], protected: Mapping[str, Any]
         certificate, key = x509.load_pem_x509_certificate(pem), load_pem_private_key(key_pem, password=None)
     except (binascii.Error, TypeError, ValueError) as error:
         raise _unhealthy("E40007", f"the certificate or its key cannot be read: {error}") from error
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if certificate.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
+    if not isinstance(key, RSAPrivateKey):
+        raise _unhealthy("E40007", "the key is not an RSA key")
+    if key.public_key() != certificate.public_key():
         raise _unhealthy("E40007", "the key is not the certificate's")
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     known = names.get_values_for_type(x509.DNSName)

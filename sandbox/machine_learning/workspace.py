@@ -26,7 +26,7 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     versions = Behaviour(on_put=_put_version, on_delete=_delete_version)
     return {
         WORKSPACE: Behaviour(on_put=_put_workspace),
-        f"{WORKSPACE}/computes": Behaviour(before_put=_check_compute, on_put=_attach_compute),
+        f"{WORKSPACE}/computes": Behaviour(before_put=_check_compute, on_put=_put_compute),
         f"{WORKSPACE}/models/versions": versions,
         f"{WORKSPACE}/environments/versions": versions,
     }
@@ -107,7 +107,21 @@ def _check_compute(sandbox: Sandbox, compute_id: str, sent: Body, existing: Body
         raise CloudError(400, "ComputeAlreadyAttached", message)
 
 
-async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
+async def _put_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
+    """A compute that fails tells why in its own body.
+
+    Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (Compute.provisioning_errors)
+    """
+    try:
+        _attach_compute(sandbox, compute_id, body)
+    except CloudError as error:
+        failed = sandbox.store.get(compute_id) or body
+        failed["properties"]["provisioningErrors"] = [{"error": {"code": error.code, "message": error.message}}]
+        sandbox.store.put(compute_id, failed)
+        raise
+
+
+def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
     properties = body["properties"]
     if properties.get("computeType") == "AmlCompute":
         return  # kept as a record: no node of it ever runs
@@ -135,9 +149,10 @@ async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None
 
 
 def _require_role(sandbox: Sandbox, workspace_id: str, cluster_id: str) -> None:
-    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md
+    """Refuse as if there were no extension, where the workspace's identity cannot see it.
 
-    (Contributor "for AKS clusters that use the Trusted Access feature"; without the roles, "extension not installed").
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (Contributor,
+    for trusted access; without the roles, "extension not installed")
     """
     workspace = sandbox.store.get(workspace_id) or {}
     principal = (workspace.get("identity") or {}).get("principalId")
