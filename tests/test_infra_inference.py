@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 from infra_graph import graph
-from pulumi.runtime import mocks
+from pulumi.runtime import mocks, rpc
 from sandbox_fixtures import in_environment, running_sandbox
 from sandbox_machine_learning_fixtures import (
     EXTENSION,
@@ -111,7 +111,7 @@ def test_a_role_that_never_takes_effect_ends_the_wait(
 ) -> None:
     monkeypatch.setattr(attachment, "_ACCESS_SECONDS", 0.5)
     cloud.settings(role_propagation=3600)
-    with pytest.raises(AttachFailed, match="not installed on the cluster.*without the role Contributor"):
+    with pytest.raises(AttachFailed, match=r"not installed on the cluster.*without the role Contributor"):
         _AttachmentProvider().create(props)
 
 
@@ -194,8 +194,6 @@ def test_an_address_of_the_router_is_judged_also_behind_its_name(
 
 def test_another_cluster_under_the_old_name_is_attached_anew_and_an_unknown_one_is_not_another() -> None:
     olds = {"cluster_uid": "a", "extension_uid": "p", "workspace_uid": "w", "compute_id": "c", "cluster_id": "i"}
-    from pulumi.runtime import rpc
-
     unknown = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
     for changed, replaced in (({"cluster_uid": "b"}, True), ({"extension_uid": unknown}, False), ({}, False)):
         found = _AttachmentProvider().diff("c", {**olds, "namespace": "n"}, {**olds, "namespace": "n", **changed})
