@@ -44,7 +44,7 @@ class _AttachmentProvider(ReleaseProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         cloud, compute_id = Cloud.discover(), props["compute_id"]
-        _detach(cloud, compute_id)  # another cluster, or what is left of a failed attach
+        _detach(cloud, compute_id)  # another cluster, or a failed attach
         deadline = time.monotonic() + _ACCESS_SECONDS
         while reason := _attach(cloud, props):
             _detach(cloud, compute_id)

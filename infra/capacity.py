@@ -273,7 +273,7 @@ def _require_instance_type(serving: "ServingSettings") -> None:
     ):
         if value >= limits[key] and not serving.instance_type:
             raise ValueError(
-                f"serving:{key} {getattr(serving, key)} is not less than what Azure ML's default instance type allows. "
+                f"serving:{key} {getattr(serving, key)} is not below the limit of Azure ML's default instance type. "
                 f"Set serving:{key} to at most {most}, or serving:instance_type to a type that somebody created in the "
                 "cluster (docs/operations.md, 'A replica larger than the default instance type')."
             )

@@ -1,7 +1,7 @@
 """Azure ML on the cluster: extension, the workspace's access to the cluster, the attached compute, the endpoint.
 
 Does not create deployments and never names traffic: both belong to a release (`release/rollout.py`), because Azure
-refuses traffic to deployments that do not exist yet. What the extension is told is in `inference_router.py`.
+refuses traffic to deployments that do not exist yet. The extension's settings are in `inference_router.py`.
 """
 
 import json
@@ -91,8 +91,8 @@ class Inference(pulumi.ComponentResource):
         access = ml.PublicNetworkAccessType
         trusted = self._trusted_access(f"{name}-trusted-access", args)
         extension = self._extension(f"{name}-extension", args, after=[trusted])
-        assigned, of_arc = extension.aks_assigned_identity.apply(_principal), extension.identity.apply(_principal)
-        self.extension_principal_id = pulumi.Output.all(assigned, of_arc).apply(_first)
+        # Not `identity` where this is absent: an absent output is unknown in every preview, and so is all made of it.
+        self.extension_principal_id = extension.aks_assigned_identity.apply(_principal)
         attached = Attachment(
             f"{name}-compute",
             compute_id=workspace.id.apply(lambda id_: f"{id_}/computes/aks"),
@@ -177,7 +177,7 @@ class Inference(pulumi.ComponentResource):
     def _extension(
         self, name: str, args: InferenceArgs, *, after: list[pulumi.Resource]
     ) -> kubernetesconfiguration.Extension:
-        """Without an identity: on AKS, AKS assigns it one.
+        """The extension, without an identity: AKS assigns it one.
 
         Source: Azure/azure-cli-extensions src/k8s-extension/azext_k8s_extension/custom.py (`__create_identity`: "We do
         not create any identities for managedClusters")
@@ -217,16 +217,10 @@ class Inference(pulumi.ComponentResource):
         )
 
 
-def _principal(identity: Any) -> str | None:
-    return identity.principal_id if identity else None
-
-
-def _first(principals: list[str | None]) -> str:
-    """AKS's own property first, then the one that Azure fills for a cluster of Azure Arc."""
-    for principal in principals:
-        if principal:
-            return principal
-    raise pulumi.RunError(
-        "Azure returned no identity of the Azure ML extension, neither as aksAssignedIdentity nor as identity. Look at "
-        "it with `az k8s-extension show --cluster-type managedClusters`."
-    )
+def _principal(identity: Any) -> str:
+    if not identity:
+        raise pulumi.RunError(
+            "Azure returned no aksAssignedIdentity of the Azure ML extension, and without it no replica can pull its "
+            "image. Look at it with `az k8s-extension show --cluster-type managedClusters`."
+        )
+    return str(identity.principal_id)

@@ -12,7 +12,7 @@ import base64
 import datetime
 
 NOTICE_DAYS = 30
-"""From so many days before the certificate's end on, previews warn of it."""
+"""Days before the certificate's end from which on previews warn of it."""
 
 
 def require(certificate: str, key: str, hostname: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import pem
 from infra_stack import ROOT, InfraStacks, infra_stacks
 
 from operations import cache, movielens
@@ -61,6 +62,8 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
     shutil.copytree(movielens.fetch(cache.folder() / "movielens", print), clone / "first-rows")
+    for name, text in zip(("scores.pem", "scores.key"), pem("scores.example.com"), strict=True):
+        (clone / name).write_text(text)
     return {
         **stacks.environment,
         "MAKEFLAGS": "PYTHON=true",

@@ -164,9 +164,9 @@ def test_production_is_refused_fewer_scoring_nodes_than_routers() -> None:
 def test_a_replica_above_the_default_instance_type_needs_one_that_somebody_created() -> None:
     """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md"""
     assert re.search(
-        r"serving:memory 2Gi is not less .*at most 2047Mi, or serving:instance_type", refusal(memory="2Gi")
+        r"serving:memory 2Gi is not below .*at most 2047Mi, or serving:instance_type", refusal(memory="2Gi")
     )
-    assert re.search(r"serving:cpu 2 is not less .*at most 1999m, or serving:instance_type", refusal(cpu="2"))
+    assert re.search(r"serving:cpu 2 is not below .*at most 1999m, or serving:instance_type", refusal(cpu="2"))
     assert ServingSettings(memory="2Gi", cpu="2", instance_type="large", nodes_max=9).instance_type == "large"
 
 

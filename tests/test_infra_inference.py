@@ -46,7 +46,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture
 def props(cloud: Cloud) -> Iterator[dict[str, Any]]:
-    """Of an attachment with another name in each test, on a cluster where the workspace has its role."""
+    """Inputs of an attachment, with another name in each test; the workspace has its role on the cluster."""
     cloud.contribute(cloud.cluster)
     cloud.settings(role_propagation=0)
     compute = f"{cloud.workspace}/computes/c{uuid.uuid4().hex[:8]}"
@@ -83,7 +83,7 @@ def test_a_cluster_is_attached_with_the_principal_of_its_extension_and_detached(
     _AttachmentProvider().delete(made.id, made.outs)
 
 
-def test_what_a_killed_up_has_attached_is_attached_again(cloud: Cloud, props: dict[str, Any]) -> None:
+def test_a_compute_left_by_a_killed_up_is_attached_again(cloud: Cloud, props: dict[str, Any]) -> None:
     _AttachmentProvider().create({**props})
     first = cloud.arm("GET", props["compute_id"]).json()["systemData"]["createdAt"]
     _AttachmentProvider().create({**props})
@@ -100,7 +100,7 @@ def test_the_attach_waits_for_the_role_of_the_workspace(cloud: Cloud, props: dic
     assert attached(cloud, props)["provisioningState"] == "Succeeded"
 
 
-def test_what_no_wait_mends_is_told_at_once_and_leaves_no_compute(cloud: Cloud, props: dict[str, Any]) -> None:
+def test_an_attach_that_no_wait_mends_fails_at_once_and_leaves_no_compute(cloud: Cloud, props: dict[str, Any]) -> None:
     with pytest.raises(AttachFailed, match=r"managedClusters/none was not attached as .*ClusterNotFound"):
         _AttachmentProvider().create({**props, "cluster_id": cloud.cluster.replace("aks-test", "none")})
     assert attached(cloud, props) is None
@@ -133,25 +133,20 @@ def answered(monkeypatch: pytest.MonkeyPatch, suffix: str, **outputs: Any) -> No
     monkeypatch.setattr(Graph, "new_resource", new_resource)
 
 
-@pytest.mark.parametrize("name", ["aksAssignedIdentity", "identity"])
-def test_the_identity_of_the_extension_is_the_one_that_azure_returns(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_the_identity_of_the_extension_is_the_one_that_aks_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Source: MicrosoftDocs/azure-docs#120348"""
-    none = {"aksAssignedIdentity": None, "identity": None}
-    answered(monkeypatch, ":Extension", **{**none, name: {"type": "SystemAssigned", "principalId": "p"}})
+    answered(monkeypatch, ":Extension", aksAssignedIdentity={"type": "SystemAssigned", "principalId": "p"})
     program = graph(release__enabled="false")
     (extension,) = program.of(":Extension")
     assert "identity" not in extension.inputs
     assert program.of(":KubernetesCompute")[0].inputs["extension_uid"] == "p"
-    assert {it.inputs["principalId"] for it in program.of(":RoleAssignment") if it.name.startswith("extension")} == {
-        "p"
-    }
+    granted = [it.inputs["principalId"] for it in program.of(":RoleAssignment") if it.name.startswith("extension")]
+    assert set(granted) == {"p"}
 
 
 def test_an_extension_without_an_identity_stops_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    answered(monkeypatch, ":Extension", aksAssignedIdentity=None, identity=None)
-    with pytest.raises(pulumi.RunError, match="returned no identity of the Azure ML extension"):
+    answered(monkeypatch, ":Extension", aksAssignedIdentity=None)
+    with pytest.raises(pulumi.RunError, match="returned no aksAssignedIdentity"):
         graph(release__enabled="false")
 
 

@@ -176,7 +176,7 @@ def test_a_cluster_is_attached_only_with_a_role_the_extension_and_trusted_access
 
 
 def refused_attach(cloud: Cloud, compute: str, **body: Any) -> str:
-    """Why an attach is refused; what is left of it is detached."""
+    """The reason for which an attach is refused; the failed compute is detached."""
     reason = cloud.refused(compute, **body)
     assert cloud.delete(f"{compute}?underlyingResourceAction=Detach") == ""
     return reason

@@ -66,7 +66,7 @@ def router_url(sandbox: Sandbox, cluster_id: str) -> str:
 
 
 def _leave_identity(sandbox: Sandbox, extension_id: str, sent: Body, existing: Body | None) -> None:
-    """On AKS an extension's identity is `aksAssignedIdentity`, which AKS makes: `identity` is for Azure Arc.
+    """Drop `identity`, which is for Azure Arc: on AKS an extension has `aksAssignedIdentity`, which AKS makes.
 
     Source: Azure/azure-cli-extensions src/k8s-extension/azext_k8s_extension/custom.py, `__create_identity` ("We do not
     create any identities for managedClusters"); MicrosoftDocs/azure-docs#120348

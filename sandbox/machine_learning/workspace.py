@@ -108,7 +108,7 @@ def _check_compute(sandbox: Sandbox, compute_id: str, sent: Body, existing: Body
 
 
 async def _put_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
-    """A compute that fails tells why in its own body.
+    """Attach it; where that fails, keep the reason in its body.
 
     Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (Compute.provisioning_errors)
     """
@@ -149,7 +149,7 @@ def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
 
 
 def _require_role(sandbox: Sandbox, workspace_id: str, cluster_id: str) -> None:
-    """Refuse as if there were no extension, where the workspace's identity cannot see it.
+    """Refuse the attach where the workspace's identity cannot see the extension.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (Contributor,
     for trusted access; without the roles, "extension not installed")
