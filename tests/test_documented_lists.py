@@ -1,10 +1,12 @@
 """Role definitions and private link names, against lists copied from Microsoft's documentation into tests/data."""
 
+import ast
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from databricks.sdk.service.networking import ErrorCode
 from infra_graph import Graph, graph
 
 from infra.roles import Role
@@ -16,7 +18,8 @@ ROLES: dict[str, dict[str, Any]] = {
     for name, role in page["roles"].items()
 }
 PRIVATE_LINK: dict[str, list[str]] = yaml.safe_load((DATA / "private_link.yaml").read_text())
-KNOWN: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parents[1] / "sandbox" / "roles.yaml").read_text())
+SANDBOX = Path(__file__).parents[1] / "sandbox"
+KNOWN: dict[str, dict[str, Any]] = yaml.safe_load((SANDBOX / "roles.yaml").read_text())
 ARM_TYPES = {
     "containerregistry:Registry": "Microsoft.ContainerRegistry/registries",
     "databricks:Workspace": "Microsoft.Databricks/workspaces",
@@ -36,6 +39,18 @@ def test_a_role_of_the_program_has_the_documented_id(role: Role) -> None:
 def test_a_role_of_the_sandbox_is_the_documented_one(name: str) -> None:
     known = {key: value for key, value in KNOWN[name].items() if key != "sources"}
     assert known == ROLES[name]
+
+
+def test_databricks_answers_with_codes_that_its_sdk_lists() -> None:
+    codes = {
+        node.args[1].value
+        for path in (SANDBOX / "databricks").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "CloudError"
+        if isinstance(node.args[1], ast.Constant)
+    }
+    assert len(codes) > 10
+    assert codes - {code.value for code in ErrorCode} == set()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import io
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 
-from tools.sources.form import NONE, SOURCE, Statement, read
+from tools.sources.form import NONE, SOURCE, Malformed, Statement, read
 
 _MARKS = (SOURCE.strip(), NONE.strip())
 
@@ -64,9 +64,24 @@ class Comments:
             blocks.append((ast.get_docstring(node) or "").splitlines())
         return combine([read(text) for block in blocks for text in in_text(block)])
 
+    def all(self) -> Iterator[list[str]]:
+        """Each comment's lines."""
+        yield from (*self._above.values(), *self._beside.values())
+
     @staticmethod
     def _at(blocks: Mapping[int, list[str]], line: int) -> list[str]:
         return blocks.get(line, [])
+
+
+def unreadable(tree: ast.Module, comments: Comments) -> Iterator[str]:
+    """What is wrong with each statement of the file that cannot be read, whether it covers a rule or not."""
+    strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    texts = [it.value.splitlines() for it in strings if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+    for text in (text for block in (*comments.all(), *texts) for text in in_text(block)):
+        try:
+            read(text)
+        except Malformed as error:
+            yield str(error)
 
 
 def of_module(tree: ast.Module) -> Statement | None:

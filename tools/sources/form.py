@@ -71,8 +71,8 @@ def read(text: str) -> Statement:
 
 def read_all(value: object) -> Statement:
     """The statement of a YAML value: a text or a list of texts; a list may not mix sources with `No source:`."""
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(text, str) for text in texts):
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    if not texts or (isinstance(value, list) and len(texts) < len(value)):
         raise Malformed(f"{value!r}: write a text or a list of texts.")
     statements = [read(text) for text in texts]
     if len(statements) > 1 and any(not statement.sources for statement in statements):

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from tools.sources import comments
-from tools.sources.form import Malformed, Statement
+from tools.sources.form import Statement
 from tools.sources.rules import Fault, Rule
 from tools.sources.sites import Site, sites
 
@@ -37,23 +37,17 @@ def find(root: Path) -> Iterator[Rule | Fault]:
 
 
 def of_file(file: str, text: str, own: set[str]) -> Iterator[Rule | Fault]:
-    tree = ast.parse(text)
-    try:
-        cover = _Cover(tree, comments.Comments(text))
-    except Malformed as error:
-        yield Fault(file, "", str(error))
+    tree, found = ast.parse(text), comments.Comments(text)
+    if wrong := list(comments.unreadable(tree, found)):
+        yield from (Fault(file, "", message) for message in wrong)
         return
+    cover = _Cover(tree, found)
     unused = set(own)
     for site in sites(file, tree):
         if site.name in own:
             unused.discard(site.name)
         else:
-            try:
-                statement = cover.of(site)
-            except Malformed as error:
-                yield Fault(file, site.name, str(error))
-                continue
-            yield Rule(file, site.name, statement, _REMEDY, site.node.lineno)
+            yield Rule(file, site.name, cover.of(site), _REMEDY, site.node.lineno)
     for place, count in cover.used.items():
         if count > MOST:
             yield Fault(file, place, f"one statement covers {count} rules, and {MOST} at most: write one at each.")

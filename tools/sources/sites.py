@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _REFUSALS = {"CloudError", "TaskFailed"}
+_CALLS = {"Request", "_Call"}
 _ORDER = {
     "depends_on",
     "ignore_changes",
@@ -69,7 +70,7 @@ class _Sandbox(_Searched):
         hooks = {name for _, node in self.walk() for name in _hooks(node)}
         for name, node in self.walk():
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                if node.name in hooks or any(_annotation(argument) == "Request" for argument in node.args.args):
+                if node.name in hooks or any(_annotation(argument) in _CALLS for argument in node.args.args):
                     yield Site(name, node)
             elif isinstance(node, ast.ClassDef):
                 if _is_model(node) and any(isinstance(it, ast.AnnAssign) and it.value for it in node.body):
@@ -93,7 +94,7 @@ class _Program(_Searched):
             elif isinstance(node, ast.Call) and _name(node) in _NAMES and self.file == "infra/naming.py":
                 yield Site(name, node)
             elif isinstance(node, ast.Compare):
-                yield from (Site(f"{name} {code.value}", code) for code in _codes(node))
+                yield from (Site(f"{name} {code.value!s}", code) for code in _codes(node))
 
 
 def _hooks(node: ast.AST) -> Iterator[str]:
