@@ -182,7 +182,7 @@ def free(machine: Machine) -> tuple[int, int]:
 
     AKS keeps 60 millicores of one core, 100 of two, 140 of four and 10 more for each further; and of memory the lesser
     of 25 % and 20 MiB for each possible pod plus 50, with 100 below which it evicts.
-    Source: https://learn.microsoft.com/azure/aks/node-resource-reservations (AKS 1.29 and later), read 2026-11.
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/node-resource-reservations.md (AKS 1.29 and later)
     """
     reserved = {1: 60, 2: 100}.get(machine.vcpus, 140 + 10 * (machine.vcpus - 4))
     seen = machine.gib * _MIB * _data()["guest_memory_share"]

@@ -15,6 +15,13 @@ import yaml
 TABLE = Path(__file__).with_name("types.yaml")
 
 _FLAGS = ("asynchronous", "accepted", "implied", "unique", "soft_delete", "answers_deleted")
+_KEYS = {
+    *_FLAGS,
+    *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
+    *("left_out", "sources"),
+    # The provider's alone.
+    *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
+}
 _TAGS = {"name": 512, "most": 50}
 
 
@@ -75,6 +82,10 @@ def fill(template: Any, values: Mapping[str, str]) -> Any:
 def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     nested = arm_type.count("/") > 1
     location = entry.get("location", "none" if nested else "required")
+    if unknown := entry.keys() - _KEYS:
+        raise ValueError(f"types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
+    if unknown := entry.get("sources", {}).keys() - entry.keys():
+        raise ValueError(f"types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there.")
     if location not in ("required", "optional", "none"):
         raise ValueError(f"types.yaml: {arm_type}: location is '{location}'; write required, optional or none.")
     return TypeRule(

@@ -72,7 +72,7 @@ class Cloud:
     def credential(self) -> TokenCredential:
         """The login azure-native uses, chosen by the same variables in the same order.
 
-        Source: pulumi/pulumi-azure-native `provider/pkg/provider/auth_azidentity.go`, `newSingleMethodAuthCredential`.
+        Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go (newSingleMethodAuthCredential)
         """
         return _login(self.authority, **{name: os.environ.get(f"ARM_{name}") or None for name in _LOGIN})
 

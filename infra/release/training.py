@@ -54,7 +54,7 @@ class _TrainingRunProvider(ReleaseProvider):
 
     @staticmethod
     def _run_to_end(client: Any, props: dict[str, Any], live_artefact: str) -> Any:
-        from databricks.sdk.errors import OperationFailed
+        from databricks.sdk.errors import InvalidParameterValue, OperationFailed
         from databricks.sdk.service.jobs import RunResultState
 
         job_id, digest = int(props["job_id"]), props["input_digest"]
@@ -63,11 +63,20 @@ class _TrainingRunProvider(ReleaseProvider):
         token = hashlib.sha256(f"{job_id}/{props['lake_uid']}/{digest}".encode()).hexdigest()[:48]
         earlier = {run.run_id for run in islice(client.jobs.list_runs(job_id=job_id), _REMEMBERED)}
         for attempt in range(1, 100):
-            run_id = client.jobs.run_now(
-                job_id,
-                idempotency_token=f"{token}-{attempt}",
-                job_parameters={"snapshot": props["snapshot"], "input_digest": digest, "live": live_artefact},
-            ).run_id
+            try:
+                run_id = client.jobs.run_now(
+                    job_id,
+                    idempotency_token=f"{token}-{attempt}",
+                    job_parameters={"snapshot": props["snapshot"], "input_digest": digest, "live": live_artefact},
+                ).run_id
+            except InvalidParameterValue as error:
+                # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.run_now: "If a run with the
+                # provided token is deleted, an error is returned"; JobsAPI.get_run_output: runs are removed after 60
+                # days)
+                # No source: the words of that error; delete a run and send its token again.
+                if "token" not in str(error):
+                    raise
+                continue
             before = client.jobs.get_run(run_id).state
             result = before.result_state if before is not None else None
             useless = result == RunResultState.SUCCESS and not _is_whole(props, run_id)
