@@ -126,6 +126,7 @@ class Cluster(_Answer):
 
 class WorkspaceProperties(_Answer):
     is_uc_enabled: bool | None = None
+    workspace_url: str = ""
 
 
 class Workspace(_Answer):
