@@ -59,7 +59,7 @@ class Plan:
     replica_memory: int
     system_node_size: str
     node_size: str
-    """Of the scoring pool."""
+    """Size of a scoring node."""
     node_cpu: int
     """Millicores of a scoring node that are left for replicas once AKS, its DaemonSets and Azure ML's have theirs."""
     node_memory: int
@@ -243,7 +243,7 @@ def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
     raise ValueError(
         f"serving:replicas_max {serving.replicas_max} does not fit serving:nodes_max {serving.nodes_max}: with the two "
         f"deployments that a rollout keeps beside it ({2 * serving.replicas_min} replicas), the router and what AKS "
-        f"and Azure ML run, {nodes} {serving.node_size} are needed beside {serving.system_nodes} {serving.system_size} "
+        f"and Azure ML run, {nodes} {serving.node_size} are needed and {serving.system_nodes} {serving.system_size} "
         f"of the system pool. "
         f"{more}{lower}."
     )

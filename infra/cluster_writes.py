@@ -6,7 +6,7 @@ resources: the components do, and name their step.
 
 Source: Azure/terraform-azurerm-avm-ptn-aks-production#25 (409 OperationNotAllowed);
 Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160 (pools); Azure/AKS-Construction#385 (extension)
-Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go, `shouldRetryConflict` (what is retried)
+Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go, `shouldRetryConflict`
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class WriteOrder:
         self._steps, self._written = steps, list[pulumi.Resource]()
 
     def before(self, step: str) -> list[pulumi.Resource]:
-        """For `depends_on` of the resource of this step. Raises `ValueError` if it is not its turn."""
+        """Return the `depends_on` of the resource of this step. Raises `ValueError` if it is not its turn."""
         if self._steps[len(self._written)] != step:
             raise ValueError(f"'{step}' is not the next write of the cluster, '{self._steps[len(self._written)]}' is")
         return self._written[-1:]

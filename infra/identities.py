@@ -40,8 +40,8 @@ class Identities(pulumi.ComponentResource):
     databricks: managedidentity.UserAssignedIdentity
     """Databricks' access connector: reads and writes the lake."""
     before_cluster: Sequence[pulumi.Resource]
-    """In effect once created: the roles by which the control plane gives nodes the kubelet identity and a place in the
-    network. AKS refuses to create the cluster until then, with a code that azure-native does not retry.
+    """Roles, in effect once these exist, by which the control plane gives nodes the kubelet identity and a place in
+    the network. AKS refuses to create the cluster until then, with a code that azure-native does not retry.
 
     Source: aztfmod/terraform-azurerm-caf#928; hashicorp/terraform-provider-azurerm#24064
     """

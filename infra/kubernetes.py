@@ -99,7 +99,7 @@ class Kubernetes(pulumi.ComponentResource):
     system_pool: SystemPool
     scoring_pool: aks.AgentPool
     writes: WriteOrder
-    """What has been written to the cluster: whoever writes next to it goes on there."""
+    """The cluster's writes so far; the next component that writes to it continues them."""
 
     def __init__(self, name: str, args: KubernetesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Kubernetes", name, None, opts)

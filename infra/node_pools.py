@@ -1,6 +1,6 @@
 """Node pools of an AKS cluster: their names, one change at a time, and the drain of pools that are to go.
 
-AKS deletes a pool with whatever runs on it: "AKS doesn't perform cordon and drain". It does when a pool is scaled in.
+AKS deletes a pool with all pods on its nodes: "AKS doesn't perform cordon and drain". It does when a pool is scaled in.
 So a pool that goes is scaled in first, node by node, and its pods move to the pool that replaces it.
 Does not create pools, and does not know what runs on them: a deployment with one replica is away while that one moves.
 
@@ -21,7 +21,7 @@ from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider
 
 API_VERSION = "2025-09-01"
-"""Of clusters and pools in azure-native 3.29.0."""
+"""API version of clusters and pools in azure-native 3.29.0."""
 _SECONDS = 3600
 """AKS waits up to half an hour for each node that it drains.
 
@@ -52,7 +52,7 @@ def pools_of(cloud: Cloud, cluster_id: str) -> dict[str, dict[str, Any]]:
 
 
 def written(properties: dict[str, Any]) -> dict[str, Any]:
-    """Of a pool's properties, what a write may send."""
+    """The properties of a pool that a write may send."""
     return {name: value for name, value in properties.items() if name not in _READ_ONLY}
 
 

@@ -75,8 +75,18 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
 
 
 def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | None) -> None:
-    """A pool has its tags, which become its machines', among its properties."""
+    """A pool has its tags, which become its machines', among its properties. A system pool has a node, and the last one
+    stays a system pool.
+
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md
+    No source: the code and the words of a refusal to scale the last system pool in to nothing
+    """
     properties = sent.get("properties") or {}
+    mode = properties.get("mode") or (existing["properties"].get("mode") if existing else None)
+    if mode == "System" and properties.get("count") == 0:
+        raise CloudError(400, "InvalidParameter", "A system node pool must have at least one node.")
+    if existing and existing["properties"].get("mode") == "System" and mode != "System":
+        _check_deletion(sandbox, pool_id, existing)
     if properties.get("tags") is not None:
         properties["tags"] = tags.checked(_rule(), properties["tags"])
 

@@ -1,7 +1,7 @@
 """ARM's asynchronous operations: work that outlives its request, its status document, and the lock it holds meanwhile.
 
 An operation that the sandbox did not live to finish is found `Failed` after the restart, and its resource with it.
-Some resources accept one write at a time, of themselves and of what is below them: `Turn`.
+Some resources accept one write at a time, their own and those of resources below them: `Turn`.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Turn:
 
     resource_id: str
     doing: str
-    """As the refusal of another write names it: `operation (Updating)`."""
+    """Name of the operation in the refusal of another write: `operation (Updating)`."""
 
 
 class Operations:

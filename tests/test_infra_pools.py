@@ -1,4 +1,4 @@
-"""Node pools: one write of the cluster at a time, sizes of their own, and what a change of them is told as."""
+"""Node pools: one write of the cluster at a time, separate sizes, and the mark of a change in the report."""
 
 import pytest
 from infra_graph import Graph, graph

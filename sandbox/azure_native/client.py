@@ -1,6 +1,6 @@
 """Azure Resource Manager over HTTP: finds its cloud, logs in at first use, waits for operations.
 
-Repeats a request when and as often as the genuine provider does, with pauses that are a hundredth of its own, because
+Repeats a request when and as often as the genuine provider does, with a hundredth of its pauses, because
 the sandbox's operations are short, too. Polling is azure-core's. Does not choose between logins: a sandbox hands out a
 service principal's secret.
 
@@ -158,7 +158,7 @@ class ArmClient:
 
 
 def _code(answer: Any) -> str:
-    """As azcore's `ResponseError` finds it: in a header, or in the body, there below `error` or not."""
+    """Code of the error, where azcore's `ResponseError` finds it: in a header, or in the body, with or without `error`."""
     if header := answer.headers.get("x-ms-error-code"):
         return str(header)
     try:
