@@ -186,7 +186,10 @@ class TrainingSettings(_Group):
 
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field("native", description="Scoring engine behind the one contract.")
-    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of both node pools.")
+    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of the scoring pool.")
+    system_node_size: VmSize | None = Field(
+        None, description="VM size of the system pool. Unset: that of the scoring pool."
+    )
     system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
     nodes_min: int = Field(1, ge=1, le=100, description="Lower bound of the scoring pool's autoscaler.")
     nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
@@ -217,6 +220,11 @@ class ServingSettings(_Group):
     tls_secret: str | None = Field(
         None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
     )
+
+    @property
+    def system_size(self) -> str:
+        """VM size of the system pool."""
+        return self.system_node_size or self.node_size
 
     @model_validator(mode="before")
     @classmethod

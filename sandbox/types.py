@@ -52,6 +52,15 @@ class TypeRule:
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
     answers_deleted: bool = False
     """A deletion answers the deleted resource."""
+    serialized_by: str = ""
+    """Type of the resource, this one or one above it, that accepts one write at a time, and refuses all others below it
+    that name it here."""
+    doing: str = "operation ({state})"
+    """What the refusal of another write calls an operation of this type."""
+    seconds: float = 0.0
+    """How long an operation takes: long enough here that writes which do not wait for each other meet."""
+    background: Mapping[str, Any] = field(default_factory=dict)
+    """`seconds` for which a new resource stays busy after its creation, if its body has what `when` names."""
     left_out: str = ""
     """What the sandbox does not do: every request for the type is refused with these words."""
     tags: Mapping[str, int] = field(default_factory=lambda: dict(_TAGS))
@@ -98,6 +107,10 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         immutable=tuple(entry.get("immutable", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
+        serialized_by=entry.get("serialized_by", ""),
+        doing=entry.get("doing", TypeRule.doing),
+        seconds=float(entry.get("seconds", 0)),
+        background=entry.get("background", {}),
         left_out=entry.get("left_out", ""),
         tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),

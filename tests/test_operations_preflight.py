@@ -394,6 +394,7 @@ def test_rows_that_have_not_landed_are_found_before_machines_start(preflight: Pr
     }
     path = f"{lake}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
     assert preflight.cloud.arm("PUT", path, {"properties": assignment}).status_code == 201
+    preflight.cloud.settings(role_propagation=0)
     code, said = preflight.run()
     assert (code, "the lake has no rows below raw/movielens/2026-11-01/" in said) == (1, True)
     assert "az storage blob upload-batch --auth-mode login --blob-endpoint https://" in said

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import pulumi
 from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.output import Unknown
 from pulumi.runtime import rpc
 
 # Packages that import their own submodules. Two threads that start with different submodules of one package deadlock
@@ -72,7 +73,7 @@ class ReleaseProvider(ResourceProvider):
         changed = [key for key in (*self.identity, *self.inputs) if olds.get(key) != news.get(key)]
         # azure-native knows no computed value in the preview of an update (pulumi/pulumi-azure-native
         # provider/pkg/provider/provider.go, `Update`). A parent that is created again has an unknown id, too.
-        changed = [key for key in changed if not (key.endswith("_uid") and news.get(key) == rpc.UNKNOWN)]
+        changed = [key for key in changed if not (key.endswith("_uid") and is_unknown(news.get(key)))]
         # State of an earlier version holds no such id: it is recorded, and nothing is made again.
         unrecorded = {key for key in changed if key.endswith("_uid") and olds.get(key) is None}
         replaces = [key for key in changed if key in self.identity and key not in unrecorded]
@@ -81,6 +82,11 @@ class ReleaseProvider(ResourceProvider):
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """Record the new inputs. A provider whose object can be changed does more."""
         return UpdateResult({**olds, **news})
+
+
+def is_unknown(value: Any) -> bool:
+    """Whether a preview does not know the value yet: a string on the wire, an object once Pulumi's SDK has read it."""
+    return isinstance(value, Unknown) or value == rpc.UNKNOWN
 
 
 def gone() -> ReadResult:
