@@ -212,6 +212,7 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, i
             "SCORING_ENGINE": props["engine"],
             "MODEL_NAME": props["model_name"],
             "MODEL_VERSION": str(props["model_version"]),
+            **({"SCORING_SPARK_MEMORY": scale["heap"]} if scale.get("heap") else {}),
         },
         tags=tags,
     )
@@ -282,7 +283,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         """`environment`: `<name>:<version>`.
 
         `scale`: `min` and `max` replicas, `utilisation` in percent they are scaled for; `cpu`, `memory` and
-        `concurrency` of each. `limits`: the fields of `probe.Limits`.
+        `concurrency` of each, and with a JVM its `heap`, such as `2048m`. `limits`: the fields of `probe.Limits`.
         """
         props = {
             "workspace_id": workspace_id,

@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra.capacity import plan
+from infra.capacity import heap, plan
 from infra.inference import INSTANCE_TYPE
 from infra.release.arguments import MODEL, ReleaseArgs
 from infra.release.environment import EnvironmentVersion
@@ -60,6 +60,7 @@ class Served(pulumi.ComponentResource):
                 "memory": serving.memory,
                 "concurrency": serving.concurrency,
                 "utilisation": planned.utilisation,
+                **({"heap": jvm} if (jvm := heap(serving)) else {}),
             },
             rollout=settings.release.rollout,
             limits=settings.release.limits,
