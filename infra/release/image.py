@@ -1,7 +1,8 @@
-"""The scoring image, built by the registry from the `scoring/` folder and referred to by digest only.
+"""The scoring image: built by the registry from the `scoring/` folder, or one that it has already (`release:image`).
 
-Needs no container engine where `pulumi up` runs. Does not delete images: rollback needs them, the registry's retention
-rules decide.
+Referred to by digest only. Needs no container engine where `pulumi up` runs. An existing image is not looked for in the
+registry, whose own protocol that would need: Azure ML looks when it deploys the image, before any traffic. Does not
+delete images: rollback needs them, the registry's retention rules decide.
 """
 
 import io
@@ -58,10 +59,19 @@ def build_arguments(engine: str, digest: str) -> dict[str, str]:
 
 
 class _ImageProvider(ReleaseProvider):
-    identity = ("registry_id", "registry_uid", "engine", "digest")
-    optional = ("build_pool",)
+    identity = ("registry_id", "registry_uid", "engine", "digest", "existing")
+    optional = ("login_server", "build_pool")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
+        digest = props["existing"] or self._built(props)
+        return CreateResult(
+            digest,
+            {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
+        )
+
+    @staticmethod
+    def _built(props: dict[str, Any]) -> str:
+        """Digest of the image that the registry makes of the build context."""
         from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
         from azure.storage.blob import BlobClient
 
@@ -89,11 +99,7 @@ class _ImageProvider(ReleaseProvider):
         if hasattr(run, "result"):
             run = run.result()
         done = _wait(client, place, run.run_id if hasattr(run, "run_id") else run.properties.run_id)
-        digest = done.output_images[0].digest
-        return CreateResult(
-            digest,
-            {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
-        )
+        return str(done.output_images[0].digest)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone with its registry. An image that was deleted alone is not found: that needs the registry's own API."""
@@ -131,16 +137,19 @@ class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
         registry_uid: pulumi.Input[str],
         login_server: pulumi.Input[str],
         engine: str,
-        digest: str,
+        digest: str | None,
+        existing: str | None,
         build_pool: pulumi.Input[str] | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """`digest`: of the build context. `existing`: `sha256:…` of an image that is not built but there already."""
         props = {
             "registry_id": registry_id,
             "registry_uid": registry_uid,
             "login_server": login_server,
             "engine": engine,
             "digest": digest,
+            "existing": existing,
             "build_pool": build_pool,
         }
         super().__init__(_ImageProvider(), name, {**props, "image": None, "image_digest": None}, opts)

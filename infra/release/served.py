@@ -12,8 +12,8 @@ from infra.release.trained import Trained
 
 
 class Served(pulumi.ComponentResource):
-    context: str
-    """Digest of what the image is built from."""
+    source: str
+    """What the image is from: short digest of the build context, or digest of an existing image."""
     image: ScoringImage
     rollout: Rollout
 
@@ -23,14 +23,17 @@ class Served(pulumi.ComponentResource):
         super().__init__("personalization:release:Served", name, None, opts)
         settings, serving, planned = args.settings, args.settings.serving, plan(args.settings.serving)
         child = pulumi.ResourceOptions(parent=self)
-        self.context = context_digest()
+        existing = settings.release.image
+        context = None if existing else context_digest()
+        self.source = context[:16] if context else str(existing)
         self.image = ScoringImage(
             f"{name}-image",
             registry_id=args.registry.registry_id,
             registry_uid=args.registry.registry_uid,
             login_server=args.registry.login_server,
             engine=serving.engine,
-            digest=self.context,
+            digest=context,
+            existing=existing,
             build_pool=args.registry.build_pool,
             opts=child,
         )
@@ -42,6 +45,7 @@ class Served(pulumi.ComponentResource):
             image=self.image.image,
             opts=child,
         )
+        reference = environment.version.apply(lambda version: f"{environment_name}:{version}")
         self.rollout = Rollout(
             f"{name}-rollout",
             **args.models,
@@ -50,7 +54,7 @@ class Served(pulumi.ComponentResource):
             endpoint_revision=args.inference.endpoint_revision,
             model_name=MODEL,
             model_version=trained.version,
-            environment=environment.version.apply(lambda version: f"{environment_name}:{version}"),
+            environment=reference,
             engine=serving.engine,
             instance_type=INSTANCE_TYPE,
             scale={
