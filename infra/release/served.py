@@ -1,4 +1,4 @@
-"""From a registered model to traffic: image, environment, rollout."""
+"""From a registered model to traffic: image, environment, rollout, and the record of what is live."""
 
 import pulumi
 
@@ -7,6 +7,7 @@ from infra.inference import INSTANCE_TYPE
 from infra.release.arguments import MODEL, ReleaseArgs
 from infra.release.environment import EnvironmentVersion
 from infra.release.image import ScoringImage, context_digest
+from infra.release.reference import LiveReference
 from infra.release.rollout import Rollout
 from infra.release.trained import Trained
 
@@ -70,5 +71,17 @@ class Served(pulumi.ComponentResource):
             limits=settings.release.limits,
             # Endpoint and model are named through outputs; the roles that let it pull and read are not.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered, *args.ready]),
+        )
+        LiveReference(
+            f"{name}-live",
+            **args.models,
+            **args.lake_identity,
+            **args.registry_of_models,
+            endpoint_name=args.inference.endpoint_name,
+            model_name=MODEL,
+            model_version=trained.version,
+            environment=reference,
+            engine=serving.engine,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.rollout]),
         )
         self.register_outputs({})
