@@ -43,6 +43,7 @@ def pool_name(prefix: str, *shape: object) -> str:
 class _SystemPoolProvider(ReleaseProvider):
     identity = ("cluster_id", "cluster_uid")
     inputs = ("pool", "count", "cluster_etag")
+    optional = ("shape",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         _converge(props)
