@@ -80,8 +80,9 @@ class _ImageProvider(ReleaseProvider):
         client = Cloud.discover().registry_tasks(part[2])
         target = client.registries.get_build_source_upload_url(*place)
         BlobClient.from_blob_url(target.upload_url).upload_blob(build_context(), overwrite=True)
-        run = client.registries.schedule_run(
-            *place,
+        run = _scheduled(
+            client,
+            place,
             DockerBuildRequest(
                 image_names=[f"{REPOSITORY}:{props['engine']}-{props['digest'][:16]}"],
                 is_push_enabled=True,
@@ -96,8 +97,6 @@ class _ImageProvider(ReleaseProvider):
                 agent_pool_name=props.get("build_pool"),
             ),
         )
-        if hasattr(run, "result"):
-            run = run.result()
         done = _wait(client, place, run.run_id if hasattr(run, "run_id") else run.properties.run_id)
         return str(done.output_images[0].digest)
 
@@ -106,6 +105,26 @@ class _ImageProvider(ReleaseProvider):
         uid = props.get("registry_uid")
         exists = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
         return ReadResult(id_, props) if exists else gone()
+
+
+def _scheduled(client: Any, place: tuple[str, str], request: Any) -> Any:
+    """The run of the build.
+
+    Registries of free and trial subscriptions, among others, refuse builds, and say only to ask for support.
+    Source: Azure-Samples/azure-search-openai-demo#2592; MicrosoftDocs/azure-aks-docs#112
+    """
+    from azure.core.exceptions import HttpResponseError
+
+    try:
+        run = client.registries.schedule_run(*place, request)
+    except HttpResponseError as error:
+        if error.error and error.error.code == "TasksOperationsNotAllowed":
+            raise ImageBuildFailed(
+                f"the subscription may not build in its registry {place[1]}: {error.error.message} Or build the image "
+                f"elsewhere, push it there as {REPOSITORY}, and set release:image to its digest."
+            ) from None
+        raise
+    return run.result() if hasattr(run, "result") else run
 
 
 def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
