@@ -17,8 +17,9 @@ import yaml
 from databricks.sdk.service.jobs import RunResultState
 from sandbox_fixtures import in_environment
 
+from benchmarks import quiet_refreshes
 from infra.release.cloud import Cloud
-from operations.preview import STREAMING, Change, read
+from operations.preview import Change
 
 ROOT = Path(__file__).parents[1]
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
@@ -243,23 +244,8 @@ class LocalRun:
         return changes
 
     def drift(self) -> tuple[Change, ...]:
-        """What `pulumi preview --refresh --expect-no-changes` finds, whose exit code says whether there is anything."""
-        engine = self.engine
-        done = subprocess.run(
-            [
-                *("pulumi", "preview", "--refresh", "--expect-no-changes", "--json", "--non-interactive"),
-                *("--stack", "local", "--config-file", str(engine.config_file)),
-            ],
-            cwd=ROOT,
-            env={**engine.environment, **STREAMING},
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        changes = read(done.stdout, "local").changes
-        assert bool(done.returncode) == bool(changes), done.stdout[-3000:] + done.stderr[-3000:]
-        return changes
+        """What `pulumi preview --refresh --expect-no-changes` finds."""
+        return quiet_refreshes.drift(self.engine)
 
     def processes(self) -> list[str]:
         """Command lines of every process that works in this run's folder."""
