@@ -258,6 +258,12 @@ def _require_memory(serving: "ServingSettings") -> None:
         )
 
 
+def heap(serving: "ServingSettings") -> str | None:
+    """Heap of a replica's JVM in Spark's notation, such as `2048m`; None for an engine without a JVM."""
+    beside = _data()["beside_heap"].get(serving.engine)
+    return None if beside is None else f"{_mebibytes(serving.memory) - beside}m"
+
+
 def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:
     if replica.cpu <= cpu and replica.memory <= memory:
         return
