@@ -156,6 +156,10 @@ def _build_machines(inputs: _Inputs, _settings: Settings) -> Iterator[_Charge]:
     yield _Charge("registry build machines", inputs["count"], f"a registry's pool of tier {inputs['tier']}", None)
 
 
+def _runners(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
+    yield from _nodes("runners", _at(inputs, "sku", "capacity"), _at(inputs, "sku", "name"), settings)
+
+
 def _each(item: str, price: str) -> "_Rule":
     return lambda _inputs, _settings: _listed(item, price)
 
@@ -178,6 +182,7 @@ _RULES: Mapping[str, _Rule] = {
     "azure-native:containerservice:AgentPool": _pool,
     "azure-native:containerregistry:Registry": _registry,
     "azure-native:containerregistry:AgentPool": _build_machines,
+    "azure-native:compute:VirtualMachineScaleSet": _runners,
     "azure-native:network:NatGateway": _each("NAT gateway", "nat_gateway"),
     "azure-native:network:PublicIPAddress": _each("public addresses", "public_address"),
     "azure-native:network:PrivateEndpoint": _each("private endpoints", "private_endpoint"),

@@ -44,6 +44,7 @@ def needs(target: Target) -> list[Need]:
         # A spot worker that Azure has none of falls back to an ordinary machine, so spot asks for the same quota.
         Need("training:node_type", training.node_type, training.workers + 1, 0, [], settings.release.enabled),
         Need("serving:node_size", serving.node_size, nodes, _POOLS, zones, started=True),
+        *([Need("runner:size", settings.runner.size, settings.runners, 0, [], True)] if settings.runners else []),
     ]
 
 
