@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from infra_stack import ROOT, InfraStacks, infra_stacks
+from work_tree import copy_work_tree
 
 from operations import cache, movielens
 
@@ -36,20 +37,8 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
 
 @pytest.fixture(scope="module")
 def clone(stacks: InfraStacks) -> Path:
-    """The work tree as a separate repository: the commands write stack files and compare with what is committed."""
-    folder = stacks.folder / "clone"
-    folder.mkdir()
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "as it is"]):
-        subprocess.run([*git, *command], cwd=folder, check=True)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
-    return folder
+    """The commands write stack files and compare with what is committed."""
+    return copy_work_tree(stacks.folder / "clone")
 
 
 @pytest.fixture(scope="module")

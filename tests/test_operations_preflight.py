@@ -370,25 +370,39 @@ def test_a_release_beside_the_network_that_it_needs_is_blocking(preflight: Prefl
     assert f"pulumi config set --stack {STACK} release:enabled false" in said
 
 
+def outside(path: str, code: str, message: str) -> dict[str, Any]:
+    """What a service answers a caller from outside a private network, once."""
+    body = {"error": {"code": code, "message": message}}
+    return {"path": path, "method": "GET", "status": 403, "body": body}
+
+
 @pytest.mark.parametrize(
-    ("host", "says"),
+    ("fault", "says"),
     [
-        ("20.42.4.211", "20.42.4.211 is 20.42.4.211 here, a public address"),
-        ("absent.invalid", "absent.invalid has no address here"),
-        ("127.0.0.1:9", "127.0.0.1:9 is 127.0.0.1 here and does not answer"),
+        (
+            outside("/api/2.0/", "", "Unauthorized network access to workspace: 1"),
+            "Databricks at 127.0.0.1:{port} (127.0.0.1 here, private) refuses callers from outside",
+        ),
+        (
+            outside("/blob/", "AuthorizationFailure", "This request is not authorized to perform this operation."),
+            "the lake at 127.0.0.1:{port} (127.0.0.1 here, private) refuses callers from outside",
+        ),
+        ({"path": "/api/2.0/", "reset": True}, "Databricks does not answer at 127.0.0.1:{port}"),
+        ({"path": "/blob/", "reset": True}, "the lake does not answer at 127.0.0.1:{port}"),
     ],
 )
 def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
-    preflight: Preflight, host: str, says: str
+    preflight: Preflight, fault: dict[str, Any], says: str
 ) -> None:
     workspace = {"properties": {"computeMode": "Hybrid"}}
-    path = preflight.put("Microsoft.Databricks/workspaces", preflight.names.databricks_workspace, workspace)
+    preflight.put("Microsoft.Databricks/workspaces", preflight.names.databricks_workspace, workspace)
+    account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+    preflight.put("Microsoft.Storage/storageAccounts", preflight.names.lake, account)
     preflight.configure(**PRIVATE, **RELEASE)
-    assert preflight.run("--reach")[0] == 0, "inside"
+    code, said = preflight.run("--reach")
+    assert (code, "admit this machine" in said) == (0, True), said
 
-    answer = preflight.cloud.arm("GET", path).json()
-    answer["properties"]["workspaceUrl"] = host
-    fault = {"path": "/Microsoft.Databricks/workspaces/", "method": "GET", "status": 200, "body": answer}
+    says = says.format(port=preflight.cloud.authority.rpartition(":")[2])
     preflight.cloud.faults(fault)
     code, said = preflight.run("--reach")
     assert (code, "blocking reach" in said, says in said) == (1, True, True), said
