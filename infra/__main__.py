@@ -91,7 +91,7 @@ reachable = private_link.connect_all(network, lake, vault, registry, databricks,
 on = (lake, registry, databricks, machine_learning, inference)
 sources = sources_of(vault, kubernetes, monitoring, network, *on)
 Watch("watch", WatchArgs(group, subscription, names, settings, monitoring, kubernetes, sources))
-export_infrastructure(group, lake, databricks, machine_learning, inference)
+export_infrastructure(group, vault, lake, databricks, machine_learning, inference)
 
 if settings.release.enabled:
     ready = [*access.assignments, *reachable, kubernetes.scoring_pool]

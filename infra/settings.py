@@ -271,7 +271,7 @@ class RunnerSettings(_Group):
     ssh_key: str | None = Field(
         None,
         pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
-        description="Public key of whoever may log in to the machine, from inside the network. Azure demands one.",
+        description="Public key for a login to the machine from inside the network. Azure requires one.",
     )
     api: str = Field("https://api.github.com", pattern=r"^https://[^/]+[^ ]*[^/ ]$", description="GitHub's REST API.")
     size: VmSize = Field("Standard_D2s_v5", description="VM size of a runner.")
@@ -279,9 +279,9 @@ class RunnerSettings(_Group):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        told = {name: getattr(self, name) for name in ("repository", "app", "installation", "ssh_key")}
-        missing = [f"runner:{name}" for name, value in told.items() if value is None]
-        if 0 < len(missing) < len(told):
+        given = {name: getattr(self, name) for name in ("repository", "app", "installation", "ssh_key")}
+        missing = [f"runner:{name}" for name, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
             raise ValueError(
                 f"{', '.join(missing)} must be set for a runner, too: docs/operations.md, A private stack."
             )

@@ -202,10 +202,10 @@ def steps(
     if output:
         found.dump(output)
     if approved and (differences := Steps.load(approved).differences(found)):
-        told = "\n".join(f"  - {line}" for line in differences)
+        lines = "\n".join(f"  - {line}" for line in differences)
         raise UserError(
             "nothing has been changed: the stack or its cloud has moved on since the approval, and `up` would do "
-            f"something else now:\n{told}\nRun the workflow again, for a plan of today and its approval"
+            f"something else now:\n{lines}\nRun the workflow again, for a plan of today and its approval"
         )
     print(f"{found.stack}: {len(found.by_urn)} steps{', as approved' if approved else ''}")
 

@@ -55,7 +55,7 @@ _COLOURS = {
 def ask(folder: Path, stack: str, only: str = "") -> list[Finding]:
     """Findings on a stack, in order of subject; of one subject if `only` names it, such as `reach`.
 
-    Raises `UserError` if there is no such stack, no cloud or no login.
+    Raises `UserError` without a stack of that name, a cloud or a login.
     """
     of = target(folder, stack)
     asked = [question for check in _CHECKS for question in check.questions(of) if only in ("", question.subject)]

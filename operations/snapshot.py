@@ -30,7 +30,7 @@ def choose(in_file: str | None, trained: str | None, landed: Iterable[str], toda
 def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     """Write the choice into the stack's file if it is another; what was chosen and why, in words.
 
-    Asks the lake for what has `landed` only where that is wanted and the stack has a release: a private lake answers
+    Lists the lake's days only if `landed` and the stack has a release: a private lake answers
     inside its network alone. Raises `UserError` for a stack that has no lake yet.
     """
     config = stacks.read(folder, stack)

@@ -46,7 +46,7 @@ POLICIES = {
 
 
 class GitHub:
-    """What the stand-in answers about the environments that it has, and what it was asked."""
+    """Environments of the stand-in, its answers, and the requests it received."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.environments = {name: deepcopy(ENVIRONMENT) for name in names}
@@ -69,12 +69,12 @@ class GitHub:
 @contextmanager
 def github_stand_in(*names: str) -> Iterator[tuple[GitHub, dict[str, str]]]:
     """The stand-in, and the environment in which a workflow's step finds it."""
-    told = GitHub(names)
+    state = GitHub(names)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            told.requests.append((self.path, self.headers["Authorization"]))
-            status, body = told.answer(self.path)
+            state.requests.append((self.path, self.headers["Authorization"]))
+            status, body = state.answer(self.path)
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
@@ -86,7 +86,7 @@ def github_stand_in(*names: str) -> Iterator[tuple[GitHub, dict[str, str]]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield told, {"GITHUB_API_URL": url, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_TOKEN": "ghs_token"}
+        yield state, {"GITHUB_API_URL": url, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_TOKEN": "ghs_token"}
     finally:
         server.shutdown()
         server.server_close()

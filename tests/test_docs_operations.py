@@ -1,8 +1,9 @@
 """Every command of docs/operations.md, in its order, in a copy of the project, against a sandbox.
 
 The shipped development stack goes from `stack init` to a served model, is resized, retrained, rolled back and torn
-down, with the settings that the page names and no others. `az storage blob upload-batch` is a stand-in here
-(`az_stand_in.py`); tests/test_conformance_azure_cli.py runs the real Azure CLI where it is installed.
+down, with the settings that the page names and no others. A private production stack gets its infrastructure and a
+runner. `az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
+tests/test_conformance_azure_cli.py runs the real Azure CLI where it is installed.
 """
 
 import os
@@ -37,7 +38,7 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
 
 @pytest.fixture(scope="module")
 def clone(stacks: InfraStacks) -> Path:
-    """The commands write stack files and compare with what is committed."""
+    """A copy: the commands write stack files and compare with the last commit."""
     return copy_work_tree(stacks.folder / "clone")
 
 
@@ -50,6 +51,8 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
     shutil.copytree(movielens.fetch(cache.folder() / "movielens", print), clone / "first-rows")
+    (clone / "github-app.pem").write_text("what GitHub hands out\n")
+    (clone / "operator.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone\n")
     return {
         **stacks.environment,
         "MAKEFLAGS": "PYTHON=true",

@@ -1,4 +1,4 @@
-"""The runner inside a private network: what it is, and that its agent registers for one job and keeps no secret.
+"""The runner inside a private network: its machine, and its agent, which registers for one job and keeps no secret.
 
 The vault, the machine's identity service and GitHub are stand-ins in the agent's tests: one small HTTP server, with the
 shapes of their documented answers. The agent, openssl and the programs it starts are real.
@@ -40,7 +40,7 @@ RUNNER = {
 PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
 JIT = "encoded-jit-config"
 RUN = """#!/bin/bash
-{ echo "$@"; id -un; pwd; env; } > told.txt
+{ echo "$@"; id -un; pwd; env; } > report.txt
 """
 
 
@@ -61,7 +61,7 @@ class Cloud:
 
     @property
     def pem(self) -> str:
-        """As GitHub hands it out."""
+        """Private key in the form that GitHub generates."""
         form = serialization.PrivateFormat.TraditionalOpenSSL
         return self.key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
 
@@ -160,7 +160,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_it_registers_for_one_job_with_a_token_for_this_repository_alone(cloud: Cloud, folder: Path) -> None:
+def test_agent_registers_for_one_job_with_a_token_for_this_repository_alone(cloud: Cloud, folder: Path) -> None:
     done = run_agent(cloud, folder)
     assert done.returncode == 0, done.stderr
     logins = {path.partition("?")[0]: login for _, path, login, _ in cloud.asked}
@@ -180,15 +180,15 @@ def test_it_registers_for_one_job_with_a_token_for_this_repository_alone(cloud: 
     registration = cloud.body_of("/generate-jitconfig")
     assert registration["labels"] == ["self-hosted", "prod-westeurope"]
     assert registration["name"].startswith("prod-westeurope-")
-    (told,) = folder.glob("jobs/*/told.txt")
-    assert told.read_text().splitlines()[:3] == [f"--jitconfig {JIT}", account(), str(told.parent)]
+    (report,) = folder.glob("jobs/*/report.txt")
+    assert report.read_text().splitlines()[:3] == [f"--jitconfig {JIT}", account(), str(report.parent)]
 
 
 def test_neither_a_job_nor_the_disk_has_a_secret(cloud: Cloud, folder: Path) -> None:
     assert run_agent(cloud, folder).returncode == 0
-    (told,) = folder.glob("jobs/*/told.txt")
+    (report,) = folder.glob("jobs/*/report.txt")
     for secret in ("identity-token", "ghs_installation", cloud.pem.splitlines()[1]):
-        assert secret not in told.read_text()
+        assert secret not in report.read_text()
         assert not [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
@@ -218,8 +218,8 @@ def test_the_machine_has_no_public_address_and_its_definition_no_secret(program:
     assert "publicIPAddressConfiguration" not in address
     assert not {key for key in address if "Pool" in key}, "no load balancer leads to it"
     assert profile["osProfile"]["linuxConfiguration"]["disablePasswordAuthentication"] is True
-    told = yaml.safe_load(base64.b64decode(profile["osProfile"]["customData"]).decode().partition("\n")[2])
-    files = {file["path"]: file["content"] for file in told["write_files"]}
+    first_boot = yaml.safe_load(base64.b64decode(profile["osProfile"]["customData"]).decode().partition("\n")[2])
+    files = {file["path"]: file["content"] for file in first_boot["write_files"]}
     assert files["/opt/personalization/agent.py"] == Path(agent.__file__).read_text()
     assert set(json.loads(files[agent.CONFIG])) == {
         *("repository", "app", "installation", "label", "github", "identity", "secret"),
@@ -232,7 +232,7 @@ def test_the_machine_has_no_public_address_and_its_definition_no_secret(program:
     assert "ip daddr 169.254.169.254 meta skuid != 0 reject" in files["/etc/personalization-runner.nft"]
 
 
-def test_its_identity_reads_one_secret_and_nothing_else(program: Graph) -> None:
+def test_the_identity_of_the_runner_reads_one_secret_and_nothing_else(program: Graph) -> None:
     by_principal: dict[str, list[tuple[str, str]]] = {}
     for found in program.of("authorization:RoleAssignment"):
         by_principal.setdefault(found.inputs["principalId"], []).append((found.name, found.inputs["scope"]))

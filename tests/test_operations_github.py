@@ -17,8 +17,8 @@ from operations.errors import UserError
 
 @pytest.fixture
 def github() -> Iterator[GitHub]:
-    with github_stand_in("staging") as (told, environment), in_environment(environment):
-        yield told
+    with github_stand_in("staging") as (state, environment), in_environment(environment):
+        yield state
 
 
 def approval(*arguments: str) -> Result:

@@ -129,7 +129,7 @@ def test_nothing_is_applied_without_an_approval_or_from_outside_a_private_networ
     assert dict(jobs())[job]["permissions"]["actions"] == "read"
 
 
-def test_what_is_applied_is_compared_with_what_was_approved_before_anything_changes() -> None:
+def test_approved_steps_are_compared_before_anything_changes() -> None:
     planned, applied = commands_of("deploy/plan"), commands_of("deploy/up")
     assert 'personalization steps "$STACK.json" --output approved/steps.json' in planned
     compared = applied.index("personalization steps now.json --approved approved/steps.json")

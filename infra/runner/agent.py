@@ -3,7 +3,7 @@
 The service that starts it (`machine.py`) starts it again after each job. It runs as root, which alone may ask for the
 machine's identity, and gives that up before the job begins: what a job runs can read neither the identity's token nor
 the key of the GitHub App. Uses the standard library and openssl, because nothing else is on the machine. Does not keep
-anything of a job: each has a folder of its own, which the next start removes.
+anything of a job: each has a separate folder, which the next start removes.
 
 Source: github/rest-api-description descriptions/api.github.com/api.github.com.json
 (`actions/generate-runner-jitconfig-for-repo`, `actions/list-runner-applications-for-repo`,

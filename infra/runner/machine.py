@@ -30,7 +30,7 @@ KillMode=control-group
 [Install]
 WantedBy=multi-user.target
 """
-# Whoever reaches this address gets tokens of the machine's identity: root alone may.
+# This address gives tokens of the machine's identity to every process: only root may reach it.
 # Source: MicrosoftDocs/azure-compute-docs articles/virtual-machines/instance-metadata-service.md
 _FIREWALL = """\
 table inet personalization
@@ -54,11 +54,11 @@ def custom_data(config: Mapping[str, Any]) -> str:
         f"/etc/systemd/system/{_SERVICE}": _UNIT,
         _RULES: _FIREWALL,
     }
-    told = {
+    first_boot = {
         "package_update": True,
         "packages": list(PACKAGES),
         "users": ["default", {"name": USER, "system": True, "shell": "/bin/bash", "lock_passwd": True}],
         "write_files": [{"path": path, "content": content} for path, content in files.items()],
         "runcmd": [["systemctl", "enable", "--now", _SERVICE]],
     }
-    return base64.b64encode(f"#cloud-config\n{yaml.safe_dump(told, sort_keys=False)}".encode()).decode()
+    return base64.b64encode(f"#cloud-config\n{yaml.safe_dump(first_boot, sort_keys=False)}".encode()).decode()

@@ -7,7 +7,7 @@ definition. The identity may read that secret and nothing else; a job logs in to
 
 A change of the definition reaches no running machine, because one may be running this very `up`: it holds for those
 that are created later (`az vmss update-instances`). Does not create the App, the secret, or the variable RUNNERS.
-Source: MicrosoftDocs/azure-docs#68668 (a secret is written through Azure Resource Manager whatever the vault's network)
+Source: MicrosoftDocs/azure-docs#68668 (Azure Resource Manager writes secrets into a vault without public access)
 """
 
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class RunnerArgs:
     names: Names
     settings: RunnerSettings
     label: str
-    """By which a workflow asks for it: the stack's name."""
+    """Label that a workflow names in `runs-on`: the stack's name."""
     subnet_id: pulumi.Input[str]
     vault_id: pulumi.Input[str]
     vault_uri: pulumi.Input[str]
-    """As Azure gives it, with a slash at its end."""
+    """The vault's address, with a slash at its end, as Azure returns it."""
 
     @classmethod
     def of(
@@ -151,6 +151,6 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
             security_type=compute.SecurityTypes.TRUSTED_LAUNCH,
             uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=True, v_tpm_enabled=True),
         ),
-        # Its console output is what there is to look at, without a way in.
+        # Console output, for diagnosis: nothing else of the machine can be seen from outside.
         diagnostics_profile=compute.DiagnosticsProfileArgs(boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)),
     )

@@ -1,6 +1,6 @@
 """Where a release of a private stack can run: only where its lake and its Databricks workspace admit this machine.
 
-Both refuse callers from outside the network, whatever their login. Azure Resource Manager answers everywhere, so
+Both refuse callers from outside the network, with any login. Azure Resource Manager answers everywhere, so
 infrastructure alone can be deployed from anywhere. Asks each of the two one question, on the way that the release's
 clients take (`HTTPS_PROXY` counts). Does not judge what the login may do there, and does not ask for the scoring
 router's address, which exists only after a release.
@@ -43,7 +43,7 @@ def _reach(target: Target) -> Iterator[Finding]:
     lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
     if workspace is None or lake is None:
         if releases:
-            says = "the network does not exist yet, so a release in the same `up` cannot reach what is made in it"
+            says = "the network does not exist yet, so a release in the same `up` cannot reach the resources in it"
             yield Finding("reach", Level.BLOCKING, says, target.set("release:enabled", "false"))
         else:
             yield Finding("reach", Level.LATER, "the network does not exist yet; a release has to run inside it")
