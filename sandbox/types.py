@@ -38,6 +38,8 @@ class TypeRule:
     """Dotted paths in the ARM body that a PUT must carry."""
     immutable: tuple[str, ...] = ()
     """Dotted paths that a later PUT may repeat but not change."""
+    write_only: tuple[str, ...] = ()
+    """Dotted paths of what a caller sends and no answer holds."""
     asynchronous: bool = False
     accepted: bool = False
     """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
@@ -105,6 +107,7 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         location=location,
         required=tuple(entry.get("required", ())),
         immutable=tuple(entry.get("immutable", ())),
+        write_only=tuple(entry.get("write_only", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
         serialized_by=entry.get("serialized_by", ""),

@@ -2,8 +2,9 @@
 
 The shipped development stack goes from `stack init` to a served model, is resized, retrained, rolled back and torn
 down, with the settings that the page names and no others. The image of the second model cannot rank, which no golden
-row shows; the first image is gone back to as the page says. `az storage blob upload-batch` is a stand-in here
-(`az_stand_in.py`); tests/test_conformance_azure_cli.py runs the real Azure CLI where it is installed.
+row shows; the first image is gone back to as the page says. A private production stack gets its infrastructure and a
+runner. `az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
+tests/test_conformance_azure_cli.py runs the real Azure CLI where it is installed.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from infra_stack import ROOT, InfraStacks, infra_stacks
 from sandbox_fixtures import in_environment
+from work_tree import copy_work_tree
 
 from operations import cache, movielens
 from operations.endpoint import Endpoint
@@ -44,20 +46,8 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
 
 @pytest.fixture(scope="module")
 def clone(stacks: InfraStacks) -> Path:
-    """The work tree as a separate repository: the commands write stack files and compare with what is committed."""
-    folder = stacks.folder / "clone"
-    folder.mkdir()
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "as it is"]):
-        subprocess.run([*git, *command], cwd=folder, check=True)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
-    return folder
+    """A copy: the commands write stack files and compare with the last commit."""
+    return copy_work_tree(stacks.folder / "clone")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +59,8 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
     shutil.copytree(movielens.fetch(cache.folder() / "movielens", print), clone / "first-rows")
+    (clone / "github-app.pem").write_text("what GitHub hands out\n")
+    (clone / "operator.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone\n")
     return {
         **stacks.environment,
         "MAKEFLAGS": "PYTHON=true",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,17 +22,20 @@ import state_files
 import yaml
 from by_hand import by_hand
 from fault_matrix import FAULTS, STAGES, Stand, trial, users
+from github_stand_in import GitHub, github_stand_in
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
 from waiting import eventually
+from work_tree import copy_work_tree
+from workflow_jobs import WorkflowJobs
 
 from infra.release.gate import verdict
 from infra.settings import QualitySettings
 from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
-from operations.preview import Action
+from operations.preview import STREAMING, Action
 from operations.state_folder import State
 from sandbox import class_archive
 from workloads.tracking import metric_name
@@ -325,6 +329,71 @@ def test_a_forced_replacement_of_the_whole_release_loses_nothing(stack: LocalRun
     assert (answers["failed"], answers["asked"] > 100) == (0, True)
     assert stack.objects() == before
     assert stack.pulumi("up") == {}
+
+
+@pytest.fixture
+def workflows(stack: LocalRun, tmp_path: Path) -> Iterator[tuple[WorkflowJobs, GitHub]]:
+    """The workflows on this stack, in a copy of the project; the environment of the retraining admits main alone."""
+    clone = copy_work_tree(tmp_path / "clone")
+    engine = Engine(stack.state, stack.environment)
+    with github_stand_in("local", "local-retrain") as (github, environment):
+        github.environments["local-retrain"]["protection_rules"] = []
+        github.policies["local-retrain"]["branch_policies"] = [{"name": "main"}]
+        streaming = {"STACK": "local", "DAY": "", "PYTHONPATH": str(clone), **STREAMING}
+        yield WorkflowJobs(clone, {**engine.environment, **environment, **streaming}), github
+
+
+def test_the_approved_release_is_applied_with_outputs_that_change_and_nothing_else(
+    stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
+) -> None:
+    jobs, github = workflows
+    before, known = stack.outputs, stack.jobs_runs_versions()
+    shutil.copytree(stack.configured("training:data") or "", jobs.folder / "rows")
+    (table,) = (jobs.folder / "rows").glob("*.inter")
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    stack.configure("training:data", str(jobs.folder / "rows"))
+    shutil.copy(Engine(stack.state, stack.environment).config_file, jobs.folder / "Pulumi.local.yaml")
+    stack.plain = False
+
+    code, said = jobs.run("deploy", "plan")
+    assert code == 0, said
+    assert "TrainingRun" in (jobs.folder / "reports" / "local.md").read_text()
+
+    rules = github.environments["local"].pop("protection_rules")
+    code, said = jobs.run("deploy", "up")
+    assert (code, "environment local of octo-org/personalization requires no reviewer" in said) == (1, True), said
+    github.environments["local"]["protection_rules"] = rules
+
+    with by_hand(stack) as hand:
+        hand.change_job_and_traffic()
+    code, said = jobs.run("deploy", "up")
+    assert (code, "nothing has been changed: the stack or its cloud has moved on" in said) == (1, True), said
+    assert "(pulumi-python:dynamic/machinelearning:Rollout)" in said
+    assert stack.jobs_runs_versions() == known
+
+    code, said = jobs.run("deploy", "plan")
+    assert code == 0, said
+    code, said = jobs.run("deploy", "up")
+    assert code == 0, said
+    outputs = json.loads(stack.engine.text("stack", "output", "--json", "--stack", "local"))
+    for name in ("training_run_id", "model_version", "deployment", "metrics", "rollout"):
+        assert outputs[name] != before[name], name
+    assert stack.jobs_runs_versions() == (known[0], known[1] + 1, known[2] + 1)
+    assert score(stack)["model"].endswith(f":{outputs['model_version']}")
+    assert stack.pulumi("up", "--refresh") == {}
+
+
+def test_the_daily_workflow_runs_with_the_policies_and_finds_nothing_to_do(
+    stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
+) -> None:
+    jobs, github = workflows
+    shutil.copy(Engine(stack.state, stack.environment).config_file, jobs.folder / "Pulumi.local.yaml")
+    code, said = jobs.run("retrain", "retrain")
+    assert code == 0, said
+    assert "Policies:" in said
+    github.policies["local-retrain"]["branch_policies"].append({"name": "*"})
+    code, said = jobs.run("retrain", "retrain")
+    assert (code, "environment local-retrain admits *, main" in said) == (1, True), said
 
 
 def test_a_scheduled_run_is_compared_with_the_live_model_and_a_worse_one_is_passed_over(stack: LocalRun) -> None:

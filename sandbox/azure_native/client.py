@@ -158,15 +158,17 @@ class ArmClient:
 
 
 def _code(answer: Any) -> str:
-    """Code of the error, where azcore's `ResponseError` finds it: in a header, or in the body, with or without `error`."""
+    """The error's code as azcore's `ResponseError` finds it: in a header or in the body, with or without `error`."""
     if header := answer.headers.get("x-ms-error-code"):
         return str(header)
     try:
         body = answer.json()
     except ValueError:
         return ""
-    body = body if isinstance(body, dict) else {}
-    error = body.get("error") if isinstance(body.get("error"), dict) else body
+    if not isinstance(body, dict):
+        return ""
+    nested = body.get("error")
+    error = nested if isinstance(nested, dict) else body
     return str(error.get("code", ""))
 
 
