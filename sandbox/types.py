@@ -18,7 +18,7 @@ _FLAGS = ("asynchronous", "accepted", "implied", "unique", "soft_delete", "answe
 _KEYS = {
     *_FLAGS,
     *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
-    *("left_out", "sources"),
+    *("left_out", "sources", "write_only", "serialized_by", "doing", "seconds", "background"),
     # The provider's alone.
     *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
 }
