@@ -17,7 +17,8 @@ from infra.roles import Grant, Role, assign
 
 # Source: aztfmod/terraform-azurerm-caf#928 (the action that AKS asks for)
 ASSIGN_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
-# Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-cni-overview.md, "AKS CNI networking prerequisites"
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-cni-overview.md
+# (AKS CNI networking prerequisites)
 JOIN_SUBNET = "Microsoft.Network/virtualNetworks/subnets/join/action"
 
 
