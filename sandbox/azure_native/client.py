@@ -158,7 +158,7 @@ class ArmClient:
 
 
 def _code(answer: Any) -> str:
-    """Code of the error, where azcore's `ResponseError` finds it: in a header, or in the body, with or without `error`."""
+    """Code of the error as azcore's `ResponseError` finds it: in a header, or in the body, with or without `error`."""
     if header := answer.headers.get("x-ms-error-code"):
         return str(header)
     try:
