@@ -166,8 +166,8 @@ def _code(answer: Any) -> str:
     except ValueError:
         return ""
     body = body if isinstance(body, dict) else {}
-    error = body.get("error") if isinstance(body.get("error"), dict) else body
-    return str(error.get("code", ""))
+    error = body.get("error")
+    return str((error if isinstance(error, dict) else body).get("code", ""))
 
 
 def _shown(kind: type[ArmError], error: Any) -> ArmError:
