@@ -185,7 +185,7 @@ def free(machine: Machine) -> tuple[int, int]:
 
     AKS keeps 60 millicores of one core, 100 of two, 140 of four and 10 more for each further; and of memory the lesser
     of 25 % and 20 MiB for each possible pod plus 50, with 100 below which it evicts.
-    Source: https://learn.microsoft.com/azure/aks/node-resource-reservations (AKS 1.29 and later), read 2026-11.
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/node-resource-reservations.md (AKS 1.29 and later)
     """
     reserved = {1: 60, 2: 100}.get(machine.vcpus, 140 + 10 * (machine.vcpus - 4))
     seen = machine.gib * _MIB * _data()["guest_memory_share"]
@@ -256,6 +256,12 @@ def _require_memory(serving: "ServingSettings") -> None:
             f"serving:memory {serving.memory} is less than a replica with serving:engine {serving.engine} needs. "
             f"Set serving:memory to {least}Mi or more, or leave it out."
         )
+
+
+def heap(serving: "ServingSettings") -> str | None:
+    """Heap of a replica's JVM in Spark's notation, such as `2048m`; None for an engine without a JVM."""
+    beside = _data()["beside_heap"].get(serving.engine)
+    return None if beside is None else f"{_mebibytes(serving.memory) - beside}m"
 
 
 def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:

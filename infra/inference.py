@@ -193,7 +193,7 @@ class Inference(pulumi.ComponentResource):
 def extension_settings(args: InferenceArgs, cluster_id: str, cluster_name: str) -> dict[str, str]:
     """Raw ARM settings of the Azure ML extension, whose names differ from the CLI's and whose case matters.
 
-    Source: files/deployextension.json of Azure/AML-Kubernetes; booleans are the strings 'True' and 'False' there.
+    Source: Azure/AML-Kubernetes files/deployextension.json (booleans are the strings 'True' and 'False')
     """
     settings = {
         "enableInference": "True",

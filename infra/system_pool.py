@@ -23,6 +23,7 @@ _PREFIX = "system"
 class _SystemPoolProvider(ReleaseProvider):
     identity = ("cluster_id", "cluster_uid")
     inputs = ("pool", "count", "cluster_etag")
+    optional = ("shape",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         _converge(props)

@@ -160,7 +160,7 @@ class Arm:
         at: ResourceId | None = found
         while at is not None and at.type != rule.serialized_by:
             at = parse(at.parent, self._rules) if rule.serialized_by else None
-        return None if at is None else Turn(at.id, rule.doing.format(name=found.name, state=state))
+        return Turn(at.id, rule.doing.format(name=found.name, state=state)) if at else None
 
     async def _tag(self, request: Request, found: ResourceId) -> Response:
         """Read or change the tags alone of a resource or a resource group."""

@@ -15,6 +15,13 @@ import yaml
 TABLE = Path(__file__).with_name("types.yaml")
 
 _FLAGS = ("asynchronous", "accepted", "implied", "unique", "soft_delete", "answers_deleted")
+_KEYS = {
+    *_FLAGS,
+    *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
+    *("left_out", "sources", "write_only", "serialized_by", "doing", "seconds", "background"),
+    # The provider's alone.
+    *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
+}
 _TAGS = {"name": 512, "most": 50}
 
 
@@ -31,6 +38,8 @@ class TypeRule:
     """Dotted paths in the ARM body that a PUT must carry."""
     immutable: tuple[str, ...] = ()
     """Dotted paths that a later PUT may repeat but not change."""
+    write_only: tuple[str, ...] = ()
+    """Dotted paths of what a caller sends and no answer holds."""
     asynchronous: bool = False
     accepted: bool = False
     """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
@@ -84,6 +93,10 @@ def fill(template: Any, values: Mapping[str, str]) -> Any:
 def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     nested = arm_type.count("/") > 1
     location = entry.get("location", "none" if nested else "required")
+    if unknown := entry.keys() - _KEYS:
+        raise ValueError(f"types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
+    if unknown := entry.get("sources", {}).keys() - entry.keys():
+        raise ValueError(f"types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there.")
     if location not in ("required", "optional", "none"):
         raise ValueError(f"types.yaml: {arm_type}: location is '{location}'; write required, optional or none.")
     return TypeRule(
@@ -94,6 +107,7 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         location=location,
         required=tuple(entry.get("required", ())),
         immutable=tuple(entry.get("immutable", ())),
+        write_only=tuple(entry.get("write_only", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
         serialized_by=entry.get("serialized_by", ""),

@@ -11,7 +11,7 @@ import importlib
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import pulumi
@@ -49,7 +49,7 @@ class ReleaseProvider(ResourceProvider):
     """Inputs that make another thing: a change replaces. One that ends with `_uid` is an id that Azure gives a parent
     when it creates it; a parent that is deleted and created again under its resource id has another one."""
     optional: ClassVar[tuple[str, ...]] = ()
-    """Inputs that may be absent and are not compared."""
+    """Inputs that are not compared; they may be absent."""
     # State holds no secret of ours; a secret provider would cost a decryption per resource.
     serialize_as_secret_always = False
 
@@ -97,6 +97,12 @@ def gone() -> ReadResult:
     return ReadResult("", {})
 
 
+def _name_changes(found: ReadResult, before: dict[str, Any], declared: Iterable[str]) -> None:
+    """Give the engine the inputs as they were found, so that a preview after a refresh names each that differs."""
+    if found.id and found.outs and any(found.outs.get(key) != before.get(key) for key in declared):
+        found.inputs = {key: found.outs[key] for key in declared if found.outs.get(key) is not None}
+
+
 def _is_refusal(error: Exception) -> bool:
     """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK."""
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
@@ -121,6 +127,8 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
             if name == "delete" and not self.owns(arguments[1]):
                 return None
             result = method(self, *arguments)
+            if name == "read":
+                _name_changes(result, arguments[1], absent)
             if name == "create":
                 self.claim(arguments[0])
             if name == "delete":

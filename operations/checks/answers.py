@@ -127,6 +127,7 @@ class Cluster(_Answer):
 
 class WorkspaceProperties(_Answer):
     is_uc_enabled: bool | None = None
+    workspace_url: str = ""
 
 
 class Workspace(_Answer):
@@ -139,9 +140,15 @@ class Permission(_Answer):
     condition: str | None = None
 
 
+class SubscriptionPolicies(_Answer):
+    quota_id: str = ""
+    """The kind of offer, such as `FreeTrial_2014-09-01`."""
+
+
 class Subscription(_Answer):
     subscription_id: str
     display_name: str = ""
+    subscription_policies: SubscriptionPolicies = SubscriptionPolicies()
 
 
 class Endpoints(_Answer):

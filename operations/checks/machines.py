@@ -50,6 +50,7 @@ def needs(target: Target) -> list[Need]:
         # A spot worker that Azure has none of falls back to an ordinary machine, so spot asks for the same quota.
         Need("training:node_type", training.node_type, training.workers + 1, 0, [], settings.release.enabled),
         *pools,
+        *([Need("runner:size", settings.runner.size, settings.runners, 0, [], True)] if settings.runners else []),
     ]
 
 

@@ -158,16 +158,18 @@ class ArmClient:
 
 
 def _code(answer: Any) -> str:
-    """Code of the error as azcore's `ResponseError` finds it: in a header, or in the body, with or without `error`."""
+    """The error's code as azcore's `ResponseError` finds it: in a header or in the body, with or without `error`."""
     if header := answer.headers.get("x-ms-error-code"):
         return str(header)
     try:
         body = answer.json()
     except ValueError:
         return ""
-    body = body if isinstance(body, dict) else {}
-    error = body.get("error")
-    return str((error if isinstance(error, dict) else body).get("code", ""))
+    if not isinstance(body, dict):
+        return ""
+    nested = body.get("error")
+    error = nested if isinstance(nested, dict) else body
+    return str(error.get("code", ""))
 
 
 def _shown(kind: type[ArmError], error: Any) -> ArmError:
