@@ -19,7 +19,9 @@ from sandbox.machine_learning.scaling import Scale
 from sandbox.machine_learning.workspace import fit_instance_type, kubernetes_compute
 from sandbox.store import Body
 
+# No source: deploy a service on Azure that gets ready after an hour, and see when Azure ML gives up.
 _MOST_STARTUP_SECONDS = 900.0
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-data.md ("URI": of a datastore)
 _MODEL_URI = re.compile(
     r"azureml://(subscriptions/.+/workspaces/(?P<workspace>[^/]+)/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+)",
     re.IGNORECASE,
@@ -60,6 +62,8 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-yaml-deployment-kubernetes-online.md
+# ("ProbeSettings")
 class _Probe(_Model):
     initial_delay: timedelta = timedelta(seconds=10)
     period: timedelta = timedelta(seconds=10)
@@ -71,12 +75,16 @@ class _Probe(_Model):
         return (self.initial_delay + self.failure_threshold * self.period).total_seconds()
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-yaml-deployment-kubernetes-online.md
+# ("RequestSettings"); MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md (300 s)
 class _RequestSettings(_Model):
     max_concurrent_requests_per_instance: int = Field(1, ge=1)
     max_queue_wait: timedelta = timedelta(milliseconds=500)
     request_timeout: timedelta = Field(timedelta(seconds=5), le=timedelta(seconds=300))
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-yaml-deployment-kubernetes-online.md
+# ("TargetUtilizationScaleSettings")
 class _ScaleSettings(_Model):
     scale_type: Literal["Default", "TargetUtilization"] = "Default"
     min_instances: int = Field(1, ge=1)
@@ -101,6 +109,7 @@ class _ScaleSettings(_Model):
         )
 
 
+# Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`KubernetesOnlineDeployment`)
 class _Settings(_Model):
     endpoint_compute_type: str
     environment_id: str = Field(min_length=1)
@@ -122,6 +131,7 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        # No source: create a deployment with a wrong property on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"Deployment property '{where}': {first['msg']}.") from error
     if settings.endpoint_compute_type != "Kubernetes" or settings.model_mount_path:
         raise CloudError(400, "BadArgument", "The sandbox needs endpointComputeType Kubernetes and no modelMountPath.")
@@ -132,11 +142,16 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
     image = environment.get("image")
     if not image:
         message = f"Environment '{settings.environment_id}' names no image: the sandbox builds none from a context."
-        raise CloudError(400, "ImageNotFound", message)
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`BadArgument`: unable to download the container image)
+        raise CloudError(400, "BadArgument", message)
     find_image(sandbox, image)
     routes = environment.get("inferenceConfig") or {}
     if not routes.get("scoringRoute"):
         message = f"Environment '{settings.environment_id}' has no inferenceConfig with the routes of its container."
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-custom-container.md ("Inference
+        # config")
+        # No source: deploy an environment without it on Azure, and read the code.
         raise CloudError(400, "BadArgument", message)
     scoring = routes["scoringRoute"]
     liveness, readiness = (routes.get(f"{kind}Route") or scoring for kind in ("liveness", "readiness"))
@@ -176,6 +191,7 @@ def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
         message = (
             f"Model '{name}:{version}': '{uri}' is no azureml://…/datastores/<name>/paths/<path> of its workspace."
         )
+        # No source: register a model on Azure with such an address, and read the code.
         raise CloudError(400, "InvalidModelUri", message)
     datastore = _asset(sandbox, f"{workspace_id}/datastores/{match['datastore']}", "Datastore")["properties"]
     container = sandbox.container_folder(
@@ -183,13 +199,16 @@ def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
     )
     source = (container / match["path"]).resolve()
     if not source.is_relative_to(container.resolve()) or not source.exists():
-        raise CloudError(400, "ModelNotFound", f"Model '{name}:{version}': there is nothing at '{uri}'.")
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`BadArgument`: unable to download the model)
+        raise CloudError(400, "BadArgument", f"Model '{name}:{version}': there is nothing at '{uri}'.")
     return f"{name}/{version}", source
 
 
 def _asset(sandbox: Sandbox, resource_id: str, kind: str) -> Body:
     resource = sandbox.store.get(resource_id)
     if resource is None:
+        # No source: deploy with an environment that does not exist on Azure, and read status and code.
         raise CloudError(400, f"{kind}NotFound", f"{kind} '{resource_id}' does not exist.")
     return resource
 
