@@ -65,7 +65,7 @@ class ByHand:
         client.online_deployments.begin_create_or_update(found).result()
 
     def take_traffic(self) -> None:
-        """Not through Azure ML's own SDK, which would write the endpoint without what it does not know of it."""
+        """Not through Azure ML's SDK: its write would drop properties of the endpoint that it does not know."""
         group, workspace = self._endpoint.split("/")[4], self._endpoint.split("/")[8]
         place = (group, workspace, self._outputs["endpoint_name"])
         endpoints = self._client(MachineLearningServicesMgmtClient).online_endpoints
