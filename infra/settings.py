@@ -186,7 +186,10 @@ class TrainingSettings(_Group):
 
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field("native", description="Scoring engine behind the one contract.")
-    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of both node pools.")
+    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of the scoring pool.")
+    system_node_size: VmSize | None = Field(
+        None, description="VM size of the system pool. Unset: that of the scoring pool."
+    )
     system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
     nodes_min: int = Field(1, ge=1, le=100, description="Lower bound of the scoring pool's autoscaler.")
     nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
@@ -217,6 +220,11 @@ class ServingSettings(_Group):
     tls_secret: str | None = Field(
         None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
     )
+
+    @property
+    def system_size(self) -> str:
+        """VM size of the system pool."""
+        return self.system_node_size or self.node_size
 
     @model_validator(mode="before")
     @classmethod
@@ -341,6 +349,13 @@ class ReleaseSettings(_Group):
         description="Model version to serve: what this stack trains; the latest of the job's own scheduled runs that "
         "passes the gate; or a number. Only the first trains.",
     )
+    image: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of an existing image for serving:engine in the stack's own registry, repository "
+        "personalization-scoring: one that was live before, or one that was pushed there. Unset: the image is built "
+        "from scoring/.",
+    )
     rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."
     )
@@ -358,7 +373,7 @@ class ReleaseSettings(_Group):
         0.5,
         gt=0,
         description="How far probabilities may be from those of what serves, on average over the same rows, as a share "
-        "of its mean. Not judged where release:model is a number.",
+        "of its mean. Not judged where release:model is a number or release:image is set.",
     )
     probe_rps: float = Field(50, gt=0, le=1000, description="Requests a second of the probe at each step.")
     probe_seconds: float = Field(4, gt=0, le=3600, description="How long the probe goes on at each step.")
@@ -373,7 +388,8 @@ class ReleaseSettings(_Group):
     def limits(self) -> dict[str, float]:
         """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
         names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
-        return self.model_dump(include=names if isinstance(self.model, int) else {*names, "drift_max"})
+        pinned = isinstance(self.model, int) or self.image is not None
+        return self.model_dump(include=names if pinned else {*names, "drift_max"})
 
 
 class Settings(_Group):

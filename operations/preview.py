@@ -183,7 +183,10 @@ def _changes(steps: Sequence[Mapping[str, Any]]) -> Iterator[Change]:
 
 
 def _properties(steps: Sequence[Mapping[str, Any]]) -> Iterator[Property]:
-    """Changed properties of one resource: from the detailed diff, and from the top-level names where there is none."""
+    """Changed properties of one resource: from the detailed diff, and from the top-level names where there is none.
+
+    Of an update of a dynamic resource the engine names none; then both sides' inputs are compared.
+    """
     details: dict[str, str] = {}
     forcing: set[str] = set()
     for step in steps:
@@ -197,10 +200,24 @@ def _properties(steps: Sequence[Mapping[str, Any]]) -> Iterator[Property]:
         next((step[side]["inputs"] for step in steps if step.get(side) and step[side].get("inputs")), None)
         for side in ("old", "new")
     )
+    if not details and old and new and all(step["op"] == "update" for step in steps):
+        details = dict(_differences(old, new))
     for path, kind in sorted(details.items()):
         # Kinds of the detailed diff are exact; the keys are top-level names, under which much may have changed.
         forces = kind.endswith("-replace") or (path in forcing)
         yield Property(path, kind.removesuffix("-replace"), forces, _at(old, path), _at(new, path))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Paths below which two sets of inputs differ, each with the kind of change; Pulumi's own (`__…`) do not count."""
+    for key in sorted(old.keys() | new.keys()):
+        path, before, after = f"{above}{key}", old.get(key), new.get(key)
+        if before == after or key.startswith("__"):
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, f"{path}.")
+        else:
+            yield path, "add" if key not in old else "delete" if key not in new else "update"
 
 
 def _keys(path: str) -> list[str | int]:

@@ -16,6 +16,7 @@ from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure_native_fixtures import Engine, engine
+from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from infra_graph import graph
 from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
@@ -439,6 +440,23 @@ def test_unity_catalog_is_read_from_the_workspace_once_it_exists(
     assert ("databricks metastores assign" in said) is not enabled
 
 
+def test_missing_rights_on_the_metastore_are_named_with_the_grant(preflight: Preflight) -> None:
+    preflight.configure(**RELEASE)
+    name = preflight.names.databricks_workspace
+    workspace = preflight.put("Microsoft.Databricks/workspaces", name, {"properties": {"computeMode": "Hybrid"}})
+    assert "the login may create what a release needs" in preflight.run()[1]
+    with in_environment(preflight.cloud.environment):
+        workspace_id = f"{preflight.cloud.subscription}/{workspace}"
+        client = Cloud.discover().databricks(preflight.cloud.authority, workspace_id)
+        metastore = client.metastores.current().metastore_id
+        change = PermissionsChange(principal="workspace admins", remove=[Privilege.CREATE_STORAGE_CREDENTIAL])
+        client.grants.update("METASTORE", metastore, changes=[change])
+    code, said = preflight.run()
+    assert code == 1
+    assert f"databricks grants update metastore {metastore}" in said
+    assert "CREATE_STORAGE_CREDENTIAL" in said
+
+
 @pytest.mark.parametrize("config", [{}, RELEASE], ids=["before a release", "with a release"])
 def test_a_login_that_is_no_deployer_is_warned(preflight: Preflight, config: dict[str, Any]) -> None:
     preflight.configure(**config)
@@ -465,6 +483,7 @@ def test_rows_that_have_not_landed_are_found_before_machines_start(preflight: Pr
     }
     path = f"{lake}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
     assert preflight.cloud.arm("PUT", path, {"properties": assignment}).status_code == 201
+    preflight.cloud.settings(role_propagation=0)
     code, said = preflight.run()
     assert (code, "the lake has no rows below raw/movielens/2026-11-01/" in said) == (1, True)
     assert "az storage blob upload-batch --auth-mode login --blob-endpoint https://" in said
