@@ -19,10 +19,13 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider, gone
 
-_API_VERSION = "2025-09-01"  # of agent pools in azure-native 3.29.0
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/containerservice/agent_pool.py
+_API_VERSION = "2025-09-01"
 _PREFIX = "system"
 _SECONDS = 3600
 """AKS drains every node of a pool that it deletes."""
+# Source: azure-mgmt-containerservice==41.8.0 azure/mgmt/containerservice/models/_models.py
+# (`ManagedClusterAgentPoolProfileProperties`)
 _READ_ONLY = ("provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "eTag")
 _QUICK_SECONDS, _PAUSE_SECONDS = 30, 5
 """AKS answers some changes at once: ask often at first, then every five seconds."""
