@@ -18,7 +18,7 @@ _FLAGS = ("asynchronous", "accepted", "implied", "answers_deleted")
 _KEYS = {
     *_FLAGS,
     *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
-    *("unique", "soft_delete", "left_out", "sources"),
+    *("unique", "soft_delete", "left_out", "sources", "write_only", "serialized_by", "doing", "seconds", "background"),
     # The provider's alone.
     *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
 }
@@ -39,6 +39,8 @@ class TypeRule:
     """Dotted paths in the ARM body that a PUT must carry."""
     immutable: tuple[str, ...] = ()
     """Dotted paths that a later PUT may repeat but not change."""
+    write_only: tuple[str, ...] = ()
+    """Dotted paths of what a caller sends and no answer holds."""
     asynchronous: bool = False
     accepted: bool = False
     """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
@@ -54,6 +56,15 @@ class TypeRule:
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
     answers_deleted: bool = False
     """A deletion answers the deleted resource."""
+    serialized_by: str = ""
+    """Type of the resource, this one or one above it, that accepts one write at a time, and refuses all others below it
+    that name it here."""
+    doing: str = "operation ({state})"
+    """What the refusal of another write calls an operation of this type."""
+    seconds: float = 0.0
+    """How long an operation takes: long enough here that writes which do not wait for each other meet."""
+    background: Mapping[str, Any] = field(default_factory=dict)
+    """`seconds` for which a new resource stays busy after its creation, if its body has what `when` names."""
     left_out: str = ""
     """What the sandbox does not do: every request for the type is refused with these words."""
     tags: Mapping[str, int] = field(default_factory=lambda: dict(_TAGS))
@@ -98,10 +109,15 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         location=location,
         required=tuple(entry.get("required", ())),
         immutable=tuple(entry.get("immutable", ())),
+        write_only=tuple(entry.get("write_only", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
         unique=entry.get("unique", ""),
         soft_delete=entry.get("soft_delete", {}),
+        serialized_by=entry.get("serialized_by", ""),
+        doing=entry.get("doing", TypeRule.doing),
+        seconds=float(entry.get("seconds", 0)),
+        background=entry.get("background", {}),
         left_out=entry.get("left_out", ""),
         tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),

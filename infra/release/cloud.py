@@ -53,6 +53,8 @@ class Cloud:
     authority: str
     portal: str
     storage_suffix: str
+    management: str
+    """Audience by which other services know Resource Manager: `https://management.core.windows.net/`."""
 
     @classmethod
     def discover(cls) -> "Cloud":
@@ -69,6 +71,7 @@ class Cloud:
             authority=found["authentication"]["loginEndpoint"].rstrip("/"),
             portal=found["portal"],
             storage_suffix=found["suffixes"]["storage"],
+            management=found["authentication"]["audiences"][0],
         )
 
     @property
@@ -141,7 +144,10 @@ class Cloud:
         from databricks.sdk.config import Config
         from databricks.sdk.credentials_provider import CredentialsProvider, CredentialsStrategy
 
-        credential, manager = self.credential(), self.scope
+        # The audience ends with a slash, and so does the scope before `/.default`.
+        # Source: databricks/databricks-sdk-py databricks/sdk/environments.py
+        # (service_management_endpoint)
+        credential, management = self.credential(), f"{self.management}/.default"
 
         Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.
 
@@ -170,7 +176,7 @@ class Cloud:
                     token = credential.get_token(f"{DATABRICKS_APPLICATION}/.default").token
                     return {
                         "Authorization": f"Bearer {token}",
-                        "X-Databricks-Azure-SP-Management-Token": credential.get_token(manager).token,
+                        "X-Databricks-Azure-SP-Management-Token": credential.get_token(management).token,
                         "X-Databricks-Azure-Workspace-Resource-Id": workspace_id,
                     }
 

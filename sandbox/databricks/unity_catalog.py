@@ -2,9 +2,9 @@
 
 Refuses what Azure refuses: parents and credentials that do not exist, an access connector without a role on the
 storage account, locations that overlap, a catalog without storage of its own (a metastore made with a workspace has
-no root storage), and the deletion of what is still in use.
-Keeps one metastore per workspace. Keeps grants and refuses nobody; has no tables, functions, managed volumes or
-renaming, and does not check roles again when a volume is used.
+no root storage), a caller without the metastore's privilege (`metastore.py`), and the deletion of what is still in use.
+Keeps other grants and refuses nobody; has no tables, functions, managed volumes or renaming, and does not check roles
+again when a volume is used.
 """
 
 import re
@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from sandbox import blob
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.databricks import metastore
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, now
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.create: path)
@@ -51,8 +52,9 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
             yield method, f"{_PREFIX}/{kind.path}/{{name}}", _item(kind)
     for method in ("GET", "PATCH"):
         yield method, f"{_PREFIX}/permissions/{{kind}}/{{name}}", _grants
-    yield "GET", f"{_PREFIX}/metastore_summary", _metastore
-    yield "GET", f"{_PREFIX}/current-metastore-assignment", _metastore
+    yield "GET", f"{_PREFIX}/effective-permissions/METASTORE/{{name}}", metastore.effective
+    yield "GET", f"{_PREFIX}/metastore_summary", metastore.summary
+    yield "GET", f"{_PREFIX}/current-metastore-assignment", metastore.summary
 
 
 def real_path(workspace: Workspace, path: str) -> Path:
@@ -138,6 +140,7 @@ def _creator(kind: _Kind) -> Handler:
     async def create(workspace: Workspace, request: Request) -> Json:
         body = await body_of(request)
         name = str(body.get("name", ""))
+        metastore.require_privilege(workspace, kind.path)
         if not re.fullmatch(r"[^\s./\x00-\x1f]{1,255}", name):
             # Source: databricks/cli libs/testserver/catalogs.go (INVALID_PARAMETER_VALUE, "Valid names cannot contain
             # spaces, periods, forward slashes, or control characters.")
@@ -151,7 +154,7 @@ def _creator(kind: _Kind) -> Handler:
             # Source: databricks-sdk==0.156.0 databricks/sdk/service/networking.py (ErrorCode)
             raise CloudError(400, f"{kind.code}_ALREADY_EXISTS", f"{kind.label} '{full_name}' already exists")
         made = {key: value for key, value in body.items() if key != "skip_validation"}
-        made |= {"full_name": full_name, "owner": workspace.caller, "metastore_id": _metastore_id(workspace)}
+        made |= {"full_name": full_name, "owner": workspace.caller, "metastore_id": metastore.id_of(workspace)}
         made |= {"created_at": now(), "created_by": workspace.caller, "id": str(uuid.uuid4())}
         kind.complete(workspace, made, body)
         return _shown(kind, _store(workspace, kind, made))
@@ -221,17 +224,22 @@ def _delete(workspace: Workspace, kind: _Kind, found: Json, *, force: bool) -> N
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (GrantsAPI.get; update)
 async def _grants(workspace: Workspace, request: Request) -> Json:
     """Privileges by principal; with the object they go."""
-    kind = _KINDS.get(f"{request.path_params['kind'].lower().replace('_', '-')}s")
-    if kind is None:
-        raise ValueError(f"The sandbox keeps grants on {', '.join(_KINDS)} only.")
-    found = _get(workspace, kind, request.path_params["name"])
+    kind, name = request.path_params["kind"].lower(), request.path_params["name"]
+    of = _KINDS.get(f"{kind.replace('_', '-')}s")
+    if of is None and kind != "metastore":
+        raise ValueError(f"The sandbox keeps grants on metastore, {', '.join(_KINDS)} only.")
+    found = _get(workspace, of, name) if of else metastore.record(workspace)
     granted = {who: set(privileges) for who, privileges in found.get("grants", {}).items()}
     if request.method == "PATCH":
         for change in (await body_of(request)).get("changes", []):
             mine = granted.setdefault(change["principal"], set())
             mine |= set(change.get("add", []))
             mine -= set(change.get("remove", []))
-        _store(workspace, kind, found | {"grants": {who: sorted(mine) for who, mine in granted.items() if mine}})
+        changed = found | {"grants": {who: sorted(mine) for who, mine in granted.items() if mine}}
+        if of:
+            _store(workspace, of, changed)
+        else:
+            workspace.records.put(metastore.key(workspace), changed)
     assigned = [{"principal": who, "privileges": sorted(mine)} for who, mine in granted.items() if mine]
     return {"privilege_assignments": assigned}
 
@@ -346,19 +354,6 @@ def _complete_volume(workspace: Workspace, made: Json, request: Json) -> None:
     if made.get("volume_type") != "EXTERNAL":
         raise ValueError(f"The sandbox has volumes of type EXTERNAL only, not {made.get('volume_type')}.")
     _covered(workspace, made.get("storage_location", ""), made["full_name"])
-
-
-# Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (MetastoresAPI.summary; current)
-async def _metastore(workspace: Workspace, request: Request) -> Json:
-    region = str((workspace.sandbox.store.get(workspace.resource_id) or {}).get("location", ""))
-    known = {"metastore_id": _metastore_id(workspace), "default_catalog_name": "main"}
-    if request.url.path.endswith("metastore_summary"):
-        return known | {"name": f"metastore_azure_{region}", "region": region, "cloud": "azure"}
-    return known | {"workspace_id": int(uuid.uuid5(uuid.NAMESPACE_URL, workspace.resource_id)) >> 76}
-
-
-def _metastore_id(workspace: Workspace) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{workspace.resource_id.lower()}/metastore"))
 
 
 _KINDS = {

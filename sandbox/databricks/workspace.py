@@ -94,6 +94,14 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
         caller = entra.require_token(sandbox, request, entra.DATABRICKS)["appid"]
     except CloudError as error:
         raise CloudError(403, "PERMISSION_DENIED", f"Invalid access token. {error.message}") from error
+    management = request.headers.get("x-databricks-azure-sp-management-token")
+    # Source: databricks/databricks-sdk-py databricks/sdk/credentials_provider.py (`azure_service_principal`);
+    # MicrosoftDocs/azure-docs#105105 (the audience).
+    # No source: that Databricks refuses a token for the other audience of Resource Manager;
+    # `databricks current-user me` with such a header would settle it.
+    if management is not None and not entra.is_for(sandbox, management, entra.management_audience(sandbox)):
+        message = "X-Databricks-Azure-SP-Management-Token is not a valid token for Azure's management endpoint"
+        raise CloudError(403, "PERMISSION_DENIED", f"{message}, {entra.management_audience(sandbox)}.")
     wanted = request.headers.get("x-databricks-azure-workspace-resource-id", "").rstrip("/").lower()
     every = [found for found, _ in sandbox.store.below("/subscriptions") if is_workspace(found)]
     found = [resource_id for resource_id in every if wanted in ("", resource_id.lower())]
