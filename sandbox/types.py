@@ -18,7 +18,8 @@ _FLAGS = ("asynchronous", "accepted", "implied", "answers_deleted")
 _KEYS = {
     *_FLAGS,
     *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
-    *("unique", "soft_delete", "left_out", "sources", "write_only", "serialized_by", "doing", "seconds", "background"),
+    *("unique", "soft_delete", "left_out", "sources"),
+    *("write_only", "serialized_by", "doing", "seconds", "background"),
     # The provider's alone.
     *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
 }
@@ -112,12 +113,12 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         write_only=tuple(entry.get("write_only", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
-        unique=entry.get("unique", ""),
-        soft_delete=entry.get("soft_delete", {}),
         serialized_by=entry.get("serialized_by", ""),
         doing=entry.get("doing", TypeRule.doing),
         seconds=float(entry.get("seconds", 0)),
         background=entry.get("background", {}),
+        unique=entry.get("unique", ""),
+        soft_delete=entry.get("soft_delete", {}),
         left_out=entry.get("left_out", ""),
         tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),

@@ -252,7 +252,11 @@ def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: s
 
 
 def _granted(client: Any, catalog: str, team: str) -> str | None:
-    """`team`, if it may read the catalog's volumes. Without the catalog, which is another resource, nothing is said."""
+    """`team`, if it may read the catalog's volumes, or if the catalog, another resource, is gone.
+
+    Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (`GrantsAPI.get`: a page may be empty, and only
+    one without a token is the last)
+    """
     from databricks.sdk.errors import NotFound
 
     held: set[str] = set()
