@@ -19,7 +19,7 @@ def private() -> Graph:
     return graph(**PRIVATE)
 
 
-@given(st.integers(0, 255), st.integers(12, 24))
+@given(st.integers(0, 255), st.integers(16, 24))
 def test_subnets_fill_the_space_without_overlap_and_each_holds_databricks(second: int, prefix: int) -> None:
     space = IPv4Network(f"10.{second}.0.0/{prefix}", strict=False)
     if space.overlaps(POD_RANGE) or space.overlaps(SERVICE_RANGE):

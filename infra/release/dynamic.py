@@ -104,7 +104,10 @@ def _name_changes(found: ReadResult, before: dict[str, Any], declared: Iterable[
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK."""
+    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK.
+
+    Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py
+    """
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status in (401, 403) or type(error).__name__ in ("PermissionDenied", "Unauthenticated")
 

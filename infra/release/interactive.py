@@ -23,7 +23,9 @@ from infra.release.dynamic import gone
 from infra.release.job import JobSpec, cluster, spark_conf
 from infra.release.ownership import WorkspaceProvider, permit
 
-_LEAST_MINUTES = 10  # Databricks takes no shorter wait before a cluster ends itself
+# Databricks takes no shorter wait before a cluster ends itself.
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
+_LEAST_MINUTES = 10
 _READ = {"USE_CATALOG", "USE_SCHEMA", "READ_VOLUME"}
 """What the team may do in the catalog."""
 

@@ -5,7 +5,7 @@ a few rules at most. What is no rule of Azure's is named in `own.yaml`.
 """
 
 import ast
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -49,9 +49,9 @@ def of_file(file: str, text: str, own: set[str]) -> Iterator[Rule | Fault]:
             unused.discard(site.name)
         else:
             yield Rule(file, site.name, cover.of(site), _REMEDY, site.node.lineno)
-    for place, count in cover.used.items():
-        if count > MOST:
-            yield Fault(file, place, f"one statement covers {count} rules, and {MOST} at most: write one at each.")
+    for place, rules in cover.used.items():
+        if len(rules) > MOST:
+            yield Fault(file, place, f"one statement covers {len(rules)} rules, and {MOST} at most: write one at each.")
     for name in sorted(unused):
         yield Fault("tools/sources/own.yaml", f"{file} {name}", "is no rule that would need a source: remove it.")
 
@@ -68,18 +68,19 @@ class _Cover:
                 if isinstance(body, list):
                     self._following |= dict(pairwise(body))
         self._preceding = {below: above for above, below in self._following.items()}
-        self.used: Counter[str] = Counter()
+        self.used: dict[str, set[str]] = defaultdict(set)
+        """Names of rules, or of their kin, by the place of the statement."""
 
     def of(self, site: Site) -> Statement | None:
         node: ast.AST | None = site.node
         while node is not None:
             for stated in self._block(node):
                 if statement := self._comments.of(stated, self._following.get(stated)):
-                    self.used[f"line {stated.lineno}"] += 1
+                    self.used[f"line {stated.lineno}"].add(site.kin or f"{site.name} {site.node.lineno}")
                     return statement
             node = self._parents.get(node)
         if self._module:
-            self.used["module docstring"] += 1
+            self.used["module docstring"].add(site.kin or f"{site.name} {site.node.lineno}")
         return self._module
 
     def _block(self, node: ast.AST | None) -> Iterator[ast.stmt]:
