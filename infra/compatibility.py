@@ -75,6 +75,7 @@ class Table(_Row):
     scoring: ScoringImage
     runtimes: dict[str, Runtime]
     kubernetes: dict[str, date]
+    network_policies: dict[str, date | None]
     retired_sizes: tuple[RetiredSize, ...]
 
     @property

@@ -75,7 +75,7 @@ class Cloud:
     def credential(self) -> TokenCredential:
         """The login azure-native uses, chosen by the same variables in the same order.
 
-        Source: pulumi/pulumi-azure-native `provider/pkg/provider/auth_azidentity.go`, `newSingleMethodAuthCredential`.
+        Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go (newSingleMethodAuthCredential)
         """
         return _login(self.authority, **{name: os.environ.get(f"ARM_{name}") or None for name in _LOGIN})
 
@@ -135,7 +135,8 @@ class Cloud:
         from databricks.sdk.credentials_provider import CredentialsProvider, CredentialsStrategy
 
         # The audience ends with a slash, and so does the scope before `/.default`.
-        # Source: databricks/databricks-sdk-py databricks/sdk/environments.py, service_management_endpoint.
+        # Source: databricks/databricks-sdk-py databricks/sdk/environments.py
+        # (service_management_endpoint)
         credential, management = self.credential(), f"{self.management}/.default"
 
         Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.

@@ -20,6 +20,7 @@ from sandbox.cloud import CloudError, Sandbox
 from sandbox.store import ResourceStore
 
 Json = dict[str, Any]
+# Source: azure-mgmt-databricks==3.0.0 azure/mgmt/databricks/operations/_operations.py (Microsoft.Databricks/workspaces)
 _TYPE = "/providers/microsoft.databricks/workspaces/"
 _last_id = 0
 
@@ -45,6 +46,8 @@ Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
 
 
 def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Callable[[Request], Awaitable[Response]]:
+    # Source: databricks-sdk==0.156.0 databricks/sdk/errors/deserializer.py (_StandardErrorDeserializer: error_code,
+    # message); databricks-sdk==0.156.0 databricks/sdk/errors/platform.py
     async def handle(request: Request) -> Response:
         try:
             result = await answer(_open(sandbox, records, request), request)
@@ -57,6 +60,8 @@ def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Calla
     return handle
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret: "Throws MALFORMED_REQUEST
+# if request is incorrectly formatted")
 async def body_of(request: Request) -> Json:
     try:
         body = json.loads(await request.body() or b"{}")
@@ -78,6 +83,10 @@ def new_id() -> int:
     return _last_id
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (401, 403); databricks-sdk==0.156.0
+# databricks/sdk/azure.py (X-Databricks-Azure-Workspace-Resource-Id)
+# No source: send a request with an invalid Entra token, and with the resource id of a workspace that does not exist,
+# and read the codes.
 def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspace:
     if "authorization" not in request.headers:
         raise CloudError(401, "UNAUTHENTICATED", "Credential was not sent: the request has no bearer token.")
