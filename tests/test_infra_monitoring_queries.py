@@ -192,8 +192,8 @@ FIRING: dict[str, list[Sequence[Row]]] = {
     "latency": [[replica("clicks-0"), replica("clicks-1", seconds=LIMITS.p99_ms / 1000 + 0.01)]],
     "replicas": [[replica(f"clicks-{number}") for number in range(REPLICAS_MAX)]],
     "features": [[replica("clicks-0", empty=100)]],
-    "model-age": [[replica("clicks-0", age=LIMITS.model_age_days * 24 + 1)]],
-    "silent": [[], [replica("clicks-0")], [pod("azureml-fe-1", "no replica"), replica("clicks-0")]],
+    "model-age": [[replica("clicks-0"), replica("clicks-1", age=LIMITS.model_age_days * 24 + 1)]],
+    "silent": [[], [replica("clicks-0")] * REPLICAS_MIN, [pod("azureml-fe-1", "no replica"), replica("clicks-0")]],
     "training-failed": [[task("prepare", "runFailed", parent=1)], [task("train", "runFailed", parent=1)]],
     "training-late": [
         [],
