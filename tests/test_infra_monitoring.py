@@ -1,5 +1,4 @@
-"""What is sent where, which rules alert whom, and what it may cost. What the rules' queries find is for
-`test_infra_monitoring_queries.py`."""
+"""Diagnostics, alert rules, dashboard and budget as declared. `test_infra_monitoring_queries.py` runs the queries."""
 
 import json
 import re

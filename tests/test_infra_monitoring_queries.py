@@ -37,7 +37,7 @@ _KINDS = {"string": "VARCHAR", "dynamic": "JSON", "real": "DOUBLE", "long": "BIG
 
 @cache
 def translated(query: str) -> str:
-    """To SQL, which takes longer than the query runs."""
+    """The query as SQL, kept because the translation takes longer than the query."""
     return duckdb_kql.to_sql(query, schema={table: list(found) for table, found in columns().items()})
 
 
@@ -86,7 +86,7 @@ def query_of(alert: LogAlert) -> str:
 
 
 def fires(alert: LogAlert, rows: Sequence[Row]) -> bool:
-    """What Azure Monitor would do with the rows of one window: the highest `value`, compared with the threshold."""
+    """Evaluate the rule on the rows of one window, as Azure Monitor does: the highest `value` against the threshold."""
     values = [value for (value,) in Workspace.of(rows).ask(query_of(alert)) if value is not None]
     compare: dict[str, Callable[[float, float], bool]] = {
         "GreaterThan": lambda value, limit: value > limit,

@@ -4,8 +4,8 @@ The cluster's monitoring add-on collects it (`kubernetes.py`). The namespace fil
 `ContainerLogV2`, so the agents send the output of every container outside the system namespaces to Azure Monitor. There
 the rule's transformation keeps the scoring service's summaries, one line per minute and replica, and drops the rest
 before it is stored: no line per request and no output of the router or of other pods is stored or can be queried.
-Dropped data beyond half of what was sent is billed as processed (decision record "What of the containers' output is
-stored"). To keep it on the nodes takes a ConfigMap in the cluster, which this program does not write.
+Dropped data beyond half of the incoming data is billed as processed. To keep it on the nodes takes a ConfigMap in the
+cluster, which this program does not write.
 
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/containers/container-insights-data-collection-filter.md
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/containers/container-insights-transformations.md
@@ -25,7 +25,7 @@ _ASSOCIATION = "ContainerInsightsExtension"
 
 
 def summaries_only(namespace: str) -> str:
-    """Transformation of the stream, on one line; what it returns has the table's columns and no others.
+    """Transformation of the stream, on one line. Its result has the table's columns and no others.
 
     Source: https://learn.microsoft.com/azure/azure-monitor/data-collection/data-collection-transformations-kql
     """

@@ -3,7 +3,7 @@
 Layout: `models/<run id>/` with `MANIFEST.json` last, so a folder without it is not an artefact. The one thing written
 here is the gate's verdict, which the manifest does not list: it is given after the artefact was made, perhaps again.
 A refused model has `refused.json` too, for the alert that reads the lake's log of requests (`monitoring/queries.py`),
-which has names of blobs and not what is in them. It stays when another floor lets the model pass later.
+because that log has names of blobs and not their content. It stays when another floor lets the model pass later.
 """
 
 import json
