@@ -28,7 +28,7 @@ class Release(pulumi.ComponentResource):
             "model": str(settings.release.model),
             "rows": f"{settings.training.dataset} {self.trained.rows}",
             "code": self.trained.code,
-            "image": self.served.context[:16],
+            "image": self.served.source,
             "engine": settings.serving.engine,
             "steps": " ".join(map(str, settings.release.rollout)),
         }
