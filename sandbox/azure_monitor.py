@@ -21,7 +21,8 @@ _COLLECTION_RULE = "Microsoft.Insights/dataCollectionRules"
 _ALERT_RULE = "Microsoft.Insights/scheduledQueryRules"
 _TRANSFORMATIONS = Path(__file__).with_name("transformations.yaml")
 _BUILT_IN_STREAM = "Microsoft-"
-_OWN_TABLES = ("_CL", "_SRCH", "_RST")
+# Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/logs/create-custom-table.md (suffix of custom tables)
+_CUSTOM = "_CL"
 _KEYWORDS = {"and", "or", "in", "by"}
 _LITERAL = re.compile(r"""@?"(?:\\.|[^"\\])*"|@?'(?:\\.|[^'\\])*'""")
 
@@ -36,17 +37,19 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 def _refuse_deletion(sandbox: Sandbox, table_id: str, body: Body) -> None:
     """Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/logs/create-custom-table.md"""
-    if not body["name"].endswith(_OWN_TABLES):
+    if not body["name"].endswith(_CUSTOM):
+        # No source: status, code and words; delete such a table on Azure.
         raise CloudError(400, "BadRequest", f"Table '{body['name']}' is an Azure table, and those cannot be deleted.")
 
 
 def _check_collection_rule(sandbox: Sandbox, rule_id: str, body: Body, existing: Body | None) -> None:
+    """Source: hashicorp/terraform-provider-azurerm#28709; hashicorp/terraform-provider-azurerm#27820"""
     if faults := [*_without_table(sandbox, body), *_wrong_transformations(body)]:
         raise CloudError(400, "InvalidPayload", f"Data collection rule is invalid: {'; '.join(faults)}")
 
 
 def _without_table(sandbox: Sandbox, body: Body) -> Iterator[str]:
-    """Source: hashicorp/terraform-provider-azurerm#28709, from which the words are"""
+    """Source: hashicorp/terraform-provider-azurerm#28709 (code and words)"""
     workspaces = {
         destination["name"]: destination["workspaceResourceId"]
         for destination in dig(body, "properties.destinations.logAnalytics") or ()
@@ -100,9 +103,11 @@ def _transformations() -> Mapping[str, Any]:
 
 
 def _check_alert_rule(sandbox: Sandbox, rule_id: str, body: Body, existing: Body | None) -> None:
+    """Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/alerts/alerts-log-query.md"""
     for criterion in dig(body, "properties.criteria.allOf") or ():
         if query := criterion.get("query"):
             for fault in _alert_faults(query):
+                # No source: status, code and words; create such a rule on Azure, with and without `skipQueryValidation`.
                 raise CloudError(400, "BadArgumentError", f"The query of rule '{rule_id}' is not supported: {fault}")
             if not dig(body, "properties.skipQueryValidation"):
                 _require_table(sandbox, dig(body, "properties.scopes") or (), query)
@@ -122,9 +127,10 @@ def _alert_faults(query: str) -> Iterator[str]:
 
 
 def _require_table(sandbox: Sandbox, scopes: Any, query: str) -> None:
-    """Source: Azure/azure-rest-api-specs#32650, a review comment on `skipQueryValidation`"""
+    """Source: Azure/azure-rest-api-specs#32650 (review comment on `skipQueryValidation`)"""
     table = query.split("|")[0].strip()
     for scope in scopes:
         if "/workspaces/" in scope and sandbox.store.get(f"{scope}/tables/{table}") is None:
             message = f"'where' operator: Failed to resolve table or column expression named '{table}'"
+            # No source: status and code; create such a rule on Azure.
             raise CloudError(400, "SemanticError", message)

@@ -130,7 +130,7 @@ def replica(
 def task(key: str, action: str, job: str = JOB, parent: int | None = None) -> Row:
     """The end of a task, as Databricks logs it.
 
-    Source: https://learn.microsoft.com/azure/databricks/admin/account-settings/audit-logs, job events
+    Source: https://learn.microsoft.com/azure/databricks/admin/account-settings/audit-logs (job events)
     """
     run_id = str(next(_RUN_IDS))
     params = {

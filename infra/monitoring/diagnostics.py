@@ -6,7 +6,7 @@ categories and metrics are recorded for managed endpoints, and monitoring one on
 
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online.md
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/reference/logs-index.md
-Source: Azure/azure-policy built-in-policies/policySetDefinitions/Monitoring, `AzureMonitor_DiagSettings_logAnalytics_*`
+Source: Azure/azure-policy built-in-policies/policySetDefinitions/Monitoring (`AzureMonitor_DiagSettings_*`: the groups)
 """
 
 from collections.abc import Mapping
@@ -56,5 +56,6 @@ def send_all(
             if source.metrics
             else None,
             # Azure fills a destination type in where none is given.
+            # No source: `az monitor diagnostic-settings show` of a setting that was written without one.
             opts=pulumi.ResourceOptions(parent=parent, ignore_changes=["logAnalyticsDestinationType"]),
         )

@@ -61,7 +61,7 @@ def runs_succeeded(job_id: str) -> str:
 def _ended(job_id: str, action: str) -> str:
     """Ends of tasks of one job. A workspace may run other jobs.
 
-    Source: https://learn.microsoft.com/azure/databricks/admin/account-settings/audit-logs, job events
+    Source: https://learn.microsoft.com/azure/databricks/admin/account-settings/audit-logs (job events)
     """
     return f"""DatabricksJobs
 | where ActionName == "{action}"
