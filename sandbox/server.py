@@ -28,6 +28,7 @@ from sandbox import (
     access_log,
     agent_pools,
     authority,
+    azure_monitor,
     budgets,
     containers,
     entra,
@@ -82,7 +83,7 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, budgets, agent_pools, *services):
+    for module in (role_assignments, budgets, azure_monitor, agent_pools, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")

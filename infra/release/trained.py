@@ -30,6 +30,7 @@ class Trained(pulumi.ComponentResource):
     volumes: pulumi.Output[str]
     spec: pulumi.Output[JobSpec]
     experiment: Experiment
+    job_id: pulumi.Output[str]
     run: TrainingRun | Candidate
     metrics: pulumi.Output[dict[str, Any]]
     """What training measured, and under `gate` the verdict on it."""
@@ -98,6 +99,7 @@ class Trained(pulumi.ComponentResource):
             settings=self.spec.apply(lambda spec: json.dumps(job_settings(spec))),
             opts=child,
         )
+        self.job_id = job.job_id
 
         lineage: pulumi.Input[dict[str, str]] = {
             "dataset": training.dataset,
