@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sandbox import entra
+from sandbox import caller_network, entra
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.store import ResourceStore
 
@@ -50,6 +50,8 @@ def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Calla
             result = await answer(_open(sandbox, records, request), request)
             return result if isinstance(result, Response) else JSONResponse(result)
         except CloudError as error:
+            if not error.code:
+                return PlainTextResponse(error.message, error.status)
             return JSONResponse({"error_code": error.code, "message": error.message}, error.status)
         except ValueError as error:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
@@ -93,7 +95,19 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
     if len(found) > 1:
         message = "There is more than one workspace: send the header X-Databricks-Azure-Workspace-Resource-Id."
         raise CloudError(400, "INVALID_PARAMETER_VALUE", message)
+    _require_admitted(sandbox, request, found[0])
     return Workspace(sandbox, records, found[0], caller)
+
+
+def _require_admitted(sandbox: Sandbox, request: Request, resource_id: str) -> None:
+    """Refused before the request reaches Databricks' services, as a line of text without their JSON.
+
+    Source: fgarofalo56/csa-inabox#4765 (what a hosted runner got); fgarofalo56/csa-inabox#1466
+    """
+    body = sandbox.store.get(resource_id) or {}
+    if not caller_network.admits(sandbox, request, body, "databricks_ui_api"):
+        number = body["properties"].get("workspaceId")
+        raise CloudError(403, "", f"Unauthorized network access to workspace: {number}")
 
 
 def is_workspace(resource_id: str) -> bool:
