@@ -9,109 +9,19 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sandbox_fixtures import ROOT, RunningSandbox, in_environment, running_sandbox
+from sandbox_fixtures import ROOT
+from sandbox_network_fixtures import LAKE, NETWORK, PROVIDERS, VAULT, VNET, WORKSPACE, Azure, private_azure
 
 from infra.release.cloud import Cloud
 from sandbox.caller_network import environment
 
-GROUP, NETWORK = "resourceGroups/rg", "vnet"
-PROVIDERS = f"{GROUP}/providers"
-LAKE = f"{PROVIDERS}/Microsoft.Storage/storageAccounts/privatelake"
-WORKSPACE = f"{PROVIDERS}/Microsoft.Databricks/workspaces/dbw"
-VAULT = f"{PROVIDERS}/Microsoft.KeyVault/vaults/kv-private"
-VNET = f"{PROVIDERS}/Microsoft.Network/virtualNetworks/{NETWORK}"
-CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
-ZONES = {
-    "blob": "privatelink.blob.core.windows.net",
-    "dfs": "privatelink.dfs.core.windows.net",
-    "databricks_ui_api": "privatelink.azuredatabricks.net",
-    "browser_authentication": "privatelink.azuredatabricks.net",
-    "vault": "privatelink.vaultcore.azure.net",
-    "amlworkspace": "privatelink.api.azureml.ms",
-}
-CLOSED = {"publicNetworkAccess": "Disabled"}
-
-
-class Azure:
-    """Resources of one group, as a client of ARM makes them."""
-
-    def __init__(self, sandbox: RunningSandbox) -> None:
-        self.sandbox = sandbox
-        self.put(GROUP)
-        self.network(NETWORK)
-        self.put(LAKE, CLOSED, kind="StorageV2", sku={"name": "Standard_LRS"})
-        self.put(f"{LAKE}/blobServices/default/containers/raw", {})
-        self.put(WORKSPACE, {"computeMode": "Hybrid", **CLOSED}, sku={"name": "premium"})
-        sku = {"family": "A", "name": "standard"}
-        self.put(VAULT, {"tenantId": sandbox.environment["ARM_TENANT_ID"], "sku": sku, **CLOSED})
-        role = f"{sandbox.subscription}/providers/Microsoft.Authorization/roleDefinitions/{CONTRIBUTOR}"
-        principal = {"principalId": self.object_id(), "principalType": "ServicePrincipal", "roleDefinitionId": role}
-        path = f"{LAKE}/providers/Microsoft.Authorization/roleAssignments/00000000-0000-0000-0000-00000000000a"
-        self.put(path, principal)
-
-    def object_id(self) -> str:
-        import jwt
-
-        return str(jwt.decode(self.sandbox.token(), options={"verify_signature": False})["oid"])
-
-    def id(self, path: str) -> str:
-        return f"{self.sandbox.subscription}/{path}"
-
-    def attempt(self, path: str, properties: Any = None, **body: Any) -> dict[str, Any]:
-        """The error of the answer or of the operation that it began; empty where there is none."""
-        body = {"location": "westeurope", **body} | ({} if properties is None else {"properties": properties})
-        answer = self.sandbox.arm("PUT", path, body)
-        if "azure-asyncoperation" in answer.headers:
-            return dict(self.sandbox.settle(answer).get("error", {}))
-        return {} if answer.is_success else dict(answer.json()["error"])
-
-    def put(self, path: str, properties: Any = None, **body: Any) -> None:
-        assert self.attempt(path, properties, **body) == {}
-
-    def network(self, name: str) -> None:
-        subnets = [{"name": "endpoints", "properties": {"addressPrefix": "10.0.0.0/26"}}]
-        space = {"addressSpace": {"addressPrefixes": ["10.0.0.0/24"]}, "subnets": subnets}
-        self.put(f"{PROVIDERS}/Microsoft.Network/virtualNetworks/{name}", space)
-
-    def endpoint(self, name: str, target: str, group: str, network: str = NETWORK) -> dict[str, Any]:
-        vnet = self.id(f"{PROVIDERS}/Microsoft.Network/virtualNetworks/{network}")
-        connection = {"privateLinkServiceId": self.id(target), "groupIds": [group]}
-        properties = {
-            "subnet": {"id": f"{vnet}/subnets/endpoints"},
-            "privateLinkServiceConnections": [{"name": name, "properties": connection}],
-        }
-        return self.attempt(f"{PROVIDERS}/Microsoft.Network/privateEndpoints/{name}", properties)
-
-    def zone(self, endpoint: str, group: str, network: str = NETWORK, *, linked: bool = True) -> None:
-        zone = f"{PROVIDERS}/Microsoft.Network/privateDnsZones/{ZONES[group]}"
-        self.put(zone, {}, location="Global")
-        if linked:
-            vnet = self.id(f"{PROVIDERS}/Microsoft.Network/virtualNetworks/{network}")
-            self.put(f"{zone}/virtualNetworkLinks/{network}", {"virtualNetwork": {"id": vnet}}, location="Global")
-        config = {"name": group.replace("_", "-"), "properties": {"privateDnsZoneId": self.id(zone)}}
-        path = f"{PROVIDERS}/Microsoft.Network/privateEndpoints/{endpoint}/privateDnsZoneGroups/default"
-        self.put(path, {"privateDnsZoneConfigs": [config]})
-
-    def remove(self, *paths: str) -> None:
-        for path in paths:
-            answer = self.sandbox.arm("DELETE", path)
-            if "azure-asyncoperation" in answer.headers:
-                self.sandbox.settle(answer)
-
-    def remove_endpoints(self) -> None:
-        kinds = ("privateEndpoints", "privateDnsZones")
-        for kind in kinds:
-            found = self.sandbox.arm("GET", f"{PROVIDERS}/Microsoft.Network/{kind}").json()["value"]
-            self.remove(*(body["id"] for body in found))
-
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
-    with running_sandbox(tmp_path_factory.mktemp("networks")) as sandbox:
-        yield Azure(sandbox)
+    with private_azure(tmp_path_factory.mktemp("networks")) as azure:
+        yield azure
 
 
 @pytest.fixture
@@ -124,8 +34,7 @@ def upload(azure: Azure, network: str | None) -> str:
     """What storage answers an upload by azure-storage-blob: empty, or the code of its refusal."""
     from azure.core.exceptions import HttpResponseError
 
-    inside = environment(azure.sandbox.folder, network) if network else {}
-    with in_environment({**azure.sandbox.environment, **inside}):
+    with azure.caller(network):
         blobs = Cloud.discover().blobs(f"{azure.sandbox.url}/blob/privatelake/")
         try:
             blobs.get_container_client("raw").upload_blob("rows.csv", b"1,2", overwrite=True)
@@ -138,8 +47,7 @@ def list_jobs(azure: Azure, network: str | None) -> str:
     """What Databricks answers databricks-sdk: empty, or the text of its refusal."""
     from databricks.sdk.errors import PermissionDenied
 
-    inside = environment(azure.sandbox.folder, network) if network else {}
-    with in_environment({**azure.sandbox.environment, **inside}):
+    with azure.caller(network):
         client = Cloud.discover().databricks(azure.sandbox.authority, azure.id(WORKSPACE))
         try:
             list(client.jobs.list())
@@ -192,16 +100,15 @@ def test_a_vault_without_public_access_refuses_callers_outside(azure: Azure) -> 
 
 
 def test_resource_manager_answers_from_everywhere(azure: Azure) -> None:
-    for network in ({}, environment(azure.sandbox.folder, NETWORK)):
-        with in_environment({**azure.sandbox.environment, **network}):
+    for network in (None, NETWORK):
+        with azure.caller(network):
             assert Cloud.discover().resource(azure.id(LAKE), "2024-01-01") is not None
 
 
 def test_a_network_that_does_not_exist_has_nobody_inside(azure: Azure) -> None:
     import requests
 
-    inside = environment(azure.sandbox.folder, "nowhere")
-    with in_environment({**azure.sandbox.environment, **inside}), pytest.raises(requests.ConnectionError, match="407"):
+    with azure.caller("nowhere"), pytest.raises(requests.ConnectionError, match="407"):
         Cloud.discover()
 
 

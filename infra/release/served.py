@@ -63,7 +63,6 @@ class Served(pulumi.ComponentResource):
             },
             rollout=settings.release.rollout,
             limits=settings.release.limits,
-            # Endpoint and model are named through outputs; the roles that let it pull and read are not.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered, *args.ready]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered]),
         )
         self.register_outputs({})
