@@ -5,6 +5,7 @@ network's way in (`sandbox.caller_network`), through which unmodified SDKs and t
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -104,16 +105,17 @@ def test_a_release_from_inside_trains_and_serves(private: Private) -> None:
 def test_everything_of_a_release_waits_for_endpoints_roles_and_nodes(private: Private) -> None:
     known = {found["urn"]: found for found in private.outside.resources(STACK)}
 
+    @functools.cache
     def behind(urn: str) -> set[str]:
         found = known[urn]
         near = {*found.get("dependencies", ()), *([found["parent"]] if "parent" in found else [])}
-        return near.union(*(behind(each) for each in near))
+        return near.union(*map(behind, near))
 
     ready = {
         urn
         for urn, found in known.items()
         if found["type"] in ("azure-native:network:PrivateDnsZoneGroup", "azure-native:containerservice:AgentPool")
-        or (found["type"] == "azure-native:authorization:RoleAssignment" and "::access-" in urn)
+        or "personalization:security:Access$azure-native:authorization:RoleAssignment" in urn
     }
     parts = private.of_type("pulumi-python:dynamic/")
     waiting = [part for part in parts if "personalization:release:Release" in part["urn"]]

@@ -21,7 +21,6 @@ from sandbox.caller_network import is_public, trusts_services
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, now
 from sandbox.private_endpoints import reaches
-from sandbox.resource_body import dig
 
 _PREFIX = "/api/2.1/unity-catalog"
 
@@ -304,9 +303,7 @@ def _require_reach(workspace: Workspace, account_id: str, account: Json) -> None
 
     Source: MicrosoftDocs/azure-docs articles/storage/common/storage-network-security-trusted-azure-services.md
     """
-    body = workspace.sandbox.store.get(workspace.resource_id)
-    network = dig(body, "properties.parameters.customVirtualNetworkId.value")
-    reached = reaches(workspace.sandbox, network, account_id, "dfs")
+    reached = reaches(workspace.sandbox, workspace.network, account_id, "dfs")
     if not (is_public(account) or trusts_services(account) or reached):
         message = f"{account_id}: This request is not authorized to perform this operation."
         # No source: the wording of Databricks around storage's refusal; an external location on Azure shows it.

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from sandbox import caller_network, entra
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.resource_body import dig
 from sandbox.store import ResourceStore
 
 Json = dict[str, Any]
@@ -39,6 +40,13 @@ class Workspace:
     def folder(self) -> Path:
         digest = hashlib.sha256(self.resource_id.lower().encode()).hexdigest()[:8]
         return self.sandbox.folder / "databricks" / f"{self.resource_id.rpartition('/')[2]}-{digest}"
+
+    @property
+    def network(self) -> str | None:
+        """Id of the virtual network that its clusters are in, and from which they call others."""
+        body = self.sandbox.store.get(self.resource_id)
+        found: str | None = dig(body, "properties.parameters.customVirtualNetworkId.value")
+        return found
 
 
 Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
