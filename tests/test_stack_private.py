@@ -51,7 +51,7 @@ class Private:
         """`changed` with `__` for `:`, on top of earlier changes."""
         self.changed |= {key.replace("__", ":"): value for key, value in changed.items()}
         deployers = {"access:deployers": {self.deployer: "ServicePrincipal"}}
-        self.outside.configure(STACK, **SMALL, **deployers, **self.changed)
+        self.outside.configure(STACK, **{**SMALL, **deployers, **self.changed})
 
     def up(self, stacks: InfraStacks, *arguments: str, fails: bool = False) -> str:
         return stacks.pulumi(STACK, "up", "--yes", "--skip-preview", *arguments, fails=fails)
