@@ -57,9 +57,11 @@ class Plan:
     """Percent of a replica's time that may be busy: less than asked for where the latency needs it."""
     replica_cpu: int
     replica_memory: int
+    system_node_size: str
     node_size: str
+    """Size of a scoring node."""
     node_cpu: int
-    """Millicores of a node that are left for replicas once AKS, its DaemonSets and Azure ML's have theirs."""
+    """Millicores of a scoring node that are left for replicas once AKS, its DaemonSets and Azure ML's have theirs."""
     node_memory: int
     replicas_per_node: int
     system_nodes: int
@@ -91,8 +93,8 @@ def plan(serving: "ServingSettings") -> Plan:
     than a node has room for, more traffic than `replicas_max` serves, more replicas than `nodes_max` holds beside what
     AKS and Azure ML run.
     """
-    machine = require_size(serving.node_size)
-    cpu, memory = free(machine)
+    require_size(serving.system_size)
+    cpu, memory = free(require_size(serving.node_size))
     replica = _replica(serving)
     _require_memory(serving)
     _require_room_for_one(serving, replica, cpu, memory)
@@ -117,6 +119,7 @@ def plan(serving: "ServingSettings") -> Plan:
         utilisation=max(1, round(100 * use(serving))),
         replica_cpu=replica.cpu,
         replica_memory=replica.memory,
+        system_node_size=serving.system_size,
         node_size=serving.node_size,
         node_cpu=cpu,
         node_memory=memory,
@@ -182,7 +185,7 @@ def free(machine: Machine) -> tuple[int, int]:
 
     AKS keeps 60 millicores of one core, 100 of two, 140 of four and 10 more for each further; and of memory the lesser
     of 25 % and 20 MiB for each possible pod plus 50, with 100 below which it evicts.
-    Source: https://learn.microsoft.com/azure/aks/node-resource-reservations (AKS 1.29 and later), read 2026-11.
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/node-resource-reservations.md (AKS 1.29 and later)
     """
     reserved = {1: 60, 2: 100}.get(machine.vcpus, 140 + 10 * (machine.vcpus - 4))
     seen = machine.gib * _MIB * _data()["guest_memory_share"]
@@ -206,13 +209,14 @@ def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
 
 def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Pod]]:
     """Pods by node: first the system pool's, then as many of the scoring pool as it takes."""
-    cpu, memory = free(require_size(serving.node_size))
+    system, scoring = free(require_size(serving.system_size)), free(require_size(serving.node_size))
     nodes: list[list[Pod]] = [[] for _ in range(serving.system_nodes)]
 
     def takes(number: int, pod: Pod) -> bool:
         there = nodes[number]
         if (pod.scores and number < serving.system_nodes) or (pod.apart and any(other.apart for other in there)):
             return False
+        cpu, memory = system if number < serving.system_nodes else scoring
         return sum(p.cpu for p in there) + pod.cpu <= cpu and sum(p.memory for p in there) + pod.memory <= memory
 
     for pod in wanted:
@@ -239,7 +243,8 @@ def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
     raise ValueError(
         f"serving:replicas_max {serving.replicas_max} does not fit serving:nodes_max {serving.nodes_max}: with the two "
         f"deployments that a rollout keeps beside it ({2 * serving.replicas_min} replicas), the router and what AKS "
-        f"and Azure ML run, {nodes} {serving.node_size} are needed beside {serving.system_nodes} of the system pool. "
+        f"and Azure ML run, {nodes} {serving.node_size} are needed and {serving.system_nodes} {serving.system_size} "
+        f"of the system pool. "
         f"{more}{lower}."
     )
 
@@ -251,6 +256,12 @@ def _require_memory(serving: "ServingSettings") -> None:
             f"serving:memory {serving.memory} is less than a replica with serving:engine {serving.engine} needs. "
             f"Set serving:memory to {least}Mi or more, or leave it out."
         )
+
+
+def heap(serving: "ServingSettings") -> str | None:
+    """Heap of a replica's JVM in Spark's notation, such as `2048m`; None for an engine without a JVM."""
+    beside = _data()["beside_heap"].get(serving.engine)
+    return None if beside is None else f"{_mebibytes(serving.memory) - beside}m"
 
 
 def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:

@@ -14,12 +14,12 @@ from pulumi_azure_native import kubernetesconfiguration, managedidentity
 from pulumi_azure_native import machinelearningservices as ml
 
 from infra.capacity import ROUTERS, routers
+from infra.cluster_writes import WriteOrder
 from infra.identities import Identities
 from infra.kubernetes import SCORING_LABEL, Kubernetes
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
 from infra.settings import Settings
-from infra.system_pool import SystemPool
 
 NAMESPACE = "azureml"
 INSTANCE_TYPE = "scoring"
@@ -31,7 +31,7 @@ class InferenceArgs:
     location: str
     cluster_id: pulumi.Input[str]
     cluster_name: pulumi.Input[str]
-    system_pool: SystemPool
+    writes: WriteOrder
     workspace: ml.Workspace
     endpoint_name: str
     endpoint_identity: managedidentity.UserAssignedIdentity
@@ -61,7 +61,7 @@ class InferenceArgs:
             location=settings.location,
             cluster_id=kubernetes.cluster_id,
             cluster_name=kubernetes.cluster_name,
-            system_pool=kubernetes.system_pool,
+            writes=kubernetes.writes,
             workspace=machine_learning.workspace,
             endpoint_name=names.endpoint,
             endpoint_identity=identities.endpoint,
@@ -88,9 +88,19 @@ class Inference(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: InferenceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Inference", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
         access = ml.PublicNetworkAccessType
 
+        # Azure ML enters a cluster without local accounts through this binding; it must exist before the attach.
+        trusted = aks.TrustedAccessRoleBinding(
+            f"{name}-trusted-access",
+            trusted_access_role_binding_name="azureml",
+            resource_name_=args.cluster_name,
+            resource_group_name=args.resource_group_name,
+            source_resource_id=args.workspace.id,
+            roles=["Microsoft.MachineLearningServices/workspaces/mlworkload"],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=args.writes.before("trusted access")),
+        )
+        args.writes.wrote(trusted)
         extension = kubernetesconfiguration.Extension(
             f"{name}-extension",
             extension_name="azureml",
@@ -110,20 +120,10 @@ class Inference(pulumi.ComponentResource):
             configuration_settings=pulumi.Output.all(args.cluster_id, args.cluster_name).apply(
                 lambda found: extension_settings(args, found[0], found[1])
             ),
-            # Goes before the workspace does: its last act is to sign off there. Its highly available router needs the
-            # nodes first.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace, args.system_pool]),
+            # Goes before the workspace does: its last act is to sign off there.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace, *args.writes.before("extension")]),
         )
-        # Azure ML enters a cluster without local accounts through this binding; it must exist before the attach.
-        trusted = aks.TrustedAccessRoleBinding(
-            f"{name}-trusted-access",
-            trusted_access_role_binding_name="azureml",
-            resource_name_=args.cluster_name,
-            resource_group_name=args.resource_group_name,
-            source_resource_id=args.workspace.id,
-            roles=["Microsoft.MachineLearningServices/workspaces/mlworkload"],
-            opts=child,
-        )
+        args.writes.wrote(extension)
         size = {"cpu": args.replica_cpu, "memory": args.replica_memory}
         compute = ml.Compute(
             f"{name}-compute",
@@ -193,7 +193,7 @@ class Inference(pulumi.ComponentResource):
 def extension_settings(args: InferenceArgs, cluster_id: str, cluster_name: str) -> dict[str, str]:
     """Raw ARM settings of the Azure ML extension, whose names differ from the CLI's and whose case matters.
 
-    Source: files/deployextension.json of Azure/AML-Kubernetes; booleans are the strings 'True' and 'False' there.
+    Source: Azure/AML-Kubernetes files/deployextension.json (booleans are the strings 'True' and 'False')
     """
     settings = {
         "enableInference": "True",

@@ -44,8 +44,8 @@ class MachineLearning(pulumi.ComponentResource):
     workspace_uid: pulumi.Output[str]
     """Another one when the workspace is created again under its name.
 
-    Source: `workspaceId`, "The immutable id associated with this workspace" (Azure/azure-rest-api-specs
-    specification/machinelearningservices/…/2025-12-01/workspaceRP.json).
+    Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py
+    (WorkspaceProperties.workspace_id: "The immutable id associated with this workspace")
     """
     principal_id: pulumi.Output[str]
     models_datastore: pulumi.Output[str]

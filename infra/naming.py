@@ -102,6 +102,10 @@ class Names:
         return self.hyphenated(f"pe-{purpose}", 64)
 
     @property
+    def runner(self) -> str:
+        return self.hyphenated("vmss", 64)
+
+    @property
     def action_group(self) -> str:
         return self.hyphenated("ag", 260)
 

@@ -186,7 +186,10 @@ class TrainingSettings(_Group):
 
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field("native", description="Scoring engine behind the one contract.")
-    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of both node pools.")
+    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of the scoring pool.")
+    system_node_size: VmSize | None = Field(
+        None, description="VM size of the system pool. Unset: that of the scoring pool."
+    )
     system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
     nodes_min: int = Field(1, ge=1, le=100, description="Lower bound of the scoring pool's autoscaler.")
     nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
@@ -217,6 +220,11 @@ class ServingSettings(_Group):
     tls_secret: str | None = Field(
         None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
     )
+
+    @property
+    def system_size(self) -> str:
+        """VM size of the system pool."""
+        return self.system_node_size or self.node_size
 
     @model_validator(mode="before")
     @classmethod
@@ -254,6 +262,37 @@ class ServingSettings(_Group):
     @model_validator(mode="after")
     def _can_be_scheduled(self) -> Self:
         capacity.plan(self)
+        return self
+
+
+class RunnerSettings(_Group):
+    repository: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$",
+        description="GitHub repository, <owner>/<name>, whose workflows get a runner inside the private network. "
+        "Unset: none is created.",
+    )
+    app: int | None = Field(
+        None, ge=1, description="Id of the GitHub App that registers the runner; it may administer the repository."
+    )
+    installation: int | None = Field(None, ge=1, description="Id of the App's installation on the repository's owner.")
+    ssh_key: str | None = Field(
+        None,
+        pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
+        description="Public key for a login to the machine from inside the network. Azure requires one.",
+    )
+    api: str = Field("https://api.github.com", pattern=r"^https://[^/]+[^ ]*[^/ ]$", description="GitHub's REST API.")
+    size: VmSize = Field("Standard_D2s_v5", description="VM size of a runner.")
+    count: int = Field(1, ge=1, le=20, description="Machines; each runs one job at a time.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        given = {name: getattr(self, name) for name in ("repository", "app", "installation", "ssh_key")}
+        missing = [f"runner:{name}" for name, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
+            raise ValueError(
+                f"{', '.join(missing)} must be set for a runner, too: docs/operations.md, A private stack."
+            )
         return self
 
 
@@ -310,6 +349,13 @@ class ReleaseSettings(_Group):
         description="Model version to serve: what this stack trains; the latest of the job's own scheduled runs that "
         "passes the gate; or a number. Only the first trains.",
     )
+    image: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of an existing image for serving:engine in the stack's own registry, repository "
+        "personalization-scoring: one that was live before, or one that was pushed there. Unset: the image is built "
+        "from scoring/.",
+    )
     rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."
     )
@@ -327,7 +373,7 @@ class ReleaseSettings(_Group):
         0.5,
         gt=0,
         description="How far probabilities may be from those of what serves, on average over the same rows, as a share "
-        "of its mean. Not judged where release:model is a number.",
+        "of its mean. Not judged where release:model is a number or release:image is set.",
     )
     probe_rps: float = Field(50, gt=0, le=1000, description="Requests a second of the probe at each step.")
     probe_seconds: float = Field(4, gt=0, le=3600, description="How long the probe goes on at each step.")
@@ -342,7 +388,8 @@ class ReleaseSettings(_Group):
     def limits(self) -> dict[str, float]:
         """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
         names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
-        return self.model_dump(include=names if isinstance(self.model, int) else {*names, "drift_max"})
+        pinned = isinstance(self.model, int) or self.image is not None
+        return self.model_dump(include=names if pinned else {*names, "drift_max"})
 
 
 class Settings(_Group):
@@ -361,6 +408,7 @@ class Settings(_Group):
     budget: BudgetSettings = BudgetSettings()
     training: TrainingSettings = TrainingSettings()
     serving: ServingSettings = ServingSettings()
+    runner: RunnerSettings = RunnerSettings()
     quality: QualitySettings = QualitySettings()
     release: ReleaseSettings = ReleaseSettings()
     tags: dict[str, str] = Field(
@@ -404,7 +452,7 @@ class Settings(_Group):
     @model_validator(mode="after")
     def _the_network_has_room(self) -> Self:
         machines = {
-            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max,
+            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max + self.runners,
             addresses.DATABRICKS_HOSTS: (self.training.workers + 1) * (2 if self.has_interactive_cluster else 1),
         }
         if self.network.is_private:
@@ -412,6 +460,15 @@ class Settings(_Group):
                 addresses.require_room(self.network.address_space, machines)
             except ValueError as error:
                 raise ValueError(f"network:address_space: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _a_runner_is_inside(self) -> Self:
+        if self.runners and not self.network.is_private:
+            raise ValueError(
+                "runner:repository is set and network:mode is public: GitHub's own runners reach a public stack. Set "
+                "network:mode to private, or leave the runner out."
+            )
         return self
 
     @model_validator(mode="after")
@@ -449,6 +506,11 @@ class Settings(_Group):
     @property
     def is_production(self) -> bool:
         return self.environment.startswith(PRODUCTION)
+
+    @property
+    def runners(self) -> int:
+        """Machines that run GitHub's workflows inside the network."""
+        return self.runner.count if self.runner.repository else 0
 
     @property
     def has_interactive_cluster(self) -> bool:

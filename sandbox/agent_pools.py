@@ -9,6 +9,7 @@ from typing import Any
 
 from sandbox import credentials, tags, types
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
+from sandbox.cluster_identity import require_kubelet_permission
 from sandbox.resource_body import check_name, complete, keep_immutable
 from sandbox.resource_id import ResourceId, parse
 from sandbox.store import Body
@@ -54,6 +55,7 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
             raise CloudError(400, "InvalidParameter", "Required parameter agentPoolProfiles is missing (null).")
         if not any(profile.get("mode") == "System" for profile in profiles):  # Azure/AKS#1602
             raise CloudError(400, "InvalidParameter", "Must define at least one system pool.")
+        require_kubelet_permission(sandbox, sent)
     known = _listed(existing) if existing else {}
     for profile in profiles:
         pool = _pool(cluster_id, str(profile.get("name")))
@@ -73,8 +75,18 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
 
 
 def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | None) -> None:
-    """A pool has its tags, which become its machines', among its properties."""
+    """A pool has its tags, which become its machines', among its properties. A system pool has a node, and the last one
+    stays a system pool.
+
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md
+    No source: the code and the words of a refusal to scale the last system pool in to nothing
+    """
     properties = sent.get("properties") or {}
+    mode = properties.get("mode") or (existing["properties"].get("mode") if existing else None)
+    if mode == "System" and properties.get("count") == 0:
+        raise CloudError(400, "InvalidParameter", "A system node pool must have at least one node.")
+    if existing and existing["properties"].get("mode") == "System" and mode != "System":
+        _check_deletion(sandbox, pool_id, existing)
     if properties.get("tags") is not None:
         properties["tags"] = tags.checked(_rule(), properties["tags"])
 

@@ -5,6 +5,7 @@ by type is data in `types.yaml`, and what a type does beyond being stored is a s
 Does not run template deployments; whoever has a token of the tenant may do everything.
 """
 
+import asyncio
 import copy
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import region, role_assignments, role_definitions, subscriptions, tags
+from sandbox import access_checks, region, role_assignments, role_definitions, subscriptions, tags
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
 from sandbox.faults import hinder_operation, hinders_operation
-from sandbox.operations import Operations
+from sandbox.operations import Operations, Turn
 from sandbox.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge
 from sandbox.resource_filter import filtered
 from sandbox.resource_id import GROUP, ResourceId, parse, parse_collection, rule_of
@@ -80,6 +81,8 @@ class Arm:
         body = self._existing(found)
         if request.method == "HEAD":
             return Response(status_code=204)
+        if self.operations.is_busy(found.id) and dig(body, "properties.provisioningState") == "Succeeded":
+            body["properties"]["provisioningState"] = "Updating"
         return JSONResponse(body, headers={"ETag": etag(rule_of(found.type, self._rules), body)})
 
     def _existing(self, found: ResourceId) -> Body:
@@ -127,25 +130,37 @@ class Arm:
             sent["tags"] = tags.checked(rule, sent["tags"])
         if check := self._behaviour(found.type).before_put:
             check(self._sandbox, found.id, sent, existing)
-        self.operations.require_idle(found.id)
+        state = "Creating" if existing is None else "Updating"
+        turn = self._turn(found, rule, state)
+        self.operations.require_idle(found.id, turn)
         self._imply_parents(found)
         body = complete(self._sandbox, found, rule, sent, existing)
         hook = self._behaviour(found.type).on_put
 
         async def work() -> None:
+            await asyncio.sleep(rule.seconds)
             await hinder_operation(request)
             if hook is not None:
                 await hook(self._sandbox, body["id"], body)
             body["properties"]["provisioningState"] = "Succeeded"
             self._store.put(body["id"], body)
+            if turn and existing is None and rule.background and dig(body, rule.background["when"]):
+                self.operations.stay_busy(Turn(turn.resource_id, "operation (Updating)"), rule.background["seconds"])
 
         if not (rule.asynchronous or hinders_operation(request)):
-            await self.operations.run(body["id"], work)
+            await self.operations.run(body["id"], work, turn)
             return JSONResponse(body, 201 if existing is None else 200, {"ETag": etag(rule, body)})
-        body["properties"]["provisioningState"] = "Creating" if existing is None else "Updating"
+        body["properties"]["provisioningState"] = state
         self._store.put(body["id"], body)
         status = 200 if existing is not None else 202 if rule.accepted else 201
-        return JSONResponse(copy.deepcopy(body), status, self.operations.start(body["id"], work))
+        return JSONResponse(copy.deepcopy(body), status, self.operations.start(body["id"], work, turn))
+
+    def _turn(self, found: ResourceId, rule: TypeRule, state: str) -> Turn | None:
+        """The write's turn of the resource that accepts one at a time, if the type names one."""
+        at: ResourceId | None = found
+        while at is not None and at.type != rule.serialized_by:
+            at = parse(at.parent, self._rules) if rule.serialized_by else None
+        return Turn(at.id, rule.doing.format(name=found.name, state=state)) if at else None
 
     async def _tag(self, request: Request, found: ResourceId) -> Response:
         """Read or change the tags alone of a resource or a resource group."""
@@ -154,7 +169,7 @@ class Arm:
             raise CloudError(501, "NotImplemented", "The sandbox keeps no tags of the subscription.")
         body, rule = self._existing(tagged), rule_of(tagged.type, self._rules)
         if request.method != "GET":
-            self.operations.require_idle(tagged.id)
+            self.operations.require_idle(tagged.id, self._turn(tagged, rule, "Updating"))
             after = tags.changed(request.method, body.get("tags") or {}, await _json(request))
             body["tags"] = tags.checked(rule, after)
             self._store.put(tagged.id, body)
@@ -178,11 +193,13 @@ class Arm:
                 raise _not_found(found)
             return Response(status_code=204)
         _check_conditions(request, rule, body)
-        self.operations.require_idle(found.id, below=True)
+        turn = self._turn(found, rule, "Deleting")
+        self.operations.require_idle(found.id, turn, below=True)
         if check := self._behaviour(found.type).before_delete:
             check(self._sandbox, found.id, body)
 
         async def work() -> None:
+            await asyncio.sleep(rule.seconds)
             await hinder_operation(request)
             doomed = sorted(self._store.below(found.id), key=lambda item: -item[0].count("/"))
             for resource_id, body in [*doomed, (found.id, self._existing(found))]:
@@ -194,11 +211,11 @@ class Arm:
 
         lasts = rule.asynchronous and not rule.accepted
         if not (lasts or found.type == GROUP or hinders_operation(request)):
-            await self.operations.run(found.id, work)
+            await self.operations.run(found.id, work, turn)
             return JSONResponse(body) if rule.answers_deleted else Response(status_code=200)
         body["properties"]["provisioningState"] = "Deleting"
         self._store.put(found.id, body)
-        return Response(status_code=202, headers=self.operations.start(found.id, work))
+        return Response(status_code=202, headers=self.operations.start(found.id, work, turn))
 
     def _list(self, request: Request, path: str) -> Response:
         asked = parse_collection(path)
@@ -238,6 +255,11 @@ class Arm:
             raise CloudError(501, "NotImplemented", f"The sandbox leaves out {left_out} ('{resource_type}').")
 
     async def _act(self, request: Request, path: str, action: str) -> Response:
+        if (path + "/" + action).lower().endswith(f"{access_checks.PATH}/{access_checks.ACTION}"):
+            scope = path[: -len(access_checks.PATH)]
+            if (at := parse(scope, self._rules)) is not None:
+                self._existing(at)
+            return await access_checks.check(self._sandbox, scope, request)
         found = parse(path, self._rules)
         if found is not None:
             self._require_offered(found.type)

@@ -13,10 +13,14 @@ from sandbox.store import Body, ResourceStore
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What takes no time here unless a test asks for it: `PUT /sandbox/settings`, until the sandbox ends."""
+    """How long things take: short here, so that a program that does not wait fails. `PUT /sandbox/settings` changes
+    them until the sandbox ends."""
 
-    role_propagation: float = 0.0
-    """Seconds for which a new role assignment grants nothing yet."""
+    role_propagation: float = 1.0
+    """Seconds for which a new role assignment grants nothing yet. On Azure up to 600.
+
+    Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md
+    """
     token_lifetime: int = 3600
     container_deletion: float = 0.0
     """Seconds for which a deleted blob container still holds its name."""

@@ -21,14 +21,25 @@ from sandbox.cloud import CloudError, Sandbox
 
 STORAGE = "https://storage.azure.com"
 DATABRICKS = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
+_MANAGEMENT = "/management.core"
+"""Path of the audience that is `https://management.core.windows.net/` in public Azure, the first in its metadata.
+
+Source: Azure/azure-cli src/azure-cli-core/azure/cli/core/cloud.py (`active_directory_resource_id` and
+`resource_manager`); databricks/databricks-sdk-py databricks/sdk/environments.py (`service_management_endpoint`).
+"""
 
 _KEY_ID = "sandbox"
+
+
+def management_audience(sandbox: Sandbox) -> str:
+    return f"{sandbox.url}{_MANAGEMENT}/"
 
 
 def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str, Any]:
     """The claims of the request's bearer token, or `CloudError` 401.
 
-    `audience` is what the service answers to: `sandbox.url` for ARM and Azure ML, else one of this module's constants.
+    `audience` is what the service answers to: `sandbox.url` for ARM and Azure ML, which also take
+    `management_audience`, else one of this module's constants.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
 
@@ -45,7 +56,7 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
             token.strip(),
             authority.signing_key(sandbox.folder).public_key(),
             algorithms=["RS256"],
-            audience=_bare(audience),
+            audience=[_bare(audience), *([_bare(management_audience(sandbox))] if audience == sandbox.url else [])],
             issuer=f"{sandbox.url}/{sandbox.identity.tenant_id}/v2.0",
             options={"require": ["exp", "aud", "iss"]},
         )
@@ -57,6 +68,16 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
     except jwt.InvalidTokenError as error:
         raise refused("InvalidAuthenticationToken", f"No token of this sandbox: {error}.") from error
     return claims
+
+
+def is_for(sandbox: Sandbox, token: str, audience: str) -> bool:
+    """Whether the token is one of this sandbox's for the audience, and valid."""
+    key = authority.signing_key(sandbox.folder).public_key()
+    try:
+        jwt.decode(token, key, algorithms=["RS256"], audience=_bare(audience))
+    except jwt.InvalidTokenError:
+        return False
+    return True
 
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:

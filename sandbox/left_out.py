@@ -24,6 +24,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 # By the parameter of the path that names the resource: its type, and the group of its endpoint.
+# Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
 _PRIVATE = {
     "vault": ("microsoft.keyvault/vaults", "vault"),
     "registry": ("microsoft.containerregistry/registries", "registry"),
@@ -44,6 +45,7 @@ async def _refuse(sandbox: Sandbox, name: str, request: Request) -> Response:
 
 
 def _require_admitted(sandbox: Sandbox, request: Request, resource_type: str, name: str, group: str) -> None:
+    """Source: MicrosoftDocs/azure-docs articles/storage/common/storage-network-security-limitations.md (data plane)"""
     for _, body in sandbox.store.below("/subscriptions"):
         meant = body["type"].lower() == resource_type and body["name"].lower() == name.lower()
         if meant and not caller_network.admits(sandbox, request, body, group):

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.entra import management_audience
 
 _RESOURCES = (
     "resourceManager portal graph graphAudience media batch gallery sqlManagement activeDirectoryDataLake "
@@ -43,7 +44,7 @@ def _cloud(sandbox: Sandbox) -> dict[str, Any]:
         "authentication": {
             # Clients append `/{tenant}`; any other tenant or provider than these means Azure Stack to them.
             "loginEndpoint": sandbox.url,
-            "audiences": [f"{sandbox.url}/"],
+            "audiences": [management_audience(sandbox), f"{sandbox.url}/"],
             "tenant": "common",
             "identityProvider": "AAD",
         },

@@ -99,7 +99,11 @@ async def _connect(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
 
 
 async def _disconnect(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
-    if dig(body, "properties.provisioningState") == "Deleting":  # not where its group or a network goes as a whole
+    """Removes the connection, which is a change of the target too; not where the whole resource group is deleted.
+
+    No source: that a removal is refused as a creation is; deleting two endpoints to one account at once would show it.
+    """
+    if dig(body, "properties.provisioningState") == "Deleting":
         await _hold(sandbox, body)
 
 

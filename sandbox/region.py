@@ -7,21 +7,16 @@ the quota is made all the same.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Machines, Sandbox
-from sandbox.resource_body import merge
 from sandbox.store import Body
-from sandbox.subscriptions import PATH, admit
+from sandbox.subscriptions import PATH, admit, table
 from sandbox.types import TypeRule
-
-TABLE = Path(__file__).with_name("region.yaml")
 
 
 def routes(
@@ -38,6 +33,7 @@ def routes(
             | {"locations": _locations(rule, known)}
             for rule in rules.values()
             if _namespace(rule).lower() == namespace.lower() and not rule.left_out
+            if rule.type not in known["unlisted"]
         ]
         state = "Registered" if namespace in registered else known["unregistered"].get(namespace, "Registered")
         shown = {"namespace": namespace, "registrationState": state, "resourceTypes": types}
@@ -96,11 +92,6 @@ def routes(
         Route(f"{PATH}/providers/{{namespace}}/register", providers, methods=["POST"]),
         Route("/subscriptions/{scope:path}/providers/Microsoft.Authorization/permissions", permissions),
     ]
-
-
-def table(sandbox: Sandbox) -> dict[str, Any]:
-    own = sandbox.folder / TABLE.name
-    return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
 
 
 def _namespace(rule: TypeRule) -> str:

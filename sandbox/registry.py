@@ -29,6 +29,7 @@ from sandbox.images import BuildFailed, build_image, registry_folder, remove_ima
 from sandbox.private_endpoints import network_of, reaches
 from sandbox.resource_body import dig
 from sandbox.store import Body
+from sandbox.subscriptions import table
 
 _TYPE = "Microsoft.ContainerRegistry/registries"
 _LINK_SECONDS = 3600
@@ -134,6 +135,11 @@ async def _schedule_run(sandbox: Sandbox, registry_id: str, request: Request) ->
         where = ".".join(str(part) for part in first["loc"])
         raise CloudError(400, "InvalidRequest", f"Build request, '{where}': {first['msg']}.") from error
     registry = registry_id.rpartition("/")[2]
+    if (known := table(sandbox))["offer"] in known["offers_without_builds"]:
+        # The words are Azure's. Source: Azure-Samples/azure-search-openai-demo#2592
+        message = f"ACR Tasks requests for the registry {registry} and {sandbox.identity.subscription_id} are not "
+        message += "permitted. Please file an Azure support request at http://aka.ms/azuresupport for assistance."
+        raise CloudError(400, "TasksOperationsNotAllowed", message)
     folder = registry_folder(sandbox, registry)
     if (folder / build.source_location).parent != folder / "sources" or not (folder / build.source_location).is_file():
         message = f"No context was uploaded as '{build.source_location}': ask listBuildSourceUploadUrl where to."

@@ -76,6 +76,8 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
     if body.get("location"):
         body["location"] = _location(body["location"])
     body["properties"] = {**(body.get("properties") or {}), "provisioningState": "Succeeded"}
+    for path in rule.write_only:
+        _drop(body, path)
     if body.get("identity"):
         body["identity"] = _identity(sandbox, values["guid"], body["identity"])
     if rule.etag:
@@ -100,6 +102,13 @@ def dig(body: Any, path: str) -> Any:
     for key in path.split("."):
         body = body.get(key) if isinstance(body, dict) else None
     return body
+
+
+def _drop(body: Body, path: str) -> None:
+    outer, _, last = path.rpartition(".")
+    place = dig(body, outer) if outer else body
+    if isinstance(place, dict):
+        place.pop(last, None)
 
 
 def _identity(sandbox: Sandbox, principal_id: str, sent: Body) -> Body:

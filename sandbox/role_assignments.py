@@ -32,7 +32,7 @@ def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
         if body["type"] == TYPE:
             at, here = f"{_scope(resource_id)}/".lower(), f"{scope}/".lower()
             fits = here.startswith(at) or (at.startswith(here) and "atScope()" not in asked)
-            if fits and (not principal or body["properties"]["principalId"] == principal[1]):
+            if fits and (not principal or body["properties"]["principalId"].lower() == principal[1].lower()):
                 found.append(body)
     return found
 

@@ -3,8 +3,9 @@
 Filters: `RoleDefinitions_List` in azure-rest-api-specs, authorization-RoleDefinitionsCalls.json.
 """
 
+import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,25 @@ def find(sandbox: Sandbox, asked: str) -> list[Body]:
         key = {"rolename": "roleName", "type": "type"}[clause[1].lower()]
         found = [role for role in found if role["properties"][key].lower() == clause[2].replace("''", "'").lower()]
     return found
+
+
+def allows(role: str, action: str, *, data: bool = False) -> bool:
+    """Whether the role with this id has the action. A role that is not in `roles.yaml` has none.
+
+    A `*` stands for any part of an action, also for none between two slashes: AKS asks for
+    `userAssignedIdentities/assign/action`, and the role that gives it names `userAssignedIdentities/*/assign/action`.
+    Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-definitions.md;
+    aztfmod/terraform-azurerm-caf#928
+    """
+    known = next((each for each in _roles().values() if each["id"] == role.lower()), {})
+    given, excluded = ("dataActions", "notDataActions") if data else ("actions", "notActions")
+    return _names(known.get(given, ()), action) and not _names(known.get(excluded, ()), action)
+
+
+def _names(patterns: Iterable[str], action: str) -> bool:
+    wanted = action.lower()
+    spelled = (form.lower() for pattern in patterns for form in (pattern, pattern.replace("/*/", "/")))
+    return any(fnmatch.fnmatchcase(wanted, form) for form in spelled)
 
 
 @lru_cache

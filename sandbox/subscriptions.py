@@ -1,13 +1,26 @@
 """The one subscription: whose requests it admits, and what it says of itself."""
 
+from pathlib import Path
+from typing import Any
+
+import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.entra import require_token
+from sandbox.resource_body import merge
+from sandbox.store import Body
 
 PATH = "/subscriptions/{subscription}"
+TABLE = Path(__file__).with_name("region.yaml")
+
+
+def table(sandbox: Sandbox) -> dict[str, Any]:
+    """What the subscription may use: the shipped table, and over it the one in the sandbox's folder."""
+    own = sandbox.folder / TABLE.name
+    return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
 
 
 def admit(sandbox: Sandbox, request: Request) -> None:
@@ -28,7 +41,15 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def subscriptions(request: Request) -> Response:
         admit(sandbox, request)
         ids = {"subscriptionId": who.subscription_id, "tenantId": who.tenant_id}
-        body = {"id": own, **ids, "displayName": "Sandbox", "state": "Enabled"}
+        policies = {"locationPlacementId": "Public_2014-09-01", "quotaId": table(sandbox)["offer"]}
+        body: Body = {
+            "id": own,
+            **ids,
+            "displayName": "Sandbox",
+            "state": "Enabled",
+            "authorizationSource": "RoleBased",
+        }
+        body |= {"subscriptionPolicies": {**policies, "spendingLimit": "Off"}}
         return JSONResponse(body if request.path_params else {"value": [body]})
 
     return [Route("/subscriptions", subscriptions), Route(PATH, subscriptions)]

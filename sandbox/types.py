@@ -15,6 +15,13 @@ import yaml
 TABLE = Path(__file__).with_name("types.yaml")
 
 _FLAGS = ("asynchronous", "accepted", "implied", "unique", "soft_delete", "answers_deleted")
+_KEYS = {
+    *_FLAGS,
+    *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
+    *("left_out", "sources", "write_only", "serialized_by", "doing", "seconds", "background", "private_link"),
+    # The provider's alone.
+    *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
+}
 _TAGS = {"name": 512, "most": 50}
 
 
@@ -31,6 +38,8 @@ class TypeRule:
     """Dotted paths in the ARM body that a PUT must carry."""
     immutable: tuple[str, ...] = ()
     """Dotted paths that a later PUT may repeat but not change."""
+    write_only: tuple[str, ...] = ()
+    """Dotted paths of what a caller sends and no answer holds."""
     asynchronous: bool = False
     accepted: bool = False
     """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
@@ -45,6 +54,15 @@ class TypeRule:
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
     answers_deleted: bool = False
     """A deletion answers the deleted resource."""
+    serialized_by: str = ""
+    """Type of the resource, this one or one above it, that accepts one write at a time, and refuses all others below it
+    that name it here."""
+    doing: str = "operation ({state})"
+    """What the refusal of another write calls an operation of this type."""
+    seconds: float = 0.0
+    """How long an operation takes: long enough here that writes which do not wait for each other meet."""
+    background: Mapping[str, Any] = field(default_factory=dict)
+    """`seconds` for which a new resource stays busy after its creation, if its body has what `when` names."""
     left_out: str = ""
     """What the sandbox does not do: every request for the type is refused with these words."""
     tags: Mapping[str, int] = field(default_factory=lambda: dict(_TAGS))
@@ -75,6 +93,10 @@ def fill(template: Any, values: Mapping[str, str]) -> Any:
 def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     nested = arm_type.count("/") > 1
     location = entry.get("location", "none" if nested else "required")
+    if unknown := entry.keys() - _KEYS:
+        raise ValueError(f"types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
+    if unknown := entry.get("sources", {}).keys() - entry.keys():
+        raise ValueError(f"types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there.")
     if location not in ("required", "optional", "none"):
         raise ValueError(f"types.yaml: {arm_type}: location is '{location}'; write required, optional or none.")
     return TypeRule(
@@ -85,8 +107,13 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         location=location,
         required=tuple(entry.get("required", ())),
         immutable=tuple(entry.get("immutable", ())),
+        write_only=tuple(entry.get("write_only", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
+        serialized_by=entry.get("serialized_by", ""),
+        doing=entry.get("doing", TypeRule.doing),
+        seconds=float(entry.get("seconds", 0)),
+        background=entry.get("background", {}),
         left_out=entry.get("left_out", ""),
         tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),

@@ -34,7 +34,7 @@ class InfraStacks:
     def pulumi(self, stack: str, *arguments: str, fails: bool = False) -> str:
         done = subprocess.run(
             ["pulumi", *arguments, "--stack", stack, "--non-interactive", "--color", "never"]
-            + ([] if arguments[0] == "stack" else ["--config-file", str(self._file(stack))]),
+            + ([] if arguments[0] in ("stack", "state") else ["--config-file", str(self._file(stack))]),
             cwd=ROOT,
             env=self.environment,
             capture_output=True,

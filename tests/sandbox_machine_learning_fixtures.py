@@ -312,6 +312,7 @@ def ml_sandbox(folder: Path) -> Iterator[Cloud]:
     folder.mkdir(parents=True, exist_ok=True)
     with running_sandbox(folder) as sandbox:
         cloud = Cloud(sandbox.folder, sandbox.told)
+        cloud.settings(role_propagation=0)
         stand_up(cloud)
         yield cloud
         cloud.http.close()

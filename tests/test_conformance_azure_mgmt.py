@@ -102,7 +102,7 @@ def test_containerservice_may_not_add_a_pool_to_a_cluster_that_is_being_made(clo
     pool = {"properties": {"count": 1, "vmSize": "Standard_D4s_v5"}}
     with pytest.raises(ResourceExistsError) as busy:
         aks.agent_pools.begin_create_or_update("rg", "slow", "user", pool)
-    assert busy.value.error.code == "AnotherOperationInProgress"
+    assert busy.value.error.code == "OperationNotAllowed"
     assert creation.result().provisioning_state == "Succeeded"
     assert aks.agent_pools.begin_create_or_update("rg", "slow", "user", pool).result().name == "user"
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from infra import capacity
 from infra.configuration import ConfigError, load
 from infra.settings import Settings
 
@@ -95,6 +96,12 @@ def test_the_spark_engine_gets_the_memory_of_its_jvm() -> None:
     assert settings().serving.memory == "1Gi"
     with pytest.raises(ConfigError, match=r"serving:memory 1Gi is less .*spark needs. Set serving:memory to 2048Mi"):
         settings(serving__engine="spark", serving__memory="1Gi")
+
+
+@pytest.mark.parametrize(("memory", "heap"), [("3Gi", "2048m"), ("2048Mi", "1024m")])
+def test_the_heap_of_the_spark_engine_leaves_room_for_the_rest_of_its_replica(memory: str, heap: str) -> None:
+    assert capacity.heap(settings(serving__engine="spark", serving__memory=memory).serving) == heap
+    assert capacity.heap(settings().serving) is None
 
 
 def test_spot_workers_are_refused_for_a_distributed_ring() -> None:

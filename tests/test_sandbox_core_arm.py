@@ -256,6 +256,20 @@ def test_a_soft_deleted_name_is_taken_until_purged_or_recovered(cloud: RunningSa
     assert cloud.arm("PUT", vault, {**body, "properties": {**properties, "createMode": "recover"}}).status_code == 201
 
 
+def test_a_secret_of_a_vault_is_written_and_never_shown(cloud: RunningSandbox, group: str) -> None:
+    vault = f"{group}/providers/Microsoft.KeyVault/vaults/holds-a-secret"
+    properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
+    assert cloud.arm("PUT", vault, {"location": "westeurope", "properties": properties}).status_code == 201
+    for answer in (
+        cloud.arm("PUT", f"{vault}/secrets/key", {"properties": {"value": "hush", "contentType": "text/plain"}}),
+        cloud.arm("GET", f"{vault}/secrets/key"),
+    ):
+        assert answer.is_success
+        assert answer.json()["properties"]["contentType"] == "text/plain"
+        assert "hush" not in answer.text
+    assert b"hush" not in b"".join(path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file())
+
+
 def test_one_principal_gets_one_role_at_one_scope_once(cloud: RunningSandbox, group: str) -> None:
     role = f"{cloud.subscription}/providers/Microsoft.Authorization/roleDefinitions/{CONTRIBUTOR}"
     grant = {"principalId": str(uuid.uuid4()), "principalType": "ServicePrincipal", "roleDefinitionId": role}

@@ -65,6 +65,18 @@ def test_a_failed_build_says_why_and_leaves_no_image(cloud: Cloud) -> None:
         assert not run.output_images
 
 
+def test_a_subscription_on_free_credits_may_not_build(cloud: Cloud) -> None:
+    table = cloud.folder / "region.yaml"
+    table.write_text("offer: FreeTrial_2014-09-01\n")
+    try:
+        with pytest.raises(HttpResponseError, match="Please file an Azure support request") as refused:
+            cloud.build(CONTEXT)
+    finally:
+        table.unlink()
+    assert refused.value.error
+    assert (refused.value.status_code, refused.value.error.code) == (400, "TasksOperationsNotAllowed")
+
+
 @pytest.mark.parametrize(
     ("context", "more", "reason"),
     [

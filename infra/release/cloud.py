@@ -47,6 +47,8 @@ class Cloud:
     authority: str
     portal: str
     storage_suffix: str
+    management: str
+    """Audience by which other services know Resource Manager: `https://management.core.windows.net/`."""
 
     @classmethod
     def discover(cls) -> "Cloud":
@@ -63,6 +65,7 @@ class Cloud:
             authority=found["authentication"]["loginEndpoint"].rstrip("/"),
             portal=found["portal"],
             storage_suffix=found["suffixes"]["storage"],
+            management=found["authentication"]["audiences"][0],
         )
 
     @property
@@ -72,7 +75,7 @@ class Cloud:
     def credential(self) -> TokenCredential:
         """The login azure-native uses, chosen by the same variables in the same order.
 
-        Source: pulumi/pulumi-azure-native `provider/pkg/provider/auth_azidentity.go`, `newSingleMethodAuthCredential`.
+        Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go (newSingleMethodAuthCredential)
         """
         return _login(self.authority, **{name: os.environ.get(f"ARM_{name}") or None for name in _LOGIN})
 
@@ -131,7 +134,9 @@ class Cloud:
         from databricks.sdk.config import Config
         from databricks.sdk.credentials_provider import CredentialsProvider, CredentialsStrategy
 
-        credential, manager = self.credential(), self.scope
+        # The audience ends with a slash, and so does the scope before `/.default`.
+        # Source: databricks/databricks-sdk-py databricks/sdk/environments.py, service_management_endpoint.
+        credential, management = self.credential(), f"{self.management}/.default"
 
         Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.
 
@@ -160,7 +165,7 @@ class Cloud:
                     token = credential.get_token(f"{DATABRICKS_APPLICATION}/.default").token
                     return {
                         "Authorization": f"Bearer {token}",
-                        "X-Databricks-Azure-SP-Management-Token": credential.get_token(manager).token,
+                        "X-Databricks-Azure-SP-Management-Token": credential.get_token(management).token,
                         "X-Databricks-Azure-Workspace-Resource-Id": workspace_id,
                     }
 

@@ -17,6 +17,7 @@ from infra.release.cloud import databricks_of
 from infra.release.drift import observed
 from infra.release.dynamic import gone
 from infra.release.ownership import WorkspaceProvider
+from infra.release.reference import REFERENCE
 
 PACKAGE = "personalization_workloads"
 # The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
@@ -93,10 +94,10 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
             "pause_status": "UNPAUSED" if spec.schedule_enabled else "PAUSED",
         },
         "parameters": [
-            # On its own schedule it trains on the rows of the day; a release names its own.
+            # On its own schedule it trains on the rows of the day and looks up the live model; a release names both.
             {"name": "snapshot", "default": _TODAY if spec.schedule_enabled else spec.snapshot},
             {"name": "input_digest", "default": "scheduled"},
-            {"name": "live", "default": ""},
+            {"name": "live", "default": f"{spec.volumes}/models/{REFERENCE}"},
         ],
         "job_clusters": [{"job_cluster_key": "training", "new_cluster": cluster(spec)}],
         "tasks": [

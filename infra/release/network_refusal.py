@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 REMEDY = (
     "Run `up` with a release from a machine inside the stack's network, or inside one that is peered with it "
-    "(docs/operations.md, A private stack). Its infrastructure can be deployed from here: set release:enabled to false."
+    "(docs/operations.md, A private stack); `personalization preflight --reach` reports whether one is. The "
+    "infrastructure can be deployed from here: set release:enabled to false."
 )
 # Source: fgarofalo56/csa-inabox#4765; fgarofalo56/csa-inabox#1466; databricks/databricks-sdk-py#647
 _OF_DATABRICKS = re.compile(r"Unauthorized network access to workspace: \d+|private-link-validation-error:\d+")

@@ -31,7 +31,7 @@ class Release(pulumi.ComponentResource):
             "model": str(settings.release.model),
             "rows": f"{settings.training.dataset} {self.trained.rows}",
             "code": self.trained.code,
-            "image": self.served.context[:16],
+            "image": self.served.source,
             "engine": settings.serving.engine,
             "steps": " ".join(map(str, settings.release.rollout)),
         }
@@ -43,6 +43,8 @@ def _after(ready: Sequence[pulumi.Resource]) -> Callable[..., pulumi.ResourceTra
 
     All call the lake, Databricks, the registry, Azure ML or the endpoint from here, by roles that take effect late and,
     in a private network, by names that lead nowhere before.
+
+    Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
     """
 
     def wait(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult:

@@ -106,7 +106,14 @@ class Trained(pulumi.ComponentResource):
         floors = args.settings.quality.model_dump()
         if wanted == "latest":
             where = {name: value for name, value in args.workspace.items() if name != "workspace_uid"}
-            self.run = newest(**where, **args.models, job_id=job.job_id, floors=floors)
+            self.run = newest(
+                **where,
+                **args.models,
+                job_id=job.job_id,
+                ml_workspace_id=args.machine_learning.workspace_id,
+                endpoint_name=args.names.endpoint,
+                floors=floors,
+            )
             lineage = self.run.lineage
         else:
             self.run = TrainingRun(

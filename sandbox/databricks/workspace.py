@@ -21,6 +21,7 @@ from sandbox.resource_body import dig
 from sandbox.store import ResourceStore
 
 Json = dict[str, Any]
+# Source: azure-mgmt-databricks==3.0.0 azure/mgmt/databricks/operations/_operations.py (Microsoft.Databricks/workspaces)
 _TYPE = "/providers/microsoft.databricks/workspaces/"
 _last_id = 0
 
@@ -53,6 +54,8 @@ Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
 
 
 def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Callable[[Request], Awaitable[Response]]:
+    # Source: databricks-sdk==0.156.0 databricks/sdk/errors/deserializer.py (_StandardErrorDeserializer: error_code,
+    # message); databricks-sdk==0.156.0 databricks/sdk/errors/platform.py
     async def handle(request: Request) -> Response:
         try:
             result = await answer(_open(sandbox, records, request), request)
@@ -67,6 +70,8 @@ def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Calla
     return handle
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret: "Throws MALFORMED_REQUEST
+# if request is incorrectly formatted")
 async def body_of(request: Request) -> Json:
     try:
         body = json.loads(await request.body() or b"{}")
@@ -88,6 +93,10 @@ def new_id() -> int:
     return _last_id
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (401, 403); databricks-sdk==0.156.0
+# databricks/sdk/azure.py (X-Databricks-Azure-Workspace-Resource-Id)
+# No source: send a request with an invalid Entra token, and with the resource id of a workspace that does not exist,
+# and read the codes.
 def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspace:
     if "authorization" not in request.headers:
         raise CloudError(401, "UNAUTHENTICATED", "Credential was not sent: the request has no bearer token.")
@@ -95,6 +104,14 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
         caller = entra.require_token(sandbox, request, entra.DATABRICKS)["appid"]
     except CloudError as error:
         raise CloudError(403, "PERMISSION_DENIED", f"Invalid access token. {error.message}") from error
+    management = request.headers.get("x-databricks-azure-sp-management-token")
+    # Source: databricks/databricks-sdk-py databricks/sdk/credentials_provider.py (`azure_service_principal`);
+    # MicrosoftDocs/azure-docs#105105 (the audience).
+    # No source: that Databricks refuses a token for the other audience of Resource Manager;
+    # `databricks current-user me` with such a header would settle it.
+    if management is not None and not entra.is_for(sandbox, management, entra.management_audience(sandbox)):
+        message = "X-Databricks-Azure-SP-Management-Token is not a valid token for Azure's management endpoint"
+        raise CloudError(403, "PERMISSION_DENIED", f"{message}, {entra.management_audience(sandbox)}.")
     wanted = request.headers.get("x-databricks-azure-workspace-resource-id", "").rstrip("/").lower()
     every = [found for found, _ in sandbox.store.below("/subscriptions") if is_workspace(found)]
     found = [resource_id for resource_id in every if wanted in ("", resource_id.lower())]

@@ -53,6 +53,8 @@ class Service:
     liveness_period: float
     liveness_failures: int
     probe_timeout: float
+    cluster: str = ""
+    """Id of the cluster on whose nodes it runs."""
     scale: Scale | None = None
     """None: as many replicas as it starts with, whatever the load."""
 
@@ -163,6 +165,7 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
         liveness_period=settings.liveness_probe.period.total_seconds(),
         liveness_failures=settings.liveness_probe.failure_threshold,
         probe_timeout=settings.readiness_probe.timeout.total_seconds(),
+        cluster=str(compute["resourceId"]),
         scale=scale,
     )
     return service, source
