@@ -50,6 +50,10 @@ class Workspace:
         return found
 
 
+class _OutsideNetwork(Exception):
+    """Refused before any service of Databricks sees the request: a line of text without their JSON."""
+
+
 Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
 
 
@@ -61,9 +65,9 @@ def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Calla
             result = await answer(_open(sandbox, records, request), request)
             return result if isinstance(result, Response) else JSONResponse(result)
         except CloudError as error:
-            if not error.code:
-                return PlainTextResponse(error.message, error.status)
             return JSONResponse({"error_code": error.code, "message": error.message}, error.status)
+        except _OutsideNetwork as error:
+            return PlainTextResponse(str(error), 403)
         except ValueError as error:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
 
@@ -125,14 +129,11 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
 
 
 def _require_admitted(sandbox: Sandbox, request: Request, resource_id: str) -> None:
-    """Refused before the request reaches Databricks' services, as a line of text without their JSON.
-
-    Source: fgarofalo56/csa-inabox#4765 (what a hosted runner got); fgarofalo56/csa-inabox#1466
-    """
+    """Source: fgarofalo56/csa-inabox#4765 (what a hosted runner got); fgarofalo56/csa-inabox#1466"""
     body = sandbox.store.get(resource_id) or {}
     if not caller_network.admits(sandbox, request, body, "databricks_ui_api"):
         number = body["properties"].get("workspaceId")
-        raise CloudError(403, "", f"Unauthorized network access to workspace: {number}")
+        raise _OutsideNetwork(f"Unauthorized network access to workspace: {number}")
 
 
 def is_workspace(resource_id: str) -> bool:
