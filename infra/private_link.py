@@ -25,7 +25,7 @@ class Chain:
     """Component of the target: its endpoints wait for everything in it."""
     target_id: pulumi.Output[str]
     endpoints: Mapping[str, PrivateLinkTarget]
-    """By purpose, which names them."""
+    """Targets by the endpoint's purpose, which names it."""
 
 
 def connect_all(

@@ -1,4 +1,4 @@
-"""From which network a request comes, and the way into a virtual network: a proxy, as on a machine inside it.
+"""The network that a request comes from, and a proxy by which a caller gets into a virtual network.
 
 Names and addresses are the same for every caller on loopback, as Azure's names are. What differs is where a caller
 stands. One that connects directly is outside every network. One whose `HTTPS_PROXY` names this proxy, with the name of
@@ -36,7 +36,7 @@ _PRIVATE = ("disabled", "securedbyperimeter")
 
 
 def trusts_services(account: Body) -> bool:
-    """Whether trusted services reach a storage account past its network rules; they do unless told otherwise.
+    """Whether trusted services reach a storage account past its network rules; they do by default.
 
     Source: MicrosoftDocs/azure-docs articles/storage/common/storage-network-security-trusted-azure-services.md
     (`Microsoft.Databricks/accessConnectors`); MicrosoftDocs/azure-docs
@@ -121,7 +121,9 @@ async def _tunnel(sandbox: Sandbox, reader: asyncio.StreamReader, writer: asynci
     if method != "CONNECT" or target != sandbox.authority:
         return await _refuse(writer, "403 Forbidden", f"This proxy leads to {sandbox.authority} and nowhere else.")
     if network_id is None:
-        return await _refuse(writer, "407 Proxy Authentication Required", f"There is no virtual network '{user}'.")
+        return await _refuse(
+            writer, "407 Proxy Authentication Required", f"The virtual network '{user}' does not exist."
+        )
     upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", sandbox.port)
     port = upstream.get_extra_info("sockname")[1]
     sandbox.callers[port] = network_id

@@ -1,6 +1,6 @@
 """Private endpoints: how they connect to their target, and whether a name leads to one inside a virtual network.
 
-What may be connected, and by which code a second connection fails meanwhile, is `private_link` of the target's type in
+The groups of a target, and the code by which a second connection fails meanwhile, are `private_link` of its type in
 `types.yaml`. Every connection is approved: the sandbox knows one login, which owns both sides. Peered networks do not
 reach each other's endpoints here. Does not refuse requests: `caller_network.py` and each service do.
 """

@@ -1,4 +1,4 @@
-"""A release of a private stack from outside its network: each part says why it was refused and what to do."""
+"""A release of a private stack from outside its network: each part reports the refusal and its remedy."""
 
 from collections.abc import Iterator
 from pathlib import Path

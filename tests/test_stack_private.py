@@ -28,7 +28,7 @@ SMALL = {
     "training:workers": "0",
     "training:node_type": "Standard_D4s_v5",
     "release:probe_seconds": "2",
-    # As of the local stack: a busy machine is no reason to refuse a model.
+    # The limits of the local stack: a busy machine answers late.
     "release:p99_ms_max": "5000",
     "release:error_share_max": "0.5",
 }
@@ -137,14 +137,14 @@ def test_a_second_release_replaces_the_model_and_the_first_comes_back(private: P
     assert str(private.output("deployment")).startswith("m2-")
 
 
-def test_its_size_is_changed_from_inside(private: Private) -> None:
+def test_the_size_of_the_stack_is_changed_from_inside(private: Private) -> None:
     private.configure(serving__system_nodes="4", serving__nodes_max="4", serving__replicas_min="3")
     said = private.up(private.inside)
     assert "updated" in said
     private.up(private.inside, "--expect-no-changes")
 
 
-def test_it_is_taken_down_from_inside_without_a_trace(private: Private) -> None:
+def test_a_teardown_from_inside_leaves_nothing(private: Private) -> None:
     folder = private.outside.folder / "project"
     shutil.copyfile(private.outside.folder / f"Pulumi.{STACK}.yaml", folder / f"Pulumi.{STACK}.yaml")
     (folder / "infra").symlink_to(ROOT / "infra")

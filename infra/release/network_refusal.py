@@ -1,4 +1,4 @@
-"""Refusals by a service's network rules, told apart from those by its roles, with what to do about them.
+"""Refusals by a service's network rules, as opposed to its roles, with their remedy.
 
 In a private network the lake, Databricks, the registry and the endpoint answer inside it alone, so a release runs from
 a machine there. Waiting helps against a role that is not in effect yet, and not against this. Does not ask in advance:
@@ -48,7 +48,7 @@ def _reason(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from or during."""
+    """The error and its causes."""
     found: BaseException | None = error
     while found is not None:
         yield found

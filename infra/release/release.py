@@ -1,6 +1,6 @@
 """One release as a component: a model is trained, it is served, and people are given what they look at it with.
 
-Does not create infrastructure: it is handed what it runs on, and nothing in it begins before that is ready.
+Does not create infrastructure: it uses the components in its arguments, and nothing in it begins before they are ready.
 """
 
 from collections.abc import Callable, Sequence
