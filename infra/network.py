@@ -132,7 +132,14 @@ class Network(pulumi.ComponentResource):
     def subnet_id(self, purpose: str) -> pulumi.Output[str]:
         return pulumi.Output.format("{0}/subnets/{1}", self.network_id, purpose)
 
-    def connect(self, purpose: str, target: PrivateLinkTarget, resource_id: pulumi.Input[str]) -> pulumi.Resource:
+    def connect(
+        self,
+        purpose: str,
+        target: PrivateLinkTarget,
+        resource_id: pulumi.Input[str],
+        *,
+        after: Sequence[pulumi.Resource],
+    ) -> pulumi.Resource:
         """A private endpoint to one sub-resource of a resource; done when its name resolves inside the network."""
         endpoint = network.PrivateEndpoint(
             f"{self._name}-{purpose}",
@@ -145,7 +152,7 @@ class Network(pulumi.ComponentResource):
                     name=purpose, private_link_service_id=resource_id, group_ids=[target.group]
                 )
             ],
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
         )
         return network.PrivateDnsZoneGroup(
             f"{self._name}-{purpose}",

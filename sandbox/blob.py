@@ -1,7 +1,8 @@
 """Blob Storage's data plane over plain directories: a blob `a/b` of a container is the file `a/b` of its folder.
 
 Accounts and containers are what the ARM store says; bytes are streamed, staged beside the container and moved in whole.
-Callers need an Entra token and a Storage Blob Data role on the container or above, as when shared keys are off.
+Callers need an Entra token and a Storage Blob Data role on the container or above, as when shared keys are off, and
+come from a network that the account admits.
 What a directory cannot hold (metadata, content type) lies in a sidecar tied to one version of the file, so a file
 that Spark writes into the folder is a blob too, with default properties.
 
@@ -29,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sandbox import credentials, entra, role_assignments, state_files
+from sandbox import caller_network, credentials, entra, role_assignments, state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.state_files import Unreadable
 from sandbox.store import Body, ResourceStore
@@ -212,6 +213,10 @@ async def _answer(sandbox: Sandbox, request: Request) -> Response:
     if found is None:
         raise CloudError(404, "ResourceNotFound", f"There is no storage account {account!r}.")
     call = _Call(sandbox, request, account, found[0], container, path.get("blob", ""))
+    if not caller_network.admits(sandbox, request, found[1], "blob"):
+        # Source: MicrosoftDocs/SupportArticles-docs
+        # support/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors.md
+        raise CloudError(403, "AuthorizationFailure", "This request is not authorized to perform this operation.")
     _authorise(call, found[1])
     level = "blob" if call.blob else query.get("restype", "account")
     operation = _OPERATIONS.get((request.method, level, query.get("comp", ""))) if container else None

@@ -1,6 +1,7 @@
 """The sandbox's container registry as its clients see it: upload a context, schedule its build, follow the run.
 
 How an image comes from a context is `images.py`. A run that the process did not live to finish is found `Failed`.
+A run reaches a registry without public access from its agent pool's network alone.
 Does not speak the registry's own API (`/v2/`), build from git, or run other task types.
 """
 
@@ -22,8 +23,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from sandbox.caller_network import is_public
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.images import BuildFailed, build_image, registry_folder, remove_images, tag_image
+from sandbox.private_endpoints import network_of, reaches
+from sandbox.resource_body import dig
 from sandbox.store import Body
 from sandbox.subscriptions import table
 
@@ -61,6 +65,7 @@ class _BuildRequest(_Model):
     is_push_enabled: bool = False
     arguments: list[_Argument] = []
     timeout: int = Field(3600, ge=300, le=28800)
+    agent_pool_name: str | None = None
 
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
@@ -190,6 +195,7 @@ async def _run(
     arguments = {argument.name: argument.value for argument in build.arguments}
     status, reason, began = "Canceled", "", time.monotonic()
     try:
+        _log_in(sandbox, body["id"].rpartition("/runs/")[0], build.agent_pool_name)
         async with asyncio.timeout(build.timeout):
             digest = await build_image(sandbox, registry, source, build.docker_file_path, arguments, work, log)
         if build.is_push_enabled:
@@ -211,6 +217,26 @@ async def _run(
             took = f"after {time.monotonic() - began:.0f}s"
             file.write(f"Run ID: {body['name']} {status.lower()} {took}{reason and f'. Error: {reason}'}\n")
     _finish(sandbox, body, status, reason)
+
+
+def _log_in(sandbox: Sandbox, registry_id: str, pool_name: str | None) -> None:
+    """A build logs in to its registry first, from the network of its agent pool, or from none.
+
+    Source: MicrosoftDocs/azure-docs articles/container-registry/container-registry-tasks-agent-pools.md;
+    MicrosoftDocs/SupportArticles-docs
+    support/azure/azure-container-registry/client-ip-address-not-allowed-access.md
+    """
+    pool = sandbox.store.get(f"{registry_id}/agentPools/{pool_name}") if pool_name else None
+    if pool_name and pool is None:
+        raise BuildFailed(f"the registry has no agent pool '{pool_name}'")
+    network = network_of(dig(pool, "properties.virtualNetworkSubnetResourceId"))
+    registry = sandbox.store.get(registry_id)
+    if registry and not is_public(registry) and not reaches(sandbox, network, registry_id, "registry"):
+        login_server = registry["properties"]["loginServer"]
+        raise BuildFailed(
+            f'failed to login: Error response from daemon: Get "https://{login_server}/v2/": denied: client with IP '
+            "'192.0.2.21' is not allowed access. Refer https://aka.ms/acr/firewall to grant access."
+        )
 
 
 def _finish(sandbox: Sandbox, body: Body, status: str, reason: str) -> None:

@@ -69,8 +69,7 @@ class Served(pulumi.ComponentResource):
             },
             rollout=settings.release.rollout,
             limits=settings.release.limits,
-            # Endpoint and model are named through outputs; the roles that let it pull and read are not.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered, *args.ready]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered]),
         )
         LiveReference(
             f"{name}-live",

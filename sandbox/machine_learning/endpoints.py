@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from sandbox import state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.machine_learning.replicas import Deployment
-from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute
+from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute, private_router
 from sandbox.store import Body
 
 ENDPOINT = f"{WORKSPACE}/onlineendpoints"
@@ -42,6 +42,8 @@ class Endpoint:
     auth_mode: str = "Key"
     traffic: dict[str, int] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    network: str | None = None
+    """The one virtual network from which its router can be reached; None where it has a public address."""
     deployments: dict[str, Deployment] = field(default_factory=dict)
     """Those that were ready once, by lower-case name."""
 
@@ -107,6 +109,7 @@ def recall(sandbox: Sandbox, endpoint_id: str) -> Endpoint | None:
     with contextlib.suppress(FileNotFoundError):
         content = state_files.read_json(folder / _FILE, *_REMEMBERED)
         endpoint = Endpoint(endpoint_id, folder, **{name: content[name] for name in _REMEMBERED})
+        endpoint.network = private_router(sandbox, endpoint.compute)
         return fleet(sandbox).endpoints.setdefault(endpoint.name.lower(), endpoint)
     return None
 
@@ -152,6 +155,7 @@ async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
         # No source: set mirrorTraffic of a Kubernetes endpoint on Azure, and read the code.
         raise CloudError(400, "BadArgument", "Mirrored traffic is not supported for Kubernetes online endpoints.")
     kubernetes_compute(sandbox, properties.get("compute"))
+    endpoint.network = private_router(sandbox, properties["compute"])
     traffic: dict[str, int] = properties.get("traffic") or {}
     if not all(isinstance(share, int) and share >= 0 for share in traffic.values()):
         # No source: set the traffic of a deployment to -1 on Azure, and read the code.

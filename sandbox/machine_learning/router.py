@@ -5,7 +5,8 @@ all replicas are busy for longer than the queue's longest wait, 504 for a reques
 are lost. A request whose replica is lost goes to another one once, because scoring changes nothing.
 The service's own answers pass through as they are (Azure documents this for Kubernetes endpoints; a managed endpoint
 makes 424 of them). A body has no limit here: Azure documents none for Kubernetes endpoints, only a time-out of at most
-300 s. Serves no Swagger document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
+300 s. Where the router's load balancer is internal, a caller outside the network gets no answer. Serves no Swagger
+document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
 """
 
 import random
@@ -16,7 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from sandbox import caller_network
 from sandbox.cloud import Sandbox
+from sandbox.faults import abort
 from sandbox.machine_learning.endpoints import Endpoint, fleet
 from sandbox.machine_learning.replicas import Deployment, NoReplica, Overloaded
 
@@ -31,6 +34,10 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     # (traffic, and the header `azureml-model-deployment`)
     async def score(request: Request) -> Response:
         endpoint = fleet(sandbox).endpoints.get(request.path_params["name"].lower())
+        if endpoint and endpoint.network not in (None, caller_network.network_of(sandbox, request)):
+            # A private address of another network. Azure's caller gets no answer until its own time limit.
+            await abort(request.receive)
+            return Response()
         marks = {"x-request-id": request.headers.get("x-request-id") or str(uuid.uuid4())}
         marks["x-ms-client-request-id"] = request.headers.get("x-ms-client-request-id") or marks["x-request-id"]
         if endpoint is None:

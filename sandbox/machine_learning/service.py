@@ -13,10 +13,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from sandbox.blob import find_account
+from sandbox.caller_network import is_public
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.images import find_image
 from sandbox.machine_learning.scaling import Scale
-from sandbox.machine_learning.workspace import fit_instance_type, kubernetes_compute
+from sandbox.machine_learning.workspace import cluster_network, fit_instance_type, kubernetes_compute
+from sandbox.private_endpoints import reaches
 from sandbox.store import Body
 
 # No source: deploy a service on Azure that gets ready after an hour, and see when Azure ML gives up.
@@ -146,6 +149,8 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
         # (`BadArgument`: unable to download the container image)
         raise CloudError(400, "BadArgument", message)
     find_image(sandbox, image)
+    network = cluster_network(sandbox, compute)
+    _require_pull(sandbox, network, image)
     routes = environment.get("inferenceConfig") or {}
     if not routes.get("scoringRoute"):
         message = f"Environment '{settings.environment_id}' has no inferenceConfig with the routes of its container."
@@ -155,7 +160,7 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
         raise CloudError(400, "BadArgument", message)
     scoring = routes["scoringRoute"]
     liveness, readiness = (routes.get(f"{kind}Route") or scoring for kind in ("liveness", "readiness"))
-    model, source = _model(sandbox, settings.model) if settings.model else (None, None)
+    model, source = _model(sandbox, settings.model, network) if settings.model else (None, None)
     requests, scale = settings.request_settings, settings.scale_settings.scale()
     service = Service(
         image=image,
@@ -181,7 +186,35 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
     return service, source
 
 
-def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
+def _require_pull(sandbox: Sandbox, network: str | None, image: str) -> None:
+    """The cluster pulls from its own network.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md;
+    MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md (ImagePullLoopBackOff)
+    """
+    name = image.removeprefix(f"{sandbox.authority}/").partition("/")[0].lower()
+    for registry_id, body in sandbox.store.below("/subscriptions"):
+        meant = body["type"].lower() == "microsoft.containerregistry/registries" and body["name"].lower() == name
+        if meant and not is_public(body) and not reaches(sandbox, network, registry_id, "registry"):
+            message = (
+                f"The cluster cannot pull '{image}': its network has no private endpoint to the registry '{name}'."
+            )
+            raise CloudError(400, "ImagePullLoopBackOff", message)
+
+
+def _require_download(sandbox: Sandbox, network: str | None, account_name: str) -> None:
+    """The cluster downloads a model from its own network, too.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md
+    """
+    account = find_account(sandbox.store, account_name)
+    if account and not is_public(account[1]) and not reaches(sandbox, network, account[0], "blob"):
+        message = f"The cluster cannot read '{account_name}': its network has no private endpoint to its blobs."
+        # No source: the code of a download that storage's firewall refused; a deployment on Azure shows it.
+        raise CloudError(400, "ModelDownloadFailed", message)
+
+
+def _model(sandbox: Sandbox, version_id: str, network: str | None) -> tuple[str, Path]:
     """`<model>/<version>` and the folder or file that the version's URI names in a datastore's container."""
     uri = _asset(sandbox, version_id, "Model")["properties"]["modelUri"]
     parts = version_id.rstrip("/").split("/")
@@ -194,6 +227,7 @@ def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
         # No source: register a model on Azure with such an address, and read the code.
         raise CloudError(400, "InvalidModelUri", message)
     datastore = _asset(sandbox, f"{workspace_id}/datastores/{match['datastore']}", "Datastore")["properties"]
+    _require_download(sandbox, network, datastore["accountName"])
     container = sandbox.container_folder(
         datastore["accountName"], datastore.get("filesystem") or datastore["containerName"]
     )

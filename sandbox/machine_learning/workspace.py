@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sandbox import private_endpoints
 from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.resource_body import dig
 from sandbox.store import Body
 
 WORKSPACE = "microsoft.machinelearningservices/workspaces"
@@ -48,6 +50,28 @@ def kubernetes_compute(sandbox: Sandbox, compute_id: str | None) -> Mapping[str,
         # (`InvalidComputeInformation`)
         raise CloudError(400, "InvalidComputeInformation", f"Compute '{compute_id}' is no Kubernetes compute.")
     return properties
+
+
+def cluster_network(sandbox: Sandbox, compute: Mapping[str, Any]) -> str | None:
+    """Id of the virtual network that the nodes of an attached cluster are in."""
+    cluster = sandbox.store.get(str(compute.get("resourceId")))
+    pools = dig(cluster, "properties.agentPoolProfiles") or [{}]
+    return private_endpoints.network_of(pools[0].get("vnetSubnetID"))
+
+
+def private_router(sandbox: Sandbox, compute_id: str) -> str | None:
+    """The network in which alone the cluster's router has an address; None where it has a public one.
+
+    Source: Azure/AML-Kubernetes files/deployextension.json (`isInternalLoadBalancer`)
+    """
+    compute = sandbox.store.get(compute_id)
+    below = sandbox.store.below(str(dig(compute, "properties.resourceId")))
+    found = (body.get("properties") or {} for _, body in below)
+    settings = [
+        it.get("configurationSettings") or {} for it in found if str(it.get("extensionType")).lower() == _EXTENSION
+    ]
+    internal = any(str(it.get("scoringFe.serviceType.internalLoadBalancer")).lower() == "true" for it in settings)
+    return cluster_network(sandbox, compute["properties"]) if compute and internal else None
 
 
 def fit_instance_type(
@@ -98,6 +122,7 @@ async def _put_workspace(sandbox: Sandbox, workspace_id: str, body: Body) -> Non
 async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
     properties = body["properties"]
     if properties.get("computeType") == "AmlCompute":
+        _check_nodes_address(sandbox, compute_id.rsplit("/", 2)[0], properties)
         return  # kept as a record: no node of it ever runs
     if properties.get("computeType") != "Kubernetes":
         raise CloudError(400, "BadRequest", "The sandbox has compute of type Kubernetes and AmlCompute only.")
@@ -126,6 +151,15 @@ async def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None
             # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md
             # (`ComputeNotAccessible`)
             raise CloudError(400, "ComputeNotAccessible", message)
+
+
+def _check_nodes_address(sandbox: Sandbox, workspace_id: str, compute: Mapping[str, Any]) -> None:
+    """Source: Azure/data-product-analytics#70; MicrosoftDocs/azure-ai-docs
+    articles/machine-learning/how-to-secure-training-vnet.md (You must use a workspace private endpoint)
+    """
+    hidden = (compute.get("properties") or {}).get("enableNodePublicIp") is False
+    if hidden and not private_endpoints.has_endpoint(sandbox, workspace_id):
+        raise CloudError(400, "UserError", "Provided EnableNodePublicIp 'False' requires workspace private endpoint.")
 
 
 # Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`ModelVersionProperties`,
