@@ -18,6 +18,7 @@ from infra.inference import Inference
 from infra.kubernetes import Kubernetes
 from infra.ml_workspace import MachineLearning
 from infra.roles import Grant, Role, assign
+from infra.runner.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class AccessArgs:
     identities: Identities
     kubernetes: Kubernetes
     inference: Inference
+    runner: Runner | None = None
 
 
 class Access(pulumi.ComponentResource):
@@ -68,4 +70,7 @@ def grants(args: AccessArgs) -> list[Grant]:
             Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "models", object_id, models, kind),
             Grant(deployer, Role.AZUREML_DATA_SCIENTIST, "workspace", object_id, workspace, kind),
         ]
+    if args.runner:
+        runner, secret = args.runner.principal_id, args.runner.secret_id
+        table.append(Grant("runner", Role.KEY_VAULT_SECRETS_USER, "secret", runner, secret))
     return table

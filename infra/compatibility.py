@@ -75,6 +75,7 @@ class Table(_Row):
     scoring: ScoringImage
     runtimes: dict[str, Runtime]
     kubernetes: dict[str, date]
+    network_policies: dict[str, date | None]
     retired_sizes: tuple[RetiredSize, ...]
 
     @property
@@ -84,6 +85,8 @@ class Table(_Row):
 
 
 class Machine(_Row):
+    series: str
+    """Such as `Ds_v5`: the size without its number of vCPUs."""
     vcpus: int
     gib: int
     local_disk: bool = False
@@ -91,7 +94,9 @@ class Machine(_Row):
 
 @lru_cache
 def table() -> Table:
-    return Table.model_validate(yaml.safe_load((_FOLDER / "compatibility.yaml").read_text()))
+    rows = yaml.safe_load((_FOLDER / "compatibility.yaml").read_text())
+    del rows["sources"]
+    return Table.model_validate(rows)
 
 
 @lru_cache
@@ -100,7 +105,10 @@ def machines() -> dict[str, Machine]:
     families = yaml.safe_load((_FOLDER / "vm_sizes.yaml").read_text())["families"]
     return {
         pattern.format(vcpus): Machine(
-            vcpus=vcpus, gib=vcpus * family["gib_per_vcpu"], local_disk=family.get("local_disk", False)
+            series=pattern.removeprefix("Standard_").replace("{}", ""),
+            vcpus=vcpus,
+            gib=vcpus * family["gib_per_vcpu"],
+            local_disk=family.get("local_disk", False),
         )
         for pattern, family in families.items()
         for vcpus in family["vcpus"]

@@ -1,8 +1,10 @@
-"""What a stack costs a month, from the resources the program declares and a dated price list (`prices.yaml`).
+"""What a stack costs a month, from the resources the program declares and dated price lists: `prices.yaml`, and for
+virtual machines `vm_prices.yaml`.
 
-The meter is a transformation of the program, like the tags: it sees what is declared, in a preview and under mocks
-alike, and needs no cloud. What has no price in the list is said and left out of the sum, never guessed. Does not know
-what depends on use (traffic, storage, logs): `left_out` names it.
+The meter is a transformation of the program, like the tags: it sees every declared resource, in a preview and under
+mocks, and needs no cloud. An item without a price in the lists is reported and left out of the sum, never guessed; a
+price that is known for another region alone is taken and marked with that region. Does not know what depends on use
+(traffic, storage, logs): `left_out` names it.
 
 Assumptions: 730 hours a month; an autoscaling pool runs midway between its bounds on average; training runs once a day
 (30.4 times a month) for `training:run_hours` each, on its workers and one driver of the same size.
@@ -80,7 +82,7 @@ class Meter:
         return Estimate(
             tuple(_line(item, found) for item, found in charges.items()),
             tuple(_prices()["left_out"]),
-            str(_prices()["date"]),
+            str(_vm_list()["date"]),
         )
 
 
@@ -105,12 +107,13 @@ def _line(item: str, charges: list[_Charge]) -> Line:
 
 def _cluster(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     tier = _at(inputs, "sku", "tier")
-    yield _hourly("Kubernetes control plane", 1, f"{tier} tier", _prices()["by_hour"]["cluster"].get(tier))
+    yield _listed("Kubernetes control plane", f"cluster_{str(tier).lower()}", settings, unit_name=f"{tier} tier")
     for pool in _at(inputs, "agent_pool_profiles") or ():
         yield from _nodes("system pool", _at(pool, "count"), _at(pool, "vm_size"), settings)
-    yield from _listed("load balancers", "load_balancer")
+    yield _listed("load balancers", "load_balancer", settings)
     if not settings.network.is_private:
-        yield from _listed("public addresses", "public_address", 2)  # of what leaves the cluster, and of the endpoint
+        # One for what leaves the cluster, one for the endpoint.
+        yield _listed("public addresses", "public_address", settings, count=2)
 
 
 def _pool(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
@@ -122,54 +125,67 @@ def _nodes(item: str, count: float, size: str, settings: Settings) -> Iterator[_
     yield _machines(item, count, size, settings.location, _prices()["hours_per_month"])
     machine = machines().get(size)
     if machine and not machine.local_disk:
-        disks = _prices()["by_month"]["node_disk"]
-        price = disks[max(least for least in disks if least <= machine.vcpus)]
-        yield _Charge("disks of nodes", count, f"{price} a month{_unverified('node_disk')}", price)
+        gib = max((least, gib) for least, gib in _prices()["node_disk"].items() if least <= machine.vcpus)[1]
+        yield _listed("disks of nodes", f"disk_{gib}", settings, count=count, unit_name=f"{gib} GiB")
 
 
 def _machines(item: str, count: float, size: str, region: str, hours: float) -> _Charge:
-    price = _prices()["vm_hours"].get(region, {}).get(size)
-    if price is None:
+    machine = machines().get(size)
+    rate = _vm_prices().get(region, {}).get(machine.series) if machine else None
+    if machine is None or rate is None:
         return _Charge(item, count, f"{size} in {region}", None)
-    return _Charge(item, count, f"{size} for {hours:g} h at {price}", price * hours)
+    price = round(rate * machine.vcpus, 4)
+    return _Charge(item, count, f"{size} for {hours:g} h at {price:g}", price * hours)
 
 
 def _training(_inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     count, size = settings.training.workers + 1, settings.training.node_type
     hours = settings.training.run_hours * _prices()["runs_per_month"]
     yield _machines("training machines", count, size, settings.location, hours)
-    unit, units = _prices()["databricks"]["unit"], _prices()["databricks"]["units_per_hour"].get(size)
+    databricks, machine = _prices()["databricks"], machines().get(size)
+    unit = databricks["unit"]["hour"]
+    units = databricks["units_per_hour"].get(machine.series, {}).get(machine.vcpus) if machine else None
     if units is None:
         yield _Charge("training Databricks units", count, f"the units of {size}", None)
     else:
-        what = f"{units:g} units an hour for {hours:g} h at {unit}"
+        what = f"{units:g} units an hour for {hours:g} h at {unit:g}"
         yield _Charge("training Databricks units", count, what, units * unit * hours)
 
 
-def _registry(inputs: _Inputs, _settings: Settings) -> Iterator[_Charge]:
+def _registry(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     tier = _at(inputs, "sku", "name")
-    price = _prices()["by_day"]["registry"].get(tier)
-    yield _hourly("container registry", 1, f"{tier} tier", None if price is None else price / 24)
+    yield _listed("container registry", f"registry_{str(tier).lower()}", settings, unit_name=f"{tier} tier")
 
 
-def _build_machines(inputs: _Inputs, _settings: Settings) -> Iterator[_Charge]:
-    yield _Charge("registry build machines", inputs["count"], f"a registry's pool of tier {inputs['tier']}", None)
+def _build_machines(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
+    tier = inputs["tier"]
+    vcpus = _prices()["build_pool_vcpus"].get(tier)
+    if vcpus is None:
+        yield _Charge("registry build machines", inputs["count"], f"a registry's pool of tier {tier}", None)
+    else:
+        count = inputs["count"] * vcpus
+        yield _listed("registry build machines", "registry_build_vcpu", settings, count=count, unit_name="vCPU")
+
+
+def _runners(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
+    yield from _nodes("runners", _at(inputs, "sku", "capacity"), _at(inputs, "sku", "name"), settings)
 
 
 def _each(item: str, price: str) -> "_Rule":
-    return lambda _inputs, _settings: _listed(item, price)
+    return lambda _inputs, settings: iter([_listed(item, price, settings)])
 
 
-def _listed(item: str, price: str, count: float = 1) -> Iterator[_Charge]:
-    monthly, hourly = _prices()["by_month"].get(price), _prices()["by_hour"].get(price)
-    if monthly is None:
-        yield _hourly(item, count, f"{hourly} an hour{_unverified(price)}", hourly)
-    else:
-        yield _Charge(item, count, f"{monthly} a month{_unverified(price)}", monthly)
-
-
-def _hourly(item: str, count: float, what: str, price: float | None) -> _Charge:
-    return _Charge(item, count, what, None if price is None else price * _prices()["hours_per_month"])
+def _listed(item: str, name: str, settings: Settings, *, count: float = 1, unit_name: str = "") -> _Charge:
+    """`count` times the list's row of this name; `unit_name` is shown before the price."""
+    row = _prices()["each"].get(name)
+    if row is None:
+        return _Charge(item, count, unit_name or name, None)
+    hours = _prices()["hours_per_month"]
+    unit, in_a_month = next(each for each in (("hour", hours), ("day", hours / 24), ("month", 1)) if each[0] in row)
+    article = "an" if unit == "hour" else "a"
+    elsewhere = "" if row["region"] in ("Global", settings.location) else f" (price of {row['region']})"
+    shown = f"{row[unit]:g} {article} {unit}{elsewhere}"
+    return _Charge(item, count, f"{unit_name} at {shown}" if unit_name else shown, row[unit] * in_a_month)
 
 
 _Rule = Callable[[_Inputs, Settings], Iterator[_Charge]]
@@ -178,6 +194,7 @@ _RULES: Mapping[str, _Rule] = {
     "azure-native:containerservice:AgentPool": _pool,
     "azure-native:containerregistry:Registry": _registry,
     "azure-native:containerregistry:AgentPool": _build_machines,
+    "azure-native:compute:VirtualMachineScaleSet": _runners,
     "azure-native:network:NatGateway": _each("NAT gateway", "nat_gateway"),
     "azure-native:network:PublicIPAddress": _each("public addresses", "public_address"),
     "azure-native:network:PrivateEndpoint": _each("private endpoints", "private_endpoint"),
@@ -193,11 +210,22 @@ def _at(value: Any, *path: str) -> Any:
     return value
 
 
-def _unverified(price: str) -> str:
-    return " (to be verified)" if price in _prices()["to_be_verified"] else ""
+@lru_cache
+def _prices() -> Mapping[str, Any]:
+    return _read("prices.yaml")
+
+
+def _vm_prices() -> Mapping[str, Mapping[str, float]]:
+    """USD for a vCPU and hour by region and series."""
+    found: Mapping[str, Mapping[str, float]] = _vm_list()["vcpu_hours"]
+    return found
 
 
 @lru_cache
-def _prices() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("prices.yaml").read_text())
+def _vm_list() -> Mapping[str, Any]:
+    return _read("vm_prices.yaml")
+
+
+def _read(name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name(name).read_text())
     return found

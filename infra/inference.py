@@ -24,6 +24,7 @@ from infra.role_propagation import Access, RolesInEffect
 from infra.roles import Grant, Role, assign
 from infra.settings import Settings
 
+# Source: Azure/AML-Kubernetes files/deployextension.json (releaseNamespace)
 NAMESPACE = "azureml"
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (without the
 # role: "extension not installed")
@@ -89,8 +90,8 @@ class Inference(pulumi.ComponentResource):
         super().__init__("personalization:serving:Inference", name, None, opts)
         kubernetes, workspace = args.kubernetes, args.machine_learning.workspace
         access = ml.PublicNetworkAccessType
-        trusted = self._trusted_access(f"{name}-trusted-access", args)
-        extension = self._extension(f"{name}-extension", args, after=[trusted])
+        trusted = kubernetes.writes.wrote(self._trusted_access(f"{name}-trusted-access", args))
+        extension = kubernetes.writes.wrote(self._extension(f"{name}-extension", args))
         # Not `identity` where this is absent: an absent output is unknown in every preview, and so is all made of it.
         self.extension_principal_id = extension.aks_assigned_identity.apply(_principal)
         attached = Attachment(
@@ -104,8 +105,12 @@ class Inference(pulumi.ComponentResource):
             extension_uid=self.extension_principal_id,
             opts=pulumi.ResourceOptions(
                 parent=self,
+                # Source: MicrosoftDocs/azure-ai-docs
+                # articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (the extension and the role first);
+                # Azure/AML-Kubernetes docs/azureml-aks-ta-support.md (trusted access first)
                 depends_on=[extension, trusted, self._role_on_cluster(f"{name}-workspace-role", args)],
                 # It keeps its name, and the endpoint on it is of no use on another cluster.
+                # Source: Azure/azureml-examples#3030 ("detach compute before attaching")
                 delete_before_replace=True,
             ),
         )
@@ -129,7 +134,9 @@ class Inference(pulumi.ComponentResource):
                 parent=self,
                 protect=args.protect,
                 # Traffic is the release's: a rollout moves it between deployments, after they exist.
+                # Source: hashicorp/terraform-provider-azurerm#32011
                 ignore_changes=["properties.traffic", "properties.mirrorTraffic"],
+                # No source: put an endpoint on another compute on Azure, and read whether it moves.
                 replace_on_changes=["properties.compute"],
             ),
         )
@@ -159,7 +166,7 @@ class Inference(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             source_resource_id=args.machine_learning.workspace.id,
             roles=["Microsoft.MachineLearningServices/workspaces/mlworkload"],
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=args.kubernetes.writes.before("trusted access")),
         )
 
     def _role_on_cluster(self, name: str, args: InferenceArgs) -> RolesInEffect:
@@ -174,26 +181,13 @@ class Inference(pulumi.ComponentResource):
         access = Access(principal, READ_EXTENSION, cluster)
         return RolesInEffect(name, [access], pulumi.ResourceOptions(parent=self, depends_on=[role]))
 
-    def _extension(
-        self, name: str, args: InferenceArgs, *, after: list[pulumi.Resource]
-    ) -> kubernetesconfiguration.Extension:
+    def _extension(self, name: str, args: InferenceArgs) -> kubernetesconfiguration.Extension:
         """The extension, without an identity: AKS assigns it one.
 
         Source: Azure/azure-cli-extensions src/k8s-extension/azext_k8s_extension/custom.py (`__create_identity`: "We do
         not create any identities for managedClusters")
         """
-        kubernetes = args.kubernetes
-
-        def settings(cluster: list[str]) -> dict[str, str]:
-            return extension_settings(
-                location=args.location,
-                cluster_id=cluster[0],
-                cluster_name=cluster[1],
-                scoring_nodes=args.scoring_nodes,
-                private=args.network is not None,
-                certificate=args.certificate,
-            )
-
+        kubernetes, workspace = args.kubernetes, args.machine_learning.workspace
         return kubernetesconfiguration.Extension(
             name,
             extension_name="azureml",
@@ -207,13 +201,17 @@ class Inference(pulumi.ComponentResource):
             scope=kubernetesconfiguration.ScopeArgs(
                 cluster=kubernetesconfiguration.ScopeClusterArgs(release_namespace=NAMESPACE)
             ),
-            configuration_settings=pulumi.Output.all(kubernetes.cluster_id, kubernetes.cluster_name).apply(settings),
-            configuration_protected_settings=protected_settings(args.certificate),
-            # Goes before the workspace does: its last act is to sign off there. Its pods need their nodes first.
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[args.machine_learning.workspace, kubernetes.system_pool, kubernetes.scoring_pool, *after],
+            configuration_settings=extension_settings(
+                location=args.location,
+                cluster_id=kubernetes.cluster_id,
+                cluster_name=kubernetes.cluster_name,
+                scoring_nodes=args.scoring_nodes,
+                private=args.network is not None,
+                certificate=args.certificate,
             ),
+            configuration_protected_settings=protected_settings(args.certificate),
+            # Goes before the workspace does: its last act is to sign off there.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[workspace, *kubernetes.writes.before("extension")]),
         )
 
 

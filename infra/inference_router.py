@@ -37,14 +37,17 @@ class Certificate:
 def extension_settings(
     *,
     location: str,
-    cluster_id: str,
-    cluster_name: str,
+    cluster_id: pulumi.Input[str],
+    cluster_name: pulumi.Input[str],
     scoring_nodes: int,
     private: bool,
     certificate: Certificate | None,
-) -> dict[str, str]:
-    """`scoring_nodes`: the fewest nodes of the scoring pool."""
-    settings = {
+) -> dict[str, pulumi.Input[str]]:
+    """Raw settings of the extension. A preview knows all but those of a new cluster, so the policy pack can judge them.
+
+    `scoring_nodes`: the fewest nodes of the scoring pool.
+    """
+    settings: dict[str, pulumi.Input[str]] = {
         "enableInference": "True",
         "enableTraining": "False",
         "inferenceRouterServiceType": "LoadBalancer",

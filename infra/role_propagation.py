@@ -1,6 +1,6 @@
 """A wait between role assignments and what needs them: a role exists at once, and takes effect minutes later.
 
-`RolesInEffect` asks Azure's `checkAccess` whether the principal may do what comes next, and is created when it may. The
+`RolesInEffect` asks Azure's `checkAccess` whether the principal may do the next step, and is created when it may. The
 next resource has it in its `depends_on`. Does not assign roles (`roles.py`), and does not wait for the roles of a
 release, whose own calls repeat while they are refused (`release/patience.py`).
 
@@ -27,7 +27,7 @@ from infra.release.dynamic import ReleaseProvider, gone, is_unknown
 _API_VERSION = "2018-09-01-preview"
 _CHECK = "/providers/Microsoft.Authorization/checkaccess"
 _CONFIRMATIONS = 3
-"""Answers in a row, each over a connection of its own: another instance of ARM may answer each of them, and may not
+"""Answers in a row, each over a separate connection: another instance of ARM may answer each of them, and may not
 know the role yet."""
 _SECONDS = 3600
 _WITHOUT_CHECK_SECONDS = 600
@@ -36,7 +36,7 @@ _QUICK_SECONDS, _QUICK_PAUSE, _PAUSE = 30, 0.5, 10.0
 
 
 class RolesNotInEffect(Exception):
-    """The roles exist and grant nothing yet; the message names what is still refused."""
+    """The roles exist and grant nothing yet; the message names the actions still refused."""
 
 
 class CheckUnavailable(Exception):
@@ -49,7 +49,7 @@ class Access:
 
     principal_id: pulumi.Input[str]
     action: str
-    """As in the permissions reference, `Microsoft.Network/virtualNetworks/subnets/join/action`."""
+    """Name in the permissions reference, such as `Microsoft.Network/virtualNetworks/subnets/join/action`."""
     scope: pulumi.Input[str]
 
 
@@ -69,7 +69,7 @@ class _RolesInEffectProvider(ReleaseProvider):
         except CheckUnavailable as error:
             pulumi.log.warn(f"waiting {_WITHOUT_CHECK_SECONDS // 60} minutes for roles to take effect: {error}")
             time.sleep(_WITHOUT_CHECK_SECONDS)
-        return CreateResult("in-effect", props)
+        return CreateResult(f"{props['access'][0]['scope']}/rolesInEffect", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """A role that somebody took away is not in effect, and is waited for again once it is assigned."""

@@ -96,6 +96,8 @@ class NetworkSettings(_Group):
 
 
 class AccessSettings(_Group):
+    # Source: azure-mgmt-authorization==4.0.0
+    # azure/mgmt/authorization/v2022_04_01/models/_authorization_management_client_enums.py (`PrincipalType`)
     deployers: dict[str, Literal["ServicePrincipal", "User", "Group"]] = Field(
         default_factory=dict,
         description="Entra object ids that run releases, each with its kind. They may write to the lake, "
@@ -104,6 +106,7 @@ class AccessSettings(_Group):
     cluster_admins: list[str] = Field(
         default_factory=list, description="Entra group ids that administer the Kubernetes cluster."
     )
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`single_user_name`)
     team: str | None = Field(
         None,
         min_length=1,
@@ -116,6 +119,7 @@ class AccessSettings(_Group):
 
 
 class ReliabilitySettings(_Group):
+    # Source: MicrosoftDocs/azure-docs articles/reliability/availability-zones-overview.md (three in a region)
     zones: list[Literal["1", "2", "3"]] | None = Field(
         None, description="Availability zones of nodes and addresses. Unset: all that the region has."
     )
@@ -124,6 +128,7 @@ class ReliabilitySettings(_Group):
         description="Copies of what is stored: in several zones or in one. Unset: zone for prod where the region has "
         "zones, else local.",
     )
+    # Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md
     maintenance_day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] = Field(
         "Sunday", description="Day of the week on which the cluster and its nodes may upgrade themselves."
     )
@@ -143,6 +148,9 @@ class AlertSettings(_Group):
 
 class BudgetSettings(_Group):
     monthly: int | None = Field(None, ge=1, description="Amount a month in the subscription's currency; unset: none.")
+    # Source: azure-mgmt-consumption==11.0.0 azure/mgmt/consumption/models/_models.py (`Notification.threshold`: up to
+    # 1000)
+    # No source: create a budget with six notifications on Azure, of which five are said to be the most.
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
     )
@@ -166,6 +174,7 @@ class TrainingSettings(_Group):
         description="Whether a release brings a cluster for people, of the job's definition. Unset: true, except for "
         "prod.",
     )
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
     interactive_minutes: int = Field(
         30, ge=10, le=10_000, description="Minutes without use after which a cluster of people ends itself."
     )
@@ -198,7 +207,10 @@ class TrainingSettings(_Group):
 
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field("native", description="Scoring engine behind the one contract.")
-    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of both node pools.")
+    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of the scoring pool.")
+    system_node_size: VmSize | None = Field(
+        None, description="VM size of the system pool. Unset: that of the scoring pool."
+    )
     system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
     nodes_min: int = Field(
         1,
@@ -212,6 +224,7 @@ class ServingSettings(_Group):
     )
     replicas_min: int = Field(1, ge=1, le=100, description="Replicas a deployment starts with and never goes below.")
     replicas_max: int = Field(4, ge=1, le=100, description="Replicas the inference router may scale to.")
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
     cpu: str = Field("1", pattern=r"^[0-9]+(m|(\.[0-9]+)?)$", description="CPU a replica requests.")
     memory: str = Field(
         "1Gi",
@@ -235,15 +248,22 @@ class ServingSettings(_Group):
     service_ms: float | None = Field(
         None, gt=0, description="Measured time of one core a request takes. Unset: the engine's in infra/capacity.yaml."
     )
+    # Source: MicrosoftDocs/azure-aks-docs articles/aks/supported-kubernetes-versions.md
     kubernetes_version: str | None = Field(
         None, pattern=r"^1\.[0-9]+(\.[0-9]+)?$", description="Kubernetes version of the cluster. Unset: AKS's default."
     )
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md
     auth: Literal["Key", "AMLToken"] = Field("Key", description="How callers authenticate.")
     hostname: str | None = Field(None, description="Name of the endpoint, one of those in its TLS certificate.")
     tls_certificate: str | None = Field(
         None, description="PEM text of the certificate for serving:hostname, followed by those that signed it."
     )
     tls_key: SecretStr | None = Field(None, description="PEM text of the certificate's RSA key. Set it with --secret.")
+
+    @property
+    def system_size(self) -> str:
+        """VM size of the system pool."""
+        return self.system_node_size or self.node_size
 
     @model_validator(mode="before")
     @classmethod
@@ -284,6 +304,37 @@ class ServingSettings(_Group):
     @model_validator(mode="after")
     def _can_be_scheduled(self) -> Self:
         capacity.plan(self)
+        return self
+
+
+class RunnerSettings(_Group):
+    repository: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$",
+        description="GitHub repository, <owner>/<name>, whose workflows get a runner inside the private network. "
+        "Unset: none is created.",
+    )
+    app: int | None = Field(
+        None, ge=1, description="Id of the GitHub App that registers the runner; it may administer the repository."
+    )
+    installation: int | None = Field(None, ge=1, description="Id of the App's installation on the repository's owner.")
+    ssh_key: str | None = Field(
+        None,
+        pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
+        description="Public key for a login to the machine from inside the network. Azure requires one.",
+    )
+    api: str = Field("https://api.github.com", pattern=r"^https://[^/]+[^ ]*[^/ ]$", description="GitHub's REST API.")
+    size: VmSize = Field("Standard_D2s_v5", description="VM size of a runner.")
+    count: int = Field(1, ge=1, le=20, description="Machines; each runs one job at a time.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        given = {name: getattr(self, name) for name in ("repository", "app", "installation", "ssh_key")}
+        missing = [f"runner:{name}" for name, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
+            raise ValueError(
+                f"{', '.join(missing)} must be set for a runner, too: docs/operations.md, A private stack."
+            )
         return self
 
 
@@ -340,6 +391,13 @@ class ReleaseSettings(_Group):
         description="Model version to serve: what this stack trains; the latest of the job's own scheduled runs that "
         "passes the gate; or a number. Only the first trains.",
     )
+    image: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of an existing image for serving:engine in the stack's own registry, repository "
+        "personalization-scoring: one that was live before, or one that was pushed there. Unset: the image is built "
+        "from scoring/.",
+    )
     rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."
     )
@@ -357,7 +415,7 @@ class ReleaseSettings(_Group):
         0.5,
         gt=0,
         description="How far probabilities may be from those of what serves, on average over the same rows, as a share "
-        "of its mean. Not judged where release:model is a number.",
+        "of its mean. Not judged where release:model is a number or release:image is set.",
     )
     probe_rps: float = Field(50, gt=0, le=1000, description="Requests a second of the probe at each step.")
     probe_seconds: float = Field(4, gt=0, le=3600, description="How long the probe goes on at each step.")
@@ -372,7 +430,8 @@ class ReleaseSettings(_Group):
     def limits(self) -> dict[str, float]:
         """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
         names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
-        return self.model_dump(include=names if isinstance(self.model, int) else {*names, "drift_max"})
+        pinned = isinstance(self.model, int) or self.image is not None
+        return self.model_dump(include=names if pinned else {*names, "drift_max"})
 
 
 class Settings(_Group):
@@ -391,6 +450,7 @@ class Settings(_Group):
     budget: BudgetSettings = BudgetSettings()
     training: TrainingSettings = TrainingSettings()
     serving: ServingSettings = ServingSettings()
+    runner: RunnerSettings = RunnerSettings()
     quality: QualitySettings = QualitySettings()
     release: ReleaseSettings = ReleaseSettings()
     tags: dict[str, str] = Field(
@@ -441,7 +501,7 @@ class Settings(_Group):
     @model_validator(mode="after")
     def _the_network_has_room(self) -> Self:
         machines = {
-            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max,
+            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max + self.runners,
             addresses.DATABRICKS_HOSTS: (self.training.workers + 1) * (2 if self.has_interactive_cluster else 1),
         }
         if self.network.is_private:
@@ -449,6 +509,15 @@ class Settings(_Group):
                 addresses.require_room(self.network.address_space, machines)
             except ValueError as error:
                 raise ValueError(f"network:address_space: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _a_runner_is_inside(self) -> Self:
+        if self.runners and not self.network.is_private:
+            raise ValueError(
+                "runner:repository is set and network:mode is public: GitHub's own runners reach a public stack. Set "
+                "network:mode to private, or leave the runner out."
+            )
         return self
 
     @model_validator(mode="after")
@@ -486,6 +555,11 @@ class Settings(_Group):
     @property
     def is_production(self) -> bool:
         return self.environment.startswith(PRODUCTION)
+
+    @property
+    def runners(self) -> int:
+        """Machines that run GitHub's workflows inside the network."""
+        return self.runner.count if self.runner.repository else 0
 
     @property
     def has_interactive_cluster(self) -> bool:

@@ -1,8 +1,6 @@
 """Azure's rules for tags, as pure functions. Does not apply tags: `tags.py` does.
 
-Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md, "Limitations". Reserved
-prefixes: description of the operation `Tags_CreateOrUpdate` in azure-rest-api-specs, Microsoft.Resources. Control
-characters: text of Azure's error InvalidTagNameCharacters.
+Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md (Limitations)
 """
 
 import re

@@ -190,6 +190,27 @@ def report(
 
 
 @app.command()
+def steps(
+    preview: Annotated[Path, typer.Argument(help="File of `pulumi preview --json`.")],
+    output: Annotated[Path | None, typer.Option(help="File to write the steps to, for an approval.")] = None,
+    approved: Annotated[Path | None, typer.Option(help="Steps that were approved, to compare with.")] = None,
+) -> None:
+    """The steps of a preview, to approve and to compare. Exit code 1: they are not those that were approved."""
+    from operations.steps import Steps
+
+    found = Steps.of_preview(preview)
+    if output:
+        found.dump(output)
+    if approved and (differences := Steps.load(approved).differences(found)):
+        lines = "\n".join(f"  - {line}" for line in differences)
+        raise UserError(
+            "nothing has been changed: the stack or its cloud has moved on since the approval, and `up` would do "
+            f"something else now:\n{lines}\nRun the workflow again, for a plan of today and its approval"
+        )
+    print(f"{found.stack}: {len(found.by_urn)} steps{', as approved' if approved else ''}")
+
+
+@app.command()
 def lineage(
     snapshot: Annotated[str, typer.Option(help="Forward from this snapshot, instead of back from the endpoint.")] = "",
     outputs: Annotated[
@@ -313,15 +334,35 @@ def plan(
 @app.command()
 def preflight(
     stack: Annotated[str, typer.Option(help="Stack that is to stand, such as prod-swedencentral.")],
+    reach: Annotated[
+        bool, typer.Option("--reach", help="Only whether a release of the stack can run on this machine.")
+    ] = False,
     folder: StackFolder = _PROJECT,
 ) -> None:
     """What would stop `up` in the stack's region and subscription. Exit code 1: something would, or went unasked."""
     from operations import preflight as check
 
-    findings = check.ask(folder, stack)
+    findings = check.ask(folder, stack, "reach" if reach else "")
     check.show(findings, f"preflight of {stack}", Console(width=None if sys.stdout.isatty() else 160))
     if check.stops(findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def approval(
+    environment: Annotated[str, typer.Argument(help="GitHub environment of this workflow's repository.")],
+    branch: Annotated[
+        str, typer.Option(help="Ask, instead of for reviewers, that no other branch may deploy.", metavar="BRANCH")
+    ] = "",
+) -> None:
+    """Whether GitHub makes a deployment wait for an approval, read back in the workflow. Exit code 1: it does not."""
+    from operations import github
+
+    repository = github.Repository.of_this_workflow()
+    if branch:
+        print(github.require_branch(repository, environment, branch))
+    else:
+        print(github.require_reviewers(repository, environment))
 
 
 @app.command()

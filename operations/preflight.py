@@ -23,12 +23,24 @@ from rich.text import Text
 from infra.naming import Names
 from infra.release.cloud import Cloud
 from operations import stacks
-from operations.checks import access, machines, names, ownership, providers, rows, unity_catalog, versions
+from operations.checks import (
+    access,
+    builds,
+    machines,
+    names,
+    ownership,
+    providers,
+    reach,
+    rows,
+    unity_catalog,
+    versions,
+)
 from operations.checks.answers import Subscription
 from operations.checks.arm import Arm, NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 from operations.errors import UserError
 
+_CHECKS = (access, providers, machines, versions, names, ownership, reach, builds, unity_catalog, rows)
 _AT_ONCE = 4  # Azure throttles a subscription's reads; a check has some thirty of them
 _STOPPING = (Level.BLOCKING, Level.UNASKED)
 _COLOURS = {
@@ -40,14 +52,13 @@ _COLOURS = {
 }
 
 
-def ask(folder: Path, stack: str) -> list[Finding]:
-    """Findings on a stack, in order of subject. Raises `UserError` if there is no such stack, no cloud or no login."""
+def ask(folder: Path, stack: str, only: str = "") -> list[Finding]:
+    """Findings on a stack, in order of subject; of one subject if `only` names it, such as `reach`.
+
+    Raises `UserError` without a stack of that name, a cloud or a login.
+    """
     of = target(folder, stack)
-    asked = [
-        question
-        for subject in (access, providers, machines, versions, names, ownership, unity_catalog, rows)
-        for question in subject.questions(of)
-    ]
+    asked = [question for check in _CHECKS for question in check.questions(of) if only in ("", question.subject)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = pool.map(lambda question: _findings(question, of), asked)
         return [finding for found in answers for finding in found]

@@ -45,8 +45,10 @@ def machines(sandbox: Sandbox) -> Iterator[Machines]:
 def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body | None) -> None:
     """Refuse what AKS refuses of inline pools, and add the pools that the request does not name.
 
-    An update changes the pools that it names and keeps the others (pulumi-azure-native#4264), and it may name none
-    (Azure/AKS#2495).
+    An update changes the pools that it names and keeps the others, and it may name none.
+
+    Source: pulumi/pulumi-azure-native#4264; Azure/AKS#2495 (none); Azure/AKS#1602 (a system pool); Azure/AKS#4383;
+    microsoft/tyger#121 (a new pool)
     """
     properties = sent.setdefault("properties", {})
     profiles = properties.get("agentPoolProfiles") or []
@@ -75,13 +77,25 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
 
 
 def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | None) -> None:
-    """A pool has its tags, which become its machines', among its properties."""
+    """A pool has its tags, which become its machines', among its properties. A system pool has a node, and the last one
+    stays a system pool.
+
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md;
+    MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`)
+    No source: the code and the words of a refusal to scale the last system pool in to nothing
+    """
     properties = sent.get("properties") or {}
+    mode = properties.get("mode") or (existing["properties"].get("mode") if existing else None)
+    if mode == "System" and properties.get("count") == 0:
+        raise CloudError(400, "InvalidParameter", "A system node pool must have at least one node.")
+    if existing and existing["properties"].get("mode") == "System" and mode != "System":
+        _check_deletion(sandbox, pool_id, existing)
     if properties.get("tags") is not None:
         properties["tags"] = tags.checked(_rule(), properties["tags"])
 
 
 async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
+    """Source: pulumi/pulumi-azure-native#4264 (inline pools are child resources)"""
     for profile in body["properties"]["agentPoolProfiles"]:
         pool = _pool(cluster_id, profile["name"])
         inline = {"properties": {key: value for key, value in profile.items() if key != "name"}}
@@ -91,15 +105,21 @@ async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
 
 
 async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    """Source: pulumi/pulumi-azure-native#4264 (the cluster lists every child)"""
     _change_list(sandbox, pool_id, _profile(body))
 
 
 async def _delete_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    """Source: pulumi/pulumi-azure-native#4264 (the cluster lists every child)"""
     _change_list(sandbox, pool_id, None)
 
 
 def _check_deletion(sandbox: Sandbox, pool_id: str, body: Body) -> None:
-    """A cluster keeps one pool (pulumi-azure-native#1575), and one of mode System (Azure/aks-engine#542)."""
+    """A cluster keeps one pool, and one of mode System.
+
+    Source: pulumi/pulumi-azure-native#1575; Azure/aks-engine#542;
+    MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md
+    """
     others = [
         pool
         for other, pool in sandbox.store.below(pool_id.rpartition("/")[0])

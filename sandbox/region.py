@@ -7,21 +7,16 @@ the quota is made all the same.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox.cloud import Machines, Sandbox
-from sandbox.resource_body import merge
 from sandbox.store import Body
-from sandbox.subscriptions import PATH, admit
+from sandbox.subscriptions import PATH, admit, table
 from sandbox.types import TypeRule
-
-TABLE = Path(__file__).with_name("region.yaml")
 
 
 def routes(
@@ -38,11 +33,15 @@ def routes(
             | {"locations": _locations(rule, known)}
             for rule in rules.values()
             if _namespace(rule).lower() == namespace.lower() and not rule.left_out
+            if rule.type not in known["unlisted"]
         ]
         state = "Registered" if namespace in registered else known["unregistered"].get(namespace, "Registered")
         shown = {"namespace": namespace, "registrationState": state, "resourceTypes": types}
         return {"id": f"/subscriptions/{sandbox.identity.subscription_id}/providers/{namespace}", **shown}
 
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Providers_List`,
+    # `Providers_Get`, `Providers_Register`)
     async def providers(request: Request) -> Response:
         admit(sandbox, request)
         namespace = request.path_params.get("namespace")
@@ -54,6 +53,7 @@ def routes(
             {"value": [provider(name) for name in sorted({_namespace(rule) for rule in rules.values()})]}
         )
 
+    # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`ResourceSku`)
     async def sizes(request: Request) -> Response:
         admit(sandbox, request)
         known = table(sandbox)
@@ -62,6 +62,7 @@ def routes(
         found = [_size(name, size, region) for name, size in known["sizes"].items() if size for region in regions]
         return JSONResponse({"value": found})
 
+    # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`Usage`)
     async def usages(request: Request) -> Response:
         admit(sandbox, request)
         known, region = table(sandbox), request.path_params["location"].replace(" ", "").lower()
@@ -73,6 +74,8 @@ def routes(
         ]
         return JSONResponse({"value": found})
 
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/subscriptions/models.tsp (`Location`)
     async def locations(request: Request) -> Response:
         admit(sandbox, request)
         own = f"/subscriptions/{sandbox.identity.subscription_id}/locations"
@@ -83,6 +86,7 @@ def routes(
         ]
         return JSONResponse({"value": found})
 
+    # Source: azure-mgmt-authorization==4.0.0 azure/mgmt/authorization/v2022_04_01/operations/_permissions_operations.py
     async def permissions(request: Request) -> Response:
         admit(sandbox, request)
         return JSONResponse({"value": table(sandbox)["permissions"]})
@@ -96,11 +100,6 @@ def routes(
         Route(f"{PATH}/providers/{{namespace}}/register", providers, methods=["POST"]),
         Route("/subscriptions/{scope:path}/providers/Microsoft.Authorization/permissions", permissions),
     ]
-
-
-def table(sandbox: Sandbox) -> dict[str, Any]:
-    own = sandbox.folder / TABLE.name
-    return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
 
 
 def _namespace(rule: TypeRule) -> str:

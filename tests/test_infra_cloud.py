@@ -14,7 +14,7 @@ WORKSPACE = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.MachineLearn
 
 
 def _cloud(address: str) -> Cloud:
-    return Cloud("Sandbox", address, f"{address}/login", address, "suffix")
+    return Cloud("Sandbox", address, f"{address}/login", address, "suffix", f"{address}/management")
 
 
 def test_two_clouds_of_one_name_keep_their_own_addresses_in_one_process() -> None:

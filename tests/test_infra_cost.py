@@ -1,8 +1,11 @@
-"""The cost estimate: the reference's figures, and nothing guessed."""
+"""The cost estimate: the reference's figures, every shipped stack priced whole, and nothing guessed."""
 
+import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from infra_graph import graph
 from pulumi_azure_native import containerservice
 
@@ -12,6 +15,7 @@ from infra.configuration import load
 from infra.cost import Estimate, Meter
 from infra.settings import Settings
 
+ROOT = Path(__file__).parents[1]
 POOL, CLUSTER = (f"azure-native:containerservice:{name}" for name in ("AgentPool", "ManagedCluster"))
 JOB = "pulumi-python:dynamic/databricks:TrainingJob"
 
@@ -37,12 +41,12 @@ def monthly(found: Estimate) -> dict[str, float | None]:
     return {line.item: line.monthly for line in found.lines}
 
 
-def test_a_daily_run_on_twelve_workers_and_a_driver_costs_what_the_reference_says() -> None:
+def test_a_daily_run_on_twelve_workers_and_a_driver_costs_its_machines_and_units() -> None:
     found = monthly(estimate(settings(), (JOB, {})))
     assert found["training machines"] == pytest.approx(13 * 0.698 * 30.4)
-    assert found["training Databricks units"] == pytest.approx(13 * 2 * 0.30 * 30.4)
+    assert found["training Databricks units"] == pytest.approx(13 * 2.75 * 0.30 * 30.4)
     total = sum(found.values())
-    assert (round(total / 30.4, 2), round(total)) == (16.87, 513)
+    assert (round(total / 30.4, 2), round(total)) == (19.80, 602)
 
 
 def test_one_to_three_nodes_count_as_two() -> None:
@@ -66,28 +70,58 @@ def test_a_longer_run_and_a_wider_pool_cost_in_proportion() -> None:
 
 
 def test_what_has_no_price_is_said_and_not_in_the_sum() -> None:
-    found = estimate(settings("norwayeast"), pool(), (JOB, {}))
+    found = estimate(settings("belgiumcentral"), pool(), (JOB, {}))
     assert monthly(found)["scoring pool"] is None
     output = found.as_output()
-    assert "scoring pool: no price for Standard_D4s_v5 in norwayeast" in output["unpriced"]
-    assert "training machines: no price for Standard_L8s_v3 in norwayeast" in output["unpriced"]
+    assert "scoring pool: no price for Standard_D4s_v5 in belgiumcentral" in output["unpriced"]
+    assert "training machines: no price for Standard_L8s_v3 in belgiumcentral" in output["unpriced"]
     assert output["total"] == pytest.approx(sum(output["lines"].values()))
     unknown = estimate(settings(), pool("Standard_X4s_v9")).as_output()
     assert unknown == {**unknown, "total": 0, "unpriced": ["scoring pool: no price for Standard_X4s_v9 in eastus2"]}
 
 
-def test_a_price_from_memory_is_marked() -> None:
-    (disks,) = [line for line in estimate(settings(), pool()).lines if line.item == "disks of nodes"]
-    assert "to be verified" in disks.basis
+def test_a_price_of_another_region_is_marked_and_a_worldwide_one_is_not() -> None:
+    def basis(location: str, item: str) -> str:
+        lines = estimate(settings(location), pool(), ("azure-native:network:PrivateEndpoint", {})).lines
+        return next(line.basis for line in lines if line.item == item)
+
+    assert "(price of eastus)" in basis("westeurope", "disks of nodes")
+    assert "price of" not in basis("eastus", "disks of nodes")
+    assert "price of" not in basis("westeurope", "private endpoints")
     assert "disks of nodes" not in monthly(estimate(settings(), pool("Standard_D4ds_v5")))
 
 
-def test_the_price_list_is_of_regions_and_sizes_that_a_stack_may_name() -> None:
+@pytest.mark.parametrize("stack", sorted(path.stem for path in ROOT.glob("Pulumi.*.yaml")))
+def test_every_shipped_stack_is_priced_whole(stack: str) -> None:
+    shipped = yaml.safe_load((ROOT / f"{stack}.yaml").read_text())["config"]
+    config = {key.replace(":", "__"): value for key, value in shipped.items()}
+    # A model costs too: the stacks that ship without a release get one.
+    config |= {"release__enabled": "true", "training__snapshot": "2026-11-24"}
+    found = graph(**config).outputs["monthly_cost"]
+    assert found["unpriced"] == []
+    assert {"training machines", "training Databricks units", "system pool"} <= set(found["lines"])
+    assert min(found["lines"].values()) >= 0
+    assert found["total"] == pytest.approx(sum(found["lines"].values()), abs=0.1)
+
+
+def test_every_price_names_its_region_day_and_source() -> None:
     prices = cost._prices()
-    sizes = {size for region in prices["vm_hours"].values() for size in region}
-    assert sizes | set(prices["databricks"]["units_per_hour"]) <= set(machines())
-    assert set(prices["vm_hours"]) <= set(regions.zones_by_region())
-    assert set(prices["to_be_verified"]) <= {*prices["by_hour"], *prices["by_day"], *prices["by_month"]}
+    rows = [*prices["each"].values(), prices["databricks"]["unit"]]
+    for row in rows:
+        assert row["source"]
+        assert row["region"]
+        assert isinstance(row["date"], datetime.date) or datetime.date.fromisoformat(f"{row['date']}-01")
+        assert len(row.keys() & {"hour", "day", "month"}) == 1
+    assert "memory" not in (Path(cost.__file__).with_name("prices.yaml").read_text())
+
+
+def test_the_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> None:
+    series = {machine.series for machine in machines().values()}
+    assert {name for row in cost._vm_prices().values() for name in row} <= series
+    assert set(cost._vm_prices()) <= set(regions.zones_by_region())
+    units = cost._prices()["databricks"]["units_per_hour"]
+    sizes = {(machine.series, machine.vcpus) for machine in machines().values()}
+    assert {(name, vcpus) for name, row in units.items() for vcpus in row} <= sizes
 
 
 def test_the_program_is_metered_whole() -> None:

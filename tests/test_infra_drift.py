@@ -18,6 +18,7 @@ from pulumi.dynamic import Resource
 from pulumi.runtime import rpc
 from sandbox_data_fixtures import Served
 
+from infra.node_pools import pool_name
 from infra.placement import _PlacementProvider
 from infra.release import (
     job,
@@ -29,7 +30,6 @@ from infra.release.interactive import _PolicyProvider
 from infra.release.job import _JobProvider
 from infra.release.training import _TrainingRunProvider
 from infra.release.workload import _WorkloadProvider
-from infra.system_pool import pool_name
 
 UNKNOWN = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
 NUMBER = "4201"

@@ -27,7 +27,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
 
 @pytest.fixture
 def principal(cloud: RunningSandbox) -> str:
-    """Of the identity of the control plane, which has no role: it and the nodes' identity are created again."""
+    """Principal of the control plane's identity, without a role: it and the nodes' identity are created again."""
     cloud.settings()
     for name in ("kubelet", "control-plane"):
         cloud.arm("DELETE", identity(cloud, name))

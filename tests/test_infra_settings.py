@@ -3,6 +3,7 @@
 import pytest
 from certificates import pem
 
+from infra import capacity
 from infra.configuration import ConfigError, load
 from infra.settings import Settings
 
@@ -42,6 +43,7 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("training__dataset", "netflix", r"training:dataset: no spec 'netflix'.*criteo.*movielens.*docs/own-dataset/"),
         ("azure-native__location", "westeuropa", r"azure-native:location: 'westeuropa' is not .*westeurope"),
         ("network__address_space", "10.40.0.0/25", r"network:address_space: 10.40.0.0/25 is too small.*10.40.0.0/20"),
+        ("network__address_space", "172.16.0.0/12", r"network:address_space: .*too large.*at most a /16.*10.40.0.0/20"),
         ("network__address_space", "10.0.0.0/8", r"network:address_space: .*overlaps 10.244.0.0/16.*pods"),
         ("network__address_space", "52.0.0.0/16", r"network:address_space: .*is public"),
         ("network__address_space", "10.40.0.1/20", r"network:address_space: .*host bits set.*10.40.0.0/20"),
@@ -134,6 +136,12 @@ def test_the_key_of_the_certificate_shows_nowhere() -> None:
     chain, key = pem("scores.example.com")
     found = settings(serving__hostname="scores.example.com", serving__tls_certificate=chain, serving__tls_key=key)
     assert "PRIVATE" not in f"{found!r} {found} {found.model_dump()}"
+
+
+@pytest.mark.parametrize(("memory", "heap"), [("2000Mi", "976m"), ("1920Mi", "896m")])
+def test_the_heap_of_the_spark_engine_leaves_room_for_the_rest_of_its_replica(memory: str, heap: str) -> None:
+    assert capacity.heap(settings(serving__engine="spark", serving__memory=memory).serving) == heap
+    assert capacity.heap(settings().serving) is None
 
 
 def test_spot_workers_are_refused_for_a_distributed_ring() -> None:

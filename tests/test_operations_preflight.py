@@ -16,6 +16,7 @@ from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure_native_fixtures import Engine, engine
+from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from infra_graph import graph
 from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
@@ -42,6 +43,7 @@ DEV = {
     "release:enabled": "false",
 }
 PROD = {"personalization:environment": "prod"}
+PRIVATE = {"network:mode": "private"}
 RELEASE = {"release:enabled": "true", "training:snapshot": "2026-11-01", "access:deployers": {"someone": "User"}}
 CONTRIBUTOR = [{"actions": ["*"], "notActions": ["Microsoft.Authorization/*/Write"]}]
 
@@ -67,8 +69,8 @@ class Preflight:
     def answer(self, region: dict[str, Any]) -> None:
         (self.cloud.folder / "region.yaml").write_text(yaml.safe_dump(region))
 
-    def run(self, stack: str = STACK) -> tuple[int, str]:
-        done = CliRunner().invoke(app, ["preflight", "--stack", stack, "--folder", str(self.folder)])
+    def run(self, *options: str, stack: str = STACK) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["preflight", "--stack", stack, "--folder", str(self.folder), *options])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, " ".join(done.output.split())
 
@@ -98,9 +100,10 @@ def preflight(cloud: RunningSandbox, tmp_path: Path) -> Iterator[Preflight]:
             assert cloud.arm("POST", f"{deleted['id']}/purge").status_code == 200
 
 
-def test_a_region_that_has_all_of_it_passes(preflight: Preflight) -> None:
+@pytest.mark.parametrize("mode", ["public", "private"])
+def test_a_region_that_has_all_of_it_passes(preflight: Preflight, mode: str) -> None:
     me = authority.identity(preflight.cloud.folder).object_id
-    preflight.configure(**{"access:deployers": {me: "ServicePrincipal"}})
+    preflight.configure(**{"access:deployers": {me: "ServicePrincipal"}, "network:mode": mode})
     code, said = preflight.run()
     assert code == 0, said
     assert not [level for level in ("blocking", "warning", "could not be asked") if level in said]
@@ -122,6 +125,13 @@ def test_a_region_that_has_all_of_it_passes(preflight: Preflight) -> None:
             {},
             "Microsoft.Databricks/workspaces is not offered in westeurope",
             f"personalization new-stack test-<region> --like {STACK}",
+        ),
+        (
+            {"absent": {"Microsoft.ContainerRegistry/registries/agentPools": ["westeurope"]}},
+            PRIVATE,
+            "Microsoft.ContainerRegistry/registries/agentPools is not offered in westeurope",
+            "az provider show --namespace Microsoft.ContainerRegistry --query "
+            "\"resourceTypes[?resourceType=='registries/agentPools'].locations\"",
         ),
         (
             {"sizes": {"Standard_D4s_v5": None}},
@@ -146,6 +156,12 @@ def test_a_region_that_has_all_of_it_passes(preflight: Preflight) -> None:
             RELEASE,
             "Standard DSv5 Family vCPUs: 32 vCPU needed, 31 of 131 free",
             f"--resource-type dedicated --limit-object value={100 + 32 + 2 * 4}",
+        ),
+        (
+            {"offer": "FreeTrial_2014-09-01"},
+            RELEASE,
+            "the subscription is a free trial (FreeTrial_2014-09-01), for which the registry refuses builds",
+            f"pulumi config set --stack {STACK} release:image sha256:",
         ),
         (
             {"usages": {"cores": {"limit": 19}}},
@@ -199,6 +215,22 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
 
     preflight.answer({"usages": {"standardDSv5Family": {"used": -20, "limit": 40}}})  # usage that lags behind
     assert "32 vCPU needed, 40 of 40 free" in preflight.run()[1], "never more than the limit"
+
+
+def test_pools_of_another_size_are_needed_while_those_that_go_are_still_there(preflight: Preflight) -> None:
+    pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
+    pools += [{"name": "scoring", "mode": "User", "count": 3, "vmSize": "Standard_D4s_v5"}]
+    cluster = {"properties": {"agentPoolProfiles": pools}}
+    preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    preflight.answer({"usages": {"standardDSv5Family": {"limit": 72}}})
+    preflight.configure(**RELEASE, **{"serving:node_size": "Standard_D8s_v5"})
+    assert "52 vCPU needed, 52 of 72 free" in preflight.run()[1], "12 for training, 40 for nodes; 20 are in use"
+    preflight.configure(
+        **RELEASE, **{"serving:node_size": "Standard_D8s_v5", "serving:system_node_size": "Standard_D4s_v5"}
+    )
+    said = preflight.run()[1]
+    assert "44 vCPU needed, 60 of 72 free" in said, "the system pool stays"
+    assert "Standard_D4s_v5 (serving:system_node_size): 4 vCPU" in said
 
 
 @pytest.mark.parametrize(
@@ -327,7 +359,81 @@ def test_a_resource_group_that_is_not_in_the_state_is_blocking(
 
     renamed = "renamed-westeurope"
     pulumi("stack", "rename", "--stack", STACK, renamed)
-    assert f"warning state the state of {renamed} holds {group.upper()}" in preflight.run(renamed)[1]
+    assert f"warning state the state of {renamed} holds {group.upper()}" in preflight.run(stack=renamed)[1]
+
+
+@pytest.mark.parametrize(
+    ("offer", "config", "says"),
+    [
+        ("FreeTrial_2014-09-01", {}, "the registry refuses builds"),
+        ("MSDN_2014-09-01", RELEASE, "the registry may refuse builds"),
+    ],
+)
+def test_builds_that_no_release_asks_for_or_that_may_be_refused_are_a_warning(
+    preflight: Preflight, offer: str, config: dict[str, Any], says: str
+) -> None:
+    preflight.configure(**config)
+    preflight.answer({"offer": offer})
+    code, said = preflight.run()
+    assert (code, "warning image builds" in said, says in said) == (0, True, True)
+
+
+def test_a_release_beside_the_network_that_it_needs_is_blocking(preflight: Preflight) -> None:
+    preflight.configure(**PRIVATE)
+    assert preflight.run("--reach")[0] == 0
+    preflight.configure(**PRIVATE, **RELEASE)
+    code, said = preflight.run("--reach")
+    assert (code, "the network does not exist yet" in said) == (1, True)
+    assert f"pulumi config set --stack {STACK} release:enabled false" in said
+
+
+def outside(path: str, code: str, message: str) -> dict[str, Any]:
+    """What a service answers a caller from outside a private network, once."""
+    body = {"error": {"code": code, "message": message}}
+    return {"path": path, "method": "GET", "status": 403, "body": body}
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (
+            outside("/api/2.0/", "", "Unauthorized network access to workspace: 1"),
+            "Databricks at 127.0.0.1:{port} (127.0.0.1 here, private) refuses callers from outside",
+        ),
+        (
+            outside("/blob/", "AuthorizationFailure", "This request is not authorized to perform this operation."),
+            "the lake at 127.0.0.1:{port} (127.0.0.1 here, private) refuses callers from outside",
+        ),
+        ({"path": "/api/2.0/", "reset": True}, "Databricks does not answer at 127.0.0.1:{port}"),
+        ({"path": "/blob/", "reset": True}, "the lake does not answer at 127.0.0.1:{port}"),
+    ],
+)
+def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
+    preflight: Preflight, fault: dict[str, Any], says: str
+) -> None:
+    workspace = {"properties": {"computeMode": "Hybrid"}}
+    preflight.put("Microsoft.Databricks/workspaces", preflight.names.databricks_workspace, workspace)
+    account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+    preflight.put("Microsoft.Storage/storageAccounts", preflight.names.lake, account)
+    preflight.configure(**PRIVATE, **RELEASE)
+    code, said = preflight.run("--reach")
+    assert (code, "admit this machine" in said) == (0, True), said
+
+    says = says.format(port=preflight.cloud.authority.rpartition(":")[2])
+    preflight.cloud.faults(fault)
+    code, said = preflight.run("--reach")
+    assert (code, "blocking reach" in said, says in said) == (1, True, True), said
+    assert f'gh variable set RUNNERS --body \'{{"{STACK}":' in said
+
+    preflight.cloud.faults(fault)
+    preflight.configure(**PRIVATE)
+    code, said = preflight.run("--reach")
+    assert (code, says in said) == (0, True), "infrastructure alone can be deployed from anywhere"
+
+
+def test_a_public_stack_is_released_from_anywhere(preflight: Preflight) -> None:
+    preflight.configure(**RELEASE)
+    assert preflight.run("--reach")[0] == 0
 
 
 def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Preflight) -> None:
@@ -348,6 +454,23 @@ def test_unity_catalog_is_read_from_the_workspace_once_it_exists(
     ended, said = preflight.run()
     assert ended == code
     assert ("databricks metastores assign" in said) is not enabled
+
+
+def test_missing_rights_on_the_metastore_are_named_with_the_grant(preflight: Preflight) -> None:
+    preflight.configure(**RELEASE)
+    name = preflight.names.databricks_workspace
+    workspace = preflight.put("Microsoft.Databricks/workspaces", name, {"properties": {"computeMode": "Hybrid"}})
+    assert "the login may create what a release needs" in preflight.run()[1]
+    with in_environment(preflight.cloud.environment):
+        workspace_id = f"{preflight.cloud.subscription}/{workspace}"
+        client = Cloud.discover().databricks(preflight.cloud.authority, workspace_id)
+        metastore = client.metastores.current().metastore_id
+        change = PermissionsChange(principal="workspace admins", remove=[Privilege.CREATE_STORAGE_CREDENTIAL])
+        client.grants.update("METASTORE", metastore, changes=[change])
+    code, said = preflight.run()
+    assert code == 1
+    assert f"databricks grants update metastore {metastore}" in said
+    assert "CREATE_STORAGE_CREDENTIAL" in said
 
 
 @pytest.mark.parametrize("config", [{}, RELEASE], ids=["before a release", "with a release"])
@@ -424,12 +547,15 @@ def test_without_a_cloud_or_a_stack_it_says_what_to_set(preflight: Preflight, mo
         check.ask(preflight.folder, STACK)
 
 
-def test_every_type_that_the_program_declares_is_asked_about() -> None:
+@pytest.mark.parametrize("mode", ["private", "public"])
+def test_every_type_that_the_program_declares_is_asked_about(mode: str) -> None:
     tokens = {f"azure-native:{rule.token}": rule.type for rule in types.load().values() if rule.token}
-    settings = {"network__mode": "private", "alerts__emails": '["a@b.example"]', "budget__monthly": "100"}
-    declared = {tokens[found.type] for found in graph(**settings).resources if found.type in tokens}
-    assert "Microsoft.Network/virtualNetworks" in declared
-    assert declared - {"Microsoft.Resources/resourceGroups"} <= set(catalog.load().types)
+    config = {"network__mode": mode, "alerts__emails": '["a@b.example"]', "budget__monthly": "100"}
+    declared = {tokens[found.type] for found in graph(**config).resources if found.type in tokens}
+    needs = catalog.load()
+    private = set(needs.private_types)
+    assert declared & private == (private if mode == "private" else set())
+    assert declared - {"Microsoft.Resources/resourceGroups"} <= {*needs.types, *private}
 
 
 def test_azures_own_sdks_read_what_the_sandbox_tells_of_a_region(preflight: Preflight) -> None:

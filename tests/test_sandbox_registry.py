@@ -65,6 +65,18 @@ def test_a_failed_build_says_why_and_leaves_no_image(cloud: Cloud) -> None:
         assert not run.output_images
 
 
+def test_a_subscription_on_free_credits_may_not_build(cloud: Cloud) -> None:
+    table = cloud.folder / "region.yaml"
+    table.write_text("offer: FreeTrial_2014-09-01\n")
+    try:
+        with pytest.raises(HttpResponseError, match="Please file an Azure support request") as refused:
+            cloud.build(CONTEXT)
+    finally:
+        table.unlink()
+    assert refused.value.error
+    assert (refused.value.status_code, refused.value.error.code) == (400, "TasksOperationsNotAllowed")
+
+
 @pytest.mark.parametrize(
     ("context", "more", "reason"),
     [
@@ -150,7 +162,7 @@ def test_a_context_is_unpacked_by_a_python_without_filters_too(tmp_path: Path, m
 
 @pytest.mark.parametrize("location", ["sources/none.tar.gz", "../../resources.sqlite", "https://github.com/a/b.git"])
 def test_only_uploaded_contexts_are_built(cloud: Cloud, location: str) -> None:
-    with pytest.raises(HttpResponseError, match="No context was uploaded"):
+    with pytest.raises(HttpResponseError, match="is invalid or doesn't exists"):
         cloud.schedule(location)
 
 

@@ -18,6 +18,17 @@ from infra.release.patience import until_allowed
 
 VOLUMES = ("raw", "features", "models")
 SCHEMA = "personalization"
+PRIVILEGES = ("CREATE_CATALOG", "CREATE_EXTERNAL_LOCATION", "CREATE_STORAGE_CREDENTIAL")
+"""What the deployer needs on the metastore. Databricks gives them to the workspace's admins where it has assigned the
+metastore by itself, and nobody has them where an account admin has assigned it.
+
+Source: https://learn.microsoft.com/azure/databricks/data-governance/unity-catalog/manage-privileges/admin-privileges;
+databricks/terraform-provider-databricks#2828
+"""
+_REMEDY = (
+    f"The deployer needs {', '.join(PRIVILEGES)} on the metastore, which its admin grants, and the role Contributor or "
+    "Owner on the access connector. `personalization preflight` asks for the former."
+)
 
 
 class _CatalogProvider(WorkspaceProvider):
@@ -73,39 +84,45 @@ class _CatalogProvider(WorkspaceProvider):
 
         client, catalog, locations = databricks_of(props), props["catalog"], props["locations"]
 
-        def ensure(get: Any, create: Any) -> None:
+        def ensure(get: Any, create: Any, what: str) -> None:
+            """Create it where it does not exist, as soon as Databricks allows it.
+
+            The connector's role on the storage and the deployer's rights on the metastore of a new workspace come some
+            minutes late. A storage credential takes the built-in role Contributor or Owner on the access connector, by
+            the id of the role (databricks/cli#1486).
+            """
             try:
                 get()
             except NotFound:
-                create()
+                try:
+                    until_allowed(create, (PermissionDenied,), what=what)
+                except PermissionDenied as error:
+                    raise PermissionDenied(f"{error} {_REMEDY}") from error
 
+        identity = AzureManagedIdentityRequest(
+            access_connector_id=props["connector_id"], managed_identity_id=props["identity_id"]
+        )
         ensure(
             lambda: client.storage_credentials.get(catalog),
-            lambda: client.storage_credentials.create(
-                catalog,
-                azure_managed_identity=AzureManagedIdentityRequest(
-                    access_connector_id=props["connector_id"], managed_identity_id=props["identity_id"]
-                ),
-            ),
+            lambda: client.storage_credentials.create(catalog, azure_managed_identity=identity),
+            f"storage credential {catalog}",
         )
         for container, url in sorted(locations.items()):
             name = _location(catalog, container)
             ensure(
                 lambda name=name: client.external_locations.get(name),
-                # Databricks tries the connector's access to the container, which follows its role with a delay.
-                lambda name=name, url=url: until_allowed(
-                    lambda: client.external_locations.create(name, url, catalog),
-                    (PermissionDenied,),
-                    what=f"external location {name}",
-                ),
+                lambda name=name, url=url: client.external_locations.create(name, url, catalog),
+                f"external location {name}",
             )
         ensure(
             lambda: client.catalogs.get(catalog),
             lambda: client.catalogs.create(catalog, storage_root=locations["catalog"]),
+            f"catalog {catalog}",
         )
         ensure(
             lambda: client.schemas.get(f"{catalog}.{SCHEMA}"),
             lambda: client.schemas.create(SCHEMA, catalog),
+            f"schema {SCHEMA}",
         )
         for volume in VOLUMES:
             ensure(
@@ -113,6 +130,7 @@ class _CatalogProvider(WorkspaceProvider):
                 lambda volume=volume: client.volumes.create(
                     catalog, SCHEMA, volume, VolumeType.EXTERNAL, storage_location=locations[volume]
                 ),
+                f"volume {volume}",
             )
 
 

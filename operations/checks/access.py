@@ -12,6 +12,7 @@ from operations.checks.catalog import load
 from operations.checks.question import Finding, Level, Question, Target
 
 _PERMISSIONS, _GROUPS = "2022-04-01", "2021-04-01"
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles/privileged.md
 _ASSIGNING = "Microsoft.Authorization/"
 _ADMINISTRATOR = "Role Based Access Control Administrator"
 
@@ -38,7 +39,8 @@ def _permissions(target: Target) -> Iterator[Finding]:
     scope = target.group if target.arm.get(Anything, target.group, _GROUPS) else target.scope
     path = f"{scope}/providers/Microsoft.Authorization/permissions"
     found = target.arm.list(Permission, path, _PERMISSIONS)
-    missing = [action for action in load().permissions if not allows(found, action)]
+    needed = load().permissions(target.settings)
+    missing = [action for action in needed if not allows(found, action)]
     for role, lacking in (
         (_ADMINISTRATOR, [action for action in missing if action.startswith(_ASSIGNING)]),
         ("Contributor", [action for action in missing if not action.startswith(_ASSIGNING)]),
@@ -48,7 +50,7 @@ def _permissions(target: Target) -> Iterator[Finding]:
             says += f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
             yield Finding("permissions", Level.BLOCKING, f"{says} at {scope}", _assign(target, role, scope))
     if not missing:
-        yield Finding("permissions", Level.OK, f"all {len(load().permissions)} actions at {scope}")
+        yield Finding("permissions", Level.OK, f"all {len(needed)} actions at {scope}")
         unconditional = [role for role in found if not role.condition]
         if not allows(unconditional, f"{_ASSIGNING}roleAssignments/write"):
             says = (

@@ -111,6 +111,7 @@ class Deleted(_Answer):
 
 class AgentPool(_Answer):
     count: int | None = None
+    mode: str | None = None
     vm_size: str | None = None
 
 
@@ -126,6 +127,7 @@ class Cluster(_Answer):
 
 class WorkspaceProperties(_Answer):
     is_uc_enabled: bool | None = None
+    workspace_url: str = ""
 
 
 class Workspace(_Answer):
@@ -138,9 +140,15 @@ class Permission(_Answer):
     condition: str | None = None
 
 
+class SubscriptionPolicies(_Answer):
+    quota_id: str = ""
+    """The kind of offer, such as `FreeTrial_2014-09-01`."""
+
+
 class Subscription(_Answer):
     subscription_id: str
     display_name: str = ""
+    subscription_policies: SubscriptionPolicies = SubscriptionPolicies()
 
 
 class Endpoints(_Answer):

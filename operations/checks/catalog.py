@@ -7,29 +7,34 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from infra.settings import Settings
+
 
 class Catalog(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     types: Sequence[str]
+    private_types: Sequence[str]
+    runner_types: Sequence[str]
     actions: Sequence[str]
     providers: Sequence[str]
 
-    @property
-    def top_level_types(self) -> dict[str, list[str]]:
-        """By provider namespace. A nested type is offered where the type it lies in is."""
+    def types_of(self, settings: Settings) -> list[str]:
+        """Types that a stack with these settings declares."""
+        private = self.private_types if settings.network.is_private else ()
+        return sorted([*self.types, *private, *(self.runner_types if settings.runners else ())])
+
+    def kinds_by_namespace(self, settings: Settings) -> dict[str, list[str]]:
+        """Types by provider namespace, such as `{"Microsoft.Storage": ["storageAccounts", …]}`."""
         found: dict[str, list[str]] = {namespace: [] for namespace in self.providers}
-        for resource_type in self.types:
+        for resource_type in self.types_of(settings):
             namespace, _, kind = resource_type.partition("/")
-            of_namespace = found.setdefault(namespace, [])
-            if "/" not in kind:
-                of_namespace.append(kind)
+            found.setdefault(namespace, []).append(kind)
         return dict(sorted(found.items()))
 
-    @property
-    def permissions(self) -> list[str]:
+    def permissions(self, settings: Settings) -> list[str]:
         """Every action that `up` performs."""
-        return sorted([*(f"{resource_type}/write" for resource_type in self.types), *self.actions])
+        return sorted([*(f"{resource_type}/write" for resource_type in self.types_of(settings)), *self.actions])
 
 
 @lru_cache

@@ -12,7 +12,7 @@ _VERSION = "2021-04-01"
 
 
 def questions(target: Target) -> Iterator[Question]:
-    for namespace, kinds in load().top_level_types.items():
+    for namespace, kinds in load().kinds_by_namespace(target.settings).items():
         yield Question("providers", namespace, partial(_provider, target, namespace, kinds))
 
 
@@ -35,8 +35,14 @@ def _provider(target: Target, namespace: str, kinds: list[str]) -> Iterator[Find
 
 
 def _offers(provider: Provider, kind: str, region: str) -> bool:
+    """Whether the provider's list has the type in the region.
+
+    The list names some nested types, each with its own regions (`registries/agentPools`), and leaves out others
+    (`managedClusters/agentPools`). Those are offered where the type they are in is.
+    Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-support.md
+    """
     found = next((known for known in provider.resource_types if known.resource_type.lower() == kind.lower()), None)
     if found is None:
-        return False
+        return "/" in kind and _offers(provider, kind.rpartition("/")[0], region)
     places = {place.replace(" ", "").lower() for place in found.locations}
     return not places or bool(places & {region, "global"})  # without places it belongs to no region

@@ -1,12 +1,17 @@
-"""Unity Catalog: whether the region's metastore took the stack's Databricks workspace in.
+"""Unity Catalog: whether the workspace belongs to a metastore, and what the login may create there.
 
-Only the workspace itself tells: before it exists, the answer is that it is not known yet.
+Only the workspace itself has the answers: before it exists, they are not known yet.
 """
 
 from collections.abc import Iterator
 from functools import partial
 
+import requests
+
+from infra.release.catalog import PRIVILEGES
+from infra.release.cloud import Cloud
 from operations.checks.answers import Workspace
+from operations.checks.arm import NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 
 _VERSION = "2026-01-01"
@@ -24,6 +29,8 @@ def _enabled(target: Target) -> Iterator[Finding]:
         yield Finding("Unity Catalog", Level.LATER, says)
     elif workspace.properties.is_uc_enabled:
         yield Finding("Unity Catalog", Level.OK, f"enabled for {name}")
+        if target.settings.release.enabled:
+            yield from _rights(target, workspace.properties.workspace_url)
     else:
         says = f"{name} belongs to no metastore, so nothing can read the lake through Unity Catalog"
         yield Finding(
@@ -33,3 +40,41 @@ def _enabled(target: Target) -> Iterator[Finding]:
             f"databricks metastores list  # as account admin, for one in {target.settings.location}\n"
             "databricks metastores assign <workspace id> <metastore id> main",
         )
+
+
+def _rights(target: Target, workspace_url: str) -> Iterator[Finding]:
+    """Raises `NotAnswered` where the workspace refuses or cannot be reached."""
+    from databricks.sdk.errors import DatabricksError
+
+    workspace_id = target.resource("Microsoft.Databricks/workspaces", target.names.databricks_workspace)
+    try:
+        client = Cloud.discover().databricks(workspace_url, workspace_id)
+        metastore = client.metastores.current().metastore_id
+        principal = client.current_user.me().user_name
+        answer = client.grants.get_effective("METASTORE", metastore, principal=principal)
+        owner = client.metastores.summary().owner
+    except (DatabricksError, requests.RequestException) as error:
+        if target.settings.network.is_private:
+            says = "rights on the metastore are known from inside the network"
+            yield Finding("Unity Catalog", Level.LATER, says)
+            return
+        raise NotAnswered(str(error).partition("\n")[0]) from None
+    held = {
+        each.privilege.value
+        for assignment in answer.privilege_assignments or []
+        for each in assignment.privileges or []
+        if each.privilege
+    }
+    missing = [name for name in PRIVILEGES if name not in held]
+    if not missing or owner == principal:
+        yield Finding("Unity Catalog", Level.OK, "the login may create what a release needs")
+        return
+    changes = ", ".join(f'"{name}"' for name in missing)
+    yield Finding(
+        "Unity Catalog",
+        Level.BLOCKING,
+        f"{principal} has no {', '.join(missing)} on the metastore",
+        "# as an admin of the metastore\n"
+        f"databricks grants update metastore {metastore} --json "
+        f'\'{{"changes": [{{"principal": "{principal}", "add": [{changes}]}}]}}\'',
+    )

@@ -22,7 +22,9 @@ from sandbox.store import Body
 
 TYPE = "microsoft.kubernetesconfiguration/extensions"
 NAME = "microsoft.azureml.kubernetes"
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md
 _ROUTERS = 3
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md
 _SERVICE_TYPES = ("loadbalancer", "nodeport", "clusterip")
 _SELECTOR = "nodeSelector."
 _PUBLIC = "192.0.2.10"
@@ -30,20 +32,29 @@ _PUBLIC = "192.0.2.10"
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
-    return {TYPE: Behaviour(before_put=_leave_identity, on_put=_check_health)}
+    return {TYPE: Behaviour(before_put=_check_certificate, on_put=_check_router)}
 
 
 def settings_of(sandbox: Sandbox, cluster_id: str) -> Mapping[str, Any]:
     """The configuration settings of the cluster's Azure ML extension; empty without one."""
     for _, body in sandbox.store.below(cluster_id):
         properties = body.get("properties") or {}
-        if _is_ours(properties) and properties.get("provisioningState") == "Succeeded":
+        if _is_ours(properties) and properties.get("provisioningState") not in ("Creating", "Failed"):
             return properties.get("configurationSettings") or {}
     return {}
 
 
 def is_true(settings: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     return str(settings.get(name, default)).lower() == "true"
+
+
+def is_internal(sandbox: Sandbox, cluster_id: str) -> bool:
+    """Whether the router has a private address: the raw setting must be true, however the provider is called.
+
+    Source: Azure/AML-Kubernetes files/deployextension.json (`isInternalLoadBalancer`); Azure/azure-cli-extensions
+    src/k8s-extension/azext_k8s_extension/partner_extensions/AzureMLKubernetes.py (`__normalize_config`)
+    """
+    return is_true(settings_of(sandbox, cluster_id), "scoringFe.serviceType.internalLoadBalancer")
 
 
 def router_url(sandbox: Sandbox, cluster_id: str) -> str:
@@ -56,32 +67,49 @@ def router_url(sandbox: Sandbox, cluster_id: str) -> str:
     replaces the IP address in the scoring URI")
     """
     settings = settings_of(sandbox, cluster_id)
-    pools = _pools(sandbox, cluster_id)
-    internal = is_true(settings, "scoringFe.serviceType.internalLoadBalancer")
     if settings and not is_true(settings, "allowInsecureConnections"):
         return f"https://{settings.get('sslCname')}:{sandbox.port}"
-    if not internal and any(pool.get("vnetSubnetID") for pool in pools):
+    if not is_internal(sandbox, cluster_id) and any(pool.get("vnetSubnetID") for pool in _pools(sandbox, cluster_id)):
         return f"http://{_PUBLIC}"
     return sandbox.url
 
 
-def _leave_identity(sandbox: Sandbox, extension_id: str, sent: Body, existing: Body | None) -> None:
-    """Drop `identity`, which is for Azure Arc: on AKS an extension has `aksAssignedIdentity`, which AKS makes.
+def _check_certificate(sandbox: Sandbox, extension_id: str, sent: Body, existing: Body | None) -> None:
+    """Azure reads it while it installs; here it is read first, because nothing keeps it.
 
-    Source: Azure/azure-cli-extensions src/k8s-extension/azext_k8s_extension/custom.py, `__create_identity` ("We do not
-    create any identities for managedClusters"); MicrosoftDocs/azure-docs#120348
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md (RSA)
     """
-    sent.pop("identity", None)
+    properties = sent.get("properties") or {}
+    settings = properties.get("configurationSettings") or {}
+    if not _has_router(properties) or is_true(settings, "allowInsecureConnections"):
+        return
+    if secret := settings.get("scoringFe.sslSecret"):
+        raise _unhealthy("E40007", f"the namespace azureml has no secret '{secret}'")
+    protected = properties.get("configurationProtectedSettings") or {}
+    try:
+        pem, key_pem = (
+            base64.b64decode(str(protected.get(key) or ""), validate=True)
+            for key in ("scoringFe.sslCert", "scoringFe.sslKey")
+        )
+        certificate, key = x509.load_pem_x509_certificate(pem), load_pem_private_key(key_pem, password=None)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise _unhealthy("E40007", f"the certificate or its key cannot be read: {error}") from error
+    if not isinstance(key, RSAPrivateKey):
+        raise _unhealthy("E40007", "the key is not an RSA key")
+    if key.public_key() != certificate.public_key():
+        raise _unhealthy("E40007", "the key is not the certificate's")
+    name = str(settings.get("sslCname") or "")
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    known = names.get_values_for_type(x509.DNSName)
+    if name not in known and f"*.{name.partition('.')[2]}" not in known:
+        raise _unhealthy("E40007", f"sslCname '{name}' is not among the certificate's names {', '.join(known)}")
 
 
-async def _check_health(sandbox: Sandbox, extension_id: str, body: Body) -> None:
+async def _check_router(sandbox: Sandbox, extension_id: str, body: Body) -> None:
+    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-extension.md"""
     properties = body["properties"]
     settings = properties.get("configurationSettings") or {}
-    protected = properties.get("configurationProtectedSettings") or {}
-    # Source: Azure/azure-rest-api-specs specification/kubernetesconfiguration/resource-manager/
-    # Microsoft.KubernetesConfiguration/stable/2023-05-01/examples/GetExtension.json (no answer has them)
-    properties.pop("configurationProtectedSettings", None)
-    if not (_is_ours(properties) and is_true(settings, "enableInference")):
+    if not _has_router(properties):
         return
     kind = str(settings.get("inferenceRouterServiceType") or "")
     if kind.lower() not in _SERVICE_TYPES:
@@ -89,8 +117,6 @@ async def _check_health(sandbox: Sandbox, extension_id: str, body: Body) -> None
     if (provider := settings.get("internalLoadBalancerProvider", "azure")) != "azure":
         raise _unhealthy("E40003", f"internalLoadBalancerProvider is '{provider}', and only 'azure' is supported")
     _check_nodes(sandbox, extension_id.lower().partition("/providers/microsoft.kubernetesconfiguration/")[0], settings)
-    if not is_true(settings, "allowInsecureConnections"):
-        _check_certificate(settings, protected)
 
 
 def _check_nodes(sandbox: Sandbox, cluster_id: str, settings: Mapping[str, Any]) -> None:
@@ -106,27 +132,8 @@ def _check_nodes(sandbox: Sandbox, cluster_id: str, settings: Mapping[str, Any])
         raise _unhealthy("E40002", f"{nodes} nodes match the selector {selector}, and the router needs {needed}")
 
 
-def _check_certificate(settings: Mapping[str, Any], protected: Mapping[str, Any]) -> None:
-    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md (RSA)"""
-    name = str(settings.get("sslCname") or "")
-    if secret := settings.get("scoringFe.sslSecret"):
-        raise _unhealthy("E40007", f"the namespace azureml has no secret '{secret}'")
-    try:
-        pem, key_pem = (
-            base64.b64decode(str(protected.get(key) or ""), validate=True)
-            for key in ("scoringFe.sslCert", "scoringFe.sslKey")
-        )
-        certificate, key = x509.load_pem_x509_certificate(pem), load_pem_private_key(key_pem, password=None)
-    except (binascii.Error, TypeError, ValueError) as error:
-        raise _unhealthy("E40007", f"the certificate or its key cannot be read: {error}") from error
-    if not isinstance(key, RSAPrivateKey):
-        raise _unhealthy("E40007", "the key is not an RSA key")
-    if key.public_key() != certificate.public_key():
-        raise _unhealthy("E40007", "the key is not the certificate's")
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    known = names.get_values_for_type(x509.DNSName)
-    if name not in known and f"*.{name.partition('.')[2]}" not in known:
-        raise _unhealthy("E40007", f"sslCname '{name}' is not among the certificate's names {', '.join(known)}")
+def _has_router(properties: Mapping[str, Any]) -> bool:
+    return _is_ours(properties) and is_true(properties.get("configurationSettings") or {}, "enableInference")
 
 
 def _is_ours(properties: Mapping[str, Any]) -> bool:

@@ -1,0 +1,53 @@
+"""Registry builds: whether this kind of subscription may run them, asked before an hour of `up` ends at the image.
+
+Azure pauses ACR Tasks for subscriptions on free credits, and names no end. Offers with a monthly credit are a warning:
+the rule does not say which credits it means. For a while after an upgrade to pay-as-you-go Azure names the old offer.
+Source: MicrosoftDocs/azure-management-docs articles/container-registry/container-registry-tasks-overview.md;
+Azure-Samples/azure-search-openai-demo#2592; MicrosoftDocs/azure-aks-docs#112;
+MicrosoftDocs/azure-docs articles/cost-management-billing/costs/understand-cost-mgt-data.md
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from operations.checks.answers import Subscription
+from operations.checks.arm import NotAnswered
+from operations.checks.question import Finding, Level, Question, Target
+
+_VERSION = "2022-12-01"
+_FREE = {
+    "AzureForStudents_2018-01-01": "Azure for Students",
+    "AzurePass_2014-09-01": "an Azure Pass",
+    "DreamSpark_2015-02-01": "Azure for Students Starter",
+    "FreeTrial_2014-09-01": "a free trial",
+}
+_CREDIT = {
+    "AzureInOpen_2014-09-01": "Azure in Open",
+    "MPN_2014-09-01": "a partner's subscription",
+    "MSDN_2014-09-01": "a Visual Studio subscription",
+    "Sponsored_2016-01-01": "a sponsored subscription",
+}
+
+
+def questions(target: Target) -> Iterator[Question]:
+    yield Question("image builds", "of this subscription", partial(_builds, target))
+
+
+def _builds(target: Target) -> Iterator[Finding]:
+    subscription = target.arm.get(Subscription, target.scope, _VERSION)
+    if subscription is None:
+        raise NotAnswered(f"subscription {target.subscription} does not exist, or this login may not read it", 404)
+    release, offer = target.settings.release, subscription.subscription_policies.quota_id
+    if release.image or offer not in {**_FREE, **_CREDIT}:
+        yield Finding("image builds", Level.OK, offer or "of an unnamed offer")
+        return
+    remedy = (
+        "az support tickets create …  # or https://aka.ms/azuresupport: ask for ACR Tasks\n"
+        f"{target.set('release:image', 'sha256:…')}  # an image built elsewhere and pushed to the stack's registry"
+    )
+    if offer in _FREE:
+        says = f"the subscription is {_FREE[offer]} ({offer}), for which the registry refuses builds"
+        yield Finding("image builds", Level.BLOCKING if release.enabled else Level.WARNING, says, remedy)
+    else:
+        says = f"the subscription is {_CREDIT[offer]} ({offer}), for which the registry may refuse builds"
+        yield Finding("image builds", Level.WARNING, says, remedy)

@@ -1,0 +1,119 @@
+"""Where a release of a private stack can run: only where its lake and its Databricks workspace admit this machine.
+
+Both refuse callers from outside the network, with any login. Azure Resource Manager answers everywhere, so
+infrastructure alone can be deployed from anywhere. Asks each of the two one question, on the way that the release's
+clients take (`HTTPS_PROXY` counts). Does not judge what the login may do there, and does not ask for the scoring
+router's address, which exists only after a release.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from functools import partial
+from urllib.parse import urlsplit
+
+import requests
+from azure.core.exceptions import AzureError
+
+from infra.release.cloud import DATABRICKS_APPLICATION, Cloud
+from operations.checks.answers import StorageAccount, Workspace
+from operations.checks.arm import NotAnswered
+from operations.checks.question import Finding, Level, Question, Target
+
+_DATABRICKS, _STORAGE = "Microsoft.Databricks/workspaces", "Microsoft.Storage/storageAccounts"
+_DATABRICKS_VERSION, _STORAGE_VERSION = "2026-01-01", "2024-01-01"
+_STORAGE_SCOPE, _BLOB_VERSION = "https://storage.azure.com/.default", "2023-11-03"
+_SECONDS = 20
+_OUTSIDE = ("unauthorized network access", "private-link-validation-error", "privacy settings disallow")
+"""What Databricks answers a caller from outside the network, in a line of text or in the address that it redirects to.
+
+Source: fgarofalo56/csa-inabox#4765; databricks/databricks-sdk-py#647; MicrosoftDocs/azure-docs#115828
+"""
+
+
+def questions(target: Target) -> Iterator[Question]:
+    if target.settings.network.is_private:
+        yield Question("reach", "of the private network", partial(_reach, target))
+
+
+def _reach(target: Target) -> Iterator[Finding]:
+    releases = target.settings.release.enabled
+    workspace_id = target.resource(_DATABRICKS, target.names.databricks_workspace)
+    workspace = target.arm.get(Workspace, workspace_id, _DATABRICKS_VERSION)
+    lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
+    if workspace is None or lake is None:
+        if releases:
+            says = "the network does not exist yet, so a release in the same `up` cannot reach the resources in it"
+            yield Finding("reach", Level.BLOCKING, says, target.set("release:enabled", "false"))
+        else:
+            yield Finding("reach", Level.LATER, "the network does not exist yet; a release has to run inside it")
+        return
+    host, blobs = workspace.properties.workspace_url, lake.properties.primary_endpoints.blob
+    problems = list(filter(None, (_databricks(host, workspace_id), _lake(blobs))))
+    for problem in problems:
+        level = Level.BLOCKING if releases else Level.LATER
+        yield Finding("reach", level, f"{problem}: a release of {target.stack} cannot run here", _remedy(target))
+    if not problems:
+        yield Finding("reach", Level.OK, f"{host} and {urlsplit(blobs).netloc} admit this machine")
+
+
+def _databricks(host: str, workspace_id: str) -> str:
+    """Why the workspace cannot be used from this machine; empty if it can."""
+    headers = {**_login(f"{DATABRICKS_APPLICATION}/.default"), "X-Databricks-Azure-Workspace-Resource-Id": workspace_id}
+    answer = _answer(f"https://{host}/api/2.0/workspace/get-status?path=/", headers)
+    if isinstance(answer, str):
+        return f"Databricks does not answer at {_at(host)}: {answer}"
+    said = f"{answer.text[:2000]} {answer.headers.get('Location', '')}".lower()
+    if any(word in said for word in _OUTSIDE):
+        return f"Databricks at {_at(host)} refuses callers from outside the stack's network"
+    return ""
+
+
+def _lake(endpoint: str) -> str:
+    """The same of the lake. A login without a role gets another code, `AuthorizationPermissionMismatch`.
+
+    Source: MicrosoftDocs/SupportArticles-docs
+    support/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors.md
+    """
+    host = urlsplit(endpoint).netloc
+    answer = _answer(f"{endpoint}?comp=list&maxresults=1", {**_login(_STORAGE_SCOPE), "x-ms-version": _BLOB_VERSION})
+    if isinstance(answer, str):
+        return f"the lake does not answer at {_at(host)}: {answer}"
+    if answer.status_code == 403 and "AuthorizationFailure" in answer.text:
+        return f"the lake at {_at(host)} refuses callers from outside the stack's network"
+    return ""
+
+
+def _answer(url: str, headers: dict[str, str]) -> requests.Response | str:
+    """The answer, or why there is none."""
+    try:
+        return requests.get(url, headers=headers, timeout=_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _login(scope: str) -> dict[str, str]:
+    try:
+        return {"Authorization": f"Bearer {Cloud.discover().credential().get_token(scope).token}"}
+    except (AzureError, RuntimeError, requests.RequestException) as error:
+        raise NotAnswered(f"no token for {scope}: {str(error).splitlines()[0]}") from None
+
+
+def _at(host: str) -> str:
+    """The host with the address that its name has on this machine: in the network it is a private one.
+
+    Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
+    """
+    name = urlsplit(f"https://{host}").hostname or ""
+    try:
+        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+    except OSError:
+        return f"{host} (no address here)"
+    kind = "public" if any(ipaddress.ip_address(address).is_global for address in found) else "private"
+    return f"{host} ({found[0]} here, {kind})"
+
+
+def _remedy(target: Target) -> str:
+    runners = f'gh variable set RUNNERS --body \'{{"{target.stack}": "<label of a runner inside>"}}\''
+    alone = f"{target.set('release:enabled', 'false')}  # infrastructure alone, from anywhere"
+    return f"{runners}  # docs/operations.md, A private stack\n{alone}"

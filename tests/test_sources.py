@@ -1,0 +1,121 @@
+"""Every rule about Azure and Databricks says where it comes from, so that a wrong belief can be looked up.
+
+What counts as a rule, and where its source is written: `tools/sources/`. Whether the source says so was looked up when
+it was written; here only its presence and form are checked.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tools.sources import python_files, yaml_files
+from tools.sources.form import Kind, Malformed, read, read_all
+from tools.sources.rules import Fault, Rule
+
+ROOT = Path(__file__).parents[1]
+# Files not yet looked through. A file leaves this list when each of its rules has a source; none is added.
+PENDING = set((ROOT / "tests" / "data" / "sources_pending.txt").read_text().split())
+
+
+def test_every_rule_says_where_it_comes_from() -> None:
+    missing = [found for found in rules() if isinstance(found, Rule) and not found.statement]
+    assert not [str(found) for found in missing if found.file not in PENDING]
+    assert {found.file for found in missing} >= PENDING, "these files are done: take them from sources_pending.txt"
+
+
+def test_every_source_is_named_in_the_agreed_form() -> None:
+    assert not [str(found) for found in rules() if isinstance(found, Fault)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("Source: Azure/azure-rest-api-specs specification/a/b.json (`x`; y)", {Kind.SPECIFICATION}),
+        ("Source: Azure/AKS#2495; MicrosoftDocs/azure-docs articles/a.md", {Kind.ISSUE, Kind.DOCUMENTATION}),
+        ("Source: https://learn.microsoft.com/azure/a", {Kind.DOCUMENTATION}),
+        ("Source: azure-core==1.2.3 azure/core/a.py", {Kind.PACKAGE}),
+        ("Source: hashicorp/terraform-provider-azurerm internal/a.go", {Kind.CODE}),
+        ("No source: create one on Azure and read it", {Kind.NOTHING}),
+    ],
+)
+def test_a_statement_names_a_kind_of_source(text: str, kinds: set[Kind]) -> None:
+    assert read(text).kinds == kinds
+
+
+@pytest.mark.parametrize("text", ["Source: the documentation", "Source: Azure/AKS", "Source: ", "No source: yes"])
+def test_a_statement_that_names_no_source_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        read(text)
+
+
+def test_a_list_of_sources_does_not_hold_one_that_is_missing() -> None:
+    with pytest.raises(Malformed, match="stands alone"):
+        read_all(["Azure/AKS#1", "No source: ask Azure for it"])
+
+
+BARE = """
+LIMIT = 5
+def refuse(sandbox, request: Request):
+    raise CloudError(400, "Bad", "text")
+"""
+
+
+def test_a_rule_without_a_source_is_found_and_the_message_says_where_to_write_it() -> None:
+    found = list(python_files.of_file("sandbox/new.py", BARE, set()))
+    assert [found.place for found in found] == ["LIMIT", "refuse", "refuse Bad"]
+    assert all("write '# Source: " in str(rule) for rule in found)
+
+
+def test_the_nearest_statement_covers_a_rule() -> None:
+    text = BARE.replace("LIMIT", "# Source: Azure/AKS#1\nLIMIT").replace(
+        "    raise", '    """Act.\n\n    Source: Azure/AKS#2\n    """\n    # No source: ask Azure for it.\n    raise'
+    )
+    found = [rule for rule in python_files.of_file("sandbox/new.py", text, set()) if isinstance(rule, Rule)]
+    statements = [rule.statement for rule in found if rule.statement]
+    assert [[source.text for source in one.sources] for one in statements] == [["Azure/AKS#1"], ["Azure/AKS#2"], []]
+    assert statements[2].settled_by == "ask Azure for it."
+
+
+def test_a_blank_line_parts_a_source_from_what_follows() -> None:
+    found = list(python_files.of_file("infra/new.py", "# Source: Azure/AKS#1\n\nLIMIT = 5\n", set()))
+    assert isinstance(found[0], Rule)
+    assert not found[0].statement
+
+
+def test_a_source_covers_the_lines_of_constants_below_it() -> None:
+    text = "# Source: Azure/AKS#1\nLIMIT = 5\nMOST = 6\n\nLEAST = 7\n"
+    found = [rule for rule in python_files.of_file("infra/new.py", text, set()) if isinstance(rule, Rule)]
+    assert [rule.place for rule in found if rule.statement] == ["LIMIT", "MOST"]
+
+
+def test_one_statement_does_not_cover_a_file_of_unrelated_rules() -> None:
+    text = '"""Rules.\n\nSource: Azure/AKS#1\n"""\n' + "".join(f"LIMIT_{number} = 5\n" for number in range(7))
+    faults = [found for found in python_files.of_file("infra/new.py", text, set()) if isinstance(found, Fault)]
+    assert "covers 7 rules" in faults[0].message
+
+
+def test_a_name_that_states_no_rule_is_not_listed_as_the_projects_own() -> None:
+    (fault,) = python_files.of_file("infra/new.py", "", {"LIMIT"})
+    assert "remove it" in str(fault)
+
+
+def test_a_key_of_a_type_without_a_source_is_found_with_the_text_to_write() -> None:
+    entry = {"token": "a:B", "immutable": ["properties.a", "properties.b"], "asynchronous": True}
+    entry["sources"] = {"immutable": {"properties.a": "Azure/AKS#1"}}
+    found = list(yaml_files.of_entry("sandbox/types.yaml", entry, ("token",), "A/b: "))
+    bare = [str(rule) for rule in found if isinstance(rule, Rule) and not rule.statement]
+    assert len(bare) == 2
+    assert "immutable.properties.b: write 'immutable: <owner>/<repository> <path>'" in bare[0]
+    assert "asynchronous" in bare[1]
+
+
+def test_a_source_of_a_rule_that_is_not_there_is_found() -> None:
+    entry = {"asynchronous": True, "sources": {"asynchronous": "Azure/AKS#1", "immutable": "Azure/AKS#1"}}
+    found = list(yaml_files.of_entry("sandbox/types.yaml", entry, (), ""))
+    assert [str(it) for it in found if isinstance(it, Fault)]
+
+
+@cache
+def rules() -> list[Rule | Fault]:
+    return [*yaml_files.find(ROOT), *python_files.find(ROOT)]
