@@ -19,7 +19,7 @@ _KEYS = {
     *_FLAGS,
     *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
     *("unique", "soft_delete", "left_out", "sources"),
-    *("write_only", "serialized_by", "doing", "seconds", "background", "private_link"),
+    *("write_only", "deletion", "serialized_by", "doing", "seconds", "background", "private_link"),
     # The provider's alone.
     *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
 }
