@@ -6,7 +6,7 @@ resources: the components do, and name their step.
 
 Source: Azure/terraform-azurerm-avm-ptn-aks-production#25 (409 OperationNotAllowed);
 Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160 (pools); Azure/AKS-Construction#385 (extension)
-Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go, `shouldRetryConflict`
+Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go (`shouldRetryConflict`)
 """
 
 from collections.abc import Sequence

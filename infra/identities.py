@@ -17,7 +17,8 @@ from infra.roles import Grant, Role, assign
 
 # Source: aztfmod/terraform-azurerm-caf#928 (the action that AKS asks for)
 ASSIGN_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
-# Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-cni-overview.md, "AKS CNI networking prerequisites"
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-cni-overview.md
+# (AKS CNI networking prerequisites)
 JOIN_SUBNET = "Microsoft.Network/virtualNetworks/subnets/join/action"
 
 
@@ -66,6 +67,7 @@ class Identities(pulumi.ComponentResource):
             needed.append(Grant("cluster", Role.NETWORK_CONTRIBUTOR, "nodes", cluster, args.node_subnet_id))
             access.append(Access(cluster, JOIN_SUBNET, args.node_subnet_id))
         assignments = [assign(grant, args.subscription_id, self) for grant in needed]
+        # Source: aztfmod/terraform-azurerm-caf#928
         waiting = pulumi.ResourceOptions(parent=self, depends_on=assignments)
         self.before_cluster = [RolesInEffect(f"{name}-cluster-roles", access, waiting)]
         self.register_outputs({})

@@ -40,7 +40,7 @@ class PoolFailed(Exception):
 def pool_name(prefix: str, *shape: object) -> str:
     """`<prefix>` and a digest of the shape: twelve lower-case letters and digits, which is all that AKS takes on Linux.
 
-    Source: MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md, "Limitations".
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (Limitations)
     """
     return prefix + hashlib.sha256(json.dumps(shape).encode()).hexdigest()[: 12 - len(prefix)]
 

@@ -1,9 +1,10 @@
 """The steps of a preview, to see whether a later preview still has the ones that were approved.
 
-A step is an operation on one resource, with the inputs that it finds and those that it leaves. After a refresh those
-that it finds are the cloud's, so a change by hand that the step would undo is noticed. Only digests are kept: everyone
-who may read a workflow's artifacts may read the file of approved steps. The engine masks secrets in a preview, so a changed
-secret leaves a step as it was. Does not hold anything between the comparison and `up`: that is the engine's plan.
+A step is an operation on one resource, with the inputs that it finds and those that it leaves. After a refresh the
+first are those in the cloud, so a change by hand that the step would undo is noticed. Only digests are kept:
+everyone who may read a workflow's artifacts may read the file of approved steps. The engine masks secrets
+in a preview, so a changed secret leaves a step as it was. Does not hold anything between the comparison and `up`: that
+is the engine's plan.
 """
 
 import hashlib

@@ -9,6 +9,7 @@ from sandbox.cloud import CloudError, Sandbox
 from sandbox.resource_body import dig
 from sandbox.store import Body
 
+# Source: aztfmod/terraform-azurerm-caf#928
 _ASSIGN = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
 
 

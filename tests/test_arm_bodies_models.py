@@ -49,6 +49,7 @@ MODELS = {
     "Microsoft.Network/publicIPAddresses": "azure.mgmt.network.models:PublicIPAddress",
     "Microsoft.Network/virtualNetworks": "azure.mgmt.network.models:VirtualNetwork",
     "Microsoft.OperationalInsights/workspaces": "azure.mgmt.loganalytics.models:Workspace",
+    "Microsoft.OperationalInsights/workspaces/tables": "azure.mgmt.loganalytics.models:Table",
     "Microsoft.Resources/resourceGroups": "azure.mgmt.resource.resources.models:ResourceGroup",
     "Microsoft.Storage/storageAccounts": "azure.mgmt.storage.models:StorageAccountCreateParameters",
     "Microsoft.Storage/storageAccounts/blobServices": "azure.mgmt.storage.models:BlobServiceProperties",

@@ -73,7 +73,8 @@ def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -
     assert guarded(WEST) >= STATEFUL
     assert guarded(DEV) == set()
     retained = {r["type"].removeprefix("azure-native:") for r in stacks.resources(WEST) if r.get("retainOnDelete")}
-    assert retained - {"storage:BlobServiceProperties"} == {
+    # Neither can be deleted: both go with their parent.
+    assert retained - {"storage:BlobServiceProperties", "operationalinsights:Table"} == {
         *("storage:StorageAccount", "storage:BlobContainer", "keyvault:Vault"),
     }
 

@@ -206,6 +206,7 @@ def test_a_role_from_before_the_clock_was_set_back_is_in_effect(tmp_path: Path) 
     assignment = {"systemData": {"createdAt": later.isoformat()}}
     with contextlib.closing(ResourceStore(tmp_path / "resources.sqlite")) as store:
         sandbox = Sandbox(tmp_path, 0, store, {})
+        sandbox.settings.role_propagation = 0
         assert role_assignments.in_effect(sandbox, assignment)
         sandbox.settings.role_propagation = 60
         assert not role_assignments.in_effect(sandbox, assignment)

@@ -261,6 +261,7 @@ def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the
         ("release-job", "settings"),
         ("release-cluster-policy", "definition"),
         ("release-interactive-cluster", "team"),
+        ("release-interactive-cluster", "settings"),  # it names the policy, whose id a preview of its update lacks
         ("release-rollout", "scale.max"),
         ("release-rollout", "share"),
         ("kubernetes-system", "count"),

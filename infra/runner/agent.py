@@ -7,7 +7,7 @@ anything of a job: each has a separate folder, which the next start removes.
 
 Source: github/rest-api-description descriptions/api.github.com/api.github.com.json
 (`actions/generate-runner-jitconfig-for-repo`, `actions/list-runner-applications-for-repo`,
-`apps/create-installation-access-token`); https://docs.github.com/apps
+`apps/create-installation-access-token`); https://docs.github.com/en/apps/creating-github-apps
 (Generating a JSON Web Token for a GitHub App); MicrosoftDocs/azure-docs
 articles/active-directory/managed-identities-azure-resources/how-to-use-vm-token.md
 """

@@ -4,7 +4,7 @@ Repeats a request when and as often as the genuine provider does, with a hundred
 the sandbox's operations are short, too. Polling is azure-core's. Does not choose between logins: a sandbox hands out a
 service principal's secret.
 
-Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go, `initPipelineOpts` and `shouldRetryConflict`;
+Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go (`initPipelineOpts`, `shouldRetryConflict`);
 pulumi/pulumi-azure-native#3653; pulumi/pulumi-azure-native#4497; pulumi/pulumi-azure-native#4765 (all before 3.29.0);
 Azure/azure-sdk-for-go sdk/azcore/runtime/policy_retry.go (three retries, `calcDelay`)
 """
