@@ -71,7 +71,7 @@ machine_learning = MachineLearning(
         container_registry_id=registry.registry_id,
         lake_account_name=lake.account_name,
         models_container=lake.containers["models"],
-        subnet_id=nodes,
+        private=private,
         protect=prod,
     ),
 )

@@ -117,9 +117,7 @@ class Inference(pulumi.ComponentResource):
             scope=kubernetesconfiguration.ScopeArgs(
                 cluster=kubernetesconfiguration.ScopeClusterArgs(release_namespace=NAMESPACE)
             ),
-            configuration_settings=pulumi.Output.all(args.cluster_id, args.cluster_name).apply(
-                lambda found: extension_settings(args, found[0], found[1])
-            ),
+            configuration_settings=extension_settings(args, args.cluster_id, args.cluster_name),
             # Goes before the workspace does: its last act is to sign off there.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace, *args.writes.before("extension")]),
         )
@@ -190,12 +188,16 @@ class Inference(pulumi.ComponentResource):
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
 
 
-def extension_settings(args: InferenceArgs, cluster_id: str, cluster_name: str) -> dict[str, str]:
+def extension_settings(
+    args: InferenceArgs, cluster_id: pulumi.Input[str], cluster_name: pulumi.Input[str]
+) -> dict[str, pulumi.Input[str]]:
     """Raw ARM settings of the Azure ML extension, whose names differ from the CLI's and whose case matters.
+
+    A preview knows all but those of a new cluster, so the policy pack can judge them.
 
     Source: Azure/AML-Kubernetes files/deployextension.json (booleans are the strings 'True' and 'False')
     """
-    settings = {
+    settings: dict[str, pulumi.Input[str]] = {
         "enableInference": "True",
         "enableTraining": "False",
         "inferenceRouterServiceType": "LoadBalancer",

@@ -107,7 +107,7 @@ def _check_alert_rule(sandbox: Sandbox, rule_id: str, body: Body, existing: Body
     for criterion in dig(body, "properties.criteria.allOf") or ():
         if query := criterion.get("query"):
             for fault in _alert_faults(query):
-                # No source: status, code and words; create such a rule on Azure, validated and not.
+                # No source: status, code and words; create such a rule on Azure with and without `skipQueryValidation`.
                 raise CloudError(400, "BadArgumentError", f"The query of rule '{rule_id}' is not supported: {fault}")
             if not dig(body, "properties.skipQueryValidation"):
                 _require_table(sandbox, dig(body, "properties.scopes") or (), query)

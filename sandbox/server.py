@@ -30,11 +30,13 @@ from sandbox import (
     authority,
     azure_monitor,
     budgets,
+    caller_network,
     containers,
     entra,
     environment,
     left_out,
     metadata,
+    private_endpoints,
     role_assignments,
     types,
 )
@@ -83,22 +85,25 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, budgets, azure_monitor, agent_pools, *services):
+    for module in (role_assignments, budgets, azure_monitor, agent_pools, private_endpoints, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
     machines = [partial(module.machines, sandbox) for module in (agent_pools, *services) if hasattr(module, "machines")]
     arm, faults = Arm(sandbox, records, types.load(), behaviours, machines), Faults(sandbox)
+    inside = caller_network.Proxy(sandbox)
     resumed = asyncio.Event()
     unwell: list[str] = []
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         arm.operations.fail_unfinished()
+        await inside.open()
         # Not awaited: what a service brings back may itself ask this server.
         resuming = asyncio.create_task(_resume(sandbox, services, unwell, resumed))
         yield
         resuming.cancel()
+        await inside.close()
         await arm.operations.stop()
         for module in services:
             await _call(module, "shutdown", sandbox)
@@ -117,7 +122,7 @@ def application(sandbox: Sandbox) -> Starlette:
             *entra.routes(sandbox),
             *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
             *arm.routes(),
-            *left_out.routes(),
+            *left_out.routes(sandbox),
         ],
         middleware=[Middleware(faults.wrap)],
         exception_handlers={CloudError: _error, HTTPException: _error, Exception: _error},

@@ -52,7 +52,9 @@ class Monitoring(pulumi.ComponentResource):
             application_type=applicationinsights.ApplicationType.WEB,
             ingestion_mode=applicationinsights.IngestionMode.LOG_ANALYTICS,
             workspace_resource_id=workspace.id,
-            # Both hold the key with which anybody may write telemetry.
+            # Without it, whoever has the key writes telemetry: MicrosoftDocs/azure-monitor-docs
+            # articles/azure-monitor/app/azure-ad-authentication.md, "Disable local authentication".
+            disable_local_auth=True,
             opts=pulumi.ResourceOptions(
                 parent=self, additional_secret_outputs=["connection_string", "instrumentation_key"]
             ),
