@@ -26,7 +26,7 @@ def _require_unused(sandbox: Sandbox, network_id: str, body: Body) -> None:
 
 
 def _uses(body: Body, network_id: str) -> bool:
-    """By a subnet in its body, or as a Databricks workspace that is injected into the network."""
+    """Whether it names a subnet of the network, or is a Databricks workspace that is injected into it."""
     joined = str(dig(body, "properties.parameters.customVirtualNetworkId.value")).lower()
     return joined == network_id or f'"{network_id}/subnets/' in json.dumps(body).lower()
 
