@@ -17,7 +17,7 @@ from infra_stack import ROOT, InfraStacks, infra_stacks
 from sandbox_fixtures import in_environment
 
 from infra.release.cloud import Cloud
-from operations import cache, movielens, teardown
+from operations import cache, movielens, preflight, teardown
 from operations.errors import UserError
 from sandbox import caller_network
 
@@ -94,6 +94,19 @@ def test_the_infrastructure_is_deployed_from_outside_and_a_second_time_without_a
     private.up(private.outside)
     private.up(private.outside, "--expect-no-changes")
     private.outside.pulumi(STACK, "preview", "--refresh", "--expect-no-changes")
+
+
+def test_preflight_says_from_where_a_release_can_run(private: Private) -> None:
+    private.configure(release__enabled="true")
+    with in_environment(private.outside.environment):
+        refused = preflight.ask(private.outside.folder, STACK, "reach")
+    assert [preflight.stops([found]) for found in refused] == [True, True]
+    for found, host in zip(refused, ("Databricks", "the lake"), strict=True):
+        assert found.says.startswith(host)
+        assert "refuses callers from outside the stack's network" in found.says
+    with in_environment(private.inside.environment):
+        (found,) = preflight.ask(private.outside.folder, STACK, "reach")
+    assert (preflight.stops([found]), "admit this machine" in found.says) == (False, True)
 
 
 def test_a_release_from_outside_is_refused_and_says_where_to_run_it(private: Private) -> None:
