@@ -57,6 +57,8 @@ class TypeRule:
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
     answers_deleted: bool = False
     """A deletion answers the deleted resource."""
+    deletion: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Query parameters without which a DELETE is refused, each with the values that it may have."""
     serialized_by: str = ""
     """Type of the resource, this one or one above it, that accepts one write at a time, and refuses all others below it
     that name it here."""
@@ -113,6 +115,7 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         write_only=tuple(entry.get("write_only", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
+        deletion={name: tuple(values) for name, values in entry.get("deletion", {}).items()},
         serialized_by=entry.get("serialized_by", ""),
         doing=entry.get("doing", TypeRule.doing),
         seconds=float(entry.get("seconds", 0)),
