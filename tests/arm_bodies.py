@@ -71,7 +71,7 @@ def puts(tmp_path_factory: pytest.TempPathFactory) -> list[Put]:
 
 
 def _recorded() -> Iterator[Put]:
-    from infra_stack import infra_stacks
+    from infra_stack import RUNNER, infra_stacks
 
     with tempfile.TemporaryDirectory() as place, mock.patch.dict(os.environ), infra_stacks(Path(place)) as stacks:
         plugin = Path(place) / "bin" / "pulumi-resource-azure-native"
@@ -82,7 +82,7 @@ def _recorded() -> Iterator[Put]:
         for stack in (PRODUCTION, DEVELOPMENT):
             record = Path(place) / f"{stack}.jsonl"
             stacks.environment[_RECORD] = str(record)
-            stacks.up(stack)
+            stacks.up(stack, **(RUNNER if stack == PRODUCTION else {}))
             for line in record.read_text().splitlines():
                 url, body = json.loads(line)
                 parts = urlsplit(url)
