@@ -71,7 +71,7 @@ machine_learning = MachineLearning(
         container_registry_id=registry.registry_id,
         lake_account_name=lake.account_name,
         models_container=lake.containers["models"],
-        subnet_id=nodes,
+        private=private,
         protect=prod,
     ),
 )
@@ -89,12 +89,14 @@ who, on_what = settings.access.deployers, (lake, registry, machine_learning, ide
 access = Access("access", AccessArgs(subscription, who, *on_what, runner))
 reachable = private_link.connect_all(network, lake, vault, registry, databricks, machine_learning) if network else []
 on = (lake, registry, databricks, machine_learning, inference)
-sources = sources_of(vault, kubernetes, monitoring, network, *on)
-Watch("watch", WatchArgs(group, subscription, names, settings, monitoring, kubernetes, sources))
 export_infrastructure(group, vault, lake, databricks, machine_learning, inference)
 
+training_job = None
 if settings.release.enabled:
     ready = [*access.assignments, *reachable, kubernetes.scoring_pool]
     release = Release("release", ReleaseArgs(settings, names, *on, ready))
     export_release(release, lake)
+    training_job = release.trained.job_id
+sources = sources_of(vault, kubernetes, monitoring, network, lake, registry, databricks, machine_learning)
+Watch("watch", WatchArgs(group, subscription, names, settings, monitoring, kubernetes, sources, training_job))
 export_plan(settings, meter)

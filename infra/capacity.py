@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from infra.settings import ServingSettings
 
 ROUTERS = 3
-"""Replicas of azureml-fe in its highly available form, which Azure ML wants on as many nodes."""
+"""Replicas of azureml-fe in its highly available form, which Azure ML wants on as many nodes.
+
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md;
+Azure/AML-Kubernetes#271
+"""
 MOST = 100
 """Nodes of a pool, and replicas of a deployment, that a stack may ask for."""
-_MAX_PODS = 250  # a node's default under Azure CNI Overlay
+# A node's default under Azure CNI Overlay.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-azure-cni-overlay.md
+_MAX_PODS = 250
 _MIB = 1024
 
 
@@ -139,7 +145,10 @@ def routers(nodes: int) -> int:
 
 
 def require_three_nodes(serving: "ServingSettings") -> None:
-    """Raise `ValueError` where the highly available router has fewer nodes than replicas: no state for production."""
+    """Raise `ValueError` where the highly available router has fewer nodes than replicas: no state for production.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-kubernetes.md ("For Production")
+    """
     nodes = serving.system_nodes + serving.nodes_min
     if nodes < ROUTERS:
         raise ValueError(

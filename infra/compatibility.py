@@ -94,7 +94,9 @@ class Machine(_Row):
 
 @lru_cache
 def table() -> Table:
-    return Table.model_validate(yaml.safe_load((_FOLDER / "compatibility.yaml").read_text()))
+    rows = yaml.safe_load((_FOLDER / "compatibility.yaml").read_text())
+    del rows["sources"]
+    return Table.model_validate(rows)
 
 
 @lru_cache

@@ -76,6 +76,8 @@ class Databricks(pulumi.ComponentResource):
                 parent=self,
                 protect=args.protect,
                 # Azure refuses to move a workspace; the provider would try to.
+                # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject ("You can't
+                # replace an existing VNet")
                 replace_on_changes=["parameters.customVirtualNetworkId"],
             ),
         )

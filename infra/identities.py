@@ -67,6 +67,7 @@ class Identities(pulumi.ComponentResource):
             needed.append(Grant("cluster", Role.NETWORK_CONTRIBUTOR, "nodes", cluster, args.node_subnet_id))
             access.append(Access(cluster, JOIN_SUBNET, args.node_subnet_id))
         assignments = [assign(grant, args.subscription_id, self) for grant in needed]
+        # Source: aztfmod/terraform-azurerm-caf#928
         waiting = pulumi.ResourceOptions(parent=self, depends_on=assignments)
         self.before_cluster = [RolesInEffect(f"{name}-cluster-roles", access, waiting)]
         self.register_outputs({})

@@ -89,7 +89,9 @@ class KubernetesArgs:
 # Azure/AKS-Construction#535
 NETWORK_POLICY = "cilium"
 _SCORING, _SYSTEM = "scoring", "system"
-_SURGE = "1"  # a node more while an upgrade runs, which the subnet has room for
+# A node more while an upgrade runs, which the subnet has room for.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md (AKS's default)
+_SURGE = "1"
 SCORING_LABEL = {"personalization/pool": _SCORING}
 
 
@@ -188,8 +190,10 @@ class Kubernetes(pulumi.ComponentResource):
                 protect=args.protect,
                 depends_on=[*writes.before("cluster"), *args.identities.before_cluster],
                 # AKS reports every pool back with its own defaults, and the version that it upgraded to.
+                # Source: pulumi/pulumi-azure-native#4264; aztfmod/terraform-azurerm-caf#928 (roles first)
                 ignore_changes=["agentPoolProfiles", *([] if args.version else ["kubernetesVersion"])],
                 # Azure cannot hide a server that was public, nor show one that was hidden; the provider would try to.
+                # Source: MicrosoftDocs/azure-aks-docs articles/aks/private-clusters.md (only with VNet integration)
                 replace_on_changes=["apiServerAccessProfile.enablePrivateCluster"],
             ),
         )
@@ -211,6 +215,7 @@ class Kubernetes(pulumi.ComponentResource):
                 "vnetSubnetID": args.node_subnet_id,
                 "upgradeSettings": {"maxSurge": _SURGE},
             },
+            # Source: Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160
             opts=pulumi.ResourceOptions(parent=self, depends_on=writes.before("system pool")),
         )
         writes.wrote(self.system_pool)
@@ -236,10 +241,15 @@ class Kubernetes(pulumi.ComponentResource):
                 parent=self,
                 depends_on=writes.before("scoring pool"),
                 # Under its other name the new pool can be made first, and pods move to it when the old one is drained.
+                # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md;
+                # Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160
                 delete_before_replace=False,
-                # The autoscaler owns the count; an update must send one all the same (pulumi-azure-native#2943).
+                # The autoscaler owns the count; an update must send one all the same.
+                # Source: pulumi/pulumi-azure-native#2943
                 ignore_changes=["count", "orchestratorVersion"],
                 # A pool stays in the subnet and the zones it was made in; the provider would try to move it.
+                # Source: MicrosoftDocs/azure-aks-docs articles/aks/reliability-availability-zones-configure.md;
+                # MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md
                 replace_on_changes=["vnetSubnetID", "availabilityZones"],
             ),
         )
@@ -250,6 +260,7 @@ class Kubernetes(pulumi.ComponentResource):
             cluster_uid=cluster.resource_uid,
             pool=scoring,
             prefix=_SCORING,
+            # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md
             opts=pulumi.ResourceOptions(parent=self, depends_on=writes.before("drain of the scoring pool")),
         )
         writes.wrote(drain)
@@ -271,7 +282,11 @@ class Kubernetes(pulumi.ComponentResource):
         *,
         after: Sequence[pulumi.Resource],
     ) -> aks.MaintenanceConfiguration:
-        """The weekly hours in which AKS upgrades versions, or node images: two windows, both of these names."""
+        """The weekly hours in which AKS upgrades versions, or node images: two windows, both of these names.
+
+        Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md (names; four hours or more)
+        No source: that AKS refuses this write, too, while another runs; write both windows at once on Azure, and read.
+        """
         return aks.MaintenanceConfiguration(
             name,
             config_name=config,

@@ -69,7 +69,7 @@ class _RolesInEffectProvider(ReleaseProvider):
         except CheckUnavailable as error:
             pulumi.log.warn(f"waiting {_WITHOUT_CHECK_SECONDS // 60} minutes for roles to take effect: {error}")
             time.sleep(_WITHOUT_CHECK_SECONDS)
-        return CreateResult("in-effect", props)
+        return CreateResult(f"{props['access'][0]['scope']}/rolesInEffect", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """A role that somebody took away is not in effect, and is waited for again once it is assigned."""

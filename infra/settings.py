@@ -84,6 +84,8 @@ class NetworkSettings(_Group):
 
 
 class AccessSettings(_Group):
+    # Source: azure-mgmt-authorization==4.0.0
+    # azure/mgmt/authorization/v2022_04_01/models/_authorization_management_client_enums.py (`PrincipalType`)
     deployers: dict[str, Literal["ServicePrincipal", "User", "Group"]] = Field(
         default_factory=dict,
         description="Entra object ids that run releases, each with its kind. They may write to the lake, "
@@ -92,6 +94,7 @@ class AccessSettings(_Group):
     cluster_admins: list[str] = Field(
         default_factory=list, description="Entra group ids that administer the Kubernetes cluster."
     )
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`single_user_name`)
     team: str | None = Field(
         None,
         min_length=1,
@@ -104,6 +107,7 @@ class AccessSettings(_Group):
 
 
 class ReliabilitySettings(_Group):
+    # Source: MicrosoftDocs/azure-docs articles/reliability/availability-zones-overview.md (three in a region)
     zones: list[Literal["1", "2", "3"]] | None = Field(
         None, description="Availability zones of nodes and addresses. Unset: all that the region has."
     )
@@ -112,6 +116,7 @@ class ReliabilitySettings(_Group):
         description="Copies of what is stored: in several zones or in one. Unset: zone for prod where the region has "
         "zones, else local.",
     )
+    # Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md
     maintenance_day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] = Field(
         "Sunday", description="Day of the week on which the cluster and its nodes may upgrade themselves."
     )
@@ -131,6 +136,9 @@ class AlertSettings(_Group):
 
 class BudgetSettings(_Group):
     monthly: int | None = Field(None, ge=1, description="Amount a month in the subscription's currency; unset: none.")
+    # Source: azure-mgmt-consumption==11.0.0 azure/mgmt/consumption/models/_models.py (`Notification.threshold`: up to
+    # 1000)
+    # No source: create a budget with six notifications on Azure, of which five are said to be the most.
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
     )
@@ -154,6 +162,7 @@ class TrainingSettings(_Group):
         description="Whether a release brings a cluster for people, of the job's definition. Unset: true, except for "
         "prod.",
     )
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
     interactive_minutes: int = Field(
         30, ge=10, le=10_000, description="Minutes without use after which a cluster of people ends itself."
     )
@@ -195,6 +204,7 @@ class ServingSettings(_Group):
     nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
     replicas_min: int = Field(1, ge=1, le=100, description="Replicas a deployment starts with and never goes below.")
     replicas_max: int = Field(4, ge=1, le=100, description="Replicas the inference router may scale to.")
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
     cpu: str = Field("1", pattern=r"^[0-9]+(m|(\.[0-9]+)?)$", description="CPU a replica requests.")
     memory: str = Field(
         "1Gi",
@@ -212,9 +222,11 @@ class ServingSettings(_Group):
     service_ms: float | None = Field(
         None, gt=0, description="Measured time of one core a request takes. Unset: the engine's in infra/capacity.yaml."
     )
+    # Source: MicrosoftDocs/azure-aks-docs articles/aks/supported-kubernetes-versions.md
     kubernetes_version: str | None = Field(
         None, pattern=r"^1\.[0-9]+(\.[0-9]+)?$", description="Kubernetes version of the cluster. Unset: AKS's default."
     )
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md
     auth: Literal["Key", "AMLToken"] = Field("Key", description="How callers authenticate.")
     hostname: str | None = Field(None, description="Name in the endpoint's TLS certificate.")
     tls_secret: str | None = Field(

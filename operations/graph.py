@@ -43,6 +43,7 @@ class Graph(mocks.Mocks):
             "primaryEndpoints": {"blob": "https://lake.blob.core/", "dfs": "https://lake.dfs.core/"},
             "volumes": "/Volumes/catalog/schema",
             "path": "/Workspace/Shared/wheel.whl",
+            "job_id": "1",
             **args.inputs,
             "name": args.name,
         }

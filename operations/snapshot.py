@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.release.cloud import Cloud
-from infra.settings import TrainingSettings, without_time
+from infra.settings import ReleaseSettings, TrainingSettings, without_time
 from operations import stacks, state
 from operations.errors import UserError
 
@@ -34,7 +34,7 @@ def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     inside its network alone. Raises `UserError` for a stack that has no lake yet.
     """
     config = stacks.read(folder, stack)
-    if landed and not stacks.settings_of(config, stacks.file_of(folder, stack).name).release.enabled:
+    if landed and not ReleaseSettings.model_validate({"enabled": config.get("release:enabled", True)}).enabled:
         return f"{stack}: it has no release (release:enabled), so nothing is trained"
     if "training:data" in config:
         return f"{stack}: it trains on local files, training:data, which no day replaces"

@@ -1,8 +1,10 @@
 """The steps of a preview, to see whether a later preview still has the ones that were approved.
 
-A step is an operation on one resource with its new inputs. Only digests of these are kept: everyone who may read a
-workflow's artifacts may read the file of approved steps. The engine masks secrets in a preview, so a changed secret
-leaves a step as it was. Does not hold anything between the comparison and `up`: that is the engine's plan.
+A step is an operation on one resource, with the inputs that it finds and those that it leaves. After a refresh the
+first are those in the cloud, so a change by hand that the step would undo is noticed. Only digests are kept:
+everyone who may read a workflow's artifacts may read the file of approved steps. The engine masks secrets
+in a preview, so a changed secret leaves a step as it was. Does not hold anything between the comparison and `up`: that
+is the engine's plan.
 """
 
 import hashlib
@@ -23,8 +25,10 @@ class Step(BaseModel):
 
     operations: tuple[str, ...]
     """The engine's, such as `("create-replacement", "delete-replaced", "replace")`."""
-    inputs: Mapping[str, str]
-    """Digests of the new inputs, by name; empty for a deletion."""
+    before: Mapping[str, str]
+    """Digests of the inputs that the step finds, by name; empty for a creation."""
+    after: Mapping[str, str]
+    """The same of those that it leaves; empty for a deletion."""
 
 
 class Steps(BaseModel):
@@ -69,9 +73,12 @@ class Steps(BaseModel):
 def _steps(steps: list[dict[str, Any]]) -> Iterator[tuple[str, Step]]:
     for urn in sorted({step["urn"] for step in steps}):
         of_it = [step for step in steps if step["urn"] == urn]
-        inputs = next(((step.get("new") or {}).get("inputs") for step in of_it if step.get("new")), None) or {}
-        digests = {name: _digest(value) for name, value in sorted(inputs.items())}
-        yield urn, Step(operations=tuple(sorted({step["op"] for step in of_it})), inputs=digests)
+        sides = [_digests(next(filter(None, (step.get(side) for step in of_it)), {})) for side in ("old", "new")]
+        yield urn, Step(operations=tuple(sorted({step["op"] for step in of_it})), before=sides[0], after=sides[1])
+
+
+def _digests(state: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _digest(value) for name, value in sorted((state.get("inputs") or {}).items())}
 
 
 def _digest(value: Any) -> str:
@@ -81,10 +88,13 @@ def _digest(value: Any) -> str:
 def _difference(approved: Step | None, planned: Step | None) -> str:
     if approved is None or planned is None or approved.operations != planned.operations:
         return f"{_operations(planned)} now, {_operations(approved)} as approved"
-    names = sorted(
-        name for name in {*approved.inputs, *planned.inputs} if approved.inputs.get(name) != planned.inputs.get(name)
-    )
-    return f"other values of {', '.join(names)} than approved"
+    if names := _unequal(approved.after, planned.after):
+        return f"other values of {names} than approved"
+    return f"{_unequal(approved.before, planned.before)} changed since the approval"
+
+
+def _unequal(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    return ", ".join(sorted(name for name in {*one, *other} if one.get(name) != other.get(name)))
 
 
 def _operations(step: Step | None) -> str:

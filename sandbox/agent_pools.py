@@ -4,6 +4,7 @@ A pool that is sent inline with a new cluster becomes a child resource, and `age
 every child. Does not run nodes and does not scale: a pool keeps the count that was sent.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from sandbox.store import Body
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = f"{CLUSTER}/agentPools"
+# No source: a real drain takes minutes, as long as a replica takes to start on another node
+_DRAIN_SECONDS = 1.2
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
@@ -45,8 +48,10 @@ def machines(sandbox: Sandbox) -> Iterator[Machines]:
 def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body | None) -> None:
     """Refuse what AKS refuses of inline pools, and add the pools that the request does not name.
 
-    An update changes the pools that it names and keeps the others (pulumi-azure-native#4264), and it may name none
-    (Azure/AKS#2495).
+    An update changes the pools that it names and keeps the others, and it may name none.
+
+    Source: pulumi/pulumi-azure-native#4264; Azure/AKS#2495 (none); Azure/AKS#1602 (a system pool); Azure/AKS#4383;
+    microsoft/tyger#121 (a new pool)
     """
     properties = sent.setdefault("properties", {})
     profiles = properties.get("agentPoolProfiles") or []
@@ -78,7 +83,8 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
     """A pool has its tags, which become its machines', among its properties. A system pool has a node, and the last one
     stays a system pool.
 
-    Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md;
+    MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`)
     No source: the code and the words of a refusal to scale the last system pool in to nothing
     """
     properties = sent.get("properties") or {}
@@ -92,6 +98,7 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
 
 
 async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
+    """Source: pulumi/pulumi-azure-native#4264 (inline pools are child resources)"""
     for profile in body["properties"]["agentPoolProfiles"]:
         pool = _pool(cluster_id, profile["name"])
         inline = {"properties": {key: value for key, value in profile.items() if key != "name"}}
@@ -101,15 +108,28 @@ async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
 
 
 async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    """The cluster lists every child. A pool that is scaled in takes longer, because its nodes are drained.
+
+    Source: pulumi/pulumi-azure-native#4264; MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md
+    """
+    cluster = sandbox.store.get(pool_id.rpartition("/agentPools/")[0])
+    before = _listed(cluster).get(body["name"].lower(), {}).get("count") if cluster else 0
+    if (before or 0) > (body["properties"].get("count") or 0):
+        await asyncio.sleep(_DRAIN_SECONDS)
     _change_list(sandbox, pool_id, _profile(body))
 
 
 async def _delete_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    """Source: pulumi/pulumi-azure-native#4264 (the cluster lists every child)"""
     _change_list(sandbox, pool_id, None)
 
 
 def _check_deletion(sandbox: Sandbox, pool_id: str, body: Body) -> None:
-    """A cluster keeps one pool (pulumi-azure-native#1575), and one of mode System (Azure/aks-engine#542)."""
+    """A cluster keeps one pool, and one of mode System.
+
+    Source: pulumi/pulumi-azure-native#1575; Azure/aks-engine#542;
+    MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md
+    """
     others = [
         pool
         for other, pool in sandbox.store.below(pool_id.rpartition("/")[0])

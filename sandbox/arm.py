@@ -25,7 +25,10 @@ from sandbox.soft_delete import SoftDeleted
 from sandbox.store import Body, ResourceStore
 from sandbox.types import TypeRule
 
-_SUMMARY = "id name type location tags sku kind identity managedBy plan zones extendedLocation".split()
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+# (`GenericResourceExpanded`)
+_SUMMARY = "id name type location tags sku kind identity managedBy plan extendedLocation".split()
 
 
 class Arm:
@@ -56,6 +59,9 @@ class Arm:
             Route("/providers/{path:path}", self._serve, methods=methods),
         ]
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md; Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+    # (`Resources_CheckExistenceById` answers HEAD with 204)
     async def _serve(self, request: Request) -> Response:
         subscriptions.admit(self._sandbox, request)
         path = request.scope["path"].rstrip("/")
@@ -66,6 +72,7 @@ class Arm:
             self._require_offered(found.type)
         if found is None:
             if request.method != "GET":
+                # No source: PUT to the id of a collection on Azure, and read the status and code.
                 raise CloudError(405, "MethodNotAllowed", f"{request.method} needs one resource's id, not '{path}'.")
             return self._list(request, path)
         if found.type.lower() == tags.TYPE:
@@ -100,6 +107,8 @@ class Arm:
             raise _not_found(parent)
         if not rule_of(parent.type, self._rules).implied:
             message = f"'{found.name}' of type '{found.type}' needs its parent '{parent.id}', which could not be found."
+            # Source: MicrosoftDocs/azure-docs
+            # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (`ParentResourceNotFound`)
             raise CloudError(404, "ParentResourceNotFound", message)
         self._require_parent(parent)
 
@@ -113,10 +122,14 @@ class Arm:
     def _behaviour(self, resource_type: str) -> Behaviour:
         return self._behaviours.get(resource_type.lower(), Behaviour())
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md ("Put Resource", "Patch Resource");
+    # Azure/azure-resource-manager-rpc v1.0/async-api-reference.md
     async def _write(self, request: Request, found: ResourceId) -> Response:
         sent = await _json(request)
         rule, existing = rule_of(found.type, self._rules), self._store.get(found.id)
         self._require_parent(found)
+        if request.method == "PATCH":
+            self._existing(found)
         _check_conditions(request, rule, existing)
         if request.method == "PATCH":
             changed = {key: sent[key] for key in sent if key == "tags"}
@@ -162,6 +175,9 @@ class Arm:
             at = parse(at.parent, self._rules) if rule.serialized_by else None
         return Turn(at.id, rule.doing.format(name=found.name, state=state)) if at else None
 
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Tags_GetAtScope`
+    # and others)
     async def _tag(self, request: Request, found: ResourceId) -> Response:
         """Read or change the tags alone of a resource or a resource group."""
         tagged = parse(found.parent, self._rules)
@@ -179,10 +195,14 @@ class Arm:
         check_name(rule, found.name)
         for taken, body in self._store.below("/subscriptions") if rule.unique else ():
             if body["type"].lower() == rule.type.lower() and body["name"].lower() == found.name.lower():
-                message = f"The {rule.type} name '{found.name}' is already taken by '{taken}'."
-                raise CloudError(409, "NameAlreadyTaken", message)
+                # Source: Azure/ARO-Landing-Zone-Accelerator#28 (the status of a taken vault; which code: types.yaml)
+                raise CloudError(
+                    409, rule.unique, f"The {rule.type} name '{found.name}' is already taken by '{taken}'."
+                )
         self._deleted.require_free(found, rule, sent)
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md ("Delete Resource");
+    # Azure/azure-resource-manager-rpc v1.0/async-api-reference.md
     async def _delete(self, request: Request, found: ResourceId) -> Response:
         purge = request.query_params.get("forceToPurge", "").lower() == "true"
         body, rule = self._store.get(found.id), rule_of(found.type, self._rules)
@@ -217,9 +237,14 @@ class Arm:
         self._store.put(found.id, body)
         return Response(status_code=202, headers=self.operations.start(found.id, work, turn))
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md ("Get Resource"); azure-ai-ml==1.35.2
+    # azure/ai/ml/_utils/_asset_utils.py (`$orderBy` and `$top` of Azure ML's lists)
     def _list(self, request: Request, path: str) -> Response:
         asked = parse_collection(path)
         if asked is None:
+            # Source: MicrosoftDocs/azure-docs
+            # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (`InvalidResourceType`)
+            # No source: list a type that does not exist on Azure, and read the status.
             raise CloudError(404, "InvalidResourceType", f"'{path}' is neither a resource nor a collection.")
         scope, wanted = asked
         self._require_offered(wanted)
@@ -254,6 +279,7 @@ class Arm:
         if left_out := rule_of(resource_type, self._rules).left_out:
             raise CloudError(501, "NotImplemented", f"The sandbox leaves out {left_out} ('{resource_type}').")
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/proxy-api-reference.md ("Resource Action Requests")
     async def _act(self, request: Request, path: str, action: str) -> Response:
         if (path + "/" + action).lower().endswith(f"{access_checks.PATH}/{access_checks.ACTION}"):
             scope = path[: -len(access_checks.PATH)]
@@ -269,6 +295,7 @@ class Arm:
                 return await act(self._sandbox, found.id, request)
         raise CloudError(404, "ActionNotFound", f"The sandbox offers no action '{action}' on '{path}'.")
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/proxy-api-reference.md ("Check Name Availability Requests")
     async def _check_name(self, request: Request) -> Response:
         subscriptions.admit(self._sandbox, request)
         asked = await _json(request)
@@ -282,7 +309,12 @@ class Arm:
 
 
 def _summary(body: Body, request: Request) -> Body:
-    """`GenericResourceExpanded` in azure-rest-api-specs, Microsoft.Resources/stable/2021-04-01/resources.json."""
+    """What a list of resources shows of one.
+
+    Source: Azure/azure-rest-api-specs
+    specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+    (`GenericResourceExpanded`)
+    """
     shown = {key: body[key] for key in _SUMMARY if key in body}
     wish = request.query_params.get("$expand", "").lower()
     more = {
@@ -293,12 +325,15 @@ def _summary(body: Body, request: Request) -> Body:
     return {**shown, **{key: value for key, value in more.items() if key.lower() in wish}}
 
 
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+# (`ResourceGroupNotFound`, `ResourceNotFound`)
 def _not_found(found: ResourceId) -> CloudError:
     if found.type == GROUP:
         return CloudError(404, "ResourceGroupNotFound", f"Resource group '{found.name}' could not be found.")
     return CloudError(404, "ResourceNotFound", f"The resource '{found.id}' was not found.")
 
 
+# Source: Azure/azure-resource-manager-rpc v1.0/Addendum.md ("ETags for Resources")
 def _check_conditions(request: Request, rule: TypeRule, existing: Body | None) -> None:
     wanted, never = request.headers.get("if-match"), request.headers.get("if-none-match")
     refused = wanted is not None and (existing is None or wanted not in ("*", etag(rule, existing)))
@@ -306,6 +341,8 @@ def _check_conditions(request: Request, rule: TypeRule, existing: Body | None) -
         raise CloudError(412, "PreconditionFailed", "The resource is not in the state that the request's ETag names.")
 
 
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+# (`InvalidRequestContent`)
 async def _json(request: Request) -> Body:
     try:
         body = json.loads(await request.body() or b"{}")

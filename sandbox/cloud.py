@@ -45,6 +45,8 @@ class Sandbox:
     environment: MutableMapping[str, str]
     """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings); see `environment`."""
     settings: Settings = field(default_factory=Settings)
+    callers: dict[int, str] = field(default_factory=dict)
+    """Virtual networks of the open connections that come from inside one, by the port they come from."""
 
     @property
     def identity(self) -> authority.Identity:

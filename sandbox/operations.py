@@ -61,6 +61,9 @@ class Operations:
             extends = "/providers/" in busy and key.startswith(f"{busy}/providers/")
             inside = key.startswith(f"{busy}/") and not extends
             if key == busy or inside or (below and busy.startswith(f"{key}/")):
+                # Source: MicrosoftDocs/azure-docs
+                # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+                # (`AnotherOperationInProgress`; the status is not shown)
                 raise CloudError(409, "AnotherOperationInProgress", f"Another operation is in progress on '{busy}'.")
 
     def is_busy(self, resource_id: str) -> bool:
@@ -158,6 +161,7 @@ class Operations:
             "retry-after-ms": str(wait),
         }
 
+    # No source: read an operation that does not exist on Azure, and read the code.
     def _record(self, request: Request) -> Body:
         require_token(self._sandbox, request, self._sandbox.url)
         record = self._records.get(f"/operations/{request.path_params['operation']}")
@@ -165,12 +169,14 @@ class Operations:
             raise CloudError(404, "OperationNotFound", f"There is no operation {request.path_params['operation']}.")
         return record
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/async-api-reference.md ("Azure-AsyncOperation Resource format")
     async def _status(self, request: Request) -> Response:
         record = self._record(request)
         shown = {key: record[key] for key in ("name", "status", "error") if key in record}
         headers = self._headers(record) if record["status"] == "InProgress" else None
         return JSONResponse({"id": request.url.path, **shown}, headers=headers)
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/async-api-reference.md ("202 Accepted and Location Headers")
     async def _result(self, request: Request) -> Response:
         record = self._record(request)
         if record["status"] == "InProgress":

@@ -1,7 +1,4 @@
-"""Built-in roles by name and id, as `roles.yaml` holds them: read and listed. Has no custom roles and enforces none.
-
-Filters: `RoleDefinitions_List` in azure-rest-api-specs, authorization-RoleDefinitionsCalls.json.
-"""
+"""Built-in roles by name and id, as `roles.yaml` holds them: read and listed. Has no custom roles and enforces none."""
 
 import fnmatch
 import re
@@ -17,7 +14,10 @@ from sandbox.store import Body
 
 TYPE = "microsoft.authorization/roledefinitions"
 _TABLE = Path(__file__).with_name("roles.yaml")
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-definitions-list.md (`atScopeAndBelow`,
+# `type`); Azure/azure-cli#30593 (`roleName`)
 _FILTER = re.compile(r"(roleName|type) eq '((?:[^']|'')*)'|atScopeAndBelow\(\)", re.IGNORECASE)
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-definitions.md
 _PERMISSIONS = ("actions", "notActions", "dataActions", "notDataActions")
 
 
@@ -26,6 +26,7 @@ def get(sandbox: Sandbox, role: str) -> Body:
         if known["id"] == role.lower():
             return _shown(sandbox, name, known)
     message = f"The specified role definition with ID '{role}' does not exist among those of sandbox/roles.yaml."
+    # Source: JulianHayward/AzAPICall#23 (the code; the status is not shown)
     raise CloudError(404, "RoleDefinitionDoesNotExist", message)
 
 
@@ -35,7 +36,10 @@ def find(sandbox: Sandbox, asked: str) -> list[Body]:
         return found
     clause = _FILTER.fullmatch(asked.strip())
     if clause is None:
-        raise CloudError(400, "UnsupportedQuery", f"The filter '{asked}' is not supported on role definitions.")
+        supported = "either roleName eq '{value}' or type eq 'BuiltInRole|CustomRole'"
+        message = f"The filter '{asked}' is not supported. Supported filters are {supported}."
+        # Source: Azure/azure-cli#30593 (code and message)
+        raise CloudError(400, "UnsupportedFilter", message)
     if clause[1]:
         key = {"rolename": "roleName", "type": "type"}[clause[1].lower()]
         found = [role for role in found if role["properties"][key].lower() == clause[2].replace("''", "'").lower()]

@@ -14,14 +14,16 @@ import yaml
 
 TABLE = Path(__file__).with_name("types.yaml")
 
-_FLAGS = ("asynchronous", "accepted", "implied", "unique", "soft_delete", "answers_deleted")
+_FLAGS = ("asynchronous", "accepted", "implied", "answers_deleted")
 _KEYS = {
     *_FLAGS,
     *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
-    *("left_out", "sources", "write_only", "serialized_by", "doing", "seconds", "background"),
+    *("unique", "soft_delete", "left_out", "sources"),
+    *("write_only", "serialized_by", "doing", "seconds", "background", "private_link"),
     # The provider's alone.
     *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
 }
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md ("Limitations")
 _TAGS = {"name": 512, "most": 50}
 
 
@@ -45,9 +47,10 @@ class TypeRule:
     """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
     implied: bool = False
     """Exists from the moment something below it is created, as `blobServices/default` and model containers do."""
-    unique: bool = False
-    """No two resources in all of Azure have the same name."""
-    soft_delete: bool = False
+    unique: str = ""
+    """No two resources in all of Azure have the same name: the code with which a taken one is refused."""
+    soft_delete: Mapping[str, Any] = field(default_factory=dict)
+    """Keeps its name when it is deleted: the `status` and `code` with which another of the same id is refused."""
     lingers: str = ""
     """Deleted for longer than the answer says: the code with which its name is refused until then."""
     etag: str = ""
@@ -114,6 +117,8 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         doing=entry.get("doing", TypeRule.doing),
         seconds=float(entry.get("seconds", 0)),
         background=entry.get("background", {}),
+        unique=entry.get("unique", ""),
+        soft_delete=entry.get("soft_delete", {}),
         left_out=entry.get("left_out", ""),
         tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),

@@ -96,7 +96,7 @@ def recorded(origin: str) -> Iterator[list[Exchange]]:
 
 
 def _of_stacks() -> Iterator[Exchange]:
-    from infra_stack import infra_stacks
+    from infra_stack import RUNNER, infra_stacks
 
     with tempfile.TemporaryDirectory() as place, mock.patch.dict(os.environ), infra_stacks(Path(place)) as stacks:
         plugin = Path(place) / "bin" / "pulumi-resource-azure-native"
@@ -108,7 +108,7 @@ def _of_stacks() -> Iterator[Exchange]:
         for stack in (PRODUCTION, DEVELOPMENT):
             record = Path(place) / f"{stack}.jsonl"
             stacks.environment[arm_recorder.RECORD] = str(record)
-            stacks.up(stack)
+            stacks.up(stack, **(RUNNER if stack == PRODUCTION else {}))
             found += [exchange(stack, *json.loads(line)) for line in record.read_text().splitlines()]
         with recorded("reader") as read:
             _read_everything(

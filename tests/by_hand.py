@@ -7,6 +7,7 @@ from typing import Any
 
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.containerservice import ContainerServiceClient
+from azure.mgmt.resource.resources import ResourceManagementClient
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from databricks.sdk.service.jobs import JobSettings
 from sandbox_fixtures import in_environment
@@ -64,10 +65,11 @@ class ByHand:
         client.online_deployments.begin_create_or_update(found).result()
 
     def take_traffic(self) -> None:
-        client = self._cloud.machine_learning(self._outputs["ml_workspace_id"])
-        found = client.online_endpoints.get(self._outputs["endpoint_name"])
-        found.traffic = {}
-        client.online_endpoints.begin_create_or_update(found).result()
+        """Not through Azure ML's SDK: its write would drop properties of the endpoint that it does not know."""
+        resources = self._client(ResourceManagementClient).resources
+        found = resources.get_by_id(self._endpoint, api_version=_ML)
+        found.properties["traffic"] = {}
+        resources.begin_create_or_update_by_id(self._endpoint, found, api_version=_ML).result()
 
     def resize_pools(self) -> None:
         """One node more in the system pool, and for the autoscaler of the scoring pool."""

@@ -74,6 +74,17 @@ def test_each_private_endpoint_names_a_documented_sub_resource_and_its_zones(pri
         assert [zone_name(private, zone) for zone in zones_of[endpoint.name]] == needed
 
 
+def test_the_sandbox_connects_to_documented_sub_resources_by_their_zones() -> None:
+    known = {
+        f"{arm_type} {group}": zones
+        for arm_type, rule in yaml.safe_load((SANDBOX / "types.yaml").read_text()).items()
+        for group, zones in (rule.get("private_link") or {}).get("groups", {}).items()
+    }
+    assert len(known) == 11
+    for name, zones in known.items():
+        assert zones == [zone for zone in PRIVATE_LINK[name] if "{" not in zone], name
+
+
 def arm_type(resource_id: str) -> str:
     token = resource_id.split("/")[-2].removeprefix("azure-native:")
     return ARM_TYPES[token]

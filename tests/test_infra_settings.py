@@ -42,6 +42,7 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("training__dataset", "netflix", r"training:dataset: no spec 'netflix'.*criteo.*movielens.*docs/own-dataset/"),
         ("azure-native__location", "westeuropa", r"azure-native:location: 'westeuropa' is not .*westeurope"),
         ("network__address_space", "10.40.0.0/25", r"network:address_space: 10.40.0.0/25 is too small.*10.40.0.0/20"),
+        ("network__address_space", "172.16.0.0/12", r"network:address_space: .*too large.*at most a /16.*10.40.0.0/20"),
         ("network__address_space", "10.0.0.0/8", r"network:address_space: .*overlaps 10.244.0.0/16.*pods"),
         ("network__address_space", "52.0.0.0/16", r"network:address_space: .*is public"),
         ("network__address_space", "10.40.0.1/20", r"network:address_space: .*host bits set.*10.40.0.0/20"),

@@ -217,6 +217,22 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
     assert "32 vCPU needed, 40 of 40 free" in preflight.run()[1], "never more than the limit"
 
 
+def test_pools_of_another_size_are_needed_while_those_that_go_are_still_there(preflight: Preflight) -> None:
+    pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
+    pools += [{"name": "scoring", "mode": "User", "count": 3, "vmSize": "Standard_D4s_v5"}]
+    cluster = {"properties": {"agentPoolProfiles": pools}}
+    preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    preflight.answer({"usages": {"standardDSv5Family": {"limit": 72}}})
+    preflight.configure(**RELEASE, **{"serving:node_size": "Standard_D8s_v5"})
+    assert "52 vCPU needed, 52 of 72 free" in preflight.run()[1], "12 for training, 40 for nodes; 20 are in use"
+    preflight.configure(
+        **RELEASE, **{"serving:node_size": "Standard_D8s_v5", "serving:system_node_size": "Standard_D4s_v5"}
+    )
+    said = preflight.run()[1]
+    assert "44 vCPU needed, 60 of 72 free" in said, "the system pool stays"
+    assert "Standard_D4s_v5 (serving:system_node_size): 4 vCPU" in said
+
+
 @pytest.mark.parametrize(
     ("version", "level", "code"), [("1.34", "warning", 0), ("1.35", "blocking", 1), (None, "blocking", 1)]
 )

@@ -140,7 +140,7 @@ def test_versions_are_immutable_and_the_latest_is_known(cloud: Cloud) -> None:
 def test_a_workspace_refuses_a_lake_as_its_own_storage(cloud: Cloud) -> None:
     lake = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake"
     workspace = f"{cloud.group}/providers/Microsoft.MachineLearningServices/workspaces/other"
-    assert "hierarchical namespace" in cloud.refused(workspace, properties={"storageAccount": lake})
+    assert "Cannot use storage with HNS enabled" in cloud.refused(workspace, properties={"storageAccount": lake})
     assert "does not exist" in cloud.refused(workspace, properties={"storageAccount": f"{lake}2"})
 
 

@@ -83,6 +83,12 @@ def test_a_blank_line_parts_a_source_from_what_follows() -> None:
     assert not found[0].statement
 
 
+def test_a_source_covers_the_lines_of_constants_below_it() -> None:
+    text = "# Source: Azure/AKS#1\nLIMIT = 5\nMOST = 6\n\nLEAST = 7\n"
+    found = [rule for rule in python_files.of_file("infra/new.py", text, set()) if isinstance(rule, Rule)]
+    assert [rule.place for rule in found if rule.statement] == ["LIMIT", "MOST"]
+
+
 def test_one_statement_does_not_cover_a_file_of_unrelated_rules() -> None:
     text = '"""Rules.\n\nSource: Azure/AKS#1\n"""\n' + "".join(f"LIMIT_{number} = 5\n" for number in range(7))
     faults = [found for found in python_files.of_file("infra/new.py", text, set()) if isinstance(found, Fault)]

@@ -63,7 +63,7 @@ class Standing:
         return self.cloud.score(self.endpoint, key=self.key)
 
     def up(self, **changed: Any) -> None:
-        self.stacks.configure(STACK, **CONFIG, **changed)
+        self.stacks.configure(STACK, **{**CONFIG, **changed})
         self.stacks.pulumi(STACK, "up", "--yes", "--skip-preview")
 
 

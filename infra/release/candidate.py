@@ -17,6 +17,7 @@ from infra.release.artefact import Artefact, ArtefactError
 from infra.release.cloud import Cloud
 from infra.release.gate import verdict
 from infra.release.live import LiveModel, live_model
+from infra.release.network_refusal import OutsideNetwork, network_refusal
 
 _LOOKED_AT = 20
 """Runs, newest first: whoever has refused so many has no candidate."""
@@ -50,8 +51,17 @@ def newest(
     outputs = pulumi.Output.all(
         workspace_url, workspace_id, job_id, blob_endpoint, models_container, ml_workspace_id, endpoint_name
     )
-    found = outputs.apply(lambda given: _newest(*given, floors=floors))
+    found = outputs.apply(lambda given: _reachable(*given, floors=floors))
     return Candidate(found["run_id"], found["run_page_url"], found["metrics"], found["lineage"])
+
+
+def _reachable(*given: Any, floors: Mapping[str, float]) -> dict[str, Any]:
+    try:
+        return _newest(*given, floors=floors)
+    except Exception as error:
+        if reason := network_refusal(error):
+            raise OutsideNetwork("release:model latest", reason) from error
+        raise
 
 
 def _newest(

@@ -19,6 +19,8 @@ from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResul
 from pulumi.output import Unknown
 from pulumi.runtime import rpc
 
+from infra.release.network_refusal import OutsideNetwork, network_refusal
+
 # Packages that import their own submodules. Two threads that start with different submodules of one package deadlock
 # (python/cpython#83065), so one thread imports each package before a provider runs.
 _SDKS = (
@@ -104,7 +106,10 @@ def _name_changes(found: ReadResult, before: dict[str, Any], declared: Iterable[
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK."""
+    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK.
+
+    Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py
+    """
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status in (401, 403) or type(error).__name__ in ("PermissionDenied", "Unauthenticated")
 
@@ -135,14 +140,17 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
                 self.forget(arguments[1])
             return result
         except Exception as error:
-            if method.__name__ == "read" and _is_refusal(error):
+            outside, where = network_refusal(error), type(self).__name__.strip("_")
+            if method.__name__ == "read" and (outside or _is_refusal(error)):
                 # Who may only look at the infrastructure (drift.yml) can still preview it.
-                where = type(self).__name__.strip("_")
-                pulumi.log.warn(f"{where} {given[0]} was not read, because the login may not: {error}")
+                why = f"this machine is outside its network: {outside}" if outside else f"the login may not: {error}"
+                pulumi.log.warn(f"{where} {given[0]} was not read, because {why}")
                 return ReadResult(given[0], given[1])
+            where = f"{where}.{name}"
+            if outside:
+                raise OutsideNetwork(where, outside) from error
             if type(error).__module__ != "builtins":
                 raise
-            where = f"{type(self).__name__.strip('_')}.{name}"
             raise ProviderError(f"{where}: {type(error).__name__}: {error}") from error
 
     return call

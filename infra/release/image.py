@@ -22,7 +22,8 @@ from infra.release.workload import sources_digest
 _CONTEXT = Path(__file__).parents[2] / "scoring"
 REPOSITORY = "personalization-scoring"
 _BUILD_MINUTES = 30
-_REGISTRY_API_VERSION = "2023-01-01-preview"  # of registries in azure-native 3.29.0
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/containerregistry/registry.py
+_REGISTRY_API_VERSION = "2023-01-01-preview"
 
 
 class ImageBuildFailed(Exception):

@@ -23,7 +23,9 @@ from infra.release.dynamic import gone
 from infra.release.job import JobSpec, cluster, spark_conf
 from infra.release.ownership import WorkspaceProvider, permit
 
-_LEAST_MINUTES = 10  # Databricks takes no shorter wait before a cluster ends itself
+# Databricks takes no shorter wait before a cluster ends itself.
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
+_LEAST_MINUTES = 10
 _READ = {"USE_CATALOG", "USE_SCHEMA", "READ_VOLUME"}
 """What the team may do in the catalog."""
 
@@ -250,7 +252,11 @@ def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: s
 
 
 def _granted(client: Any, catalog: str, team: str) -> str | None:
-    """`team`, if it may read the catalog's volumes. Without the catalog, which is another resource, nothing is said."""
+    """`team`, if it may read the catalog's volumes, or if the catalog, another resource, is gone.
+
+    Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (`GrantsAPI.get`: a page may be empty, and only
+    one without a token is the last)
+    """
     from databricks.sdk.errors import NotFound
 
     held: set[str] = set()

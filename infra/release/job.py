@@ -24,7 +24,8 @@ PACKAGE = "personalization_workloads"
 SYNAPSEML = compatibility.table().line.coordinate
 SYNAPSEML_PYTHON = compatibility.table().line.package
 MLFLOW = compatibility.table().tracking
-# Spark brings these itself, in versions of its own (SynapseML's installation notes).
+# Spark brings these itself, in versions of its own.
+# Source: microsoft/SynapseML README.md
 SYNAPSEML_EXCLUSIONS = (
     "org.scala-lang:scala-reflect",
     "org.apache.spark:spark-tags_2.12",
@@ -39,6 +40,7 @@ _JAVA_OPTIONS = (
     "-XX:-DontCompileHugeMethods -XX:FreqInlineSize=120 -XX:InlineSmallCode=800 "
     "-XX:MaxNodeLimit=20000 -XX:LiveNodeCountInliningCutoff=10000"
 )
+# Source: https://learn.microsoft.com/azure/databricks/jobs/dynamic-value-references
 _TODAY = "{{job.start_time.iso_date}}"
 _PARTITIONS_PER_WORKER = 16
 _PARTITIONS_ON_ONE_NODE = 4

@@ -27,7 +27,8 @@ from infra.release.live import endpoint_key
 if TYPE_CHECKING:
     from infra.release.probe import Probe
 
-_API_VERSION = "2025-12-01"  # of online endpoints in azure-native 3.29.0
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/machinelearningservices/online_endpoint.py
+_API_VERSION = "2025-12-01"
 _TRAFFIC_SECONDS = 600
 
 

@@ -14,7 +14,7 @@ from infra.release.trained import Trained
 
 class Served(pulumi.ComponentResource):
     source: str
-    """What the image is from: short digest of the build context, or digest of an existing image."""
+    """What the image is from: digest of the build context, or that of an existing image, sixteen digits of either."""
     image: ScoringImage
     rollout: Rollout
 
@@ -26,7 +26,7 @@ class Served(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         existing = settings.release.image
         context = None if existing else context_digest()
-        self.source = context[:16] if context else str(existing)
+        self.source = context[:16] if context else f"existing {str(existing)[7:23]}"
         self.image = ScoringImage(
             f"{name}-image",
             registry_id=args.registry.registry_id,
@@ -69,8 +69,7 @@ class Served(pulumi.ComponentResource):
             },
             rollout=settings.release.rollout,
             limits=settings.release.limits,
-            # Endpoint and model are named through outputs; the roles that let it pull and read are not.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered, *args.ready]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered]),
         )
         LiveReference(
             f"{name}-live",

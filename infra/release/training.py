@@ -114,6 +114,7 @@ def _is_whole(props: dict[str, Any], run_id: object) -> bool:
     return True
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (`RunResultState`)
 def _reason(client: Any, run: Any) -> str:
     lines = [f"training run {run.run_id} ended as {run.state.result_state}: {run.run_page_url}"]
     for task in run.tasks or []:

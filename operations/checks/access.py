@@ -12,6 +12,7 @@ from operations.checks.catalog import load
 from operations.checks.question import Finding, Level, Question, Target
 
 _PERMISSIONS, _GROUPS = "2022-04-01", "2021-04-01"
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles/privileged.md
 _ASSIGNING = "Microsoft.Authorization/"
 _ADMINISTRATOR = "Role Based Access Control Administrator"
 

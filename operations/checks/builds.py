@@ -38,7 +38,7 @@ def _builds(target: Target) -> Iterator[Finding]:
     if subscription is None:
         raise NotAnswered(f"subscription {target.subscription} does not exist, or this login may not read it", 404)
     release, offer = target.settings.release, subscription.subscription_policies.quota_id
-    if getattr(release, "image", None) or offer not in {**_FREE, **_CREDIT}:
+    if release.image or offer not in {**_FREE, **_CREDIT}:
         yield Finding("image builds", Level.OK, offer or "of an unnamed offer")
         return
     remedy = (

@@ -15,8 +15,12 @@ from operations.checks.answers import Cluster, Size, Usage
 from operations.checks.question import Finding, Level, Question, Target
 
 _SKUS, _USAGES, _CLUSTERS = "2021-07-01", "2024-07-01", "2025-09-01"
-_REGIONAL = "cores"  # Azure's name for the total of all families
-_POOLS = 2  # each takes one node more while it is upgraded
+# Azure's name for the total of all families.
+# Source: Azure/azure-rest-api-specs#25455
+_REGIONAL = "cores"
+# Each takes one node more while it is upgraded.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/tutorial-kubernetes-upgrade-cluster.md
+_POOLS = 2
 
 
 @dataclass(frozen=True)

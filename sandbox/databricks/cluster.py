@@ -24,7 +24,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from sandbox import class_archive, java, processes
+from sandbox import caller_network, class_archive, java, processes
 from sandbox.cloud import CloudError
 from sandbox.databricks import tracking
 from sandbox.databricks.files import local_path
@@ -203,10 +203,11 @@ class Cluster:
         return f"local[{os.cpu_count()}]"
 
     def _environment(self, packages: Path) -> dict[str, str]:
-        temporary = str(self._folder / "tmp")
+        temporary, sandbox, network = str(self._folder / "tmp"), self._workspace.sandbox, self._workspace.network
         return {
             **{name: value for name, value in self._workspace.sandbox.environment.items() if name != "SPARK_HOME"},
             **java.locale(self._workspace.sandbox.environment),
+            **(caller_network.environment(sandbox.folder, network.rpartition("/")[2]) if network else {}),
             "MLFLOW_TRACKING_URI": tracking.address(self._workspace),
             **self._definition.get("spark_env_vars", {}),
             "PYTHONPATH": str(packages),

@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from sandbox import blob
+from sandbox.caller_network import is_public, trusts_services
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.databricks import metastore
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, now
+from sandbox.private_endpoints import reaches
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.create: path)
 _PREFIX = "/api/2.1/unity-catalog"
@@ -317,6 +319,7 @@ def _complete_location(workspace: Workspace, made: Json, request: Json) -> None:
     _no_overlap(made["url"], location, [(name, other) for name, other in others if name != made["name"]])
     account = blob.find_account(workspace.sandbox.store, location.account)
     assert account is not None
+    _require_reach(workspace, *account)
     scope = blob.container_id(account[0], location.container)
     principal = _principal(workspace.sandbox, credential)
     allowed = blob.may_access(workspace.sandbox, principal, scope, write=not made.get("read_only"))
@@ -327,6 +330,18 @@ def _complete_location(workspace: Workspace, made: Json, request: Json) -> None:
             f"{made['url']}: it has no role 'Storage Blob Data Contributor' on {account[0]}."
         )
         # No source: create an external location before the connector has a role and read code and message.
+        raise CloudError(403, "PERMISSION_DENIED", message)
+
+
+def _require_reach(workspace: Workspace, account_id: str, account: Json) -> None:
+    """The connector is a trusted service; else the workspace's own network must lead to the account.
+
+    Source: MicrosoftDocs/azure-docs articles/storage/common/storage-network-security-trusted-azure-services.md
+    """
+    reached = reaches(workspace.sandbox, workspace.network, account_id, "dfs")
+    if not (is_public(account) or trusts_services(account) or reached):
+        message = f"{account_id}: This request is not authorized to perform this operation."
+        # No source: the wording of Databricks around storage's refusal; an external location on Azure shows it.
         raise CloudError(403, "PERMISSION_DENIED", message)
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sandbox import entra
+from sandbox import caller_network, entra
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.resource_body import dig
 from sandbox.store import ResourceStore
 
 Json = dict[str, Any]
@@ -41,6 +42,17 @@ class Workspace:
         digest = hashlib.sha256(self.resource_id.lower().encode()).hexdigest()[:8]
         return self.sandbox.folder / "databricks" / f"{self.resource_id.rpartition('/')[2]}-{digest}"
 
+    @property
+    def network(self) -> str | None:
+        """Id of the virtual network that its clusters are in, and from which they call others."""
+        body = self.sandbox.store.get(self.resource_id)
+        found: str | None = dig(body, "properties.parameters.customVirtualNetworkId.value")
+        return found
+
+
+class _OutsideNetwork(Exception):
+    """Refused before any service of Databricks sees the request: a line of text without their JSON."""
+
 
 Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
 
@@ -54,6 +66,8 @@ def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Calla
             return result if isinstance(result, Response) else JSONResponse(result)
         except CloudError as error:
             return JSONResponse({"error_code": error.code, "message": error.message}, error.status)
+        except _OutsideNetwork as error:
+            return PlainTextResponse(str(error), 403)
         except ValueError as error:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
 
@@ -110,7 +124,16 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
     if len(found) > 1:
         message = "There is more than one workspace: send the header X-Databricks-Azure-Workspace-Resource-Id."
         raise CloudError(400, "INVALID_PARAMETER_VALUE", message)
+    _require_admitted(sandbox, request, found[0])
     return Workspace(sandbox, records, found[0], caller)
+
+
+def _require_admitted(sandbox: Sandbox, request: Request, resource_id: str) -> None:
+    """Source: fgarofalo56/csa-inabox#4765 (what a hosted runner got); fgarofalo56/csa-inabox#1466"""
+    body = sandbox.store.get(resource_id) or {}
+    if not caller_network.admits(sandbox, request, body, "databricks_ui_api"):
+        number = body["properties"].get("workspaceId")
+        raise _OutsideNetwork(f"Unauthorized network access to workspace: {number}")
 
 
 def is_workspace(resource_id: str) -> bool:

@@ -29,6 +29,8 @@ from sandbox.machine_learning import nodes
 from sandbox.machine_learning.scaling import Scale, Scaler
 from sandbox.machine_learning.service import Service
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-custom-container.md ("Locating the mounted
+# model")
 _MODELS_IN_CONTAINER = "/var/azureml-app/azureml-models"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _STABLE_SECONDS = 60.0
@@ -131,7 +133,9 @@ class Replica:
 
         self._engine = engine_of(self._sandbox.folder)
         if self._engine is None:
-            raise CloudError(400, "ImageNotFound", f"'{service.image}' is a container's, and no engine is here.")
+            # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+            # (`BadArgument`: unable to download the container image)
+            raise CloudError(400, "BadArgument", f"'{service.image}' is a container's, and no engine is here.")
         own = {"AZUREML_MODEL_DIR": f"{_MODELS_IN_CONTAINER}/{service.model}"} if service.model else {}
         return await self._engine.run(
             str(image.container),

@@ -5,7 +5,7 @@ a few rules at most. What is no rule of Azure's is named in `own.yaml`.
 """
 
 import ast
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ MOST = 6
 """Rules that one statement covers: more of them have seldom one source."""
 SEARCHED = ("sandbox/**/*.py", "infra/**/*.py", "operations/checks/*.py", "operations/destroy.py")
 OWN = Path(__file__).with_name("own.yaml")
+_ASSIGNMENT = (ast.Assign, ast.AnnAssign)
 _REMEDY = (
     "write '# Source: <owner>/<repository> <path>' (or '# No source: <what would settle it>') above it or in the "
     "docstring of its function; if it is no rule of Azure's, add its name to tools/sources/own.yaml"
@@ -48,9 +49,9 @@ def of_file(file: str, text: str, own: set[str]) -> Iterator[Rule | Fault]:
             unused.discard(site.name)
         else:
             yield Rule(file, site.name, cover.of(site), _REMEDY, site.node.lineno)
-    for place, count in cover.used.items():
-        if count > MOST:
-            yield Fault(file, place, f"one statement covers {count} rules, and {MOST} at most: write one at each.")
+    for place, rules in cover.used.items():
+        if len(rules) > MOST:
+            yield Fault(file, place, f"one statement covers {len(rules)} rules, and {MOST} at most: write one at each.")
     for name in sorted(unused):
         yield Fault("tools/sources/own.yaml", f"{file} {name}", "is no rule that would need a source: remove it.")
 
@@ -66,17 +67,26 @@ class _Cover:
                 body = getattr(node, name, None)
                 if isinstance(body, list):
                     self._following |= dict(pairwise(body))
-        self.used: Counter[str] = Counter()
+        self._preceding = {below: above for above, below in self._following.items()}
+        self.used: dict[str, set[str]] = defaultdict(set)
+        """Names of rules, or of their kin, by the place of the statement."""
 
     def of(self, site: Site) -> Statement | None:
         node: ast.AST | None = site.node
         while node is not None:
-            if isinstance(node, ast.stmt):
-                statement = self._comments.of(node, self._following.get(node))
-                if statement:
-                    self.used[f"line {node.lineno}"] += 1
+            for stated in self._block(node):
+                if statement := self._comments.of(stated, self._following.get(stated)):
+                    self.used[f"line {stated.lineno}"].add(site.kin or f"{site.name} {site.node.lineno}")
                     return statement
             node = self._parents.get(node)
         if self._module:
-            self.used["module docstring"] += 1
+            self.used["module docstring"].add(site.kin or f"{site.name} {site.node.lineno}")
         return self._module
+
+    def _block(self, node: ast.AST | None) -> Iterator[ast.stmt]:
+        """The statement of code, and the assignments above it without a blank line between, if it is one too."""
+        while isinstance(node, ast.stmt):
+            yield node
+            above = self._preceding.get(node)
+            adjoins = above is not None and above.end_lineno == node.lineno - 1
+            node = above if adjoins and isinstance(node, _ASSIGNMENT) and isinstance(above, _ASSIGNMENT) else None

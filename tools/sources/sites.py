@@ -33,6 +33,8 @@ class Site:
     name: str
     """Qualified, such as `Operations.require_idle AnotherOperationInProgress`."""
     node: ast.expr | ast.stmt
+    kin: str = ""
+    """Rules of one kin count as one rule: what one table lists."""
 
 
 def sites(file: str, tree: ast.Module) -> Iterator[Site]:
@@ -92,7 +94,7 @@ class _Program(_Searched):
             elif isinstance(node, ast.keyword) and node.arg in _ORDER:
                 yield Site(f"{name} {node.arg}", node.value)
             elif isinstance(node, ast.Call) and _name(node) in _NAMES and self.file == "infra/naming.py":
-                yield Site(name, node)
+                yield Site(name, node, kin="limits of names")
             elif isinstance(node, ast.Compare):
                 yield from (Site(f"{name} {code.value!s}", code) for code in _codes(node))
 
