@@ -112,7 +112,7 @@ def subject(exchange: Exchange) -> str:
     namespace, *rest = path.rpartition("/providers/")[2].split("/")
     types = rest[::2]
     if exchange.method == "POST":
-        types = rest[:-1:2] + [rest[-1]]
+        types = [*rest[:-1:2], rest[-1]]
     return "/".join([namespace, *types])
 
 
