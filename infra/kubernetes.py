@@ -292,7 +292,7 @@ class Kubernetes(pulumi.ComponentResource):
         """The weekly hours in which AKS upgrades versions, or node images: two windows, both of these names.
 
         Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md (names; four hours or more)
-        No source: that AKS refuses this write, too, while another runs; `sandbox/types.yaml` says what would settle it
+        No source: that AKS refuses this write, too, while another runs; write both windows at once on Azure, and read.
         """
         return aks.MaintenanceConfiguration(
             name,

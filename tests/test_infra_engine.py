@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from infra_stack import InfraStacks, infra_stacks
+from infra_stack import RUNNER, InfraStacks, infra_stacks
 from sandbox_fixtures import in_environment
 from waiting import eventually
 
@@ -31,7 +31,7 @@ STATEFUL = {
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
     with infra_stacks(tmp_path_factory.mktemp("infra")) as stacks, in_environment(stacks.environment):
         for stack, region in REGIONS.items():
-            stacks.up(stack, **{"azure-native:location": region})
+            stacks.up(stack, **{"azure-native:location": region}, **(RUNNER if stack == WEST else {}))
         yield stacks
 
 
@@ -82,7 +82,7 @@ def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -
 def test_a_changed_network_mode_shows_what_it_replaces_and_stops_at_what_is_protected(stacks: InfraStacks) -> None:
     stacks.configure(WEST, network__mode="public")
     shown = stacks.pulumi(WEST, "preview", "--diff", fails=True)
-    stacks.configure(WEST)
+    stacks.configure(WEST, **RUNNER)
     for name in ("databricks:Workspace", "containerservice:ManagedCluster", "containerservice:AgentPool"):
         assert f"azure-native:{name}: (replace)" in shown
     assert "azure-native:storage:StorageAccount: (update)" in shown
