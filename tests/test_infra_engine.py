@@ -31,7 +31,8 @@ STATEFUL = {
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
     with infra_stacks(tmp_path_factory.mktemp("infra")) as stacks, in_environment(stacks.environment):
         for stack, region in REGIONS.items():
-            stacks.up(stack, **{"azure-native:location": region}, **(RUNNER if stack == WEST else {}))
+            create = stacks.up_with_runner if stack == WEST else stacks.up
+            create(stack, **{"azure-native:location": region})
         yield stacks
 
 
