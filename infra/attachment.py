@@ -11,6 +11,7 @@ azure/ai/ml/_restclient/arm_ml_service/operations/_operations.py (`underlying_re
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -20,7 +21,7 @@ from infra.release.cloud import Cloud
 from infra.release.dynamic import ReleaseProvider, gone
 
 # Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/compute.py
-_API_VERSION = "2025-12-01"
+API_VERSION = "2025-12-01"
 _SECONDS = 1800
 """Time limit of one attach or detach."""
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/trusted-access-feature.md (a role binding takes effect within five
@@ -54,7 +55,7 @@ class _AttachmentProvider(ReleaseProvider):
         return CreateResult(compute_id, props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        compute = Cloud.discover().resource(props["compute_id"], _API_VERSION)
+        compute = Cloud.discover().resource(props["compute_id"], API_VERSION)
         properties = compute["properties"] if compute else {}
         if properties.get("provisioningState") in (None, "Failed"):
             return gone()
@@ -66,9 +67,13 @@ class _AttachmentProvider(ReleaseProvider):
         _detach(Cloud.discover(), props["compute_id"])
 
 
-def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
-    """Why the cluster was not attached; empty if it is."""
-    body = {
+def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of the attach request.
+
+    Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/_inputs.py
+    (`KubernetesPropertiesArgs`)
+    """
+    return {
         "location": props["location"],
         "properties": {
             "computeType": "Kubernetes",
@@ -77,11 +82,15 @@ def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
             "properties": {"namespace": props["namespace"], "extensionPrincipalId": props["extension_uid"]},
         },
     }
+
+
+def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
+    """Why the cluster was not attached; empty if it is."""
     began, compute_id = time.monotonic(), props["compute_id"]
-    answer = cloud.request("PUT", compute_id, _API_VERSION, body)
+    answer = cloud.request("PUT", compute_id, API_VERSION, attach_body(props))
     if not answer.ok:
         return f"HTTP {answer.status_code} {answer.text}"
-    while (compute := cloud.resource(compute_id, _API_VERSION)) is not None:
+    while (compute := cloud.resource(compute_id, API_VERSION)) is not None:
         properties = compute["properties"]
         if (state := properties.get("provisioningState")) == "Succeeded":
             return ""
@@ -96,11 +105,11 @@ def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
 def _detach(cloud: Cloud, compute_id: str) -> None:
     """Leave the cluster as it is, and wait until the compute is gone."""
     began = time.monotonic()
-    while (held := cloud.resource(compute_id, _API_VERSION)) is not None:
+    while (held := cloud.resource(compute_id, API_VERSION)) is not None:
         if time.monotonic() - began > _SECONDS:
             raise AttachFailed(f"{compute_id} was not detached within {_SECONDS // 60} minutes: {held['properties']}")
         if held["properties"].get("provisioningState") != "Deleting":
-            answer = cloud.request("DELETE", compute_id + _DETACH, _API_VERSION)
+            answer = cloud.request("DELETE", compute_id + _DETACH, API_VERSION)
             if not answer.ok and answer.status_code not in (404, 409):  # 409: another change of it is under way
                 raise AttachFailed(f"{compute_id} was not detached: HTTP {answer.status_code} {answer.text}")
         _pause(began)
