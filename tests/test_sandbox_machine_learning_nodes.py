@@ -16,12 +16,12 @@ SETTINGS = {"enableInference": "True", "nodeSelector.for": "scoring"}
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with ml_sandbox(tmp_path_factory.mktemp("nodes")) as cloud:
+        scale(cloud, "a", 2)
         extension = f"{cloud.cluster}/providers/Microsoft.KubernetesConfiguration/extensions/azureml"
         held = cloud.arm("GET", extension).json()["properties"]
         cloud.put(
             extension, properties={**held, "configurationSettings": {**held["configurationSettings"], **SETTINGS}}
         )
-        scale(cloud, "a", 2)
         cloud.endpoint("nodes")
         cloud.deploy("nodes", "blue", replicas=2)
         cloud.endpoint("nodes", {"blue": 100})

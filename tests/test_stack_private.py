@@ -160,7 +160,7 @@ def test_a_second_release_replaces_the_model_and_the_first_comes_back(private: P
 
 
 def test_the_size_of_the_stack_is_changed_from_inside(private: Private) -> None:
-    private.configure(serving__system_nodes="4", serving__nodes_max="4", serving__replicas_min="3")
+    private.configure(serving__system_nodes="4", serving__nodes_max="5", serving__replicas_min="3")
     said = private.up(private.inside)
     assert "updated" in said
     private.up(private.inside, "--expect-no-changes")
