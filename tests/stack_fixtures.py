@@ -22,6 +22,7 @@ from infra.release.cloud import Cloud
 from operations.preview import Change
 
 ROOT = Path(__file__).parents[1]
+_ALERT_RULES, _ALERT_RULES_API = "Microsoft.Insights/scheduledQueryRules", "2025-01-01-preview"
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
 """1,000 real rows of Criteo's 1TB log, too few clicks to judge a model; their licence keeps them out of here."""
 
@@ -118,6 +119,15 @@ class LocalRun:
                 len(list(workspace.jobs.list_runs())),
                 len(list(client.models.list(name=self.outputs["model_name"]))),
             )
+
+    def alert_queries_and_job(self) -> tuple[dict[str, str], str]:
+        """The queries of the log alert rules by the subject of the rule, and the id of the training job."""
+        group = self.outputs["ml_workspace_id"].partition("/providers/")[0]
+        with in_environment(self.environment):
+            found = Cloud.discover().resource(f"{group}/providers/{_ALERT_RULES}", _ALERT_RULES_API) or {}
+            (job,) = self._databricks().jobs.list()
+        rules = {rule["properties"]["displayName"]: rule["properties"]["criteria"]["allOf"] for rule in found["value"]}
+        return {name.removeprefix("Personalization: "): one[0]["query"] for name, one in rules.items()}, str(job.job_id)
 
     def clusters_and_policies(self) -> tuple[int, int]:
         """How many of them there are for people."""

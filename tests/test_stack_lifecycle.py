@@ -107,6 +107,13 @@ def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
     assert all(rule["passed"] for rule in metrics["gate"])
 
 
+def test_alerts_on_training_read_the_stacks_own_job(stack: LocalRun) -> None:
+    found, job_id = stack.alert_queries_and_job()
+    assert found.keys() >= {"silent", "training-failed", "training-late", "model-refused"}
+    assert f'tostring(run.jobId) == "{job_id}"' in found["training-failed"]
+    assert f'tostring(run.jobId) == "{job_id}"' in found["training-late"]
+
+
 def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
     wanted = {"scoring_uri", "endpoint_name", "scoring_key_command", "model_name", "model_version", "image_digest"}
     wanted |= {"training_run_id", "training_run_page", "metrics", "lake_dfs_endpoint", "ml_workspace_id"}
@@ -452,6 +459,7 @@ def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) 
     assert "clicks in the held-out part, too few to judge" in done.stderr
     (verdict,) = (found for found in map(json.loads, _verdicts(standing)) if not found["passed"])
     assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}
+    assert len(standing.artefacts("*", "refused.json")) == 1
     assert score(standing) == before
     assert standing.jobs_runs_versions()[2] == registered
 
