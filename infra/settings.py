@@ -288,6 +288,7 @@ class RunnerSettings(_Group):
         None, ge=1, description="Id of the GitHub App that registers the runner; it may administer the repository."
     )
     installation: int | None = Field(None, ge=1, description="Id of the App's installation on the repository's owner.")
+    # Source: hashicorp/terraform-provider-azurerm internal/services/compute/validate/ssh_key.go
     ssh_key: str | None = Field(
         None,
         pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
@@ -361,6 +362,7 @@ class ReleaseSettings(_Group):
         description="Model version to serve: what this stack trains; the latest of the job's own scheduled runs that "
         "passes the gate; or a number. Only the first trains.",
     )
+    # Source: opencontainers/image-spec descriptor.md ("Digests")
     image: str | None = Field(
         None,
         pattern=r"^sha256:[0-9a-f]{64}$",

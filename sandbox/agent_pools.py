@@ -15,7 +15,7 @@ from sandbox.resource_id import ResourceId, parse
 from sandbox.store import Body
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
-POOL = f"{CLUSTER}/agentPools"
+POOL = "Microsoft.ContainerService/managedClusters/agentPools"
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
