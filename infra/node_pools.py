@@ -91,11 +91,17 @@ def wait_for_cluster(cloud: Cloud, cluster_id: str) -> None:
 def drain(cloud: Cloud, pool_id: str, properties: dict[str, Any]) -> None:
     """Scale the pool in to nothing, one node at a time. As a user pool: a system pool keeps one node.
 
+    AKS ends the operation when the node is gone, not when the pods that moved are ready. They get as long again before
+    the next node goes.
+
     Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md (limits, change of a pool's mode)
     """
     fixed = {name: value for name, value in written(properties).items() if name not in _AUTOSCALED}
     for count in reversed(range(int(properties.get("count") or 0))):
+        began = time.monotonic()
         change(cloud, "PUT", pool_id, {**fixed, "mode": "User", "enableAutoScaling": False, "count": count})
+        if count:
+            time.sleep(time.monotonic() - began)
 
 
 def _is_busy(refusal: str) -> bool:

@@ -4,6 +4,7 @@ A pool that is sent inline with a new cluster becomes a child resource, and `age
 every child. Does not run nodes and does not scale: a pool keeps the count that was sent.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from sandbox.store import Body
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = "Microsoft.ContainerService/managedClusters/agentPools"
+# No source: a real drain takes minutes, as long as a replica takes to start on another node
+_DRAIN_SECONDS = 1.2
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
@@ -105,7 +108,14 @@ async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
 
 
 async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
-    """Source: pulumi/pulumi-azure-native#4264 (the cluster lists every child)"""
+    """The cluster lists every child. A pool that is scaled in takes longer, because its nodes are drained.
+
+    Source: pulumi/pulumi-azure-native#4264; MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md
+    """
+    cluster = sandbox.store.get(pool_id.rpartition("/agentPools/")[0])
+    before = _listed(cluster).get(body["name"].lower(), {}).get("count") if cluster else 0
+    if (before or 0) > (body["properties"].get("count") or 0):
+        await asyncio.sleep(_DRAIN_SECONDS)
     _change_list(sandbox, pool_id, _profile(body))
 
 

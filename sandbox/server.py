@@ -39,6 +39,7 @@ from sandbox import (
     private_endpoints,
     role_assignments,
     types,
+    virtual_networks,
 )
 from sandbox.arm import Arm
 from sandbox.cloud import Behaviour, CloudError, Sandbox
@@ -47,6 +48,7 @@ from sandbox.folder import CannotServe, Damaged, lock, remembered_port
 from sandbox.state_files import Unreadable
 from sandbox.store import ResourceStore
 
+BEHAVIOURS = (role_assignments, budgets, azure_monitor, agent_pools, private_endpoints, virtual_networks)
 SERVICES = ("blob", "registry", "databricks", "machine_learning")
 # Below the ports that Linux and macOS hand out to clients, so that a stopped sandbox finds its port free again.
 _PORTS = range(20000, 30000)
@@ -85,7 +87,7 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, budgets, azure_monitor, agent_pools, private_endpoints, *services):
+    for module in (*BEHAVIOURS, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")

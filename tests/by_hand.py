@@ -7,7 +7,7 @@ from typing import Any
 
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.containerservice import ContainerServiceClient
-from azure.mgmt.machinelearningservices import MachineLearningServicesMgmtClient
+from azure.mgmt.resource.resources import ResourceManagementClient
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from databricks.sdk.service.jobs import JobSettings
 from sandbox_fixtures import in_environment
@@ -66,12 +66,10 @@ class ByHand:
 
     def take_traffic(self) -> None:
         """Not through Azure ML's SDK: its write would drop properties of the endpoint that it does not know."""
-        group, workspace = self._endpoint.split("/")[4], self._endpoint.split("/")[8]
-        place = (group, workspace, self._outputs["endpoint_name"])
-        endpoints = self._client(MachineLearningServicesMgmtClient).online_endpoints
-        found = endpoints.get(*place)
-        found.properties.traffic = {}
-        endpoints.begin_create_or_update(*place, found).result()
+        resources = self._client(ResourceManagementClient).resources
+        found = resources.get_by_id(self._endpoint, api_version=_ML)
+        found.properties["traffic"] = {}
+        resources.begin_create_or_update_by_id(self._endpoint, found, api_version=_ML).result()
 
     def resize_pools(self) -> None:
         """One node more in the system pool, and for the autoscaler of the scoring pool."""

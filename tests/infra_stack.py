@@ -14,6 +14,13 @@ from operations import sandbox
 from operations.engine import Engine
 
 ROOT = Path(__file__).parents[1]
+RUNNER = {
+    "runner__repository": "octo-org/personalization",
+    "runner__app": "1234",
+    "runner__installation": "5678",
+    "runner__ssh_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone",
+}
+"""Settings of a private stack with a runner inside it."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Azure:
 
     def __init__(self, sandbox: RunningSandbox) -> None:
         self.sandbox = sandbox
+        sandbox.settings(role_propagation=0)
         self.put(GROUP)
         self.network(NETWORK)
         self.put(LAKE, CLOSED, kind="StorageV2", sku={"name": "Standard_LRS"})

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_bodies import DEVELOPMENT, PRODUCTION, Put, puts
+from arm_answers import DEVELOPMENT, PRODUCTION
+from arm_bodies import Put, puts
 from sandbox_fixtures import ROOT
 
 from tools.commands import Unavailable

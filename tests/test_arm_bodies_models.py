@@ -14,6 +14,7 @@ _LEARNING = "azure.ai.ml._restclient.arm_ml_service.models"
 MODELS = {
     "Microsoft.Authorization/roleAssignments": "azure.mgmt.authorization.v2022_04_01.models:"
     "RoleAssignmentCreateParameters",
+    "Microsoft.Compute/virtualMachineScaleSets": "azure.mgmt.compute.models:VirtualMachineScaleSet",
     "Microsoft.Consumption/budgets": "azure.mgmt.consumption.models:Budget",
     "Microsoft.ContainerRegistry/registries": "azure.mgmt.containerregistry.models:Registry",
     "Microsoft.ContainerRegistry/registries/agentPools": "azure.mgmt.containerregistrytasks.models:AgentPool",

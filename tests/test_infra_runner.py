@@ -26,17 +26,12 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from infra_graph import Graph, graph
+from infra_stack import RUNNER
 from test_infra_settings import settings
 
 from infra.configuration import ConfigError
 from infra.runner import agent
 
-RUNNER = {
-    "runner__repository": "octo-org/personalization",
-    "runner__app": "1234",
-    "runner__installation": "5678",
-    "runner__ssh_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone",
-}
 PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
 JIT = "encoded-jit-config"
 RUN = """#!/bin/bash

@@ -41,7 +41,10 @@ NEEDED = (
     "resources.sqlite",
 )
 """Files that nothing can make again: resources and clients refer to their content."""
-MADE_AGAIN = ("ca-bundle.pem", "lock", "sandbox.log", "operations.sqlite", "databricks/records.db")
+MADE_AGAIN = (
+    *("ca-bundle.pem", "lock", "sandbox.log", "operations.sqlite", "databricks/records.db"),
+    "network-proxy.json",
+)
 """Files that a start writes again, or does without."""
 
 

@@ -4,15 +4,18 @@ Clients are the SDKs, unmodified: what differs between the two is `HTTPS_PROXY` 
 """
 
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from sandbox_fixtures import ROOT
 from sandbox_network_fixtures import LAKE, NETWORK, PROVIDERS, VAULT, VNET, WORKSPACE, Azure, private_azure
+from waiting import eventually
 
 from infra.release.cloud import Cloud
 from sandbox.caller_network import environment
@@ -153,6 +156,26 @@ def test_an_endpoint_needs_a_network_that_no_workspace_is_being_injected_into(az
         assert workspace.result() == {}
     assert azure.endpoint("vault", VAULT, "vault") == {}
     azure.remove(path)
+
+
+def test_a_network_is_not_deleted_while_an_endpoint_or_a_caller_is_in_it(azure: Azure) -> None:
+    azure.network("temporary")
+    network = f"{PROVIDERS}/Microsoft.Network/virtualNetworks/temporary"
+    assert azure.endpoint("pe-temporary", VAULT, "vault", "temporary") == {}
+    refused = azure.sandbox.arm("DELETE", network)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "InUseSubnetCannotBeDeleted")
+    assert "pe-temporary" in refused.text
+    azure.remove_endpoints()
+    with (
+        azure.caller("temporary"),
+        httpx.Client(verify=ssl.create_default_context(cafile=azure.sandbox.ca_bundle)) as http,
+    ):
+        url, token = f"{azure.sandbox.url}{azure.id(network)}", azure.sandbox.token()
+        inside = http.delete(url, params={"api-version": "2024-05-01"}, headers={"Authorization": f"Bearer {token}"})
+        assert (inside.status_code, inside.json()["error"]["code"]) == (400, "InUseSubnetCannotBeDeleted")
+    removed = eventually(lambda: azure.sandbox.arm("DELETE", network), lambda answer: answer.is_success)
+    azure.sandbox.settle(removed)
+    assert azure.sandbox.arm("GET", network).status_code == 404
 
 
 def test_an_endpoint_to_nothing_or_to_an_unknown_group_is_refused(azure: Azure) -> None:

@@ -366,7 +366,8 @@ def test_the_approved_release_is_applied_with_outputs_that_change_and_nothing_el
     github.environments["local"]["protection_rules"] = rules
 
     with by_hand(stack) as hand:
-        hand.change_job_and_traffic()
+        hand.change_job_cluster()
+        hand.take_traffic()
     code, said = jobs.run("deploy", "up")
     assert (code, "nothing has been changed: the stack or its cloud has moved on" in said) == (1, True), said
     for name in ("release-job (pulumi-python:dynamic/databricks:TrainingJob)", "release-rollout ("):

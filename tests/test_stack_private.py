@@ -17,7 +17,8 @@ from infra_stack import ROOT, InfraStacks, infra_stacks
 from sandbox_fixtures import in_environment
 
 from infra.release.cloud import Cloud
-from operations import cache, movielens, teardown
+from operations import cache, movielens, preflight, teardown
+from operations.errors import UserError
 from sandbox import caller_network
 
 pytestmark = pytest.mark.stack
@@ -63,6 +64,14 @@ class Private:
             for file in movielens.fetch(cache.folder() / "movielens", print).iterdir():
                 container.upload_blob(f"movielens/{snapshot}/{file.name}", file.read_bytes(), overwrite=True)
 
+    def teardown(self) -> list[str]:
+        """What `personalization teardown` prints, by a caller outside."""
+        folder, said = self.outside.folder / "project", list[str]()
+        shutil.copyfile(self.outside.folder / f"Pulumi.{STACK}.yaml", folder / f"Pulumi.{STACK}.yaml")
+        with in_environment(self.outside.environment):
+            teardown.Teardown(folder, STACK, said.append).run(lambda: None, destroy_protected=STACK)
+        return said
+
     def output(self, name: str) -> Any:
         return json.loads(self.outside.pulumi(STACK, "stack", "output", "--json"))[name]
 
@@ -85,6 +94,19 @@ def test_the_infrastructure_is_deployed_from_outside_and_a_second_time_without_a
     private.up(private.outside)
     private.up(private.outside, "--expect-no-changes")
     private.outside.pulumi(STACK, "preview", "--refresh", "--expect-no-changes")
+
+
+def test_preflight_says_from_where_a_release_can_run(private: Private) -> None:
+    private.configure(release__enabled="true")
+    with in_environment(private.outside.environment):
+        refused = preflight.ask(private.outside.folder, STACK, "reach")
+    assert [preflight.stops([found]) for found in refused] == [True, True]
+    for found, host in zip(refused, ("Databricks", "the lake"), strict=True):
+        assert found.says.startswith(host)
+        assert "refuses callers from outside the stack's network" in found.says
+    with in_environment(private.inside.environment):
+        (found,) = preflight.ask(private.outside.folder, STACK, "reach")
+    assert (preflight.stops([found]), "admit this machine" in found.says) == (False, True)
 
 
 def test_a_release_from_outside_is_refused_and_says_where_to_run_it(private: Private) -> None:
@@ -144,11 +166,10 @@ def test_the_size_of_the_stack_is_changed_from_inside(private: Private) -> None:
     private.up(private.inside, "--expect-no-changes")
 
 
-def test_a_teardown_from_inside_leaves_nothing(private: Private) -> None:
-    folder = private.outside.folder / "project"
-    shutil.copyfile(private.outside.folder / f"Pulumi.{STACK}.yaml", folder / f"Pulumi.{STACK}.yaml")
-    (folder / "infra").symlink_to(ROOT / "infra")
-    said: list[str] = []
-    with in_environment(private.inside.environment):
-        teardown.Teardown(folder, STACK, said.append).run(lambda: None, destroy_protected=STACK)
-    assert f"nothing of {STACK} stands" in said[-1]
+def test_a_teardown_is_refused_outside_until_the_release_was_removed_inside(private: Private) -> None:
+    (private.outside.folder / "project" / "infra").symlink_to(ROOT / "infra")
+    with pytest.raises(UserError, match=r"nothing was destroyed: Databricks at (.|\n)*make up STACK=prod-westeurope"):
+        private.teardown()
+    private.configure(release__enabled="false")
+    private.up(private.inside)
+    assert f"nothing of {STACK} stands" in private.teardown()[-1]

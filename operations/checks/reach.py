@@ -41,6 +41,20 @@ def questions(target: Target) -> Iterator[Question]:
         yield Question("reach", "of the private network", partial(_reach, target))
 
 
+def refusals(target: Target) -> list[str]:
+    """Why this machine cannot change a release of a private stack; empty if it can, or where nothing refuses it."""
+    workspace_id = target.resource(_DATABRICKS, target.names.databricks_workspace)
+    workspace = target.arm.get(Workspace, workspace_id, _DATABRICKS_VERSION)
+    lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
+    if workspace is None or lake is None or not target.settings.network.is_private:
+        return []
+    return _refusals(workspace.properties.workspace_url, workspace_id, lake.properties.primary_endpoints.blob)
+
+
+def _refusals(host: str, workspace_id: str, blobs: str) -> list[str]:
+    return list(filter(None, (_databricks(host, workspace_id), _lake(blobs))))
+
+
 def _reach(target: Target) -> Iterator[Finding]:
     releases = target.settings.release.enabled
     workspace_id = target.resource(_DATABRICKS, target.names.databricks_workspace)
@@ -54,11 +68,11 @@ def _reach(target: Target) -> Iterator[Finding]:
             yield Finding("reach", Level.LATER, "the network does not exist yet; a release has to run inside it")
         return
     host, blobs = workspace.properties.workspace_url, lake.properties.primary_endpoints.blob
-    problems = list(filter(None, (_databricks(host, workspace_id), _lake(blobs))))
-    for problem in problems:
+    refusals = _refusals(host, workspace_id, blobs)
+    for problem in refusals:
         level = Level.BLOCKING if releases else Level.LATER
         yield Finding("reach", level, f"{problem}: a release of {target.stack} cannot run here", _remedy(target))
-    if not problems:
+    if not refusals:
         yield Finding("reach", Level.OK, f"{host} and {urlsplit(blobs).netloc} admit this machine")
 
 
