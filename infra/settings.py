@@ -149,8 +149,7 @@ class AlertSettings(_Group):
 class BudgetSettings(_Group):
     monthly: int | None = Field(None, ge=1, description="Amount a month in the subscription's currency; unset: none.")
     # Source: azure-mgmt-consumption==11.0.0 azure/mgmt/consumption/models/_models.py (`Notification.threshold`: up to
-    # 1000)
-    # No source: create a budget with six notifications on Azure, of which five are said to be the most.
+    # 1000; "up to five notifications", of which the forecast's is one)
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
     )

@@ -17,7 +17,6 @@ from sandbox.store import Body
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = "Microsoft.ContainerService/managedClusters/agentPools"
-# No source: a real drain takes minutes, as long as a replica takes to start on another node
 _DRAIN_SECONDS = 1.2
 
 

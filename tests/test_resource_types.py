@@ -1,6 +1,6 @@
 """The rules of `sandbox/types.yaml` against what Microsoft's own types say of each resource type.
 
-`data/resource_types.yaml` holds what they say; `tools/resource_types.py` wrote it and names the commit.
+`data/resource_types.yaml` is an extract; `tools/resource_types.py` wrote it and names the commit.
 """
 
 import re
@@ -47,7 +47,7 @@ def test_a_body_has_a_location_where_azures_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_what_azure_requires_is_required(name: str) -> None:
+def test_a_property_that_azure_requires_is_required(name: str) -> None:
     ours = RULES[name].required
     assert not [
         path for path in ROWS[name].get("required", []) if not any(f"{path}.".startswith(f"{one}.") for one in ours)
@@ -73,7 +73,7 @@ def test_a_name_that_azures_types_refuse_is_found() -> None:
 
 def names(rule: TypeRule) -> st.SearchStrategy[str]:
     least, most = rule.name.get("min", 1), rule.name.get("max", 300)
-    # Without what comes before the end of a line, which `$` allows.
+    # `$` also matches before a line's end.
     texts = st.from_regex(rule.name.get("pattern", r"\A.*\Z"), fullmatch=True)
     return texts.filter(lambda text: least <= len(text) <= most and "\n" not in text)
 

@@ -20,8 +20,8 @@ _ROOT = Path(__file__).parents[1]
 TABLE, TARGET = _ROOT / "sandbox" / "types.yaml", _ROOT / "tests" / "data" / "resource_types.yaml"
 _HEADER = """\
 # By resource type, what the types of github.com/Azure/bicep-types-az say at the commit named: limits of the name,
-# whether a body has a location, what it must hold, and which of the paths that `computed` of sandbox/types.yaml names a
-# caller cannot write. Written by tools/resource_types.py.
+# whether a body has a location, its required paths, and the read-only ones among those that `computed` of
+# sandbox/types.yaml names. Written by tools/resource_types.py.
 """
 _REQUIRED, _READ_ONLY = 1, 2
 _DEPTH = 4

@@ -1,4 +1,4 @@
-"""What the statements say together: how many rules stand on what, and which stand on nothing."""
+"""Rules by kind of source, and the list of those without one."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -14,11 +14,11 @@ _AREAS = ("infra", "operations", "sandbox/databricks", "sandbox/machine_learning
 _TITLE = """\
 # Rules without a source
 
-Rules about Azure and Databricks for which nothing was found that someone else wrote, with what would settle each.
+Rules about Azure and Databricks without a text by someone else, each with a request or command that settles it.
 Written by `python -m tools.sources` from the lines `No source: ` of these files; [checked.md](checked.md) counts the
 others.
 
-| file | rule | what would settle it |
+| file | rule | settled by |
 | --- | --- | --- |
 """
 

@@ -151,7 +151,7 @@ def _is_model(node: ast.ClassDef) -> bool:
 
 def _is_literal(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
-        # A resource type is no rule: each is looked up at its version by tests/test_resource_types.py.
+        # The name of a resource type: each is looked up at its version by tests/test_resource_types.py.
         return not (isinstance(node.value, str) and _TYPE.fullmatch(node.value))
     if isinstance(node, ast.Call):
         return _name(node) in _LITERAL_CALLS or _name(node)[:1].isupper()

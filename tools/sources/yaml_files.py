@@ -2,7 +2,7 @@
 
 `sandbox/types.yaml` and `sandbox/roles.yaml` have one entry per type or role, each with `sources`; every other file is
 one entry. A source may be given for a whole key, or for each of its items: a mapping with the same keys, the same list
-items or, for deeper ones, dotted paths. What has one source for several keys names them together: `name, required: …`.
+items or, for deeper ones, dotted paths. One source for several keys names them together: `name, required: …`.
 `sources` of a whole file may also be one text, and an item may have its own under `source`.
 """
 
