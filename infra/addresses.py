@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 NODES, ENDPOINTS, DATABRICKS_HOSTS, DATABRICKS_CONTAINERS = "nodes", "endpoints", "databricks-hosts", "databricks-pods"
+
 # Inside the cluster only: every cluster may use the same, but no address that a pod wants to reach may lie in them.
+# These are AKS's defaults.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/azure-cni-overlay.md (pods);
+# MicrosoftDocs/azure-aks-docs articles/aks/configure-dual-stack.md (services)
 POD_RANGE, SERVICE_RANGE, DNS_SERVICE = IPv4Network("10.244.0.0/16"), IPv4Network("10.0.0.0/16"), "10.0.0.10"
 
 # Addresses of every subnet that Azure keeps for itself.

@@ -7,8 +7,6 @@ release, whose own calls repeat while they are refused (`release/patience.py`).
 A fixed wait would be too long most times and too short some times: "it can take up to 10 minutes for changes to take
 effect". The check needs `Microsoft.Authorization/*/read`, which every role has that may assign roles.
 
-Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md (10 minutes);
-MicrosoftDocs/azure-aks-docs articles/aks/user-assigned-managed-identity.md (60 minutes for a cluster's identity)
 Source: kubeguard/guard authz/providers/azure/rbac/rbac.go; kubeguard/guard
 authz/providers/azure/rbac/checkaccessreqhelper.go (path, API version, request and answer of `checkAccess`)
 """
@@ -29,6 +27,9 @@ _CHECK = "/providers/Microsoft.Authorization/checkaccess"
 _CONFIRMATIONS = 3
 """Answers in a row, each over a separate connection: another instance of ARM may answer each of them, and may not
 know the role yet."""
+
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md (10 minutes);
+# MicrosoftDocs/azure-aks-docs articles/aks/user-assigned-managed-identity.md (60 minutes for a cluster's identity)
 _SECONDS = 3600
 _WITHOUT_CHECK_SECONDS = 600
 """The wait where `checkAccess` cannot be asked."""

@@ -149,8 +149,7 @@ class AlertSettings(_Group):
 class BudgetSettings(_Group):
     monthly: int | None = Field(None, ge=1, description="Amount a month in the subscription's currency; unset: none.")
     # Source: azure-mgmt-consumption==11.0.0 azure/mgmt/consumption/models/_models.py (`Notification.threshold`: up to
-    # 1000)
-    # No source: create a budget with six notifications on Azure, of which five are said to be the most.
+    # 1000; "up to five notifications", of which the forecast's is one)
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
     )
@@ -286,6 +285,7 @@ class ServingSettings(_Group):
     def _tls_is_whole(self) -> Self:
         given = (self.hostname, self.tls_certificate, self.tls_key)
         if any(given) and not all(given):
+            # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-online-endpoint.md
             raise ValueError(
                 "serving:hostname, serving:tls_certificate and serving:tls_key go together. Set all three, or none for "
                 "plain HTTP inside a trusted network."
@@ -318,6 +318,7 @@ class RunnerSettings(_Group):
         None, ge=1, description="Id of the GitHub App that registers the runner; it may administer the repository."
     )
     installation: int | None = Field(None, ge=1, description="Id of the App's installation on the repository's owner.")
+    # Source: hashicorp/terraform-provider-azurerm internal/services/compute/validate/ssh_key.go
     ssh_key: str | None = Field(
         None,
         pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
@@ -391,6 +392,7 @@ class ReleaseSettings(_Group):
         description="Model version to serve: what this stack trains; the latest of the job's own scheduled runs that "
         "passes the gate; or a number. Only the first trains.",
     )
+    # Source: opencontainers/image-spec descriptor.md ("Digests")
     image: str | None = Field(
         None,
         pattern=r"^sha256:[0-9a-f]{64}$",

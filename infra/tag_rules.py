@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 OWN = ("environment", "stack")
 """Names of the tags that the program gives every resource itself."""
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md (Limitations)
 _MOST = 50
 _MOST_OF_DNS = 15
 _NAME, _VALUE = 128, 256  # 512 for a name elsewhere; but every tag goes to the storage accounts too

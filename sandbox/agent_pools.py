@@ -16,8 +16,7 @@ from sandbox.resource_id import ResourceId, parse
 from sandbox.store import Body
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
-POOL = f"{CLUSTER}/agentPools"
-# No source: a real drain takes minutes, as long as a replica takes to start on another node
+POOL = "Microsoft.ContainerService/managedClusters/agentPools"
 _DRAIN_SECONDS = 1.2
 
 

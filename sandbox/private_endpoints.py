@@ -16,7 +16,8 @@ from sandbox.resource_id import parse
 from sandbox.store import Body
 
 TYPE = "microsoft.network/privateendpoints"
-_ZONE_GROUPS, _LINKS = f"{TYPE}/privatednszonegroups", "microsoft.network/privatednszones/virtualnetworklinks"
+_ZONE_GROUPS = "microsoft.network/privateendpoints/privatednszonegroups"
+_LINKS = "microsoft.network/privatednszones/virtualnetworklinks"
 _DATABRICKS = "microsoft.databricks/workspaces"
 _SECONDS = 0.5
 """How long connecting takes: about a minute on Azure, and here long enough for two requests sent together to meet."""

@@ -14,7 +14,11 @@ from functools import partial
 from operations.checks.answers import Cluster, Size, Usage
 from operations.checks.question import Finding, Level, Question, Target
 
-_SKUS, _USAGES, _CLUSTERS = "2021-07-01", "2024-07-01", "2025-09-01"
+# Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/operations/_operations.py (`ResourceSkusOperations`)
+_SKUS = "2021-07-01"
+# Source: Azure/bicep-types-az generated/compute_1/microsoft.compute/2024-07-01/types.json;
+# Azure/bicep-types-az generated/containerservice_1/microsoft.containerservice/2025-09-01/types.json
+_USAGES, _CLUSTERS = "2024-07-01", "2025-09-01"
 # Azure's name for the total of all families.
 # Source: Azure/azure-rest-api-specs#25455
 _REGIONAL = "cores"

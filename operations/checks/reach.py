@@ -21,8 +21,13 @@ from operations.checks.arm import NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 
 _DATABRICKS, _STORAGE = "Microsoft.Databricks/workspaces", "Microsoft.Storage/storageAccounts"
+# Source: Azure/bicep-types-az generated/databricks/microsoft.databricks/2026-01-01/types.json;
+# Azure/bicep-types-az generated/storage/microsoft.storage/2024-01-01/types.json
 _DATABRICKS_VERSION, _STORAGE_VERSION = "2026-01-01", "2024-01-01"
-_STORAGE_SCOPE, _BLOB_VERSION = "https://storage.azure.com/.default", "2023-11-03"
+# Source: MicrosoftDocs/azure-docs articles/storage/blobs/authorize-access-azure-active-directory.md
+_STORAGE_SCOPE = "https://storage.azure.com/.default"
+# Source: azure-storage-blob==12.31.1 azure/storage/blob/_serialize.py
+_BLOB_VERSION = "2023-11-03"
 _SECONDS = 20
 _OUTSIDE = ("unauthorized network access", "private-link-validation-error", "privacy settings disallow")
 """What Databricks answers a caller from outside the network, in a line of text or in the address that it redirects to.

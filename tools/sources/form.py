@@ -18,6 +18,7 @@ class Kind(StrEnum):
     """What kind of text stands behind a rule."""
 
     SPECIFICATION = "REST specification"
+    """Or the types that Microsoft generates of it for Bicep."""
     DOCUMENTATION = "documentation"
     ISSUE = "issue or pull request"
     PACKAGE = "published package"
@@ -26,7 +27,7 @@ class Kind(StrEnum):
 
 
 _KINDS = (
-    (Kind.SPECIFICATION, re.compile(rf"Azure/azure-rest-api-specs(?:-examples)? \S+{_REMARK}")),
+    (Kind.SPECIFICATION, re.compile(rf"Azure/(?:azure-rest-api-specs(?:-examples)?|bicep-types-az) \S+{_REMARK}")),
     (Kind.DOCUMENTATION, re.compile(rf"MicrosoftDocs/[\w.-]+ \S+{_REMARK}")),
     (Kind.ISSUE, re.compile(rf"{_OWNER}#\d+{_REMARK}")),
     (Kind.PACKAGE, re.compile(rf"[a-z][\w.-]*==[\w.]+ \S+{_REMARK}")),

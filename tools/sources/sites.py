@@ -24,6 +24,7 @@ _ORDER = {
 _LIMITS = {"ge", "gt", "le", "lt", "pattern", "min_length", "max_length"}
 _LITERAL_CALLS = {"compile", "frozenset", "range", "split", "timedelta"}
 _NAMES = {"hyphenated", "compact"}
+_TYPE = re.compile(r"Microsoft\.\w+(/\w+)+", re.IGNORECASE)
 _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 _CODE = re.compile(r"([A-Z][a-z]+){2,}|[A-Z]{3,}(_[A-Z]+)+")
 
@@ -49,12 +50,13 @@ class _Searched:
         self.file, self.tree = file, tree
 
     def constants(self) -> Iterator[Site]:
-        """Upper-case names at module level that hold literals."""
-        for node in self.tree.body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-            value = getattr(node, "value", None)
-            if isinstance(target, ast.Name) and _CONSTANT.fullmatch(target.id) and value and _is_literal(value):
-                yield Site(target.id, node)
+        """Upper-case names that hold literals, of the module or of a class in it, several in one statement or one."""
+        classes = [node for node in self.tree.body if isinstance(node, ast.ClassDef) and not _is_enum(node)]
+        for body in (self.tree.body, *(node.body for node in classes)):
+            for node in body:
+                for target, value in _assigned(node):
+                    if isinstance(target, ast.Name) and _CONSTANT.fullmatch(target.id) and _is_literal(value):
+                        yield Site(target.id, node)
 
     def walk(self, node: ast.AST | None = None, within: tuple[str, ...] = ()) -> Iterator[tuple[str, ast.AST]]:
         """Every node with the qualified name of the function or class around it."""
@@ -85,7 +87,7 @@ class _Program(_Searched):
     def sites(self) -> Iterator[Site]:
         yield from self.constants()
         for name, node in self.walk():
-            if isinstance(node, ast.ClassDef) and any(_name(base).endswith("Enum") for base in node.bases):
+            if isinstance(node, ast.ClassDef) and _is_enum(node):
                 yield Site(name, node)
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and _limited(node):
                 yield Site(f"{name}.{node.target.id}", node)
@@ -97,6 +99,17 @@ class _Program(_Searched):
                 yield Site(name, node, kin="limits of names")
             elif isinstance(node, ast.Compare):
                 yield from (Site(f"{name} {code.value!s}", code) for code in _codes(node))
+
+
+def _assigned(node: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
+    if isinstance(node, ast.Assign):
+        target, value = node.targets[0], node.value
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            yield from zip(target.elts, value.elts, strict=False)
+        else:
+            yield target, value
+    elif isinstance(node, ast.AnnAssign) and node.value:
+        yield node.target, node.value
 
 
 def _hooks(node: ast.AST) -> Iterator[str]:
@@ -128,13 +141,18 @@ def _limited(node: ast.AnnAssign) -> bool:
     return bool(fields) and (literal or any(keyword.arg in _LIMITS for call in fields for keyword in call.keywords))
 
 
+def _is_enum(node: ast.ClassDef) -> bool:
+    return any(_name(base).endswith("Enum") for base in node.bases)
+
+
 def _is_model(node: ast.ClassDef) -> bool:
     return any(_name(base).endswith("Model") for base in node.bases)
 
 
 def _is_literal(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
-        return True
+        # The name of a resource type: each is looked up at its version by tests/test_resource_types.py.
+        return not (isinstance(node.value, str) and _TYPE.fullmatch(node.value))
     if isinstance(node, ast.Call):
         return _name(node) in _LITERAL_CALLS or _name(node)[:1].isupper()
     return isinstance(node, ast.Dict | ast.Set | ast.List | ast.Tuple | ast.JoinedStr | ast.BinOp)
