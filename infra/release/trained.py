@@ -98,7 +98,8 @@ class Trained(pulumi.ComponentResource):
             settings=self.spec.apply(lambda spec: json.dumps(job_settings(spec))),
             opts=child,
         )
-        self.job_id = job.job_id
+        # The id of the resource is the job's, and stays known in the preview of an update, as no other output does.
+        self.job_id = job.id
 
         lineage: pulumi.Input[dict[str, str]] = {
             "dataset": training.dataset,
