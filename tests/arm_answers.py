@@ -145,7 +145,7 @@ def _read_everything(cloud: RunningSandbox, created: set[str]) -> None:
     for path in sorted(lists):
         cloud.arm("GET", path)
     _read_subscription(cloud)
-    _be_refused(cloud, next(path for path in created if f"/{_STORAGE}/" in path))
+    _be_refused(cloud, next(path for path in sorted(created) if path.split("/")[-2] == "storageAccounts"))
 
 
 def _read_subscription(cloud: RunningSandbox) -> None:
