@@ -79,7 +79,10 @@ kubernetes = Kubernetes(
     "kubernetes",
     KubernetesArgs.of(settings, group, names, client.tenant_id, identities, monitoring.workspace_id, nodes),
 )
-inference = Inference("inference", InferenceArgs.of(settings, group, names, kubernetes, machine_learning, identities))
+inference = Inference(
+    "inference",
+    InferenceArgs.of(settings, group, subscription, names, kubernetes, machine_learning, identities),
+)
 
 runner = None
 if nodes is not None and settings.runners:

@@ -29,6 +29,11 @@ ROUTERS = 3
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md;
 Azure/AML-Kubernetes#271
 """
+DEFAULT_INSTANCE_TYPE = "defaultinstancetype"
+"""The instance type that every cluster has, without which an object in the cluster would have to be made by hand.
+
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
+"""
 MOST = 100
 """Nodes of a pool, and replicas of a deployment, that a stack may ask for."""
 # A node's default under Azure CNI Overlay.
@@ -46,8 +51,11 @@ class Pod:
     """MiB requested."""
     apart: bool = False
     """Never two on a node."""
-    scores: bool = False
-    """Kept to the scoring pool by its node selector."""
+    scoring_pool: bool = False
+    """Kept to the scoring pool by the node selector of Azure ML's extension, as its own pods and all replicas are.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md (nodeSelector)
+    """
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ def plan(serving: "ServingSettings") -> Plan:
     cpu, memory = free(require_size(serving.node_size))
     replica = _replica(serving)
     _require_memory(serving)
+    _require_instance_type(serving)
     _require_room_for_one(serving, replica, cpu, memory)
 
     rate = replica_rps(serving)
@@ -139,9 +148,12 @@ def plan(serving: "ServingSettings") -> Plan:
     )
 
 
-def routers(nodes: int) -> int:
-    """Replicas of the router on so many nodes: all of its highly available form, or one."""
-    return ROUTERS if nodes >= ROUTERS else 1
+def routers(scoring_nodes: int) -> int:
+    """Replicas of the router on so many nodes of the scoring pool: all of its highly available form, or one.
+
+    Source: Azure/AML-Kubernetes#271 (nodes that the extension's selector leaves out do not count)
+    """
+    return ROUTERS if scoring_nodes >= ROUTERS else 1
 
 
 def require_three_nodes(serving: "ServingSettings") -> None:
@@ -149,12 +161,10 @@ def require_three_nodes(serving: "ServingSettings") -> None:
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-kubernetes.md ("For Production")
     """
-    nodes = serving.system_nodes + serving.nodes_min
-    if nodes < ROUTERS:
+    if serving.nodes_min < ROUTERS:
         raise ValueError(
-            f"serving:system_nodes {serving.system_nodes} and serving:nodes_min {serving.nodes_min} make {nodes} "
-            f"nodes, and the inference router of production runs on {ROUTERS}. Set serving:system_nodes to "
-            f"{ROUTERS - serving.nodes_min}."
+            f"serving:nodes_min is {serving.nodes_min}, and the inference router of production runs on {ROUTERS} nodes "
+            f"of the scoring pool. Set serving:nodes_min to {ROUTERS}."
         )
 
 
@@ -209,10 +219,11 @@ def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
 
     A rollout starts its deployment beside the one that serves and the one before it, which stays warm.
     """
-    router = _data()["router"]
-    routers = [Pod(f"router-{i}", router["cpu"], router["memory"], apart=True) for i in range(_routers_of(serving))]
+    router, count = _data()["router"], _routers_of(serving)
+    routers = [Pod(f"router-{i}", **router, apart=True, scoring_pool=True) for i in range(count)]
     scoring = replicas + 2 * serving.replicas_min
-    largest_first = sorted(_pods("platform"), key=lambda pod: (-pod.cpu, -pod.memory))
+    platform = [*_pods("platform"), *_pods("azure_ml", scoring_pool=True)]
+    largest_first = sorted(platform, key=lambda pod: (-pod.cpu, -pod.memory))
     return [*routers, *largest_first, *[_replica(serving)] * scoring]
 
 
@@ -223,7 +234,7 @@ def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Po
 
     def takes(number: int, pod: Pod) -> bool:
         there = nodes[number]
-        if (pod.scores and number < serving.system_nodes) or (pod.apart and any(other.apart for other in there)):
+        if (pod.scoring_pool and number < serving.system_nodes) or (pod.apart and any(other.apart for other in there)):
             return False
         cpu, memory = system if number < serving.system_nodes else scoring
         return sum(p.cpu for p in there) + pod.cpu <= cpu and sum(p.memory for p in there) + pod.memory <= memory
@@ -267,6 +278,24 @@ def _require_memory(serving: "ServingSettings") -> None:
         )
 
 
+def _require_instance_type(serving: "ServingSettings") -> None:
+    """Refuse a replica that the default instance type does not hold, unless another type is named.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
+    """
+    limits = _data()["default_instance_type"]
+    for key, value, most in (
+        ("cpu", _millicores(serving.cpu), f"{limits['cpu'] - 1}m"),
+        ("memory", _mebibytes(serving.memory), f"{limits['memory'] - 1}Mi"),
+    ):
+        if value >= limits[key] and not serving.instance_type:
+            raise ValueError(
+                f"serving:{key} {getattr(serving, key)} is not below the limit of Azure ML's default instance type. "
+                f"Set serving:{key} to at most {most}, or serving:instance_type to a type that somebody created in the "
+                "cluster (docs/operations.md, 'A replica larger than the default instance type')."
+            )
+
+
 def heap(serving: "ServingSettings") -> str | None:
     """Heap of a replica's JVM in Spark's notation, such as `2048m`; None for an engine without a JVM."""
     beside = _data()["beside_heap"].get(serving.engine)
@@ -293,7 +322,7 @@ def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, me
 def _replica(serving: "ServingSettings") -> Pod:
     sidecar = _data()["sidecar"]
     cpu, memory = _millicores(serving.cpu) + sidecar["cpu"], _mebibytes(serving.memory) + sidecar["memory"]
-    return Pod("replica", cpu, memory, scores=True)
+    return Pod("replica", cpu, memory, scoring_pool=True)
 
 
 def _size_that_holds(replicas: int, serving: "ServingSettings") -> str | None:
@@ -328,12 +357,12 @@ def _core(serving: "ServingSettings") -> float:
 
 
 def _routers_of(serving: "ServingSettings") -> int:
-    return routers(serving.system_nodes + serving.nodes_min)
+    return routers(serving.nodes_min)
 
 
-def _pods(group: str) -> list[Pod]:
+def _pods(group: str, *, scoring_pool: bool = False) -> list[Pod]:
     return [
-        Pod(name, found["cpu"], found["memory"])
+        Pod(name, found["cpu"], found["memory"], scoring_pool=scoring_pool)
         for name, found in _data()[group].items()
         for _ in range(found.get("count", 1))
     ]

@@ -98,6 +98,8 @@ SCORING_LABEL = {"personalization/pool": _SCORING}
 class Kubernetes(pulumi.ComponentResource):
     cluster_id: pulumi.Output[str]
     cluster_name: pulumi.Output[str]
+    cluster_uid: pulumi.Output[str]
+    """Another one when the cluster is created again under its name."""
     system_pool: SystemPool
     scoring_pool: aks.AgentPool
     writes: WriteOrder
@@ -145,6 +147,10 @@ class Kubernetes(pulumi.ComponentResource):
             api_server_access_profile=aks.ManagedClusterAPIServerAccessProfileArgs(
                 authorized_ip_ranges=list(args.authorized_ranges) or None,
                 enable_private_cluster=hidden,
+                # By default a private cluster has a public name as well, with which Azure ML does not work.
+                # Source: MicrosoftDocs/azure-ai-docs
+                # articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md (Limitations)
+                enable_private_cluster_public_fqdn=False if hidden else None,
                 private_dns_zone="system" if hidden else None,
                 disable_run_command=True,
             ),
@@ -271,6 +277,7 @@ class Kubernetes(pulumi.ComponentResource):
             writes.wrote(self._upgrades(f"{name}-{config}", config, cluster.name, args, after=writes.before(step)))
         self.cluster_id = cluster.id
         self.cluster_name = cluster.name
+        self.cluster_uid = cluster.resource_uid
         self.register_outputs({"cluster_id": self.cluster_id})
 
     def _upgrades(

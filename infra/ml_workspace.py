@@ -1,9 +1,10 @@
 """The Azure ML workspace: model registry, environments and the endpoint's control plane, with its own storage account.
 
 The workspace's account is not hierarchical because Azure ML refuses that for its default account; models stay in the
-lake, which is attached as a datastore without credentials. Does not attach AKS: `inference.py` does. Has no compute for
-image builds, which a private workspace needs for environments with a build context or conda packages: here each
-environment is an image that the registry has built.
+lake, which is attached as a datastore without credentials, and as blob storage: replicas on Kubernetes read models from
+no other kind. Does not attach AKS: `inference.py` does. Has no compute for image builds, which a private workspace
+needs for environments with a build context or conda packages: here each environment is an image that the registry has
+built.
 
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-environments-v2.md (Create an environment
 from a Docker image); MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-workspace-vnet.md (image-build
@@ -86,10 +87,11 @@ class MachineLearning(pulumi.ComponentResource):
             name=MODELS_DATASTORE,
             workspace_name=workspace.name,
             resource_group_name=args.resource_group_name,
-            properties=ml.AzureDataLakeGen2DatastoreArgs(
-                datastore_type="AzureDataLakeGen2",
+            # Source: Azure/AML-Kubernetes docs/faq.md ("only support Azure blob container")
+            properties=ml.AzureBlobDatastoreArgs(
+                datastore_type="AzureBlob",
                 account_name=args.lake_account_name,
-                filesystem=args.models_container,
+                container_name=args.models_container,
                 credentials=ml.NoneDatastoreCredentialsArgs(credentials_type="None"),
                 service_data_access_auth_identity=ml.ServiceDataAccessAuthIdentity.WORKSPACE_SYSTEM_ASSIGNED_IDENTITY,
                 description="Model artefacts in the lake, read by identity.",

@@ -12,6 +12,9 @@ from typing import Self
 
 from infra.settings import Settings
 
+RUNNER_SECRET = "github-runner"
+"""The vault's secret that holds the private key of the runner's GitHub App, in PEM."""
+
 _PROJECT = "pers"
 
 

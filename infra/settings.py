@@ -9,15 +9,27 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
-from infra import addresses, capacity, compatibility, regions, tag_rules
+from infra import addresses, capacity, compatibility, regions, tag_rules, tls
 
 PRODUCTION = "prod"
 ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
 OF_THE_PROJECT = ("environment", "generation")
 """Settings in the project's own namespace; all others are in a group."""
-REMOVED = {"budget:start": "The budget starts in the month of the first `up`."}
+REMOVED = {
+    "budget:start": "The budget starts in the month of the first `up`.",
+    "serving:tls_secret": "Set serving:tls_certificate and serving:tls_key: Azure ML makes the secret of them.",
+}
 """Settings of earlier releases, each with what holds now."""
 
 
@@ -200,8 +212,16 @@ class ServingSettings(_Group):
         None, description="VM size of the system pool. Unset: that of the scoring pool."
     )
     system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
-    nodes_min: int = Field(1, ge=1, le=100, description="Lower bound of the scoring pool's autoscaler.")
-    nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
+    nodes_min: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Lower bound of the scoring pool's autoscaler. Unset: 1, or 3 for prod, where the router's three "
+        "replicas run on as many nodes.",
+    )
+    nodes_max: int = Field(
+        3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler. Unset: 3, or 4 for prod."
+    )
     replicas_min: int = Field(1, ge=1, le=100, description="Replicas a deployment starts with and never goes below.")
     replicas_max: int = Field(4, ge=1, le=100, description="Replicas the inference router may scale to.")
     # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
@@ -209,7 +229,13 @@ class ServingSettings(_Group):
     memory: str = Field(
         "1Gi",
         pattern=r"^[0-9]+(Mi|Gi)$",
-        description="Memory a replica requests and may use. Unset: 1Gi, or 3Gi for the engine spark with its JVM.",
+        description="Memory a replica requests and may use. Unset: 1Gi, or 2000Mi for the engine spark with its JVM.",
+    )
+    instance_type: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        description="Instance type that somebody created in the cluster, for replicas of 2 CPU or 2Gi and more. Unset: "
+        "the default that every cluster has.",
     )
     concurrency: int = Field(16, ge=1, le=512, description="Requests a replica works on at once.")
     target_rps: float | None = Field(
@@ -228,10 +254,11 @@ class ServingSettings(_Group):
     )
     # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md
     auth: Literal["Key", "AMLToken"] = Field("Key", description="How callers authenticate.")
-    hostname: str | None = Field(None, description="Name in the endpoint's TLS certificate.")
-    tls_secret: str | None = Field(
-        None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
+    hostname: str | None = Field(None, description="Name of the endpoint, one of those in its TLS certificate.")
+    tls_certificate: str | None = Field(
+        None, description="PEM text of the certificate for serving:hostname, followed by those that signed it."
     )
+    tls_key: SecretStr | None = Field(None, description="PEM text of the certificate's RSA key. Set it with --secret.")
 
     @property
     def system_size(self) -> str:
@@ -242,7 +269,7 @@ class ServingSettings(_Group):
     @classmethod
     def _memory_by_engine(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("engine") == "spark":
-            return {"memory": "3Gi", **values}
+            return {"memory": "2000Mi", **values}
         return values
 
     @model_validator(mode="after")
@@ -257,11 +284,14 @@ class ServingSettings(_Group):
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
-        if bool(self.hostname) != bool(self.tls_secret):
+        given = (self.hostname, self.tls_certificate, self.tls_key)
+        if any(given) and not all(given):
             raise ValueError(
-                "serving:hostname and serving:tls_secret go together: the certificate in the secret is for that name. "
-                "Set both, or neither for plain HTTP inside a trusted network."
+                "serving:hostname, serving:tls_certificate and serving:tls_key go together. Set all three, or none for "
+                "plain HTTP inside a trusted network."
             )
+        if self.hostname and self.tls_certificate and self.tls_key:
+            tls.require(self.tls_certificate, self.tls_key.get_secret_value(), self.hostname)
         return self
 
     @field_validator("kubernetes_version")
@@ -427,6 +457,13 @@ class Settings(_Group):
         default_factory=dict,
         description="Tags for every resource, by Azure's rules. DNS zones get those with plain names, 15 at most.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nodes_by_environment(cls, values: Any) -> Any:
+        if not str(values.get("environment")).startswith(PRODUCTION):
+            return values
+        return {**values, "serving": {"nodes_min": capacity.ROUTERS, "nodes_max": 4, **values.get("serving", {})}}
 
     @field_validator("location")
     @classmethod

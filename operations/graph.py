@@ -47,8 +47,11 @@ class Graph(mocks.Mocks):
             **args.inputs,
             "name": args.name,
         }
-        if "identity" in outputs or args.typ.endswith(":Extension"):
-            outputs["identity"] = {"type": "SystemAssigned", "principalId": f"principal-of-{args.name}"}
+        own = {"type": "SystemAssigned", "principalId": f"principal-of-{args.name}"}
+        if "identity" in outputs:
+            outputs["identity"] = own
+        if args.typ.endswith(":Extension"):
+            outputs["aksAssignedIdentity"] = own
         if args.typ.endswith(":TrainingRun"):
             outputs["metrics"] = {}
         return f"/id/of/{args.typ}/{args.name}", outputs

@@ -32,6 +32,7 @@ from operations.checks import (
     providers,
     reach,
     rows,
+    runner,
     unity_catalog,
     versions,
 )
@@ -40,7 +41,7 @@ from operations.checks.arm import Arm, NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 from operations.errors import UserError
 
-_CHECKS = (access, providers, machines, versions, names, ownership, reach, builds, unity_catalog, rows)
+_CHECKS = (access, providers, machines, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
 _AT_ONCE = 4  # Azure throttles a subscription's reads; a check has some thirty of them
 _STOPPING = (Level.BLOCKING, Level.UNASKED)
 _COLOURS = {

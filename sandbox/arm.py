@@ -217,6 +217,7 @@ class Arm:
                 raise _not_found(found)
             return Response(status_code=204)
         _check_conditions(request, rule, body)
+        _check_deletion(request, rule)
         turn = self._turn(found, rule, "Deleting")
         self.operations.require_idle(found.id, turn, below=True)
         if check := self._behaviour(found.type).before_delete:
@@ -344,6 +345,14 @@ def _check_conditions(request: Request, rule: TypeRule, existing: Body | None) -
     refused = wanted is not None and (existing is None or wanted not in ("*", etag(rule, existing)))
     if refused or (never == "*" and existing is not None):
         raise CloudError(412, "PreconditionFailed", "The resource is not in the state that the request's ETag names.")
+
+
+def _check_deletion(request: Request, rule: TypeRule) -> None:
+    """No source: the code with which a request without a required parameter is refused."""
+    for name, values in rule.deletion.items():
+        if (given := request.query_params.get(name, "")) not in values:
+            message = f"The query parameter {name} is '{given}'. A DELETE of {rule.type} needs {' or '.join(values)}."
+            raise CloudError(400, "InvalidParameter", message)
 
 
 # Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md

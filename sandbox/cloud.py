@@ -24,6 +24,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     token_lifetime: int = 3600
     container_deletion: float = 0.0
     """Seconds for which a deleted blob container still holds its name."""
+    instance_types: dict[str, dict[str, str]] = {}
+    """Limits (`cpu`, `memory`) of Azure ML's instance types, as somebody creates them in a cluster with `kubectl`."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ belong to the azure-native stand-in, which finds them in `raw`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +15,8 @@ import yaml
 TABLE = Path(__file__).with_name("types.yaml")
 
 _FLAGS = ("asynchronous", "accepted", "implied", "answers_deleted")
-_KEYS = {
-    *_FLAGS,
-    *("token", "api_version", "name", "location", "required", "immutable", "computed", "lingers", "etag", "tags"),
-    *("unique", "soft_delete", "left_out", "sources"),
-    *("write_only", "absent", "creating", "serialized_by", "doing", "seconds", "background", "private_link"),
-    # The provider's alone.
-    *("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton"),
-}
+_PROVIDER_KEYS = ("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton", "private_link")
+"""Rules that the ARM of the sandbox does not read: the stand-in provider does, and `private_endpoints.py`."""
 # Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md ("Limitations")
 _TAGS = {"name": 512, "most": 50}
 
@@ -61,6 +55,8 @@ class TypeRule:
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
     answers_deleted: bool = False
     """A deletion answers the deleted resource."""
+    deletion: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Query parameters without which a DELETE is refused, each with the values that it may have."""
     serialized_by: str = ""
     """Type of the resource, this one or one above it, that accepts one write at a time, and refuses all others below it
     that name it here."""
@@ -100,7 +96,8 @@ def fill(template: Any, values: Mapping[str, str]) -> Any:
 def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     nested = arm_type.count("/") > 1
     location = entry.get("location", "none" if nested else "required")
-    if unknown := entry.keys() - _KEYS:
+    known = {each.name for each in fields(TypeRule)} - {"type", "raw"}
+    if unknown := entry.keys() - {*known, *_PROVIDER_KEYS, "sources"}:
         raise ValueError(f"types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
     if unknown := entry.get("sources", {}).keys() - entry.keys():
         raise ValueError(f"types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there.")
@@ -119,6 +116,7 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         creating=entry.get("creating", TypeRule.creating),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
+        deletion={name: tuple(values) for name, values in entry.get("deletion", {}).items()},
         serialized_by=entry.get("serialized_by", ""),
         doing=entry.get("doing", TypeRule.doing),
         seconds=float(entry.get("seconds", 0)),

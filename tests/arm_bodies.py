@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from arm_answers import traffic
+from arm_answers import DEVELOPMENT, PRODUCTION, traffic
+
+from infra.attachment import API_VERSION, attach_body
 
 _STREAMS = """2026-11-25: the list of streams is open; this one is Container Insights' own:
 https://learn.microsoft.com/azure/azure-monitor/containers/container-insights-data-collection-configure"""
@@ -47,12 +49,21 @@ class Put:
         return f"{self.type} {self.name} ({self.stack})"
 
 
+_WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
+_CLUSTER = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"
+_ATTACHED = {"location": "westeurope", "cluster_id": _CLUSTER, "namespace": "azureml", "extension_uid": "a-principal"}
+_ATTACHES = [
+    Put(stack, f"{_WORKSPACE}/computes/aks", API_VERSION, attach_body(_ATTACHED)) for stack in (PRODUCTION, DEVELOPMENT)
+]
+"""Requests that the program sends itself, and not by the provider."""
+
+
 @pytest.fixture(scope="session")
 def puts(tmp_path_factory: pytest.TempPathFactory) -> list[Put]:
     """Of both stacks, in the order of their names."""
     found = [each for each in traffic(tmp_path_factory) if each.method == "PUT" and each.origin != "reader"]
     sent = {(each.origin, each.path): Put(each.origin, each.path, each.api_version, each.sent) for each in found}
-    return sorted(sent.values(), key=str)
+    return sorted([*sent.values(), *_ATTACHES], key=str)
 
 
 def require_no_faults(judge: Callable[[Put], Iterable[str]], judged: Iterable[Put]) -> None:

@@ -25,7 +25,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         for name in ("mlw", "brief", "gone"):
             running.put(f"{ML}/{name}", location="westeurope", properties={})
         running.put(f"{ML}/mlw/computes/serving", properties={"computeType": "Kubernetes"})
-        lake = {"datastoreType": "AzureDataLakeGen2", "accountName": "lake", "filesystem": "models"}
+        lake = {"datastoreType": "AzureBlob", "accountName": "lake", "containerName": "models"}
         running.put(f"{ML}/mlw/datastores/lake", properties=lake)
         yield running
 

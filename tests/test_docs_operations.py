@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import pem
 from infra_stack import ROOT, InfraStacks, infra_stacks
 from sandbox_fixtures import in_environment
 from work_tree import copy_work_tree
@@ -59,6 +60,8 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
     shutil.copytree(movielens.fetch(cache.folder() / "movielens", print), clone / "first-rows")
+    for name, text in zip(("scores.pem", "scores.key"), pem("scores.example.com"), strict=True):
+        (clone / name).write_text(text)
     (clone / "github-app.pem").write_text("what GitHub hands out\n")
     (clone / "operator.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone\n")
     return {

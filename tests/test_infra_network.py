@@ -58,7 +58,9 @@ def test_nothing_answers_in_public_where_the_network_is_private(private: Graph) 
     (cluster,) = private.of("containerservice:ManagedCluster")
     assert cluster.inputs["apiServerAccessProfile"]["enablePrivateCluster"] is True
     (extension,) = private.of("kubernetesconfiguration:Extension")
-    assert extension.inputs["configurationSettings"]["scoringFe.serviceType.internalLoadBalancer"] == "azure"
+    router = extension.inputs["configurationSettings"]
+    assert router["internalLoadBalancerProvider"] == "azure"
+    assert router["scoringFe.serviceType.internalLoadBalancer"] == "True"
 
 
 def test_everything_hidden_has_a_private_endpoint_that_its_name_leads_to(private: Graph) -> None:

@@ -113,7 +113,7 @@ def props(cloud: Cloud, version: str, **changed: Any) -> dict[str, Any]:
         "model_version": version,
         "environment": "scoring:2",
         "engine": "native",
-        "instance_type": "small",
+        "instance_type": "defaultinstancetype",
         "scale": {"min": 1, "max": 1, "cpu": "100m", "memory": "128Mi", "concurrency": 64, "utilisation": 70},
         "rollout": [10, 100],
         "limits": LIMITS,

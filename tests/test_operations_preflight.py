@@ -18,6 +18,7 @@ from azure.mgmt.resource.resources import ResourceManagementClient
 from azure_native_fixtures import Engine, engine
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from infra_graph import graph
+from infra_stack import RUNNER
 from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
 
@@ -429,6 +430,19 @@ def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
     preflight.configure(**PRIVATE)
     code, said = preflight.run("--reach")
     assert (code, says in said) == (0, True), "infrastructure alone can be deployed from anywhere"
+
+
+def test_a_runner_without_its_key_is_a_warning_and_its_remedy_is_what_it_lacks(preflight: Preflight) -> None:
+    preflight.configure(**PRIVATE, **{key.replace("__", ":"): value for key, value in RUNNER.items()})
+    properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
+    vault = preflight.put("Microsoft.KeyVault/vaults", preflight.names.key_vault, {"properties": properties})
+    code, said = preflight.run()
+    assert (code, "warning runner the vault holds no secret github-runner" in said) == (0, True), said
+    url = said.partition("az rest --method put --url '")[2].partition("?")[0]
+    assert url == f"{preflight.cloud.subscription}/{vault}/secrets/github-runner"
+    assert preflight.cloud.arm("PUT", url, {"properties": {"value": "pem"}}).is_success
+    code, said = preflight.run()
+    assert (code, "its key is in the vault" in said) == (0, True), said
 
 
 def test_a_public_stack_is_released_from_anywhere(preflight: Preflight) -> None:

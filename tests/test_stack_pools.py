@@ -126,6 +126,12 @@ def test_the_first_up_waited_for_its_roles_and_met_no_busy_cluster(standing: Sta
     assert sorted(pool["count"] for pool in standing.pools.values()) == [2, 3]
 
 
+def test_one_up_that_writes_twice_to_the_cluster_writes_in_turn(standing: Standing) -> None:
+    """The cluster, both pools' bounds and an upgrade window, in one run."""
+    standing.up(**{"tags:owner": "somebody", "serving:nodes_max": 5, "reliability:maintenance_hour": 5})
+    standing.stacks.pulumi(STACK, "preview", "--expect-no-changes")
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -152,12 +158,6 @@ def test_users_lose_no_request_while_pools_change(standing: Standing, changed: d
     if zones := changed.get("reliability:zones"):
         assert system["availabilityZones"] == scoring["availabilityZones"] == zones
         assert not before.keys() & after.keys()
-
-
-def test_one_up_that_writes_twice_to_the_cluster_writes_in_turn(standing: Standing) -> None:
-    """The cluster, both pools' bounds and an upgrade window, in one run."""
-    standing.up(**{"tags:owner": "somebody", "serving:nodes_max": 5, "reliability:maintenance_hour": 5})
-    standing.stacks.pulumi(STACK, "preview", "--expect-no-changes")
 
 
 def test_a_pool_that_goes_without_a_drain_loses_requests(standing: Standing) -> None:

@@ -2,8 +2,7 @@
 
 import pulumi
 
-from infra.capacity import heap, plan
-from infra.inference import INSTANCE_TYPE
+from infra.capacity import DEFAULT_INSTANCE_TYPE, heap, plan
 from infra.release.arguments import MODEL, ReleaseArgs
 from infra.release.environment import EnvironmentVersion
 from infra.release.image import ScoringImage, context_digest
@@ -57,7 +56,7 @@ class Served(pulumi.ComponentResource):
             model_version=trained.version,
             environment=reference,
             engine=serving.engine,
-            instance_type=INSTANCE_TYPE,
+            instance_type=serving.instance_type or DEFAULT_INSTANCE_TYPE,
             scale={
                 "min": planned.replicas_min,
                 "max": planned.replicas_max,

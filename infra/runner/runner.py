@@ -16,12 +16,9 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import compute, managedidentity
 
-from infra.naming import Names
+from infra.naming import RUNNER_SECRET, Names
 from infra.runner import machine
 from infra.settings import RunnerSettings, Settings
-
-SECRET = "github-runner"
-"""Name of the vault's secret that holds the App's private key, in PEM."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Runner(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.principal_id = identity.principal_id
-        self.secret_id = pulumi.Output.format("{0}/secrets/{1}", args.vault_id, SECRET)
+        self.secret_id = pulumi.Output.format("{0}/secrets/{1}", args.vault_id, RUNNER_SECRET)
         self.register_outputs({})
 
 
@@ -93,7 +90,7 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
                 "label": args.label,
                 "github": settings.api,
                 "identity": found[0],
-                "secret": f"{found[1]}secrets/{SECRET}",
+                "secret": f"{found[1]}secrets/{RUNNER_SECRET}",
                 "vault_resource": "https://vault.azure.net",
                 "metadata": "http://169.254.169.254",
                 "folder": "/opt/personalization",

@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 
 from sandbox import state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.machine_learning.extension import router_url
 from sandbox.machine_learning.replicas import Deployment
 from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute, private_router
 from sandbox.store import Body
@@ -154,7 +155,7 @@ async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
         # (mirroring)
         # No source: set mirrorTraffic of a Kubernetes endpoint on Azure, and read the code.
         raise CloudError(400, "BadArgument", "Mirrored traffic is not supported for Kubernetes online endpoints.")
-    kubernetes_compute(sandbox, properties.get("compute"))
+    compute = kubernetes_compute(sandbox, properties.get("compute"))
     endpoint.network = private_router(sandbox, properties["compute"])
     traffic: dict[str, int] = properties.get("traffic") or {}
     if not all(isinstance(share, int) and share >= 0 for share in traffic.values()):
@@ -174,6 +175,8 @@ async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
 
     endpoint.keys = endpoint.keys or {key: secrets.token_urlsafe(32) for key in ("primaryKey", "secondaryKey")}
     endpoint.compute, endpoint.auth_mode, endpoint.traffic = properties["compute"], mode, traffic
+    address = f"{router_url(sandbox, str(compute.get('resourceId')))}/api/v1/endpoint/{name}"
+    properties |= {"scoringUri": f"{address}/score", "swaggerUri": f"{address}/swagger.json"}
     endpoint.remember()
     endpoints[name.lower()] = endpoint
 

@@ -1,6 +1,6 @@
 """What a deployment names, resolved to what there is to run; or the reason why that does not exist or fit.
 
-Environments must name an image: none is built from a context. Models must lie in a datastore of their workspace.
+Environments must name an image: none is built from a context. Models must lie in a blob datastore of their workspace.
 """
 
 import re
@@ -139,7 +139,7 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
     if settings.endpoint_compute_type != "Kubernetes" or settings.model_mount_path:
         raise CloudError(400, "BadArgument", "The sandbox needs endpointComputeType Kubernetes and no modelMountPath.")
     compute = kubernetes_compute(sandbox, compute_id)
-    cpu, memory = fit_instance_type(compute, settings.instance_type, settings.container_resource_requirements)
+    cpu, memory = fit_instance_type(sandbox, settings.instance_type, settings.container_resource_requirements)
 
     environment = _asset(sandbox, settings.environment_id, "Environment")["properties"]
     image = environment.get("image")
@@ -215,7 +215,10 @@ def _require_download(sandbox: Sandbox, network: str | None, account_name: str) 
 
 
 def _model(sandbox: Sandbox, version_id: str, network: str | None) -> tuple[str, Path]:
-    """`<model>/<version>` and the folder or file that the version's URI names in a datastore's container."""
+    """`<model>/<version>` and the folder or file that the version's URI names in a blob datastore's container.
+
+    Source: Azure/AML-Kubernetes docs/faq.md ("compute only support Azure blob container")
+    """
     uri = _asset(sandbox, version_id, "Model")["properties"]["modelUri"]
     parts = version_id.rstrip("/").split("/")
     workspace_id, name, version = "/".join(parts[:-4]), parts[-3], parts[-1]
@@ -227,10 +230,12 @@ def _model(sandbox: Sandbox, version_id: str, network: str | None) -> tuple[str,
         # No source: register a model on Azure with such an address, and read the code.
         raise CloudError(400, "InvalidModelUri", message)
     datastore = _asset(sandbox, f"{workspace_id}/datastores/{match['datastore']}", "Datastore")["properties"]
+    if datastore["datastoreType"] != "AzureBlob":
+        message = f"Model '{name}:{version}' lies in a datastore of type {datastore['datastoreType']}, not AzureBlob."
+        # No source: deploy a model of a Gen2 datastore to Kubernetes on Azure, and read the code.
+        raise CloudError(400, "UnsupportedDatastore", message)
     _require_download(sandbox, network, datastore["accountName"])
-    container = sandbox.container_folder(
-        datastore["accountName"], datastore.get("filesystem") or datastore["containerName"]
-    )
+    container = sandbox.container_folder(datastore["accountName"], datastore["containerName"])
     source = (container / match["path"]).resolve()
     if not source.is_relative_to(container.resolve()) or not source.exists():
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
