@@ -161,7 +161,7 @@ def test_a_region_that_has_all_of_it_passes(preflight: Preflight, mode: str) -> 
             {"offer": "FreeTrial_2014-09-01"},
             RELEASE,
             "the subscription is a free trial (FreeTrial_2014-09-01), for which the registry refuses builds",
-            f"pulumi config set --stack {STACK} release:image sha256:",
+            "file a support request for ACR Tasks in this subscription: https://aka.ms/azuresupport",
         ),
         (
             {"usages": {"cores": {"limit": 19}}},
@@ -393,7 +393,10 @@ def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
     preflight.cloud.faults(fault)
     code, said = preflight.run("--reach")
     assert (code, "blocking reach" in said, says in said) == (1, True, True), said
-    assert f'gh variable set RUNNERS --body \'{{"{STACK}":' in said
+    assert (
+        "run it on a machine in the stack's network, or in a peered one (docs/operations.md, A second region)" in said
+    )
+    assert f"pulumi config set --stack {STACK} release:enabled false" in said
 
     preflight.cloud.faults(fault)
     preflight.configure(**PRIVATE)

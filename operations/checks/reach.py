@@ -1,6 +1,6 @@
 """Where a release of a private stack can run: only where its lake and its Databricks workspace have private addresses.
 
-Both refuse callers on their public addresses, whatever the login. Azure Resource Manager answers everywhere, so
+Both refuse callers on their public addresses, with any login. Azure Resource Manager answers everywhere, so
 infrastructure alone can be deployed from anywhere. Asks this machine's resolver, and whether the port is open. Does not
 ask for the scoring router's address, which exists only after a release.
 Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md; databricks/databricks-sdk-py#647
@@ -30,7 +30,7 @@ def _reach(target: Target) -> Iterator[Finding]:
     releases = target.settings.release.enabled
     if not hosts:
         if releases:
-            says = "the network does not exist yet, so a release in the same `up` cannot reach what is made in it"
+            says = "the network does not exist yet, so a release in the same `up` cannot reach the lake"
             yield Finding("reach", Level.BLOCKING, says, target.set("release:enabled", "false"))
         else:
             yield Finding("reach", Level.LATER, "the network does not exist yet; a release has to run inside it")
@@ -70,6 +70,5 @@ def _problem(host: str) -> str:
 
 
 def _remedy(target: Target) -> str:
-    runners = f'gh variable set RUNNERS --body \'{{"{target.stack}": "<label of a runner inside>"}}\''
-    alone = f"{target.set('release:enabled', 'false')}  # infrastructure alone, from anywhere"
-    return f"{runners}  # docs/operations.md, A private stack\n{alone}"
+    inside = "# run it on a machine in the stack's network, or in a peered one (docs/operations.md, A second region)"
+    return f"{inside}\n{target.set('release:enabled', 'false')}  # infrastructure alone, from anywhere"
