@@ -52,14 +52,7 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
     if scheme.lower() != "bearer" or not token:
         raise refused("AuthenticationFailed", "The 'Authorization' header is missing or is no bearer token.")
     try:
-        claims: dict[str, Any] = jwt.decode(
-            token.strip(),
-            authority.signing_key(sandbox.folder).public_key(),
-            algorithms=["RS256"],
-            audience=[_bare(audience), *([_bare(management_audience(sandbox))] if audience == sandbox.url else [])],
-            issuer=f"{sandbox.url}/{sandbox.identity.tenant_id}/v2.0",
-            options={"require": ["exp", "aud", "iss"]},
-        )
+        return _claims(sandbox, token.strip(), audience)
     except jwt.ExpiredSignatureError as error:
         raise refused("ExpiredAuthenticationToken", "The access token has expired.") from error
     except jwt.InvalidAudienceError as error:
@@ -67,17 +60,29 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
         raise refused("InvalidAuthenticationTokenAudience", message) from error
     except jwt.InvalidTokenError as error:
         raise refused("InvalidAuthenticationToken", f"No token of this sandbox: {error}.") from error
-    return claims
 
 
 def is_for(sandbox: Sandbox, token: str, audience: str) -> bool:
-    """Whether the token is one of this sandbox's for the audience, and valid."""
-    key = authority.signing_key(sandbox.folder).public_key()
+    """Return whether the token is one of this sandbox's for the audience, and valid."""
     try:
-        jwt.decode(token, key, algorithms=["RS256"], audience=_bare(audience))
+        _claims(sandbox, token, audience)
     except jwt.InvalidTokenError:
         return False
     return True
+
+
+def _claims(sandbox: Sandbox, token: str, audience: str) -> dict[str, Any]:
+    """Claims of a token for the audience. Raises `jwt.InvalidTokenError`."""
+    accepted = [audience, management_audience(sandbox)] if audience == sandbox.url else [audience]
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        authority.signing_key(sandbox.folder).public_key(),
+        algorithms=["RS256"],
+        audience=[_bare(each) for each in accepted],
+        issuer=f"{sandbox.url}/{sandbox.identity.tenant_id}/v2.0",
+        options={"require": ["exp", "aud", "iss"]},
+    )
+    return claims
 
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
