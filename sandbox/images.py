@@ -30,6 +30,8 @@ from sandbox.containers import engine_of
 _REFERENCE = re.compile(
     r"(?P<server>[^/]+)/(?P<registry>[^/]+)/(?P<repository>.+?)(@(?P<digest>sha256:\w+)|:(?P<tag>[\w.-]+))"
 )
+FILES = "root"
+"""Folder of an image's files, where no container engine builds it."""
 _locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 """One build at a time of one image."""
 
@@ -61,7 +63,7 @@ def find_image(sandbox: Sandbox, reference: str) -> Image:
         digest = match["digest"] or _tag(folder, match["repository"], match["tag"]).read_text()
         manifest = _image_folder(folder, digest) / "image.json"
         container = _container(manifest)
-        return Image(None if container else manifest.with_name("root"), container)
+        return Image(None if container else manifest.with_name(FILES), container)
     raise CloudError(
         400, "ImageNotFound", f"Registry '{match['registry']}' has no image '{reference}'. Build it first."
     )
@@ -112,7 +114,7 @@ async def build_image(
             await _run_to_end(command, log, {**sandbox.environment, **arguments}, context)
         else:
             defaults = dict(re.findall(r"^ARG\s+(\w+)=(\S+)", recipe.read_text(), re.MULTILINE))
-            await _install(sandbox, recipe.with_name("install.sh"), image / "root", {**defaults, **arguments}, log)
+            await _install(sandbox, recipe.with_name("install.sh"), image / FILES, {**defaults, **arguments}, log)
         # Written last: an environment of Python cannot be moved, so it is made where it stays and counts only now.
         state_files.write(image / "image.json", json.dumps({"container": container}))
     return digest

@@ -2,6 +2,8 @@
 
 import fnmatch
 
+from sandbox.images import FILES
+
 NEEDED = (
     "pulumi/backend/.pulumi/stacks/*/local.json",
     "sandbox/environment.json",
@@ -52,7 +54,7 @@ CONTENT = (
     "sandbox/databricks/*/tracking/artifacts/*",
     "sandbox/deployments/*/models/*",
     "sandbox/deployments/*/run-*",
-    "sandbox/registries/*/images/*/root/*",
+    f"sandbox/registries/*/images/*/{FILES}/*",
     "sandbox/registries/*/sources/*",
     "sandbox/registries/*/work/*",
     "sandbox/databricks/*/uploads/*",
