@@ -23,9 +23,9 @@ _SECONDS = 30
 
 class _Reviewer(BaseModel):
     login: str = ""
-    """Of a user."""
+    """Name of a user."""
     name: str = ""
-    """Of a team."""
+    """Name of a team."""
 
 
 class _Review(BaseModel):
@@ -80,7 +80,7 @@ class Repository:
         return cls(*values.values())
 
     def get(self, kind: type[Answer], path: str) -> Answer | None:
-        """None for what does not exist, or is hidden from the token."""
+        """Return the answer; None if it does not exist or is hidden from the token."""
         headers = {"Accept": "application/vnd.github+json", "Authorization": f"Bearer {self.token}"}
         url = f"{self.url}/repos/{self.name}/{path}"
         try:

@@ -55,7 +55,7 @@ _COLOURS = {
 def ask(folder: Path, stack: str, only: str = "") -> list[Finding]:
     """Findings on a stack, in order of subject; of one subject if `only` names it, such as `reach`.
 
-    Raises `UserError` if there is no such stack, no cloud or no login.
+    Raises `UserError` if the stack, the cloud or a login is missing.
     """
     of = target(folder, stack)
     asked = [question for check in _CHECKS for question in check.questions(of) if only in ("", question.subject)]
@@ -96,7 +96,7 @@ def show(findings: Sequence[Finding], title: str, console: Console) -> None:
 
 
 def target(folder: Path, stack: str) -> Target:
-    """The stack with its names and its cloud. Raises `UserError` if there is no such stack, no cloud or no login."""
+    """The stack with its names and its cloud. Raises `UserError` if the stack, the cloud or a login is missing."""
     config = stacks.read(folder, stack)
     settings = stacks.settings_of(config, stacks.file_of(folder, stack).name)
     try:

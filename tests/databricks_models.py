@@ -33,7 +33,7 @@ def faults(model: type, body: Any, path: str = "") -> Iterator[str]:
 
 
 def at(model: type, path: str) -> Any:
-    """The kind of value at a dotted path of a model; None if there is no such path. The key of a map may have dots."""
+    """Return the kind of value at a dotted path of a model, or None. The key of a map may have dots."""
     kind: Any = model
     for name in path.split("."):
         if get_origin(kind) is dict:

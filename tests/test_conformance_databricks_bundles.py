@@ -47,7 +47,7 @@ class Sent:
 
     @property
     def route(self) -> str:
-        """Without the version of the API, and without ids."""
+        """Path without the version of the API and without ids."""
         route = re.sub(r"^/api/2\.\d/(unity-catalog/)?", "", self.path)
         route = re.sub(r"^(permissions/[^/]+|workspace-files)/.*", r"\1", route)
         return "workspace" if route.startswith("workspace/") else route
@@ -139,7 +139,7 @@ def judge(sent: Sent) -> Iterator[str]:
 
 
 def of_policy(definition: dict[str, Any]) -> Iterator[str]:
-    """Each attribute of a policy is one of a cluster, and what it must be has the attribute's type.
+    """Each attribute of a policy is one of a cluster, and its value has the attribute's type.
 
     Source: databricks/cli bundle/schema/jsonschema.json, by way of `databricks-bundles`, for the attributes;
     MicrosoftDocs/azure-databricks-docs clusters/policy-definition.md for `cluster_type`, which only policies have.

@@ -52,7 +52,7 @@ POLICIES = {
 
 
 class GitHub:
-    """What the stand-in answers, by path, and what it was asked."""
+    """Answers of the stand-in by path, and the requests that it got."""
 
     def __init__(self) -> None:
         at = f"/repos/{REPOSITORY}/environments"
@@ -76,12 +76,12 @@ class GitHub:
 
 @pytest.fixture
 def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    told = GitHub()
+    stand_in = GitHub()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            told.requests.append((self.path, self.headers["Authorization"]))
-            status, body = told.answers.get(self.path, (404, {"message": "Not Found"}))
+            stand_in.requests.append((self.path, self.headers["Authorization"]))
+            status, body = stand_in.answers.get(self.path, (404, {"message": "Not Found"}))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
@@ -94,7 +94,7 @@ def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
     monkeypatch.setenv("GITHUB_API_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("GITHUB_REPOSITORY", REPOSITORY)
     monkeypatch.setenv("GITHUB_TOKEN", "ghs_token")
-    yield told
+    yield stand_in
     server.shutdown()
     server.server_close()
 

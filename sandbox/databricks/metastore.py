@@ -1,7 +1,7 @@
 """The metastore of a workspace: its id, and who may create storage credentials, external locations and catalogs in it.
 
 One metastore per workspace. The workspace's admins have the privileges, as where Databricks assigned the metastore by
-itself, until a request takes them away; then creation is refused. Whoever has a token is an admin.
+itself, until a request takes them away; then creation is refused. Every caller with a token is an admin.
 
 Source: https://learn.microsoft.com/azure/databricks/data-governance/unity-catalog/manage-privileges/admin-privileges
 (workspaces that were enabled for Unity Catalog automatically); databricks/terraform-provider-databricks#2222;
@@ -21,7 +21,7 @@ _PRIVILEGES = {
     "external-locations": "CREATE_EXTERNAL_LOCATION",
     "catalogs": "CREATE_CATALOG",
 }
-"""By what they allow to create."""
+"""Privilege by the kind of object that it allows to create."""
 
 
 def require_privilege(workspace: Workspace, kind: str) -> None:
@@ -32,7 +32,7 @@ def require_privilege(workspace: Workspace, kind: str) -> None:
 
 
 def record(workspace: Workspace) -> Json:
-    """With `grants`, privileges by principal."""
+    """Return the metastore's record; its `grants` are privileges by principal."""
     default = {"grants": {ADMINS: sorted(_PRIVILEGES.values())}}
     return workspace.records.get(key(workspace)) or default
 

@@ -2,7 +2,7 @@
 
 Refuses what Azure refuses: parents and credentials that do not exist, an access connector without a role on the
 storage account, locations that overlap, a catalog without storage of its own (a metastore made with a workspace has
-no root storage), a caller without the metastore's privilege (`metastore.py`), and the deletion of what is still in use.
+no root storage), a caller without the metastore's privilege (`metastore.py`), and the deletion of an object in use.
 Keeps other grants and refuses nobody; has no tables, functions, managed volumes or renaming, and does not check roles
 again when a volume is used.
 """
@@ -215,7 +215,7 @@ async def _grants(workspace: Workspace, request: Request) -> Json:
             mine = granted.setdefault(change["principal"], set())
             mine |= set(change.get("add", []))
             mine -= set(change.get("remove", []))
-        changed = found | {"grants": {who: sorted(mine) for who, mine in granted.items() if mine}}
+        changed = found | {"grants": {principal: sorted(held) for principal, held in granted.items() if held}}
         if of:
             _store(workspace, of, changed)
         else:
