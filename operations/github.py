@@ -104,8 +104,8 @@ def require_reviewers(repository: Repository, environment: str) -> str:
     reviews = [(rule, review) for rule in rules if rule.type == "required_reviewers" for review in rule.reviewers]
     if not reviews:
         raise UserError(
-            f"environment {environment} of {repository.name} requires no reviewer, so this plan was applied without an "
-            "approval. Nothing has been changed. Set required reviewers: Settings, Environments, "
+            f"environment {environment} of {repository.name} requires no reviewer, so a plan is applied without an "
+            "approval. Set required reviewers: Settings, Environments, "
             f"{environment}. On a private repository this takes GitHub Enterprise."
         )
     names = [review.reviewer.login or f"team {review.reviewer.name}" for _, review in reviews]
