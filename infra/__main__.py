@@ -22,6 +22,7 @@ from infra.outputs import export_infrastructure, export_plan, export_release
 from infra.placement import resource_group
 from infra.release.arguments import ReleaseArgs
 from infra.release.release import Release
+from infra.runner.runner import Runner, RunnerArgs
 
 settings = configuration.of_this_stack()
 meter = cost.Meter.started()
@@ -70,7 +71,7 @@ machine_learning = MachineLearning(
         container_registry_id=registry.registry_id,
         lake_account_name=lake.account_name,
         models_container=lake.containers["models"],
-        subnet_id=nodes,
+        private=private,
         protect=prod,
     ),
 )
@@ -78,22 +79,27 @@ kubernetes = Kubernetes(
     "kubernetes",
     KubernetesArgs.of(settings, group, names, client.tenant_id, identities, monitoring.workspace_id, nodes),
 )
-inference = Inference("inference", InferenceArgs.of(settings, group, names, kubernetes, machine_learning, identities))
-
-access = Access(
-    "access",
-    AccessArgs(
-        subscription, settings.access.deployers, lake, registry, machine_learning, identities, kubernetes, inference
-    ),
+inference = Inference(
+    "inference",
+    InferenceArgs.of(settings, group, subscription, names, kubernetes, machine_learning, identities),
 )
+
+runner = None
+if nodes is not None and settings.runners:
+    runner = Runner("runner", RunnerArgs.of(settings, group, names, nodes, vault.vault_id, vault.vault_uri))
+
+who, on_what = settings.access.deployers, (lake, registry, machine_learning, identities, kubernetes, inference)
+access = Access("access", AccessArgs(subscription, who, *on_what, runner))
 reachable = private_link.connect_all(network, lake, vault, registry, databricks, machine_learning) if network else []
 on = (lake, registry, databricks, machine_learning, inference)
-sources = sources_of(vault, kubernetes, monitoring, network, *on)
-Watch("watch", WatchArgs(group, subscription, names, settings, monitoring, kubernetes, sources))
-export_infrastructure(group, lake, databricks, machine_learning, inference)
+export_infrastructure(group, vault, lake, databricks, machine_learning, inference)
 
+training_job = None
 if settings.release.enabled:
     ready = [*access.assignments, *reachable, kubernetes.scoring_pool]
     release = Release("release", ReleaseArgs(settings, names, *on, ready))
     export_release(release, lake)
+    training_job = release.trained.job_id
+sources = sources_of(vault, kubernetes, monitoring, network, lake, registry, databricks, machine_learning)
+Watch("watch", WatchArgs(group, subscription, names, settings, monitoring, kubernetes, sources, training_job))
 export_plan(settings, meter)

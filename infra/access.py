@@ -1,7 +1,7 @@
 """Every role assignment of the program, as one table, each on the one resource that needs it.
 
-The single exception is `identities.py`: the control plane needs its roles before the cluster, and so before everything
-here, exists.
+The exceptions are those that must be in effect before something here exists: `identities.py` has the control plane's,
+before the cluster, and `inference.py` that of Azure ML's workspace on the cluster, before it is attached.
 
 Does not create identities, and grants nothing by key: all data access in this program is by Entra identity.
 """
@@ -18,6 +18,7 @@ from infra.inference import Inference
 from infra.kubernetes import Kubernetes
 from infra.ml_workspace import MachineLearning
 from infra.roles import Grant, Role, assign
+from infra.runner.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class AccessArgs:
     identities: Identities
     kubernetes: Kubernetes
     inference: Inference
+    runner: Runner | None = None
 
 
 class Access(pulumi.ComponentResource):
@@ -46,15 +48,13 @@ class Access(pulumi.ComponentResource):
 def grants(args: AccessArgs) -> list[Grant]:
     lake, registry = args.lake.account_id, args.registry.registry_id
     raw, models = args.lake.container_id("raw"), args.lake.container_id("models")
-    workspace, cluster = args.machine_learning.workspace_id, args.kubernetes.cluster_id
+    workspace = args.machine_learning.workspace_id
     databricks, machine_learning = args.identities.databricks.principal_id, args.machine_learning.principal_id
     kubelet, endpoint = args.identities.kubelet.principal_id, args.identities.endpoint.principal_id
     extension = args.inference.extension_principal_id
     table = [
         Grant("databricks", Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "lake", databricks, lake),
         Grant("machine-learning", Role.STORAGE_BLOB_DATA_READER, "models", machine_learning, models),
-        # Azure ML operates inference on this one cluster through Trusted Access.
-        Grant("machine-learning", Role.CONTRIBUTOR, "cluster", machine_learning, cluster),
         Grant("kubelet", Role.ACR_PULL, "registry", kubelet, registry),
         Grant("extension", Role.ACR_PULL, "registry", extension, registry),
         Grant("extension", Role.STORAGE_BLOB_DATA_READER, "models", extension, models),
@@ -70,4 +70,7 @@ def grants(args: AccessArgs) -> list[Grant]:
             Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "models", object_id, models, kind),
             Grant(deployer, Role.AZUREML_DATA_SCIENTIST, "workspace", object_id, workspace, kind),
         ]
+    if args.runner:
+        runner, secret = args.runner.principal_id, args.runner.secret_id
+        table.append(Grant("runner", Role.KEY_VAULT_SECRETS_USER, "secret", runner, secret))
     return table

@@ -1,25 +1,31 @@
-"""Address ranges of an environment, as pure functions of its one address space.
-
-Sizes: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
-and https://learn.microsoft.com/azure/aks/azure-cni-overlay
-"""
+"""Address ranges of an environment, as pure functions of its one address space."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 NODES, ENDPOINTS, DATABRICKS_HOSTS, DATABRICKS_CONTAINERS = "nodes", "endpoints", "databricks-hosts", "databricks-pods"
+
 # Inside the cluster only: every cluster may use the same, but no address that a pod wants to reach may lie in them.
+# These are AKS's defaults.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/azure-cni-overlay.md (pods);
+# MicrosoftDocs/azure-aks-docs articles/aks/configure-dual-stack.md (services)
 POD_RANGE, SERVICE_RANGE, DNS_SERVICE = IPv4Network("10.244.0.0/16"), IPv4Network("10.0.0.0/16"), "10.0.0.10"
 
-_RESERVED = 5  # addresses of every subnet that Azure keeps for itself
-_SMALLEST_SPACE = 24  # a quarter of it is a /26, the smallest subnet Databricks takes
-_UPGRADE_SURGE = 2  # nodes an upgrade adds while it runs, one in each pool
+# Addresses of every subnet that Azure keeps for itself.
+# Source: MicrosoftDocs/azure-docs articles/virtual-network/virtual-networks-faq.md
+_RESERVED = 5
+# Databricks takes networks of these sizes alone; and a quarter of the smallest is a /26, its smallest subnet.
+# Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
+_SMALLEST_SPACE, _LARGEST_SPACE = 24, 16
+# Nodes an upgrade adds while it runs, one in each pool.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/tutorial-kubernetes-upgrade-cluster.md
+_UPGRADE_SURGE = 2
 
 
 def subnets_of(address_space: str) -> dict[str, IPv4Network]:
     """The address space in equal quarters, by purpose.
 
-    Raises `ValueError` for what is no range, is public, is too small, or covers a range used inside the cluster.
+    Raises `ValueError` for what is no range, is public, too small, too large, or covers a range that the cluster uses.
     """
     try:
         space = IPv4Network(address_space)
@@ -37,6 +43,11 @@ def subnets_of(address_space: str) -> dict[str, IPv4Network]:
             raise ValueError(
                 f"{space} overlaps {taken}, the range of the cluster's {purpose}. Give another, such as 10.40.0.0/20."
             )
+    if space.prefixlen < _LARGEST_SPACE:
+        raise ValueError(
+            f"{space} is too large: Databricks takes a network of at most a /{_LARGEST_SPACE}. "
+            "Give a smaller range, such as 10.40.0.0/20."
+        )
     quarters = space.subnets(prefixlen_diff=2)
     return dict(zip((NODES, DATABRICKS_HOSTS, DATABRICKS_CONTAINERS, ENDPOINTS), quarters, strict=True))
 
@@ -46,6 +57,9 @@ def require_room(address_space: str, machines: Mapping[str, int]) -> None:
 
     A Databricks machine takes one address in each of its two subnets. A Kubernetes node takes one (its pods live in an
     overlay), and an upgrade adds nodes for a while.
+
+    Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject;
+    MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-azure-cni-overlay.md
     """
     for purpose, subnet in subnets_of(address_space).items():
         free = subnet.num_addresses - _RESERVED

@@ -1,13 +1,13 @@
 """Azure CLI commands that outputs and messages print; each works on a plain installation, without extension `ml`.
 
 `az rest` takes a resource id as address and puts the Azure Resource Manager of the current cloud in front of it.
-Sources: Azure/azure-cli src/azure-cli-core/azure/cli/core/util.py (`send_raw_request`); Azure/azure-rest-api-specs
-specification/machinelearningservices/resource-manager/Microsoft.MachineLearningServices/stable/2025-06-01.
+Source: Azure/azure-cli src/azure-cli-core/azure/cli/core/util.py (`send_raw_request`)
 """
 
 import json
 import shlex
 
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/machinelearningservices/list_online_endpoint_keys.py
 _API_VERSION = "2025-06-01"
 
 

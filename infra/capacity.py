@@ -24,10 +24,21 @@ if TYPE_CHECKING:
     from infra.settings import ServingSettings
 
 ROUTERS = 3
-"""Replicas of azureml-fe in its highly available form, which Azure ML wants on as many nodes."""
+"""Replicas of azureml-fe in its highly available form, which Azure ML wants on as many nodes.
+
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md;
+Azure/AML-Kubernetes#271
+"""
+DEFAULT_INSTANCE_TYPE = "defaultinstancetype"
+"""The instance type that every cluster has, without which an object in the cluster would have to be made by hand.
+
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
+"""
 MOST = 100
 """Nodes of a pool, and replicas of a deployment, that a stack may ask for."""
-_MAX_PODS = 250  # a node's default under Azure CNI Overlay
+# A node's default under Azure CNI Overlay.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-azure-cni-overlay.md
+_MAX_PODS = 250
 _MIB = 1024
 
 
@@ -40,8 +51,11 @@ class Pod:
     """MiB requested."""
     apart: bool = False
     """Never two on a node."""
-    scores: bool = False
-    """Kept to the scoring pool by its node selector."""
+    scoring_pool: bool = False
+    """Kept to the scoring pool by the node selector of Azure ML's extension, as its own pods and all replicas are.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md (nodeSelector)
+    """
 
 
 @dataclass(frozen=True)
@@ -57,9 +71,11 @@ class Plan:
     """Percent of a replica's time that may be busy: less than asked for where the latency needs it."""
     replica_cpu: int
     replica_memory: int
+    system_node_size: str
     node_size: str
+    """Size of a scoring node."""
     node_cpu: int
-    """Millicores of a node that are left for replicas once AKS, its DaemonSets and Azure ML's have theirs."""
+    """Millicores of a scoring node that are left for replicas once AKS, its DaemonSets and Azure ML's have theirs."""
     node_memory: int
     replicas_per_node: int
     system_nodes: int
@@ -91,10 +107,11 @@ def plan(serving: "ServingSettings") -> Plan:
     than a node has room for, more traffic than `replicas_max` serves, more replicas than `nodes_max` holds beside what
     AKS and Azure ML run.
     """
-    machine = require_size(serving.node_size)
-    cpu, memory = free(machine)
+    require_size(serving.system_size)
+    cpu, memory = free(require_size(serving.node_size))
     replica = _replica(serving)
     _require_memory(serving)
+    _require_instance_type(serving)
     _require_room_for_one(serving, replica, cpu, memory)
 
     rate = replica_rps(serving)
@@ -117,6 +134,7 @@ def plan(serving: "ServingSettings") -> Plan:
         utilisation=max(1, round(100 * use(serving))),
         replica_cpu=replica.cpu,
         replica_memory=replica.memory,
+        system_node_size=serving.system_size,
         node_size=serving.node_size,
         node_cpu=cpu,
         node_memory=memory,
@@ -130,19 +148,23 @@ def plan(serving: "ServingSettings") -> Plan:
     )
 
 
-def routers(nodes: int) -> int:
-    """Replicas of the router on so many nodes: all of its highly available form, or one."""
-    return ROUTERS if nodes >= ROUTERS else 1
+def routers(scoring_nodes: int) -> int:
+    """Replicas of the router on so many nodes of the scoring pool: all of its highly available form, or one.
+
+    Source: Azure/AML-Kubernetes#271 (nodes that the extension's selector leaves out do not count)
+    """
+    return ROUTERS if scoring_nodes >= ROUTERS else 1
 
 
 def require_three_nodes(serving: "ServingSettings") -> None:
-    """Raise `ValueError` where the highly available router has fewer nodes than replicas: no state for production."""
-    nodes = serving.system_nodes + serving.nodes_min
-    if nodes < ROUTERS:
+    """Raise `ValueError` where the highly available router has fewer nodes than replicas: no state for production.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-kubernetes.md ("For Production")
+    """
+    if serving.nodes_min < ROUTERS:
         raise ValueError(
-            f"serving:system_nodes {serving.system_nodes} and serving:nodes_min {serving.nodes_min} make {nodes} "
-            f"nodes, and the inference router of production runs on {ROUTERS}. Set serving:system_nodes to "
-            f"{ROUTERS - serving.nodes_min}."
+            f"serving:nodes_min is {serving.nodes_min}, and the inference router of production runs on {ROUTERS} nodes "
+            f"of the scoring pool. Set serving:nodes_min to {ROUTERS}."
         )
 
 
@@ -182,7 +204,7 @@ def free(machine: Machine) -> tuple[int, int]:
 
     AKS keeps 60 millicores of one core, 100 of two, 140 of four and 10 more for each further; and of memory the lesser
     of 25 % and 20 MiB for each possible pod plus 50, with 100 below which it evicts.
-    Source: https://learn.microsoft.com/azure/aks/node-resource-reservations (AKS 1.29 and later), read 2026-11.
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/node-resource-reservations.md (AKS 1.29 and later)
     """
     reserved = {1: 60, 2: 100}.get(machine.vcpus, 140 + 10 * (machine.vcpus - 4))
     seen = machine.gib * _MIB * _data()["guest_memory_share"]
@@ -197,22 +219,24 @@ def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
 
     A rollout starts its deployment beside the one that serves and the one before it, which stays warm.
     """
-    router = _data()["router"]
-    routers = [Pod(f"router-{i}", router["cpu"], router["memory"], apart=True) for i in range(_routers_of(serving))]
+    router, count = _data()["router"], _routers_of(serving)
+    routers = [Pod(f"router-{i}", **router, apart=True, scoring_pool=True) for i in range(count)]
     scoring = replicas + 2 * serving.replicas_min
-    largest_first = sorted(_pods("platform"), key=lambda pod: (-pod.cpu, -pod.memory))
+    platform = [*_pods("platform"), *_pods("azure_ml", scoring_pool=True)]
+    largest_first = sorted(platform, key=lambda pod: (-pod.cpu, -pod.memory))
     return [*routers, *largest_first, *[_replica(serving)] * scoring]
 
 
 def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Pod]]:
     """Pods by node: first the system pool's, then as many of the scoring pool as it takes."""
-    cpu, memory = free(require_size(serving.node_size))
+    system, scoring = free(require_size(serving.system_size)), free(require_size(serving.node_size))
     nodes: list[list[Pod]] = [[] for _ in range(serving.system_nodes)]
 
     def takes(number: int, pod: Pod) -> bool:
         there = nodes[number]
-        if (pod.scores and number < serving.system_nodes) or (pod.apart and any(other.apart for other in there)):
+        if (pod.scoring_pool and number < serving.system_nodes) or (pod.apart and any(other.apart for other in there)):
             return False
+        cpu, memory = system if number < serving.system_nodes else scoring
         return sum(p.cpu for p in there) + pod.cpu <= cpu and sum(p.memory for p in there) + pod.memory <= memory
 
     for pod in wanted:
@@ -239,7 +263,8 @@ def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
     raise ValueError(
         f"serving:replicas_max {serving.replicas_max} does not fit serving:nodes_max {serving.nodes_max}: with the two "
         f"deployments that a rollout keeps beside it ({2 * serving.replicas_min} replicas), the router and what AKS "
-        f"and Azure ML run, {nodes} {serving.node_size} are needed beside {serving.system_nodes} of the system pool. "
+        f"and Azure ML run, {nodes} {serving.node_size} are needed and {serving.system_nodes} {serving.system_size} "
+        f"of the system pool. "
         f"{more}{lower}."
     )
 
@@ -251,6 +276,30 @@ def _require_memory(serving: "ServingSettings") -> None:
             f"serving:memory {serving.memory} is less than a replica with serving:engine {serving.engine} needs. "
             f"Set serving:memory to {least}Mi or more, or leave it out."
         )
+
+
+def _require_instance_type(serving: "ServingSettings") -> None:
+    """Refuse a replica that the default instance type does not hold, unless another type is named.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
+    """
+    limits = _data()["default_instance_type"]
+    for key, value, most in (
+        ("cpu", _millicores(serving.cpu), f"{limits['cpu'] - 1}m"),
+        ("memory", _mebibytes(serving.memory), f"{limits['memory'] - 1}Mi"),
+    ):
+        if value >= limits[key] and not serving.instance_type:
+            raise ValueError(
+                f"serving:{key} {getattr(serving, key)} is not below the limit of Azure ML's default instance type. "
+                f"Set serving:{key} to at most {most}, or serving:instance_type to a type that somebody created in the "
+                "cluster (docs/operations.md, 'A replica larger than the default instance type')."
+            )
+
+
+def heap(serving: "ServingSettings") -> str | None:
+    """Heap of a replica's JVM in Spark's notation, such as `2048m`; None for an engine without a JVM."""
+    beside = _data()["beside_heap"].get(serving.engine)
+    return None if beside is None else f"{_mebibytes(serving.memory) - beside}m"
 
 
 def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:
@@ -273,7 +322,7 @@ def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, me
 def _replica(serving: "ServingSettings") -> Pod:
     sidecar = _data()["sidecar"]
     cpu, memory = _millicores(serving.cpu) + sidecar["cpu"], _mebibytes(serving.memory) + sidecar["memory"]
-    return Pod("replica", cpu, memory, scores=True)
+    return Pod("replica", cpu, memory, scoring_pool=True)
 
 
 def _size_that_holds(replicas: int, serving: "ServingSettings") -> str | None:
@@ -308,12 +357,12 @@ def _core(serving: "ServingSettings") -> float:
 
 
 def _routers_of(serving: "ServingSettings") -> int:
-    return routers(serving.system_nodes + serving.nodes_min)
+    return routers(serving.nodes_min)
 
 
-def _pods(group: str) -> list[Pod]:
+def _pods(group: str, *, scoring_pool: bool = False) -> list[Pod]:
     return [
-        Pod(name, found["cpu"], found["memory"])
+        Pod(name, found["cpu"], found["memory"], scoring_pool=scoring_pool)
         for name, found in _data()[group].items()
         for _ in range(found.get("count", 1))
     ]

@@ -75,6 +75,7 @@ class Table(_Row):
     scoring: ScoringImage
     runtimes: dict[str, Runtime]
     kubernetes: dict[str, date]
+    network_policies: dict[str, date | None]
     retired_sizes: tuple[RetiredSize, ...]
 
     @property
@@ -93,7 +94,9 @@ class Machine(_Row):
 
 @lru_cache
 def table() -> Table:
-    return Table.model_validate(yaml.safe_load((_FOLDER / "compatibility.yaml").read_text()))
+    rows = yaml.safe_load((_FOLDER / "compatibility.yaml").read_text())
+    del rows["sources"]
+    return Table.model_validate(rows)
 
 
 @lru_cache

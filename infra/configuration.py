@@ -12,6 +12,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
+from infra import tls
 from infra.settings import OF_THE_PROJECT, REMOVED, Settings
 
 _MISSPELT = 0.75
@@ -24,7 +25,7 @@ class ConfigError(Exception):
 
 
 def of_this_stack() -> Settings:
-    """The running program's settings, with a warning for each version whose support ends.
+    """The running program's settings, with a warning for each version and the certificate whose end is near.
 
     Raises `pulumi.RunError`, which is shown without a stack trace.
     """
@@ -35,6 +36,12 @@ def of_this_stack() -> Settings:
         raise pulumi.RunError(str(error)) from None
     for end in settings.support_ends:
         pulumi.warn(str(end))
+    certificate = settings.serving.tls_certificate
+    if certificate and (days := tls.days_left(certificate)) < tls.NOTICE_DAYS:
+        pulumi.warn(
+            f"the certificate of {settings.serving.hostname} ends in {days} days: set serving:tls_certificate and "
+            "serving:tls_key to its successor (docs/operations.md, 'A certificate for the endpoint')"
+        )
     return settings
 
 

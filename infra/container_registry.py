@@ -31,8 +31,8 @@ class ContainerRegistry(pulumi.ComponentResource):
     registry_uid: pulumi.Output[str]
     """When the registry was created: one that is created again under its name holds no image.
 
-    Source: `creationDate` (Azure/azure-rest-api-specs
-    specification/containerregistry/…/2023-01-01-preview/containerregistry.json).
+    Source: azure-mgmt-containerregistry==15.0.0 azure/mgmt/containerregistry/models/_models.py
+    (RegistryProperties.creation_date)
     """
     build_pool: pulumi.Output[str] | None
     """Name of the machines that build; none for the registry's own."""

@@ -167,6 +167,10 @@ def _build_machines(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
         yield _listed("registry build machines", "registry_build_vcpu", settings, count=count, unit_name="vCPU")
 
 
+def _runners(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
+    yield from _nodes("runners", _at(inputs, "sku", "capacity"), _at(inputs, "sku", "name"), settings)
+
+
 def _each(item: str, price: str) -> "_Rule":
     return lambda _inputs, settings: iter([_listed(item, price, settings)])
 
@@ -190,6 +194,7 @@ _RULES: Mapping[str, _Rule] = {
     "azure-native:containerservice:AgentPool": _pool,
     "azure-native:containerregistry:Registry": _registry,
     "azure-native:containerregistry:AgentPool": _build_machines,
+    "azure-native:compute:VirtualMachineScaleSet": _runners,
     "azure-native:network:NatGateway": _each("NAT gateway", "nat_gateway"),
     "azure-native:network:PublicIPAddress": _each("public addresses", "public_address"),
     "azure-native:network:PrivateEndpoint": _each("private endpoints", "private_endpoint"),

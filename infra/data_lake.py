@@ -34,7 +34,7 @@ class DataLake(pulumi.ComponentResource):
     lake_uid: pulumi.Output[str]
     """When the account was created: one that is created again under its name is empty.
 
-    Source: `creationTime` (Azure/azure-rest-api-specs specification/storage/…/2024-01-01/storage.json).
+    Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/models/_models.py (StorageAccountProperties.creation_time)
     """
     dfs_endpoint: pulumi.Output[str]
     """`https://…/`, as the cloud itself reports it: no domain suffix is written down here, clouds differ."""

@@ -34,8 +34,8 @@ class Databricks(pulumi.ComponentResource):
     workspace_uid: pulumi.Output[str]
     """Number of the workspace; a workspace that is created again under this name has another one.
 
-    Source: `workspaceId`, "The unique identifier of the databricks workspace in databricks control plane"
-    (Azure/azure-rest-api-specs specification/databricks/…/2026-01-01/databricks.json).
+    Source: azure-mgmt-databricks==3.0.0 azure/mgmt/databricks/models/_models.py (WorkspaceProperties.workspace_id: "The
+    unique identifier of the databricks workspace in databricks control plane")
     """
 
     def __init__(self, name: str, args: DatabricksArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -76,6 +76,8 @@ class Databricks(pulumi.ComponentResource):
                 parent=self,
                 protect=args.protect,
                 # Azure refuses to move a workspace; the provider would try to.
+                # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject ("You can't
+                # replace an existing VNet")
                 replace_on_changes=["parameters.customVirtualNetworkId"],
             ),
         )

@@ -12,7 +12,14 @@ import pulumi
 from pulumi_azure_native import managedidentity
 
 from infra.naming import Names
+from infra.role_propagation import Access, RolesInEffect
 from infra.roles import Grant, Role, assign
+
+# Source: aztfmod/terraform-azurerm-caf#928 (the action that AKS asks for)
+ASSIGN_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-cni-overview.md
+# (AKS CNI networking prerequisites)
+JOIN_SUBNET = "Microsoft.Network/virtualNetworks/subnets/join/action"
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,11 @@ class Identities(pulumi.ComponentResource):
     databricks: managedidentity.UserAssignedIdentity
     """Databricks' access connector: reads and writes the lake."""
     before_cluster: Sequence[pulumi.Resource]
-    """Roles by which the control plane gives nodes the kubelet identity and a place in the network."""
+    """Roles, in effect once these exist, by which the control plane gives nodes the kubelet identity and a place in
+    the network. AKS refuses to create the cluster until then, with a code that azure-native does not retry.
+
+    Source: aztfmod/terraform-azurerm-caf#928; hashicorp/terraform-provider-azurerm#24064
+    """
 
     def __init__(self, name: str, args: IdentitiesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:security:Identities", name, None, opts)
@@ -51,7 +62,12 @@ class Identities(pulumi.ComponentResource):
         self.endpoint, self.databricks = identity("endpoint"), identity("databricks")
         cluster = self.cluster.principal_id
         needed = [Grant("cluster", Role.MANAGED_IDENTITY_OPERATOR, "kubelet", cluster, self.kubelet.id)]
+        access = [Access(cluster, ASSIGN_IDENTITY, self.kubelet.id)]
         if args.node_subnet_id is not None:
             needed.append(Grant("cluster", Role.NETWORK_CONTRIBUTOR, "nodes", cluster, args.node_subnet_id))
-        self.before_cluster = [assign(grant, args.subscription_id, self) for grant in needed]
+            access.append(Access(cluster, JOIN_SUBNET, args.node_subnet_id))
+        assignments = [assign(grant, args.subscription_id, self) for grant in needed]
+        # Source: aztfmod/terraform-azurerm-caf#928
+        waiting = pulumi.ResourceOptions(parent=self, depends_on=assignments)
+        self.before_cluster = [RolesInEffect(f"{name}-cluster-roles", access, waiting)]
         self.register_outputs({})

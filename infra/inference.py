@@ -1,48 +1,51 @@
-"""Azure ML on the cluster: extension, trusted access, the attached compute with its instance types, the endpoint.
+"""Azure ML on the cluster: extension, the workspace's access to the cluster, the attached compute, the endpoint.
 
 Does not create deployments and never names traffic: both belong to a release (`release/rollout.py`), because Azure
-refuses traffic to deployments that do not exist yet.
+refuses traffic to deployments that do not exist yet. The extension's settings are in `inference_router.py`.
 """
 
 import json
 from dataclasses import dataclass
-from typing import Self
+from ipaddress import IPv4Network
+from typing import Any, Self
 
 import pulumi
 from pulumi_azure_native import containerservice as aks
 from pulumi_azure_native import kubernetesconfiguration, managedidentity
 from pulumi_azure_native import machinelearningservices as ml
 
-from infra.capacity import ROUTERS, routers
+from infra.attachment import Attachment
 from infra.identities import Identities
-from infra.kubernetes import SCORING_LABEL, Kubernetes
+from infra.inference_router import Certificate, extension_settings, protected_settings, require_inside
+from infra.kubernetes import Kubernetes
 from infra.ml_workspace import MachineLearning
 from infra.naming import Names
+from infra.role_propagation import Access, RolesInEffect
+from infra.roles import Grant, Role, assign
 from infra.settings import Settings
-from infra.system_pool import SystemPool
 
+# Source: Azure/AML-Kubernetes files/deployextension.json (releaseNamespace)
 NAMESPACE = "azureml"
-INSTANCE_TYPE = "scoring"
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (without the
+# role: "extension not installed")
+READ_EXTENSION = "Microsoft.KubernetesConfiguration/extensions/read"
 
 
 @dataclass(frozen=True)
 class InferenceArgs:
     resource_group_name: pulumi.Input[str]
+    subscription_id: str
     location: str
-    cluster_id: pulumi.Input[str]
-    cluster_name: pulumi.Input[str]
-    system_pool: SystemPool
-    workspace: ml.Workspace
+    kubernetes: Kubernetes
+    machine_learning: MachineLearning
     endpoint_name: str
     endpoint_identity: managedidentity.UserAssignedIdentity
     auth_mode: str
-    node_count: int
-    """Least number of nodes the router can count on."""
-    replica_cpu: str
-    replica_memory: str
-    private: bool
-    hostname: str | None = None
-    tls_secret: str | None = None
+    scoring_nodes: int
+    """Fewest nodes of the scoring pool, on which the router runs."""
+    network: IPv4Network | None
+    """Address space of the stack's network; None where the router has a public address."""
+    certificate: Certificate | None = None
     protect: bool = False
 
     @classmethod
@@ -50,28 +53,25 @@ class InferenceArgs:
         cls,
         settings: Settings,
         resource_group_name: pulumi.Input[str],
+        subscription_id: str,
         names: Names,
         kubernetes: Kubernetes,
         machine_learning: MachineLearning,
         identities: Identities,
     ) -> Self:
-        serving = settings.serving
+        serving, network = settings.serving, settings.network
         return cls(
             resource_group_name=resource_group_name,
+            subscription_id=subscription_id,
             location=settings.location,
-            cluster_id=kubernetes.cluster_id,
-            cluster_name=kubernetes.cluster_name,
-            system_pool=kubernetes.system_pool,
-            workspace=machine_learning.workspace,
+            kubernetes=kubernetes,
+            machine_learning=machine_learning,
             endpoint_name=names.endpoint,
             endpoint_identity=identities.endpoint,
             auth_mode=serving.auth,
-            node_count=serving.system_nodes + serving.nodes_min,
-            replica_cpu=serving.cpu,
-            replica_memory=serving.memory,
-            private=settings.network.is_private,
-            hostname=serving.hostname,
-            tls_secret=serving.tls_secret,
+            scoring_nodes=serving.nodes_min,
+            network=IPv4Network(network.address_space) if network.is_private else None,
+            certificate=Certificate.of(serving),
             protect=settings.is_production,
         )
 
@@ -88,74 +88,36 @@ class Inference(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: InferenceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Inference", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        kubernetes, workspace = args.kubernetes, args.machine_learning.workspace
         access = ml.PublicNetworkAccessType
-
-        extension = kubernetesconfiguration.Extension(
-            f"{name}-extension",
-            extension_name="azureml",
-            resource_group_name=args.resource_group_name,
-            cluster_rp="Microsoft.ContainerService",
-            cluster_resource_name="managedClusters",
-            cluster_name=args.cluster_name,
-            extension_type="microsoft.azureml.kubernetes",
-            release_train="stable",
-            auto_upgrade_minor_version=True,
-            identity=kubernetesconfiguration.IdentityArgs(
-                type=kubernetesconfiguration.ResourceIdentityType.SYSTEM_ASSIGNED
-            ),
-            scope=kubernetesconfiguration.ScopeArgs(
-                cluster=kubernetesconfiguration.ScopeClusterArgs(release_namespace=NAMESPACE)
-            ),
-            configuration_settings=pulumi.Output.all(args.cluster_id, args.cluster_name).apply(
-                lambda found: extension_settings(args, found[0], found[1])
-            ),
-            # Goes before the workspace does: its last act is to sign off there. Its highly available router needs the
-            # nodes first.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.workspace, args.system_pool]),
-        )
-        # Azure ML enters a cluster without local accounts through this binding; it must exist before the attach.
-        trusted = aks.TrustedAccessRoleBinding(
-            f"{name}-trusted-access",
-            trusted_access_role_binding_name="azureml",
-            resource_name_=args.cluster_name,
-            resource_group_name=args.resource_group_name,
-            source_resource_id=args.workspace.id,
-            roles=["Microsoft.MachineLearningServices/workspaces/mlworkload"],
-            opts=child,
-        )
-        size = {"cpu": args.replica_cpu, "memory": args.replica_memory}
-        compute = ml.Compute(
+        trusted = kubernetes.writes.wrote(self._trusted_access(f"{name}-trusted-access", args))
+        extension = kubernetes.writes.wrote(self._extension(f"{name}-extension", args))
+        # Not `identity` where this is absent: an absent output is unknown in every preview, and so is all made of it.
+        self.extension_principal_id = extension.aks_assigned_identity.apply(_principal)
+        attached = Attachment(
             f"{name}-compute",
-            compute_name="aks",
-            workspace_name=args.workspace.name,
-            resource_group_name=args.resource_group_name,
-            properties=ml.KubernetesArgs(
-                compute_type="Kubernetes",
-                resource_id=args.cluster_id,
-                disable_local_auth=True,
-                properties=ml.KubernetesPropertiesArgs(
-                    namespace=NAMESPACE,
-                    default_instance_type=INSTANCE_TYPE,
-                    instance_types={
-                        INSTANCE_TYPE: ml.InstanceTypeSchemaArgs(
-                            node_selector=SCORING_LABEL,
-                            resources=ml.InstanceTypeSchemaResourcesArgs(requests=size, limits=size),
-                        )
-                    },
-                ),
-            ),
+            compute_id=workspace.id.apply(lambda id_: f"{id_}/computes/aks"),
+            workspace_uid=args.machine_learning.workspace_uid,
+            cluster_id=kubernetes.cluster_id,
+            cluster_uid=kubernetes.cluster_uid,
+            location=args.location,
+            namespace=NAMESPACE,
+            extension_uid=self.extension_principal_id,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[extension, trusted],
-                # Another cluster under the old name holds nothing of what was attached.
-                replace_on_changes=["properties.resourceId"],
+                # Source: MicrosoftDocs/azure-ai-docs
+                # articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (the extension and the role first);
+                # Azure/AML-Kubernetes docs/azureml-aks-ta-support.md (trusted access first)
+                depends_on=[extension, trusted, self._role_on_cluster(f"{name}-workspace-role", args)],
+                # It keeps its name, and the endpoint on it is of no use on another cluster.
+                # Source: Azure/azureml-examples#3030 ("detach compute before attaching")
+                delete_before_replace=True,
             ),
         )
         endpoint = ml.OnlineEndpoint(
             f"{name}-endpoint",
             endpoint_name=args.endpoint_name,
-            workspace_name=args.workspace.name,
+            workspace_name=workspace.name,
             resource_group_name=args.resource_group_name,
             kind="K8S",
             identity=ml.ManagedServiceIdentityArgs(
@@ -164,15 +126,17 @@ class Inference(pulumi.ComponentResource):
             ),
             properties=ml.OnlineEndpointPropertiesArgs(
                 auth_mode=args.auth_mode,
-                compute=compute.id,
+                compute=attached.id,
                 description="Click probabilities and rankings",
-                public_network_access=access.DISABLED if args.private else access.ENABLED,
+                public_network_access=access.DISABLED if args.network else access.ENABLED,
             ),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
                 # Traffic is the release's: a rollout moves it between deployments, after they exist.
+                # Source: hashicorp/terraform-provider-azurerm#32011
                 ignore_changes=["properties.traffic", "properties.mirrorTraffic"],
+                # No source: put an endpoint on another compute on Azure, and read whether it moves.
                 replace_on_changes=["properties.compute"],
             ),
         )
@@ -180,40 +144,81 @@ class Inference(pulumi.ComponentResource):
         self.endpoint_name = endpoint.name
         # `azureml.onlineendpointid` is not such an id: Azure ML writes the endpoint's own path there. ARM keeps the
         # time of creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
-        declared = [args.auth_mode, args.endpoint_name, args.private]
-        self.endpoint_revision = pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, compute.id).apply(
+        declared = [args.auth_mode, args.endpoint_name, args.network is not None]
+        self.endpoint_revision = pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, attached.id).apply(
             lambda found: json.dumps([*declared, *found], sort_keys=True)
         )
-        self.scoring_uri = endpoint.properties.scoring_uri
+        self.scoring_uri = endpoint.properties.scoring_uri.apply(
+            lambda uri: require_inside(uri, args.network) if uri and args.network else uri
+        )
         self.auth_mode = args.auth_mode
-        self.extension_principal_id = extension.identity.principal_id
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
 
+    def _trusted_access(self, name: str, args: InferenceArgs) -> aks.TrustedAccessRoleBinding:
+        """Azure ML enters a cluster without local accounts by it.
 
-def extension_settings(args: InferenceArgs, cluster_id: str, cluster_name: str) -> dict[str, str]:
-    """Raw ARM settings of the Azure ML extension, whose names differ from the CLI's and whose case matters.
+        Source: Azure/AML-Kubernetes docs/azureml-aks-ta-support.md
+        """
+        return aks.TrustedAccessRoleBinding(
+            name,
+            trusted_access_role_binding_name="azureml",
+            resource_name_=args.kubernetes.cluster_name,
+            resource_group_name=args.resource_group_name,
+            source_resource_id=args.machine_learning.workspace.id,
+            roles=["Microsoft.MachineLearningServices/workspaces/mlworkload"],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=args.kubernetes.writes.before("trusted access")),
+        )
 
-    Source: files/deployextension.json of Azure/AML-Kubernetes; booleans are the strings 'True' and 'False' there.
-    """
-    settings = {
-        "enableInference": "True",
-        "enableTraining": "False",
-        "inferenceRouterServiceType": "LoadBalancer",
-        "inferenceRouterHA": str(routers(args.node_count) == ROUTERS),
-        "allowInsecureConnections": str(args.tls_secret is None),
-        "clusterPurpose": "FastProd",
-        "cluster_name": cluster_id,
-        "clusterId": cluster_id,
-        "cluster_name_friendly": cluster_name,
-        "prometheus.prometheusSpec.externalLabels.cluster_name": cluster_id,
-        "domain": args.location,
-        "jobSchedulerLocation": args.location,
-        "servicebus.enabled": "false",
-        "relayserver.enabled": "false",
-        "nginxIngress.enabled": "true",
-    }
-    if args.private:
-        settings["scoringFe.serviceType.internalLoadBalancer"] = "azure"
-    if args.tls_secret and args.hostname:
-        settings |= {"scoringFe.sslSecret": args.tls_secret, "sslCname": args.hostname}
-    return settings
+    def _role_on_cluster(self, name: str, args: InferenceArgs) -> RolesInEffect:
+        """The workspace's right to operate inference on this one cluster, in effect.
+
+        Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md
+        (Contributor, for clusters with trusted access)
+        """
+        principal, cluster = args.machine_learning.principal_id, args.kubernetes.cluster_id
+        grant = Grant("machine-learning", Role.CONTRIBUTOR, "cluster", principal, cluster)
+        role = assign(grant, args.subscription_id, self)
+        access = Access(principal, READ_EXTENSION, cluster)
+        return RolesInEffect(name, [access], pulumi.ResourceOptions(parent=self, depends_on=[role]))
+
+    def _extension(self, name: str, args: InferenceArgs) -> kubernetesconfiguration.Extension:
+        """The extension, without an identity: AKS assigns it one.
+
+        Source: Azure/azure-cli-extensions src/k8s-extension/azext_k8s_extension/custom.py (`__create_identity`: "We do
+        not create any identities for managedClusters")
+        """
+        kubernetes, workspace = args.kubernetes, args.machine_learning.workspace
+        return kubernetesconfiguration.Extension(
+            name,
+            extension_name="azureml",
+            resource_group_name=args.resource_group_name,
+            cluster_rp="Microsoft.ContainerService",
+            cluster_resource_name="managedClusters",
+            cluster_name=kubernetes.cluster_name,
+            extension_type="microsoft.azureml.kubernetes",
+            release_train="stable",
+            auto_upgrade_minor_version=True,
+            scope=kubernetesconfiguration.ScopeArgs(
+                cluster=kubernetesconfiguration.ScopeClusterArgs(release_namespace=NAMESPACE)
+            ),
+            configuration_settings=extension_settings(
+                location=args.location,
+                cluster_id=kubernetes.cluster_id,
+                cluster_name=kubernetes.cluster_name,
+                scoring_nodes=args.scoring_nodes,
+                private=args.network is not None,
+                certificate=args.certificate,
+            ),
+            configuration_protected_settings=protected_settings(args.certificate),
+            # Goes before the workspace does: its last act is to sign off there.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[workspace, *kubernetes.writes.before("extension")]),
+        )
+
+
+def _principal(identity: Any) -> str:
+    if not identity:
+        raise pulumi.RunError(
+            "Azure returned no aksAssignedIdentity of the Azure ML extension, and without it no replica can pull its "
+            "image. Look at it with `az k8s-extension show --cluster-type managedClusters`."
+        )
+    return str(identity.principal_id)

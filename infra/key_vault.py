@@ -1,6 +1,7 @@
 """The key vault Azure ML keeps its secrets in: access by role only, purge protection by configuration.
 
-Does not hold any secret of this program: everything here authenticates by identity.
+Does not hold any secret of this program: everything here authenticates by identity. A runner inside the network finds
+the key of its GitHub App in it (`runner/runner.py`), which the App's owner puts there.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class KeyVaultArgs:
 
 class KeyVault(pulumi.ComponentResource):
     vault_id: pulumi.Output[str]
+    vault_uri: pulumi.Output[str]
 
     def __init__(self, name: str, args: KeyVaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:security:KeyVault", name, None, opts)
@@ -48,4 +50,5 @@ class KeyVault(pulumi.ComponentResource):
             opts=stateful(self, args.protect),
         )
         self.vault_id = vault.id
+        self.vault_uri = vault.properties.apply(lambda found: found.vault_uri)
         self.register_outputs({"vault_id": self.vault_id})

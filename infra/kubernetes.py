@@ -2,7 +2,7 @@
 
 The scoring pool is separate because editing inline pools puts every pool into scaling (pulumi-azure-native#4264). A
 pool's size, zones and network cannot change, so both pools have names that say these: the new one is there before the
-old one goes.
+old one is drained and goes. The order of all writes to the cluster is in `cluster_writes.py`.
 Does not install anything into the cluster and exports no kubeconfig: people come in by Entra, Azure ML by its
 extension.
 """
@@ -15,10 +15,12 @@ import pulumi
 from pulumi_azure_native import containerservice as aks
 
 from infra.addresses import DNS_SERVICE, POD_RANGE, SERVICE_RANGE
+from infra.cluster_writes import WriteOrder
 from infra.identities import Identities
 from infra.naming import Names
+from infra.node_pools import PoolDrain, pool_name
 from infra.settings import Settings
-from infra.system_pool import SystemPool, pool_name
+from infra.system_pool import SystemPool
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class KubernetesArgs:
     log_workspace_id: pulumi.Input[str]
     version: str | None
     """None for AKS's default; then AKS upgrades it within its channel."""
-    node_size: str
+    system_node_size: str
     system_nodes: int
+    scoring_node_size: str
     scoring_nodes_min: int
     scoring_nodes_max: int
     tier: str
@@ -66,8 +69,9 @@ class KubernetesArgs:
             identities=identities,
             log_workspace_id=log_workspace_id,
             version=settings.serving.kubernetes_version,
-            node_size=settings.serving.node_size,
+            system_node_size=settings.serving.system_size,
             system_nodes=settings.serving.system_nodes,
+            scoring_node_size=settings.serving.node_size,
             scoring_nodes_min=settings.serving.nodes_min,
             scoring_nodes_max=settings.serving.nodes_max,
             tier="Standard" if settings.is_production else "Free",
@@ -80,24 +84,34 @@ class KubernetesArgs:
         )
 
 
+# Not Azure's own engine, NPM, which ends (compatibility.yaml). "Cilium dataplane requires network policy cilium".
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/azure-cni-powered-by-cilium.md (overlay, Linux);
+# Azure/AKS-Construction#535
+NETWORK_POLICY = "cilium"
 _SCORING, _SYSTEM = "scoring", "system"
-_SURGE = "1"  # a node more while an upgrade runs, which the subnet has room for
+# A node more while an upgrade runs, which the subnet has room for.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md (AKS's default)
+_SURGE = "1"
 SCORING_LABEL = {"personalization/pool": _SCORING}
 
 
 class Kubernetes(pulumi.ComponentResource):
     cluster_id: pulumi.Output[str]
     cluster_name: pulumi.Output[str]
+    cluster_uid: pulumi.Output[str]
+    """Another one when the cluster is created again under its name."""
     system_pool: SystemPool
     scoring_pool: aks.AgentPool
+    writes: WriteOrder
+    """The cluster's writes so far; the next component that writes to it continues them."""
 
     def __init__(self, name: str, args: KubernetesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Kubernetes", name, None, opts)
         private, outbound = args.node_subnet_id is not None, aks.OutboundType
-        child = pulumi.ResourceOptions(parent=self)
         hidden = private and not args.authorized_ranges
-        shape = (args.node_size, list(args.zones), private)
-        system, scoring = pool_name(_SYSTEM, *shape), pool_name(_SCORING, *shape)
+        system = pool_name(_SYSTEM, args.system_node_size, list(args.zones), private)
+        scoring = pool_name(_SCORING, args.scoring_node_size, list(args.zones), private)
+        self.writes = writes = WriteOrder()
         cluster = aks.ManagedCluster(
             name,
             resource_name_=args.cluster_name,
@@ -133,13 +147,18 @@ class Kubernetes(pulumi.ComponentResource):
             api_server_access_profile=aks.ManagedClusterAPIServerAccessProfileArgs(
                 authorized_ip_ranges=list(args.authorized_ranges) or None,
                 enable_private_cluster=hidden,
+                # By default a private cluster has a public name as well, with which Azure ML does not work.
+                # Source: MicrosoftDocs/azure-ai-docs
+                # articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md (Limitations)
+                enable_private_cluster_public_fqdn=False if hidden else None,
                 private_dns_zone="system" if hidden else None,
                 disable_run_command=True,
             ),
             network_profile=aks.ContainerServiceNetworkProfileArgs(
                 network_plugin=aks.NetworkPlugin.AZURE,
                 network_plugin_mode=aks.NetworkPluginMode.OVERLAY,
-                network_policy=aks.NetworkPolicy.AZURE,
+                network_policy=aks.NetworkPolicy(NETWORK_POLICY),
+                network_dataplane=aks.NetworkDataplane.CILIUM,
                 load_balancer_sku=aks.LoadBalancerSku.STANDARD,
                 outbound_type=outbound.USER_ASSIGNED_NAT_GATEWAY if private else outbound.LOAD_BALANCER,
                 pod_cidr=str(POD_RANGE),
@@ -163,7 +182,7 @@ class Kubernetes(pulumi.ComponentResource):
                     name=system,
                     mode=aks.AgentPoolMode.SYSTEM,
                     type=aks.AgentPoolType.VIRTUAL_MACHINE_SCALE_SETS,
-                    vm_size=args.node_size,
+                    vm_size=args.system_node_size,
                     count=args.system_nodes,
                     os_type=aks.OSType.LINUX,
                     os_sku=aks.OSSKU.UBUNTU,
@@ -175,13 +194,16 @@ class Kubernetes(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
-                depends_on=args.identities.before_cluster,
+                depends_on=[*writes.before("cluster"), *args.identities.before_cluster],
                 # AKS reports every pool back with its own defaults, and the version that it upgraded to.
+                # Source: pulumi/pulumi-azure-native#4264; aztfmod/terraform-azurerm-caf#928 (roles first)
                 ignore_changes=["agentPoolProfiles", *([] if args.version else ["kubernetesVersion"])],
                 # Azure cannot hide a server that was public, nor show one that was hidden; the provider would try to.
+                # Source: MicrosoftDocs/azure-aks-docs articles/aks/private-clusters.md (only with VNet integration)
                 replace_on_changes=["apiServerAccessProfile.enablePrivateCluster"],
             ),
         )
+        writes.wrote(cluster)
         self.system_pool = SystemPool(
             f"{name}-{_SYSTEM}",
             cluster_id=cluster.id,
@@ -192,15 +214,17 @@ class Kubernetes(pulumi.ComponentResource):
             shape={
                 "mode": "System",
                 "type": "VirtualMachineScaleSets",
-                "vmSize": args.node_size,
+                "vmSize": args.system_node_size,
                 "osType": "Linux",
                 "osSKU": "Ubuntu",
                 "availabilityZones": list(args.zones) or None,
                 "vnetSubnetID": args.node_subnet_id,
                 "upgradeSettings": {"maxSurge": _SURGE},
             },
-            opts=child,
+            # Source: Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160
+            opts=pulumi.ResourceOptions(parent=self, depends_on=writes.before("system pool")),
         )
+        writes.wrote(self.system_pool)
         self.scoring_pool = aks.AgentPool(
             f"{name}-{_SCORING}",
             agent_pool_name=scoring,
@@ -208,7 +232,7 @@ class Kubernetes(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             mode=aks.AgentPoolMode.USER,
             type=aks.AgentPoolType.VIRTUAL_MACHINE_SCALE_SETS,
-            vm_size=args.node_size,
+            vm_size=args.scoring_node_size,
             os_type=aks.OSType.LINUX,
             os_sku=aks.OSSKU.UBUNTU,
             enable_auto_scaling=True,
@@ -221,25 +245,56 @@ class Kubernetes(pulumi.ComponentResource):
             upgrade_settings=aks.AgentPoolUpgradeSettingsArgs(max_surge=_SURGE),
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # AKS makes one change of a cluster at a time.
-                depends_on=[self.system_pool],
+                depends_on=writes.before("scoring pool"),
                 # Under its other name the new pool can be made first, and pods move to it when the old one is drained.
+                # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md;
+                # Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160
                 delete_before_replace=False,
-                # The autoscaler owns the count; an update must send one all the same (pulumi-azure-native#2943).
+                # The autoscaler owns the count; an update must send one all the same.
+                # Source: pulumi/pulumi-azure-native#2943
                 ignore_changes=["count", "orchestratorVersion"],
                 # A pool stays in the subnet and the zones it was made in; the provider would try to move it.
+                # Source: MicrosoftDocs/azure-aks-docs articles/aks/reliability-availability-zones-configure.md;
+                # MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md
                 replace_on_changes=["vnetSubnetID", "availabilityZones"],
             ),
         )
-        for config in ("aksManagedAutoUpgradeSchedule", "aksManagedNodeOSUpgradeSchedule"):
-            self._upgrades(f"{name}-{config}", config, cluster.name, args)
+        writes.wrote(self.scoring_pool)
+        drain = PoolDrain(
+            f"{name}-{_SCORING}-drain",
+            cluster_id=cluster.id,
+            cluster_uid=cluster.resource_uid,
+            pool=scoring,
+            prefix=_SCORING,
+            # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md
+            opts=pulumi.ResourceOptions(parent=self, depends_on=writes.before("drain of the scoring pool")),
+        )
+        writes.wrote(drain)
+        for step, config in (
+            ("version upgrades", "aksManagedAutoUpgradeSchedule"),
+            ("node image upgrades", "aksManagedNodeOSUpgradeSchedule"),
+        ):
+            writes.wrote(self._upgrades(f"{name}-{config}", config, cluster.name, args, after=writes.before(step)))
         self.cluster_id = cluster.id
         self.cluster_name = cluster.name
+        self.cluster_uid = cluster.resource_uid
         self.register_outputs({"cluster_id": self.cluster_id})
 
-    def _upgrades(self, name: str, config: str, cluster_name: pulumi.Output[str], args: KubernetesArgs) -> None:
-        """The weekly hours in which AKS upgrades versions, or node images: two windows, both of these names."""
-        aks.MaintenanceConfiguration(
+    def _upgrades(
+        self,
+        name: str,
+        config: str,
+        cluster_name: pulumi.Output[str],
+        args: KubernetesArgs,
+        *,
+        after: Sequence[pulumi.Resource],
+    ) -> aks.MaintenanceConfiguration:
+        """The weekly hours in which AKS upgrades versions, or node images: two windows, both of these names.
+
+        Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md (names; four hours or more)
+        No source: that AKS refuses this write, too, while another runs; write both windows at once on Azure, and read.
+        """
+        return aks.MaintenanceConfiguration(
             name,
             config_name=config,
             resource_name_=cluster_name,
@@ -252,5 +307,5 @@ class Kubernetes(pulumi.ComponentResource):
                 utc_offset="+00:00",
                 start_time=f"{args.maintenance_hour:02}:00",
             ),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )

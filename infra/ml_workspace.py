@@ -1,8 +1,14 @@
 """The Azure ML workspace: model registry, environments and the endpoint's control plane, with its own storage account.
 
 The workspace's account is not hierarchical because Azure ML refuses that for its default account; models stay in the
-lake, which is attached as a datastore without credentials. In a private network Azure ML's own image builds need a
-machine inside, which costs nothing while nothing is built. Does not attach AKS: `inference.py` does.
+lake, which is attached as a datastore without credentials, and as blob storage: replicas on Kubernetes read models from
+no other kind. Does not attach AKS: `inference.py` does. Has no compute for image builds, which a private workspace
+needs for environments with a build context or conda packages: here each environment is an image that the registry has
+built.
+
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-environments-v2.md (Create an environment
+from a Docker image); MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-workspace-vnet.md (image-build
+compute)
 """
 
 from dataclasses import dataclass
@@ -13,7 +19,6 @@ from pulumi_azure_native import machinelearningservices as ml
 from infra.protection import stateful
 from infra.storage_account import storage_account
 
-BUILD_COMPUTE = "image-builds"
 MODELS_DATASTORE = "lake_models"
 
 
@@ -28,8 +33,7 @@ class MachineLearningArgs:
     container_registry_id: pulumi.Input[str]
     lake_account_name: pulumi.Input[str]
     models_container: pulumi.Input[str]
-    subnet_id: pulumi.Input[str] | None = None
-    """Subnet for what Azure ML runs itself; none where it may use its own network."""
+    private: bool
     protect: bool = False
 
 
@@ -41,15 +45,15 @@ class MachineLearning(pulumi.ComponentResource):
     workspace_uid: pulumi.Output[str]
     """Another one when the workspace is created again under its name.
 
-    Source: `workspaceId`, "The immutable id associated with this workspace" (Azure/azure-rest-api-specs
-    specification/machinelearningservices/…/2025-12-01/workspaceRP.json).
+    Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (of `workspace_id`: "The
+    immutable id associated with this workspace")
     """
     principal_id: pulumi.Output[str]
     models_datastore: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineLearningArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:registry:MachineLearning", name, None, opts)
-        private, access = args.subnet_id is not None, ml.PublicNetworkAccessType
+        access = ml.PublicNetworkAccessType
 
         account = storage_account(
             f"{name}-storage",
@@ -57,7 +61,7 @@ class MachineLearning(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             zone_redundant=args.zone_redundant,
             hierarchical=False,
-            private=private,
+            private=args.private,
             opts=stateful(self, args.protect),
         )
         workspace = ml.Workspace(
@@ -71,12 +75,11 @@ class MachineLearning(pulumi.ComponentResource):
             key_vault=args.key_vault_id,
             application_insights=args.application_insights_id,
             container_registry=args.container_registry_id,
-            public_network_access=access.DISABLED if private else access.ENABLED,
+            public_network_access=access.DISABLED if args.private else access.ENABLED,
             # The account has no keys to fall back to.
             system_datastores_auth_mode=ml.SystemDatastoresAuthMode.IDENTITY,
             v1_legacy_mode=False,
             hbi_workspace=False,
-            image_build_compute=BUILD_COMPUTE if private else None,
             opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
         )
         datastore = ml.Datastore(
@@ -84,10 +87,11 @@ class MachineLearning(pulumi.ComponentResource):
             name=MODELS_DATASTORE,
             workspace_name=workspace.name,
             resource_group_name=args.resource_group_name,
-            properties=ml.AzureDataLakeGen2DatastoreArgs(
-                datastore_type="AzureDataLakeGen2",
+            # Source: Azure/AML-Kubernetes docs/faq.md ("only support Azure blob container")
+            properties=ml.AzureBlobDatastoreArgs(
+                datastore_type="AzureBlob",
                 account_name=args.lake_account_name,
-                filesystem=args.models_container,
+                container_name=args.models_container,
                 credentials=ml.NoneDatastoreCredentialsArgs(credentials_type="None"),
                 service_data_access_auth_identity=ml.ServiceDataAccessAuthIdentity.WORKSPACE_SYSTEM_ASSIGNED_IDENTITY,
                 description="Model artefacts in the lake, read by identity.",
@@ -95,28 +99,6 @@ class MachineLearning(pulumi.ComponentResource):
             skip_validation=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        if private:
-            ml.Compute(
-                f"{name}-image-builds",
-                compute_name=BUILD_COMPUTE,
-                workspace_name=workspace.name,
-                resource_group_name=args.resource_group_name,
-                properties=ml.AmlComputeArgs(
-                    compute_type="AmlCompute",
-                    disable_local_auth=True,
-                    properties=ml.AmlComputePropertiesArgs(
-                        vm_size="Standard_D2s_v5",
-                        os_type=ml.OsType.LINUX,
-                        enable_node_public_ip=False,
-                        remote_login_port_public_access=ml.RemoteLoginPortPublicAccess.DISABLED,
-                        subnet=ml.ResourceIdArgs(id=args.subnet_id),
-                        scale_settings=ml.ScaleSettingsArgs(
-                            min_node_count=0, max_node_count=1, node_idle_time_before_scale_down="PT5M"
-                        ),
-                    ),
-                ),
-                opts=pulumi.ResourceOptions(parent=self),
-            )
         self.workspace = workspace
         self.storage_account_id = account.id
         self.workspace_id = workspace.id

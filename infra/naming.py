@@ -2,7 +2,7 @@
 
 Every name ends with a hash of its owner (subscription, region, stack), so that two environments never collide and a
 name is known before anything exists. Names are cut to Azure's limits without ever losing the hash.
-Rules: https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
+Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/resource-name-rules.md
 """
 
 import hashlib
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from infra.settings import Settings
+
+RUNNER_SECRET = "github-runner"
+"""The vault's secret that holds the private key of the runner's GitHub App, in PEM."""
 
 _PROJECT = "pers"
 
@@ -37,7 +40,10 @@ class Names:
 
     @property
     def kubernetes_node_group(self) -> str:
-        return self.hyphenated("rg-aks", 80)  # AKS allows 80, though resource groups may have 90
+        # AKS writes it into a label of its nodes.
+        # Source: Azure/bicep-registry-modules#5109 (63, in an overlay network);
+        # Azure-Terraform/terraform-azurerm-kubernetes#33 (80 elsewhere)
+        return self.hyphenated("rg-aks", 63)
 
     @property
     def lake(self) -> str:
@@ -65,10 +71,12 @@ class Names:
 
     @property
     def access_connector(self) -> str:
+        # Source: hashicorp/terraform-provider-azurerm internal/services/databricks/validate/access_connector_name.go
         return self.hyphenated("dbac", 64)
 
     @property
     def databricks_workspace(self) -> str:
+        # Source: hashicorp/terraform-provider-azurerm internal/services/databricks/validate/workspace_name.go
         return self.hyphenated("dbw", 64)
 
     @property
@@ -81,7 +89,9 @@ class Names:
 
     @property
     def endpoint(self) -> str:
-        return self.hyphenated("score", 32)  # 3-32, unique in the region
+        # 3-32, unique in the region
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md
+        return self.hyphenated("score", 32)
 
     @property
     def virtual_network(self) -> str:
@@ -89,6 +99,7 @@ class Names:
 
     @property
     def nat_gateway(self) -> str:
+        # Source: hashicorp/terraform-provider-azurerm internal/services/network/validate/nat_gateway_name.go
         return self.hyphenated("ng", 80)
 
     @property
@@ -99,7 +110,12 @@ class Names:
         return self.hyphenated(f"nsg-{purpose}", 80)
 
     def private_endpoint(self, purpose: str) -> str:
+        # Source: hashicorp/terraform-provider-azurerm internal/services/network/validate/private_link_name.go (80)
         return self.hyphenated(f"pe-{purpose}", 64)
+
+    @property
+    def runner(self) -> str:
+        return self.hyphenated("vmss", 64)
 
     @property
     def action_group(self) -> str:
@@ -110,10 +126,12 @@ class Names:
 
     @property
     def collection_rule(self) -> str:
+        # No source: create a data collection rule with a name of 65 characters on Azure.
         return self.hyphenated("dcr", 64)
 
     @property
     def budget(self) -> str:
+        # Source: hashicorp/terraform-provider-azurerm internal/services/consumption/validate/name.go
         return self.hyphenated("budget", 63)
 
     @property

@@ -3,7 +3,6 @@
 Exists where `network:mode` is `private`. Does not peer with anyone's hub and opens no way in: who runs a release, and
 who calls the endpoint, comes from inside the network or through a gateway the organisation owns. Does not make Log
 Analytics private: monitoring data leaves through the gateway.
-DNS zones: https://learn.microsoft.com/azure/private-link/private-endpoint-dns
 """
 
 from collections.abc import Sequence
@@ -27,11 +26,14 @@ class PrivateLinkTarget:
     zones: tuple[str, ...]
 
 
+# Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md (tests/test_documented_lists.py
+# compares)
 BLOB = PrivateLinkTarget("blob", ("privatelink.blob.core.windows.net",))
 DFS = PrivateLinkTarget("dfs", ("privatelink.dfs.core.windows.net",))
 FILE = PrivateLinkTarget("file", ("privatelink.file.core.windows.net",))
 VAULT = PrivateLinkTarget("vault", ("privatelink.vaultcore.azure.net",))
 REGISTRY = PrivateLinkTarget("registry", ("privatelink.azurecr.io",))
+# Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
 MACHINE_LEARNING = PrivateLinkTarget("amlworkspace", ("privatelink.api.azureml.ms", "privatelink.notebooks.azure.net"))
 DATABRICKS = PrivateLinkTarget("databricks_ui_api", ("privatelink.azuredatabricks.net",))
 DATABRICKS_LOGIN = PrivateLinkTarget("browser_authentication", ("privatelink.azuredatabricks.net",))
@@ -86,6 +88,7 @@ class Network(pulumi.ComponentResource):
             opts=child,
         )
         # Databricks adds the rules it needs to the group of its subnets, and takes them away again.
+        # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
         guards = {
             purpose: network.NetworkSecurityGroup(
                 f"{name}-{purpose}",
@@ -129,7 +132,14 @@ class Network(pulumi.ComponentResource):
     def subnet_id(self, purpose: str) -> pulumi.Output[str]:
         return pulumi.Output.format("{0}/subnets/{1}", self.network_id, purpose)
 
-    def connect(self, purpose: str, target: PrivateLinkTarget, resource_id: pulumi.Input[str]) -> pulumi.Resource:
+    def connect(
+        self,
+        purpose: str,
+        target: PrivateLinkTarget,
+        resource_id: pulumi.Input[str],
+        *,
+        after: Sequence[pulumi.Resource],
+    ) -> pulumi.Resource:
         """A private endpoint to one sub-resource of a resource; done when its name resolves inside the network."""
         endpoint = network.PrivateEndpoint(
             f"{self._name}-{purpose}",
@@ -142,7 +152,7 @@ class Network(pulumi.ComponentResource):
                     name=purpose, private_link_service_id=resource_id, group_ids=[target.group]
                 )
             ],
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
         )
         return network.PrivateDnsZoneGroup(
             f"{self._name}-{purpose}",

@@ -7,6 +7,7 @@ from infra.cost import Meter
 from infra.data_lake import DataLake
 from infra.databricks import Databricks
 from infra.inference import Inference
+from infra.key_vault import KeyVault
 from infra.ml_workspace import MachineLearning
 from infra.release.arguments import MODEL
 from infra.release.release import Release
@@ -15,12 +16,14 @@ from infra.settings import Settings
 
 def export_infrastructure(
     resource_group: pulumi.Output[str],
+    vault: KeyVault,
     lake: DataLake,
     databricks: Databricks,
     machine_learning: MachineLearning,
     inference: Inference,
 ) -> None:
     pulumi.export("resource_group", resource_group)
+    pulumi.export("key_vault_id", vault.vault_id)
     pulumi.export("lake_blob_endpoint", lake.blob_endpoint)
     pulumi.export("lake_dfs_endpoint", lake.dfs_endpoint)
     pulumi.export("databricks_url", databricks.workspace_url.apply(lambda host: f"https://{host}"))

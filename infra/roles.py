@@ -1,7 +1,4 @@
-"""Who may do what: built-in roles by name, and one function that assigns them.
-
-Role ids: https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
-"""
+"""Who may do what: built-in roles by name, and one function that assigns them."""
 
 import uuid
 from dataclasses import dataclass
@@ -12,10 +9,16 @@ from pulumi_azure_native import authorization
 
 
 class Role(StrEnum):
+    """By id; tests/test_documented_lists.py compares them with Microsoft's page.
+
+    Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles.md
+    """
+
     ACR_PULL = "7f951dda-4ed3-4680-a7ca-43fe172d538d"
     AZUREML_DATA_SCIENTIST = "f6c7c914-8db3-469d-8ca1-694a8f32e121"
     AZUREML_METRICS_WRITER = "635dd51f-9968-44d3-b7fb-6d9a6bd613ae"
     CONTRIBUTOR = "b24988ac-6180-42a0-ab88-20f7382dd24c"
+    KEY_VAULT_SECRETS_USER = "4633458b-17de-408a-b874-0445c86b69e6"
     MANAGED_IDENTITY_OPERATOR = "f1a07417-d97a-45cb-824c-7a7467783830"
     NETWORK_CONTRIBUTOR = "4d97b98b-1d4f-4787-a291-c67834d212e7"
     STORAGE_BLOB_DATA_CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"

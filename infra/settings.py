@@ -9,15 +9,27 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
-from infra import addresses, capacity, compatibility, regions, tag_rules
+from infra import addresses, capacity, compatibility, regions, tag_rules, tls
 
 PRODUCTION = "prod"
 ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
 OF_THE_PROJECT = ("environment", "generation")
 """Settings in the project's own namespace; all others are in a group."""
-REMOVED = {"budget:start": "The budget starts in the month of the first `up`."}
+REMOVED = {
+    "budget:start": "The budget starts in the month of the first `up`.",
+    "serving:tls_secret": "Set serving:tls_certificate and serving:tls_key: Azure ML makes the secret of them.",
+}
 """Settings of earlier releases, each with what holds now."""
 
 
@@ -84,6 +96,8 @@ class NetworkSettings(_Group):
 
 
 class AccessSettings(_Group):
+    # Source: azure-mgmt-authorization==4.0.0
+    # azure/mgmt/authorization/v2022_04_01/models/_authorization_management_client_enums.py (`PrincipalType`)
     deployers: dict[str, Literal["ServicePrincipal", "User", "Group"]] = Field(
         default_factory=dict,
         description="Entra object ids that run releases, each with its kind. They may write to the lake, "
@@ -92,6 +106,7 @@ class AccessSettings(_Group):
     cluster_admins: list[str] = Field(
         default_factory=list, description="Entra group ids that administer the Kubernetes cluster."
     )
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`single_user_name`)
     team: str | None = Field(
         None,
         min_length=1,
@@ -104,6 +119,7 @@ class AccessSettings(_Group):
 
 
 class ReliabilitySettings(_Group):
+    # Source: MicrosoftDocs/azure-docs articles/reliability/availability-zones-overview.md (three in a region)
     zones: list[Literal["1", "2", "3"]] | None = Field(
         None, description="Availability zones of nodes and addresses. Unset: all that the region has."
     )
@@ -112,6 +128,7 @@ class ReliabilitySettings(_Group):
         description="Copies of what is stored: in several zones or in one. Unset: zone for prod where the region has "
         "zones, else local.",
     )
+    # Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md
     maintenance_day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] = Field(
         "Sunday", description="Day of the week on which the cluster and its nodes may upgrade themselves."
     )
@@ -131,6 +148,8 @@ class AlertSettings(_Group):
 
 class BudgetSettings(_Group):
     monthly: int | None = Field(None, ge=1, description="Amount a month in the subscription's currency; unset: none.")
+    # Source: azure-mgmt-consumption==11.0.0 azure/mgmt/consumption/models/_models.py (`Notification.threshold`: up to
+    # 1000; "up to five notifications", of which the forecast's is one)
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100], min_length=1, max_length=4, description="Percentages of the budget at which people are told."
     )
@@ -154,6 +173,7 @@ class TrainingSettings(_Group):
         description="Whether a release brings a cluster for people, of the job's definition. Unset: true, except for "
         "prod.",
     )
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
     interactive_minutes: int = Field(
         30, ge=10, le=10_000, description="Minutes without use after which a cluster of people ends itself."
     )
@@ -186,17 +206,35 @@ class TrainingSettings(_Group):
 
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field("native", description="Scoring engine behind the one contract.")
-    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of both node pools.")
+    node_size: VmSize = Field("Standard_D4s_v5", description="VM size of the scoring pool.")
+    system_node_size: VmSize | None = Field(
+        None, description="VM size of the system pool. Unset: that of the scoring pool."
+    )
     system_nodes: int = Field(2, ge=1, le=20, description="Nodes of the system pool.")
-    nodes_min: int = Field(1, ge=1, le=100, description="Lower bound of the scoring pool's autoscaler.")
-    nodes_max: int = Field(3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler.")
+    nodes_min: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Lower bound of the scoring pool's autoscaler. Unset: 1, or 3 for prod, where the router's three "
+        "replicas run on as many nodes.",
+    )
+    nodes_max: int = Field(
+        3, ge=1, le=100, description="Upper bound of the scoring pool's autoscaler. Unset: 3, or 4 for prod."
+    )
     replicas_min: int = Field(1, ge=1, le=100, description="Replicas a deployment starts with and never goes below.")
     replicas_max: int = Field(4, ge=1, le=100, description="Replicas the inference router may scale to.")
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
     cpu: str = Field("1", pattern=r"^[0-9]+(m|(\.[0-9]+)?)$", description="CPU a replica requests.")
     memory: str = Field(
         "1Gi",
         pattern=r"^[0-9]+(Mi|Gi)$",
-        description="Memory a replica requests and may use. Unset: 1Gi, or 3Gi for the engine spark with its JVM.",
+        description="Memory a replica requests and may use. Unset: 1Gi, or 2000Mi for the engine spark with its JVM.",
+    )
+    instance_type: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        description="Instance type that somebody created in the cluster, for replicas of 2 CPU or 2Gi and more. Unset: "
+        "the default that every cluster has.",
     )
     concurrency: int = Field(16, ge=1, le=512, description="Requests a replica works on at once.")
     target_rps: float | None = Field(
@@ -209,20 +247,28 @@ class ServingSettings(_Group):
     service_ms: float | None = Field(
         None, gt=0, description="Measured time of one core a request takes. Unset: the engine's in infra/capacity.yaml."
     )
+    # Source: MicrosoftDocs/azure-aks-docs articles/aks/supported-kubernetes-versions.md
     kubernetes_version: str | None = Field(
         None, pattern=r"^1\.[0-9]+(\.[0-9]+)?$", description="Kubernetes version of the cluster. Unset: AKS's default."
     )
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md
     auth: Literal["Key", "AMLToken"] = Field("Key", description="How callers authenticate.")
-    hostname: str | None = Field(None, description="Name in the endpoint's TLS certificate.")
-    tls_secret: str | None = Field(
-        None, description="Kubernetes secret in namespace azureml with cert.pem and key.pem."
+    hostname: str | None = Field(None, description="Name of the endpoint, one of those in its TLS certificate.")
+    tls_certificate: str | None = Field(
+        None, description="PEM text of the certificate for serving:hostname, followed by those that signed it."
     )
+    tls_key: SecretStr | None = Field(None, description="PEM text of the certificate's RSA key. Set it with --secret.")
+
+    @property
+    def system_size(self) -> str:
+        """VM size of the system pool."""
+        return self.system_node_size or self.node_size
 
     @model_validator(mode="before")
     @classmethod
     def _memory_by_engine(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("engine") == "spark":
-            return {"memory": "3Gi", **values}
+            return {"memory": "2000Mi", **values}
         return values
 
     @model_validator(mode="after")
@@ -237,11 +283,15 @@ class ServingSettings(_Group):
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
-        if bool(self.hostname) != bool(self.tls_secret):
+        given = (self.hostname, self.tls_certificate, self.tls_key)
+        if any(given) and not all(given):
+            # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-online-endpoint.md
             raise ValueError(
-                "serving:hostname and serving:tls_secret go together: the certificate in the secret is for that name. "
-                "Set both, or neither for plain HTTP inside a trusted network."
+                "serving:hostname, serving:tls_certificate and serving:tls_key go together. Set all three, or none for "
+                "plain HTTP inside a trusted network."
             )
+        if self.hostname and self.tls_certificate and self.tls_key:
+            tls.require(self.tls_certificate, self.tls_key.get_secret_value(), self.hostname)
         return self
 
     @field_validator("kubernetes_version")
@@ -254,6 +304,38 @@ class ServingSettings(_Group):
     @model_validator(mode="after")
     def _can_be_scheduled(self) -> Self:
         capacity.plan(self)
+        return self
+
+
+class RunnerSettings(_Group):
+    repository: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$",
+        description="GitHub repository, <owner>/<name>, whose workflows get a runner inside the private network. "
+        "Unset: none is created.",
+    )
+    app: int | None = Field(
+        None, ge=1, description="Id of the GitHub App that registers the runner; it may administer the repository."
+    )
+    installation: int | None = Field(None, ge=1, description="Id of the App's installation on the repository's owner.")
+    # Source: hashicorp/terraform-provider-azurerm internal/services/compute/validate/ssh_key.go
+    ssh_key: str | None = Field(
+        None,
+        pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
+        description="Public key for a login to the machine from inside the network. Azure requires one.",
+    )
+    api: str = Field("https://api.github.com", pattern=r"^https://[^/]+[^ ]*[^/ ]$", description="GitHub's REST API.")
+    size: VmSize = Field("Standard_D2s_v5", description="VM size of a runner.")
+    count: int = Field(1, ge=1, le=20, description="Machines; each runs one job at a time.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        given = {name: getattr(self, name) for name in ("repository", "app", "installation", "ssh_key")}
+        missing = [f"runner:{name}" for name, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
+            raise ValueError(
+                f"{', '.join(missing)} must be set for a runner, too: docs/operations.md, A private stack."
+            )
         return self
 
 
@@ -310,6 +392,14 @@ class ReleaseSettings(_Group):
         description="Model version to serve: what this stack trains; the latest of the job's own scheduled runs that "
         "passes the gate; or a number. Only the first trains.",
     )
+    # Source: opencontainers/image-spec descriptor.md ("Digests")
+    image: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of an existing image for serving:engine in the stack's own registry, repository "
+        "personalization-scoring: one that was live before, or one that was pushed there. Unset: the image is built "
+        "from scoring/.",
+    )
     rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [10, 50, 100], min_length=1, description="Traffic steps of a new deployment in percent, ending with 100."
     )
@@ -327,7 +417,7 @@ class ReleaseSettings(_Group):
         0.5,
         gt=0,
         description="How far probabilities may be from those of what serves, on average over the same rows, as a share "
-        "of its mean. Not judged where release:model is a number.",
+        "of its mean. Not judged where release:model is a number or release:image is set.",
     )
     probe_rps: float = Field(50, gt=0, le=1000, description="Requests a second of the probe at each step.")
     probe_seconds: float = Field(4, gt=0, le=3600, description="How long the probe goes on at each step.")
@@ -342,7 +432,8 @@ class ReleaseSettings(_Group):
     def limits(self) -> dict[str, float]:
         """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
         names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
-        return self.model_dump(include=names if isinstance(self.model, int) else {*names, "drift_max"})
+        pinned = isinstance(self.model, int) or self.image is not None
+        return self.model_dump(include=names if pinned else {*names, "drift_max"})
 
 
 class Settings(_Group):
@@ -361,12 +452,20 @@ class Settings(_Group):
     budget: BudgetSettings = BudgetSettings()
     training: TrainingSettings = TrainingSettings()
     serving: ServingSettings = ServingSettings()
+    runner: RunnerSettings = RunnerSettings()
     quality: QualitySettings = QualitySettings()
     release: ReleaseSettings = ReleaseSettings()
     tags: dict[str, str] = Field(
         default_factory=dict,
         description="Tags for every resource, by Azure's rules. DNS zones get those with plain names, 15 at most.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nodes_by_environment(cls, values: Any) -> Any:
+        if not str(values.get("environment")).startswith(PRODUCTION):
+            return values
+        return {**values, "serving": {"nodes_min": capacity.ROUTERS, "nodes_max": 4, **values.get("serving", {})}}
 
     @field_validator("location")
     @classmethod
@@ -404,7 +503,7 @@ class Settings(_Group):
     @model_validator(mode="after")
     def _the_network_has_room(self) -> Self:
         machines = {
-            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max,
+            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max + self.runners,
             addresses.DATABRICKS_HOSTS: (self.training.workers + 1) * (2 if self.has_interactive_cluster else 1),
         }
         if self.network.is_private:
@@ -412,6 +511,15 @@ class Settings(_Group):
                 addresses.require_room(self.network.address_space, machines)
             except ValueError as error:
                 raise ValueError(f"network:address_space: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _a_runner_is_inside(self) -> Self:
+        if self.runners and not self.network.is_private:
+            raise ValueError(
+                "runner:repository is set and network:mode is public: GitHub's own runners reach a public stack. Set "
+                "network:mode to private, or leave the runner out."
+            )
         return self
 
     @model_validator(mode="after")
@@ -449,6 +557,11 @@ class Settings(_Group):
     @property
     def is_production(self) -> bool:
         return self.environment.startswith(PRODUCTION)
+
+    @property
+    def runners(self) -> int:
+        """Machines that run GitHub's workflows inside the network."""
+        return self.runner.count if self.runner.repository else 0
 
     @property
     def has_interactive_cluster(self) -> bool:

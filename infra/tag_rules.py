@@ -1,8 +1,6 @@
 """Azure's rules for tags, as pure functions. Does not apply tags: `tags.py` does.
 
-Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md, "Limitations". Reserved
-prefixes: description of the operation `Tags_CreateOrUpdate` in azure-rest-api-specs, Microsoft.Resources. Control
-characters: text of Azure's error InvalidTagNameCharacters.
+Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md (Limitations)
 """
 
 import re
@@ -10,6 +8,7 @@ from collections.abc import Mapping
 
 OWN = ("environment", "stack")
 """Names of the tags that the program gives every resource itself."""
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md (Limitations)
 _MOST = 50
 _MOST_OF_DNS = 15
 _NAME, _VALUE = 128, 256  # 512 for a name elsewhere; but every tag goes to the storage accounts too

@@ -190,6 +190,27 @@ def report(
 
 
 @app.command()
+def steps(
+    preview: Annotated[Path, typer.Argument(help="File of `pulumi preview --json`.")],
+    output: Annotated[Path | None, typer.Option(help="File to write the steps to, for an approval.")] = None,
+    approved: Annotated[Path | None, typer.Option(help="Steps that were approved, to compare with.")] = None,
+) -> None:
+    """The steps of a preview, to approve and to compare. Exit code 1: they are not those that were approved."""
+    from operations.steps import Steps
+
+    found = Steps.of_preview(preview)
+    if output:
+        found.dump(output)
+    if approved and (differences := Steps.load(approved).differences(found)):
+        lines = "\n".join(f"  - {line}" for line in differences)
+        raise UserError(
+            "nothing has been changed: the stack or its cloud has moved on since the approval, and `up` would do "
+            f"something else now:\n{lines}\nRun the workflow again, for a plan of today and its approval"
+        )
+    print(f"{found.stack}: {len(found.by_urn)} steps{', as approved' if approved else ''}")
+
+
+@app.command()
 def lineage(
     snapshot: Annotated[str, typer.Option(help="Forward from this snapshot, instead of back from the endpoint.")] = "",
     outputs: Annotated[

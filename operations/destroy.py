@@ -7,6 +7,11 @@ from pathlib import Path
 
 PAUSES = (30.0, 60.0, 120.0, 240.0)  # seconds before each new try
 # What Azure answers while it has not yet let go of something that is gone, or has too much to do.
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (of a
+# subnet, of operations, InternalServerError); Azure/RDS-Templates#695 (of a security group);
+# hashicorp/terraform-provider-azurerm#2566 (of an address); MicrosoftDocs/azure-docs#52282 (of a group);
+# learntocloud/networking-lab#8 (CannotDeleteResource); hashicorp/terraform-provider-azurerm#21293 (RetryableError);
+# hashicorp/terraform-provider-azurerm#8105 (NicInUse, of a VM); microsoft/azure-pipelines-tasks#12925 (GatewayTimeout)
 _PASSING = {
     "InUseSubnetCannotBeDeleted": "a subnet is let go minutes after what was in it",
     "InUseNetworkSecurityGroupCannotBeDeleted": "a security group is let go after its subnets",

@@ -43,11 +43,15 @@ class Graph(mocks.Mocks):
             "primaryEndpoints": {"blob": "https://lake.blob.core/", "dfs": "https://lake.dfs.core/"},
             "volumes": "/Volumes/catalog/schema",
             "path": "/Workspace/Shared/wheel.whl",
+            "job_id": "1",
             **args.inputs,
             "name": args.name,
         }
-        if "identity" in outputs or args.typ.endswith(":Extension"):
-            outputs["identity"] = {"type": "SystemAssigned", "principalId": f"principal-of-{args.name}"}
+        own = {"type": "SystemAssigned", "principalId": f"principal-of-{args.name}"}
+        if "identity" in outputs:
+            outputs["identity"] = own
+        if args.typ.endswith(":Extension"):
+            outputs["aksAssignedIdentity"] = own
         if args.typ.endswith(":TrainingRun"):
             outputs["metrics"] = {}
         return f"/id/of/{args.typ}/{args.name}", outputs

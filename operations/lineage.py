@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 from infra.release.artefact import Artefact, ArtefactError
 from infra.release.cloud import Cloud
+from infra.release.reference import read_reference
 
 _UNKNOWN = "not recorded"
 
@@ -29,7 +30,21 @@ def of_endpoint(outputs: Mapping[str, Any]) -> Tree:
         name, version = reference(deployment.model)
         if version:
             _add_model(branch, outputs, client.models.get(name, version))
+    _add_history(tree, outputs)
     return tree
+
+
+def _add_history(tree: Tree, outputs: Mapping[str, Any]) -> None:
+    """Every deployment that was live, with the settings that bring it back."""
+    recorded = read_reference(outputs["lake_blob_endpoint"], "models")
+    if recorded:
+        branch = tree.add("live, newest first")
+        for found in recorded["deployments"]:
+            _, _, digest = found["image"].rpartition("@")
+            settings = (
+                f"release:model {found['model_version']}, release:image {digest}, serving:engine {found['engine']}"
+            )
+            branch.add(f"{found['deployment']} since {found['since']}: {settings}")
 
 
 def of_snapshot(outputs: Mapping[str, Any], snapshot: str) -> Tree:

@@ -38,7 +38,8 @@ def capacity(plan: Mapping[str, Any]) -> Table:
     table.add_row(f"a {plan['node_size']} has left", left)
     most = f"{plan['nodes_at_most']} for {plan['replicas_max']}, with what a rollout keeps beside them"
     table.add_row("scoring nodes needed", f"{plan['nodes_at_peak']} for {plan['replicas']} replicas, {most}")
-    pools = f"{plan['system_nodes']} system, {plan['nodes_min']} to {plan['nodes_max']} scoring"
+    system = f"{plan['system_nodes']} system ({plan['system_node_size']})"
+    pools = f"{system}, {plan['nodes_min']} to {plan['nodes_max']} scoring ({plan['node_size']})"
     table.add_row("nodes of the pools", pools)
     table.add_row("inference routers", str(plan["routers"]))
     return table

@@ -32,6 +32,7 @@ from operations.checks import (
     providers,
     reach,
     rows,
+    runner,
     unity_catalog,
     versions,
 )
@@ -40,7 +41,7 @@ from operations.checks.arm import Arm, NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 from operations.errors import UserError
 
-_CHECKS = (access, providers, machines, versions, names, ownership, reach, builds, unity_catalog, rows)
+_CHECKS = (access, providers, machines, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
 _AT_ONCE = 4  # Azure throttles a subscription's reads; a check has some thirty of them
 _STOPPING = (Level.BLOCKING, Level.UNASKED)
 _COLOURS = {
@@ -55,7 +56,7 @@ _COLOURS = {
 def ask(folder: Path, stack: str, only: str = "") -> list[Finding]:
     """Findings on a stack, in order of subject; of one subject if `only` names it, such as `reach`.
 
-    Raises `UserError` if the stack, the cloud or a login is missing.
+    Raises `UserError` without a stack of that name, a cloud or a login.
     """
     of = target(folder, stack)
     asked = [question for check in _CHECKS for question in check.questions(of) if only in ("", question.subject)]
@@ -96,7 +97,7 @@ def show(findings: Sequence[Finding], title: str, console: Console) -> None:
 
 
 def target(folder: Path, stack: str) -> Target:
-    """The stack with its names and its cloud. Raises `UserError` if the stack, the cloud or a login is missing."""
+    """The stack with its names and its cloud. Raises `UserError` if there is no such stack, no cloud or no login."""
     config = stacks.read(folder, stack)
     settings = stacks.settings_of(config, stacks.file_of(folder, stack).name)
     try:

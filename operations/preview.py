@@ -7,16 +7,17 @@ findings, and deletions below a replaced parent. Judges nothing and writes no te
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pulumi.runtime.rpc import UNKNOWN
 
 from operations.errors import UserError
 
+T = TypeVar("T")
 STREAMING = {"PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"}
 """Environment that makes `pulumi preview --json` print events."""
 
@@ -34,7 +35,7 @@ class Action(StrEnum):
 
 # The engine shows a replacement as one logical step and two physical ones. A `delete-replaced` alone is a deletion: of
 # what goes with its parent and is not in the program any more.
-_ACTIONS = {
+ACTIONS = {
     "create": Action.ADDED,
     "import": Action.ADDED,
     "update": Action.CHANGED,
@@ -100,12 +101,17 @@ class Preview:
 
 def load(path: Path) -> Preview:
     """Read a file of `pulumi preview --json`. Raises `UserError` if it is none."""
+    return load_as(lambda text: read(text, path.stem), path)
+
+
+def load_as(reader: Callable[[str], T], path: Path) -> T:
+    """What `reader` makes of a file of `pulumi preview --json`. Raises `UserError` if it is none."""
     try:
         text = path.read_text()
     except OSError as error:
         raise UserError(f"the preview {path} cannot be read: {error.strerror}") from None
     try:
-        return read(text, path.stem)
+        return reader(text)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} is not what `pulumi preview --json` prints. Make it with: "
@@ -115,11 +121,7 @@ def load(path: Path) -> Preview:
 
 def read(text: str, stack: str) -> Preview:
     """`stack` is the name to give a preview that ended before it reached a resource, all of which carry the name."""
-    try:
-        digest = json.loads(text)
-        events = list(_events_of(digest)) if "steps" in digest or "diagnostics" in digest else [digest]
-    except json.JSONDecodeError:
-        events = [json.loads(line) for line in text.splitlines() if line]
+    events = events_of(text)
     steps = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
     outputs = [
         event["resOutputsEvent"]["metadata"]
@@ -138,7 +140,16 @@ def read(text: str, stack: str) -> Preview:
     )
 
 
-def _events_of(digest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The engine's events of what `pulumi preview --json` printed."""
+    try:
+        digest = json.loads(text)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines() if line]
+    return list(_of_digest(digest)) if "steps" in digest or "diagnostics" in digest else [digest]
+
+
+def _of_digest(digest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The digest in the shape of events, which name the same things otherwise."""
     for step in digest.get("steps") or []:
         old, new = step.get("oldState"), step.get("newState")
@@ -158,13 +169,13 @@ def _changes(steps: Sequence[Mapping[str, Any]]) -> Iterator[Change]:
     """One change a resource, in an order that does not depend on the engine's parallel work."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for step in steps:
-        if step["op"] in _ACTIONS:
+        if step["op"] in ACTIONS:
             found.setdefault(step["urn"], []).append(step)
     order = list(Action)
     changes = []
     for urn, steps in found.items():
         _, _, types, name = urn.split("::", 3)
-        action = min((_ACTIONS[step["op"]] for step in steps), key=order.index)
+        action = min((ACTIONS[step["op"]] for step in steps), key=order.index)
         token = re.sub(r"/v\d{8}(preview)?(?=:)", "", steps[0]["type"])
         changes.append((order.index(action), types.split("$"), Change(action, token, name, tuple(_properties(steps)))))
     for *_, change in sorted(changes, key=lambda one: (one[0], one[1], one[2].name)):
@@ -172,7 +183,10 @@ def _changes(steps: Sequence[Mapping[str, Any]]) -> Iterator[Change]:
 
 
 def _properties(steps: Sequence[Mapping[str, Any]]) -> Iterator[Property]:
-    """Changed properties of one resource: from the detailed diff, and from the top-level names where there is none."""
+    """Changed properties of one resource: from the detailed diff, and from the top-level names where there is none.
+
+    Of an update of a dynamic resource the engine names none; then both sides' inputs are compared.
+    """
     details: dict[str, str] = {}
     forcing: set[str] = set()
     for step in steps:
@@ -186,10 +200,24 @@ def _properties(steps: Sequence[Mapping[str, Any]]) -> Iterator[Property]:
         next((step[side]["inputs"] for step in steps if step.get(side) and step[side].get("inputs")), None)
         for side in ("old", "new")
     )
+    if not details and old and new and all(step["op"] == "update" for step in steps):
+        details = dict(_differences(old, new))
     for path, kind in sorted(details.items()):
         # Kinds of the detailed diff are exact; the keys are top-level names, under which much may have changed.
         forces = kind.endswith("-replace") or (path in forcing)
         yield Property(path, kind.removesuffix("-replace"), forces, _at(old, path), _at(new, path))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Paths below which two sets of inputs differ, each with the kind of change; Pulumi's own (`__…`) do not count."""
+    for key in sorted(old.keys() | new.keys()):
+        path, before, after = f"{above}{key}", old.get(key), new.get(key)
+        if before == after or key.startswith("__"):
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, f"{path}.")
+        else:
+            yield path, "add" if key not in old else "delete" if key not in new else "update"
 
 
 def _keys(path: str) -> list[str | int]:

@@ -27,6 +27,9 @@ STATEFUL = frozenset(
 )
 """What production protects, and what else loses rows, models, secrets, images or logs if it is replaced."""
 
+_SCORING_POOL = "azure-native:containerservice:AgentPool"
+_SYSTEM_POOL = "pulumi-python:dynamic/containerservice:SystemPool"
+
 LABEL = "allow-stateful-change"
 """The pull request label that stands for `--allow-stateful`."""
 
@@ -75,6 +78,7 @@ def report(
         "",
         *_errors(preview),
         *_verdict(stateful, allow_stateful),
+        *_new_nodes([change for change in changes if _replaces_nodes(change)]),
         *_findings("Policies broken", [found for found in preview.findings if found.level == MANDATORY]),
         *_release(before, planned, bool(preview.errors)),
         *_figures(before, planned, bool(preview.errors)),
@@ -89,6 +93,22 @@ def report(
 
 def _endangers(change: Change) -> bool:
     return change.type in STATEFUL and change.action in (Action.REPLACED, Action.DELETED)
+
+
+def _replaces_nodes(change: Change) -> bool:
+    """Whether a pool of another shape takes the place of this one (`infra/node_pools.py`)."""
+    if change.type == _SYSTEM_POOL:
+        return change.action is Action.CHANGED and any(found.path == "pool" for found in change.properties)
+    return change.type == _SCORING_POOL and change.action is Action.REPLACED
+
+
+def _new_nodes(pools: Sequence[Change]) -> Iterator[str]:
+    if not pools:
+        return
+    names = " and ".join(_code(pool.name) for pool in pools)
+    yield from ("> [!WARNING]", f"> Every node of {names} is replaced: the new pool is created, then the old one is")
+    yield "> drained and deleted. Until then both count against the quota for machines. Pods move meanwhile: a"
+    yield from ("> deployment with one replica does not answer while that one starts again.", "")
 
 
 def _counts(changes: Sequence[Change]) -> str:

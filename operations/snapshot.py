@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.release.cloud import Cloud
-from infra.settings import TrainingSettings, without_time
+from infra.settings import ReleaseSettings, TrainingSettings, without_time
 from operations import stacks, state
 from operations.errors import UserError
 
@@ -30,9 +30,12 @@ def choose(in_file: str | None, trained: str | None, landed: Iterable[str], toda
 def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     """Write the choice into the stack's file if it is another; what was chosen and why, in words.
 
-    Asks the lake for what has `landed` only where that is wanted. Raises `UserError` for a stack that has no lake yet.
+    Lists the lake's days only if `landed` and the stack has a release: a private lake answers
+    inside its network alone. Raises `UserError` for a stack that has no lake yet.
     """
     config = stacks.read(folder, stack)
+    if landed and not ReleaseSettings.model_validate({"enabled": config.get("release:enabled", True)}).enabled:
+        return f"{stack}: it has no release (release:enabled), so nothing is trained"
     if "training:data" in config:
         return f"{stack}: it trains on local files, training:data, which no day replaces"
     in_file, dataset = without_time(config.get(KEY)), config.get("training:dataset", TrainingSettings().dataset)

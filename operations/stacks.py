@@ -7,7 +7,7 @@ creates no stack in its backend.
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,14 @@ import yaml
 
 from infra import configuration, regions
 from infra.settings import ENVIRONMENT, Settings
-from operations import stack_config
+from operations import stack_config, stand_in_certificate
 from operations.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
 LOCATION = "azure-native:location"
 _NAME = 100  # pulumi/pulumi sdk/go/common/tokens/stack.go, ParseStackName
 _ENCRYPTED = ("encryptionsalt", "encryptedkey")
+_HOST, _TLS = "serving:hostname", ("serving:tls_certificate", "serving:tls_key")
 # What is rarely the same in two regions, and why; shown where the new file carries it.
 _REVIEW = {
     "access:deployers": "the same principals may run releases here",
@@ -29,7 +30,7 @@ _REVIEW = {
     "network:address_space": "two networks that are to be peered may not overlap",
     "release:model": "a version number counts in the other stack's registry; this one begins with `trained`",
     "serving:hostname": "one name leads to one endpoint; give this one its own",
-    "serving:tls_secret": "the certificate in it is for the other host name",
+    "serving:tls_certificate": "it is for the other host name",
     "training:snapshot": "the rows lie in the other stack's lake; land them in this one's before a release",
 }
 
@@ -61,8 +62,12 @@ def names(folder: Path) -> list[str]:
 
 
 def read(folder: Path, stack: str) -> Mapping[str, str]:
-    """The config of a stack file, flat as Pulumi hands it to a program, without secrets. Raises `UserError`."""
-    return stack_config.parse(_without_secrets(text_of(folder, stack))[0], _project())
+    """The config of a stack file, flat as Pulumi hands it to a program, without secrets. Raises `UserError`.
+
+    A certificate whose key is a secret is replaced by another one for the same host name, to make the settings whole.
+    """
+    text, secrets = _without_secrets(text_of(folder, stack))
+    return _whole(stack_config.parse(text, _project()), secrets)
 
 
 def settings_of(config: Mapping[str, str], where: str) -> Settings:
@@ -100,7 +105,7 @@ def create(folder: Path, name: str, like: str, location: str | None) -> NewStack
     if promised != name and re.fullmatch(ENVIRONMENT, promised):
         text = _replaced(text, f"{_project()}:environment", promised)
     config = stack_config.parse(text, _project())
-    environment = settings_of(config, path.name).environment
+    environment = settings_of(_whole(config, secrets), path.name).environment
     _write_new(path, text)
     review = dict(_to_review(config, before))
     if promised != environment:
@@ -133,6 +138,12 @@ def text_of(folder: Path, stack: str) -> str:
 
 def _project() -> str:
     return str(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["name"])
+
+
+def _whole(config: Mapping[str, str], secrets: Collection[str]) -> Mapping[str, str]:
+    if _HOST in config and set(_TLS) & set(secrets):
+        return {**config, **dict(zip(_TLS, stand_in_certificate.pair(config[_HOST]), strict=True))}
+    return config
 
 
 def _without_secrets(text: str) -> tuple[str, list[str]]:

@@ -14,12 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from operations import preflight, state
+from operations.checks import reach
 from operations.checks.answers import Anything, Deleted, Listed
 from operations.checks.arm import NotAnswered
 from operations.destroy import destroy
 from operations.errors import UserError
 from operations.remains import VAULT, WORKSPACE, managed_groups, own_groups, remains, within
 
+_RELEASE = "personalization:release:Release"
 _AGAIN = "Run the same command again: it goes on from here."
 _GROUPS, _VAULTS, _WORKSPACES, _BUDGETS = "2021-04-01", "2024-11-01", "2025-12-01", "2024-08-01"  # API versions
 _PURGE_SECONDS, _PURGE_PAUSE = 900.0, 5.0
@@ -47,6 +49,7 @@ class Teardown:
         if self._standing:
             self._tell()
         self._require_named(destroy_protected)
+        self._require_reach()
         if self._standing or purge:
             confirm()
         # By a switch, not by changing the state: what still stands after an error half-way is protected as before.
@@ -96,6 +99,17 @@ class Teardown:
             raise UserError(
                 f"nothing was destroyed: in {self._stack} these are protected:{shown}\n"
                 f"If they are to go for good: personalization teardown {self._stack} --destroy-protected {self._stack}"
+            )
+
+    def _require_reach(self) -> None:
+        """The release of a private stack is deleted by calls that are admitted from inside its network alone."""
+        if not any(_RELEASE in resource.urn for resource in self._standing):
+            return
+        if refusals := reach.refusals(self._target):
+            off = self._target.set("release:enabled", "false")
+            raise UserError(
+                f"nothing was destroyed: {'; '.join(refusals)}. From a machine inside the network remove the release "
+                f"first:\n  {off}\n  make up STACK={self._stack}\nThe rest is then destroyed from anywhere."
             )
 
     def _destroy(self, arguments: list[str]) -> None:

@@ -1,18 +1,24 @@
 """The rules a stack must keep to, on azure-native types and on this program's own dynamic resources.
 
 A rule is a function of one resource (public network access: of the whole stack) that yields what is wrong with it and
-which value would do. All are mandatory but `public-network-access`; `--policy-pack-config` changes the level of any,
-the regions and the tags. The SDK tells a pack neither stack nor configuration: whether this is production is read off
-the tag `environment`, else off the stack's name, and a private network is known by its private endpoints.
+which value would do. All are mandatory but `public-network-access` and `tls-inside-network`; `--policy-pack-config`
+changes the level of any, the regions and the tags. The SDK gives a pack neither stack nor configuration: whether this
+is production is read off the tag `environment`, else off the stack's name, and a private network is known by its
+private endpoints.
+
+A public production endpoint has to speak TLS: its key and its users' features would cross the internet in plain text.
+Inside a private network that is advice, repeated in every preview: no stack file can ship a certificate, which is of a
+name of the organisation, and who reads there is in the network already.
 
 Does not look inside Azure: what people change there by hand is drift. Cannot tell a value that is marked secret from
-plain text, the engine unwraps it: a key is refused either way, because everything here authenticates by identity.
+plain text, the engine unwraps it: a key is refused either way, because everything here authenticates by identity. The
+certificate's key of the endpoint is the one exception.
 """
 
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +38,7 @@ from pulumi_policy.proxy import UnknownValueError
 from policy.inputs import Resource, known, nodes, read
 from policy.settings import (
     LOCAL_ACCOUNTS,
+    LOCAL_AUTHENTICATION,
     PUBLIC_ACCESS,
     PUBLIC_BLOBS,
     REGISTRY_LOGIN,
@@ -65,6 +72,20 @@ SECRETS = {
     "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
     "a Databricks token": re.compile(r"\bdapi[0-9a-f]{32}"),
 }
+
+# The service takes these settings and never returns them (azure-rest-api-specs, Microsoft.KubernetesConfiguration
+# extensions.json, `configurationProtectedSettings`).
+PROTECTED = ("azure-native:kubernetesconfiguration:Extension", "configurationProtectedSettings.")
+AZURE_ML = "microsoft.azureml.kubernetes"
+PINS = {
+    "coordinates": (
+        re.compile(r"[^:\s]+:[^:\s]+:\d[\w.-]*(?<!SNAPSHOT)", re.IGNORECASE),
+        "<group>:<artifact>:<version>, one released version",
+    ),
+    "package": (re.compile(r"[\w.\[\],-]+==\d[\w.!]*"), "<package>==<version>"),
+    "spark_version": (re.compile(r"\d+\.\d+\.x-[\w-]*scala\d+\.\d+"), "one runtime, such as 16.4.x-scala2.12"),
+}
+"""By the name of a library's or a cluster's property: what its value must be."""
 
 Check = Callable[[ResourceValidationArgs], Iterator[str]]
 
@@ -101,6 +122,8 @@ def secrets(resource: ResourceValidationArgs) -> Iterator[str]:
     for path, value in nodes(known(resource.props)):
         if path == "__provider":
             continue  # a class of this program by name, in an encoding that may be as long as a key
+        if resource.resource_type == PROTECTED[0] and path.startswith(PROTECTED[1]):
+            continue
         for kind, shape in SECRETS.items():
             if isinstance(value, str) and shape.search(value):
                 yield f"{path} holds {kind}; use an identity with a role, or a reference to a key vault's secret."
@@ -142,6 +165,31 @@ def images(resource: ResourceValidationArgs) -> Iterator[str]:
             yield f"{path} is {value}, which can come to mean another image; name it as <repository>@sha256:<digest>."
 
 
+def pins(resource: ResourceValidationArgs) -> Iterator[str]:
+    """A job that resolves versions when it starts trains today with other code than yesterday."""
+    if "databricks" not in resource.resource_type:
+        return
+    for path, value in nodes(known(resource.props)):
+        # In a cluster policy the value is within a rule of kind `fixed`.
+        kind = path.removesuffix(".value").rpartition(".")[2].replace("sparkVersion", "spark_version")
+        if isinstance(value, str) and kind in PINS and not PINS[kind][0].fullmatch(value):
+            yield f"{path} is {value}; set it to {PINS[kind][1]}."
+
+
+def endpoint_tls(resource: ResourceValidationArgs, inside: bool) -> Iterator[str]:
+    """Plain HTTP in production; `inside`: where the router has an address of a private network."""
+    if resource.resource_type != PROTECTED[0] or read(resource.props, "extensionType") != AZURE_ML:
+        return
+    settings = read(resource.props, "configurationSettings") or {}
+    private = str(settings.get("scoringFe.serviceType.internalLoadBalancer", False)).lower() != "false"
+    plain = str(settings.get("allowInsecureConnections")).lower() == "true"
+    if plain and private == inside and is_production(resource):
+        yield (
+            "configurationSettings.allowInsecureConnections is True, and the endpoint's key crosses the network in "
+            "plain text; set a certificate for the endpoint's name (serving:hostname)."
+        )
+
+
 def protection(resource: ResourceValidationArgs) -> Iterator[str]:
     if resource.resource_type in STATEFUL and not resource.opts.protect and is_production(resource):
         yield "the resource option protect is not set; set it to True: what it holds cannot be made again."
@@ -174,13 +222,17 @@ def _said(resource: Resource, problem: str) -> str:
     return f"{resource.name} ({resource.resource_type}): {problem}"
 
 
-def _rule(name: str, description: str, check: Check, **configurable: dict[str, Any]) -> ResourceValidationPolicy:
+def _rule(
+    name: str, description: str, check: Check, level: EnforcementLevel | None = None, **configurable: dict[str, Any]
+) -> ResourceValidationPolicy:
+    """Without a level: the pack's own, which is mandatory."""
+
     def validate(resource: ResourceValidationArgs, report: ReportViolation) -> None:
         for problem in check(resource):
             report(_said(resource, problem), None)
 
     schema = PolicyConfigSchema(configurable) if configurable else None
-    return ResourceValidationPolicy(name, description, validate, config_schema=schema)
+    return ResourceValidationPolicy(name, description, validate, level, schema)
 
 
 def _network_rule(name: str, description: str, level: EnforcementLevel) -> StackValidationPolicy:
@@ -197,7 +249,14 @@ POLICIES: tuple[Policy, ...] = (
     _rule("storage-public-blobs", "No blob can be read without logging in.", settings(PUBLIC_BLOBS)),
     _rule("registry-login", "Images are pulled by identity, never by all or by one.", settings(REGISTRY_LOGIN)),
     _rule("kubernetes-local-accounts", "People enter a cluster through Entra alone.", settings(LOCAL_ACCOUNTS)),
+    _rule("local-authentication", "No service has keys or access lists beside Entra.", settings(LOCAL_AUTHENTICATION)),
     _rule("tls", "Connections are encrypted with TLS 1.2 or later.", settings(TLS)),
+    _rule("endpoint-tls", "A public production endpoint speaks TLS.", partial(endpoint_tls, inside=False)),
+    _rule(
+        *("tls-inside-network", "A production endpoint speaks TLS inside its network, too."),
+        *(partial(endpoint_tls, inside=True), EnforcementLevel.ADVISORY),
+    ),
+    _rule("pinned-versions", "Libraries and runtimes are named with one version.", pins),
     _rule("training-cluster-size", "A training cluster keeps the workers it starts with.", training_cluster),
     _rule("secret-in-inputs", "No key, token or signature is an input of a resource.", secrets),
     _rule("required-tags", "Every resource that takes tags says whose it is.", tags, tags=_NAMES),

@@ -48,6 +48,17 @@ REGISTRY_LOGIN = [
     Setting(REGISTRY, "anonymousPullEnabled", (False,), False),
 ]
 LOCAL_ACCOUNTS = [Setting(CLUSTER, "disableLocalAccounts", (True,), False)]
+COMPUTE = "machinelearningservices:Compute"
+LOCAL_AUTHENTICATION = [
+    Setting(COMPUTE, "properties.disableLocalAuth", (True,), False),
+    Setting("operationalinsights:Workspace", "features.disableLocalAuth", (True,), False),
+    Setting("applicationinsights:Component", "disableLocalAuth", (True,), False),
+    Setting("keyvault:Vault", "properties.enableRbacAuthorization", (True,), False),
+    Setting(
+        "machinelearningservices:Workspace", "systemDatastoresAuthMode", ("Identity", "UserDelegationSAS"), "AccessKey"
+    ),
+]
+"""Keys, passwords and access lists of a service's own, beside Entra."""
 TLS = [
     Setting(STORAGE, "minimumTlsVersion", ("TLS1_2", "TLS1_3"), "TLS1_0"),
     Setting(STORAGE, "enableHttpsTrafficOnly", (True,), True),

@@ -114,9 +114,13 @@ def stop(folder: Path) -> str:
     raise CannotServe(f"process {server} of the sandbox in {folder} cannot be ended.")
 
 
-def environment(folder: Path, as_json: bool) -> str:
+def environment(folder: Path, as_json: bool, network: str | None) -> str:
     try:
         found = state.environment(folder)
+        if network:
+            from sandbox import caller_network
+
+            found |= caller_network.environment(folder, network)
     except FileNotFoundError as error:
         raise CannotServe(f"no sandbox was ever started in {folder}: `python -m sandbox start --folder …`.") from error
     if as_json:
@@ -199,6 +203,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="holds all state; made if it is not there")
     parser.add_argument("--port", type=int, help="for the first start; without it any free one")
     parser.add_argument("--json", action="store_true", help="env: JSON instead of shell exports")
+    parser.add_argument("--network", help="env: for a caller inside the virtual network of this name")
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     try:
@@ -208,7 +213,7 @@ def main() -> int:
             case "stop":
                 print("sandbox", stop(folder))
             case "env":
-                print(environment(folder, asked.json))
+                print(environment(folder, asked.json, asked.network))
             case "serve":
                 from sandbox.server import serve  # the other commands answer without a web server's imports
 

@@ -4,17 +4,20 @@ A pool that is sent inline with a new cluster becomes a child resource, and `age
 every child. Does not run nodes and does not scale: a pool keeps the count that was sent.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 from sandbox import credentials, tags, types
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
+from sandbox.cluster_identity import require_kubelet_permission
 from sandbox.resource_body import check_name, complete, keep_immutable
 from sandbox.resource_id import ResourceId, parse
 from sandbox.store import Body
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
-POOL = f"{CLUSTER}/agentPools"
+POOL = "Microsoft.ContainerService/managedClusters/agentPools"
+_DRAIN_SECONDS = 1.2
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
@@ -44,8 +47,10 @@ def machines(sandbox: Sandbox) -> Iterator[Machines]:
 def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body | None) -> None:
     """Refuse what AKS refuses of inline pools, and add the pools that the request does not name.
 
-    An update changes the pools that it names and keeps the others (pulumi-azure-native#4264), and it may name none
-    (Azure/AKS#2495).
+    An update changes the pools that it names and keeps the others, and it may name none.
+
+    Source: pulumi/pulumi-azure-native#4264; Azure/AKS#2495 (none); Azure/AKS#1602 (a system pool); Azure/AKS#4383;
+    microsoft/tyger#121 (a new pool)
     """
     properties = sent.setdefault("properties", {})
     profiles = properties.get("agentPoolProfiles") or []
@@ -54,6 +59,7 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
             raise CloudError(400, "InvalidParameter", "Required parameter agentPoolProfiles is missing (null).")
         if not any(profile.get("mode") == "System" for profile in profiles):  # Azure/AKS#1602
             raise CloudError(400, "InvalidParameter", "Must define at least one system pool.")
+        require_kubelet_permission(sandbox, sent)
     known = _listed(existing) if existing else {}
     for profile in profiles:
         pool = _pool(cluster_id, str(profile.get("name")))
@@ -73,13 +79,25 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
 
 
 def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | None) -> None:
-    """A pool has its tags, which become its machines', among its properties."""
+    """A pool has its tags, which become its machines', among its properties. A system pool has a node, and the last one
+    stays a system pool.
+
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md;
+    MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`)
+    No source: the code and the words of a refusal to scale the last system pool in to nothing
+    """
     properties = sent.get("properties") or {}
+    mode = properties.get("mode") or (existing["properties"].get("mode") if existing else None)
+    if mode == "System" and properties.get("count") == 0:
+        raise CloudError(400, "InvalidParameter", "A system node pool must have at least one node.")
+    if existing and existing["properties"].get("mode") == "System" and mode != "System":
+        _check_deletion(sandbox, pool_id, existing)
     if properties.get("tags") is not None:
         properties["tags"] = tags.checked(_rule(), properties["tags"])
 
 
 async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
+    """Source: pulumi/pulumi-azure-native#4264 (inline pools are child resources)"""
     for profile in body["properties"]["agentPoolProfiles"]:
         pool = _pool(cluster_id, profile["name"])
         inline = {"properties": {key: value for key, value in profile.items() if key != "name"}}
@@ -89,15 +107,28 @@ async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
 
 
 async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    """The cluster lists every child. A pool that is scaled in takes longer, because its nodes are drained.
+
+    Source: pulumi/pulumi-azure-native#4264; MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md
+    """
+    cluster = sandbox.store.get(pool_id.rpartition("/agentPools/")[0])
+    before = _listed(cluster).get(body["name"].lower(), {}).get("count") if cluster else 0
+    if (before or 0) > (body["properties"].get("count") or 0):
+        await asyncio.sleep(_DRAIN_SECONDS)
     _change_list(sandbox, pool_id, _profile(body))
 
 
 async def _delete_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
+    """Source: pulumi/pulumi-azure-native#4264 (the cluster lists every child)"""
     _change_list(sandbox, pool_id, None)
 
 
 def _check_deletion(sandbox: Sandbox, pool_id: str, body: Body) -> None:
-    """A cluster keeps one pool (pulumi-azure-native#1575), and one of mode System (Azure/aks-engine#542)."""
+    """A cluster keeps one pool, and one of mode System.
+
+    Source: pulumi/pulumi-azure-native#1575; Azure/aks-engine#542;
+    MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md
+    """
     others = [
         pool
         for other, pool in sandbox.store.below(pool_id.rpartition("/")[0])

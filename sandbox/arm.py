@@ -5,6 +5,7 @@ by type is data in `types.yaml`, and what a type does beyond being stored is a s
 Does not run template deployments; whoever has a token of the tenant may do everything.
 """
 
+import asyncio
 import copy
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import region, role_assignments, role_definitions, subscriptions, tags
+from sandbox import access_checks, region, role_assignments, role_definitions, subscriptions, tags
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
 from sandbox.faults import hinder_operation, hinders_operation
-from sandbox.operations import Operations
+from sandbox.operations import Operations, Turn
 from sandbox.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge
 from sandbox.resource_filter import filtered
 from sandbox.resource_id import GROUP, ResourceId, parse, parse_collection, rule_of
@@ -24,7 +25,10 @@ from sandbox.soft_delete import SoftDeleted
 from sandbox.store import Body, ResourceStore
 from sandbox.types import TypeRule
 
-_SUMMARY = "id name type location tags sku kind identity managedBy plan zones extendedLocation".split()
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+# (`GenericResourceExpanded`)
+_SUMMARY = "id name type location tags sku kind identity managedBy plan extendedLocation".split()
 
 
 class Arm:
@@ -55,6 +59,9 @@ class Arm:
             Route("/providers/{path:path}", self._serve, methods=methods),
         ]
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md; Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+    # (`Resources_CheckExistenceById` answers HEAD with 204)
     async def _serve(self, request: Request) -> Response:
         subscriptions.admit(self._sandbox, request)
         path = request.scope["path"].rstrip("/")
@@ -65,6 +72,7 @@ class Arm:
             self._require_offered(found.type)
         if found is None:
             if request.method != "GET":
+                # No source: PUT to the id of a collection on Azure, and read the status and code.
                 raise CloudError(405, "MethodNotAllowed", f"{request.method} needs one resource's id, not '{path}'.")
             return self._list(request, path)
         if found.type.lower() == tags.TYPE:
@@ -80,6 +88,8 @@ class Arm:
         body = self._existing(found)
         if request.method == "HEAD":
             return Response(status_code=204)
+        if self.operations.is_busy(found.id) and dig(body, "properties.provisioningState") == "Succeeded":
+            body["properties"]["provisioningState"] = "Updating"
         return JSONResponse(body, headers={"ETag": etag(rule_of(found.type, self._rules), body)})
 
     def _existing(self, found: ResourceId) -> Body:
@@ -97,6 +107,8 @@ class Arm:
             raise _not_found(parent)
         if not rule_of(parent.type, self._rules).implied:
             message = f"'{found.name}' of type '{found.type}' needs its parent '{parent.id}', which could not be found."
+            # Source: MicrosoftDocs/azure-docs
+            # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (`ParentResourceNotFound`)
             raise CloudError(404, "ParentResourceNotFound", message)
         self._require_parent(parent)
 
@@ -110,10 +122,14 @@ class Arm:
     def _behaviour(self, resource_type: str) -> Behaviour:
         return self._behaviours.get(resource_type.lower(), Behaviour())
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md ("Put Resource", "Patch Resource");
+    # Azure/azure-resource-manager-rpc v1.0/async-api-reference.md
     async def _write(self, request: Request, found: ResourceId) -> Response:
         sent = await _json(request)
         rule, existing = rule_of(found.type, self._rules), self._store.get(found.id)
         self._require_parent(found)
+        if request.method == "PATCH":
+            self._existing(found)
         _check_conditions(request, rule, existing)
         if request.method == "PATCH":
             changed = {key: sent[key] for key in sent if key == "tags"}
@@ -127,26 +143,41 @@ class Arm:
             sent["tags"] = tags.checked(rule, sent["tags"])
         if check := self._behaviour(found.type).before_put:
             check(self._sandbox, found.id, sent, existing)
-        self.operations.require_idle(found.id)
+        state = "Creating" if existing is None else "Updating"
+        turn = self._turn(found, rule, state)
+        self.operations.require_idle(found.id, turn)
         self._imply_parents(found)
         body = complete(self._sandbox, found, rule, sent, existing)
         hook = self._behaviour(found.type).on_put
 
         async def work() -> None:
+            await asyncio.sleep(rule.seconds)
             await hinder_operation(request)
             if hook is not None:
                 await hook(self._sandbox, body["id"], body)
             body["properties"]["provisioningState"] = "Succeeded"
             self._store.put(body["id"], body)
+            if turn and existing is None and rule.background and dig(body, rule.background["when"]):
+                self.operations.stay_busy(Turn(turn.resource_id, "operation (Updating)"), rule.background["seconds"])
 
         if not (rule.asynchronous or hinders_operation(request)):
-            await self.operations.run(body["id"], work)
+            await self.operations.run(body["id"], work, turn)
             return JSONResponse(body, 201 if existing is None else 200, {"ETag": etag(rule, body)})
-        body["properties"]["provisioningState"] = "Creating" if existing is None else "Updating"
+        body["properties"]["provisioningState"] = state
         self._store.put(body["id"], body)
         status = 200 if existing is not None else 202 if rule.accepted else 201
-        return JSONResponse(copy.deepcopy(body), status, self.operations.start(body["id"], work))
+        return JSONResponse(copy.deepcopy(body), status, self.operations.start(body["id"], work, turn))
 
+    def _turn(self, found: ResourceId, rule: TypeRule, state: str) -> Turn | None:
+        """The write's turn of the resource that accepts one at a time, if the type names one."""
+        at: ResourceId | None = found
+        while at is not None and at.type != rule.serialized_by:
+            at = parse(at.parent, self._rules) if rule.serialized_by else None
+        return Turn(at.id, rule.doing.format(name=found.name, state=state)) if at else None
+
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Tags_GetAtScope`
+    # and others)
     async def _tag(self, request: Request, found: ResourceId) -> Response:
         """Read or change the tags alone of a resource or a resource group."""
         tagged = parse(found.parent, self._rules)
@@ -154,7 +185,7 @@ class Arm:
             raise CloudError(501, "NotImplemented", "The sandbox keeps no tags of the subscription.")
         body, rule = self._existing(tagged), rule_of(tagged.type, self._rules)
         if request.method != "GET":
-            self.operations.require_idle(tagged.id)
+            self.operations.require_idle(tagged.id, self._turn(tagged, rule, "Updating"))
             after = tags.changed(request.method, body.get("tags") or {}, await _json(request))
             body["tags"] = tags.checked(rule, after)
             self._store.put(tagged.id, body)
@@ -164,10 +195,14 @@ class Arm:
         check_name(rule, found.name)
         for taken, body in self._store.below("/subscriptions") if rule.unique else ():
             if body["type"].lower() == rule.type.lower() and body["name"].lower() == found.name.lower():
-                message = f"The {rule.type} name '{found.name}' is already taken by '{taken}'."
-                raise CloudError(409, "NameAlreadyTaken", message)
+                # Source: Azure/ARO-Landing-Zone-Accelerator#28 (the status of a taken vault; which code: types.yaml)
+                raise CloudError(
+                    409, rule.unique, f"The {rule.type} name '{found.name}' is already taken by '{taken}'."
+                )
         self._deleted.require_free(found, rule, sent)
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md ("Delete Resource");
+    # Azure/azure-resource-manager-rpc v1.0/async-api-reference.md
     async def _delete(self, request: Request, found: ResourceId) -> Response:
         purge = request.query_params.get("forceToPurge", "").lower() == "true"
         body, rule = self._store.get(found.id), rule_of(found.type, self._rules)
@@ -178,11 +213,14 @@ class Arm:
                 raise _not_found(found)
             return Response(status_code=204)
         _check_conditions(request, rule, body)
-        self.operations.require_idle(found.id, below=True)
+        _check_deletion(request, rule)
+        turn = self._turn(found, rule, "Deleting")
+        self.operations.require_idle(found.id, turn, below=True)
         if check := self._behaviour(found.type).before_delete:
             check(self._sandbox, found.id, body)
 
         async def work() -> None:
+            await asyncio.sleep(rule.seconds)
             await hinder_operation(request)
             doomed = sorted(self._store.below(found.id), key=lambda item: -item[0].count("/"))
             for resource_id, body in [*doomed, (found.id, self._existing(found))]:
@@ -194,15 +232,20 @@ class Arm:
 
         lasts = rule.asynchronous and not rule.accepted
         if not (lasts or found.type == GROUP or hinders_operation(request)):
-            await self.operations.run(found.id, work)
+            await self.operations.run(found.id, work, turn)
             return JSONResponse(body) if rule.answers_deleted else Response(status_code=200)
         body["properties"]["provisioningState"] = "Deleting"
         self._store.put(found.id, body)
-        return Response(status_code=202, headers=self.operations.start(found.id, work))
+        return Response(status_code=202, headers=self.operations.start(found.id, work, turn))
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md ("Get Resource"); azure-ai-ml==1.35.2
+    # azure/ai/ml/_utils/_asset_utils.py (`$orderBy` and `$top` of Azure ML's lists)
     def _list(self, request: Request, path: str) -> Response:
         asked = parse_collection(path)
         if asked is None:
+            # Source: MicrosoftDocs/azure-docs
+            # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (`InvalidResourceType`)
+            # No source: list a type that does not exist on Azure, and read the status.
             raise CloudError(404, "InvalidResourceType", f"'{path}' is neither a resource nor a collection.")
         scope, wanted = asked
         self._require_offered(wanted)
@@ -237,7 +280,13 @@ class Arm:
         if left_out := rule_of(resource_type, self._rules).left_out:
             raise CloudError(501, "NotImplemented", f"The sandbox leaves out {left_out} ('{resource_type}').")
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/proxy-api-reference.md ("Resource Action Requests")
     async def _act(self, request: Request, path: str, action: str) -> Response:
+        if (path + "/" + action).lower().endswith(f"{access_checks.PATH}/{access_checks.ACTION}"):
+            scope = path[: -len(access_checks.PATH)]
+            if (at := parse(scope, self._rules)) is not None:
+                self._existing(at)
+            return await access_checks.check(self._sandbox, scope, request)
         found = parse(path, self._rules)
         if found is not None:
             self._require_offered(found.type)
@@ -247,6 +296,7 @@ class Arm:
                 return await act(self._sandbox, found.id, request)
         raise CloudError(404, "ActionNotFound", f"The sandbox offers no action '{action}' on '{path}'.")
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/proxy-api-reference.md ("Check Name Availability Requests")
     async def _check_name(self, request: Request) -> Response:
         subscriptions.admit(self._sandbox, request)
         asked = await _json(request)
@@ -260,7 +310,12 @@ class Arm:
 
 
 def _summary(body: Body, request: Request) -> Body:
-    """`GenericResourceExpanded` in azure-rest-api-specs, Microsoft.Resources/stable/2021-04-01/resources.json."""
+    """What a list of resources shows of one.
+
+    Source: Azure/azure-rest-api-specs
+    specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+    (`GenericResourceExpanded`)
+    """
     shown = {key: body[key] for key in _SUMMARY if key in body}
     wish = request.query_params.get("$expand", "").lower()
     more = {
@@ -271,12 +326,15 @@ def _summary(body: Body, request: Request) -> Body:
     return {**shown, **{key: value for key, value in more.items() if key.lower() in wish}}
 
 
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+# (`ResourceGroupNotFound`, `ResourceNotFound`)
 def _not_found(found: ResourceId) -> CloudError:
     if found.type == GROUP:
         return CloudError(404, "ResourceGroupNotFound", f"Resource group '{found.name}' could not be found.")
     return CloudError(404, "ResourceNotFound", f"The resource '{found.id}' was not found.")
 
 
+# Source: Azure/azure-resource-manager-rpc v1.0/Addendum.md ("ETags for Resources")
 def _check_conditions(request: Request, rule: TypeRule, existing: Body | None) -> None:
     wanted, never = request.headers.get("if-match"), request.headers.get("if-none-match")
     refused = wanted is not None and (existing is None or wanted not in ("*", etag(rule, existing)))
@@ -284,6 +342,16 @@ def _check_conditions(request: Request, rule: TypeRule, existing: Body | None) -
         raise CloudError(412, "PreconditionFailed", "The resource is not in the state that the request's ETag names.")
 
 
+def _check_deletion(request: Request, rule: TypeRule) -> None:
+    """No source: the code with which a request without a required parameter is refused."""
+    for name, values in rule.deletion.items():
+        if (given := request.query_params.get(name, "")) not in values:
+            message = f"The query parameter {name} is '{given}'. A DELETE of {rule.type} needs {' or '.join(values)}."
+            raise CloudError(400, "InvalidParameter", message)
+
+
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+# (`InvalidRequestContent`)
 async def _json(request: Request) -> Body:
     try:
         body = json.loads(await request.body() or b"{}")

@@ -1,7 +1,8 @@
 """Blob Storage's data plane over plain directories: a blob `a/b` of a container is the file `a/b` of its folder.
 
 Accounts and containers are what the ARM store says; bytes are streamed, staged beside the container and moved in whole.
-Callers need an Entra token and a Storage Blob Data role on the container or above, as when shared keys are off.
+Callers need an Entra token and a Storage Blob Data role on the container or above, as when shared keys are off, and
+come from a network that the account admits.
 What a directory cannot hold (metadata, content type) lies in a sidecar tied to one version of the file, so a file
 that Spark writes into the folder is a blob too, with default properties.
 
@@ -29,16 +30,19 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sandbox import credentials, entra, role_assignments, state_files
+from sandbox import caller_network, credentials, entra, role_assignments, state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.state_files import Unreadable
 from sandbox.store import Body, ResourceStore
 
-# Built-in roles by GUID: Storage Blob Data Contributor, Owner; Reader.
+# Storage Blob Data Contributor, Owner; Reader.
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles/storage.md
 _WRITERS = {"ba92f5b4-2d11-453d-a403-e96b0029c9fe", "b7e6dc6d-f1e8-4753-8033-0f276bb0955b"}
 _READERS = _WRITERS | {"2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"}
 _CHUNK = 1 << 20
-_PAGE = 5000  # Azure's limit of names in one listing
+# Names in one listing.
+# Source: Azure/Azurite src/blob/utils/constants.ts (`DEFAULT_LIST_BLOBS_MAX_RESULTS`)
+_PAGE = 5000
 
 
 def find_account(store: ResourceStore, name: str) -> tuple[str, Body] | None:
@@ -71,6 +75,7 @@ def safe_path(folder: Path, name: str) -> Path:
     return folder / name
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`BlockBlob_Upload`: the body is the blob)
 @contextlib.asynccontextmanager
 async def received(request: Request, folder: Path) -> AsyncIterator[Path]:
     """The request's body, streamed into a new file in `folder` that is gone afterwards unless it was moved."""
@@ -139,6 +144,9 @@ class _Call:
 
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts; Azure/Azurite swagger/blob-storage-2021-10-04.json
+    # (`x-ms-request-id`, `x-ms-version`)
+    # No source: send a name that no file could have to a blob endpoint on Azure, and read the code.
     async def endpoint(request: Request) -> Response:
         try:
             response = await _answer(sandbox, request)
@@ -163,14 +171,17 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers`)
     async def make(_: Sandbox, resource_id: str, body: Body) -> None:
         sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
 
+    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers.delete`)
     async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
         names = _names_in(resource_id)
         for folder in (sandbox.container_folder(*names), _aside(sandbox, *names)):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
+    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`storage_accounts.delete`)
     async def remove_account(_: Sandbox, resource_id: str, body: Body) -> None:
         folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -193,6 +204,8 @@ def _aside(sandbox: Sandbox, account: str, container: str) -> Path:
     return sandbox.folder / "accounts" / account / ".aside" / container
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json; Azure/Azurite src/blob/errors/StorageErrorFactory.ts
+# (`ResourceNotFound`, `ContainerNotFound`)
 async def _answer(sandbox: Sandbox, request: Request) -> Response:
     path, query = request.path_params, request.query_params
     account, container = path["account"].lower(), path.get("container", "").lower()  # as their folders are named
@@ -200,6 +213,10 @@ async def _answer(sandbox: Sandbox, request: Request) -> Response:
     if found is None:
         raise CloudError(404, "ResourceNotFound", f"There is no storage account {account!r}.")
     call = _Call(sandbox, request, account, found[0], container, path.get("blob", ""))
+    if not caller_network.admits(sandbox, request, found[1], "blob"):
+        # Source: MicrosoftDocs/SupportArticles-docs
+        # support/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors.md
+        raise CloudError(403, "AuthorizationFailure", "This request is not authorized to perform this operation.")
     _authorise(call, found[1])
     level = "blob" if call.blob else query.get("restype", "account")
     operation = _OPERATIONS.get((request.method, level, query.get("comp", ""))) if container else None
@@ -211,31 +228,40 @@ async def _answer(sandbox: Sandbox, request: Request) -> Response:
     return await operation(call)
 
 
+# Source: MicrosoftDocs/azure-docs articles/storage/blobs/authorize-access-azure-active-directory.md
 def _authorise(call: _Call, account: Body) -> None:
     scheme = call.request.headers.get("authorization", "").partition(" ")[0].lower()
     if scheme == "sharedkey" or "sig" in call.request.query_params:
         if account.get("properties", {}).get("allowSharedKeyAccess") is False:
             message = "Key based authentication is not permitted on this storage account."
+            # Source: Azure/terraform-azurerm-avm-res-storage-storageaccount#184
             raise CloudError(403, "KeyBasedAuthenticationNotPermitted", message)
         raise CloudError(403, "AuthenticationFailed", "The sandbox admits Entra tokens only, no shared key and no SAS.")
     if scheme != "bearer":
+        # Source: azure-storage-blob==12.31.1 azure/storage/blob/_shared/models.py (`StorageErrorCode`; the status is
+        # not shown)
         raise CloudError(401, "NoAuthenticationInformation", "The request has no bearer token.")
     try:
         principal = entra.require_token(call.sandbox, call.request, entra.STORAGE)["oid"]
     except CloudError as error:
+        # Source: azure-storage-blob==12.31.1 azure/storage/blob/_shared/policies.py (a 401 with a challenge);
+        # Azure/Azurite src/blob/errors/StorageErrorFactory.ts (the code, with 400)
         raise CloudError(401, "InvalidAuthenticationInfo", error.message, error.headers) from error
     write = call.request.method not in ("GET", "HEAD")
     scope = call.record if call.container else call.account_id
     if not may_access(call.sandbox, principal, scope, write=write):
         role = f"Storage Blob Data {'Contributor' if write else 'Reader'}"
         message = f"This request is not authorized: principal {principal} has no role '{role}' at {scope} or above."
+        # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts
         raise CloudError(403, "AuthorizationPermissionMismatch", message)
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`Container_GetProperties`)
 async def _get_container(call: _Call) -> Response:
     return Response(headers=_Version.of(call.folder).headers)
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`Container_ListBlobHierarchySegment`)
 async def _list_blobs(call: _Call) -> Response:
     query = call.request.query_params
     prefix, delimiter, marker = query.get("prefix", ""), query.get("delimiter", ""), query.get("marker", "")
@@ -275,6 +301,7 @@ def _names(folder: Path, prefix: str, delimiter: str) -> set[str]:
     return names
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`BlockBlob_Upload`)
 async def _put_blob(call: _Call) -> Response:
     kind = call.request.headers.get("x-ms-blob-type", "")
     if kind != "BlockBlob" or "x-ms-copy-source" in call.request.headers:
@@ -286,6 +313,7 @@ async def _put_blob(call: _Call) -> Response:
         return _commit(call, file)
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`BlockBlob_StageBlock`)
 async def _put_block(call: _Call) -> Response:
     target = _block(call, call.request.query_params.get("blockid", ""))
     async with received(call.request, call.staging) as file:
@@ -294,6 +322,8 @@ async def _put_block(call: _Call) -> Response:
     return Response(status_code=201)
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`BlockBlob_CommitBlockList`); Azure/Azurite
+# src/blob/errors/StorageErrorFactory.ts (`InvalidXmlDocument`, `InvalidBlockList`)
 async def _put_block_list(call: _Call) -> Response:
     try:
         listed = list(ElementTree.fromstring(await call.request.body()))
@@ -314,6 +344,7 @@ async def _put_block_list(call: _Call) -> Response:
     return response
 
 
+# Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (`InvalidQueryParameterValue`)
 def _block(call: _Call, block_id: str) -> Path:
     try:
         return call.blocks / base64.b64decode(block_id, validate=True).hex()
@@ -330,7 +361,11 @@ def _concatenate(parts: list[Path], target: Path) -> None:
 
 
 def _commit(call: _Call, written: Path) -> Response:
-    """Move a whole file to its name; no other request runs between the check of the conditions and the move."""
+    """Move a whole file to its name; no other request runs between the check of the conditions and the move.
+
+    Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (`BlobAlreadyExists`); Azure/Azurite
+    src/blob/conditions/WriteConditionalHeadersValidator.ts (of `If-None-Match: *`)
+    """
     before = call.version
     if before and call.request.headers.get("if-none-match") == "*":
         raise CloudError(409, "BlobAlreadyExists", "The specified blob already exists.")
@@ -342,12 +377,14 @@ def _commit(call: _Call, written: Path) -> Response:
     return Response(status_code=201, headers=version.headers)
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`Blob_SetMetadata`)
 async def _set_metadata(call: _Call) -> Response:
     version = _existing(call)
     _write_sidecar(call, version, _sidecar(call, call.blob, version)[0])
     return Response(headers=version.headers)
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`Blob_Delete`)
 async def _delete_blob(call: _Call) -> Response:
     _existing(call)
     call.file.unlink()
@@ -355,6 +392,7 @@ async def _delete_blob(call: _Call) -> Response:
     return Response(status_code=202)
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`Blob_Download`, `Blob_GetProperties`)
 async def _get_blob(call: _Call) -> Response:
     version = _existing(call)
     kind, metadata = _sidecar(call, call.blob, version)
@@ -385,12 +423,15 @@ def _range(asked: str | None, size: int) -> tuple[int, int]:
         return 0, size - 1
     first, _, last = asked.removeprefix("bytes=").partition("-")
     if not first.isdigit() or not (last.isdigit() or last == ""):
+        # No source: ask Azure for such a range, and read the answer.
         raise CloudError(400, "InvalidHeaderValue", f"The range {asked!r} is not of the form bytes=first-last.")
     if int(first) >= size:
+        # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts
         raise CloudError(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
     return int(first), min(int(last or size), size - 1)
 
 
+# Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (`BlobNotFound`)
 def _existing(call: _Call) -> _Version:
     if (version := call.version) is None:
         raise CloudError(404, "BlobNotFound", "The specified blob does not exist.")
@@ -398,6 +439,9 @@ def _existing(call: _Call) -> _Version:
     return version
 
 
+# Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (`ConditionNotMet`); Azure/Azurite
+# src/blob/conditions/ReadConditionalHeadersValidator.ts; Azure/Azurite
+# src/blob/conditions/WriteConditionalHeadersValidator.ts
 def _check_conditions(request: Request, version: _Version | None) -> None:
     etag = version.etag if version else None
     unmet = "The condition specified using HTTP conditional header(s) is not met."
@@ -415,6 +459,7 @@ def _sidecar_file(call: _Call, blob: str) -> Path:
     return _aside(call.sandbox, call.account, call.container) / f"{_digest(blob)}.json"
 
 
+# Source: Azure/Azurite src/blob/handlers/BlockBlobHandler.ts (the content type of a blob that was given none)
 def _sidecar(call: _Call, blob: str, version: _Version) -> tuple[str, dict[str, str]]:
     """Content type and metadata of this version of a blob; what cannot be read counts as not set."""
     with contextlib.suppress(FileNotFoundError, Unreadable):
@@ -452,6 +497,7 @@ def _error(status: int, code: str, message: str, headers: Mapping[str, str] | No
     return _xml(body, status, {"x-ms-error-code": code, **(headers or {})})
 
 
+# Source: Azure/Azurite swagger/blob-storage-2021-10-04.json
 _OPERATIONS: dict[tuple[str, str, str], Callable[[_Call], Awaitable[Response]]] = {
     ("GET", "container", ""): _get_container,
     ("GET", "container", "list"): _list_blobs,

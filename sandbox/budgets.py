@@ -1,10 +1,4 @@
-"""Budgets of Microsoft.Consumption: the rules for a monthly budget's start. They count no cost and notify nobody.
-
-Rules: description of `timePeriod` in azure-rest-api-specs, specification/consumption, API version 2024-08-01, and of
-`start_date` in hashicorp/terraform-provider-azurerm#12121. The start cannot change later: Azure/CanadaPubSecALZ#317,
-Azure/azure-quickstart-templates#7095 (both messages are quoted there). An update that repeats the old start is
-accepted, as hashicorp/terraform-provider-azurerm and jpsnover/ai-triad-research#1697 rely on.
-"""
+"""Budgets of Microsoft.Consumption: the rules for a monthly budget's start. They count no cost and notify nobody."""
 
 import datetime
 
@@ -20,10 +14,13 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
     return {TYPE.lower(): Behaviour(on_put=_check)}
 
 
+# Source: azure-mgmt-consumption==11.0.0 azure/mgmt/consumption/models/_models.py (`BudgetProperties.time_period`);
+# hashicorp/terraform-provider-azurerm#12121; jpsnover/ai-triad-research#1697 (an update may repeat the old start)
 async def _check(sandbox: Sandbox, resource_id: str, body: Body) -> None:
     start, existing = _day(dig(body, _START)), sandbox.store.get(resource_id)
     if existing is not None:
         if start != _day(dig(existing, _START)):
+            # Source: Azure/CanadaPubSecALZ#317; Azure/azure-quickstart-templates#7095 (its message)
             raise CloudError(
                 400, "400", "Start date of budgets cannot be updated. Please delete and create a new budget."
             )
@@ -43,4 +40,5 @@ def _day(text: object) -> datetime.date:
     try:
         return datetime.datetime.fromisoformat(str(text)).date()
     except ValueError:
+        # No source: PUT a budget on Azure whose start is no date, and read the code.
         raise CloudError(400, "400", f"Start date '{text}' is not a date.") from None

@@ -13,13 +13,19 @@ from sandbox.store import Body, ResourceStore
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What takes no time here unless a test asks for it: `PUT /sandbox/settings`, until the sandbox ends."""
+    """How long things take: short here, so that a program that does not wait fails. `PUT /sandbox/settings` changes
+    them until the sandbox ends."""
 
-    role_propagation: float = 0.0
-    """Seconds for which a new role assignment grants nothing yet."""
+    role_propagation: float = 1.0
+    """Seconds for which a new role assignment grants nothing yet. On Azure up to 600.
+
+    Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md
+    """
     token_lifetime: int = 3600
     container_deletion: float = 0.0
     """Seconds for which a deleted blob container still holds its name."""
+    instance_types: dict[str, dict[str, str]] = {}
+    """Limits (`cpu`, `memory`) of Azure ML's instance types, as somebody creates them in a cluster with `kubectl`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Sandbox:
     environment: MutableMapping[str, str]
     """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings); see `environment`."""
     settings: Settings = field(default_factory=Settings)
+    callers: dict[int, str] = field(default_factory=dict)
+    """Virtual networks of the open connections that come from inside one, by the port they come from."""
 
     @property
     def identity(self) -> authority.Identity:

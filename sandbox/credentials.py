@@ -15,13 +15,17 @@ from starlette.responses import JSONResponse, Response
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.resource_body import dig
 
-# Of the AKS server and of the kubelogin client in Entra: https://azure.github.io/kubelogin/concepts/aks.html
+# Of the AKS server and of the kubelogin client in Entra.
+# Source: https://azure.github.io/kubelogin/concepts/aks.html
 _SERVER, _CLIENT = "6dae42f8-4368-4678-94ff-3960e28e3630", "80faf920-1908-4b52-b5ef-a8e7bedfc67a"
 
 
+# Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/models/_models.py (`StorageAccountKey`)
 async def list_storage_keys(sandbox: Sandbox, account_id: str, request: Request) -> Response:
-    """The keys, also of an account that does not admit them: it is the data that refuses them, with 403
-    KeyBasedAuthenticationNotPermitted (hashicorp/terraform-provider-azurerm#11460)."""
+    """The keys, also of an account that does not admit them: it is the data that refuses them.
+
+    Source: hashicorp/terraform-provider-azurerm#11460
+    """
     seed = f"{sandbox.identity.client_secret}{account_id.lower()}"
     created = dig(sandbox.store.get(account_id), "systemData.createdAt")
     keys = [
@@ -32,6 +36,7 @@ async def list_storage_keys(sandbox: Sandbox, account_id: str, request: Request)
     return JSONResponse({"keys": keys})
 
 
+# Source: azure-mgmt-containerservice==41.8.0 azure/mgmt/containerservice/models/_models.py (`CredentialResults`)
 async def list_cluster_user_credential(sandbox: Sandbox, cluster_id: str, request: Request) -> Response:
     cluster = sandbox.store.get(cluster_id) or {}
     if not dig(cluster, "properties.aadProfile"):
@@ -40,7 +45,10 @@ async def list_cluster_user_credential(sandbox: Sandbox, cluster_id: str, reques
 
 
 async def list_cluster_admin_credential(sandbox: Sandbox, cluster_id: str, request: Request) -> Response:
-    """Refused where local accounts are off: hashicorp/terraform-provider-azurerm#15489."""
+    """Refused where local accounts are off.
+
+    Source: hashicorp/terraform-provider-azurerm#15489
+    """
     if dig(sandbox.store.get(cluster_id), "properties.disableLocalAccounts"):
         message = "Getting static credential is not allowed because this cluster is set to disable local accounts."
         raise CloudError(400, "BadRequest", message)

@@ -19,6 +19,8 @@ from starlette.routing import BaseRoute, Route
 from sandbox import authority
 from sandbox.cloud import CloudError, Sandbox
 
+# Source: MicrosoftDocs/azure-docs articles/storage/blobs/authorize-access-azure-active-directory.md;
+# databricks-sdk==0.156.0 databricks/sdk/environments.py
 STORAGE = "https://storage.azure.com"
 DATABRICKS = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
 _MANAGEMENT = "/management.core"
@@ -35,6 +37,7 @@ def management_audience(sandbox: Sandbox) -> str:
     return f"{sandbox.url}{_MANAGEMENT}/"
 
 
+# Source: MicrosoftDocs/entra-docs docs/identity-platform/access-tokens.md ("Validate tokens")
 def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str, Any]:
     """The claims of the request's bearer token, or `CloudError` 401.
 
@@ -43,6 +46,8 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
 
+    # Source: Azure/Azure-Sentinel#11922 (`InvalidAuthenticationTokenAudience`, `ExpiredAuthenticationToken`);
+    # azure-storage-blob==12.31.1 azure/storage/blob/_shared/authentication.py (the challenge)
     def refused(code: str, message: str) -> CloudError:
         # Storage clients ask for a new token where this says, and send the request again.
         where = f'authorization_uri="{sandbox.url}/{sandbox.identity.tenant_id}/oauth2/authorize"'
@@ -88,6 +93,7 @@ def _claims(sandbox: Sandbox, token: str, audience: str) -> dict[str, Any]:
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
     tenant = sandbox.identity.tenant_id
 
+    # Source: MicrosoftDocs/entra-docs docs/identity-platform/v2-protocols-oidc.md
     async def discovery(request: Request) -> Response:
         base = f"{sandbox.url}/{tenant}"
         return JSONResponse(
@@ -103,6 +109,9 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
             }
         )
 
+    # Source: MicrosoftDocs/entra-docs docs/identity-platform/v2-oauth2-client-creds-grant-flow.md;
+    # MicrosoftDocs/entra-docs docs/identity-platform/reference-error-codes.md (90002, 70003, 70011)
+    # Source: Azure/login#561 (700016); MicrosoftDocs/azure-docs#33356 (7000215)
     async def token(request: Request) -> Response:
         form = {name: str(value) for name, value in (await request.form()).items()}
         if request.path_params["tenant"].lower() != tenant:
@@ -118,6 +127,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
             return _refusal(400, "invalid_scope", 70011, "Send 'scope=<resource>/.default'.")
         return JSONResponse({"token_type": "Bearer", **_issue(sandbox, _bare(asked))})
 
+    # Source: MicrosoftDocs/entra-docs docs/identity-platform/access-tokens.md ("Validate the signature")
     async def keys(request: Request) -> Response:
         key = RSAAlgorithm.to_jwk(authority.signing_key(sandbox.folder).public_key(), as_dict=True)
         return JSONResponse({"keys": [{**key, "kid": _KEY_ID, "use": "sig", "alg": "RS256"}]})

@@ -82,11 +82,11 @@ class Faults:
                 return await app(scope, receive, send)
             await asyncio.sleep(fault.delay)
             if fault.reset:
-                return await _reset(receive)
+                return await abort(receive)
             if fault.lost:
                 with contextlib.suppress(Exception):
                     await app({**scope, _KEY: fault}, receive, _discard)
-                return await _reset(receive)
+                return await abort(receive)
             if fault.status:
                 body = fault.body or {"error": {"code": f"Fault{fault.status}", "message": "A fault set by a test."}}
                 return await JSONResponse(body, fault.status, fault.headers)(scope, receive, send)
@@ -128,7 +128,7 @@ async def _discard(message: Message) -> None:
     pass
 
 
-async def _reset(receive: Receive) -> None:
+async def abort(receive: Receive) -> None:
     """ASGI has no word for it: uvicorn's `receive` belongs to the object that knows the connection."""
     receive.__self__.transport.abort()  # type: ignore[attr-defined]  # and no goodbye in TLS
     while (await receive())["type"] != "http.disconnect":

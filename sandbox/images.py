@@ -27,6 +27,7 @@ from sandbox import processes, state_files
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.containers import engine_of
 
+# Source: distribution/reference reference.go
 _REFERENCE = re.compile(
     r"(?P<server>[^/]+)/(?P<registry>[^/]+)/(?P<repository>.+?)(@(?P<digest>sha256:\w+)|:(?P<tag>[\w.-]+))"
 )
@@ -57,16 +58,18 @@ def find_image(sandbox: Sandbox, reference: str) -> Image:
     match = _REFERENCE.fullmatch(reference)
     if not match or match["server"] != sandbox.authority:
         form = f"{sandbox.authority}/<registry>/<repository>@sha256:<digest>"
-        raise CloudError(400, "ImageNotFound", f"'{reference}' is no image of a registry here: it must read {form}.")
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`BadArgument`: unable to download the container image)
+        raise CloudError(400, "BadArgument", f"'{reference}' is no image of a registry here: it must read {form}.")
     folder = registry_folder(sandbox, match["registry"])
     with contextlib.suppress(FileNotFoundError):
         digest = match["digest"] or _tag(folder, match["repository"], match["tag"]).read_text()
         manifest = _image_folder(folder, digest) / "image.json"
         container = _container(manifest)
         return Image(None if container else manifest.with_name(FILES), container)
-    raise CloudError(
-        400, "ImageNotFound", f"Registry '{match['registry']}' has no image '{reference}'. Build it first."
-    )
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+    # (`BadArgument`: unable to download the container image)
+    raise CloudError(400, "BadArgument", f"Registry '{match['registry']}' has no image '{reference}'. Build it first.")
 
 
 def tag_image(folder: Path, digest: str, repository: str, tag: str) -> None:

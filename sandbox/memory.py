@@ -1,8 +1,7 @@
 """Memory of a replica's processes, and the limit at which Kubernetes would kill its container.
 
 Counts what the kernel cannot give back when a container reaches its limit: anonymous and shared memory. Pages of
-files, which it drops first, do not count (https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max). Knows it
-on Linux only; elsewhere nothing is ever over its limit.
+files, which it drops first, do not count. Knows it on Linux only; elsewhere nothing is ever over its limit.
 """
 
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+# Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max, memory.stat)
 _COUNTED = ("RssAnon:", "RssShmem:")
 
 

@@ -1,10 +1,11 @@
 """The document by which a client that knows only a host name learns the whole cloud, in the shapes that Azure gives it.
 
-- from 2022-09-01: one object, which Azure CLI reads to register a cloud (`_populate_from_metadata_endpoint` of
-  azure-cli, azure/cli/command_modules/cloud/custom.py)
-- from 2018 until then: a list of clouds, which ARM_CLOUD_METADATA_URL takes (`retrieve_arm_cloud_metadata` of
-  azure-cli-core, azure/cli/core/cloud.py)
-- before: the four addresses that Azure Stack shows (`get_cloud_from_metadata_endpoint` of msrestazure, azure_cloud.py)
+- from 2022-09-01: one object, which Azure CLI reads to register a cloud (`_populate_from_metadata_endpoint`)
+- from 2018 until then: a list of clouds, which ARM_CLOUD_METADATA_URL takes (`retrieve_arm_cloud_metadata`)
+- before: the four addresses that Azure Stack shows (`get_cloud_from_metadata_endpoint`)
+
+Source: Azure/azure-cli src/azure-cli/azure/cli/command_modules/cloud/custom.py; Azure/azure-cli
+src/azure-cli-core/azure/cli/core/cloud.py; Azure/msrestazure-for-python msrestazure/azure_cloud.py
 """
 
 from typing import Any
@@ -28,6 +29,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def endpoints(request: Request) -> Response:
         version = request.query_params.get("api-version")
         if not version:
+            # Source: Azure/azure-dev#3914
             message = "The api-version query parameter (?api-version=) is required for all requests."
             raise CloudError(400, "MissingApiVersionParameter", message)
         if version < "2018":

@@ -1,13 +1,15 @@
 """ARM's asynchronous operations: work that outlives its request, its status document, and the lock it holds meanwhile.
 
 An operation that the sandbox did not live to finish is found `Failed` after the restart, and its resource with it.
+Some resources accept one write at a time, their own and those of resources below them: `Turn`.
 """
 
 import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,41 +24,99 @@ _STATUS = "/subscriptions/{subscription}/providers/Microsoft.Resources/operation
 _RESULT = "/subscriptions/{subscription}/providers/Microsoft.Resources/operationResults/{operation}"
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One write of a resource that accepts one at a time."""
+
+    resource_id: str
+    doing: str
+    """Name of the operation in the refusal of another write: `operation (Updating)`."""
+
+
 class Operations:
     def __init__(self, sandbox: Sandbox, records: ResourceStore) -> None:
         self._sandbox, self._records = sandbox, records
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._busy: set[str] = set()
+        self._turns: dict[str, list[Turn]] = {}
 
     def routes(self) -> list[BaseRoute]:
         return [Route(_STATUS, self._status), Route(_RESULT, self._result)]
 
-    def require_idle(self, resource_id: str, *, below: bool = False) -> None:
-        """Refuse a write while another runs on the resource, on one it lies in, or (`below`) on one inside it."""
+    def require_idle(self, resource_id: str, turn: Turn | None = None, *, below: bool = False) -> None:
+        """Refuse a write while another runs on the resource, on one it lies in, or (`below`) on one inside it.
+
+        With a `turn`, also while another has the turn. What extends a resource (a role on it, its diagnostics) does not
+        lie in it: another provider writes it.
+        Source: Azure/terraform-azurerm-avm-ptn-aks-production#25; cilium/cilium#25944 (AKS: code and words)
+        """
+        if turn and (others := self._turns.get(turn.resource_id.lower())):
+            message = (
+                f"Operation is not allowed: Another {others[0].doing} is in progress, please wait for it to finish "
+                "before starting a new operation. See https://aka.ms/aks-pending-operation for more details"
+            )
+            raise CloudError(409, "OperationNotAllowed", message)
         key = resource_id.lower()
         for busy in self._busy:
-            if key == busy or key.startswith(f"{busy}/") or (below and busy.startswith(f"{key}/")):
+            extends = "/providers/" in busy and key.startswith(f"{busy}/providers/")
+            inside = key.startswith(f"{busy}/") and not extends
+            if key == busy or inside or (below and busy.startswith(f"{key}/")):
+                # Source: MicrosoftDocs/azure-docs
+                # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+                # (`AnotherOperationInProgress`; the status is not shown)
                 raise CloudError(409, "AnotherOperationInProgress", f"Another operation is in progress on '{busy}'.")
 
-    async def run(self, resource_id: str, work: Work) -> None:
+    def is_busy(self, resource_id: str) -> bool:
+        """Whether a write has the turn of a resource that accepts one at a time."""
+        return resource_id.lower() in self._turns
+
+    async def run(self, resource_id: str, work: Work, turn: Turn | None = None) -> None:
         """Do `work` while the request waits; its error is the request's answer."""
         key = resource_id.lower()
         self._busy.add(key)
+        self._take(turn)
         try:
             await work()
         finally:
             self._busy.discard(key)
+            self._leave(turn)
 
-    def start(self, resource_id: str, work: Work) -> dict[str, str]:
+    def start(self, resource_id: str, work: Work, turn: Turn | None = None) -> dict[str, str]:
         """Begin `work`; returns the headers by which the client finds the operation."""
         operation = str(uuid.uuid4())
         record = {"name": operation, "resource": resource_id, "status": "InProgress", "began": time.time()}
         self._records.put(f"/operations/{operation}", record)
         self._busy.add(resource_id.lower())
-        task = asyncio.create_task(self._finish(record, work))
-        self._tasks[operation] = task
-        task.add_done_callback(lambda _: self._tasks.pop(operation, None))
+        self._take(turn)
+        self._keep(operation, self._finish(record, work, turn))
         return self._headers(record)
+
+    def stay_busy(self, turn: Turn, seconds: float) -> None:
+        """Keep the turn for so long, for work that no request started."""
+
+        async def wait() -> None:
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._leave(turn)
+
+        self._take(turn)
+        self._keep(str(uuid.uuid4()), wait())
+
+    def _keep(self, name: str, work: Coroutine[None, None, None]) -> None:
+        task = self._tasks[name] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+
+    def _take(self, turn: Turn | None) -> None:
+        if turn:
+            self._turns.setdefault(turn.resource_id.lower(), []).append(turn)
+
+    def _leave(self, turn: Turn | None) -> None:
+        if turn:
+            key = turn.resource_id.lower()
+            self._turns[key].remove(turn)
+            if not self._turns[key]:
+                del self._turns[key]
 
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
@@ -70,9 +130,12 @@ class Operations:
                 message = "The sandbox was stopped before the operation finished: send the request again."
                 self._fail(record, CloudError(500, "OperationAborted", message))
 
-    async def _finish(self, record: Body, work: Work) -> None:
+    async def _finish(self, record: Body, work: Work, turn: Turn | None) -> None:
         try:
-            await self.run(record["resource"], work)
+            try:
+                await self.run(record["resource"], work)
+            finally:
+                self._leave(turn)
             self._records.put(f"/operations/{record['name']}", {**record, "status": "Succeeded"})
         except CloudError as error:
             self._fail(record, error)
@@ -98,6 +161,7 @@ class Operations:
             "retry-after-ms": str(wait),
         }
 
+    # No source: read an operation that does not exist on Azure, and read the code.
     def _record(self, request: Request) -> Body:
         require_token(self._sandbox, request, self._sandbox.url)
         record = self._records.get(f"/operations/{request.path_params['operation']}")
@@ -105,12 +169,14 @@ class Operations:
             raise CloudError(404, "OperationNotFound", f"There is no operation {request.path_params['operation']}.")
         return record
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/async-api-reference.md ("Azure-AsyncOperation Resource format")
     async def _status(self, request: Request) -> Response:
         record = self._record(request)
         shown = {key: record[key] for key in ("name", "status", "error") if key in record}
         headers = self._headers(record) if record["status"] == "InProgress" else None
         return JSONResponse({"id": request.url.path, **shown}, headers=headers)
 
+    # Source: Azure/azure-resource-manager-rpc v1.0/async-api-reference.md ("202 Accepted and Location Headers")
     async def _result(self, request: Request) -> Response:
         record = self._record(request)
         if record["status"] == "InProgress":

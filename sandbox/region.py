@@ -39,6 +39,9 @@ def routes(
         shown = {"namespace": namespace, "registrationState": state, "resourceTypes": types}
         return {"id": f"/subscriptions/{sandbox.identity.subscription_id}/providers/{namespace}", **shown}
 
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Providers_List`,
+    # `Providers_Get`, `Providers_Register`)
     async def providers(request: Request) -> Response:
         admit(sandbox, request)
         namespace = request.path_params.get("namespace")
@@ -50,6 +53,7 @@ def routes(
             {"value": [provider(name) for name in sorted({_namespace(rule) for rule in rules.values()})]}
         )
 
+    # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`ResourceSku`)
     async def sizes(request: Request) -> Response:
         admit(sandbox, request)
         known = table(sandbox)
@@ -58,6 +62,7 @@ def routes(
         found = [_size(name, size, region) for name, size in known["sizes"].items() if size for region in regions]
         return JSONResponse({"value": found})
 
+    # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`Usage`)
     async def usages(request: Request) -> Response:
         admit(sandbox, request)
         known, region = table(sandbox), request.path_params["location"].replace(" ", "").lower()
@@ -69,6 +74,8 @@ def routes(
         ]
         return JSONResponse({"value": found})
 
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/subscriptions/models.tsp (`Location`)
     async def locations(request: Request) -> Response:
         admit(sandbox, request)
         own = f"/subscriptions/{sandbox.identity.subscription_id}/locations"
@@ -79,6 +86,7 @@ def routes(
         ]
         return JSONResponse({"value": found})
 
+    # Source: azure-mgmt-authorization==4.0.0 azure/mgmt/authorization/v2022_04_01/operations/_permissions_operations.py
     async def permissions(request: Request) -> Response:
         admit(sandbox, request)
         return JSONResponse({"value": table(sandbox)["permissions"]})

@@ -1,6 +1,7 @@
 """The sandbox's container registry as its clients see it: upload a context, schedule its build, follow the run.
 
 How an image comes from a context is `images.py`. A run that the process did not live to finish is found `Failed`.
+A run reaches a registry without public access from its agent pool's network alone.
 Does not speak the registry's own API (`/v2/`), build from git, or run other task types.
 """
 
@@ -22,15 +23,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from sandbox.caller_network import is_public
 from sandbox.cloud import Behaviour, CloudError, Sandbox
 from sandbox.images import BuildFailed, build_image, registry_folder, remove_images, tag_image
+from sandbox.private_endpoints import network_of, reaches
+from sandbox.resource_body import dig
 from sandbox.store import Body
 from sandbox.subscriptions import table
 
 _TYPE = "Microsoft.ContainerRegistry/registries"
 _LINK_SECONDS = 3600
 _LINK_KEY = secrets.token_bytes(32)  # links die with the process: a client asks for a new one
-_IMAGE_NAME = re.compile(r"(?P<repository>[a-z0-9]+([._/-]+[a-z0-9]+)*)(:(?P<tag>\w[\w.-]{0,127}))?")
+# Source: distribution/reference reference.go (the grammar of names and tags)
+_IMAGE_NAME = re.compile(r"(?P<repository>[a-z0-9]+((?:[./_]|__|-+)[a-z0-9]+)*)(:(?P<tag>\w[\w.-]{0,127}))?")
 
 _running: dict[Path, asyncio.Task[None]] = {}
 """Builds under way, by the path of their log."""
@@ -49,6 +54,8 @@ class _Platform(_Model):
     os: Literal["Linux"]
 
 
+# Source: azure-mgmt-containerregistry==10.3.0 azure/mgmt/containerregistry/v2019_06_01_preview/models/_models_py3.py
+# (`DockerBuildRequest`, with the limits)
 class _BuildRequest(_Model):
     type: Literal["DockerBuildRequest"]
     source_location: str
@@ -58,12 +65,16 @@ class _BuildRequest(_Model):
     is_push_enabled: bool = False
     arguments: list[_Argument] = []
     timeout: int = Field(3600, ge=300, le=28800)
+    agent_pool_name: str | None = None
 
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    # Source: Azure/azure-cli src/azure-cli/azure/cli/command_modules/acr/_archive_utils.py (uploads one block blob to
+    # the address)
     async def upload(request: Request) -> Response:
         _check_link(request)
         if request.headers.get("x-ms-blob-type") != "BlockBlob" or "comp" in request.query_params:
+            # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts
             raise CloudError(400, "InvalidHeaderValue", "Upload the context as one block blob (Put Blob, ≤ 64 MiB).")
         target = registry_folder(sandbox, request.path_params["registry"]) / "sources" / request.path_params["name"]
         partial = target.with_suffix(".partial")
@@ -75,6 +86,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         now = datetime.datetime.now(datetime.UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
         return Response(status_code=201, headers={"etag": f'"{secrets.token_hex(8)}"', "last-modified": now})
 
+    # Source: Azure/azure-cli src/azure-cli/azure/cli/command_modules/acr/_stream_utils.py (reads the log by its link)
     async def log(request: Request) -> Response:
         _check_link(request)
         folder = registry_folder(sandbox, request.path_params["registry"])
@@ -104,6 +116,7 @@ async def shutdown(sandbox: Sandbox) -> None:
     await _cancel_below(sandbox.folder)
 
 
+# No source: delete a registry on Azure with a build under way, and look what becomes of it.
 async def _delete(sandbox: Sandbox, registry_id: str, body: Body) -> None:
     folder = registry_folder(sandbox, body["name"])
     await _cancel_below(folder)
@@ -111,16 +124,22 @@ async def _delete(sandbox: Sandbox, registry_id: str, body: Body) -> None:
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
+# Source: azure-mgmt-containerregistrytasks==1.0.0b1 azure/mgmt/containerregistrytasks/models/_models.py
+# (`SourceUploadDefinition`)
 async def _list_build_source_upload_url(sandbox: Sandbox, registry_id: str, request: Request) -> Response:
     path = f"sources/{secrets.token_hex(16)}.tar.gz"
     return JSONResponse({"relativePath": path, "uploadUrl": _link(sandbox, registry_id, path)})
 
 
+# Source: azure-mgmt-containerregistrytasks==1.0.0b1 azure/mgmt/containerregistrytasks/models/_models.py
+# (`RunGetLogResult`)
 async def _list_log_sas_url(sandbox: Sandbox, run_id: str, request: Request) -> Response:
     registry_id, _, run = run_id.rpartition("/runs/")
     return JSONResponse({"logLink": _link(sandbox, registry_id, f"runs/{run}.log")})
 
 
+# Source: azure-mgmt-containerregistrytasks==1.0.0b1 azure/mgmt/containerregistrytasks/models/_models.py
+# (`DockerBuildRequest`)
 async def _schedule_run(sandbox: Sandbox, registry_id: str, request: Request) -> Response:
     sent = {name: value for name, value in (await request.json()).items() if value is not None}
     try:
@@ -128,6 +147,7 @@ async def _schedule_run(sandbox: Sandbox, registry_id: str, request: Request) ->
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        # No source: schedule a build on Azure without its platform, and read the code.
         raise CloudError(400, "InvalidRequest", f"Build request, '{where}': {first['msg']}.") from error
     registry = registry_id.rpartition("/")[2]
     if (known := table(sandbox))["offer"] in known["offers_without_builds"]:
@@ -137,7 +157,12 @@ async def _schedule_run(sandbox: Sandbox, registry_id: str, request: Request) ->
         raise CloudError(400, "TasksOperationsNotAllowed", message)
     folder = registry_folder(sandbox, registry)
     if (folder / build.source_location).parent != folder / "sources" or not (folder / build.source_location).is_file():
-        message = f"No context was uploaded as '{build.source_location}': ask listBuildSourceUploadUrl where to."
+        message = (
+            f"The provided source location '{build.source_location}' is invalid or doesn't exists. "
+            "Please use 'GetBuildSourceUploadUrl' to get a valid location to upload the source."
+        )
+        # Source: microsoft/vscode-docker#679 (the message)
+        # No source: schedule a build on Azure of what was not uploaded, and read the code.
         raise CloudError(400, "InvalidSourceLocation", message)
 
     run = f"c{secrets.token_hex(4)}"
@@ -145,6 +170,7 @@ async def _schedule_run(sandbox: Sandbox, registry_id: str, request: Request) ->
     for name in build.image_names:
         local = name.replace("{{.Run.ID}}", run).removeprefix(f"{sandbox.authority}/{registry}/")
         if not (match := _IMAGE_NAME.fullmatch(local)):
+            # No source: schedule a build on Azure with such a name, and read the code.
             raise CloudError(400, "InvalidImageName", f"'{name}' does not read <repository>:<tag>, in lower case.")
         names = {"repository": match["repository"], "tag": match["tag"] or "latest"}
         images.append({"registry": f"{sandbox.authority}/{registry}", **names})
@@ -169,6 +195,7 @@ async def _run(
     arguments = {argument.name: argument.value for argument in build.arguments}
     status, reason, began = "Canceled", "", time.monotonic()
     try:
+        _log_in(sandbox, body["id"].rpartition("/runs/")[0], build.agent_pool_name)
         async with asyncio.timeout(build.timeout):
             digest = await build_image(sandbox, registry, source, build.docker_file_path, arguments, work, log)
         if build.is_push_enabled:
@@ -192,6 +219,26 @@ async def _run(
     _finish(sandbox, body, status, reason)
 
 
+def _log_in(sandbox: Sandbox, registry_id: str, pool_name: str | None) -> None:
+    """A build logs in to its registry first, from the network of its agent pool, or from none.
+
+    Source: MicrosoftDocs/azure-docs articles/container-registry/container-registry-tasks-agent-pools.md;
+    MicrosoftDocs/SupportArticles-docs
+    support/azure/azure-container-registry/client-ip-address-not-allowed-access.md
+    """
+    pool = sandbox.store.get(f"{registry_id}/agentPools/{pool_name}") if pool_name else None
+    if pool_name and pool is None:
+        raise BuildFailed(f"the registry has no agent pool '{pool_name}'")
+    network = network_of(dig(pool, "properties.virtualNetworkSubnetResourceId"))
+    registry = sandbox.store.get(registry_id)
+    if registry and not is_public(registry) and not reaches(sandbox, network, registry_id, "registry"):
+        login_server = registry["properties"]["loginServer"]
+        raise BuildFailed(
+            f'failed to login: Error response from daemon: Get "https://{login_server}/v2/": denied: client with IP '
+            "'192.0.2.21' is not allowed access. Refer https://aka.ms/acr/firewall to grant access."
+        )
+
+
 def _finish(sandbox: Sandbox, body: Body, status: str, reason: str) -> None:
     body["properties"].update(status=status, finishTime=_now(), **({"runErrorMessage": reason} if reason else {}))
     sandbox.store.put(body["id"], body)
@@ -211,6 +258,7 @@ def _link(sandbox: Sandbox, registry_id: str, path: str) -> str:
     return f"{sandbox.url}{path}?{urllib.parse.urlencode({'sig': jwt.encode(claims, _LINK_KEY, algorithm='HS256')})}"
 
 
+# Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (`AuthenticationFailed`: 403)
 def _check_link(request: Request) -> None:
     try:
         jwt.decode(request.query_params.get("sig", ""), _LINK_KEY, algorithms=["HS256"], subject=request.url.path)

@@ -15,6 +15,7 @@ from sandbox.store import Body
 from sandbox.types import TypeRule, fill
 
 
+# Source: hashicorp/terraform-provider-azurerm#21093 (the code, of a network security group)
 def check_name(rule: TypeRule, name: str) -> None:
     low, high, pattern = rule.name.get("min", 1), rule.name.get("max", 260), rule.name.get("pattern")
     if not low <= len(name) <= high:
@@ -24,11 +25,13 @@ def check_name(rule: TypeRule, name: str) -> None:
         raise CloudError(400, "InvalidResourceName", f"'{name}' does not match {pattern}, as {rule.type} must.")
 
 
+# Source: Azure/azure-rest-api-specs#35342 (`LocationRequired` with its message)
 def check_body(rule: TypeRule, resource_id: str, sent: Body) -> None:
     if rule.location == "required" and not sent.get("location"):
         raise CloudError(400, "LocationRequired", f"The location property is required for '{resource_id}'.")
     for path in rule.required:
         if dig(sent, path) is None:
+            # No source: PUT a resource without such a property on Azure, and read the code; each service has its own.
             raise CloudError(400, "MissingRequiredProperty", f"'{resource_id}' needs the property '{path}'.")
 
 
@@ -38,6 +41,8 @@ def keep_immutable(rule: TypeRule, existing: Body, sent: Body) -> None:
         sent["location"] = sent.get("location") or home
         if _location(sent["location"]) != _location(home):
             message = f"'{existing['id']}' is in location '{home}' and cannot move to '{sent['location']}'."
+            # Source: MicrosoftDocs/azure-docs
+            # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (`InvalidResourceLocation`)
             raise CloudError(409, "InvalidResourceLocation", message)
     for path in rule.immutable:
         before, after = dig(existing, path), dig(sent, path)
@@ -49,6 +54,7 @@ def keep_immutable(rule: TypeRule, existing: Body, sent: Body) -> None:
             place[last] = before
         elif _folded(before) != _folded(after):
             message = f"Changing property '{path}' of '{existing['id']}' from {before!r} to {after!r} is not allowed."
+            # Source: Azure/azure-sdk-for-go#2899 (of a virtual machine, with status 409)
             raise CloudError(409, "PropertyChangeNotAllowed", message)
 
 
@@ -76,6 +82,8 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
     if body.get("location"):
         body["location"] = _location(body["location"])
     body["properties"] = {**(body.get("properties") or {}), "provisioningState": "Succeeded"}
+    for path in rule.write_only:
+        _drop(body, path)
     if body.get("identity"):
         body["identity"] = _identity(sandbox, values["guid"], body["identity"])
     if rule.etag:
@@ -102,6 +110,13 @@ def dig(body: Any, path: str) -> Any:
     return body
 
 
+def _drop(body: Body, path: str) -> None:
+    outer, _, last = path.rpartition(".")
+    place = dig(body, outer) if outer else body
+    if isinstance(place, dict):
+        place.pop(last, None)
+
+
 def _identity(sandbox: Sandbox, principal_id: str, sent: Body) -> Body:
     identity = dict(sent)
     if "systemassigned" in str(sent.get("type", "")).lower():
@@ -116,6 +131,7 @@ def _identity(sandbox: Sandbox, principal_id: str, sent: Body) -> Body:
 def _user_assigned(sandbox: Sandbox, identity_id: str) -> Body:
     resource = sandbox.store.get(identity_id)
     if resource is None:
+        # Source: Azure/azure-policy#1311 (the message); Azure/azure-cli#31837 (the code)
         raise CloudError(400, "FailedIdentityOperation", f"The user-assigned identity '{identity_id}' was not found.")
     return {key: resource["properties"].get(key) for key in ("principalId", "clientId")}
 

@@ -1,8 +1,7 @@
 """`$filter` of ARM's lists of resources and resource groups.
 
-Properties, operators and functions: `Resources_List` and `ResourceGroups_List` in azure-rest-api-specs,
-Microsoft.Resources/stable/2021-04-01/resources.json. Knows neither `or` nor the properties of `identity` and `plan`;
-an unknown filter is refused, because an ignored one would answer too much.
+Knows neither `or` nor the properties of `identity` and `plan`; an unknown filter is refused, because an ignored one
+would answer too much.
 """
 
 import re
@@ -13,6 +12,9 @@ from sandbox.cloud import CloudError
 from sandbox.store import Body
 
 Test = Callable[[Body], bool]
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Resources_List`:
+# operators and functions)
 _VALUE = r"'((?:[^']|'')*)'"
 _COMPARISON = re.compile(rf"(\w+)\s+(eq|ne)\s+{_VALUE}", re.IGNORECASE)
 _SUBSTRING = re.compile(rf"substringof\(\s*{_VALUE}\s*,\s*(\w+)\s*\)", re.IGNORECASE)
@@ -24,6 +26,9 @@ def _group(body: Body) -> str:
     return str(body["id"]).split("/")[4]
 
 
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Resources_List`,
+# `ResourceGroups_List`)
 _PROPERTIES: Mapping[str, Callable[[Body], str]] = {
     "name": lambda body: body["name"],
     "resourcetype": lambda body: body["type"],
@@ -90,5 +95,6 @@ def _plain(quoted: str) -> str:
     return quoted.replace("''", "'").lower()
 
 
+# Source: Azure/azure-sdk-for-go#2480 (with its message; also that groups are not filtered by name)
 def _refused(asked: str) -> CloudError:
     return CloudError(400, "InvalidFilterInQueryString", f"Invalid $filter '{asked}' specified in the query string.")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from sandbox.types import TypeRule
 
+# Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md; Azure/azure-resource-manager-rpc
+# v1.0/Addendum.md ("Nested Resources")
 GROUP = "Microsoft.Resources/resourceGroups"
 _GROUP = re.compile(r"(/subscriptions/[^/]+)/resourceGroups/([^/]+)", re.IGNORECASE)
 _RESOURCE = re.compile(r"(.*)/providers/([^/]+)((?:/[^/]+/[^/]+)+)", re.IGNORECASE)

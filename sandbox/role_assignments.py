@@ -12,7 +12,9 @@ from sandbox.resource_body import dig
 from sandbox.store import Body, ResourceStore
 
 TYPE = "Microsoft.Authorization/roleAssignments"
-# RoleAssignments_ListForScope in azure-rest-api-specs, authorization-RoleAssignmentsCalls.json
+# Source: azure-mgmt-authorization==4.0.0
+# azure/mgmt/authorization/v2022_04_01/operations/_role_assignments_operations.py (`list_for_scope`);
+# MicrosoftDocs/azure-docs articles/role-based-access-control/role-assignments-list-rest.md
 _CLAUSE = r"(?:atScope\(\)|principalId eq '[^']+'|assignedTo\('[^']+'\))"
 _FILTER = re.compile(rf"{_CLAUSE}(?: and {_CLAUSE})*")
 _PART = f"/providers/{TYPE}/"
@@ -25,14 +27,15 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
     """Role assignments at and above a scope and, unless only `atScope()` is asked, below it."""
     if asked and not _FILTER.fullmatch(asked.strip()):
-        raise CloudError(400, "UnsupportedQuery", f"The filter '{asked}' is not supported on role assignments.")
+        # No source: list role assignments on Azure with a filter that is none of these, and read the code.
+        raise CloudError(400, "UnsupportedQuery", f"The filter '{asked}' is not supported.")
     principal = re.search(r"(?:principalId eq |assignedTo\()'([^']+)'", asked)
     found = []
     for resource_id, body in store.below(""):
         if body["type"] == TYPE:
             at, here = f"{_scope(resource_id)}/".lower(), f"{scope}/".lower()
             fits = here.startswith(at) or (at.startswith(here) and "atScope()" not in asked)
-            if fits and (not principal or body["properties"]["principalId"] == principal[1]):
+            if fits and (not principal or body["properties"]["principalId"].lower() == principal[1].lower()):
                 found.append(body)
     return found
 
@@ -47,16 +50,22 @@ def in_effect(sandbox: Sandbox, body: Body) -> bool:
     return max(age, 0.0) >= sandbox.settings.role_propagation
 
 
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-assignments-rest.md
 async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
     properties = body["properties"]
     for name in ("principalId", "roleDefinitionId"):
         if not properties.get(name):
+            # No source: PUT a role assignment without it on Azure, and read the code.
             raise CloudError(400, "InvalidRequestContent", f"A role assignment needs properties.{name}.")
     if "principalType" not in properties:
         if not _exists(sandbox, properties["principalId"]):
+            # Source: Azure/avdaccelerator#99; hashicorp/terraform-provider-azurerm
+            # internal/services/authorization/role_assignment_resource.go (repeats it, as it passes)
             message = (
-                f"Principal {properties['principalId']} does not exist in the directory. If you have just created it, "
-                "it may not be replicated yet: set properties.principalType to ServicePrincipal."
+                f"Principal {properties['principalId']} does not exist in the directory {sandbox.identity.tenant_id}. "
+                "Check that you have the correct principal ID. If you are creating this principal and then immediately "
+                "assigning a role, this error might be related to a replication delay. In this case, set the role "
+                "assignment principalType property to a value, such as ServicePrincipal, User, or Group."
             )
             raise CloudError(400, "PrincipalNotFound", message)
         properties["principalType"] = "ServicePrincipal"
@@ -70,12 +79,14 @@ async def _assign(sandbox: Sandbox, resource_id: str, body: Body) -> None:
             continue
         same = _grant(assigned) == _grant(body)
         if other.lower() == resource_id.lower() and not same:
-            message = "Principal, role and scope of a role assignment cannot be updated: delete it, then create anew."
+            # Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md;
+            # Azure/Azure-Landing-Zones#2040
+            message = "Tenant ID, application ID, principal ID, and scope are not allowed to be updated."
             raise CloudError(400, "RoleAssignmentUpdateNotPermitted", message)
         if other.lower() != resource_id.lower() and same:
-            message = (
-                f"The role assignment already exists. The ID of the existing role assignment is {assigned['name']}."
-            )
+            # Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md
+            known = assigned["name"].replace("-", "")
+            message = f"The role assignment already exists. The ID of the existing role assignment is {known}."
             raise CloudError(409, "RoleAssignmentExists", message)
 
 

@@ -1,10 +1,8 @@
-"""Built-in roles by name and id, as `roles.yaml` holds them: read and listed. Has no custom roles and enforces none.
+"""Built-in roles by name and id, as `roles.yaml` holds them: read and listed. Has no custom roles and enforces none."""
 
-Filters: `RoleDefinitions_List` in azure-rest-api-specs, authorization-RoleDefinitionsCalls.json.
-"""
-
+import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,10 @@ from sandbox.store import Body
 
 TYPE = "microsoft.authorization/roledefinitions"
 _TABLE = Path(__file__).with_name("roles.yaml")
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-definitions-list.md (`atScopeAndBelow`,
+# `type`); Azure/azure-cli#30593 (`roleName`)
 _FILTER = re.compile(r"(roleName|type) eq '((?:[^']|'')*)'|atScopeAndBelow\(\)", re.IGNORECASE)
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-definitions.md
 _PERMISSIONS = ("actions", "notActions", "dataActions", "notDataActions")
 
 
@@ -25,6 +26,7 @@ def get(sandbox: Sandbox, role: str) -> Body:
         if known["id"] == role.lower():
             return _shown(sandbox, name, known)
     message = f"The specified role definition with ID '{role}' does not exist among those of sandbox/roles.yaml."
+    # Source: JulianHayward/AzAPICall#23 (the code; the status is not shown)
     raise CloudError(404, "RoleDefinitionDoesNotExist", message)
 
 
@@ -34,11 +36,33 @@ def find(sandbox: Sandbox, asked: str) -> list[Body]:
         return found
     clause = _FILTER.fullmatch(asked.strip())
     if clause is None:
-        raise CloudError(400, "UnsupportedQuery", f"The filter '{asked}' is not supported on role definitions.")
+        supported = "either roleName eq '{value}' or type eq 'BuiltInRole|CustomRole'"
+        message = f"The filter '{asked}' is not supported. Supported filters are {supported}."
+        # Source: Azure/azure-cli#30593 (code and message)
+        raise CloudError(400, "UnsupportedFilter", message)
     if clause[1]:
         key = {"rolename": "roleName", "type": "type"}[clause[1].lower()]
         found = [role for role in found if role["properties"][key].lower() == clause[2].replace("''", "'").lower()]
     return found
+
+
+def allows(role: str, action: str, *, data: bool = False) -> bool:
+    """Whether the role with this id has the action. A role that is not in `roles.yaml` has none.
+
+    A `*` stands for any part of an action, also for none between two slashes: AKS asks for
+    `userAssignedIdentities/assign/action`, and the role that gives it names `userAssignedIdentities/*/assign/action`.
+    Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-definitions.md;
+    aztfmod/terraform-azurerm-caf#928
+    """
+    known = next((each for each in _roles().values() if each["id"] == role.lower()), {})
+    given, excluded = ("dataActions", "notDataActions") if data else ("actions", "notActions")
+    return _names(known.get(given, ()), action) and not _names(known.get(excluded, ()), action)
+
+
+def _names(patterns: Iterable[str], action: str) -> bool:
+    wanted = action.lower()
+    spelled = (form.lower() for pattern in patterns for form in (pattern, pattern.replace("/*/", "/")))
+    return any(fnmatch.fnmatchcase(wanted, form) for form in spelled)
 
 
 @lru_cache

@@ -28,14 +28,18 @@ from sandbox import (
     access_log,
     agent_pools,
     authority,
+    azure_monitor,
     budgets,
+    caller_network,
     containers,
     entra,
     environment,
     left_out,
     metadata,
+    private_endpoints,
     role_assignments,
     types,
+    virtual_networks,
 )
 from sandbox.arm import Arm
 from sandbox.cloud import Behaviour, CloudError, Sandbox
@@ -44,6 +48,7 @@ from sandbox.folder import CannotServe, Damaged, lock, remembered_port
 from sandbox.state_files import Unreadable
 from sandbox.store import ResourceStore
 
+BEHAVIOURS = (role_assignments, budgets, azure_monitor, agent_pools, private_endpoints, virtual_networks)
 SERVICES = ("blob", "registry", "databricks", "machine_learning")
 # Below the ports that Linux and macOS hand out to clients, so that a stopped sandbox finds its port free again.
 _PORTS = range(20000, 30000)
@@ -82,22 +87,25 @@ def serve(folder: Path, port: int | None) -> None:
 def application(sandbox: Sandbox) -> Starlette:
     services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
     behaviours: dict[str, Behaviour] = {}
-    for module in (role_assignments, budgets, agent_pools, *services):
+    for module in (*BEHAVIOURS, *services):
         if hasattr(module, "behaviours"):
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
     machines = [partial(module.machines, sandbox) for module in (agent_pools, *services) if hasattr(module, "machines")]
     arm, faults = Arm(sandbox, records, types.load(), behaviours, machines), Faults(sandbox)
+    inside = caller_network.Proxy(sandbox)
     resumed = asyncio.Event()
     unwell: list[str] = []
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         arm.operations.fail_unfinished()
+        await inside.open()
         # Not awaited: what a service brings back may itself ask this server.
         resuming = asyncio.create_task(_resume(sandbox, services, unwell, resumed))
         yield
         resuming.cancel()
+        await inside.close()
         await arm.operations.stop()
         for module in services:
             await _call(module, "shutdown", sandbox)
@@ -116,7 +124,7 @@ def application(sandbox: Sandbox) -> Starlette:
             *entra.routes(sandbox),
             *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
             *arm.routes(),
-            *left_out.routes(),
+            *left_out.routes(sandbox),
         ],
         middleware=[Middleware(faults.wrap)],
         exception_handlers={CloudError: _error, HTTPException: _error, Exception: _error},

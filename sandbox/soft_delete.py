@@ -44,38 +44,48 @@ class SoftDeleted:
     def require_free(self, found: ResourceId, rule: TypeRule, sent: Body) -> None:
         """Refuse to create what lies deleted under the same name, unless the request recovers it."""
         if time.monotonic() < self._lingering.get(found.id.lower(), 0):
+            # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (the status; the code is in types.yaml)
             raise CloudError(409, rule.lingers, f"'{found.id}' is being deleted. Try operation later.")
         for body in self.of_type(rule.type) if rule.soft_delete else ():
             same_id, same_name = body["id"].lower() == found.id.lower(), body["name"].lower() == found.name.lower()
             if same_id and _recovers(sent):
                 self.purge(body["id"])
             elif same_id or (rule.unique and same_name):
-                message = (
-                    f"A soft-deleted {rule.type} '{found.name}' exists: purge or recover it, or take another name."
-                )
-                raise CloudError(409, "SoftDeletedResourceExists", message)
+                message = f"Soft-deleted {rule.type} '{found.name}' exists. Please purge or recover it."
+                status, code = (rule.soft_delete["status"], rule.soft_delete["code"]) if same_id else (409, rule.unique)
+                # Source: microsoft/azure_arc#3378 (of another group, the code of a taken name)
+                raise CloudError(status, code, message)
 
+    # Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/operations/_operations.py (`vaults.list_deleted`)
     async def _list(self, request: Request) -> Response:
         admit(self._sandbox, request)
         return JSONResponse({"value": [_shown(request, body) for body in self.of_type(_type(request))]})
 
+    # Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/operations/_operations.py (`vaults.begin_purge_deleted`)
     async def _purge(self, request: Request) -> Response:
         admit(self._sandbox, request)
         for body in self.of_type(_type(request)):
             if body["name"].lower() == request.path_params["name"].lower():
                 if body["properties"].get("enablePurgeProtection"):
-                    raise CloudError(409, "PurgeProtected", f"'{body['id']}' is protected from purging.")
+                    # Source: MicrosoftDocs/azure-docs#55427 (the message)
+                    # No source: purge a vault with purge protection on Azure, and read the status and code.
+                    raise CloudError(405, "MethodNotAllowed", "Operation 'DeletedVaultPurge' is not allowed.")
                 self.purge(body["id"])
                 return Response(status_code=200)
+        # No source: purge a vault that is not there on Azure, and read the code.
         raise CloudError(404, "ResourceNotFound", f"There is no soft-deleted '{request.path_params['name']}'.")
 
 
+# Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/operations/_operations.py
 def _type(request: Request) -> str:
     return "{namespace}/{kind}".format_map(request.path_params)
 
 
 def _shown(request: Request, body: Body) -> Body:
-    """As `Microsoft.KeyVault/deletedVaults` lists it."""
+    """As `Microsoft.KeyVault/deletedVaults` lists it.
+
+    Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/models/_models.py (`DeletedVault`)
+    """
     subscription, namespace, kind = (request.path_params[part] for part in ("subscription", "namespace", "kind"))
     place = f"/subscriptions/{subscription}/providers/{namespace}/locations/{body['location']}"
     properties = {

@@ -1,9 +1,6 @@
 """The rules that Azure has for tags, and `{scope}/providers/Microsoft.Resources/tags/default`, which changes only tags.
 
-Limits: "Limitations" of https://learn.microsoft.com/azure/azure-resource-manager/management/tag-resources; of single
-types: `tags` in types.yaml. Codes and messages: Azure/azure-powershell
-src/Migrate/Migrate.Autorest/custom/New-AzMigrateServerReplication.ps1, which repeats the service's.
-Keeps no tags of the subscription.
+Limits of single types: `tags` in types.yaml. Keeps no tags of the subscription.
 """
 
 import re
@@ -14,15 +11,24 @@ from sandbox.store import Body
 from sandbox.types import TypeRule
 
 TYPE = "microsoft.resources/tags"
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md ("Limitations")
 _RESERVED = re.compile(r"[<>%&\\?/\x00-\x1f\x7f]")
-# "These characters are only allowed for tags that start with the prefix 'hidden, link'": Set-AzMigrateServerReplication
+# "These characters are only allowed for tags that start with the prefix 'hidden, link'"
+# Source: Azure/azure-powershell src/Migrate/Migrate.Autorest/custom/Set-AzMigrateServerReplication.ps1
 _MAY_HOLD_ANY = ("hidden", "link")
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md ("Limitations")
 _VALUE_LENGTH = 256
 
 
 def checked(rule: TypeRule, tags: Any) -> dict[str, str]:
-    """The tags as they are stored, or `CloudError`. Two names that differ in case alone are one tag."""
+    """The tags as they are stored, or `CloudError`. Two names that differ in case alone are one tag.
+
+    Source: Azure/azure-powershell src/Migrate/Migrate.Autorest/custom/New-AzMigrateServerReplication.ps1 (codes and
+    messages, which it repeats from the service)
+    """
     if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
+        # Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+        # (`InvalidRequestContent`)
         raise CloudError(400, "InvalidRequestContent", "The tags must be a JSON object with strings as values.")
     if blank := [name for name in tags if not name.strip()]:
         message = f"The tag name must be non-null, non-empty and non-whitespace only, not {blank[0]!r}."
@@ -55,7 +61,12 @@ def checked(rule: TypeRule, tags: Any) -> dict[str, str]:
 
 
 def changed(method: str, before: dict[str, str], sent: Body) -> dict[str, str]:
-    """The tags after a PUT, PATCH or DELETE of `tags/default`, unchecked."""
+    """The tags after a PUT, PATCH or DELETE of `tags/default`, unchecked.
+
+    Source: Azure/azure-rest-api-specs
+    specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Tags_UpdateAtScope`:
+    deletes by name, or by name and value)
+    """
     if method == "DELETE":
         return {}
     tags = (sent.get("properties") or {}).get("tags") or {}
@@ -65,7 +76,6 @@ def changed(method: str, before: dict[str, str], sent: Body) -> dict[str, str]:
     if operation == "merge":
         return _merged(before, tags)
     if operation == "delete":
-        # By name, or by name and value: Tags_UpdateAtScope in azure-rest-api-specs, 2021-04-01/resources.json
         doomed = {name.lower(): value for name, value in tags.items()}
         return {
             name: value

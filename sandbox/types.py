@@ -5,7 +5,7 @@ belong to the azure-native stand-in, which finds them in `raw`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,10 @@ import yaml
 
 TABLE = Path(__file__).with_name("types.yaml")
 
-_FLAGS = ("asynchronous", "accepted", "implied", "unique", "soft_delete", "answers_deleted")
+_FLAGS = ("asynchronous", "accepted", "implied", "answers_deleted")
+_PROVIDER_KEYS = ("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton", "private_link")
+"""Rules that the ARM of the sandbox does not read: the stand-in provider does, and `private_endpoints.py`."""
+# Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md ("Limitations")
 _TAGS = {"name": 512, "most": 50}
 
 
@@ -31,20 +34,34 @@ class TypeRule:
     """Dotted paths in the ARM body that a PUT must carry."""
     immutable: tuple[str, ...] = ()
     """Dotted paths that a later PUT may repeat but not change."""
+    write_only: tuple[str, ...] = ()
+    """Dotted paths of what a caller sends and no answer holds."""
     asynchronous: bool = False
     accepted: bool = False
     """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
     implied: bool = False
     """Exists from the moment something below it is created, as `blobServices/default` and model containers do."""
-    unique: bool = False
-    """No two resources in all of Azure have the same name."""
-    soft_delete: bool = False
+    unique: str = ""
+    """No two resources in all of Azure have the same name: the code with which a taken one is refused."""
+    soft_delete: Mapping[str, Any] = field(default_factory=dict)
+    """Keeps its name when it is deleted: the `status` and `code` with which another of the same id is refused."""
     lingers: str = ""
     """Deleted for longer than the answer says: the code with which its name is refused until then."""
     etag: str = ""
     """The key under which the body shows its ETag, for types that do; the header has it for all."""
     answers_deleted: bool = False
     """A deletion answers the deleted resource."""
+    deletion: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Query parameters without which a DELETE is refused, each with the values that it may have."""
+    serialized_by: str = ""
+    """Type of the resource, this one or one above it, that accepts one write at a time, and refuses all others below it
+    that name it here."""
+    doing: str = "operation ({state})"
+    """What the refusal of another write calls an operation of this type."""
+    seconds: float = 0.0
+    """How long an operation takes: long enough here that writes which do not wait for each other meet."""
+    background: Mapping[str, Any] = field(default_factory=dict)
+    """`seconds` for which a new resource stays busy after its creation, if its body has what `when` names."""
     left_out: str = ""
     """What the sandbox does not do: every request for the type is refused with these words."""
     tags: Mapping[str, int] = field(default_factory=lambda: dict(_TAGS))
@@ -75,6 +92,11 @@ def fill(template: Any, values: Mapping[str, str]) -> Any:
 def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     nested = arm_type.count("/") > 1
     location = entry.get("location", "none" if nested else "required")
+    known = {each.name for each in fields(TypeRule)} - {"type", "raw"}
+    if unknown := entry.keys() - {*known, *_PROVIDER_KEYS, "sources"}:
+        raise ValueError(f"types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
+    if unknown := {key for keys in entry.get("sources", {}) for key in keys.split(", ")} - entry.keys():
+        raise ValueError(f"types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there.")
     if location not in ("required", "optional", "none"):
         raise ValueError(f"types.yaml: {arm_type}: location is '{location}'; write required, optional or none.")
     return TypeRule(
@@ -85,8 +107,16 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         location=location,
         required=tuple(entry.get("required", ())),
         immutable=tuple(entry.get("immutable", ())),
+        write_only=tuple(entry.get("write_only", ())),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
+        deletion={name: tuple(values) for name, values in entry.get("deletion", {}).items()},
+        serialized_by=entry.get("serialized_by", ""),
+        doing=entry.get("doing", TypeRule.doing),
+        seconds=float(entry.get("seconds", 0)),
+        background=entry.get("background", {}),
+        unique=entry.get("unique", ""),
+        soft_delete=entry.get("soft_delete", {}),
         left_out=entry.get("left_out", ""),
         tags={**_TAGS, **entry.get("tags", {})},
         computed=entry.get("computed", {}),

@@ -1,9 +1,11 @@
 """What the model of an `azure-mgmt-*` client says against a body: unknown keys, missing ones, wrong kinds of values.
 
-Reads the two generations of generated models: `_attribute_map` with `_validation`, and annotated fields behind
-`_attr_to_rest_field`. Does not judge the text of strings beyond enumerations: dates, ids and expressions pass.
+Judges a request, in which nothing read-only may be, or an answer, whose dates have to be dates. Reads the two
+generations of generated models: `_attribute_map` with `_validation`, and annotated fields behind `_attr_to_rest_field`.
+Does not judge other text of strings beyond enumerations: ids and expressions pass.
 """
 
+import datetime
 import functools
 import importlib
 import inspect
@@ -16,7 +18,8 @@ from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _PLAIN = {"str": str, "int": int, "long": int, "float": float, "bool": bool}
-"""Kinds that the first generation writes as words; what is not here (dates, durations, `object`) is not looked at."""
+"""Kinds that the first generation writes as words; what is not here (durations, `object`) is not looked at."""
+_DATES = {"iso-8601": datetime.datetime}
 
 
 @dataclass(frozen=True)
@@ -32,80 +35,132 @@ Fields = dict[str, Union[Field, "Fields"]]
 
 
 def faults(model: str, body: Mapping[str, Any]) -> list[str]:
-    """`model` is `module:Class`. Each fault begins with the path of what is wrong."""
+    """Of a request. `model` is `module:Class`. Each fault begins with the path of what is wrong."""
+    return sorted(_Judge(answer=False).of_model(_class(model), body, ""))
+
+
+def faults_of_answer(model: str, body: Any) -> list[str]:
+    return sorted(_Judge(answer=True).of_model(_class(model), body, ""))
+
+
+def read_only(model: str) -> list[str]:
+    """Paths of what the service alone sets, not below lists and maps."""
+    return sorted(_read_only(_class(model), "", frozenset()))
+
+
+def _class(model: str) -> Any:
     module, _, name = model.partition(":")
-    return sorted(_of_model(getattr(importlib.import_module(module), name), body, ""))
+    return getattr(importlib.import_module(module), name)
 
 
-def _of_model(model: Any, body: Any, where: str) -> Iterator[str]:
-    if not isinstance(body, Mapping):
-        yield f"{where or 'body'}: {body!r} is no object"
-        return
-    if found := _subtypes(model):
-        key, subtypes = found
-        if body.get(key) not in subtypes:
-            yield f"{_join(where, key)}: {body.get(key)!r} is none of {', '.join(subtypes)}"
-        else:
-            yield from _of_model(subtypes[body[key]], body, where)
-        return
-    yield from _of_fields(_fields(model), body, where)
+def _read_only(model: Any, path: str, above: frozenset[Any]) -> Iterator[str]:
+    def of_fields(fields: Fields, path: str) -> Iterator[str]:
+        for name, field in fields.items():
+            inner = _join(path, name)
+            if isinstance(field, dict):
+                yield from of_fields(field, inner)
+                continue
+            if field.read_only:
+                yield inner
+            kinds = [one for one in (field.kind, *get_args(field.kind)) if _is_model(one)]
+            if kinds and kinds[0] not in above and get_origin(field.kind) not in (list, dict):
+                yield from _read_only(kinds[0], inner, above | {kinds[0]})
+
+    yield from of_fields(_fields(model), path)
 
 
-def _of_fields(fields: Fields, body: Mapping[str, Any], where: str) -> Iterator[str]:
-    for name, declared in fields.items():
-        if name not in body and _is_required(declared):
-            yield f"{_join(where, name)}: is missing"
-    for key, value in body.items():
-        field, path = fields.get(key), _join(where, key)
-        if field is None:
-            if "" not in fields:
-                yield f"{path}: is not known"
-        elif isinstance(field, dict):
-            yield from _of_fields(field, value, path)
-        elif field.read_only:
-            yield f"{path}: is read-only"
-        else:
-            yield from _of_value(field.kind, value, path)
+@dataclass(frozen=True)
+class _Judge:
+    answer: bool
 
-
-def _of_value(kind: Any, value: Any, where: str) -> Iterator[str]:
-    origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not type(None)]
-    if origin in (Union, types.UnionType):
-        enums = [one for one in arguments if isinstance(one, type) and issubclass(one, Enum)]
-        # Of a choice of models any will do; `str | Enum` means that the service may come to know more than the client.
-        verdicts = [list(_of_value(one, value, where)) for one in enums or arguments]
-        yield from min(verdicts, key=len)
-    elif origin is list:
-        if not isinstance(value, list):
-            yield f"{where}: {value!r} is no list"
+    def of_model(self, model: Any, body: Any, where: str) -> Iterator[str]:
+        if not isinstance(body, Mapping):
+            yield f"{where or 'body'}: {body!r} is no object"
             return
-        for item in value:
-            yield from _of_value(arguments[0], item, f"{where}[]")
-    elif origin is dict:
-        for key, inner in value.items():
-            yield from _of_value(arguments[1], inner, f"{where}[{key!r}]")
-    elif origin is Literal:
-        if value not in [getattr(one, "value", one) for one in arguments]:
-            yield f"{where}: {value!r} is not {arguments[0]!r}"
-    elif isinstance(kind, type) and issubclass(kind, Enum):
-        if value not in [one.value for one in kind]:
-            yield f"{where}: {value!r} is none of {', '.join(str(one.value) for one in kind)}"
-    elif kind in _PLAIN.values():
-        if not (type(value) is kind or (kind is float and type(value) is int)):
-            yield f"{where}: {value!r} is no {kind.__name__}"
-    elif _is_model(kind):
-        yield from _of_model(kind, value, where)
+        if found := _subtypes(model):
+            key, subtypes = found
+            if body.get(key) not in subtypes:
+                yield f"{_join(where, key)}: {body.get(key)!r} is none of {', '.join(subtypes)}"
+            else:
+                yield from self.of_model(subtypes[body[key]], body, where)
+            return
+        yield from self.of_fields(_fields(model), body, where)
+
+    def of_fields(self, fields: Fields, body: Mapping[str, Any], where: str) -> Iterator[str]:
+        for name, declared in fields.items():
+            if name not in body and self._is_required(declared):
+                yield f"{_join(where, name)}: is missing"
+        for key, value in body.items():
+            field, path = fields.get(key), _join(where, key)
+            if field is None:
+                if "" not in fields:
+                    yield f"{path}: is not known"
+            elif isinstance(field, dict):
+                if isinstance(value, Mapping):
+                    yield from self.of_fields(field, value, path)
+                else:
+                    yield f"{path}: {value!r} is no object"
+            elif field.read_only and not self.answer:
+                yield f"{path}: is read-only"
+            elif value is not None or not self.answer:
+                yield from self.of_value(field.kind, value, path)
+
+    def of_value(self, kind: Any, value: Any, where: str) -> Iterator[str]:
+        origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not type(None)]
+        if origin in (Union, types.UnionType):
+            enums = [one for one in arguments if isinstance(one, type) and issubclass(one, Enum)]
+            # Of a choice of models any will do; `str | Enum` means that the service may come to know more than the
+            # client.
+            verdicts = [list(self.of_value(one, value, where)) for one in enums or arguments]
+            yield from min(verdicts, key=len)
+        elif origin is list:
+            if not isinstance(value, list):
+                yield f"{where}: {value!r} is no list"
+                return
+            for item in value:
+                yield from self.of_value(arguments[0], item, f"{where}[]")
+        elif origin is dict:
+            if not isinstance(value, Mapping):
+                yield f"{where}: {value!r} is no object"
+                return
+            for key, inner in value.items():
+                yield from self.of_value(arguments[1], inner, f"{where}[{key!r}]")
+        elif origin is Literal:
+            if value not in [getattr(one, "value", one) for one in arguments]:
+                yield f"{where}: {value!r} is not {arguments[0]!r}"
+        elif isinstance(kind, type) and issubclass(kind, Enum):
+            if not self._is_one_of(kind, value):
+                yield f"{where}: {value!r} is none of {', '.join(str(one.value) for one in kind)}"
+        elif kind is datetime.datetime:
+            if self.answer and not _is_date(value):
+                yield f"{where}: {value!r} is no date of ISO 8601 with a time zone"
+        elif kind in _PLAIN.values():
+            if not (type(value) is kind or (kind is float and type(value) is int)):
+                yield f"{where}: {value!r} is no {kind.__name__}"
+        elif _is_model(kind):
+            yield from self.of_model(kind, value, where)
+
+    def _is_one_of(self, kind: type[Enum], value: Any) -> bool:
+        """Clients compare what a service answers without regard to case (azure-core, `CaseInsensitiveEnumMeta`)."""
+        values = [one.value for one in kind]
+        return value in values or (self.answer and str(value).lower() in [str(one).lower() for one in values])
+
+    def _is_required(self, field: "Field | Fields") -> bool:
+        if isinstance(field, dict):
+            return any(self._is_required(inner) for inner in field.values())
+        return field.required and (self.answer or not field.read_only)
+
+
+def _is_date(value: Any) -> bool:
+    try:
+        return datetime.datetime.fromisoformat(value).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_model(kind: Any) -> bool:
     """Each package has a base class of its own, of this name in both generations."""
     return isinstance(kind, type) and any(base.__name__ == "Model" for base in kind.__mro__)
-
-
-def _is_required(field: "Field | Fields") -> bool:
-    if isinstance(field, dict):
-        return any(_is_required(inner) for inner in field.values())
-    return field.required and not field.read_only
 
 
 @functools.cache
@@ -130,7 +185,7 @@ def _from_word(word: str, models: Any) -> Any:
     if word[0] in "[{":
         inner = _from_word(word[1:-1], models)
         return list[inner] if word[0] == "[" else dict[str, inner]  # type: ignore[valid-type]
-    return _PLAIN.get(word) or getattr(models, word, Any)
+    return _PLAIN.get(word) or _DATES.get(word) or getattr(models, word, Any)
 
 
 def _enumeration(model: Any, attribute: str, models: Any) -> Any:

@@ -5,13 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from azure.mgmt.authorization import AuthorizationManagementClient
+from azure.mgmt.containerservice import ContainerServiceClient
+from azure.mgmt.resource.resources import ResourceManagementClient
+from databricks.sdk.service.catalog import PermissionsChange, Privilege
+from databricks.sdk.service.jobs import JobSettings
 from sandbox_fixtures import in_environment
 from stack_fixtures import LocalRun
 from waiting import eventually
 
 from infra.release.cloud import Cloud
 
-_ML, _ACR, _DATABRICKS = "2025-12-01", "2023-01-01-preview", "2026-01-01"
+_ML, _ACR, _DATABRICKS, _AKS = "2025-12-01", "2023-01-01-preview", "2026-01-01", "2025-09-01"
 
 
 class ByHand:
@@ -34,16 +39,57 @@ class ByHand:
         for scope in list(self.databricks.secrets.list_scopes()):
             self.databricks.secrets.delete_scope(scope.name)
 
-    def change_job_and_traffic(self) -> None:
-        (job,) = self.databricks.jobs.list()
-        schedule = {"quartz_cron_expression": "0 * * * * ?", "timezone_id": "UTC", "pause_status": "UNPAUSED"}
-        body = {"job_id": job.job_id, "new_settings": {"schedule": schedule}}
-        self.databricks.api_client.do("POST", "/api/2.2/jobs/update", body=body)
-        endpoint = self._cloud.resource(self._endpoint, _ML)
-        assert endpoint
-        properties = {**endpoint["properties"], "traffic": {}}
-        assert self._cloud.request("PUT", self._endpoint, _ML, {**endpoint, "properties": properties}).ok
-        eventually(lambda: self._state(self._endpoint, _ML) == "Succeeded")
+    def change_job_cluster(self) -> None:
+        (job,) = self.databricks.jobs.list(expand_tasks=True)
+        (cluster,) = job.settings.job_clusters
+        cluster.new_cluster.num_workers += 7
+        self.databricks.jobs.update(job.job_id, new_settings=JobSettings(job_clusters=[cluster]))
+
+    def change_policy(self) -> None:
+        (policy,) = self.databricks.cluster_policies.list()
+        self.databricks.cluster_policies.edit(policy.policy_id, name=policy.name, definition="{}")
+
+    def revoke_grant(self, team: str) -> None:
+        (scope,) = self.databricks.secrets.list_scopes()  # named as the catalog
+        taken = PermissionsChange(principal=team, remove=[Privilege.READ_VOLUME])
+        self.databricks.grants.update("catalog", scope.name, changes=[taken])
+
+    def delete_secret_scope(self) -> None:
+        for scope in list(self.databricks.secrets.list_scopes()):
+            self.databricks.secrets.delete_scope(scope.name)
+
+    def change_deployment(self) -> None:
+        client = self._cloud.machine_learning(self._outputs["ml_workspace_id"])
+        found = client.online_deployments.get(self._outputs["deployment"], self._outputs["endpoint_name"])
+        found.scale_settings.max_instances += 1
+        client.online_deployments.begin_create_or_update(found).result()
+
+    def take_traffic(self) -> None:
+        """Not through Azure ML's SDK: its write would drop properties of the endpoint that it does not know."""
+        resources = self._client(ResourceManagementClient).resources
+        found = resources.get_by_id(self._endpoint, api_version=_ML)
+        found.properties["traffic"] = {}
+        resources.begin_create_or_update_by_id(self._endpoint, found, api_version=_ML).result()
+
+    def resize_pools(self) -> None:
+        """One node more in the system pool, and for the autoscaler of the scoring pool."""
+        (cluster,) = self._list(f"{self._group}/providers/Microsoft.ContainerService/managedClusters", _AKS)
+        group, name = self._group.rpartition("/")[2], cluster["name"]
+        pools = self._client(ContainerServiceClient).agent_pools
+        for pool in list(pools.list(group, name)):
+            properties = pool.properties or pool
+            if properties.max_count:
+                properties.max_count += 1
+            else:
+                properties.count += 1
+            pools.begin_create_or_update(group, name, pool.name, pool).result()
+
+    def delete_role_assignment(self) -> None:
+        """That of one identity which pulls images."""
+        (registry,) = self._list(f"{self._group}/providers/Microsoft.ContainerRegistry/registries", _ACR)
+        assignments = self._client(AuthorizationManagementClient).role_assignments
+        first, *_ = (found for found in assignments.list_for_scope(registry["id"]) if found.scope == registry["id"])
+        assignments.delete_by_id(first.id)
 
     def regenerate_key(self) -> None:
         key = {"keyType": "Primary"}
@@ -53,19 +99,25 @@ class ByHand:
         self._delete(self._endpoint, _ML)
 
     def delete_registry(self) -> None:
-        listed = self._cloud.resource(f"{self._group}/providers/Microsoft.ContainerRegistry/registries", _ACR)
-        assert listed
-        self._delete(listed["value"][0]["id"], _ACR)
+        (registry,) = self._list(f"{self._group}/providers/Microsoft.ContainerRegistry/registries", _ACR)
+        self._delete(registry["id"], _ACR)
 
     def delete_databricks(self) -> None:
         self._delete(self._outputs["databricks_workspace_id"], _DATABRICKS)
 
+    def _list(self, collection: str, api_version: str) -> list[dict[str, Any]]:
+        listed = self._cloud.resource(collection, api_version)
+        assert listed
+        return list(listed["value"])
+
+    def _client(self, kind: Any) -> Any:
+        """A client of Azure's management SDK."""
+        cloud, subscription = self._cloud, self._group.split("/")[2]
+        return kind(cloud.credential(), subscription, base_url=cloud.resource_manager, credential_scopes=[cloud.scope])
+
     def _delete(self, resource_id: str, api_version: str) -> None:
         assert self._cloud.request("DELETE", resource_id, api_version).ok
         eventually(lambda: self._cloud.resource(resource_id, api_version) is None)
-
-    def _state(self, resource_id: str, api_version: str) -> Any:
-        return (self._cloud.resource(resource_id, api_version) or {})["properties"].get("provisioningState")
 
 
 @contextmanager

@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from sandbox_fixtures import in_environment
 
+from infra.naming import RUNNER_SECRET
+from infra.release.cloud import Cloud
 from operations import sandbox
 from operations.engine import Engine
 
 ROOT = Path(__file__).parents[1]
+RUNNER = {
+    "runner__repository": "octo-org/personalization",
+    "runner__app": "1234",
+    "runner__installation": "5678",
+    "runner__ssh_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone",
+}
+"""Settings of a private stack with a runner inside it."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,8 @@ class InfraStacks:
 
     folder: Path
     environment: dict[str, str]
+    seconds: float = 600
+    """Time limit of one command."""
 
     def configure(self, stack: str, **overrides: Any) -> None:
         """The repository's stack file, without a release, and with `overrides` (`__` for `:`)."""
@@ -32,12 +44,12 @@ class InfraStacks:
     def pulumi(self, stack: str, *arguments: str, fails: bool = False) -> str:
         done = subprocess.run(
             ["pulumi", *arguments, "--stack", stack, "--non-interactive", "--color", "never"]
-            + ([] if arguments[0] == "stack" else ["--config-file", str(self._file(stack))]),
+            + ([] if arguments[0] in ("stack", "state") else ["--config-file", str(self._file(stack))]),
             cwd=ROOT,
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=self.seconds,
             check=False,
         )
         assert (done.returncode != 0) is fails, done.stdout[-3000:] + done.stderr[-3000:]
@@ -45,10 +57,23 @@ class InfraStacks:
 
     def up(self, stack: str, **overrides: Any) -> None:
         self.configure(stack, **overrides)
+        self.init(stack)
+        self.pulumi(stack, "up", "--yes", "--skip-preview")
+
+    def up_with_runner(self, stack: str, **overrides: Any) -> None:
+        """In the order of docs/operations.md: the stack, the key in its vault, then the runner."""
+        self.up(stack, **overrides)
+        (vault,) = (it["id"] for it in self.resources(stack) if it["type"].endswith("keyvault:Vault"))
+        with in_environment(self.environment):
+            secret = {"properties": {"value": "a private key"}}
+            Cloud.discover().request("PUT", f"{vault}/secrets/{RUNNER_SECRET}", "2024-11-01", secret).raise_for_status()
+        self.configure(stack, **overrides, **RUNNER)
+        self.pulumi(stack, "up", "--yes", "--skip-preview")
+
+    def init(self, stack: str) -> None:
         # Named with a switch everywhere else, a new stack takes its name as an argument; its file goes to our folder.
         command = ["pulumi", "stack", "init", stack, "--non-interactive"]
         subprocess.run(command, cwd=self._scratch(), env=self.environment, check=True, capture_output=True)
-        self.pulumi(stack, "up", "--yes", "--skip-preview")
 
     def resources(self, stack: str) -> list[dict[str, Any]]:
         return json.loads(self.pulumi(stack, "stack", "export"))["deployment"]["resources"]
@@ -65,9 +90,9 @@ class InfraStacks:
 
 
 @contextmanager
-def infra_stacks(folder: Path) -> Iterator[InfraStacks]:
+def infra_stacks(folder: Path, *, seconds: float = 600) -> Iterator[InfraStacks]:
     started = sandbox.start(folder / "sandbox", None)
     try:
-        yield InfraStacks(folder, dict(Engine(folder, started).environment))
+        yield InfraStacks(folder, dict(Engine(folder, started).environment), seconds)
     finally:
         sandbox.stop(folder / "sandbox")

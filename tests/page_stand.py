@@ -142,7 +142,7 @@ def _rollout(cloud: Cloud) -> dict[str, Any]:
         "model_version": "9",
         "environment": "scoring:2",
         "engine": "native",
-        "instance_type": "small",
+        "instance_type": "defaultinstancetype",
         "scale": {"min": 1, "max": 1, "cpu": "100m", "memory": "256Mi", "concurrency": 64, "utilisation": 70},
         "rollout": [100],
         "limits": {

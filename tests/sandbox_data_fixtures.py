@@ -109,10 +109,12 @@ class Served:
         path = f"Microsoft.Databricks/accessConnectors/{name}"
         return self.put(path, identity={"type": "SystemAssigned", "principalId": principal})
 
-    def assign(self, scope: str, principal: str, role: str = BLOB_CONTRIBUTOR) -> None:
+    def assign(self, scope: str, principal: str, role: str = BLOB_CONTRIBUTOR, *, seconds_ago: float = 3600) -> None:
+        """Assigned so long ago that the role is in effect."""
         definition = f"/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/{role}"
         properties = {"principalId": principal, "roleDefinitionId": definition}
-        made = {"properties": properties, "systemData": {"createdAt": datetime.datetime.now(datetime.UTC).isoformat()}}
+        created = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds_ago)
+        made = {"properties": properties, "systemData": {"createdAt": created.isoformat()}}
         self._put(scope, f"Microsoft.Authorization/roleAssignments/{uuid.uuid4()}", made)
 
 

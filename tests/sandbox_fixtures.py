@@ -119,7 +119,7 @@ class RunningSandbox:
     def faults(self, *rules: Mapping[str, Any]) -> None:
         self.http.post("/sandbox/faults", json=list(rules)).raise_for_status()
 
-    def settings(self, **changed: float) -> None:
+    def settings(self, **changed: Any) -> None:
         """In the place of all earlier ones: `sandbox.cloud.Settings`."""
         self.http.put("/sandbox/settings", json=changed).raise_for_status()
 

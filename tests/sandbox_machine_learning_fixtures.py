@@ -3,6 +3,7 @@
 import io
 import tarfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,15 @@ from sandbox_fixtures import RunningSandbox, running_sandbox
 GROUP, WORKSPACE, REGISTRY, CLUSTER, COMPUTE = "rg", "mlw-test", "crtest", "aks-test", "serving"
 ML = "Microsoft.MachineLearningServices/workspaces"
 ROLE = "Microsoft.MachineLearningServices/workspaces/mlworkload"
-INSTANCE_TYPES = {
-    "small": {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}}
+EXTENSION = "Microsoft.KubernetesConfiguration/extensions"
+CONTRIBUTOR = "b24988ac-6180-42a0-ab88-20f7382dd24c"
+ROUTER = {
+    "enableInference": "True",
+    "allowInsecureConnections": "True",
+    "inferenceRouterServiceType": "LoadBalancer",
+    "inferenceRouterHA": "False",
 }
+"""Settings of the extension for a router of one replica that speaks plain HTTP."""
 
 SERVICE = """
 import json, os, pathlib, sys, time
@@ -159,6 +166,14 @@ class Cloud(RunningSandbox):
         """Empty, or why not."""
         return str(self.change("DELETE", path).get("message", ""))
 
+    def contribute(self, scope: str) -> None:
+        """Give the workspace's identity the role Contributor."""
+        principal = self.arm("GET", self.workspace).json()["identity"]["principalId"]
+        role = f"{self.subscription}/providers/Microsoft.Authorization/roleDefinitions/{CONTRIBUTOR}"
+        name = uuid.uuid5(uuid.NAMESPACE_URL, scope)
+        assigned = {"principalId": principal, "roleDefinitionId": role, "principalType": "ServicePrincipal"}
+        self.put(f"{scope}/providers/Microsoft.Authorization/roleAssignments/{name}", properties=assigned)
+
     def build(self, files: Mapping[str, str], *, mtime: int = 0, wait: bool = True, **changed: Any) -> Any:
         """Upload a context with the SDKs, schedule its build and wait for the end of the run."""
         source = self.tasks.registries.get_build_source_upload_url(GROUP, REGISTRY)
@@ -207,7 +222,7 @@ class Cloud(RunningSandbox):
                 "model": f"{self.workspace}/models/clicks/versions/{model}",
                 "environmentId": f"{self.workspace}/environments/scoring/versions/1",
                 "environmentVariables": variables or {},
-                "instanceType": "small",
+                "instanceType": "defaultinstancetype",
                 "scaleSettings": {"scaleType": "Default"},
                 **properties,
             },
@@ -263,22 +278,17 @@ def stand_up(cloud: Cloud) -> None:
         properties={"storageAccount": storage, "containerRegistry": cloud.registry},
     )
     cloud.put(cloud.cluster, properties=cluster_properties("aks"))
-    cloud.put(
-        f"{cloud.cluster}/providers/Microsoft.KubernetesConfiguration/extensions/azureml",
-        properties={
-            "extensionType": "microsoft.azureml.kubernetes",
-            "configurationSettings": {"enableInference": "True"},
-        },
-    )
+    cloud.contribute(cloud.cluster)
+    cloud.put(f"{cloud.cluster}/providers/{EXTENSION}/azureml", properties=extension_properties())
     binding = f"{cloud.cluster}/trustedAccessRoleBindings/ml"
     cloud.put(binding, properties={"roles": [ROLE], "sourceResourceId": cloud.workspace})
     cloud.put(f"{cloud.workspace}/computes/{COMPUTE}", properties=compute_properties(cloud.cluster))
     cloud.put(
         f"{cloud.workspace}/datastores/lake",
         properties={
-            "datastoreType": "AzureDataLakeGen2",
+            "datastoreType": "AzureBlob",
             "accountName": "lake",
-            "filesystem": "models",
+            "containerName": "models",
             "credentials": {"credentialsType": "None"},
         },
     )
@@ -302,9 +312,12 @@ def cluster_properties(prefix: str) -> dict[str, Any]:
     return {"dnsPrefix": prefix, "disableLocalAccounts": True, "agentPoolProfiles": [pool]}
 
 
+def extension_properties(**settings: str) -> dict[str, Any]:
+    return {"extensionType": "Microsoft.AzureML.Kubernetes", "configurationSettings": {**ROUTER, **settings}}
+
+
 def compute_properties(cluster: str, **settings: Any) -> dict[str, Any]:
-    attached = {"namespace": "default", "defaultInstanceType": "small", "instanceTypes": INSTANCE_TYPES, **settings}
-    return {"computeType": "Kubernetes", "resourceId": cluster, "properties": attached}
+    return {"computeType": "Kubernetes", "resourceId": cluster, "properties": {"namespace": "azureml", **settings}}
 
 
 @contextmanager
@@ -312,6 +325,7 @@ def ml_sandbox(folder: Path) -> Iterator[Cloud]:
     folder.mkdir(parents=True, exist_ok=True)
     with running_sandbox(folder) as sandbox:
         cloud = Cloud(sandbox.folder, sandbox.told)
+        cloud.settings(role_propagation=0)
         stand_up(cloud)
         yield cloud
         cloud.http.close()

@@ -14,11 +14,15 @@ from typing import Any
 
 import psutil
 import yaml
+from databricks.sdk.service.jobs import RunResultState
 from sandbox_fixtures import in_environment
 
+from benchmarks import quiet_refreshes
 from infra.release.cloud import Cloud
+from operations.preview import Change
 
 ROOT = Path(__file__).parents[1]
+_ALERT_RULES, _ALERT_RULES_API = "Microsoft.Insights/scheduledQueryRules", "2025-01-01-preview"
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
 """1,000 real rows of Criteo's 1TB log, too few clicks to judge a model; their licence keeps them out of here."""
 
@@ -116,6 +120,15 @@ class LocalRun:
                 len(list(client.models.list(name=self.outputs["model_name"]))),
             )
 
+    def alert_queries_and_job(self) -> tuple[dict[str, str], str]:
+        """The queries of the log alert rules by the subject of the rule, and the id of the training job."""
+        group = self.outputs["ml_workspace_id"].partition("/providers/")[0]
+        with in_environment(self.environment):
+            found = Cloud.discover().resource(f"{group}/providers/{_ALERT_RULES}", _ALERT_RULES_API) or {}
+            (job,) = self._databricks().jobs.list()
+        rules = {rule["properties"]["displayName"]: rule["properties"]["criteria"]["allOf"] for rule in found["value"]}
+        return {name.removeprefix("Personalization: "): one[0]["query"] for name, one in rules.items()}, str(job.job_id)
+
     def clusters_and_policies(self) -> tuple[int, int]:
         """How many of them there are for people."""
         with in_environment(self.environment):
@@ -145,9 +158,44 @@ class LocalRun:
             found = client.online_endpoints.get(self.outputs["endpoint_name"]).traffic
         return {name: share for name, share in found.items() if share}
 
+    def variables(self) -> dict[str, str]:
+        """Environment of the deployment that has all traffic."""
+        (live,) = self.traffic()
+        with self._azure_ml() as client:
+            return dict(client.online_deployments.get(live, self.outputs["endpoint_name"]).environment_variables)
+
+    def builds(self) -> int:
+        """How many the registry was asked for."""
+        return len(list((self.state / "sandbox" / "registries").glob("*/runs/*.log")))
+
     def model_tags(self, version: str) -> dict[str, str]:
         with self._azure_ml() as client:
             return dict(client.models.get(self.outputs["model_name"], version).tags)
+
+    def land(self, snapshot: str, table: str, changed: Callable[[list[str]], list[str]]) -> None:
+        """Put the run's rows into the lake as a snapshot, with the lines of one table changed."""
+        folder = Path(json.loads((self.state / "run.json").read_text())["data"])
+        with in_environment(self.environment):
+            rows = Cloud.discover().blobs(self.outputs["lake_blob_endpoint"]).get_container_client("raw")
+            for file in folder.iterdir():
+                text = file.read_text()
+                if file.name == table:
+                    head, *lines = text.splitlines()
+                    text = "\n".join([head, *changed(lines)]) + "\n"
+                rows.upload_blob(f"movielens/{snapshot}/{file.name}", text, overwrite=True)
+
+    def run_job(self, **parameters: str) -> str:
+        """Start the training job as Databricks' schedule does, without a parameter of ours; the run's id at its end."""
+        with in_environment(self.environment):
+            jobs = self._databricks().jobs
+            (job,) = jobs.list()
+            run = jobs.run_now(job.job_id, job_parameters=parameters or None).result()
+            assert run.state.result_state == RunResultState.SUCCESS
+            return str(run.run_id)
+
+    def artefacts(self, run_id: str, name: str) -> list[Path]:
+        """That file of the training run, where the lake keeps it on this machine; of none, of the models container."""
+        return list((self.state / "sandbox" / "accounts").glob(f"*/models/{Path(run_id) / name}"))
 
     def delete_deployment_of(self, version: str) -> None:
         endpoint = self.outputs["endpoint_name"]
@@ -204,6 +252,10 @@ class LocalRun:
         changes = {operation: count for operation, count in summary["resourceChanges"].items() if operation != "same"}
         self.plain = self.plain and not changes
         return changes
+
+    def drift(self) -> tuple[Change, ...]:
+        """What `pulumi preview --refresh --expect-no-changes` finds."""
+        return quiet_refreshes.drift(self.engine)
 
     def processes(self) -> list[str]:
         """Command lines of every process that works in this run's folder."""

@@ -14,6 +14,7 @@ _LEARNING = "azure.ai.ml._restclient.arm_ml_service.models"
 MODELS = {
     "Microsoft.Authorization/roleAssignments": "azure.mgmt.authorization.v2022_04_01.models:"
     "RoleAssignmentCreateParameters",
+    "Microsoft.Compute/virtualMachineScaleSets": "azure.mgmt.compute.models:VirtualMachineScaleSet",
     "Microsoft.Consumption/budgets": "azure.mgmt.consumption.models:Budget",
     "Microsoft.ContainerRegistry/registries": "azure.mgmt.containerregistry.models:Registry",
     "Microsoft.ContainerRegistry/registries/agentPools": "azure.mgmt.containerregistrytasks.models:AgentPool",
@@ -49,6 +50,7 @@ MODELS = {
     "Microsoft.Network/publicIPAddresses": "azure.mgmt.network.models:PublicIPAddress",
     "Microsoft.Network/virtualNetworks": "azure.mgmt.network.models:VirtualNetwork",
     "Microsoft.OperationalInsights/workspaces": "azure.mgmt.loganalytics.models:Workspace",
+    "Microsoft.OperationalInsights/workspaces/tables": "azure.mgmt.loganalytics.models:Table",
     "Microsoft.Resources/resourceGroups": "azure.mgmt.resource.resources.models:ResourceGroup",
     "Microsoft.Storage/storageAccounts": "azure.mgmt.storage.models:StorageAccountCreateParameters",
     "Microsoft.Storage/storageAccounts/blobServices": "azure.mgmt.storage.models:BlobServiceProperties",

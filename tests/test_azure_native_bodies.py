@@ -27,6 +27,7 @@ DROPPED = {"properties.policies.softDeletePolicy"}
         ("storage:StorageAccount", "azure.mgmt.storage.models:StorageAccountCreateParameters"),
         ("storage:BlobContainer", "azure.mgmt.storage.models:BlobContainer"),
         ("storage:BlobServiceProperties", "azure.mgmt.storage.models:BlobServiceProperties"),
+        ("compute:VirtualMachineScaleSet", "azure.mgmt.compute.models:VirtualMachineScaleSet"),
         ("containerregistry:Registry", "azure.mgmt.containerregistry.models:Registry"),
         ("containerservice:ManagedCluster", "azure.mgmt.containerservice.models:ManagedCluster"),
         ("containerservice:AgentPool", "azure.mgmt.containerservice.models:AgentPool"),

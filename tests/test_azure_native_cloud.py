@@ -1,5 +1,6 @@
 """The provider against a running sandbox: what it creates, reads, changes and deletes, and how it meets faults."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,14 @@ from azure_native_fixtures import Provider, serving
 from pulumi.runtime.proto import provider_pb2 as proto
 from pulumi.runtime.proto import status_pb2
 from sandbox_fixtures import RunningSandbox, running_sandbox
+from waiting import eventually
 
 GROUP = "resources:ResourceGroup"
 ACCOUNT = "storage:StorageAccount"
 CLUSTER = "containerservice:ManagedCluster"
 IDENTITY = "managedidentity:UserAssignedIdentity"
 BLOBS = "storage:BlobServiceProperties"
+POOL = "containerservice:AgentPool"
 
 
 @pytest.fixture(scope="module")
@@ -143,26 +146,42 @@ def test_a_singleton_is_adopted_and_reset_never_created_or_deleted(
     assert "deleteRetentionPolicy" not in cloud.arm("GET", address).json()["properties"]
 
 
-def test_a_busy_or_failing_cloud_is_asked_again(provider: Provider, group: str, cloud: RunningSandbox) -> None:
-    cloud.faults(
-        {
-            "method": "PUT",
-            "path": "storageAccounts/lake$",
-            "status": 429,
-            "headers": {"retry-after-ms": "10"},
-            "times": 2,
-        },
-        {"method": "PUT", "path": "storageAccounts/lake$", "status": 503, "times": 1},
-        {
-            "method": "PUT",
-            "path": "storageAccounts/lake$",
-            "status": 409,
-            "body": {"error": {"code": "AnotherOperationInProgress", "message": "busy"}},
-            "times": 6,
-            "headers": {"retry-after-ms": "10"},
-        },
-    )
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        *((status, "Busy") for status in (408, 429, 500, 502, 503, 504)),
+        *((409, code) for code in ("AnotherOperationInProgress", "StorageAccountOperationInProgress")),
+    ],
+)
+def test_a_request_is_repeated_three_times_where_the_genuine_provider_does_so(
+    provider: Provider, group: str, cloud: RunningSandbox, status: int, code: str
+) -> None:
+    busy = {"method": "PUT", "path": "storageAccounts/lake$", "status": status, "headers": {"retry-after-ms": "10"}}
+    cloud.faults({**busy, "body": {"error": {"code": code, "message": "busy"}}, "times": 4})
+    with pytest.raises(grpc.RpcError) as refused:
+        provider.create(ACCOUNT, an_account(provider))
+    assert f'Status={status} Code="{code}"' in refused.value.details()  # type: ignore[attr-defined]
+    cloud.faults({**busy, "body": {"error": {"code": code, "message": "busy"}}, "times": 3})
     assert provider.create(ACCOUNT, an_account(provider))[1]["provisioningState"] == "Succeeded"
+
+
+def test_a_busy_kubernetes_cluster_is_not_asked_again(provider: Provider, group: str, cloud: RunningSandbox) -> None:
+    cloud.faults({"method": "PUT", "path": "managedClusters/cluster$", "operation_delay": 1})
+    made: list[Any] = []
+    creation = threading.Thread(target=lambda: made.append(provider.create(CLUSTER, a_cluster(provider))))
+    creation.start()
+    cluster = f"{group}/providers/Microsoft.ContainerService/managedClusters/cluster"
+    eventually(lambda: cloud.arm("GET", cluster).is_success)
+    pool = {"resourceGroupName": "g", "resourceName": "cluster", "agentPoolName": "user", "vmSize": "Standard_D4s_v5"}
+    with pytest.raises(grpc.RpcError) as refused:
+        provider.create(POOL, provider.checked(POOL, pool))
+    assert refused.value.details() == (  # type: ignore[attr-defined]
+        'Status=409 Code="OperationNotAllowed" Message="Operation is not allowed: Another operation (Creating) is in '
+        "progress, please wait for it to finish before starting a new operation. See "
+        'https://aka.ms/aks-pending-operation for more details"'
+    )
+    creation.join()
+    assert made
 
 
 def test_a_refusal_is_shown_with_status_code_and_message(provider: Provider, cloud: RunningSandbox) -> None:

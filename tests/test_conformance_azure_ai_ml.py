@@ -25,7 +25,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         for name in ("mlw", "brief", "gone"):
             running.put(f"{ML}/{name}", location="westeurope", properties={})
         running.put(f"{ML}/mlw/computes/serving", properties={"computeType": "Kubernetes"})
-        lake = {"datastoreType": "AzureDataLakeGen2", "accountName": "lake", "filesystem": "models"}
+        lake = {"datastoreType": "AzureBlob", "accountName": "lake", "containerName": "models"}
         running.put(f"{ML}/mlw/datastores/lake", properties=lake)
         yield running
 
@@ -96,7 +96,8 @@ def test_a_deleted_workspace_keeps_its_name_unless_it_is_deleted_permanently(clo
     ml.workspaces.begin_delete("brief", delete_dependent_resources=False).result()
     ml.workspaces.begin_delete("gone", delete_dependent_resources=False, permanently_delete=True).result()
     assert [found.name for found in ml.workspaces.list()] == ["mlw"]
-    with pytest.raises(ResourceExistsError, match="soft-deleted"):
+    with pytest.raises(HttpResponseError, match="Soft-deleted") as refused:
         workspaces.begin_create_or_update("rg", "brief", {"location": "westeurope"})
+    assert refused.value.status_code == 400
     workspaces.begin_create_or_update("rg", "gone", {"location": "westeurope"}).result()
     assert ml.workspaces.get("gone").name == "gone"

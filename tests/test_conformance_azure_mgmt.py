@@ -102,7 +102,7 @@ def test_containerservice_may_not_add_a_pool_to_a_cluster_that_is_being_made(clo
     pool = {"properties": {"count": 1, "vmSize": "Standard_D4s_v5"}}
     with pytest.raises(ResourceExistsError) as busy:
         aks.agent_pools.begin_create_or_update("rg", "slow", "user", pool)
-    assert busy.value.error.code == "AnotherOperationInProgress"
+    assert busy.value.error.code == "OperationNotAllowed"
     assert creation.result().provisioning_state == "Succeeded"
     assert aks.agent_pools.begin_create_or_update("rg", "slow", "user", pool).result().name == "user"
 
@@ -147,8 +147,9 @@ def test_machinelearningservices_finds_a_soft_deleted_workspaces_name_taken(clou
     assert workspaces.begin_create_or_update("rg", "mlw", HOME).result().provisioning_state == "Succeeded"
     workspaces.begin_delete("rg", "mlw").result()
     assert list(workspaces.list_by_resource_group("rg")) == []
-    with pytest.raises(ResourceExistsError, match="soft-deleted"):
+    with pytest.raises(HttpResponseError, match="Soft-deleted") as refused:
         workspaces.begin_create_or_update("rg", "mlw", HOME)
+    assert refused.value.status_code == 400
 
 
 def test_containerservice_finds_the_same_pools_as_children_and_in_the_cluster(cloud: Served) -> None:

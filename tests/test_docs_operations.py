@@ -1,10 +1,13 @@
 """Every command of docs/operations.md, in its order, in a copy of the project, against a sandbox.
 
 The shipped development stack goes from `stack init` to a served model, is resized, retrained, rolled back and torn
-down, with the settings that the page names and no others. `az storage blob upload-batch` is a stand-in here
-(`az_stand_in.py`); tests/test_conformance_azure_cli.py runs the real Azure CLI where it is installed.
+down, with the settings that the page names and no others. The image of the second model cannot rank, which no golden
+row shows; the first image is gone back to as the page says. A private production stack gets its infrastructure and a
+runner. `az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
+tests/test_conformance_azure_cli.py runs the real Azure CLI where it is installed.
 """
 
+import json
 import os
 import re
 import shutil
@@ -14,13 +17,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import pem
 from infra_stack import ROOT, InfraStacks, infra_stacks
+from sandbox_fixtures import in_environment
+from work_tree import copy_work_tree
 
 from operations import cache, movielens
+from operations.endpoint import Endpoint
 
 pytestmark = pytest.mark.stack
 PRINCIPAL = "22222222-2222-2222-2222-222222222222"
 """Object id on the page, in whose place preflight prints the login's own."""
+DIGEST = f"sha256:{'1' * 64}"
+"""On the page, in whose place lineage prints that of the image which was live before."""
+RETRAINED, ASKED = "personalization snapshot --stack dev --landed", "personalization lineage --outputs outputs.json"
+UP = "make up STACK=dev ARGS=--yes"
 
 
 def commands() -> list[str]:
@@ -36,20 +47,8 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
 
 @pytest.fixture(scope="module")
 def clone(stacks: InfraStacks) -> Path:
-    """The work tree as a separate repository: the commands write stack files and compare with what is committed."""
-    folder = stacks.folder / "clone"
-    folder.mkdir()
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "as it is"]):
-        subprocess.run([*git, *command], cwd=folder, check=True)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
-    return folder
+    """A copy: the commands write stack files and compare with the last commit."""
+    return copy_work_tree(stacks.folder / "clone")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +60,10 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
     shutil.copytree(movielens.fetch(cache.folder() / "movielens", print), clone / "first-rows")
+    for name, text in zip(("scores.pem", "scores.key"), pem("scores.example.com"), strict=True):
+        (clone / name).write_text(text)
+    (clone / "github-app.pem").write_text("what GitHub hands out\n")
+    (clone / "operator.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone\n")
     return {
         **stacks.environment,
         "MAKEFLAGS": "PYTHON=true",
@@ -70,11 +73,13 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
 
 
 def test_every_command_of_the_page_works(clone: Path, environment: dict[str, str]) -> None:
-    found, printed, principal = commands(), {}, PRINCIPAL
+    found, printed, principal, digest, ranked = commands(), {}, PRINCIPAL, DIGEST, []
     assert len(found) > 30
     for command in found:
+        if command == RETRAINED:
+            _break_ranking(clone)
         done = subprocess.run(
-            ["bash", "-c", command.replace(PRINCIPAL, principal)],
+            ["bash", "-c", command.replace(PRINCIPAL, principal).replace(DIGEST, digest)],
             cwd=clone,
             env=environment,
             capture_output=True,
@@ -86,10 +91,31 @@ def test_every_command_of_the_page_works(clone: Path, environment: dict[str, str
         printed.setdefault(command, []).append(done.stdout)
         if named := re.search(r"'access:deployers\.([0-9a-f-]{36})' ServicePrincipal", done.stdout):
             principal = named[1]
+        if command == ASKED:
+            digest = re.findall(r"release:image (sha256:[0-9a-f]{64})", done.stdout)[-1]
+        if command == ASKED or (command == UP and ASKED in printed):
+            ranked.append(_ranks(clone, environment))
     assert principal != PRINCIPAL
     assert (clone / "Pulumi.prod-eastus2.yaml").exists()
-    first, resized, retrained, rolled_back, *_ = printed["make up STACK=dev ARGS=--yes"][1:]
+    first, resized, retrained, rolled_back, mended, *_ = printed[UP][1:]
     assert re.search(r"model_version *: \"1\"", first), first[-3000:]
     assert "~ replicas" in resized or "updated" in resized
     assert re.search(r"model_version *: \"1\" => \"2\"", retrained), retrained[-3000:]
     assert re.search(r"deployment *: \"m2-\w+\" => \"m1-\w+\"", rolled_back), rolled_back[-3000:]
+    assert re.search(r"deployment *: \"m1-\w+\" => \"m1-\w+\"", mended), mended[-3000:]
+    assert re.search(rf"image_digest *: \"sha256:\w+\" => \"{digest}\"", mended), mended[-3000:]
+    assert ranked == [500, 500, 200]
+
+
+def _break_ranking(clone: Path) -> None:
+    server = clone / "scoring" / "server.py"
+    whole, place = server.read_text(), "        best = sorted("
+    assert place in whole
+    server.write_text(whole.replace(place, f'        raise RuntimeError("broken")\n{place}'))
+
+
+def _ranks(clone: Path, environment: dict[str, str]) -> int:
+    """Status of a ranking."""
+    with in_environment(environment):
+        endpoint = Endpoint.of(json.loads((clone / "outputs.json").read_text()))
+        return endpoint.client.post(endpoint.uri, json={"user": {"age": 30}, "items": [{"id": "1"}]}).status_code

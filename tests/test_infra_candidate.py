@@ -11,6 +11,7 @@ from test_infra_gate import FLOORS, GOOD
 
 from infra.release import candidate
 from infra.release.artefact import ArtefactError
+from infra.release.live import LiveModel
 
 Runs = list[tuple[int, RunResultState, dict[str, Any] | None]]
 
@@ -19,7 +20,7 @@ Runs = list[tuple[int, RunResultState, dict[str, Any] | None]]
 def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
     """The choice among runs, newest first, each with the metrics of its artefact, if it left one."""
 
-    def choose(runs: Runs) -> dict[str, Any]:
+    def choose(runs: Runs, live: LiveModel | None = None) -> dict[str, Any]:
         left = {str(run_id): metrics for run_id, _, metrics in runs}
 
         class Artefact:
@@ -39,11 +40,14 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
             for run_id, state, _ in runs
         ]
         jobs = SimpleNamespace(list_runs=lambda job_id, completed_only: listed)
-        cloud = SimpleNamespace(databricks=lambda url, workspace: SimpleNamespace(jobs=jobs))
+        cloud = SimpleNamespace(
+            databricks=lambda url, workspace: SimpleNamespace(jobs=jobs), machine_learning=lambda workspace: None
+        )
         monkeypatch.setattr(candidate.Cloud, "discover", lambda: cloud)
+        monkeypatch.setattr(candidate, "live_model", lambda client, endpoint: live)
         monkeypatch.setattr(candidate, "Artefact", Artefact)
         monkeypatch.setattr(candidate.pulumi.log, "warn", said.append)
-        return candidate._newest("w", "id", "7", "https://lake", "models", floors=FLOORS)
+        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", floors=FLOORS)
 
     said: list[str] = []
     choose.said = said  # type: ignore[attr-defined]
@@ -79,3 +83,51 @@ def test_runs_beyond_the_last_twenty_are_no_candidates(newest: Any) -> None:
     failed: Runs = [(number, RunResultState.FAILED, None) for number in range(100, 80, -1)]
     with pytest.raises(candidate.NoCandidate):
         newest([*failed, (1, RunResultState.SUCCESS, GOOD)])
+
+
+def compared(run_id: str, **found: Any) -> dict[str, Any]:
+    """Metrics of a run that was compared with another one."""
+    same = {"auc_change_interval": [-0.001, 0.001], "log_loss_change_interval": [-0.001, 0.001]}
+    return {**GOOD, "live": {"run_id": run_id, **(found or same)}}
+
+
+def test_a_run_is_served_only_if_it_was_compared_with_the_live_model(newest: Any) -> None:
+    live = LiveModel("m2-live", "2")
+    worse = compared("2", auc_change_interval=[-0.03, -0.02], log_loss_change_interval=[0.0, 0.0])
+    found = newest(
+        [
+            (7, RunResultState.SUCCESS, worse),
+            (6, RunResultState.SUCCESS, {**GOOD, "live": None}),
+            (5, RunResultState.SUCCESS, compared("1")),
+            (4, RunResultState.SUCCESS, compared("2")),
+            (2, RunResultState.SUCCESS, GOOD),
+        ],
+        live,
+    )
+    assert found["run_id"] == "4"
+    reasons = (
+        "run 7 is refused: AUC is 0.0200 or more below that of run 2",
+        "run 6 is refused: it was compared with nothing, and run 2 is live",
+        "run 5 is refused: it was compared with run 1, and run 2 is live",
+    )
+    assert len(newest.said) == 3
+    for said, reason in zip(newest.said, reasons, strict=True):
+        assert reason in said
+
+
+def test_the_live_model_stays_where_no_later_run_is_good_enough(newest: Any) -> None:
+    runs = [(3, RunResultState.SUCCESS, {**GOOD, "live": None}), (2, RunResultState.SUCCESS, {**GOOD, "live": None})]
+    assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "2"
+
+
+def test_a_live_model_that_cannot_score_todays_rows_is_no_obstacle_but_named(newest: Any) -> None:
+    runs = [(3, RunResultState.SUCCESS, compared("2", skipped="it needs feature 'age', which is gone"))]
+    assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "3"
+    assert newest.said == [
+        "run 3 could not be compared with the live model, of run 2: it needs feature 'age', which is gone"
+    ]
+
+
+def test_without_a_recorded_run_of_the_live_model_no_candidate_is_served(newest: Any) -> None:
+    with pytest.raises(candidate.NoCandidate, match="no training run is recorded for the live deployment by-hand"):
+        newest([(3, RunResultState.SUCCESS, GOOD)], LiveModel("by-hand", ""))

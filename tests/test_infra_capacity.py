@@ -15,7 +15,7 @@ from infra.compatibility import Machine, machines
 from infra.settings import ServingSettings
 
 ROOT = Path(__file__).parents[1]
-ROOMY = {"replicas_max": 100, "nodes_max": 100, "node_size": "Standard_D16s_v5"}
+ROOMY = {"replicas_max": 100, "nodes_max": 100, "node_size": "Standard_D16s_v5", "instance_type": "large"}
 SOME = st.fixed_dictionaries(
     {
         "node_size": st.sampled_from(["Standard_D2s_v5", "Standard_D4s_v5", "Standard_D8s_v5", "Standard_E4s_v5"]),
@@ -26,6 +26,7 @@ SOME = st.fixed_dictionaries(
         "cpu": st.sampled_from(["100m", "500m", "1", "1.5", "2500m", "6"]),
         "memory": st.sampled_from(["256Mi", "1Gi", "6Gi", "40Gi"]),
         "engine": st.sampled_from(["native", "spark"]),
+        "instance_type": st.sampled_from([None, "large"]),
         "target_rps": st.none() | st.floats(1, 20_000),
         "latency_ms": st.none() | st.floats(2, 500),
         "utilisation": st.floats(0.2, 0.9),
@@ -64,7 +65,7 @@ def test_an_accepted_plan_fits_its_nodes(values: dict[str, Any]) -> None:
     nodes = capacity.placement(serving, wanted)
     assert sorted(pod.name for node in nodes for pod in node) == sorted(pod.name for pod in wanted)
     assert len(nodes) <= serving.system_nodes + plan.nodes_at_most <= serving.system_nodes + serving.nodes_max
-    assert not any(pod.scores for node in nodes[: serving.system_nodes] for pod in node)
+    assert not any(pod.scoring_pool for node in nodes[: serving.system_nodes] for pod in node)
     cpu, memory = capacity.free(machines()[serving.node_size])
     for node in nodes:
         assert sum(pod.cpu for pod in node) <= cpu
@@ -113,8 +114,7 @@ def test_aks_keeps_the_cpu_its_documentation_says(vcpus: int, reserved: int) -> 
 
 def test_azure_ml_asks_for_the_cpu_its_documentation_says() -> None:
     """1,780 millicores for test on one node and 3,600 for production on three."""
-    aks = ("coredns", "metrics-server", "konnectivity", "azure-policy", "gatekeeper", "azure-wi", "ama-")
-    ours = [pod for pod in capacity._pods("platform") if not pod.name.startswith(aks)]
+    ours = capacity._pods("azure_ml")
     data = yaml.safe_load((ROOT / "infra/capacity.yaml").read_text())
     per_node, router = data["daemon_sets"]["fluent-bit"]["cpu"], data["router"]["cpu"]
     assert sum(pod.cpu for pod in ours) + per_node + router == 1780
@@ -122,8 +122,11 @@ def test_azure_ml_asks_for_the_cpu_its_documentation_says() -> None:
 
 
 def test_a_replica_larger_than_a_node_is_told_what_fits() -> None:
-    assert re.search(r"serving:cpu 8 .*at most \d+m, or serving:node_size to Standard_D16s_v5", refusal(cpu="8"))
-    assert re.search(r"serving:memory 32Gi .*at most \d+Mi, or serving:node_size to", refusal(memory="32Gi"))
+    large = {"instance_type": "large"}
+    assert re.search(
+        r"serving:cpu 8 .*at most \d+m, or serving:node_size to Standard_D16s_v5", refusal(cpu="8", **large)
+    )
+    assert re.search(r"serving:memory 32Gi .*at most \d+Mi, or serving:node_size to", refusal(memory="32Gi", **large))
 
 
 def test_a_target_above_the_range_is_told_both_ways_out() -> None:
@@ -140,7 +143,7 @@ def test_a_latency_that_needs_idle_replicas_lowers_the_use_they_are_scaled_for()
 
 def test_replicas_that_nodes_cannot_hold_are_told_how_many_nodes_do() -> None:
     assert re.search(
-        r"Set serving:nodes_max to 5, or lower serving:replicas_max to 3", refusal(replicas_max=10, nodes_max=2)
+        r"Set serving:nodes_max to 5, or lower serving:replicas_max to 2", refusal(replicas_max=10, nodes_max=2)
     )
 
 
@@ -148,12 +151,23 @@ def test_a_latency_below_the_time_of_one_request_is_refused() -> None:
     assert re.search(r"serving:latency_ms 3 cannot be met.*Set serving:latency_ms to 10", refusal(latency_ms=3))
 
 
-def test_production_is_refused_two_nodes_for_three_routers() -> None:
-    two = ServingSettings(system_nodes=1, nodes_min=1)
+def test_production_is_refused_fewer_scoring_nodes_than_routers() -> None:
+    two = ServingSettings(system_nodes=3, nodes_min=2, nodes_max=4)
     assert capacity.plan(two).routers == 1
-    with pytest.raises(ValueError, match=r"make 2 nodes.*runs on 3. Set serving:system_nodes to 2"):
+    with pytest.raises(ValueError, match=r"nodes_min is 2.*runs on 3 nodes.*Set serving:nodes_min to 3"):
         capacity.require_three_nodes(two)
-    capacity.require_three_nodes(ServingSettings(system_nodes=2, nodes_min=1))
+    three = ServingSettings(system_nodes=1, nodes_min=3, nodes_max=4)
+    assert capacity.plan(three).routers == 3
+    capacity.require_three_nodes(three)
+
+
+def test_a_replica_above_the_default_instance_type_needs_one_that_somebody_created() -> None:
+    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md"""
+    assert re.search(
+        r"serving:memory 2Gi is not below .*at most 2047Mi, or serving:instance_type", refusal(memory="2Gi")
+    )
+    assert re.search(r"serving:cpu 2 is not below .*at most 1999m, or serving:instance_type", refusal(cpu="2"))
+    assert ServingSettings(memory="2Gi", cpu="2", instance_type="large", nodes_max=9).instance_type == "large"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)

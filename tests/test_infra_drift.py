@@ -18,6 +18,7 @@ from pulumi.dynamic import Resource
 from pulumi.runtime import rpc
 from sandbox_data_fixtures import Served
 
+from infra.node_pools import pool_name
 from infra.placement import _PlacementProvider
 from infra.release import (
     job,
@@ -29,9 +30,8 @@ from infra.release.interactive import _PolicyProvider
 from infra.release.job import _JobProvider
 from infra.release.training import _TrainingRunProvider
 from infra.release.workload import _WorkloadProvider
-from infra.system_pool import pool_name
 
-UNKNOWN = rpc.UNKNOWN
+UNKNOWN = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
 NUMBER = "4201"
 
 
@@ -92,7 +92,7 @@ def test_a_resource_is_identified_by_an_id_that_its_parent_has_from_its_creation
     provider = vars(inspect.getmodule(resource))[name]
     parents = PARENTS.keys() & inspect.signature(resource.__init__).parameters
     assert {PARENTS[parent] for parent in parents} <= set(provider.identity)
-    assert parents or resource.__name__ in ("Snapshot", "Placement")
+    assert parents or resource.__name__ in ("Snapshot", "Placement", "RolesInEffect")
 
 
 def test_a_changed_name_of_everything_is_refused_with_the_way_that_works() -> None:

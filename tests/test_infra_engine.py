@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from infra_stack import InfraStacks, infra_stacks
+from infra_stack import RUNNER, InfraStacks, infra_stacks
 from sandbox_fixtures import in_environment
 from waiting import eventually
 
@@ -31,7 +31,8 @@ STATEFUL = {
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
     with infra_stacks(tmp_path_factory.mktemp("infra")) as stacks, in_environment(stacks.environment):
         for stack, region in REGIONS.items():
-            stacks.up(stack, **{"azure-native:location": region})
+            create = stacks.up_with_runner if stack == WEST else stacks.up
+            create(stack, **{"azure-native:location": region})
         yield stacks
 
 
@@ -73,7 +74,8 @@ def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -
     assert guarded(WEST) >= STATEFUL
     assert guarded(DEV) == set()
     retained = {r["type"].removeprefix("azure-native:") for r in stacks.resources(WEST) if r.get("retainOnDelete")}
-    assert retained - {"storage:BlobServiceProperties"} == {
+    # Neither can be deleted: both go with their parent.
+    assert retained - {"storage:BlobServiceProperties", "operationalinsights:Table"} == {
         *("storage:StorageAccount", "storage:BlobContainer", "keyvault:Vault"),
     }
 
@@ -81,7 +83,7 @@ def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -
 def test_a_changed_network_mode_shows_what_it_replaces_and_stops_at_what_is_protected(stacks: InfraStacks) -> None:
     stacks.configure(WEST, network__mode="public")
     shown = stacks.pulumi(WEST, "preview", "--diff", fails=True)
-    stacks.configure(WEST)
+    stacks.configure(WEST, **RUNNER)
     for name in ("databricks:Workspace", "containerservice:ManagedCluster", "containerservice:AgentPool"):
         assert f"azure-native:{name}: (replace)" in shown
     assert "azure-native:storage:StorageAccount: (update)" in shown
@@ -156,6 +158,31 @@ def test_nodes_that_somebody_added_are_found_by_refresh_and_go_with_the_next_up(
     assert pools(stacks)[pool][-1] == 4
 
 
+def test_a_replaced_attachment_detaches_the_cluster_and_takes_the_endpoint_with_it(stacks: InfraStacks) -> None:
+    """Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/operations/_operations.py"""
+    (urn,) = [it["urn"] for it in stacks.resources(DEV) if it["type"].endswith("KubernetesCompute")]
+    before = {it["id"]: it["outputs"] for it in stacks.resources(DEV) if it["urn"] == urn}
+    events = stacks.folder / "replaced.json"
+    stacks.pulumi(DEV, "up", "--yes", "--skip-preview", "--replace", urn, "--event-log", str(events))
+    steps = [
+        (found["op"], found["urn"].rpartition("::")[2])
+        for event in map(json.loads, events.read_text().splitlines())
+        if (found := event.get("resOutputsEvent", {}).get("metadata"))
+    ]
+    names = ("inference-endpoint", "inference-compute")
+    changed = [(step, name) for step, name in steps if name in names and step != "same"]
+    assert [step for step in changed if step[0].startswith(("delete", "create"))] == [
+        ("delete-replaced", "inference-endpoint"),
+        ("delete-replaced", "inference-compute"),
+        ("create-replacement", "inference-compute"),
+        ("create-replacement", "inference-endpoint"),
+    ]
+    (attached,) = before
+    held = Cloud.discover().resource(attached, "2025-12-01")
+    assert held is not None
+    assert held["properties"]["provisioningState"] == "Succeeded"
+
+
 def test_a_stack_is_taken_down_from_the_endpoint_to_the_workspace(stacks: InfraStacks) -> None:
     events = stacks.folder / "destroy.json"
     stacks.pulumi(DEV, "destroy", "--yes", "--skip-preview", "--event-log", str(events))
@@ -163,7 +190,7 @@ def test_a_stack_is_taken_down_from_the_endpoint_to_the_workspace(stacks: InfraS
         event["resOutputsEvent"]["metadata"]["urn"].rpartition("::")[2]  # of a resource; components have the same names
         for event in map(json.loads, events.read_text().splitlines())
         if event.get("resOutputsEvent", {}).get("metadata", {}).get("op") == "delete"
-        and event["resOutputsEvent"]["metadata"]["type"].startswith("azure-native:")
+        and not event["resOutputsEvent"]["metadata"]["type"].startswith("personalization:")
     ]
     order = ("inference-endpoint", "inference-compute", "inference-extension", "machine-learning")
     assert [name for name in gone if name in order] == list(order)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import InvalidParameterValue, NotFound
+from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from databricks.sdk.service.compute import LibraryInstallStatus, State
 from databricks_fixtures import lake_workspace, trusted
 from infra_graph import RELEASE, Graph, graph
@@ -190,6 +191,22 @@ def test_an_update_brings_the_new_wheel_takes_the_old_and_leaves_it_running_if_i
     assert found.autotermination_minutes == 45
     assert may(workspace, "clusters", made.id) == []
     assert "data-science" not in readers(workspace)
+
+
+def test_a_grant_that_was_taken_by_hand_reads_so_and_is_given_again(
+    cloud: Served, workspace: WorkspaceClient, program: Graph
+) -> None:
+    wanted = named(cloud, program, "granted")
+    made = CLUSTER.create(wanted)
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
+    taken = PermissionsChange(principal="data-science", remove=[Privilege.READ_VOLUME])
+    workspace.grants.update("catalog", "main", changes=[taken])
+    found = CLUSTER.read(made.id, made.outs)
+    assert (found.inputs or {}).get("team") is None
+    assert CLUSTER.diff(made.id, found.outs, wanted).changes
+    CLUSTER.update(made.id, found.outs, wanted)
+    assert readers(workspace)["data-science"] == ["READ_VOLUME", "USE_CATALOG", "USE_SCHEMA"]
+    assert CLUSTER.read(made.id, made.outs).outs == made.outs
 
 
 def test_it_goes_for_good_with_what_its_team_could_read_and_may_be_gone_already(

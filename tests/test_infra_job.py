@@ -78,9 +78,11 @@ def test_both_tasks_use_the_same_cluster_and_libraries() -> None:
     assert train["depends_on"] == [{"task_key": "prepare"}]
 
 
-def test_what_serves_is_told_to_training_and_nothing_by_default() -> None:
+def test_a_run_that_nobody_names_the_live_model_to_finds_it_in_the_lake() -> None:
     job = settings()
-    assert {"name": "live", "default": ""} in job["parameters"]
+    (default,) = (parameter["default"] for parameter in job["parameters"] if parameter["name"] == "live")
+    assert default.startswith("/Volumes/")
+    assert default.endswith("/models/live.json")
     prepare, train = (task["python_wheel_task"]["parameters"] for task in job["tasks"])
     assert "--live={{job.parameters.live}}" in train
     assert not any("live" in parameter for parameter in prepare)

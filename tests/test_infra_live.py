@@ -1,4 +1,4 @@
-"""Which run serves now, as the registry tells it."""
+"""Which model is live, as Azure ML reports it."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -33,15 +33,18 @@ class Registry:
 
 
 @pytest.mark.parametrize(
-    ("traffic", "run"),
+    ("traffic", "found"),
     [
-        pytest.param({"m1": 10, "m2": 90}, "run-of-2", id="most traffic"),
-        pytest.param({"m1": 0}, "", id="no traffic"),
-        pytest.param({}, "", id="no deployment"),
-        pytest.param(None, "", id="no endpoint"),
-        pytest.param({"m3": 100}, "", id="its model version is gone"),
+        pytest.param({"m1": 10, "m2": 90}, live.LiveModel("m2", "run-of-2"), id="most traffic"),
+        pytest.param({"m1": 0}, None, id="no traffic"),
+        pytest.param({}, None, id="no deployment"),
+        pytest.param(None, None, id="no endpoint"),
+        pytest.param({"m3": 100}, live.LiveModel("m3", ""), id="its model version is gone"),
     ],
 )
-def test_the_run_of_the_deployment_with_the_most_traffic_serves(traffic: dict[str, int] | None, run: str) -> None:
+def test_the_live_model_is_that_of_the_deployment_with_the_most_traffic(
+    traffic: dict[str, int] | None, found: live.LiveModel | None
+) -> None:
     registry = Registry(traffic, {("clicks", "1"): "run-of-1", ("clicks", "2"): "run-of-2"})
-    assert live.run_id(registry, "score") == run
+    assert live.live_model(registry, "score") == found
+    assert live.run_id(registry, "score") == (found.run_id if found else "")

@@ -10,6 +10,7 @@ from azure.storage.blob import BlobServiceClient
 from sandbox_data_fixtures import Served, served_lake
 from test_infra_gate import FLOORS, GOOD
 
+from infra.monitoring import queries
 from infra.release import artefact, model
 from sandbox import authority
 
@@ -21,12 +22,20 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def props(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def sent() -> list[Any]:
+    """Requests to the lake, as the SDK sends them."""
+    return []
+
+
+@pytest.fixture
+def props(cloud: Served, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Of a model version, in a cloud that has a lake alone: whoever asks for the registry fails."""
     bundle = str(authority.ca_bundle(cloud.sandbox.folder))
 
     def blobs(endpoint: str) -> BlobServiceClient:
-        return BlobServiceClient(endpoint, credential=cloud.credential, connection_verify=bundle)
+        return BlobServiceClient(
+            endpoint, credential=cloud.credential, connection_verify=bundle, raw_request_hook=sent.append
+        )
 
     monkeypatch.setattr(artefact.Cloud, "discover", lambda: SimpleNamespace(blobs=blobs))
     endpoint = f"{cloud.sandbox.url}/blob/lake"
@@ -46,6 +55,23 @@ def test_a_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Serv
     assert found["passed"] is False
     assert [rule["name"] for rule in found["rules"] if not rule["passed"]] == ["auc"]
     assert all(rule.keys() == {"name", "value", "limit", "passed", "says"} for rule in found["rules"])
+
+
+def test_a_refused_model_is_marked_by_one_upload_that_the_alert_reads(
+    cloud: Served, sent: list[Any], props: dict[str, Any]
+) -> None:
+    """The lake logs an upload in one request as `PutBlob`, one in blocks as others (`monitoring/queries.py`)."""
+    refused = cloud.sandbox.container_folder("lake", "models") / "8" / "refused.json"
+    provider = model._ModelVersionProvider()
+    provider.update("clicks:3", {"version": "3"}, {**props, "run_id": "8"})
+    assert not refused.exists()
+    with pytest.raises(model.ModelRefused):
+        provider.update("clicks:3", {"version": "3"}, {**props, "run_id": "8", "metrics": {**GOOD, "auc": 0.55}})
+    assert json.loads(refused.read_text()) == json.loads(refused.with_name("verdict.json").read_text())
+    (upload,) = (request.http_request for request in sent if "refused.json" in request.http_request.url)
+    assert (upload.method, upload.headers["x-ms-blob-type"]) == ("PUT", "BlockBlob")
+    assert "comp=" not in upload.url
+    assert 'Uri has "refused.json"' in queries.MODELS_REFUSED
 
 
 def test_a_changed_floor_writes_the_verdict_anew(cloud: Served, props: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from infra.naming import Names
 RULES = {
     "resource_group": r"[A-Za-z0-9-]{1,90}",
     "databricks_managed_group": r"[A-Za-z0-9-]{1,90}",
-    "kubernetes_node_group": r"[A-Za-z0-9-]{1,80}",
+    "kubernetes_node_group": r"[A-Za-z0-9-]{1,63}",
     "lake": r"[a-z0-9]{3,24}",
     "machine_learning_storage": r"[a-z0-9]{3,24}",
     "key_vault": r"[a-z][a-z0-9-]{1,22}[a-z0-9]",

@@ -19,7 +19,7 @@ def private() -> Graph:
     return graph(**PRIVATE)
 
 
-@given(st.integers(0, 255), st.integers(12, 24))
+@given(st.integers(0, 255), st.integers(16, 24))
 def test_subnets_fill_the_space_without_overlap_and_each_holds_databricks(second: int, prefix: int) -> None:
     space = IPv4Network(f"10.{second}.0.0/{prefix}", strict=False)
     if space.overlaps(POD_RANGE) or space.overlaps(SERVICE_RANGE):
@@ -58,7 +58,9 @@ def test_nothing_answers_in_public_where_the_network_is_private(private: Graph) 
     (cluster,) = private.of("containerservice:ManagedCluster")
     assert cluster.inputs["apiServerAccessProfile"]["enablePrivateCluster"] is True
     (extension,) = private.of("kubernetesconfiguration:Extension")
-    assert extension.inputs["configurationSettings"]["scoringFe.serviceType.internalLoadBalancer"] == "azure"
+    router = extension.inputs["configurationSettings"]
+    assert router["internalLoadBalancerProvider"] == "azure"
+    assert router["scoringFe.serviceType.internalLoadBalancer"] == "True"
 
 
 def test_everything_hidden_has_a_private_endpoint_that_its_name_leads_to(private: Graph) -> None:
@@ -108,16 +110,14 @@ def test_nodes_leave_by_the_gateway_and_live_in_their_subnet(private: Graph) -> 
         assert subnet.endswith("/subnets/nodes")
 
 
-def test_images_can_still_be_built_inside(private: Graph) -> None:
+def test_images_are_built_inside_by_the_registry_alone(private: Graph) -> None:
     (pool,) = private.of("containerregistry:AgentPool")
     (image,) = private.of("containerregistry:ScoringImage")
-    (workspace,) = private.of("machinelearningservices:Workspace")
-    computes = {found.inputs["computeName"]: found for found in private.of("machinelearningservices:Compute")}
     assert image.inputs["build_pool"] == pool.name
     assert pool.inputs["virtualNetworkSubnetResourceId"].endswith("/subnets/nodes")
-    builder = computes[workspace.inputs["imageBuildCompute"]].inputs["properties"]["properties"]
-    assert builder["enableNodePublicIp"] is False
-    assert builder["subnet"]["id"].endswith("/subnets/nodes")
+    (workspace,) = private.of("machinelearningservices:Workspace")
+    assert "imageBuildCompute" not in workspace.inputs
+    assert [it.inputs["properties"]["computeType"] for it in private.of("ices:Compute")] == ["Kubernetes"]
 
 
 def test_ranges_that_may_reach_the_api_server_keep_it_public_for_them_alone() -> None:

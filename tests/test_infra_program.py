@@ -1,12 +1,16 @@
 """Invariants of the whole resource graph."""
 
+import base64
 import inspect
 import json
 import re
 
+import pulumi
 import pulumi_azure_native
 import pytest
+from certificates import pem
 from infra_graph import Graph, graph
+from pulumi.runtime import rpc
 from pulumi_azure_native import (
     containerservice,
     databricks,
@@ -110,7 +114,9 @@ def test_one_scale_value_changes_one_resource(program: Graph) -> None:
 
 
 def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alone() -> None:
-    program = graph(serving__replicas_min="2", serving__latency_ms="9", serving__target_rps="1000")
+    program = graph(
+        serving__replicas_min="2", serving__latency_ms="9", serving__target_rps="1000", serving__nodes_max="4"
+    )
     (release,) = program.of("machinelearning:Rollout")
     props = {**release.inputs, "model_version": "7", "environment": "scoring-native:1"}
     sent = _deployment(props, "m7", of_model={}).scale_settings
@@ -123,17 +129,53 @@ def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alon
 
 def test_insecure_scoring_is_said_to_azure_ml_exactly_when_there_is_no_certificate(program: Graph) -> None:
     (plain,) = program.of("kubernetesconfiguration:Extension")
-    (secured,) = graph(serving__hostname="score.example.com", serving__tls_secret="scoring-tls").of(":Extension")
+    chain, key = pem("score.example.com")
+    tls = {"serving__tls_certificate": chain, "serving__tls_key": key}
+    (secured,) = graph(serving__hostname="score.example.com", **tls).of(":Extension")
     assert plain.inputs["configurationSettings"]["allowInsecureConnections"] == "True"
+    assert "configurationProtectedSettings" not in plain.inputs
     assert secured.inputs["configurationSettings"]["allowInsecureConnections"] == "False"
-    assert secured.inputs["configurationSettings"]["scoringFe.sslSecret"] == "scoring-tls"
+    assert secured.inputs["configurationSettings"]["sslCname"] == "score.example.com"
+    sent = secured.inputs["configurationProtectedSettings"]
+    assert sent[rpc._special_sig_key] == rpc._special_secret_sig
+    assert {name: base64.b64decode(value).decode() for name, value in sent["value"].items()} == {
+        "scoringFe.sslCert": chain,
+        "scoringFe.sslKey": key,
+    }
+
+
+def test_a_certificate_is_warned_of_thirty_days_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pulumi, "warn", said.append)
+    for days in (60, 20):
+        chain, key = pem("score.example.com", days=days)
+        tls = {"serving__tls_certificate": chain, "serving__tls_key": key}
+        graph(serving__hostname="score.example.com", release__enabled="false", **tls)
+    assert [line for line in said if "certificate of score.example.com ends in 19 days" in line] == said[-1:]
+    assert len([line for line in said if "certificate" in line]) == 1
 
 
 def test_a_highly_available_router_is_asked_for_only_where_three_nodes_can_hold_it(program: Graph) -> None:
-    (three,) = program.of("kubernetesconfiguration:Extension")
-    (two,) = graph(serving__system_nodes="1").of("kubernetesconfiguration:Extension")
+    (one,) = program.of("kubernetesconfiguration:Extension")
+    (three,) = graph(serving__nodes_min="3", serving__nodes_max="4").of("kubernetesconfiguration:Extension")
+    assert one.inputs["configurationSettings"]["inferenceRouterHA"] == "False"
     assert three.inputs["configurationSettings"]["inferenceRouterHA"] == "True"
-    assert two.inputs["configurationSettings"]["inferenceRouterHA"] == "False"
+
+
+def test_azure_mls_pods_and_replicas_are_kept_to_the_scoring_pool_by_its_label(program: Graph) -> None:
+    (extension,) = program.of("kubernetesconfiguration:Extension")
+    (pool,) = program.of("containerservice:AgentPool")
+    settings = extension.inputs["configurationSettings"]
+    selector = {key.removeprefix("nodeSelector."): value for key, value in settings.items() if "Selector." in key}
+    assert selector == pool.inputs["nodeLabels"]
+
+
+def test_the_attach_holds_nothing_that_a_setting_changes(program: Graph) -> None:
+    """Source: Azure/azureml-examples#3030"""
+    (before,) = program.of("machinelearningservices:KubernetesCompute")
+    larger = graph(serving__cpu="500m", serving__memory="512Mi", serving__nodes_max="5", tags__owner="somebody")
+    (after,) = larger.of("machinelearningservices:KubernetesCompute")
+    assert after.inputs == before.inputs
 
 
 def test_a_run_is_identified_by_rows_and_code_and_not_by_machines(program: Graph) -> None:

@@ -4,7 +4,7 @@ import json
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,7 +113,7 @@ def props(cloud: Cloud, version: str, **changed: Any) -> dict[str, Any]:
         "model_version": version,
         "environment": "scoring:2",
         "engine": "native",
-        "instance_type": "small",
+        "instance_type": "defaultinstancetype",
         "scale": {"min": 1, "max": 1, "cpu": "100m", "memory": "128Mi", "concurrency": 64, "utilisation": 70},
         "rollout": [10, 100],
         "limits": LIMITS,
@@ -266,8 +266,67 @@ def test_traffic_and_a_deployment_that_were_changed_by_hand_are_found_and_set_ba
     assert found["share"] == 0
     assert (provider.update(ENDPOINT, found, wanted).outs or {})["share"] == 100
     assert traffic(cloud) == {live["deployment"]: 100}
-    assert provider.read(ENDPOINT, {**held, "model_version": "2"}).outs["share"] == 0
+    assert provider.read(ENDPOINT, {**held, "deployment": "m9-gone"}).outs["share"] == 0
     assert provider.read("elsewhere", {**held, "endpoint_name": "elsewhere"}).id == ""
+
+
+def of_model(it: Any) -> None:
+    it.model = it.model.replace("/versions/1", "/versions/2")
+
+
+def of_image(it: Any) -> None:
+    it.environment = it.environment.replace("/versions/2", "/versions/1")
+
+
+def of_engine(it: Any) -> None:
+    it.environment_variables["SCORING_ENGINE"] = "spark"
+
+
+def of_replicas(it: Any) -> None:
+    it.scale_settings.max_instances = 2
+
+
+def of_load(it: Any) -> None:
+    it.request_settings.max_concurrent_requests_per_instance = 8
+
+
+def of_size(it: Any) -> None:
+    it.resources.requests.memory = "64Mi"
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "differs", "value"),
+    [
+        (of_model, "model_version", "2"),
+        (of_image, "environment", "scoring:1"),
+        (of_engine, "engine", "spark"),
+        (of_replicas, "scale", {"max": 2}),
+        (of_load, "scale", {"concurrency": 8}),
+        (of_size, "scale", {"memory": "64Mi"}),
+    ],
+)
+def test_a_deployment_that_was_changed_by_hand_is_named_by_what_differs_and_set_back(
+    cloud: Cloud, live: dict[str, Any], by_hand: Callable[[Any], None], differs: str, value: Any
+) -> None:
+    provider, wanted = rollout._RolloutProvider(), {**props(cloud, "1"), "share": 100}
+    held = {**live, "share": 100}
+    found = cloud.ml.online_deployments.get(live["deployment"], ENDPOINT)
+    by_hand(found)
+    cloud.ml.online_deployments.begin_create_or_update(found).result()
+    read = provider.read(ENDPOINT, held)
+    compared = (*provider.identity, *provider.inputs)
+    assert [name for name in compared if read.outs.get(name) != held.get(name)] == [differs]
+    assert (read.inputs or {})[differs] == ({**held["scale"], **value} if differs == "scale" else value)
+    assert provider.diff(ENDPOINT, read.outs, wanted).changes
+    provider.update(ENDPOINT, read.outs, wanted)
+    assert provider.read(ENDPOINT, held).outs == held
+    assert traffic(cloud) == {live["deployment"]: 100}
+
+
+def test_quantities_in_other_words_are_the_same(cloud: Cloud, live: dict[str, Any]) -> None:
+    """Kubernetes writes 1000m as 1."""
+    held = {**live, "share": 100, "scale": {**live["scale"], "cpu": "0.1", "memory": "131072Ki"}}
+    assert rollout._RolloutProvider().read(ENDPOINT, held).outs == held
 
 
 def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: dict[str, Any]) -> None:

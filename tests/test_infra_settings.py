@@ -1,7 +1,9 @@
 """What a stack file may say, and what a person reads when it says something else."""
 
 import pytest
+from certificates import pem
 
+from infra import capacity
 from infra.configuration import ConfigError, load
 from infra.settings import Settings
 
@@ -41,6 +43,7 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("training__dataset", "netflix", r"training:dataset: no spec 'netflix'.*criteo.*movielens.*docs/own-dataset/"),
         ("azure-native__location", "westeuropa", r"azure-native:location: 'westeuropa' is not .*westeurope"),
         ("network__address_space", "10.40.0.0/25", r"network:address_space: 10.40.0.0/25 is too small.*10.40.0.0/20"),
+        ("network__address_space", "172.16.0.0/12", r"network:address_space: .*too large.*at most a /16.*10.40.0.0/20"),
         ("network__address_space", "10.0.0.0/8", r"network:address_space: .*overlaps 10.244.0.0/16.*pods"),
         ("network__address_space", "52.0.0.0/16", r"network:address_space: .*is public"),
         ("network__address_space", "10.40.0.1/20", r"network:address_space: .*host bits set.*10.40.0.0/20"),
@@ -69,7 +72,16 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("acess__purge_protection", "false", r"acess:purge_protection: .*Did you mean access:purge_protection"),
         ("serving__engine", "gpu", r"serving:engine: .*'native' or 'spark'"),
         ("serving__nodes_min", "9", r"serving:nodes_min is 9, above serving:nodes_max 3.*Raise serving:nodes_max"),
-        ("serving__tls_secret", "cert", r"serving:hostname and serving:tls_secret go together"),
+        (
+            "serving__tls_secret",
+            "cert",
+            r"serving:tls_secret: is no longer a setting.*pulumi config rm serving:tls_secret",
+        ),
+        (
+            "serving__hostname",
+            "a.example",
+            r"serving:hostname, serving:tls_certificate and serving:tls_key go together",
+        ),
         ("release__rollout", "[50, 10]", r"must rise and end with 100"),
         ("release__model", "newest", r"release:model: "),
         ("personalization__environment", "Prod West", r"personalization:environment: .*pattern"),
@@ -91,10 +103,45 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_the_spark_engine_gets_the_memory_of_its_jvm() -> None:
-    assert settings(serving__engine="spark").serving.memory == "3Gi"
+    assert settings(serving__engine="spark").serving.memory == "2000Mi"
     assert settings().serving.memory == "1Gi"
-    with pytest.raises(ConfigError, match=r"serving:memory 1Gi is less .*spark needs. Set serving:memory to 2048Mi"):
+    with pytest.raises(ConfigError, match=r"serving:memory 1Gi is less .*spark needs. Set serving:memory to 1920Mi"):
         settings(serving__engine="spark", serving__memory="1Gi")
+
+
+def refused_certificate(certificate: str, key: str, hostname: str = "scores.example.com") -> str:
+    values = {"serving__hostname": hostname, "serving__tls_certificate": certificate, "serving__tls_key": key}
+    with pytest.raises(ConfigError) as error:
+        settings(**values)
+    assert "PRIVATE" not in str(error.value), "the key is in the message"
+    return str(error.value)
+
+
+def test_a_certificate_that_azure_ml_would_refuse_is_refused_before() -> None:
+    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-extension.md"""
+    chain, key = pem("scores.example.com", "*.shop.example")
+    _, other = pem("scores.example.com")
+    assert "is not a PEM certificate" in refused_certificate("scores.pem", key)
+    assert "is not a PEM private key" in refused_certificate(chain, "scores.key")
+    assert "is not the key of the first certificate" in refused_certificate(chain, other)
+    assert "other.example.com is not a name of" in refused_certificate(chain, key, "other.example.com")
+    for name in ("scores.example.com", "a.shop.example"):
+        assert (
+            settings(serving__hostname=name, serving__tls_certificate=chain, serving__tls_key=key).serving.hostname
+            == name
+        )
+
+
+def test_the_key_of_the_certificate_shows_nowhere() -> None:
+    chain, key = pem("scores.example.com")
+    found = settings(serving__hostname="scores.example.com", serving__tls_certificate=chain, serving__tls_key=key)
+    assert "PRIVATE" not in f"{found!r} {found} {found.model_dump()}"
+
+
+@pytest.mark.parametrize(("memory", "heap"), [("2000Mi", "976m"), ("1920Mi", "896m")])
+def test_the_heap_of_the_spark_engine_leaves_room_for_the_rest_of_its_replica(memory: str, heap: str) -> None:
+    assert capacity.heap(settings(serving__engine="spark", serving__memory=memory).serving) == heap
+    assert capacity.heap(settings().serving) is None
 
 
 def test_spot_workers_are_refused_for_a_distributed_ring() -> None:

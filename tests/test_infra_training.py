@@ -4,16 +4,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from databricks.sdk.errors import InvalidParameterValue
 from databricks.sdk.service.jobs import RunResultState
 
 from infra.release import training
 
 
 class Jobs:
-    """Databricks' rule alone: a known token is answered with its run, whichever job it was of."""
+    """Databricks' rules alone: a known token is answered with its run, whichever job it was of; that of a run which was
+    deleted, as Databricks deletes them after 60 days, is an error."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Any] = {}
+        self.deleted: set[str] = set()
         self.result: RunResultState = RunResultState.SUCCESS
 
     def list_runs(self, job_id: int) -> list[Any]:
@@ -21,6 +24,8 @@ class Jobs:
 
     def run_now(self, job_id: int, *, idempotency_token: str, job_parameters: dict[str, str]) -> Any:
         assert len(idempotency_token) <= 64
+        if idempotency_token in self.deleted:
+            raise InvalidParameterValue(f"The run with the idempotency_token {idempotency_token} was deleted.")
         state = SimpleNamespace(result_state=self.result, state_message="no such folder")
         run = SimpleNamespace(run_id=len(self.runs) + 1, job_id=job_id, state=state, tasks=[], run_page_url="page")
         return self.runs.setdefault(idempotency_token, run)
@@ -45,6 +50,14 @@ def trained(jobs: Jobs, job_id: int = 7, lake: str = "2026-11-01") -> int:
 
 def test_a_run_that_succeeded_is_found_again(jobs: Jobs) -> None:
     assert [trained(jobs), trained(jobs)] == [1, 1]
+
+
+def test_a_run_that_databricks_has_deleted_is_repeated(jobs: Jobs) -> None:
+    assert trained(jobs) == 1
+    jobs.deleted = set(jobs.runs)
+    jobs.runs = {}
+    assert trained(jobs) == 1
+    assert [token.rpartition("-")[2] for token in jobs.runs] == ["2"]
 
 
 def test_a_failed_run_is_repeated_by_the_same_job_and_by_one_that_was_made_again(jobs: Jobs) -> None:

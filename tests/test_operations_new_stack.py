@@ -39,7 +39,9 @@ config:
     - secure: v1:jjjj
   release:rollout: [50, 100]
   serving:hostname: scores-westeurope.example.com
-  serving:tls_secret: scores-tls
+  serving:tls_certificate: of the pipeline
+  serving:tls_key:
+    secure: v1:kkkk
   training:snapshot: "2026-11-01"
   training:workers: 8  # as sized in March
 """
@@ -63,14 +65,16 @@ def test_everything_but_region_and_secrets_is_carried_comments_too(folder: Path)
     written = (folder / "Pulumi.prod-swedencentral.yaml").read_text()
     begins = TEXT.index("encryptedkey"), TEXT.index("  other:"), TEXT.index("  release:")
     carried = TEXT[: begins[0]] + TEXT[TEXT.index("config:") : begins[1]] + "  other:nested:\n    kept: yes\n"
-    assert written == (carried + TEXT[begins[2] :]).replace('"westeurope"', "swedencentral")
+    rest = TEXT[begins[2] :].replace("  serving:tls_key:\n    secure: v1:kkkk\n", "")
+    assert written == (carried + rest).replace('"westeurope"', "swedencentral")
     for path in ("token", "nested.password", "all-secret.first", "all-secret.second", "inline", "listed"):
         assert f"pulumi config set --stack prod-swedencentral --secret --path 'other:{path}'" in said
+    assert "--secret --path 'serving:tls_key'" in said
 
 
 def test_what_is_rarely_right_in_two_regions_is_shown(folder: Path) -> None:
     _, said = new_stack(folder, "prod-swedencentral")
-    for key in ("access:deployers", "serving:hostname", "serving:tls_secret", "training:snapshot"):
+    for key in ("access:deployers", "serving:hostname", "serving:tls_certificate", "training:snapshot"):
         assert f"look at {key}: " in said
     assert "look at release:rollout" not in said
     assert "personalization preflight --stack prod-swedencentral" in said
@@ -80,7 +84,9 @@ def test_the_new_stack_previews_with_names_of_its_own(folder: Path) -> None:
     new_stack(folder, "prod-swedencentral")
 
     def lake(stack: str) -> str:
-        found = graph(**stacks.read(folder, stack)).of(":StorageAccount")
+        config = {key: value for key, value in stacks.read(folder, stack).items() if "tls" not in key}
+        del config["serving:hostname"]  # whose key has to be set again
+        found = graph(**config).of(":StorageAccount")
         return next(account.inputs["accountName"] for account in found if account.name == "lake")
 
     assert lake("prod-swedencentral") != lake(LIKE)

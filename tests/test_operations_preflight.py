@@ -18,6 +18,7 @@ from azure.mgmt.resource.resources import ResourceManagementClient
 from azure_native_fixtures import Engine, engine
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from infra_graph import graph
+from infra_stack import RUNNER
 from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
 
@@ -217,6 +218,22 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
     assert "32 vCPU needed, 40 of 40 free" in preflight.run()[1], "never more than the limit"
 
 
+def test_pools_of_another_size_are_needed_while_those_that_go_are_still_there(preflight: Preflight) -> None:
+    pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
+    pools += [{"name": "scoring", "mode": "User", "count": 3, "vmSize": "Standard_D4s_v5"}]
+    cluster = {"properties": {"agentPoolProfiles": pools}}
+    preflight.put("Microsoft.ContainerService/managedClusters", preflight.names.kubernetes_cluster, cluster)
+    preflight.answer({"usages": {"standardDSv5Family": {"limit": 72}}})
+    preflight.configure(**RELEASE, **{"serving:node_size": "Standard_D8s_v5"})
+    assert "52 vCPU needed, 52 of 72 free" in preflight.run()[1], "12 for training, 40 for nodes; 20 are in use"
+    preflight.configure(
+        **RELEASE, **{"serving:node_size": "Standard_D8s_v5", "serving:system_node_size": "Standard_D4s_v5"}
+    )
+    said = preflight.run()[1]
+    assert "44 vCPU needed, 60 of 72 free" in said, "the system pool stays"
+    assert "Standard_D4s_v5 (serving:system_node_size): 4 vCPU" in said
+
+
 @pytest.mark.parametrize(
     ("version", "level", "code"), [("1.34", "warning", 0), ("1.35", "blocking", 1), (None, "blocking", 1)]
 )
@@ -371,25 +388,39 @@ def test_a_release_beside_the_network_that_it_needs_is_blocking(preflight: Prefl
     assert f"pulumi config set --stack {STACK} release:enabled false" in said
 
 
+def outside(path: str, code: str, message: str) -> dict[str, Any]:
+    """What a service answers a caller from outside a private network, once."""
+    body = {"error": {"code": code, "message": message}}
+    return {"path": path, "method": "GET", "status": 403, "body": body}
+
+
 @pytest.mark.parametrize(
-    ("host", "says"),
+    ("fault", "says"),
     [
-        ("20.42.4.211", "20.42.4.211 is 20.42.4.211 here, a public address"),
-        ("absent.invalid", "absent.invalid has no address here"),
-        ("127.0.0.1:9", "127.0.0.1:9 is 127.0.0.1 here and does not answer"),
+        (
+            outside("/api/2.0/", "", "Unauthorized network access to workspace: 1"),
+            "Databricks at 127.0.0.1:{port} (127.0.0.1 here, private) refuses callers from outside",
+        ),
+        (
+            outside("/blob/", "AuthorizationFailure", "This request is not authorized to perform this operation."),
+            "the lake at 127.0.0.1:{port} (127.0.0.1 here, private) refuses callers from outside",
+        ),
+        ({"path": "/api/2.0/", "reset": True}, "Databricks does not answer at 127.0.0.1:{port}"),
+        ({"path": "/blob/", "reset": True}, "the lake does not answer at 127.0.0.1:{port}"),
     ],
 )
 def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
-    preflight: Preflight, host: str, says: str
+    preflight: Preflight, fault: dict[str, Any], says: str
 ) -> None:
     workspace = {"properties": {"computeMode": "Hybrid"}}
-    path = preflight.put("Microsoft.Databricks/workspaces", preflight.names.databricks_workspace, workspace)
+    preflight.put("Microsoft.Databricks/workspaces", preflight.names.databricks_workspace, workspace)
+    account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+    preflight.put("Microsoft.Storage/storageAccounts", preflight.names.lake, account)
     preflight.configure(**PRIVATE, **RELEASE)
-    assert preflight.run("--reach")[0] == 0, "inside"
+    code, said = preflight.run("--reach")
+    assert (code, "admit this machine" in said) == (0, True), said
 
-    answer = preflight.cloud.arm("GET", path).json()
-    answer["properties"]["workspaceUrl"] = host
-    fault = {"path": "/Microsoft.Databricks/workspaces/", "method": "GET", "status": 200, "body": answer}
+    says = says.format(port=preflight.cloud.authority.rpartition(":")[2])
     preflight.cloud.faults(fault)
     code, said = preflight.run("--reach")
     assert (code, "blocking reach" in said, says in said) == (1, True, True), said
@@ -402,6 +433,19 @@ def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
     preflight.configure(**PRIVATE)
     code, said = preflight.run("--reach")
     assert (code, says in said) == (0, True), "infrastructure alone can be deployed from anywhere"
+
+
+def test_a_runner_without_its_key_is_a_warning_and_its_remedy_is_what_it_lacks(preflight: Preflight) -> None:
+    preflight.configure(**PRIVATE, **{key.replace("__", ":"): value for key, value in RUNNER.items()})
+    properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
+    vault = preflight.put("Microsoft.KeyVault/vaults", preflight.names.key_vault, {"properties": properties})
+    code, said = preflight.run()
+    assert (code, "warning runner the vault holds no secret github-runner" in said) == (0, True), said
+    url = said.partition("az rest --method put --url '")[2].partition("?")[0]
+    assert url == f"{preflight.cloud.subscription}/{vault}/secrets/github-runner"
+    assert preflight.cloud.arm("PUT", url, {"properties": {"value": "pem"}}).is_success
+    code, said = preflight.run()
+    assert (code, "its key is in the vault" in said) == (0, True), said
 
 
 def test_a_public_stack_is_released_from_anywhere(preflight: Preflight) -> None:
@@ -472,6 +516,7 @@ def test_rows_that_have_not_landed_are_found_before_machines_start(preflight: Pr
     }
     path = f"{lake}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
     assert preflight.cloud.arm("PUT", path, {"properties": assignment}).status_code == 201
+    preflight.cloud.settings(role_propagation=0)
     code, said = preflight.run()
     assert (code, "the lake has no rows below raw/movielens/2026-11-01/" in said) == (1, True)
     assert "az storage blob upload-batch --auth-mode login --blob-endpoint https://" in said

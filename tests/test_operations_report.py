@@ -91,6 +91,14 @@ def test_each_change_names_what_changed_and_what_forces_a_replacement() -> None:
     assert "### Policies advise\n\n- `lake`: has no owner (`tags`)" in text
 
 
+def test_an_update_of_a_dynamic_resource_names_what_differs() -> None:
+    """The engine's events hold its inputs and no difference."""
+    old = {"__provider": "a", "scale": {"min": 1, "max": 8}, "share": 50, "stale": "x"}
+    new = {"__provider": "b", "scale": {"min": 1, "max": 4}, "share": 100, "fresh": "y"}
+    text = report(read([step("update", "pulumi-python:dynamic/machinelearning:Rollout", "rollout", old, new)])).text
+    assert "| `fresh` added, `scale.max` 8 → 4, `share` 50 → 100, `stale` removed |" in text
+
+
 @given(st.permutations(EVENTS[2:]))
 def test_the_engine_s_parallel_work_does_not_show(shuffled: list[dict[str, Any]]) -> None:
     assert report(read([*stack(), *shuffled])).text == report(read(EVENTS)).text

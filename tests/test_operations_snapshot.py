@@ -81,6 +81,14 @@ def test_a_day_without_rows_says_so(stack: SimpleNamespace) -> None:
     assert said == ("dev: nothing later than 2026-11-24 has landed by 2026-11-26; it has been trained on already")
 
 
+def test_a_stack_without_a_release_does_not_ask_its_lake(stack: SimpleNamespace) -> None:
+    """A private lake would refuse a caller from outside the network."""
+    stack.file.write_text("config:\n  training:snapshot: 2026-11-01\n  release:enabled: 'false'\n")
+    before = stack.file.read_text()
+    assert "has no release" in snapshot.update(stack.folder, "dev", landed=True, today=TODAY)
+    assert stack.file.read_text() == before
+
+
 def test_a_stack_that_does_not_stand_has_no_rows_to_look_for(stack: SimpleNamespace) -> None:
     with pytest.raises(UserError, match="stack dev has no lake yet"):
         snapshot.update(stack.folder, "dev", landed=True, today=TODAY)

@@ -88,7 +88,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "w",
         "code",
         "/e",
-        "16.4.x",
+        "16.4.x-scala2.12",
         "D4",
         workers,
         spot,
@@ -106,11 +106,30 @@ def role(role_id: str, scope: str) -> dict[str, Any]:
     return {"roleDefinitionId": f"{GROUP}/providers/Microsoft.Authorization/roleDefinitions/{role_id}", "scope": scope}
 
 
+def libraries(**library: dict[str, str]) -> dict[str, Any]:
+    """The program's own job with one library of its first task changed."""
+    settings = json.loads(job()["settings"])
+    settings["tasks"][0]["libraries"] = [library]
+    return {"settings": json.dumps(settings)}
+
+
+def policy(spark_version: str) -> str:
+    return json.dumps({"spark_version": {"type": "fixed", "value": spark_version}})
+
+
+def router(plain: bool, private: bool) -> dict[str, Any]:
+    settings = {"allowInsecureConnections": str(plain)}
+    settings |= {"scoringFe.serviceType.internalLoadBalancer": "True"} if private else {}
+    return {"extensionType": "microsoft.azureml.kubernetes", "configurationSettings": settings}
+
+
 OWNER, CONTRIBUTOR = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635", "b24988ac-6180-42a0-ab88-20f7382dd24c"
 PULL = "7f951dda-4ed3-4680-a7ca-43fe172d538d"
 LAKE = f"{GROUP}/providers/Microsoft.Storage/storageAccounts/lake"
 DIGEST = f"acr.azurecr.io/scoring@sha256:{'0' * 64}"
 OWN_CLUSTER = "databricks:index/cluster:Cluster"
+POLICY = "pulumi-python:dynamic/databricks:ClusterPolicy"
+COMPUTE, EXTENSION = "machinelearningservices:Compute", "kubernetesconfiguration:Extension"
 TAGGED = {"tags": {"environment": "dev", "stack": "dev"}}
 
 # Rule, type, what keeps to it, what does not, what the violation names: the property and a value that would do.
@@ -122,6 +141,53 @@ CASES = [
     ("registry-login", REGISTRY, {}, {"adminUserEnabled": True}, "adminUserEnabled is true", "false"),
     ("registry-login", REGISTRY, {}, {"anonymousPullEnabled": True}, "anonymousPullEnabled is true", "false"),
     ("kubernetes-local-accounts", "containerservice:ManagedCluster", {"disableLocalAccounts": True}, {}, "not", "true"),
+    (
+        *("local-authentication", COMPUTE, {"properties": {"disableLocalAuth": True}}),
+        *({"properties": {"computeType": "AmlCompute"}}, "properties.disableLocalAuth is not set", "true"),
+    ),
+    (
+        *("local-authentication", "operationalinsights:Workspace", {"features": {"disableLocalAuth": True}}),
+        *({}, "features.disableLocalAuth is not set", "true"),
+    ),
+    (
+        *("local-authentication", "applicationinsights:Component", {"disableLocalAuth": True}),
+        *({"disableLocalAuth": False}, "disableLocalAuth is false", "true"),
+    ),
+    (
+        *("local-authentication", VAULT, {"properties": {"enableRbacAuthorization": True}}),
+        *({"properties": {}}, "properties.enableRbacAuthorization is not set", "true"),
+    ),
+    (
+        *("local-authentication", "machinelearningservices:Workspace", {"systemDatastoresAuthMode": "identity"}),
+        *({}, "systemDatastoresAuthMode is not set", "Identity"),
+    ),
+    ("local-authentication", ACCOUNT, {}, None, "", ""),
+    ("pinned-versions", JOB, job(), libraries(maven={"coordinates": "a:b_2.12:latest.release"}), "is a:b", "<version>"),
+    ("pinned-versions", JOB, job(), libraries(maven={"coordinates": "a:b:[1.0,2.0)"}), "coordinates", "one released"),
+    (
+        "pinned-versions",
+        JOB,
+        job(),
+        libraries(maven={"coordinates": "a:b:1.0-SNAPSHOT"}),
+        "coordinates",
+        "one released",
+    ),
+    ("pinned-versions", JOB, job(), libraries(pypi={"package": "synapseml>=1.1"}), "package is synapseml>=1.1", "=="),
+    ("pinned-versions", JOB, job(), libraries(pypi={"package": "mlflow-skinny"}), "package is mlflow-skinny", "=="),
+    ("pinned-versions", JOB, job(), job(spark_version="auto:latest-lts"), "new_cluster.spark_version", "16.4.x"),
+    (
+        "pinned-versions",
+        OWN_CLUSTER,
+        {"sparkVersion": "16.4.x-photon-scala2.12"},
+        {"sparkVersion": "16"},
+        "is 16",
+        "one",
+    ),
+    (
+        *("pinned-versions", POLICY, {"definition": policy("16.4.x-scala2.12")}),
+        *({"definition": policy("auto:latest")}, "definition.spark_version.value is auto:latest", "one runtime"),
+    ),
+    ("pinned-versions", ACCOUNT, {"package": "any"}, None, "", ""),
     ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_2"}, {"minimumTlsVersion": "TLS1_1"}, "minimumTlsVersion", "TLS1_2"),
     ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_3"}, {}, "not set, which Azure takes as", "TLS1_2"),
     (
@@ -163,6 +229,30 @@ def test_a_rule_passes_what_keeps_to_it_and_says_what_would_do_of_what_does_not(
         assert found[0].startswith(f"it ({resource.resource_type}): ")
         assert property_ in found[0]
         assert remedy in found[0]
+
+
+@pytest.mark.parametrize(("private", "rule"), [(False, "endpoint-tls"), (True, "tls-inside-network")])
+def test_a_production_endpoint_speaks_tls_and_a_private_one_is_advised_to(private: bool, rule: str) -> None:
+    other = "tls-inside-network" if rule == "endpoint-tls" else "endpoint-tls"
+
+    def found(name: str, stack: str, **how: bool) -> list[str]:
+        return violations(name, declared(EXTENSION, router(private=private, **how), stack=stack))
+
+    (message,) = found(rule, "prod-eu", plain=True)
+    assert "allowInsecureConnections is True" in message
+    assert "serving:hostname" in message
+    assert found(rule, "dev", plain=True) == found(rule, "prod-eu", plain=False) == found(other, "prod-eu", plain=True)
+    assert found(rule, "dev", plain=True) == []
+    monitor = {"extensionType": "microsoft.azuremonitor.containers"}
+    assert violations(rule, declared(EXTENSION, monitor, stack="prod-eu")) == []
+    assert (RESOURCE_RULES[rule].enforcement_level is EnforcementLevel.ADVISORY) is private
+
+
+def test_the_endpoints_own_key_is_where_azure_never_returns_it() -> None:
+    protected = {"configurationProtectedSettings": {"scoringFe.sslKey": PEM}}
+    assert violations("secret-in-inputs", declared(EXTENSION, protected)) == []
+    assert len(violations("secret-in-inputs", declared(EXTENSION, {"configurationSettings": {"key": PEM}}))) == 1
+    assert len(violations("secret-in-inputs", declared(JOB, protected))) == 1
 
 
 def test_a_broad_role_on_what_up_creates_first_is_judged_by_up() -> None:
@@ -294,14 +384,19 @@ def test_every_way_into_a_private_stack_must_be_shut(token: str, shut: dict[str,
 
 
 def test_every_rule_is_mandatory_but_advice_and_has_its_cases() -> None:
-    tried = {rule for rule, *_ in CASES} | {"secret-in-inputs", "protected-in-production"}
-    assert tried == set(RESOURCE_RULES)
-    assert all(rule.enforcement_level is None for rule in RESOURCE_RULES.values()), "the pack's own level is mandatory"
+    tried = {rule for rule, *_ in CASES} | {"secret-in-inputs", "protected-in-production", "endpoint-tls"}
+    assert tried | {"tls-inside-network"} == set(RESOURCE_RULES)
+    levels = {name: rule.enforcement_level for name, rule in RESOURCE_RULES.items() if rule.enforcement_level}
+    assert levels == {"tls-inside-network": EnforcementLevel.ADVISORY}, "the pack's own level is mandatory"
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
 def test_the_program_in_production_keeps_to_every_mandatory_rule(mode: str) -> None:
-    """But for protection, an option that mocks are not told; `test_policy_engine.py` asks the engine for that."""
+    """But for protection, an option that mocks are not told; `test_policy_engine.py` asks the engine for that.
+
+    And but for TLS: no stack file can ship a certificate. In public that is refused, in private it is advice.
+    """
+    certificate = {"public": "endpoint-tls", "private": "tls-inside-network"}[mode]
     people = {"training__interactive_cluster": "true", "access__team": "data-science"}
     program = graph(network__mode=mode, personalization__environment="prod", **people)
     assert program.of("databricks:TrainingJob")
@@ -310,7 +405,9 @@ def test_the_program_in_production_keeps_to_every_mandatory_rule(mode: str) -> N
         if str(inputs.get("scope")).startswith("/id/of/"):  # ids of the mocks, not of Azure
             inputs["scope"] = LAKE
         for rule in RESOURCE_RULES:
-            assert violations(rule, declared(found.type, inputs, protect=True)) == [], f"{found.name} against {rule}"
+            problems = violations(rule, declared(found.type, inputs, stack="prod", protect=True))
+            expected = (found.type, rule) == (full(EXTENSION), certificate)
+            assert bool(problems) is expected, f"{found.name} against {rule}: {problems}"
     everything = [(found.type, found.inputs) for found in program.resources]
     assert reported("private-network", "prod", *everything) == []
     assert bool(reported("public-network-access", "prod", *everything)) == (mode == "public")

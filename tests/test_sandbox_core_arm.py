@@ -246,7 +246,8 @@ def test_a_soft_deleted_name_is_taken_until_purged_or_recovered(cloud: RunningSa
     for _ in range(2):
         assert cloud.arm("PUT", vault, body).status_code == 201
         cloud.arm("DELETE", vault)
-        assert cloud.arm("PUT", vault, body).json()["error"]["code"] == "SoftDeletedResourceExists"
+        refused = cloud.arm("PUT", vault, body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "ConflictError")
         deleted = cloud.arm("GET", "providers/Microsoft.KeyVault/deletedVaults").json()["value"]
         assert vault_name in [found["name"] for found in deleted]
         purge = f"providers/Microsoft.KeyVault/locations/westeurope/deletedVaults/{vault_name}/purge"
@@ -254,6 +255,20 @@ def test_a_soft_deleted_name_is_taken_until_purged_or_recovered(cloud: RunningSa
     cloud.arm("PUT", vault, body)
     cloud.arm("DELETE", vault)
     assert cloud.arm("PUT", vault, {**body, "properties": {**properties, "createMode": "recover"}}).status_code == 201
+
+
+def test_a_secret_of_a_vault_is_written_and_never_shown(cloud: RunningSandbox, group: str) -> None:
+    vault = f"{group}/providers/Microsoft.KeyVault/vaults/holds-a-secret"
+    properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
+    assert cloud.arm("PUT", vault, {"location": "westeurope", "properties": properties}).status_code == 201
+    for answer in (
+        cloud.arm("PUT", f"{vault}/secrets/key", {"properties": {"value": "hush", "contentType": "text/plain"}}),
+        cloud.arm("GET", f"{vault}/secrets/key"),
+    ):
+        assert answer.is_success
+        assert answer.json()["properties"]["contentType"] == "text/plain"
+        assert "hush" not in answer.text
+    assert b"hush" not in b"".join(path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file())
 
 
 def test_one_principal_gets_one_role_at_one_scope_once(cloud: RunningSandbox, group: str) -> None:
@@ -293,6 +308,9 @@ def test_a_stale_etag_is_refused(cloud: RunningSandbox, group: str) -> None:
     before = cloud.arm("GET", group).headers["ETag"]
     assert cloud.arm("PUT", group, {**body, "tags": {"a": "b"}}, **{"If-Match": before}).status_code == 200
     assert cloud.arm("PUT", group, body, **{"If-Match": before}).status_code == 412
+    absent = f"{group}-absent"
+    assert cloud.arm("PUT", absent, body, **{"If-Match": "*"}).status_code == 412
+    assert cloud.arm("PATCH", absent, {"tags": {}}, **{"If-Match": "*"}).status_code == 404
     assert cloud.arm("PUT", group, body, **{"If-None-Match": "*"}).status_code == 412
 
 

@@ -155,6 +155,14 @@ def test_a_deleted_role_assignment_is_answered(cloud: Served) -> None:
     assert assignments.delete(scope, name) is None
 
 
+def test_roles_are_filtered_by_name_and_type_alone(cloud: Served) -> None:
+    definitions = client(AuthorizationManagementClient, cloud).role_definitions
+    with pytest.raises(HttpResponseError) as refused:
+        list(definitions.list("", filter="name eq 'Reader'"))
+    assert refused.value.error
+    assert refused.value.error.code == "UnsupportedFilter"
+
+
 def test_a_role_is_found_by_its_id(cloud: Served) -> None:
     definitions = client(AuthorizationManagementClient, cloud).role_definitions
     contributor = "b24988ac-6180-42a0-ab88-20f7382dd24c"

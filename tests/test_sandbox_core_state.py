@@ -41,7 +41,10 @@ NEEDED = (
     "resources.sqlite",
 )
 """Files that nothing can make again: resources and clients refer to their content."""
-MADE_AGAIN = ("ca-bundle.pem", "lock", "sandbox.log", "operations.sqlite", "databricks/records.db")
+MADE_AGAIN = (
+    *("ca-bundle.pem", "lock", "sandbox.log", "operations.sqlite", "databricks/records.db"),
+    "network-proxy.json",
+)
 """Files that a start writes again, or does without."""
 
 
@@ -206,6 +209,7 @@ def test_a_role_from_before_the_clock_was_set_back_is_in_effect(tmp_path: Path) 
     assignment = {"systemData": {"createdAt": later.isoformat()}}
     with contextlib.closing(ResourceStore(tmp_path / "resources.sqlite")) as store:
         sandbox = Sandbox(tmp_path, 0, store, {})
+        sandbox.settings.role_propagation = 0
         assert role_assignments.in_effect(sandbox, assignment)
         sandbox.settings.role_propagation = 60
         assert not role_assignments.in_effect(sandbox, assignment)

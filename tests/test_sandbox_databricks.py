@@ -243,7 +243,7 @@ def unrunnable() -> jobs.Task:
     ("changes", "reason"),
     [
         ({"spark_version": "16.4.x-scala9"}, "Invalid spark_version"),
-        ({"spark_version": "17.3.x-scala2.13"}, "here is pyspark 3.5"),
+        ({"spark_version": "17.3.x-scala2.13"}, "the sandbox has 3.5"),
         ({"num_workers": 0}, "single node"),
         ({"num_workers": None}, "exactly one of num_workers and autoscale"),
         ({"node_type_id": None}, "node_type_id"),
@@ -302,6 +302,11 @@ def test_an_idempotency_token_gives_back_its_run_even_when_that_failed(workspace
     assert finished(workspace, first).state.result_state == Result.FAILED
     assert workspace.jobs.run_now(job_id, idempotency_token="digest").run_id == first
     assert workspace.jobs.run_now(job_id, idempotency_token="other").run_id != first
+    workspace.jobs.delete_run(first)
+    with pytest.raises(InvalidParameterValue, match="deleted"):
+        workspace.jobs.run_now(job_id, idempotency_token="digest")
+    with pytest.raises(InvalidParameterValue, match="at most 64"):
+        workspace.jobs.run_now(job_id, idempotency_token="x" * 65)
 
 
 def test_a_library_that_this_machine_lacks_fails_the_task_by_name(workspace: WorkspaceClient) -> None:

@@ -49,6 +49,47 @@ def test_a_job_of_tasks_is_not_defined_by_the_version_without_them(client: Works
         client.api_client.do("POST", "/api/2.0/jobs/create", body={"name": "one"})
 
 
+@pytest.mark.parametrize(("version", "queued"), [("2.1", False), ("2.2", True)])
+def test_runs_of_a_job_are_queued_by_default_from_version_2_2_on(
+    client: WorkspaceClient, version: str, queued: bool
+) -> None:
+    shared = {"job_cluster_key": "main", "new_cluster": cluster().as_dict()}
+    body = {"name": "queue", "tasks": [task("count").as_dict()], "job_clusters": [shared]}
+    made = client.api_client.do("POST", f"/api/{version}/jobs/create", body=body)["job_id"]
+    settings = client.jobs.get(made).settings
+    assert settings.queue.enabled is queued
+    assert settings.tasks[0].run_if == jobs.RunIf.ALL_SUCCESS
+    client.jobs.delete(made)
+
+
+def test_a_list_of_no_jobs_is_refused(client: WorkspaceClient) -> None:
+    with pytest.raises(InvalidParameterValue, match="limit must be"):
+        ask(client, "/api/2.2/jobs/list", limit=0)
+    assert "runs" in ask(client, "/api/2.2/jobs/runs/list", limit=0)
+
+
+def test_a_dedicated_cluster_is_its_creators_and_never_ends_itself_unless_told(
+    cloud: Served, client: WorkspaceClient
+) -> None:
+    shape = cluster().as_shallow_dict() | {"data_security_mode": compute.DataSecurityMode.SINGLE_USER}
+    made = client.clusters.get(client.clusters.create(**shape).response.cluster_id)
+    assert made.single_user_name == cloud.sandbox.identity.client_id
+    assert (made.autotermination_minutes, made.driver_node_type_id) == (0, made.node_type_id)
+    client.clusters.permanent_delete(made.cluster_id)
+
+
+def test_a_scope_holds_a_thousand_secrets(cloud: Served, client: WorkspaceClient) -> None:
+    client.secrets.create_scope("full")
+    client.secrets.put_secret("full", "first", string_value="x")
+    (folder,) = (cloud.sandbox.folder / "databricks").glob("*/secrets/full")
+    for number in range(999):
+        (folder / f"key{number}").write_text("x")
+    client.secrets.put_secret("full", "first", string_value="again")
+    with pytest.raises(DatabricksError, match="1000 secrets"):
+        client.secrets.put_secret("full", "more", string_value="x")
+    client.secrets.delete_scope("full")
+
+
 def test_clusters_are_found_by_each_version_of_the_api(client: WorkspaceClient) -> None:
     shape = cluster().as_shallow_dict()
     made = client.clusters.create(**shape, autotermination_minutes=10).response.cluster_id

@@ -118,6 +118,17 @@ def all_ended(group: int) -> None:
     eventually(gone)
 
 
+def test_a_cluster_calls_others_from_the_network_that_its_workspace_is_in(
+    cloud: Served, workspace: WorkspaceClient
+) -> None:
+    vnet = cloud.put("Microsoft.Network/virtualNetworks/vnet", properties={})
+    parameters = {"customVirtualNetworkId": {"value": vnet}}
+    cloud.put("Microsoft.Databricks/workspaces/ws", location="westeurope", properties={"parameters": parameters})
+    run = finished(workspace, workspace.jobs.run_now(create(workspace, task("network"))).run_id)
+    cloud.put("Microsoft.Databricks/workspaces/ws", location="westeurope", properties={})
+    assert outputs(workspace, run)["network"].logs.startswith("by http://vnet:")
+
+
 def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definition(
     cloud: Served, workspace: WorkspaceClient
 ) -> None:

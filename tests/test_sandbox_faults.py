@@ -55,7 +55,8 @@ def test_any_service_can_be_made_to_fail_once_in_each_way(cloud: Served, http: h
 def test_what_the_sandbox_does_not_know_cannot_be_set(http: httpx.Client) -> None:
     for method, path, told in (("PUT", "settings", {"role_delay": 1}), ("POST", "faults", [{"pth": "x"}])):
         assert http.request(method, f"/sandbox/{path}", json=told).status_code == 400
-    assert set(http.get("/sandbox/settings").json()) == {"role_propagation", "token_lifetime", "container_deletion"}
+    known = {"role_propagation", "token_lifetime", "container_deletion", "instance_types"}
+    assert set(http.get("/sandbox/settings").json()) == known
 
 
 def test_a_request_whose_connection_is_reset_was_not_carried_out(cloud: Served, http: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 """Azure ML as its own SDK and plain ARM requests see it: assets, compute, endpoints, deployments and their replicas."""
 
+import base64
 import json
 import os
 import signal
@@ -24,8 +25,17 @@ from azure.ai.ml.entities import (
     ResourceSettings,
 )
 from azure.core.exceptions import HttpResponseError
+from certificates import pem
 from sandbox_fixtures import gone, is_alive
-from sandbox_machine_learning_fixtures import COMPUTE, Cloud, cluster_properties, compute_properties, ml_sandbox
+from sandbox_machine_learning_fixtures import (
+    COMPUTE,
+    EXTENSION,
+    Cloud,
+    cluster_properties,
+    compute_properties,
+    extension_properties,
+    ml_sandbox,
+)
 from waiting import eventually
 
 from sandbox import java
@@ -82,7 +92,7 @@ def test_the_unmodified_sdk_registers_deploys_invokes_and_deletes(cloud: Cloud, 
         model=model.id,
         environment=environment.id,
         instance_count=1,
-        instance_type="small",
+        instance_type="defaultinstancetype",
         environment_variables={"COLOUR": "blue"},
         request_settings=OnlineRequestSettings(
             max_concurrent_requests_per_instance=2, request_timeout_ms=4000, max_queue_wait_ms=300
@@ -140,28 +150,132 @@ def test_versions_are_immutable_and_the_latest_is_known(cloud: Cloud) -> None:
 def test_a_workspace_refuses_a_lake_as_its_own_storage(cloud: Cloud) -> None:
     lake = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake"
     workspace = f"{cloud.group}/providers/Microsoft.MachineLearningServices/workspaces/other"
-    assert "hierarchical namespace" in cloud.refused(workspace, properties={"storageAccount": lake})
+    assert "Cannot use storage with HNS enabled" in cloud.refused(workspace, properties={"storageAccount": lake})
     assert "does not exist" in cloud.refused(workspace, properties={"storageAccount": f"{lake}2"})
 
 
-def test_a_cluster_is_attached_only_with_extension_and_trusted_access(cloud: Cloud) -> None:
+def test_a_cluster_is_attached_only_with_a_role_the_extension_and_trusted_access(cloud: Cloud) -> None:
     other = cloud.cluster.replace("aks-test", "aks-other")
     compute, attached = f"{cloud.workspace}/computes/other", {"properties": compute_properties(other)}
-    assert "does not exist" in cloud.refused(compute, **attached)
+    assert "does not exist" in refused_attach(cloud, compute, **attached)
     cloud.put(other, properties=cluster_properties("other"))
-    assert "lacks the extension" in cloud.refused(compute, **attached)
-    extension = f"{other}/providers/Microsoft.KubernetesConfiguration/extensions/azureml"
-    cloud.put(extension, properties={"extensionType": "Microsoft.AzureML.Kubernetes", "configurationSettings": {}})
-    assert "enableInference" in cloud.refused(compute, **attached)
-    settings = {"enableInference": "True"}
-    cloud.put(
-        extension, properties={"extensionType": "Microsoft.AzureML.Kubernetes", "configurationSettings": settings}
-    )
-    assert "trusted access binding" in cloud.refused(compute, **attached)
+    extension = f"{other}/providers/{EXTENSION}/azureml"
+    cloud.put(extension, properties=extension_properties(enableInference="False"))
+    assert "without the role Contributor" in refused_attach(cloud, compute, **attached)
+    cloud.contribute(other)
+    assert "enableInference" in refused_attach(cloud, compute, **attached)
+    cloud.put(extension, properties=extension_properties())
+    assert "trusted access binding" in refused_attach(cloud, compute, **attached)
     role = "Microsoft.MachineLearningServices/workspaces/mlworkload"
     binding = {"roles": [role], "sourceResourceId": cloud.workspace}
     cloud.put(f"{other}/trustedAccessRoleBindings/ml", properties=binding)
+    cloud.settings(role_propagation=3600)
+    assert "without the role Contributor" in refused_attach(cloud, compute, **attached)
+    cloud.settings()
     cloud.put(compute, **attached)
+
+
+def refused_attach(cloud: Cloud, compute: str, **body: Any) -> str:
+    """The reason for which an attach is refused; the failed compute is detached."""
+    reason = cloud.refused(compute, **body)
+    assert cloud.delete(f"{compute}?underlyingResourceAction=Detach") == ""
+    return reason
+
+
+def test_an_attached_cluster_is_not_updated(cloud: Cloud) -> None:
+    """Source: Azure/azureml-examples#3030"""
+    compute = f"{cloud.workspace}/computes/{COMPUTE}"
+    same = cloud.arm("GET", compute).json()
+    assert "Detach it first" in cloud.refused(compute, properties=same["properties"])
+    assert cloud.change("PATCH", compute, {"tags": {"owner": "somebody"}})["code"] == "ComputeAlreadyAttached"
+
+
+def test_a_compute_is_deleted_only_with_what_becomes_of_the_cluster(cloud: Cloud) -> None:
+    compute = f"{cloud.workspace}/computes/twice"
+    cloud.put(compute, properties=compute_properties(cloud.cluster))
+    for query in ("", "?underlyingResourceAction=Keep"):
+        assert cloud.change("DELETE", f"{compute}{query}")["code"] == "InvalidParameter"
+    assert cloud.delete(f"{compute}?underlyingResourceAction=Detach") == ""
+    assert cloud.arm("GET", compute).status_code == 404
+    assert cloud.arm("GET", cloud.cluster).status_code == 200
+
+
+def test_an_attach_creates_no_instance_type(cloud: Cloud) -> None:
+    compute = f"{cloud.workspace}/computes/typed"
+    huge = {"huge": {"resources": {"limits": {"cpu": "8", "memory": "32Gi"}}}}
+    found = cloud.put(compute, properties=compute_properties(cloud.cluster, instanceTypes=huge))
+    assert list(found["properties"]["properties"]["instanceTypes"]) == ["defaultinstancetype"]
+    cloud.delete(f"{compute}?underlyingResourceAction=Detach")
+
+
+def test_an_extension_on_aks_has_the_identity_that_aks_assigned(cloud: Cloud) -> None:
+    """Source: MicrosoftDocs/azure-docs#120348"""
+    path = f"{cloud.cluster}/providers/{EXTENSION}/other"
+    found = cloud.put(path, properties={"extensionType": "other"}, identity={"type": "SystemAssigned"})
+    assert "identity" not in found
+    assert found["properties"]["aksAssignedIdentity"]["principalId"]
+    cloud.delete(path)
+
+
+def encoded(*names: str) -> tuple[str, str]:
+    """A certificate and its key as the extension takes them."""
+    certificate, key = pem(*names)
+    return base64.b64encode(certificate.encode()).decode(), base64.b64encode(key.encode()).decode()
+
+
+CERTIFICATE, KEY = encoded("localhost")
+SECURE = {"allowInsecureConnections": "False", "sslCname": "localhost"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "protected", "reason"),
+    [
+        ({"inferenceRouterServiceType": ""}, {}, "E40001"),
+        ({"inferenceRouterHA": "True"}, {}, "E40002, 2 nodes match the selector {}, and the router needs 3"),
+        ({"nodeSelector.pool": "scoring"}, {}, "E40002, 0 nodes"),
+        ({"internalLoadBalancerProvider": "metallb"}, {}, "E40003"),
+        (SECURE, {}, "E40007, the certificate or its key cannot be read"),
+        (SECURE, {"scoringFe.sslCert": CERTIFICATE, "scoringFe.sslKey": encoded("a")[1]}, "E40007, the key is not"),
+        (
+            {**SECURE, "sslCname": "score.example.com"},
+            {"scoringFe.sslCert": CERTIFICATE, "scoringFe.sslKey": KEY},
+            "E40007, sslCname 'score.example.com' is not among",
+        ),
+        ({**SECURE, "scoringFe.sslSecret": "scores-tls"}, {}, "E40007, the namespace azureml has no secret"),
+    ],
+)
+def test_an_extension_whose_health_check_fails_is_refused(
+    cloud: Cloud, settings: dict[str, str], protected: dict[str, str], reason: str
+) -> None:
+    """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-extension.md"""
+    path = f"{cloud.cluster}/providers/{EXTENSION}/sick"
+    properties = {**extension_properties(**settings), "configurationProtectedSettings": protected}
+    assert reason in cloud.refused(path, properties=properties)
+    cloud.delete(path)
+
+
+def test_the_router_listens_where_the_settings_of_the_extension_say(cloud: Cloud) -> None:
+    path = f"{cloud.cluster}/providers/{EXTENSION}/azureml"
+    cluster = cloud.arm("GET", cloud.cluster).json()
+
+    def address(**settings: str) -> str:
+        protected = {"scoringFe.sslCert": CERTIFICATE, "scoringFe.sslKey": KEY}
+        cloud.put(path, properties={**extension_properties(**settings), "configurationProtectedSettings": protected})
+        found: str = cloud.endpoint("ep-address")["properties"]["scoringUri"]
+        return found.partition("/api/")[0]
+
+    inside = "scoringFe.serviceType.internalLoadBalancer"
+    assert address() == cloud.url
+    assert address(**SECURE) == cloud.url.replace("127.0.0.1", "localhost")
+    assert "configurationProtectedSettings" not in cloud.arm("GET", path).json()["properties"]
+    pools = [{**pool, "vnetSubnetID": "/subnets/nodes"} for pool in cluster["properties"]["agentPoolProfiles"]]
+    cloud.put(cloud.cluster, properties={**cluster["properties"], "agentPoolProfiles": pools})
+    for public in ({}, {inside: "azure"}, {"internalLoadBalancerProvider": "azure"}):
+        assert address(**public) == "http://192.0.2.10"
+    assert address(**{inside: "True"}) == cloud.url
+    cloud.put(cloud.cluster, properties=cluster["properties"])
+    assert address() == cloud.url
+    cloud.delete(f"{cloud.workspace}/onlineEndpoints/ep-address")
 
 
 @pytest.mark.parametrize(
@@ -186,8 +300,9 @@ def test_an_endpoint_that_azure_refuses_is_refused_and_keeps_serving(
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"instanceType": "huge"}, "'huge' is not one of small"),
-        ({"containerResourceRequirements": {"containerResourceRequests": {"memory": "2Gi"}}}, "allows 1Gi"),
+        ({"instanceType": "huge"}, "'huge' is not one of defaultinstancetype"),
+        ({"containerResourceRequirements": {"containerResourceRequests": {"memory": "3Gi"}}}, "above its limit 2Gi"),
+        ({"containerResourceRequirements": {"containerResourceLimits": {"memory": "2Gi"}}}, "less than 2Gi"),
         ({"containerResourceRequirements": {"containerResourceLimits": {"cpu": "many"}}}, "no Kubernetes quantity"),
         ({"requestSettings": {"requestTimeout": "PT10M"}}, "requestTimeout"),
         ({"endpointComputeType": "Managed"}, "needs endpointComputeType Kubernetes"),
@@ -200,6 +315,26 @@ def test_a_deployment_that_does_not_fit_is_refused(
 ) -> None:
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/green"
     assert reason in cloud.refused(path, **cloud.deployment_body(**changed))
+
+
+def test_an_instance_type_that_somebody_created_in_the_cluster_is_known(cloud: Cloud, endpoint: str) -> None:
+    requirements = {"containerResourceRequirements": {"containerResourceLimits": {"memory": "3Gi"}}}
+    cloud.settings(instance_types={"large": {"cpu": "4", "memory": "8Gi"}})
+    cloud.deploy(endpoint, "green", instanceType="large", **requirements)
+    cloud.settings()
+    path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/green"
+    assert "'large' is not one of" in cloud.refused(path, **cloud.deployment_body(instanceType="large"))
+
+
+def test_a_model_outside_blob_storage_is_refused(cloud: Cloud, endpoint: str) -> None:
+    """Source: Azure/AML-Kubernetes docs/faq.md"""
+    gen2 = {"datastoreType": "AzureDataLakeGen2", "accountName": "lake", "filesystem": "models"}
+    credentials = {"credentials": {"credentialsType": "None"}}
+    cloud.put(f"{cloud.workspace}/datastores/gen2", properties={**gen2, **credentials})
+    uri = "azureml://datastores/gen2/paths/run-1"
+    cloud.put(f"{cloud.workspace}/models/clicks/versions/91", properties={"modelUri": uri})
+    path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/green"
+    assert "not AzureBlob" in cloud.refused(path, **cloud.deployment_body(model="91"))
 
 
 def test_a_model_or_image_that_is_not_there_is_named(cloud: Cloud, endpoint: str) -> None:

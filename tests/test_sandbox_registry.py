@@ -162,7 +162,7 @@ def test_a_context_is_unpacked_by_a_python_without_filters_too(tmp_path: Path, m
 
 @pytest.mark.parametrize("location", ["sources/none.tar.gz", "../../resources.sqlite", "https://github.com/a/b.git"])
 def test_only_uploaded_contexts_are_built(cloud: Cloud, location: str) -> None:
-    with pytest.raises(HttpResponseError, match="No context was uploaded"):
+    with pytest.raises(HttpResponseError, match="is invalid or doesn't exists"):
         cloud.schedule(location)
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import random
 import re
 import shlex
 import shutil
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,14 +22,20 @@ import state_files
 import yaml
 from by_hand import by_hand
 from fault_matrix import FAULTS, STAGES, Stand, trial, users
+from github_stand_in import GitHub, github_stand_in
 from mlflow import MlflowClient
 from sandbox_fixtures import in_environment
 from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
 from waiting import eventually
+from work_tree import copy_work_tree
+from workflow_jobs import WorkflowJobs
 
+from infra.release.gate import verdict
+from infra.settings import QualitySettings
 from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
+from operations.preview import STREAMING, Action
 from operations.state_folder import State
 from sandbox import class_archive
 from workloads.tracking import metric_name
@@ -96,6 +105,13 @@ def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
     assert metrics["log_loss"] <= 0.612
     assert metrics["baseline"]["auc"] > 0.7
     assert all(rule["passed"] for rule in metrics["gate"])
+
+
+def test_alerts_on_training_read_the_stacks_own_job(stack: LocalRun) -> None:
+    found, job_id = stack.alert_queries_and_job()
+    assert found.keys() >= {"silent", "training-failed", "training-late", "model-refused"}
+    assert f'tostring(run.jobId) == "{job_id}"' in found["training-failed"]
+    assert f'tostring(run.jobId) == "{job_id}"' in found["training-late"]
 
 
 def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
@@ -230,18 +246,43 @@ def test_objects_deleted_by_hand_in_databricks_are_found_by_refresh_and_created_
         hand.delete_in_databricks()
         hand.regenerate_key()
     assert stack.pulumi("refresh") == {"delete": 5}  # job, policy, wheel, notebooks and key
-    assert stack.pulumi("up") == {"create": 5, "update": 1}  # the cluster takes the new policy
+    # The cluster takes the new policy; two alerts and the dashboard take the new job.
+    assert stack.pulumi("up") == {"create": 5, "update": 4}
     assert stack.jobs_runs_versions() == known
     assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
     assert stack.pulumi("up", "--refresh") == {}
 
 
-def test_a_job_and_traffic_that_were_changed_by_hand_are_set_back(stack: LocalRun) -> None:
+def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the_next_up(stack: LocalRun) -> None:
     with by_hand(stack) as hand:
-        hand.change_job_and_traffic()
-    assert stack.pulumi("up", "--refresh") == {"update": 2}
+        hand.change_job_cluster()
+        hand.change_policy()
+        hand.revoke_grant("data-science")
+        hand.change_deployment()
+        hand.take_traffic()
+        hand.delete_secret_scope()
+        hand.resize_pools()
+        hand.delete_role_assignment()
+    found = stack.drift()
+    changed = {(each.name, one.path) for each in found for one in each.properties if each.action == Action.CHANGED}
+    assert changed == {
+        ("release-job", "settings"),
+        ("release-cluster-policy", "definition"),
+        ("release-interactive-cluster", "team"),
+        ("release-interactive-cluster", "settings"),  # it names the policy, whose id a preview of its update lacks
+        ("release-rollout", "scale.max"),
+        ("release-rollout", "share"),
+        ("kubernetes-system", "count"),
+        ("kubernetes-scoring", "maxCount"),
+    }
+    added = {each.name for each in found if each.action == Action.ADDED}
+    assert len(added) == 2
+    assert added > {"release-endpoint-key"}
+    assert any(name.endswith("acr-pull-on-registry") for name in added)
+    assert stack.pulumi("up", "--refresh") == {"create": 2, "update": 6}
     assert list(stack.traffic().values()) == [100]
     assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
+    assert [stack.drift() for _ in range(3)] == [()] * 3
 
 
 def test_another_generation_of_a_served_model_is_refused_and_it_answers_as_before(stack: LocalRun) -> None:
@@ -299,6 +340,116 @@ def test_a_forced_replacement_of_the_whole_release_loses_nothing(stack: LocalRun
     assert stack.pulumi("up") == {}
 
 
+@pytest.fixture
+def workflows(stack: LocalRun, tmp_path: Path) -> Iterator[tuple[WorkflowJobs, GitHub]]:
+    """The workflows on this stack, in a copy of the project; the environment of the retraining admits main alone."""
+    clone = copy_work_tree(tmp_path / "clone")
+    engine = Engine(stack.state, stack.environment)
+    with github_stand_in("local", "local-retrain") as (github, environment):
+        github.environments["local-retrain"]["protection_rules"] = []
+        github.policies["local-retrain"]["branch_policies"] = [{"name": "main"}]
+        streaming = {"STACK": "local", "DAY": "", "PYTHONPATH": str(clone), **STREAMING}
+        yield WorkflowJobs(clone, {**engine.environment, **environment, **streaming}), github
+
+
+def test_the_approved_release_is_applied_with_outputs_that_change_and_nothing_else(
+    stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
+) -> None:
+    jobs, github = workflows
+    before, known = stack.outputs, stack.jobs_runs_versions()
+    shutil.copytree(stack.configured("training:data") or "", jobs.folder / "rows")
+    (table,) = (jobs.folder / "rows").glob("*.inter")
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    stack.configure("training:data", str(jobs.folder / "rows"))
+    shutil.copy(Engine(stack.state, stack.environment).config_file, jobs.folder / "Pulumi.local.yaml")
+    stack.plain = False
+
+    code, said = jobs.run("deploy", "plan")
+    assert code == 0, said
+    assert "TrainingRun" in (jobs.folder / "reports" / "local.md").read_text()
+
+    rules = github.environments["local"].pop("protection_rules")
+    code, said = jobs.run("deploy", "up")
+    assert (code, "environment local of octo-org/personalization requires no reviewer" in said) == (1, True), said
+    github.environments["local"]["protection_rules"] = rules
+
+    with by_hand(stack) as hand:
+        hand.change_job_cluster()
+        hand.take_traffic()
+    code, said = jobs.run("deploy", "up")
+    assert (code, "nothing has been changed: the stack or its cloud has moved on" in said) == (1, True), said
+    for name in ("release-job (pulumi-python:dynamic/databricks:TrainingJob)", "release-rollout ("):
+        assert name in said
+    assert stack.jobs_runs_versions() == known
+
+    code, said = jobs.run("deploy", "plan")
+    assert code == 0, said
+    code, said = jobs.run("deploy", "up")
+    assert code == 0, said
+    outputs = json.loads(stack.engine.text("stack", "output", "--json", "--stack", "local"))
+    for name in ("training_run_id", "model_version", "deployment", "metrics", "rollout"):
+        assert outputs[name] != before[name], name
+    assert stack.jobs_runs_versions() == (known[0], known[1] + 1, known[2] + 1)
+    assert score(stack)["model"].endswith(f":{outputs['model_version']}")
+    assert stack.pulumi("up", "--refresh") == {}
+
+
+def test_the_daily_workflow_runs_with_the_policies_and_finds_nothing_to_do(
+    stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
+) -> None:
+    jobs, github = workflows
+    shutil.copy(Engine(stack.state, stack.environment).config_file, jobs.folder / "Pulumi.local.yaml")
+    code, said = jobs.run("retrain", "retrain")
+    assert code == 0, said
+    assert "Policies:" in said
+    github.policies["local-retrain"]["branch_policies"].append({"name": "*"})
+    code, said = jobs.run("retrain", "retrain")
+    assert (code, "environment local-retrain admits *, main" in said) == (1, True), said
+
+
+def test_a_scheduled_run_is_compared_with_the_live_model_and_a_worse_one_is_passed_over(stack: LocalRun) -> None:
+    """Databricks starts it, so nobody names the live model to it; its rows would pass every floor but that one."""
+    live, known = stack.outputs["training_run_id"], stack.outputs["model_version"]
+    stack.configure("release:model", "latest")
+    stack.configure("training:schedule_enabled", "true")
+    assert stack.pulumi("up") == {"update": 1, "delete": 1}  # the job, and the training run that is not this stack's
+
+    stack.land(datetime.now(UTC).date().isoformat(), "ml-100k.inter", _noisy)
+    worse = stack.run_job()
+    (metrics,) = (json.loads(file.read_text()) for file in stack.artefacts(worse, "metrics.json"))
+    assert metrics["live"]["run_id"] == live
+    broken = {rule["name"] for rule in verdict(metrics, QualitySettings().model_dump()) if not rule["passed"]}
+    assert broken == {"auc_drop", "log_loss_rise"}
+    assert stack.pulumi("up") == {}
+    assert f"run {worse} is refused: AUC is" in (stack.state / "test-up-events.json").read_text()
+
+    alone = stack.run_job(live="")
+    assert stack.pulumi("up") == {}
+    said = (stack.state / "test-up-events.json").read_text()
+    assert f"run {alone} is refused: it was compared with nothing, and run {live} is live" in said
+
+    stack.land("good", "ml-100k.inter", lambda rows: rows)
+    good = stack.run_job(snapshot="good")
+    assert stack.pulumi("up") == {"replace": 1, "update": 3}  # model version; rollout, live.json and notebooks
+    tags = stack.model_tags(str(int(known) + 1))
+    assert (tags["run_id"], tags["snapshot"]) == (good, "good")
+    (reference,) = (json.loads(file.read_text()) for file in stack.artefacts("", "live.json"))
+    assert reference["run_id"] == good
+    assert [found["run_id"] for found in reference["deployments"]] == [good, live]
+
+
+def _noisy(rows: list[str]) -> list[str]:
+    """Ratings as they were, of the last fifth by time; of seven in ten others somebody else's."""
+    rows = sorted(rows, key=lambda row: float(row.split("\t")[3]))
+    early = rows[: len(rows) * 4 // 5]
+    cells = [row.split("\t") for row in early]
+    drawn = random.Random(1).sample(range(len(cells)), len(cells) * 7 // 10)
+    ratings = [cells[place][2] for place in drawn]
+    for place, rating in zip(drawn, [*ratings[1:], ratings[0]], strict=True):
+        cells[place][2] = rating
+    return ["\t".join(cell) for cell in cells] + rows[len(early) :]
+
+
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
 def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) -> None:
     before, registered = score(standing), standing.jobs_runs_versions()[2]
@@ -308,6 +459,7 @@ def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) 
     assert "clicks in the held-out part, too few to judge" in done.stderr
     (verdict,) = (found for found in map(json.loads, _verdicts(standing)) if not found["passed"])
     assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}
+    assert len(standing.artefacts("*", "refused.json")) == 1
     assert score(standing) == before
     assert standing.jobs_runs_versions()[2] == registered
 
@@ -352,9 +504,9 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     known = standing.jobs_runs_versions()
 
     def serve(model: str, row: dict[str, Any], *arguments: str) -> str:
-        """The version that answers then; the notebooks follow it."""
+        """The version that answers then; the notebooks and the record of what is live follow it."""
         standing.configure("release:model", model)
-        assert standing.pulumi("up", *arguments) == {"update": 2}
+        assert standing.pulumi("up", *arguments) == {"update": 3}
         return score(standing, row)["model"].rpartition(":")[2]
 
     warm = standing.replicas()
@@ -398,13 +550,28 @@ def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, 
         trial(Stand.of(standing), of, kind)
 
 
-def test_both_engines_serve_through_the_same_endpoint(stack: LocalRun) -> None:
-    native = score(stack)
+def test_both_engines_serve_through_the_same_endpoint_and_configuration_leads_back(stack: LocalRun) -> None:
+    native, image = score(stack), stack.outputs["image_digest"]
     stack.up("--engine", "spark")
     assert stack.outputs["release"]["engine"] == "spark"
+    assert stack.variables()["SCORING_SPARK_MEMORY"] == "2048m"
     spark = score(stack)
     assert spark["model"] == native["model"]
     assert spark["probabilities"] == pytest.approx(native["probabilities"], abs=1e-9)
+
+    version = native["model"].rpartition(":")[2]
+    back = f"release:model {version}, release:image {image}, serving:engine native"
+    assert back in stack.run("lineage").stdout
+    for setting in back.split(", "):
+        stack.configure(*setting.split())
+    builds = stack.builds()
+    with in_environment(stack.environment), users(Stand.of(stack), serves=True) as answers:
+        # Image and environment are others in the state; rollout and record of what is live.
+        assert stack.pulumi("up") == {"replace": 2, "update": 2}
+    assert (answers["failed"], answers["asked"] > 10) == (0, True)
+    assert stack.variables()["SCORING_ENGINE"] == "native"
+    assert score(stack) == native
+    assert stack.builds() == builds
 
 
 def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in_it(standing: LocalRun) -> None:

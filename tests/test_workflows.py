@@ -97,12 +97,66 @@ def test_a_job_gets_what_it_needs_and_no_more() -> None:
     }
 
 
+RUNNER = "${{ fromJSON(vars.RUNNERS || '{}')[matrix.stack] || 'ubuntu-24.04' }}"
+
+
+def test_a_job_about_a_stack_takes_the_stack_s_runner_and_no_other_job_does() -> None:
+    for name, job in jobs():
+        assert job["runs-on"] == (RUNNER if "environment" in job else "ubuntu-24.04"), name
+
+
+def commands_of(job: str) -> list[str]:
+    """Lines of the job's scripts, in order, with continued lines joined."""
+    scripts = (step["run"].replace("\\\n", " ") for name, step in steps() if name == job and "run" in step)
+    return [" ".join(line.split()) for script in scripts for line in script.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("job", "approval"),
+    [
+        ("deploy/up", 'personalization approval "$STACK"'),
+        ("retrain/retrain", 'personalization approval "$STACK-retrain" --branch main'),
+    ],
+)
+def test_nothing_is_applied_without_an_approval_or_from_outside_a_private_network(job: str, approval: str) -> None:
+    commands = commands_of(job)
+    (up,) = (number for number, command in enumerate(commands) if command.startswith("pulumi up"))
+    before = commands[:up]
+    assert approval in before
+    assert 'personalization preflight --stack "$STACK" --reach' in before
+    asking = next(step for name, step in steps() if name == job and approval in step.get("run", ""))
+    assert asking["env"] == {"GITHUB_TOKEN": "${{ github.token }}"}
+    assert dict(jobs())[job]["permissions"]["actions"] == "read"
+
+
+def test_approved_steps_are_compared_before_anything_changes() -> None:
+    planned, applied = commands_of("deploy/plan"), commands_of("deploy/up")
+    assert 'personalization steps "$STACK.json" --output approved/steps.json' in planned
+    compared = applied.index("personalization steps now.json --approved approved/steps.json")
+    assert [command.split()[:2] for command in applied[compared + 1 :]] == [["pulumi", "up"]]
+
+
+def test_policies_hold_and_the_cloud_is_asked_wherever_a_stack_is_previewed_or_changed() -> None:
+    """The base of a pull request is exempt from the policies: they are the head's."""
+    asking = [
+        (name, command)
+        for name, _ in jobs()
+        for command in commands_of(name)
+        if re.search(r"pulumi (preview|up)", command)
+    ]
+    assert len(asking) == 7
+    for name, command in asking:
+        assert "--refresh" in command or name == "retrain/retrain", f"{name}: {command}"
+        held = "--policy-pack policy" in command
+        assert held or "--cwd ../base" in command or name == "drift/drift", f"{name}: {command}"
+
+
 def test_only_the_approved_plan_changes_infrastructure_and_the_retraining_changes_releases_alone() -> None:
     changing = {
         name: step["run"] for name, step in steps() if re.search(r"pulumi (up|destroy|refresh)", step.get("run", ""))
     }
     assert changing.keys() == {"deploy/up", "retrain/retrain"}
-    assert "--plan plan.json" in changing["deploy/up"]
+    assert "--plan approved/plan.json" in changing["deploy/up"]
     assert f"--target '{RELEASE_TARGET}'" in changing["retrain/retrain"]
     environments = {name: job["environment"] for name, job in jobs() if "environment" in job}
     assert environments.pop("deploy/up") == "${{ matrix.stack }}"
@@ -150,7 +204,8 @@ def test_every_command_of_a_step_exists() -> None:
                 assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{name}: {rest}"
         for folder in re.findall(r"--policy-pack (\S+)", script):
             assert (ROOT / folder / "PulumiPolicy.yaml").is_file()
-    assert seen == {"make bootstrap", "personalization report", "personalization snapshot"}
+    used = {"approval", "preflight", "report", "snapshot", "steps"}
+    assert seen == {"make bootstrap", *(f"personalization {command}" for command in used)}
 
 
 def test_the_workflows_run_the_pinned_versions() -> None:

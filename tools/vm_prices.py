@@ -27,8 +27,8 @@ _PROPORTION = 1.4
 _HEADER = """\
 # List price of a vCPU for an hour in USD, pay-as-you-go, Linux, by region and series of infra/vm_sizes.yaml: a size
 # costs its vCPUs times this, to within 0.4 %. Written by tools/vm_prices.py, which names the omissions.
-# Source: Azure/karpenter-provider-azure pkg/providers/pricing/zz_generated.pricing.go at {commit:.10}, which was
-# generated on {date} from the Retail Prices service.
+# The list of that source was generated on {date} from the Retail Prices service.
+sources: Azure/karpenter-provider-azure pkg/providers/pricing/zz_generated.pricing.go (at {commit:.10})
 date: {date}
 vcpu_hours:
 """

@@ -1,7 +1,8 @@
-"""The model that serves now, as far as a new one can be compared with it: the artefact it was deployed from.
+"""The live model, as far as a new one can be compared with it: the artefact it was deployed from.
 
-Reads the artefact and says why where it cannot; never fails a training run for want of it. Does not find out what
-serves: the release does, and hands over the folder.
+Reads the artefact and says why where it cannot; never fails a training run for want of it. Does not ask Azure ML which
+model is live: the release does, and names the artefact's folder, or leaves the file that names it (`live.json`) for
+runs that Databricks starts itself.
 """
 
 import json
@@ -30,11 +31,23 @@ class Live:
     """Why it cannot be compared."""
 
 
-def load(folder: Path | None, dataset: Spec) -> Live | None:
-    """None when nothing serves. The clicks it was trained on may have been counted by another rule: the new one's
-    rows and labels judge both."""
-    if folder is None:
+def load(live: Path | None, dataset: Spec) -> Live | None:
+    """None when nothing is live. The clicks it was trained on may have been counted by another rule: the new one's
+    rows and labels judge both.
+
+    live: folder of the artefact, or the file beside it that names it, which is missing where nothing is live.
+    """
+    if live is None:
         return None
+    folder = live
+    if live.suffix == ".json":
+        if not live.exists():
+            print(f"{live} does not exist: nothing is live", flush=True)
+            return None
+        named = _named(live)
+        if not named:
+            return Live("", skipped=f"{live.name} names no training run")
+        folder = live.with_name(named)
     if not (folder / artefact.MANIFEST).exists():
         return Live(folder.name, skipped="its artefact is no longer in the lake")
     run_id = json.loads((folder / "lineage.json").read_text("utf-8"))["run_id"]
@@ -49,6 +62,15 @@ def load(folder: Path | None, dataset: Spec) -> Live | None:
         artefact.levels(folder, contract),
         (folder / "model.txt").read_text("utf-8"),
     )
+
+
+def _named(file: Path) -> str:
+    """The run that the file names; empty where it names none."""
+    try:
+        named = str(json.loads(file.read_text("utf-8"))["run_id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return named if Path(named).name == named else ""
 
 
 def _differs(contract: Mapping[str, Any], dataset: Spec) -> str:

@@ -1,7 +1,7 @@
 """The prepared table → a model artefact: encode, fit, save, and judge what was saved on the last part by time.
 
     train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0 \
-        --live <artefact folder> --experiment <name>
+        --live <artefact folder or live.json> --experiment <name>
 
 Always writes its metrics and never refuses a weak model: the gate is the release's. The artefact is written whole or
 not at all; a run that is started again after it was done finds its artefact and ends well. What serves now (`--live`)
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--lineage", default="{}", help="JSON object that is kept with the artefact")
     parser.add_argument("--tasks", default=0, type=int, help="LightGBM tasks; 0: one for each executor core")
-    parser.add_argument("--live", default="", help="folder of the artefact that serves now; empty: nothing serves")
+    parser.add_argument("--live", default="", help="artefact of the live model, or live.json, which names it")
     parser.add_argument("--experiment", default="", help="MLflow experiment that the run is logged to; empty: to none")
     arguments = parser.parse_args()
 

@@ -3,10 +3,12 @@
 Databricks and Kubernetes keep their machines in groups of their own, so a budget on the program's group would miss what
 costs most. Does not stop anything: Azure's budgets tell.
 
-A monthly budget starts in the month it is created in: Azure refuses an earlier start
-(hashicorp/terraform-provider-azurerm#12121) and a change of it later (Azure/CanadaPubSecALZ#317). So the month of the
-first `up` is kept in the state and later ones are ignored. A kept month would be refused if the budget were replaced;
-therefore the budget's name is the resource's name too, and another name makes another resource with its own month.
+A monthly budget starts in the month it is created in: Azure refuses an earlier start and a change of it later. So the
+month of the first `up` is kept in the state and later ones are ignored. A kept month would be refused if the budget
+were replaced; therefore the budget's name is the resource's name too, and another name makes another resource with its
+own month.
+
+Source: hashicorp/terraform-provider-azurerm#12121; Azure/CanadaPubSecALZ#317
 """
 
 from collections.abc import Sequence

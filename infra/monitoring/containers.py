@@ -1,13 +1,40 @@
 """Output of the cluster's containers, collected into Log Analytics by a data collection rule.
 
-The cluster's monitoring add-on does the collecting (`kubernetes.py`). Only namespace `azureml` is collected, where the
-scoring service writes one summary a minute: no log line per request, and no feature value, leaves the cluster.
+The cluster's monitoring add-on collects it (`kubernetes.py`). The namespace filter of a rule does not apply to
+`ContainerLogV2`, so the agents send the output of every container outside the system namespaces to Azure Monitor. There
+the rule's transformation keeps the scoring service's summaries, one line per minute and replica, and drops the rest
+before it is stored: no line per request and no output of the router or of other pods is stored or can be queried.
+Dropped data beyond half of the incoming data is billed as processed. To keep it on the nodes takes a ConfigMap in the
+cluster, which this program does not write.
+
+Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/containers/container-insights-data-collection-filter.md
+Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/containers/container-insights-transformations.md
+Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/data-collection/data-collection-transformations.md
 """
+
+from collections.abc import Sequence
 
 import pulumi
 from pulumi_azure_native import monitor
 
+from infra.monitoring.queries import LOGGER
+
 _STREAM = "Microsoft-ContainerLogV2"
+# Source: microsoft/Docker-Provider scripts/onboarding/aks/onboarding-using-msi-auth/existingClusterOnboarding.json
+_ASSOCIATION = "ContainerInsightsExtension"
+
+
+def summaries_only(namespace: str) -> str:
+    """Transformation of the stream, on one line. Its result has the table's columns and no others.
+
+    Source: https://learn.microsoft.com/azure/azure-monitor/data-collection/data-collection-transformations-kql
+    """
+    return (
+        f"source | where PodNamespace == '{namespace}'"
+        " | extend line = parse_json(tostring(LogMessage))"
+        f" | where tostring(line.logger) == '{LOGGER}'"
+        " | project-away line"
+    )
 
 
 def collect_output(
@@ -18,8 +45,10 @@ def collect_output(
     cluster_id: pulumi.Input[str],
     namespace: str,
     workspace_id: pulumi.Input[str],
+    tables: Sequence[pulumi.Resource],
     parent: pulumi.Resource,
 ) -> None:
+    """`tables` of the workspace must exist: a rule whose output table does not is refused."""
     rule = monitor.DataCollectionRule(
         name,
         data_collection_rule_name=rule_name,
@@ -45,12 +74,14 @@ def collect_output(
         destinations=monitor.DataCollectionRuleDestinationsArgs(
             log_analytics=[monitor.LogAnalyticsDestinationArgs(name="workspace", workspace_resource_id=workspace_id)]
         ),
-        data_flows=[monitor.DataFlowArgs(streams=[_STREAM], destinations=["workspace"])],
-        opts=pulumi.ResourceOptions(parent=parent),
+        data_flows=[
+            monitor.DataFlowArgs(streams=[_STREAM], destinations=["workspace"], transform_kql=summaries_only(namespace))
+        ],
+        opts=pulumi.ResourceOptions(parent=parent, depends_on=list(tables)),
     )
     monitor.DataCollectionRuleAssociation(
         name,
-        association_name="container-output",
+        association_name=_ASSOCIATION,
         resource_uri=cluster_id,
         data_collection_rule_id=rule.id,
         opts=pulumi.ResourceOptions(parent=parent),

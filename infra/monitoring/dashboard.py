@@ -1,25 +1,40 @@
-"""One workbook: what was asked and answered, how fast, by how many replicas, with how old a model, and the training."""
+"""One workbook: requests, errors, latency, replicas, age of the live model, training runs and refused models."""
 
 import json
+from collections.abc import Sequence
 
 import pulumi
 from pulumi_azure_native import applicationinsights
 
 from infra.monitoring import queries
 
-_CHARTS = (
+Chart = tuple[str, str, str]
+"""Title, query and the step of its time axis."""
+
+_SERVING: Sequence[Chart] = (
     ("Requests a minute", queries.REQUESTS, "1m"),
     ("Share answered 5xx", queries.ERROR_SHARE, "5m"),
     ("p99 of the slowest replica, ms", queries.P99_MS, "5m"),
+    ("Replicas that run", queries.REPORTING, "5m"),
     ("Replicas that serve", queries.REPLICAS, "5m"),
     ("Share of requests without features", queries.WITHOUT_FEATURES_SHARE, "5m"),
     ("Age of the model, hours", queries.MODEL_AGE_HOURS, "1h"),
-    ("Training runs that succeeded", queries.RUNS_SUCCEEDED, "1d"),
-    ("Training runs that failed", queries.RUNS_FAILED, "1d"),
 )
 
 
-def workbook_document(workspace_id: str) -> str:
+def charts(training_job_id: str | None) -> list[Chart]:
+    """`training_job_id` is None where the stack releases no models."""
+    if training_job_id is None:
+        return list(_SERVING)
+    return [
+        *_SERVING,
+        ("Training runs that succeeded", queries.runs_succeeded(training_job_id), "1d"),
+        ("Training runs that failed", queries.runs_failed(training_job_id), "1d"),
+        ("Models refused by the gate", queries.MODELS_REFUSED, "1d"),
+    ]
+
+
+def workbook_document(workspace_id: str, training_job_id: str | None) -> str:
     """The workbook as Azure's portal reads it: https://learn.microsoft.com/azure/azure-monitor/visualize/workbooks-overview"""
     items = [
         {
@@ -38,7 +53,7 @@ def workbook_document(workspace_id: str) -> str:
                 "visualization": "timechart",
             },
         }
-        for title, query, step in _CHARTS
+        for title, query, step in charts(training_job_id)
     ]
     document = {"version": "Notebook/1.0", "items": items, "fallbackResourceIds": [workspace_id]}
     return json.dumps(document, sort_keys=True)
@@ -51,6 +66,7 @@ def declare(
     title: str,
     resource_group_name: pulumi.Input[str],
     workspace_id: pulumi.Output[str],
+    training_job_id: pulumi.Output[str] | None,
     parent: pulumi.Resource,
 ) -> None:
     applicationinsights.Workbook(
@@ -62,6 +78,6 @@ def declare(
         display_name=title,
         version="Notebook/1.0",
         source_id=workspace_id,
-        serialized_data=workspace_id.apply(workbook_document),
+        serialized_data=pulumi.Output.all(workspace_id, training_job_id).apply(lambda ids: workbook_document(*ids)),
         opts=pulumi.ResourceOptions(parent=parent),
     )

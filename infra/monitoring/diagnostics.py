@@ -1,8 +1,12 @@
 """Diagnostic settings: which logs and metrics of which resource go to the Log Analytics workspace, as one table.
 
 Kubernetes sends chosen categories alone: its whole audit log costs more than the cluster. Container output comes by a
-collection rule (`containers.py`), training runs by Databricks' own log.
-Categories: https://learn.microsoft.com/azure/azure-monitor/reference/logs-index
+collection rule (`containers.py`), training runs by Databricks' own log. The online endpoint has no setting: the type's
+categories and metrics are recorded for managed endpoints, and monitoring one on Kubernetes is left to its owner.
+
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online.md
+Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/reference/logs-index.md
+Source: Azure/azure-policy built-in-policies/policySetDefinitions/Monitoring (`AzureMonitor_DiagSettings_*`: the groups)
 """
 
 from collections.abc import Mapping
@@ -12,6 +16,7 @@ import pulumi
 from pulumi_azure_native import monitor
 
 ALL_LOGS = "allLogs"
+_BLOB_LOGS = ("StorageRead", "StorageWrite", "StorageDelete")
 _CLUSTER_LOGS = ("kube-audit-admin", "guard", "cluster-autoscaler", "cloud-controller-manager")
 
 
@@ -30,7 +35,8 @@ class Source:
     @classmethod
     def blobs(cls, account_id: pulumi.Input[str]) -> "Source":
         """Storage logs belong to its services; of the account itself there are metrics alone."""
-        return cls(pulumi.Output.format("{0}/blobServices/default", account_id), metrics="Transaction")
+        blobs = pulumi.Output.format("{0}/blobServices/default", account_id)
+        return cls(blobs, group=None, categories=_BLOB_LOGS, metrics="Transaction")
 
 
 def send_all(
@@ -50,5 +56,6 @@ def send_all(
             if source.metrics
             else None,
             # Azure fills a destination type in where none is given.
+            # No source: `az monitor diagnostic-settings show` of a setting that was written without one.
             opts=pulumi.ResourceOptions(parent=parent, ignore_changes=["logAnalyticsDestinationType"]),
         )

@@ -8,7 +8,7 @@ import pulumi
 from infra.container_registry import ContainerRegistry
 from infra.data_lake import DataLake
 from infra.databricks import Databricks
-from infra.inference import NAMESPACE, Inference
+from infra.inference import NAMESPACE
 from infra.key_vault import KeyVault
 from infra.kubernetes import Kubernetes
 from infra.ml_workspace import MachineLearning
@@ -29,6 +29,8 @@ class WatchArgs:
     monitoring: Monitoring
     kubernetes: Kubernetes
     sources: Mapping[str, Source]
+    training_job_id: pulumi.Output[str] | None
+    """None where the stack releases no models."""
 
 
 def sources_of(
@@ -40,7 +42,6 @@ def sources_of(
     registry: ContainerRegistry,
     databricks: Databricks,
     machine_learning: MachineLearning,
-    inference: Inference,
 ) -> dict[str, Source]:
     """Every resource that has logs or metrics of its own to send."""
     inside = {}
@@ -55,7 +56,6 @@ def sources_of(
         "databricks": Source(databricks.workspace_id, metrics=None),
         "ml-workspace": Source(machine_learning.workspace_id),
         "cluster": Source.cluster(kubernetes.cluster_id),
-        "endpoint": Source(inference.endpoint_id),
         "monitoring": Source(monitoring.workspace_id, group="audit"),
     }
 
@@ -72,6 +72,7 @@ class Watch(pulumi.ComponentResource):
             cluster_id=args.kubernetes.cluster_id,
             namespace=NAMESPACE,
             workspace_id=args.monitoring.workspace_id,
+            tables=args.monitoring.tables,
             parent=self,
         )
         alerts.declare(
@@ -83,8 +84,10 @@ class Watch(pulumi.ComponentResource):
                 workspace_id=args.monitoring.workspace_id,
                 cluster_id=args.kubernetes.cluster_id,
                 limits=settings.alerts,
+                replicas_min=settings.serving.replicas_min,
                 replicas_max=settings.serving.replicas_max,
-                trains=settings.release.enabled,
+                tables=args.monitoring.tables,
+                training_job_id=args.training_job_id,
             ),
             self,
         )
@@ -94,6 +97,7 @@ class Watch(pulumi.ComponentResource):
             title=f"Personalization {settings.environment} {settings.location}",
             resource_group_name=group,
             workspace_id=args.monitoring.workspace_id,
+            training_job_id=args.training_job_id,
             parent=self,
         )
         budget.declare(

@@ -1,12 +1,22 @@
-"""Where logs and traces go: a Log Analytics workspace and an Application Insights component over it.
+"""Where logs and traces go: a Log Analytics workspace with the tables that rules read, and Application Insights on it.
 
 Does not declare what is sent here: `watch.py` does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
 from pulumi_azure_native import applicationinsights, operationalinsights
+
+TABLES = ("ContainerLogV2", "DatabricksJobs", "StorageBlobLogs")
+"""Tables that alert rules or a data collection rule name. Azure Monitor creates a table with its first row; a rule that
+names it earlier is refused (data collection), or fails and is disabled after a week (alerts), so they are declared.
+
+Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/platform/diagnostic-settings.md
+Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/alerts/alerts-troubleshoot-log.md
+Source: hashicorp/terraform-provider-azurerm#28709; mspnp/aks-baseline workload-team/acr-stamp.bicep
+"""
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,7 @@ class MonitoringArgs:
 class Monitoring(pulumi.ComponentResource):
     workspace_id: pulumi.Output[str]
     component_id: pulumi.Output[str]
+    tables: Sequence[operationalinsights.Table]
 
     def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:operations:Monitoring", name, None, opts)
@@ -41,11 +52,26 @@ class Monitoring(pulumi.ComponentResource):
             application_type=applicationinsights.ApplicationType.WEB,
             ingestion_mode=applicationinsights.IngestionMode.LOG_ANALYTICS,
             workspace_resource_id=workspace.id,
-            # Both hold the key with which anybody may write telemetry.
+            # Without it, whoever has the key writes telemetry: MicrosoftDocs/azure-monitor-docs
+            # articles/azure-monitor/app/azure-ad-authentication.md, "Disable local authentication".
+            disable_local_auth=True,
             opts=pulumi.ResourceOptions(
                 parent=self, additional_secret_outputs=["connection_string", "instrumentation_key"]
             ),
         )
+        self.tables = [
+            operationalinsights.Table(
+                f"{name}-{table}",
+                table_name=table,
+                workspace_name=workspace.name,
+                resource_group_name=args.resource_group_name,
+                plan=operationalinsights.TablePlanEnum.ANALYTICS,
+                # Azure's own tables cannot be deleted; they go with the workspace.
+                # Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/logs/create-custom-table.md
+                opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
+            )
+            for table in TABLES
+        ]
         self.workspace_id = workspace.id
         self.component_id = component.id
         self.register_outputs({"workspace_id": self.workspace_id, "component_id": self.component_id})

@@ -27,7 +27,7 @@ class ReleaseArgs:
     machine_learning: MachineLearning
     inference: Inference
     ready: Sequence[pulumi.Resource]
-    """Role assignments and node pool a release cannot do without."""
+    """Role assignments, private endpoints with their names, and the node pool: all of a release waits for these."""
 
     @property
     def workspace(self) -> dict[str, pulumi.Input[str]]:

@@ -2,6 +2,8 @@
 
 Layout: `models/<run id>/` with `MANIFEST.json` last, so a folder without it is not an artefact. The one thing written
 here is the gate's verdict, which the manifest does not list: it is given after the artefact was made, perhaps again.
+A refused model has `refused.json` too, for the alert that reads the lake's log of requests (`monitoring/queries.py`),
+because that log has names of blobs and not their content. It stays when another floor lets the model pass later.
 """
 
 import json
@@ -34,8 +36,11 @@ class Artefact:
         return json.loads(self.text(name))
 
     def write_verdict(self, rules: list[dict[str, Any]]) -> None:
-        document = {"passed": all(rule["passed"] for rule in rules), "rules": rules}
-        self._container.upload_blob(f"{self._run_id}/verdict.json", json.dumps(document, indent=1), overwrite=True)
+        passed = all(rule["passed"] for rule in rules)
+        document = json.dumps({"passed": passed, "rules": rules}, indent=1)
+        self._container.upload_blob(f"{self._run_id}/verdict.json", document, overwrite=True)
+        if not passed:
+            self._container.upload_blob(f"{self._run_id}/refused.json", document, overwrite=True)
 
     def require_whole(self) -> None:
         """Raises `ArtefactError` where the manifest, written last, is missing."""

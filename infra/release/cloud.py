@@ -20,24 +20,30 @@ from azure.core.credentials import AccessToken, TokenCredential
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+# Source: Azure/azure-cli src/azure-cli-core/azure/cli/core/cloud.py (`HARD_CODED_CLOUD_LIST`)
 _PUBLIC_METADATA = "management.azure.com"
 _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
 # Azure ML's SDK leaves the name of its cloud in the environment, where the SDK of a child process takes it for one that
 # it knows. This program always names the cloud itself.
 os.environ.pop("AZUREML_CURRENT_CLOUD", None)
+# Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go
 _LOGIN = (
     *("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "CLIENT_CERTIFICATE_PASSWORD"),
     *("SUBSCRIPTION_ID", "USE_OIDC", "USE_MSI", "USE_DEFAULT_AZURE_CREDENTIAL", "DISABLE_INSTANCE_DISCOVERY"),
 )
 """Variables that decide the login, without ARM_."""
 _LAST_SECONDS = 300
-"""Seconds before the end of a token when it is renewed, as in azure-core (`BearerTokenCredentialPolicy`)."""
+"""Seconds before the end of a token when it is renewed, as in azure-core.
+
+Source: azure-core==1.41.0 azure/core/pipeline/policies/_authentication.py (`_need_new_token`)
+"""
 _CLI_SECONDS = 60
 """Time limit of `az` for one token: it takes 1 to 2 s, longer on a busy machine, and azure-identity's default is 10."""
-# As in azure-native 3.29.0.
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/databricks/workspace.py; pulumi_azure_native==3.29.0
+# pulumi_azure_native/storage/storage_account.py; databricks-sdk==0.156.0 databricks/sdk/environments.py
 _DATABRICKS_API_VERSION = "2026-01-01"
 _STORAGE_API_VERSION = "2024-01-01"
-DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"  # the same in every cloud
+DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,16 @@ class Cloud:
     def credential(self) -> TokenCredential:
         """The login azure-native uses, chosen by the same variables in the same order.
 
-        Source: pulumi/pulumi-azure-native `provider/pkg/provider/auth_azidentity.go`, `newSingleMethodAuthCredential`.
+        Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go (newSingleMethodAuthCredential)
         """
         return _login(self.authority, **{name: os.environ.get(f"ARM_{name}") or None for name in _LOGIN})
 
     def resource(self, resource_id: str, api_version: str) -> dict[str, Any] | None:
-        """A resource as ARM returns it; None if it does not exist."""
+        """A resource as ARM returns it; None if it does not exist.
+
+        Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/troubleshooting/common-deployment-errors.md
+        (`SubscriptionNotFound`)
+        """
         answer = self.request("GET", resource_id, api_version)
         if answer.status_code == 404 and "SubscriptionNotFound" not in answer.text:
             return None
@@ -135,7 +145,8 @@ class Cloud:
         from databricks.sdk.credentials_provider import CredentialsProvider, CredentialsStrategy
 
         # The audience ends with a slash, and so does the scope before `/.default`.
-        # Source: databricks/databricks-sdk-py databricks/sdk/environments.py, service_management_endpoint.
+        # Source: databricks/databricks-sdk-py databricks/sdk/environments.py
+        # (service_management_endpoint)
         credential, management = self.credential(), f"{self.management}/.default"
 
         Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.

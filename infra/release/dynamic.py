@@ -11,12 +11,15 @@ import importlib
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import pulumi
 from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.output import Unknown
 from pulumi.runtime import rpc
+
+from infra.release.network_refusal import OutsideNetwork, network_refusal
 
 # Packages that import their own submodules. Two threads that start with different submodules of one package deadlock
 # (python/cpython#83065), so one thread imports each package before a provider runs.
@@ -48,7 +51,7 @@ class ReleaseProvider(ResourceProvider):
     """Inputs that make another thing: a change replaces. One that ends with `_uid` is an id that Azure gives a parent
     when it creates it; a parent that is deleted and created again under its resource id has another one."""
     optional: ClassVar[tuple[str, ...]] = ()
-    """Inputs that may be absent and are not compared."""
+    """Inputs that are not compared; they may be absent."""
     # State holds no secret of ours; a secret provider would cost a decryption per resource.
     serialize_as_secret_always = False
 
@@ -72,7 +75,7 @@ class ReleaseProvider(ResourceProvider):
         changed = [key for key in (*self.identity, *self.inputs) if olds.get(key) != news.get(key)]
         # azure-native knows no computed value in the preview of an update (pulumi/pulumi-azure-native
         # provider/pkg/provider/provider.go, `Update`). A parent that is created again has an unknown id, too.
-        changed = [key for key in changed if not (key.endswith("_uid") and news.get(key) == rpc.UNKNOWN)]
+        changed = [key for key in changed if not (key.endswith("_uid") and is_unknown(news.get(key)))]
         # State of an earlier version holds no such id: it is recorded, and nothing is made again.
         unrecorded = {key for key in changed if key.endswith("_uid") and olds.get(key) is None}
         replaces = [key for key in changed if key in self.identity and key not in unrecorded]
@@ -83,6 +86,11 @@ class ReleaseProvider(ResourceProvider):
         return UpdateResult({**olds, **news})
 
 
+def is_unknown(value: Any) -> bool:
+    """Whether a preview does not know the value yet: a string on the wire, an object once Pulumi's SDK has read it."""
+    return isinstance(value, Unknown) or value == rpc.UNKNOWN
+
+
 def gone() -> ReadResult:
     """The answer of `read` for an object that does not exist: a refresh removes it from the state, `up` creates it.
 
@@ -91,8 +99,17 @@ def gone() -> ReadResult:
     return ReadResult("", {})
 
 
+def _name_changes(found: ReadResult, before: dict[str, Any], declared: Iterable[str]) -> None:
+    """Give the engine the inputs as they were found, so that a preview after a refresh names each that differs."""
+    if found.id and found.outs and any(found.outs.get(key) != before.get(key) for key in declared):
+        found.inputs = {key: found.outs[key] for key in declared if found.outs.get(key) is not None}
+
+
 def _is_refusal(error: Exception) -> bool:
-    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK."""
+    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK.
+
+    Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py
+    """
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status in (401, 403) or type(error).__name__ in ("PermissionDenied", "Unauthenticated")
 
@@ -115,20 +132,25 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
             if name == "delete" and not self.owns(arguments[1]):
                 return None
             result = method(self, *arguments)
+            if name == "read":
+                _name_changes(result, arguments[1], absent)
             if name == "create":
                 self.claim(arguments[0])
             if name == "delete":
                 self.forget(arguments[1])
             return result
         except Exception as error:
-            if method.__name__ == "read" and _is_refusal(error):
+            outside, where = network_refusal(error), type(self).__name__.strip("_")
+            if method.__name__ == "read" and (outside or _is_refusal(error)):
                 # Who may only look at the infrastructure (drift.yml) can still preview it.
-                where = type(self).__name__.strip("_")
-                pulumi.log.warn(f"{where} {given[0]} was not read, because the login may not: {error}")
+                why = f"this machine is outside its network: {outside}" if outside else f"the login may not: {error}"
+                pulumi.log.warn(f"{where} {given[0]} was not read, because {why}")
                 return ReadResult(given[0], given[1])
+            where = f"{where}.{name}"
+            if outside:
+                raise OutsideNetwork(where, outside) from error
             if type(error).__module__ != "builtins":
                 raise
-            where = f"{type(self).__name__.strip('_')}.{name}"
             raise ProviderError(f"{where}: {type(error).__name__}: {error}") from error
 
     return call

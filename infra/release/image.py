@@ -1,7 +1,8 @@
-"""The scoring image, built by the registry from the `scoring/` folder and referred to by digest only.
+"""The scoring image: built by the registry from the `scoring/` folder, or one that it has already (`release:image`).
 
-Needs no container engine where `pulumi up` runs. Does not delete images: rollback needs them, the registry's retention
-rules decide.
+Referred to by digest only. Needs no container engine where `pulumi up` runs. An existing image is not looked for in the
+registry, whose own protocol that would need: Azure ML looks when it deploys the image, before any traffic. Does not
+delete images: rollback needs them, the registry's retention rules decide.
 """
 
 import io
@@ -21,7 +22,8 @@ from infra.release.workload import sources_digest
 _CONTEXT = Path(__file__).parents[2] / "scoring"
 REPOSITORY = "personalization-scoring"
 _BUILD_MINUTES = 30
-_REGISTRY_API_VERSION = "2023-01-01-preview"  # of registries in azure-native 3.29.0
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/containerregistry/registry.py
+_REGISTRY_API_VERSION = "2023-01-01-preview"
 
 
 class ImageBuildFailed(Exception):
@@ -58,10 +60,19 @@ def build_arguments(engine: str, digest: str) -> dict[str, str]:
 
 
 class _ImageProvider(ReleaseProvider):
-    identity = ("registry_id", "registry_uid", "engine", "digest")
-    optional = ("build_pool",)
+    identity = ("registry_id", "registry_uid", "engine", "digest", "existing")
+    optional = ("login_server", "build_pool")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
+        digest = props["existing"] or self._built(props)
+        return CreateResult(
+            digest,
+            {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
+        )
+
+    @staticmethod
+    def _built(props: dict[str, Any]) -> str:
+        """Digest of the image that the registry makes of the build context."""
         from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
         from azure.storage.blob import BlobClient
 
@@ -70,8 +81,9 @@ class _ImageProvider(ReleaseProvider):
         client = Cloud.discover().registry_tasks(part[2])
         target = client.registries.get_build_source_upload_url(*place)
         BlobClient.from_blob_url(target.upload_url).upload_blob(build_context(), overwrite=True)
-        run = client.registries.schedule_run(
-            *place,
+        run = _scheduled(
+            client,
+            place,
             DockerBuildRequest(
                 image_names=[f"{REPOSITORY}:{props['engine']}-{props['digest'][:16]}"],
                 is_push_enabled=True,
@@ -86,20 +98,34 @@ class _ImageProvider(ReleaseProvider):
                 agent_pool_name=props.get("build_pool"),
             ),
         )
-        if hasattr(run, "result"):
-            run = run.result()
         done = _wait(client, place, run.run_id if hasattr(run, "run_id") else run.properties.run_id)
-        digest = done.output_images[0].digest
-        return CreateResult(
-            digest,
-            {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
-        )
+        return str(done.output_images[0].digest)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone with its registry. An image that was deleted alone is not found: that needs the registry's own API."""
         uid = props.get("registry_uid")
         exists = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
         return ReadResult(id_, props) if exists else gone()
+
+
+def _scheduled(client: Any, place: tuple[str, str], request: Any) -> Any:
+    """The run of the build.
+
+    Registries of free and trial subscriptions, among others, refuse builds, and say only to ask for support.
+    Source: Azure-Samples/azure-search-openai-demo#2592; MicrosoftDocs/azure-aks-docs#112
+    """
+    from azure.core.exceptions import HttpResponseError
+
+    try:
+        run = client.registries.schedule_run(*place, request)
+    except HttpResponseError as error:
+        if error.error and error.error.code == "TasksOperationsNotAllowed":
+            raise ImageBuildFailed(
+                f"the subscription may not build in its registry {place[1]}: {error.error.message} Or build the image "
+                f"elsewhere, push it there as {REPOSITORY}, and set release:image to its digest."
+            ) from None
+        raise
+    return run.result() if hasattr(run, "result") else run
 
 
 def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
@@ -131,16 +157,19 @@ class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
         registry_uid: pulumi.Input[str],
         login_server: pulumi.Input[str],
         engine: str,
-        digest: str,
+        digest: str | None,
+        existing: str | None,
         build_pool: pulumi.Input[str] | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """`digest`: of the build context. `existing`: `sha256:…` of an image that is not built but there already."""
         props = {
             "registry_id": registry_id,
             "registry_uid": registry_uid,
             "login_server": login_server,
             "engine": engine,
             "digest": digest,
+            "existing": existing,
             "build_pool": build_pool,
         }
         super().__init__(_ImageProvider(), name, {**props, "image": None, "image_digest": None}, opts)

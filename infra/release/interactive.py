@@ -23,7 +23,11 @@ from infra.release.dynamic import gone
 from infra.release.job import JobSpec, cluster, spark_conf
 from infra.release.ownership import WorkspaceProvider, permit
 
-_LEAST_MINUTES = 10  # Databricks takes no shorter wait before a cluster ends itself
+# Databricks takes no shorter wait before a cluster ends itself.
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
+_LEAST_MINUTES = 10
+_READ = {"USE_CATALOG", "USE_SCHEMA", "READ_VOLUME"}
+"""What the team may do in the catalog."""
 
 
 def interactive_settings(spec: JobSpec, *, policy_id: str, minutes: int, team: str | None) -> dict[str, Any]:
@@ -134,6 +138,7 @@ class _ClusterProvider(WorkspaceProvider):
             held = client.clusters.get(id_).as_dict()
             libraries = [status.library.as_dict() for status in client.libraries.cluster_status(id_)]
             team = _permitted(client, "clusters", id_, "CAN_RESTART", props["team"])
+            team = team and _granted(client, props["catalog"], team)
         except (NotFound, InvalidParameterValue):  # either says that it is gone
             return gone()
         declared = json.loads(props["settings"])
@@ -241,9 +246,31 @@ def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: s
     """Reading the catalog's volumes, given to one group or taken from another."""
     from databricks.sdk.service.catalog import PermissionsChange, Privilege
 
-    read = [Privilege.USE_CATALOG, Privilege.USE_SCHEMA, Privilege.READ_VOLUME]
+    read = [Privilege(name) for name in _READ]
     change = PermissionsChange(principal=admitted or revoked, **{"add" if admitted else "remove": read})
     client.grants.update("catalog", catalog, changes=[change])
+
+
+def _granted(client: Any, catalog: str, team: str) -> str | None:
+    """`team`, if it may read the catalog's volumes, or if the catalog, another resource, is gone.
+
+    Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (`GrantsAPI.get`: a page may be empty, and only
+    one without a token is the last)
+    """
+    from databricks.sdk.errors import NotFound
+
+    held: set[str] = set()
+    token = None
+    while True:
+        try:
+            page = client.grants.get("catalog", catalog, max_results=0, page_token=token, principal=team)
+        except NotFound:
+            return team
+        for entry in page.privilege_assignments or []:
+            if entry.principal == team:
+                held |= {privilege.value for privilege in entry.privileges or []}
+        if not (token := page.next_page_token):
+            return team if held >= _READ else None
 
 
 class ClusterPolicy(Resource, module="databricks", name="ClusterPolicy"):

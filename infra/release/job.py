@@ -17,13 +17,15 @@ from infra.release.cloud import databricks_of
 from infra.release.drift import observed
 from infra.release.dynamic import gone
 from infra.release.ownership import WorkspaceProvider
+from infra.release.reference import REFERENCE
 
 PACKAGE = "personalization_workloads"
 # The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
 SYNAPSEML = compatibility.table().line.coordinate
 SYNAPSEML_PYTHON = compatibility.table().line.package
 MLFLOW = compatibility.table().tracking
-# Spark brings these itself, in versions of its own (SynapseML's installation notes).
+# Spark brings these itself, in versions of its own.
+# Source: microsoft/SynapseML README.md
 SYNAPSEML_EXCLUSIONS = (
     "org.scala-lang:scala-reflect",
     "org.apache.spark:spark-tags_2.12",
@@ -38,6 +40,7 @@ _JAVA_OPTIONS = (
     "-XX:-DontCompileHugeMethods -XX:FreqInlineSize=120 -XX:InlineSmallCode=800 "
     "-XX:MaxNodeLimit=20000 -XX:LiveNodeCountInliningCutoff=10000"
 )
+# Source: https://learn.microsoft.com/azure/databricks/jobs/dynamic-value-references
 _TODAY = "{{job.start_time.iso_date}}"
 _PARTITIONS_PER_WORKER = 16
 _PARTITIONS_ON_ONE_NODE = 4
@@ -93,10 +96,10 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
             "pause_status": "UNPAUSED" if spec.schedule_enabled else "PAUSED",
         },
         "parameters": [
-            # On its own schedule it trains on the rows of the day; a release names its own.
+            # On its own schedule it trains on the rows of the day and looks up the live model; a release names both.
             {"name": "snapshot", "default": _TODAY if spec.schedule_enabled else spec.snapshot},
             {"name": "input_digest", "default": "scheduled"},
-            {"name": "live", "default": ""},
+            {"name": "live", "default": f"{spec.volumes}/models/{REFERENCE}"},
         ],
         "job_clusters": [{"job_cluster_key": "training", "new_cluster": cluster(spec)}],
         "tasks": [

@@ -17,7 +17,10 @@ from infra.release.dynamic import INCARNATION, ReleaseProvider
 
 FOLDER = "/personalization"
 """A folder in the root: "Only workspace admins can create objects in the Workspace root folder"; below /Shared, "All
-users have the Can Manage permission" (Azure Databricks, "Share workspace objects using folders")."""
+users have the Can Manage permission".
+
+Source: https://learn.microsoft.com/azure/databricks/security/auth/access-control/ ("Folder ACLs")
+"""
 _OWNERS = f"{FOLDER}/owners"
 
 

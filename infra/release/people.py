@@ -32,7 +32,7 @@ class People(pulumi.ComponentResource):
             ml_workspace_id=args.machine_learning.workspace_id,
             endpoint_name=args.inference.endpoint_name,
             endpoint_revision=args.inference.endpoint_revision,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.ready)),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self.notebooks = Notebooks(
             f"{name}-notebooks",

@@ -20,13 +20,15 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 from infra import azure_cli
 from infra.release.artefact import Artefact
 from infra.release.cloud import Cloud
+from infra.release.deployment import observed
 from infra.release.dynamic import INCARNATION, ReleaseProvider, gone
 from infra.release.live import endpoint_key
 
 if TYPE_CHECKING:
     from infra.release.probe import Probe
 
-_API_VERSION = "2025-12-01"  # of online endpoints in azure-native 3.29.0
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/machinelearningservices/online_endpoint.py
+_API_VERSION = "2025-12-01"
 _TRAFFIC_SECONDS = 600
 
 
@@ -40,24 +42,24 @@ class _RolloutProvider(ReleaseProvider):
         *("model_name", "model_version", "environment", "engine", "instance_type", "scale", "blob_endpoint"),
         *("endpoint_revision", "share"),
     )
+    optional = ("rollout", "limits", "models_container")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(props["endpoint_name"], {**props, **_roll_out(props, {})})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """`share` is the percent of the deployment's traffic, 0 if its model or environment is not the declared one."""
+        """`share` is the percent of the deployment's traffic, 0 where the deployment is gone."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        client, endpoint = Cloud.discover().machine_learning(props["workspace_id"]), props["endpoint_name"]
+        client, endpoint, name = Cloud.discover().machine_learning(props["workspace_id"]), id_, props["deployment"]
         try:
             traffic = client.online_endpoints.get(endpoint).traffic or {}
             deployments = {found.name: found for found in client.online_deployments.list(endpoint)}
         except ResourceNotFoundError:
             return gone()
-        name = props["deployment"]
-        declared = (props["model_name"], str(props["model_version"]), props["environment"])
-        intact = name in deployments and _runs(deployments[name]) == declared
-        return ReadResult(id_, {**props, "share": traffic.get(name, 0) if intact else 0})
+        if name not in deployments:
+            return ReadResult(id_, {**props, "share": 0})
+        return ReadResult(id_, {**props, **observed(deployments[name], props), "share": traffic.get(name, 0)})
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_roll_out(news, olds)})
@@ -87,12 +89,6 @@ class _RolloutProvider(ReleaseProvider):
             _delete(client, endpoint, own)
         except ResourceNotFoundError:
             return
-
-
-def _runs(deployment: Any) -> tuple[str, str, str]:
-    """Model, its version and `<environment>:<version>`, from the resource ids that Azure ML returns."""
-    model, environment = (str(found).split("/") for found in (deployment.model, deployment.environment))
-    return model[-3], model[-1], f"{environment[-3]}:{environment[-1]}"
 
 
 def deployment_name(props: dict[str, Any]) -> str:
@@ -212,6 +208,7 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, i
             "SCORING_ENGINE": props["engine"],
             "MODEL_NAME": props["model_name"],
             "MODEL_VERSION": str(props["model_version"]),
+            **({"SCORING_SPARK_MEMORY": scale["heap"]} if scale.get("heap") else {}),
         },
         tags=tags,
     )
@@ -282,7 +279,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         """`environment`: `<name>:<version>`.
 
         `scale`: `min` and `max` replicas, `utilisation` in percent they are scaled for; `cpu`, `memory` and
-        `concurrency` of each. `limits`: the fields of `probe.Limits`.
+        `concurrency` of each, and with a JVM its `heap`, such as `2048m`. `limits`: the fields of `probe.Limits`.
         """
         props = {
             "workspace_id": workspace_id,

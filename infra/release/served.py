@@ -1,19 +1,19 @@
-"""From a registered model to traffic: image, environment, rollout."""
+"""From a registered model to traffic: image, environment, rollout, and the record of what is live."""
 
 import pulumi
 
-from infra.capacity import plan
-from infra.inference import INSTANCE_TYPE
+from infra.capacity import DEFAULT_INSTANCE_TYPE, heap, plan
 from infra.release.arguments import MODEL, ReleaseArgs
 from infra.release.environment import EnvironmentVersion
 from infra.release.image import ScoringImage, context_digest
+from infra.release.reference import LiveReference
 from infra.release.rollout import Rollout
 from infra.release.trained import Trained
 
 
 class Served(pulumi.ComponentResource):
-    context: str
-    """Digest of what the image is built from."""
+    source: str
+    """What the image is from: digest of the build context, or that of an existing image, sixteen digits of either."""
     image: ScoringImage
     rollout: Rollout
 
@@ -23,14 +23,17 @@ class Served(pulumi.ComponentResource):
         super().__init__("personalization:release:Served", name, None, opts)
         settings, serving, planned = args.settings, args.settings.serving, plan(args.settings.serving)
         child = pulumi.ResourceOptions(parent=self)
-        self.context = context_digest()
+        existing = settings.release.image
+        context = None if existing else context_digest()
+        self.source = context[:16] if context else f"existing {str(existing)[7:23]}"
         self.image = ScoringImage(
             f"{name}-image",
             registry_id=args.registry.registry_id,
             registry_uid=args.registry.registry_uid,
             login_server=args.registry.login_server,
             engine=serving.engine,
-            digest=self.context,
+            digest=context,
+            existing=existing,
             build_pool=args.registry.build_pool,
             opts=child,
         )
@@ -42,6 +45,7 @@ class Served(pulumi.ComponentResource):
             image=self.image.image,
             opts=child,
         )
+        reference = environment.version.apply(lambda version: f"{environment_name}:{version}")
         self.rollout = Rollout(
             f"{name}-rollout",
             **args.models,
@@ -50,9 +54,9 @@ class Served(pulumi.ComponentResource):
             endpoint_revision=args.inference.endpoint_revision,
             model_name=MODEL,
             model_version=trained.version,
-            environment=environment.version.apply(lambda version: f"{environment_name}:{version}"),
+            environment=reference,
             engine=serving.engine,
-            instance_type=INSTANCE_TYPE,
+            instance_type=serving.instance_type or DEFAULT_INSTANCE_TYPE,
             scale={
                 "min": planned.replicas_min,
                 "max": planned.replicas_max,
@@ -60,10 +64,22 @@ class Served(pulumi.ComponentResource):
                 "memory": serving.memory,
                 "concurrency": serving.concurrency,
                 "utilisation": planned.utilisation,
+                **({"heap": jvm} if (jvm := heap(serving)) else {}),
             },
             rollout=settings.release.rollout,
             limits=settings.release.limits,
-            # Endpoint and model are named through outputs; the roles that let it pull and read are not.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered, *args.ready]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered]),
+        )
+        LiveReference(
+            f"{name}-live",
+            **args.models,
+            **args.lake_identity,
+            **args.registry_of_models,
+            endpoint_name=args.inference.endpoint_name,
+            model_name=MODEL,
+            model_version=trained.version,
+            environment=reference,
+            engine=serving.engine,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.rollout]),
         )
         self.register_outputs({})

@@ -69,6 +69,7 @@ def require_landed(blob_endpoint: str, container: str, dataset: str, snapshot: s
 
 class _SnapshotProvider(ReleaseProvider):
     identity = ("blob_endpoint", "lake_uid", "container", "dataset", "snapshot")
+    optional = ("lake_id", "data")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from azure.core.exceptions import HttpResponseError

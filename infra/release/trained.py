@@ -30,6 +30,7 @@ class Trained(pulumi.ComponentResource):
     volumes: pulumi.Output[str]
     spec: pulumi.Output[JobSpec]
     experiment: Experiment
+    job_id: pulumi.Output[str]
     run: TrainingRun | Candidate
     metrics: pulumi.Output[dict[str, Any]]
     """What training measured, and under `gate` the verdict on it."""
@@ -43,12 +44,11 @@ class Trained(pulumi.ComponentResource):
         super().__init__("personalization:release:Trained", name, None, opts)
         training, wanted = args.settings.training, args.settings.release.model
         child = pulumi.ResourceOptions(parent=self)
-        granted = pulumi.ResourceOptions(parent=self, depends_on=list(args.ready))
         held = ["*"] if isinstance(wanted, int) else None
         sources = sources_digest()
         self.code = sources[:16]
 
-        uploaded = [self._uploaded(name, args, granted)] if training.data else []
+        uploaded = [self._uploaded(name, args, child)] if training.data else []
         assert training.data or training.snapshot  # `Settings` refuses a release without rows
         self.rows = snapshot_name(training.data) if training.data else str(training.snapshot)
         job_name = f"{args.names.catalog}-train"
@@ -60,7 +60,7 @@ class Trained(pulumi.ComponentResource):
             identity_id=args.databricks.connector_identity_id,
             catalog=args.names.catalog,
             locations={container: args.lake.location_of(container) for container in CONTAINERS},
-            opts=granted,
+            opts=child,
         )
         self.volumes = catalog.volumes
         workload = Workload(
@@ -98,6 +98,8 @@ class Trained(pulumi.ComponentResource):
             settings=self.spec.apply(lambda spec: json.dumps(job_settings(spec))),
             opts=child,
         )
+        # The id of the resource is the job's, and stays known in the preview of an update, as no other output does.
+        self.job_id = job.id
 
         lineage: pulumi.Input[dict[str, str]] = {
             "dataset": training.dataset,
@@ -107,7 +109,14 @@ class Trained(pulumi.ComponentResource):
         floors = args.settings.quality.model_dump()
         if wanted == "latest":
             where = {name: value for name, value in args.workspace.items() if name != "workspace_uid"}
-            self.run = newest(**where, **args.models, job_id=job.job_id, floors=floors)
+            self.run = newest(
+                **where,
+                **args.models,
+                job_id=job.job_id,
+                ml_workspace_id=args.machine_learning.workspace_id,
+                endpoint_name=args.names.endpoint,
+                floors=floors,
+            )
             lineage = self.run.lineage
         else:
             self.run = TrainingRun(

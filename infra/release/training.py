@@ -14,14 +14,15 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.release import live
 from infra.release.artefact import Artefact, ArtefactError
 from infra.release.cloud import Cloud, databricks_of, has_lake
 from infra.release.dynamic import ReleaseProvider, gone
+from infra.release.live import live_model
 from infra.release.snapshot import require_landed
 
 _REMEMBERED = 200
 """Runs of the job, newest first, among which one of an earlier `up` is looked for."""
+_UNCOMPARED = "the new model is compared with nothing"
 
 
 class TrainingFailed(Exception):
@@ -30,12 +31,19 @@ class TrainingFailed(Exception):
 
 class _TrainingRunProvider(ReleaseProvider):
     identity = ("input_digest", "workspace_id", "workspace_uid", "blob_endpoint", "lake_uid")
+    optional = (
+        *("workspace_url", "job_id", "lake_id", "models_container", "raw_container", "dataset", "snapshot", "volumes"),
+        *("ml_workspace_id", "endpoint_name", "timeout_minutes"),
+    )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         require_landed(props["blob_endpoint"], props["raw_container"], props["dataset"], props["snapshot"])
         cloud, client = Cloud.discover(), databricks_of(props)
-        serving = live.run_id(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
-        run = self._run_to_end(client, props, f"{props['volumes']}/models/{serving}" if serving else "")
+        live = live_model(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
+        if live and not live.run_id:
+            pulumi.log.warn(f"no training run is recorded for the live deployment {live.deployment}: {_UNCOMPARED}")
+        compared = live.run_id if live else ""
+        run = self._run_to_end(client, props, f"{props['volumes']}/models/{compared}" if compared else "")
         artefact = _artefact(props, run.run_id)
         artefact.require_whole()
         return CreateResult(
@@ -54,7 +62,7 @@ class _TrainingRunProvider(ReleaseProvider):
 
     @staticmethod
     def _run_to_end(client: Any, props: dict[str, Any], live_artefact: str) -> Any:
-        from databricks.sdk.errors import OperationFailed
+        from databricks.sdk.errors import InvalidParameterValue, OperationFailed
         from databricks.sdk.service.jobs import RunResultState
 
         job_id, digest = int(props["job_id"]), props["input_digest"]
@@ -63,11 +71,20 @@ class _TrainingRunProvider(ReleaseProvider):
         token = hashlib.sha256(f"{job_id}/{props['lake_uid']}/{digest}".encode()).hexdigest()[:48]
         earlier = {run.run_id for run in islice(client.jobs.list_runs(job_id=job_id), _REMEMBERED)}
         for attempt in range(1, 100):
-            run_id = client.jobs.run_now(
-                job_id,
-                idempotency_token=f"{token}-{attempt}",
-                job_parameters={"snapshot": props["snapshot"], "input_digest": digest, "live": live_artefact},
-            ).run_id
+            try:
+                run_id = client.jobs.run_now(
+                    job_id,
+                    idempotency_token=f"{token}-{attempt}",
+                    job_parameters={"snapshot": props["snapshot"], "input_digest": digest, "live": live_artefact},
+                ).run_id
+            except InvalidParameterValue as error:
+                # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.run_now: "If a run with the
+                # provided token is deleted, an error is returned"; JobsAPI.get_run_output: runs are removed after 60
+                # days)
+                # No source: the words of that error; delete a run and send its token again.
+                if "token" not in str(error):
+                    raise
+                continue
             before = client.jobs.get_run(run_id).state
             result = before.result_state if before is not None else None
             useless = result == RunResultState.SUCCESS and not _is_whole(props, run_id)
@@ -97,6 +114,7 @@ def _is_whole(props: dict[str, Any], run_id: object) -> bool:
     return True
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (`RunResultState`)
 def _reason(client: Any, run: Any) -> str:
     lines = [f"training run {run.run_id} ended as {run.state.result_state}: {run.run_page_url}"]
     for task in run.tasks or []:

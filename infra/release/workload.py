@@ -58,6 +58,7 @@ class _WorkloadProvider(WorkspaceProvider):
     object_name = ("folder", "digest")
     identity = ("workspace_id", "workspace_uid", "folder", "digest")
     inputs = ("team",)
+    optional = ("workspace_url",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         from databricks.sdk.service.workspace import ImportFormat

@@ -11,7 +11,12 @@ from operations.checks.answers import Anything, Permission
 from operations.checks.catalog import load
 from operations.checks.question import Finding, Level, Question, Target
 
-_PERMISSIONS, _GROUPS = "2022-04-01", "2021-04-01"
+# Source: Azure/bicep-types-az generated/authorization/microsoft.authorization/2022-04-01/types.json
+_PERMISSIONS = "2022-04-01"
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+_GROUPS = "2021-04-01"
+# Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles/privileged.md
 _ASSIGNING = "Microsoft.Authorization/"
 _ADMINISTRATOR = "Role Based Access Control Administrator"
 

@@ -111,6 +111,7 @@ class Deleted(_Answer):
 
 class AgentPool(_Answer):
     count: int | None = None
+    mode: str | None = None
     vm_size: str | None = None
 
 

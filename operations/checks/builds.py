@@ -37,16 +37,17 @@ def _builds(target: Target) -> Iterator[Finding]:
     subscription = target.arm.get(Subscription, target.scope, _VERSION)
     if subscription is None:
         raise NotAnswered(f"subscription {target.subscription} does not exist, or this login may not read it", 404)
-    offer = subscription.subscription_policies.quota_id
-    if offer not in {**_FREE, **_CREDIT}:
+    release, offer = target.settings.release, subscription.subscription_policies.quota_id
+    if release.image or offer not in {**_FREE, **_CREDIT}:
         yield Finding("image builds", Level.OK, offer or "of an unnamed offer")
         return
-    remedy = "# file a support request for ACR Tasks in this subscription: https://aka.ms/azuresupport"
+    remedy = (
+        "# file a support request for ACR Tasks in this subscription: https://aka.ms/azuresupport\n"
+        f"{target.set('release:image', 'sha256:…')}  # an image built elsewhere and pushed to the stack's registry"
+    )
     if offer in _FREE:
         says = f"the subscription is {_FREE[offer]} ({offer}), for which the registry refuses builds"
-        yield Finding(
-            "image builds", Level.BLOCKING if target.settings.release.enabled else Level.WARNING, says, remedy
-        )
+        yield Finding("image builds", Level.BLOCKING if release.enabled else Level.WARNING, says, remedy)
     else:
         says = f"the subscription is {_CREDIT[offer]} ({offer}), for which the registry may refuse builds"
         yield Finding("image builds", Level.WARNING, says, remedy)

@@ -15,12 +15,14 @@ class Catalog(BaseModel):
 
     types: Sequence[str]
     private_types: Sequence[str]
+    runner_types: Sequence[str]
     actions: Sequence[str]
     providers: Sequence[str]
 
     def types_of(self, settings: Settings) -> list[str]:
         """Types that a stack with these settings declares."""
-        return sorted([*self.types, *(self.private_types if settings.network.is_private else ())])
+        private = self.private_types if settings.network.is_private else ()
+        return sorted([*self.types, *private, *(self.runner_types if settings.runners else ())])
 
     def kinds_by_namespace(self, settings: Settings) -> dict[str, list[str]]:
         """Types by provider namespace, such as `{"Microsoft.Storage": ["storageAccounts", …]}`."""

@@ -14,9 +14,17 @@ from functools import partial
 from operations.checks.answers import Cluster, Size, Usage
 from operations.checks.question import Finding, Level, Question, Target
 
-_SKUS, _USAGES, _CLUSTERS = "2021-07-01", "2024-07-01", "2025-09-01"
-_REGIONAL = "cores"  # Azure's name for the total of all families
-_POOLS = 2  # each takes one node more while it is upgraded
+# Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/operations/_operations.py (`ResourceSkusOperations`)
+_SKUS = "2021-07-01"
+# Source: Azure/bicep-types-az generated/compute_1/microsoft.compute/2024-07-01/types.json;
+# Azure/bicep-types-az generated/containerservice_1/microsoft.containerservice/2025-09-01/types.json
+_USAGES, _CLUSTERS = "2024-07-01", "2025-09-01"
+# Azure's name for the total of all families.
+# Source: Azure/azure-rest-api-specs#25455
+_REGIONAL = "cores"
+# Each takes one node more while it is upgraded.
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/tutorial-kubernetes-upgrade-cluster.md
+_POOLS = 2
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,19 @@ class Need:
 def needs(target: Target) -> list[Need]:
     settings = target.settings
     training, serving = settings.training, settings.serving
-    nodes = serving.system_nodes + serving.nodes_max
     zones = settings.zones if settings.is_production else []
+    pools = [
+        Need("serving:node_size", serving.node_size, serving.nodes_max, 1, zones, started=True),
+        Need("serving:system_node_size", serving.system_size, serving.system_nodes, 1, zones, started=True),
+    ]
+    if serving.system_node_size is None:
+        nodes = serving.system_nodes + serving.nodes_max
+        pools = [Need("serving:node_size", serving.node_size, nodes, _POOLS, zones, started=True)]
     return [
         # A spot worker that Azure has none of falls back to an ordinary machine, so spot asks for the same quota.
         Need("training:node_type", training.node_type, training.workers + 1, 0, [], settings.release.enabled),
-        Need("serving:node_size", serving.node_size, nodes, _POOLS, zones, started=True),
+        *pools,
+        *([Need("runner:size", settings.runner.size, settings.runners, 0, [], True)] if settings.runners else []),
     ]
 
 
@@ -119,15 +134,19 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
 def _standing(target: Target, sizes: list[Size]) -> Counter[str]:
     """vCPU that this very stack uses already, by quota: it does not need them again.
 
+    Only those of pools that stay: one of another size goes after the new one is there, so that `up` needs both.
+
     Stopped pools count as well: usage is "the total number of cores in use, both allocated and deallocated"
     (learn.microsoft.com/azure/virtual-machines/quotas).
     """
     cluster_id = target.resource("Microsoft.ContainerService/managedClusters", target.names.kubernetes_cluster)
     cluster = target.arm.get(Cluster, cluster_id, _CLUSTERS)
     used, by_name = Counter[str](), {size.name.lower(): size for size in sizes}
+    serving = target.settings.serving
     for pool in (cluster.properties.agent_pool_profiles or []) if cluster else []:
+        wanted = serving.system_size if pool.mode == "System" else serving.node_size
         size = by_name.get((pool.vm_size or "").lower())
-        if size:
+        if size and size.name.lower() == wanted.lower():
             for name in (size.family, _REGIONAL):
                 used[name] += (pool.count or 0) * size.vcpus
     return used

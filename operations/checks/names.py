@@ -14,6 +14,12 @@ from operations.checks.question import Finding, Level, Question, Target
 _VAULT, _WORKSPACE = "Microsoft.KeyVault/vaults", "Microsoft.MachineLearningServices/workspaces"
 _DATABRICKS, _CLUSTER = "Microsoft.Databricks/workspaces", "Microsoft.ContainerService/managedClusters"
 _STORAGE, _REGISTRY = "Microsoft.Storage/storageAccounts", "Microsoft.ContainerRegistry/registries"
+# Source: Azure/bicep-types-az generated/storage/microsoft.storage/2024-01-01/types.json;
+# Azure/bicep-types-az generated/keyvault/microsoft.keyvault/2024-11-01/types.json;
+# Azure/bicep-types-az generated/containerregistry_0/microsoft.containerregistry/2023-07-01/types.json;
+# Azure/bicep-types-az generated/machinelearningservices/microsoft.machinelearningservices/2025-09-01/types.json;
+# Azure/bicep-types-az generated/databricks/microsoft.databricks/2024-05-01/types.json;
+# Azure/bicep-types-az generated/containerservice_1/microsoft.containerservice/2025-09-01/types.json
 _VERSIONS = {
     _STORAGE: "2024-01-01",
     _VAULT: "2024-11-01",
@@ -22,6 +28,8 @@ _VERSIONS = {
     _DATABRICKS: "2024-05-01",
     _CLUSTER: "2025-09-01",
 }
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
 _GROUPS = "2021-04-01"
 
 

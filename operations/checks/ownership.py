@@ -14,6 +14,8 @@ from operations.checks.question import Finding, Level, Question, Target
 from operations.errors import UserError
 from operations.remains import own_groups
 
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
 _GROUPS = "2021-04-01"
 
 

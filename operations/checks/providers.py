@@ -8,6 +8,8 @@ from operations.checks.arm import NotAnswered
 from operations.checks.catalog import load
 from operations.checks.question import Finding, Level, Question, Target
 
+# Source: Azure/azure-rest-api-specs
+# specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
 _VERSION = "2021-04-01"
 
 

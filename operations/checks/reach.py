@@ -1,9 +1,9 @@
-"""Where a release of a private stack can run: only where its lake and its Databricks workspace have private addresses.
+"""Where a release of a private stack can run: only where its lake and its Databricks workspace admit this machine.
 
-Both refuse callers on their public addresses, with any login. Azure Resource Manager answers everywhere, so
-infrastructure alone can be deployed from anywhere. Asks this machine's resolver, and whether the port is open. Does not
-ask for the scoring router's address, which exists only after a release.
-Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md; databricks/databricks-sdk-py#647
+Both refuse callers from outside the network, with any login. Azure Resource Manager answers everywhere, so
+infrastructure alone can be deployed from anywhere. Asks each of the two one question, on the way that the release's
+clients take (`HTTPS_PROXY` counts). Does not judge what the login may do there, and does not ask for the scoring
+router's address, which exists only after a release.
 """
 
 import ipaddress
@@ -12,12 +12,28 @@ from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
+import requests
+from azure.core.exceptions import AzureError
+
+from infra.release.cloud import DATABRICKS_APPLICATION, Cloud
 from operations.checks.answers import StorageAccount, Workspace
+from operations.checks.arm import NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 
 _DATABRICKS, _STORAGE = "Microsoft.Databricks/workspaces", "Microsoft.Storage/storageAccounts"
+# Source: Azure/bicep-types-az generated/databricks/microsoft.databricks/2026-01-01/types.json;
+# Azure/bicep-types-az generated/storage/microsoft.storage/2024-01-01/types.json
 _DATABRICKS_VERSION, _STORAGE_VERSION = "2026-01-01", "2024-01-01"
-_SECONDS = 10
+# Source: MicrosoftDocs/azure-docs articles/storage/blobs/authorize-access-azure-active-directory.md
+_STORAGE_SCOPE = "https://storage.azure.com/.default"
+# Source: azure-storage-blob==12.31.1 azure/storage/blob/_serialize.py
+_BLOB_VERSION = "2023-11-03"
+_SECONDS = 20
+_OUTSIDE = ("unauthorized network access", "private-link-validation-error", "privacy settings disallow")
+"""What Databricks answers a caller from outside the network, in a line of text or in the address that it redirects to.
+
+Source: fgarofalo56/csa-inabox#4765; databricks/databricks-sdk-py#647; MicrosoftDocs/azure-docs#115828
+"""
 
 
 def questions(target: Target) -> Iterator[Question]:
@@ -25,50 +41,98 @@ def questions(target: Target) -> Iterator[Question]:
         yield Question("reach", "of the private network", partial(_reach, target))
 
 
+def refusals(target: Target) -> list[str]:
+    """Why this machine cannot change a release of a private stack; empty if it can, or where nothing refuses it."""
+    workspace_id = target.resource(_DATABRICKS, target.names.databricks_workspace)
+    workspace = target.arm.get(Workspace, workspace_id, _DATABRICKS_VERSION)
+    lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
+    if workspace is None or lake is None or not target.settings.network.is_private:
+        return []
+    return _refusals(workspace.properties.workspace_url, workspace_id, lake.properties.primary_endpoints.blob)
+
+
+def _refusals(host: str, workspace_id: str, blobs: str) -> list[str]:
+    return list(filter(None, (_databricks(host, workspace_id), _lake(blobs))))
+
+
 def _reach(target: Target) -> Iterator[Finding]:
-    hosts = _hosts(target)
     releases = target.settings.release.enabled
-    if not hosts:
+    workspace_id = target.resource(_DATABRICKS, target.names.databricks_workspace)
+    workspace = target.arm.get(Workspace, workspace_id, _DATABRICKS_VERSION)
+    lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
+    if workspace is None or lake is None:
         if releases:
-            says = "the network does not exist yet, so a release in the same `up` cannot reach the lake"
+            says = "the network does not exist yet, so a release in the same `up` cannot reach the resources in it"
             yield Finding("reach", Level.BLOCKING, says, target.set("release:enabled", "false"))
         else:
             yield Finding("reach", Level.LATER, "the network does not exist yet; a release has to run inside it")
         return
-    for host in hosts:
-        if problem := _problem(host):
-            level = Level.BLOCKING if releases else Level.LATER
-            yield Finding("reach", level, f"{problem}: a release of {target.stack} cannot run here", _remedy(target))
-        else:
-            yield Finding("reach", Level.OK, host)
+    host, blobs = workspace.properties.workspace_url, lake.properties.primary_endpoints.blob
+    refusals = _refusals(host, workspace_id, blobs)
+    for problem in refusals:
+        level = Level.BLOCKING if releases else Level.LATER
+        yield Finding("reach", level, f"{problem}: a release of {target.stack} cannot run here", _remedy(target))
+    if not refusals:
+        yield Finding("reach", Level.OK, f"{host} and {urlsplit(blobs).netloc} admit this machine")
 
 
-def _hosts(target: Target) -> list[str]:
-    """Host names, with a port where it is not that of HTTPS, of what exists."""
-    names = target.names
-    workspace = target.arm.get(Workspace, target.resource(_DATABRICKS, names.databricks_workspace), _DATABRICKS_VERSION)
-    lake = target.arm.get(StorageAccount, target.resource(_STORAGE, names.lake), _STORAGE_VERSION)
-    found = [workspace.properties.workspace_url] if workspace else []
-    return found + ([urlsplit(lake.properties.primary_endpoints.blob).netloc] if lake else [])
-
-
-def _problem(host: str) -> str:
-    """Why this machine is not inside the network of `host`; empty if it is."""
-    url = urlsplit(f"https://{host}")
-    name, port = url.hostname or "", url.port or 443
-    try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)}
-    except OSError as error:
-        return f"{host} has no address here ({error.strerror or error})"
-    if public := sorted(address for address in found if ipaddress.ip_address(address).is_global):
-        return f"{host} is {public[0]} here, a public address, so this machine is outside the stack's network"
-    try:
-        socket.create_connection((name, port), timeout=_SECONDS).close()
-    except OSError as error:
-        return f"{host} is {min(found)} here and does not answer ({error.strerror or error})"
+def _databricks(host: str, workspace_id: str) -> str:
+    """Why the workspace cannot be used from this machine; empty if it can."""
+    headers = {**_login(f"{DATABRICKS_APPLICATION}/.default"), "X-Databricks-Azure-Workspace-Resource-Id": workspace_id}
+    answer = _answer(f"https://{host}/api/2.0/workspace/get-status?path=/", headers)
+    if isinstance(answer, str):
+        return f"Databricks does not answer at {_at(host)}: {answer}"
+    said = f"{answer.text[:2000]} {answer.headers.get('Location', '')}".lower()
+    if any(word in said for word in _OUTSIDE):
+        return f"Databricks at {_at(host)} refuses callers from outside the stack's network"
     return ""
 
 
+def _lake(endpoint: str) -> str:
+    """The same of the lake. A login without a role gets another code, `AuthorizationPermissionMismatch`.
+
+    Source: MicrosoftDocs/SupportArticles-docs
+    support/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors.md
+    """
+    host = urlsplit(endpoint).netloc
+    answer = _answer(f"{endpoint}?comp=list&maxresults=1", {**_login(_STORAGE_SCOPE), "x-ms-version": _BLOB_VERSION})
+    if isinstance(answer, str):
+        return f"the lake does not answer at {_at(host)}: {answer}"
+    if answer.status_code == 403 and "AuthorizationFailure" in answer.text:
+        return f"the lake at {_at(host)} refuses callers from outside the stack's network"
+    return ""
+
+
+def _answer(url: str, headers: dict[str, str]) -> requests.Response | str:
+    """The answer, or why there is none."""
+    try:
+        return requests.get(url, headers=headers, timeout=_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _login(scope: str) -> dict[str, str]:
+    try:
+        return {"Authorization": f"Bearer {Cloud.discover().credential().get_token(scope).token}"}
+    except (AzureError, RuntimeError, requests.RequestException) as error:
+        raise NotAnswered(f"no token for {scope}: {str(error).splitlines()[0]}") from None
+
+
+def _at(host: str) -> str:
+    """The host with the address that its name has on this machine: in the network it is a private one.
+
+    Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
+    """
+    name = urlsplit(f"https://{host}").hostname or ""
+    try:
+        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+    except OSError:
+        return f"{host} (no address here)"
+    kind = "public" if any(ipaddress.ip_address(address).is_global for address in found) else "private"
+    return f"{host} ({found[0]} here, {kind})"
+
+
 def _remedy(target: Target) -> str:
-    inside = "# run it on a machine in the stack's network, or in a peered one (docs/operations.md, A second region)"
-    return f"{inside}\n{target.set('release:enabled', 'false')}  # infrastructure alone, from anywhere"
+    runners = f'gh variable set RUNNERS --body \'{{"{target.stack}": "<label of a runner inside>"}}\''
+    alone = f"{target.set('release:enabled', 'false')}  # infrastructure alone, from anywhere"
+    return f"{runners}  # docs/operations.md, A private stack\n{alone}"

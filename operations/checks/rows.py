@@ -13,7 +13,10 @@ from operations.checks.answers import StorageAccount
 from operations.checks.arm import NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 
-_VERSION, _RAW = "2024-01-01", "raw"
+# Source: Azure/bicep-types-az generated/storage/microsoft.storage/2024-01-01/types.json
+_VERSION = "2024-01-01"
+
+_RAW = "raw"
 
 
 def questions(target: Target) -> Iterator[Question]:

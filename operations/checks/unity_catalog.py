@@ -14,6 +14,7 @@ from operations.checks.answers import Workspace
 from operations.checks.arm import NotAnswered
 from operations.checks.question import Finding, Level, Question, Target
 
+# Source: Azure/bicep-types-az generated/databricks/microsoft.databricks/2026-01-01/types.json
 _VERSION = "2026-01-01"
 
 

@@ -10,6 +10,7 @@ from infra import compatibility
 from operations.checks.answers import Cluster
 from operations.checks.question import Finding, Level, Question, Target
 
+# Source: Azure/bicep-types-az generated/containerservice_1/microsoft.containerservice/2025-09-01/types.json
 _CLUSTERS = "2025-09-01"
 
 

@@ -15,10 +15,12 @@ from pulumi.runtime.proto import provider_pb2 as proto
 from sandbox.azure_native.resource_type import ResourceType
 from sandbox.azure_native.shape import UNKNOWN, Properties
 
+# Source: pulumi/pulumi-azure-native provider/pkg/provider/provider.go (`createBeforeDeleteFlag`)
 RANDOMLY_NAMED = "__createBeforeDelete"
 """Input that remembers a random name: such a resource can have its successor beside it."""
 
 _Options = proto.CheckRequest.AutonamingOptions
+# Source: pulumi/pulumi-azure-native provider/pkg/provider/provider.go
 _LOCATION = ". Either set it explicitly or configure it with 'pulumi config set azure-native:location <value>'."
 
 

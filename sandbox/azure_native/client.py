@@ -1,6 +1,12 @@
 """Azure Resource Manager over HTTP: finds its cloud, logs in at first use, waits for operations.
 
-Retries and polling are azure-core's. Does not choose between logins: a sandbox hands out a service principal's secret.
+Repeats a request when and as often as the genuine provider does, with a hundredth of its pauses, because
+the sandbox's operations are short, too. Polling is azure-core's. Does not choose between logins: a sandbox hands out a
+service principal's secret.
+
+Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go (`initPipelineOpts`, `shouldRetryConflict`);
+pulumi/pulumi-azure-native#3653; pulumi/pulumi-azure-native#4497; pulumi/pulumi-azure-native#4765 (all before 3.29.0);
+Azure/azure-sdk-for-go sdk/azcore/runtime/policy_retry.go (three retries, `calcDelay`)
 """
 
 import os
@@ -9,9 +15,14 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-_FEW = 4
-"""Retries of what usually passes; what another operation holds may take minutes, and gets all of them."""
-_MANY = 200
+_RETRIES = 3
+_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+_CONFLICTS = frozenset(
+    {"AnotherOperationInProgress", "StorageAccountOperationInProgress", "ConflictingConcurrentWriteNotAllowed"}
+)
+"""Codes of a 409 that is repeated. Not among them: AKS's `OperationNotAllowed`."""
+_PAUSE, _LONGEST_PAUSE = 0.2, 1.2
+"""Seconds; 20 and 120 in the genuine provider."""
 
 
 class ArmError(Exception):
@@ -99,17 +110,18 @@ class ArmClient:
         class Retry(RetryPolicy):
             def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
                 answer = response.http_response
-                if answer.status_code == 409 and "AnotherOperationInProgress" in answer.text():
-                    return True
-                return len(settings["history"]) < _FEW and super().is_retry(settings, response)
+                return answer.status_code in _STATUS or (answer.status_code == 409 and _code(answer) in _CONFLICTS)
+
+            def get_backoff_time(self, settings: dict[str, Any]) -> float:
+                return float(min(_LONGEST_PAUSE, _PAUSE * (2 ** len(settings["history"]) - 1)))
 
         class Transport(RequestsTransport):
             def sleep(self, duration: float) -> None:
                 if cancelled.wait(duration):
                     raise ArmError(None, "Cancelled", "the deployment was cancelled")
 
-        counts = {"retry_total": _MANY, "retry_status": _MANY, "retry_connect": _FEW, "retry_read": _FEW}
-        retry = Retry(**counts, retry_backoff_factor=0.1, retry_backoff_max=2)
+        counts = dict.fromkeys(("retry_total", "retry_status", "retry_connect", "retry_read"), _RETRIES)
+        retry = Retry(**counts)
         transport = Transport(connection_verify=os.environ.get("SSL_CERT_FILE", True))
         return ARMPipelineClient(base, policies=[RequestIdPolicy(), retry, *policies], transport=transport)
 
@@ -143,6 +155,21 @@ class ArmClient:
             polling.run()
         except AzureError as error:
             raise _shown(OperationFailed, error) from error
+
+
+def _code(answer: Any) -> str:
+    """The error's code as azcore's `ResponseError` finds it: in a header or in the body, with or without `error`."""
+    if header := answer.headers.get("x-ms-error-code"):
+        return str(header)
+    try:
+        body = answer.json()
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    nested = body.get("error")
+    error = nested if isinstance(nested, dict) else body
+    return str(error.get("code", ""))
 
 
 def _shown(kind: type[ArmError], error: Any) -> ArmError:

@@ -26,6 +26,7 @@ from sandbox.azure_native.shape import Properties
 
 VERSION = "3.29.0"
 _HOW_TO_ADD = "add it to sandbox/types.yaml, whose first lines say how."
+# Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go
 _SETTINGS = {
     "metadataHost": "ARM_METADATA_HOSTNAME",
     "subscriptionId": "ARM_SUBSCRIPTION_ID",

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from sandbox.azure_native.shape import UNKNOWN, Path, Properties, Shape
 from sandbox.types import TypeRule, load
 
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/resources/resource_group.py
 _PREFIX = "azure-native:"
 _GROUP = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}"
 _WHOLE_IDS = ("scope", "resourceUri")

@@ -89,6 +89,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
             return RedirectResponse(f"{tracking.address(workspace)}/#{request.url.path.removeprefix('/ml')}")
         return PlainTextResponse("There is no workspace.\n", 404)
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/config.py (/.well-known/databricks-config)
     async def nothing(request: Request) -> Response:
         return JSONResponse({})  # the SDK asks at every start, and warns where it finds no answer
 
@@ -98,6 +99,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+    # No source: delete a workspace and create it again under its name: its jobs, clusters and scopes are gone.
     async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
         service = _service(sandbox)
         workspace = Workspace(sandbox, service.records, resource_id, "")
@@ -139,15 +141,18 @@ def _workspaces(sandbox: Sandbox, records: ResourceStore) -> list[Workspace]:
     return [Workspace(sandbox, records, resource_id, "") for resource_id in every]
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/iam.py (CurrentUserAPI.me)
 async def _me(workspace: Workspace, request: Request) -> Json:
     return {"id": "1", "userName": workspace.caller, "displayName": workspace.caller, "active": True}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/networking.py (ErrorCode)
 async def _left_out(workspace: Workspace, request: Request) -> Json:
     path = request.path_params["path"]
     for prefix, name in _LEFT_OUT.items():
         if path.startswith(prefix):
             raise CloudError(501, "NOT_IMPLEMENTED", f"The sandbox leaves out {name} ('{request.url.path}').")
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/networking.py (ErrorCode)
     raise CloudError(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {request.url.path}'.")
 
 

@@ -11,8 +11,12 @@ from pathlib import Path
 from sandbox import blob
 from sandbox.databricks.workspace import Workspace
 
+# Source: mlflow==3.17.2 mlflow/store/artifact/databricks_run_artifact_repo.py
 ROOT = "/WorkspaceInternal/Mlflow/Artifacts/"
+# Source: mlflow==3.17.2 mlflow/store/artifact/databricks_artifact_repo.py (dbfs:/databricks/mlflow-tracking)
 _OWN = re.compile(rb'"mlflow-artifacts:/([^/"]+)(/models)?')
+# Source: mlflow==3.17.2 mlflow/store/artifact/databricks_run_artifact_repo.py; mlflow==3.17.2
+# mlflow/store/artifact/databricks_logged_model_artifact_repo.py
 _PATH = re.compile(rf"{ROOT}([^/]+)/(Runs|LoggedModels)/(.+)")
 
 
@@ -29,6 +33,7 @@ def shown(answer: bytes) -> bytes:
 def real_path(workspace: Workspace, path: str) -> Path:
     match = _PATH.fullmatch(path.rstrip("/"))
     if match is None:
+        # No source: read a file below /WorkspaceInternal that is no artefact and read the error.
         raise ValueError(f"The path {path!r} is not of the form {ROOT}<experiment>/Runs/<run>/….")
     experiment, kind, rest = match.groups()
     return blob.safe_path(folder(workspace), "/".join((experiment, *(["models"] if kind != "Runs" else []), rest)))

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from sandbox import class_archive, java, processes
+from sandbox import caller_network, class_archive, java, processes
 from sandbox.cloud import CloudError
 from sandbox.databricks import tracking
 from sandbox.databricks.files import local_path
@@ -80,9 +80,13 @@ class Cluster:
         try:
             await self._launch()
         except CloudError as error:
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (TerminationReasonCode;
+            # TerminationReasonType); databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationCodeCode:
+            # CLOUD_FAILURE, CLUSTER_ERROR)
             cloud = error.code.startswith("CLOUD_")
             kind, code = ("CLOUD_FAILURE", "CLOUD_FAILURE") if cloud else ("CLIENT_ERROR", "CLUSTER_ERROR")
             reason = f"Reason: {error.code} ({kind}). Parameters: databricks_error_message:{error.message}"
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (TerminationReason)
             raise TaskFailed(f"Cluster '{self._root.name}' was terminated. {reason}", code=code) from error
         self._starts, self._orders = self._starts + 1, 0
         self._folder.mkdir(parents=True)
@@ -90,6 +94,8 @@ class Cluster:
             packages = await asyncio.to_thread(self._install)
         except (CloudError, ValueError, OSError, zipfile.BadZipFile) as error:
             message = f"Library installation failed: {error}"
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationCodeCode:
+            # LIBRARY_INSTALLATION_ERROR)
             raise TaskFailed(message, code="LIBRARY_INSTALLATION_ERROR") from error
         # A driver that brings a library along goes through more of Spark than one that tries something out.
         records = any("maven" in library for library in self._libraries) and class_archive.wanted()
@@ -115,6 +121,8 @@ class Cluster:
         await self._until(answer)
         result = json.loads(answer.read_text())
         if result["error"] is not None:
+            # Source: databricks/cli libs/testserver/jobs.go (taskFailureMessage: "Measured on serverless"; get-output:
+            # error and error_trace)
             raise TaskFailed("Workload failed, see run output for details.", result["error"], result["trace"])
         return result
 
@@ -142,6 +150,7 @@ class Cluster:
         assert self._process
         while not answer.exists():
             if (code := self._process.poll()) is not None and not answer.exists():
+                # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationCodeCode: DRIVER_ERROR)
                 raise TaskFailed(*self._death(code), code="DRIVER_ERROR")
             await asyncio.sleep(POLL)
 
@@ -194,10 +203,11 @@ class Cluster:
         return f"local[{os.cpu_count()}]"
 
     def _environment(self, packages: Path) -> dict[str, str]:
-        temporary = str(self._folder / "tmp")
+        temporary, sandbox, network = str(self._folder / "tmp"), self._workspace.sandbox, self._workspace.network
         return {
             **{name: value for name, value in self._workspace.sandbox.environment.items() if name != "SPARK_HOME"},
             **java.locale(self._workspace.sandbox.environment),
+            **(caller_network.environment(sandbox.folder, network.rpartition("/")[2]) if network else {}),
             "MLFLOW_TRACKING_URI": tracking.address(self._workspace),
             **self._definition.get("spark_env_vars", {}),
             "PYTHONPATH": str(packages),

@@ -18,6 +18,9 @@ from sandbox.cloud import CloudError, Machines
 from sandbox.databricks import policies
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 
+# Source: https://docs.databricks.com/release-notes/runtime (versions with their Spark, read 2026-11; 18.0 as beta)
+# No source: the Scala versions that spark-versions lists for each, which that page does not give: databricks clusters
+# spark-versions.
 _RUNTIMES = {  # databricks runtime: its Spark
     "14.3.x-scala2.12": "3.5.0",
     "15.4.x-scala2.12": "3.5.0",
@@ -26,6 +29,7 @@ _RUNTIMES = {  # databricks runtime: its Spark
     "17.3.x-scala2.13": "4.0.0",
     "18.0.x-scala2.13": "4.1.0",
 }
+# Source: https://docs.databricks.com/release-notes/runtime (LTS)
 _LONG_TERM = ("14.3", "15.4", "16.4", "17.3")
 _LIBRARIES = ("whl", "maven", "pypi")
 _START = 500
@@ -49,6 +53,8 @@ def find(workspace: Workspace, cluster_id: Any) -> Json:
     """The record: `spec` as it was sent, `libraries`, and when it last began to start or has ended."""
     found = workspace.records.get(workspace.record("clusters", str(cluster_id)))
     if found is None:
+        # Source: databricks/terraform-provider-databricks clusters/clusters_api_test.go (INVALID_PARAMETER_VALUE,
+        # "Cluster abc does not exist")
         raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Cluster {cluster_id} does not exist")
     return found
 
@@ -88,19 +94,25 @@ def accepted(workspace: Workspace, where: str, definition: Json, kind: str) -> J
     """
     cluster = policies.applied(workspace, definition, kind)
     version = cluster.get("spark_version", "")
+    # No source: create a cluster with spark_version "1.x" and read the error code and message.
     if version not in _RUNTIMES:
         raise ValueError(f"{where}: Invalid spark_version {version!r}; known are {', '.join(_RUNTIMES)}.")
     line = pyspark.__version__.rpartition(".")[0]
     if not _RUNTIMES[version].startswith(f"{line}.") or not version.endswith("scala2.12"):
         raise ValueError(
-            f"{where}: {version} is Spark {_RUNTIMES[version]}; here is pyspark {pyspark.__version__} for Scala 2.12."
+            f"{where}: {version} is Spark {_RUNTIMES[version]}; the sandbox has {pyspark.__version__} for Scala 2.12."
         )
+    # No source: create a cluster without node_type_id and instance_pool_id and read the error.
     if not (cluster.get("node_type_id") or cluster.get("instance_pool_id")):
         raise ValueError(f"{where}: node_type_id or instance_pool_id is required.")
     workers, autoscale = cluster.get("num_workers"), cluster.get("autoscale")
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (CreateCluster: size is num_workers or
+    # autoscale)
     if (workers is None) == (autoscale is None):
         raise ValueError(f"{where}: exactly one of num_workers and autoscale is required.")
     single = cluster.get("is_single_node") or cluster.get("spark_conf", {}).get("spark.databricks.cluster.profile")
+    # Source: databricks/terraform-provider-databricks clusters/clusters_api.go (NumWorkers could be 0 only for
+    # SingleNode clusters)
     if workers == 0 and not single:
         raise ValueError(f"{where}: num_workers could be 0 only for single node clusters: set is_single_node.")
     return cluster
@@ -112,8 +124,13 @@ def check_libraries(where: str, libraries: list[Json]) -> None:
         raise ValueError(f"{where}: the sandbox knows whl, maven and pypi libraries, not {kinds}.")
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.create: PENDING when it returns);
+# databricks/cli libs/testserver/clusters.go (ClustersCreate: single_user_name; clusterFixUps: driver_node_type_id)
 async def _create(workspace: Workspace, request: Request) -> Json:
     spec = _all_purpose(workspace, await body_of(request))
+    spec.setdefault("driver_node_type_id", spec.get("node_type_id"))
+    if spec.get("data_security_mode") == "SINGLE_USER":
+        spec.setdefault("single_user_name", workspace.caller)
     number = new_id()
     cluster_id = f"{number // 10**12:04d}-{number // 10**6 % 10**6:06d}-{number % 10**6:06d}"
     found = {"cluster_id": cluster_id, "creator_user_name": workspace.caller, "start_time": now()}
@@ -121,6 +138,8 @@ async def _create(workspace: Workspace, request: Request) -> Json:
     return {"cluster_id": cluster_id}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.edit: RUNNING or TERMINATED, else
+# INVALID_STATE; a running one restarts)
 async def _edit(workspace: Workspace, request: Request) -> Json:
     """The whole definition is replaced; a running cluster starts again with the new one."""
     body = await body_of(request)
@@ -132,11 +151,14 @@ async def _edit(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
+# Source: databricks/cli cmd/workspace/clusters/overrides_test.go (INVALID_STATE, "Cluster abc is in unexpected state
+# Running.")
 async def _start(workspace: Workspace, request: Request) -> Json:
     wake(workspace, _in(workspace, await body_of(request), "TERMINATED")["cluster_id"])
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.delete)
 async def _delete(workspace: Workspace, request: Request) -> Json:
     """What Databricks calls deleting: the machines go, the definition and the libraries that stay stay."""
     found = find(workspace, (await body_of(request)).get("cluster_id"))
@@ -147,26 +169,31 @@ async def _delete(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.permanent_delete)
 async def _permanent_delete(workspace: Workspace, request: Request) -> Json:
     found = find(workspace, (await body_of(request)).get("cluster_id"))
     workspace.records.delete(workspace.record("clusters", found["cluster_id"]))
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.pin; unpin)
 async def _pin(pinned: bool, workspace: Workspace, request: Request) -> Json:
     found = find(workspace, (await body_of(request)).get("cluster_id"))
     _store(workspace, found | {"pinned_by_user_name": workspace.caller if pinned else None})
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.get)
 async def _get(workspace: Workspace, request: Request) -> Json:
     return shown(find(workspace, request.query_params.get("cluster_id")))
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.list)
 async def _list(workspace: Workspace, request: Request) -> Json:
     return {"clusters": [shown(found) for _, found in workspace.records.below(workspace.record("clusters"))]}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.spark_versions)
 async def _spark_versions(workspace: Workspace, request: Request) -> Json:
     versions = []
     for key, spark in _RUNTIMES.items():
@@ -177,6 +204,7 @@ async def _spark_versions(workspace: Workspace, request: Request) -> Json:
     return {"versions": versions}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.list_node_types)
 async def _node_types(workspace: Workspace, request: Request) -> Json:
     """The VM sizes of `region.yaml`."""
     sizes = subscriptions.table(workspace.sandbox)["sizes"]
@@ -190,12 +218,16 @@ async def _node_types(workspace: Workspace, request: Request) -> Json:
     return {"node_types": found}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (LibrariesAPI.install; uninstall: when the cluster
+# is restarted, an unknown library is ignored)
 async def _libraries(action: str, workspace: Workspace, request: Request) -> Json:
     """Installed with the next Spark; uninstalled when the cluster has ended."""
     body = await body_of(request)
     found, asked = find(workspace, body.get("cluster_id")), body.get("libraries", [])
     check_libraries("libraries", asked)
     if _state(found) == "TERMINATED":
+        # No source: install a library on a terminated cluster and read the error; in
+        # databricks/terraform-provider-databricks libraries/ a terminated cluster is started first.
         raise CloudError(400, "INVALID_STATE", f"Cluster {found['cluster_id']} is terminated or does not exist")
     kept = [entry for entry in found["libraries"] if entry["library"] not in asked]
     known = [library for library in asked if any(entry["library"] == library for entry in found["libraries"])]
@@ -205,6 +237,7 @@ async def _libraries(action: str, workspace: Workspace, request: Request) -> Jso
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (LibrariesAPI.cluster_status; LibraryInstallStatus)
 async def _status(workspace: Workspace, request: Request) -> Json:
     found = find(workspace, request.query_params.get("cluster_id"))
     ready = "INSTALLED" if _state(found) == "RUNNING" else "PENDING"
@@ -215,8 +248,10 @@ async def _status(workspace: Workspace, request: Request) -> Json:
 
 def _all_purpose(workspace: Workspace, body: Json) -> Json:
     spec = accepted(workspace, "cluster", body, "all-purpose")
-    minutes = spec.setdefault("autotermination_minutes", 120)
+    minutes = spec.setdefault("autotermination_minutes", 0)
     if minutes and not 10 <= minutes <= 10_000:
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (CreateCluster.autotermination_minutes: 0,
+        # or between 10 and 10000; not set is never)
         raise ValueError(f"autotermination_minutes must be 0, or from 10 to 10000, not {minutes}.")
     return spec
 
@@ -226,6 +261,8 @@ def _in(workspace: Workspace, body: Json, *states: str) -> Json:
     state = _state(found)
     if state not in states:
         message = f"Cluster {found['cluster_id']} is in unexpected state {state.capitalize()}."
+        # Source: databricks/cli cmd/workspace/clusters/overrides_test.go (INVALID_STATE, "Cluster abc is in unexpected
+        # state Running.")
         raise CloudError(400, "INVALID_STATE", message)
     return found
 

@@ -20,6 +20,7 @@ from sandbox.cloud import CloudError
 from sandbox.databricks import artifacts, unity_catalog
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
+# Source: databricks/cli bundle/trampoline/python_wheel.go (NOTEBOOK_TEMPLATE)
 _NOTEBOOK = b"# Databricks notebook source"
 
 
@@ -40,6 +41,7 @@ def local_path(workspace: Workspace, path: str) -> Path:
         return unity_catalog.real_path(workspace, path)
     inside = path.removeprefix("/Workspace").strip("/")
     if not path.startswith("/"):
+        # No source: create a directory whose path has no leading slash and read the error.
         raise ValueError(f"Path ({path}) doesn't start with '/'")
     root = workspace.folder / "workspace"
     (root / "Shared").mkdir(parents=True, exist_ok=True)  # every workspace has it
@@ -47,15 +49,20 @@ def local_path(workspace: Workspace, path: str) -> Path:
 
 
 def _missing(path: str) -> CloudError:
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (WorkspaceAPI.get_status:
+    # RESOURCE_DOES_NOT_EXIST)
     return CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Path ({path}) doesn't exist.")
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/files.py (FilesAPI: paths of files and directories)
 def _asked(workspace: Workspace, request: Request) -> tuple[str, Path]:
     path = f"/{request.path_params['path']}"
     known = artifacts if path.startswith(artifacts.ROOT) else unity_catalog
     return path, known.real_path(workspace, path)
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/files.py (FilesAPI.download); databricks/cli
+# libs/filer/files_client.go (404 where the path does not exist)
 async def _download(workspace: Workspace, request: Request) -> Response:
     path, file = _asked(workspace, request)
     if not file.is_file():
@@ -63,9 +70,12 @@ async def _download(workspace: Workspace, request: Request) -> Response:
     return FileResponse(file, media_type="application/octet-stream")
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/files.py (FilesAPI.upload: overwrite); databricks/cli
+# libs/filer/files_client.go (409 where the file exists)
 async def _upload(workspace: Workspace, request: Request) -> Response:
     path, file = _asked(workspace, request)
     if file.is_dir():
+        # No source: upload a file to the path of a directory and read the error.
         raise ValueError(f"{path} is a directory.")
     async with blob.received(request, workspace.folder / "uploads") as written:
         if request.query_params.get("overwrite") == "false" and file.exists():
@@ -75,6 +85,7 @@ async def _upload(workspace: Workspace, request: Request) -> Response:
     return Response(status_code=204)
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/mixins/files.py (_FilesExt: falls back to a single upload)
 async def _start_upload(workspace: Workspace, request: Request) -> Json:
     """A session without part URLs: their refusal is what makes the SDK fall back to one PUT."""
     path, file = _asked(workspace, request)
@@ -83,17 +94,21 @@ async def _start_upload(workspace: Workspace, request: Request) -> Json:
     return {"multipart_upload": {"session_token": "none"}}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/files.py (FilesAPI.delete; delete_directory); databricks/cli
+# libs/filer/files_client_test.go (404 NOT_FOUND; 400 INVALID_PARAMETER_VALUE where it is not empty)
 async def _delete(workspace: Workspace, request: Request) -> Response:
     path, found = _asked(workspace, request)
     is_folder = "/fs/directories/" in request.url.path
     if not (found.is_dir() if is_folder else found.is_file()):
         raise CloudError(404, "NOT_FOUND", f"The {'directory' if is_folder else 'file'} {path} does not exist.")
     if is_folder and any(found.iterdir()):
-        raise CloudError(400, "DIRECTORY_NOT_EMPTY", f"The directory {path} is not empty.")
+        raise ValueError(f"The directory {path} is not empty.")
     found.rmdir() if is_folder else found.unlink()
     return Response(status_code=204)
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/files.py (FilesAPI.create_directory: idempotent);
+# databricks/cli libs/filer/files_client.go (Mkdir: 409 where a file is there)
 async def _make(workspace: Workspace, request: Request) -> Response:
     path, folder = _asked(workspace, request)
     if folder.is_file():
@@ -102,6 +117,8 @@ async def _make(workspace: Workspace, request: Request) -> Response:
     return Response(status_code=204)
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/files.py (FilesAPI.list_directory_contents: 404;
+# get_directory_metadata)
 async def _list(workspace: Workspace, request: Request) -> Json | Response:
     path, folder = _asked(workspace, request)
     if not folder.is_dir():
@@ -121,6 +138,7 @@ async def _list(workspace: Workspace, request: Request) -> Json | Response:
     return {"contents": contents}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (WorkspaceAPI.mkdirs: RESOURCE_ALREADY_EXISTS)
 async def _mkdirs(workspace: Workspace, request: Request) -> Json:
     path = (await body_of(request)).get("path", "")
     try:
@@ -130,6 +148,8 @@ async def _mkdirs(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (WorkspaceAPI.import_: RESOURCE_ALREADY_EXISTS;
+# ImportFormat)
 async def _import(workspace: Workspace, request: Request) -> Json:
     if request.headers.get("content-type", "").startswith("multipart/"):
         form = await request.form()
@@ -151,7 +171,11 @@ async def _import(workspace: Workspace, request: Request) -> Json:
     file = local_path(workspace, path)
     if not file.parent.is_dir():
         raise CloudError(
-            404, "RESOURCE_DOES_NOT_EXIST", f"The parent folder ({path.rpartition('/')[0]}) does not exist."
+            # Source: databricks/terraform-provider-databricks workspace/resource_notebook_test.go ("The parent folder
+            # (/foo) does not exist.")
+            404,
+            "RESOURCE_DOES_NOT_EXIST",
+            f"The parent folder ({path.rpartition('/')[0]}) does not exist.",
         )
     if file.exists() and fields.get("overwrite", "").lower() != "true":
         raise CloudError(400, "RESOURCE_ALREADY_EXISTS", f"Path ({path}) already exists.")
@@ -181,11 +205,13 @@ def _sought(workspace: Workspace, path: str) -> Path:
     return found
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (WorkspaceAPI.get_status; ObjectInfo)
 async def _status(workspace: Workspace, request: Request) -> Json:
     path = request.query_params["path"]
     return _object(path, _sought(workspace, path))
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (WorkspaceAPI.list)
 async def _list_objects(workspace: Workspace, request: Request) -> Json:
     path = request.query_params["path"]
     found = _sought(workspace, path)
@@ -194,6 +220,7 @@ async def _list_objects(workspace: Workspace, request: Request) -> Json:
     return {"objects": [_object(f"{path.rstrip('/')}/{entry.name}", entry) for entry in sorted(found.iterdir())]}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (WorkspaceAPI.export)
 async def _export(workspace: Workspace, request: Request) -> Json | Response:
     path = request.query_params["path"]
     content = _sought(workspace, path).read_bytes()
@@ -202,6 +229,7 @@ async def _export(workspace: Workspace, request: Request) -> Json | Response:
     return {"content": base64.b64encode(content).decode(), "file_type": path.rpartition(".")[2]}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (WorkspaceAPI.delete: DIRECTORY_NOT_EMPTY)
 async def _delete_object(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     found = _sought(workspace, body.get("path", ""))

@@ -15,6 +15,7 @@ from sandbox.databricks.files import local_path
 from sandbox.databricks.permissions import principal_of
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
+# Source: databricks/terraform-provider-databricks permissions/permission_definitions.go (directory)
 _LEVELS = ("CAN_READ", "CAN_RUN", "CAN_EDIT", "CAN_MANAGE")
 
 
@@ -23,11 +24,13 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
         yield method, "/api/2.0/permissions/directories/{id}", _permissions
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/iam.py (PermissionsAPI.get; set; update)
 async def _permissions(workspace: Workspace, request: Request) -> Json:
     root, object_id = local_path(workspace, "/"), request.path_params["id"]
     folders = (path for path in (root, *root.rglob("*")) if path.is_dir() and _id(path) == object_id)
     folder = next(folders, None)
     if folder is None:
+        # No source: get the permissions of an unknown directory id and read the error.
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Node ID {object_id} does not exist.")
     if request.method != "GET":
         asked = (await body_of(request)).get("access_control_list", [])
@@ -51,6 +54,7 @@ def _granted(workspace: Workspace, folder: Path) -> dict[str, str]:
     found = workspace.records.get(_record(workspace, folder)) or {}
     # The number of a folder that was deleted may be given again.
     granted: dict[str, str] = found.get("granted", {}) if found.get("path") == str(folder) else {}
+    # No source: get the permissions of /Shared and of a folder in it.
     everybody = {"group_name=users": "CAN_MANAGE"} if folder == local_path(workspace, "/Shared") else {}
     return granted | everybody
 

@@ -23,10 +23,17 @@ from sandbox.databricks.runner import Runner, is_active, set_state
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 from sandbox.faults import hinder_operation
 
+# Source: https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates
 _VERSIONS = ("2.0", "2.1", "2.2")
+# Source: https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates
 _DEFINING = ("create", "reset", "update", "runs/submit")
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (Task: python_wheel_task, spark_python_task,
+# notebook_task)
 _TASKS = ("python_wheel_task", "spark_python_task", "notebook_task")
-_LOG_LIMIT = 1 << 20
+# Source: databricks/cli libs/testserver/jobs.go (jobFixUps)
+_TASK_DEFAULTS: Json = {"run_if": "ALL_SUCCESS", "timeout_seconds": 0, "email_notifications": {}}
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (RunOutput.logs: "the last 5 MB of these logs")
+_LOG_LIMIT = 5_000_000
 _INTERNAL = ("settings", "idempotency_token")
 
 
@@ -42,11 +49,13 @@ def handlers(runner: Runner) -> Iterator[tuple[str, str, Handler]]:
             yield "GET", f"{prefix}/{name}", _taskless(handler) if version == "2.0" else handler
 
 
+# Source: https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates
 async def _single_task(workspace: Workspace, request: Request) -> Json:
     raise ValueError("The Jobs API 2.0 defines a job by a single task: the sandbox takes definitions by 2.1 and 2.2.")
 
 
 def _taskless(handler: Handler) -> Handler:
+    # Source: https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates
     async def answer(workspace: Workspace, request: Request) -> Json | Response:
         found = await handler(workspace, request)
         return found if isinstance(found, Response) else _untasked(found)
@@ -77,16 +86,20 @@ class _Jobs:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.create)
     async def on_create(self, workspace: Workspace, request: Request) -> Json:
-        settings = _checked(workspace, await body_of(request))
+        settings = _checked(workspace, request, await body_of(request))
         job_id = new_id()
         job = {"job_id": job_id, "creator_user_name": workspace.caller, "created_time": now(), "settings": settings}
         workspace.records.put(_record(workspace, "jobs", job_id), job)
         return {"job_id": job_id}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.get)
     async def on_get(self, workspace: Workspace, request: Request) -> Json:
         return find(workspace, request.query_params.get("job_id"))
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.list: name without case, expand_tasks,
+    # limit)
     async def on_list(self, workspace: Workspace, request: Request) -> Json:
         wanted = request.query_params.get("name", "").lower()
         found = [job for _, job in workspace.records.below(workspace.record("jobs"))]
@@ -95,13 +108,15 @@ class _Jobs:
             found = [job | {"settings": _without(job["settings"], "tasks", "job_clusters")} for job in found]
         return _page(request, "jobs", found, "created_time")
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.reset)
     async def on_reset(self, workspace: Workspace, request: Request) -> Json:
         body = await body_of(request)
         job = find(workspace, body.get("job_id"))
-        job["settings"] = _checked(workspace, body.get("new_settings", {}))
+        job["settings"] = _checked(workspace, request, body.get("new_settings", {}))
         workspace.records.put(_record(workspace, "jobs", job["job_id"]), job)
         return {}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.update: arrays are merged by key)
     async def on_update(self, workspace: Workspace, request: Request) -> Json:
         """Top-level fields are replaced, lists of tasks and clusters are merged by key."""
         body = await body_of(request)
@@ -110,10 +125,12 @@ class _Jobs:
         for field, key in (("tasks", "task_key"), ("job_clusters", "job_cluster_key")):
             if field in new:
                 new[field] = list({entry[key]: entry for entry in (*old.get(field, []), *new[field])}.values())
-        job["settings"] = _checked(workspace, _without(old | new, *body.get("fields_to_remove", [])))
+        job["settings"] = _checked(workspace, request, _without(old | new, *body.get("fields_to_remove", [])))
         workspace.records.put(_record(workspace, "jobs", job["job_id"]), job)
         return {}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.delete)
+    # No source: delete a job with an active run and see what becomes of the run.
     async def on_delete(self, workspace: Workspace, request: Request) -> Json:
         job = find(workspace, (await body_of(request)).get("job_id"))
         for run in _runs(workspace):
@@ -123,6 +140,8 @@ class _Jobs:
         workspace.records.delete(workspace.record("permissions", "jobs", str(job["job_id"])))
         return {}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.run_now: idempotency_token;
+    # JobSettings.max_concurrent_runs, queue)
     async def on_run_now(self, workspace: Workspace, request: Request) -> Json:
         body = await body_of(request)
         unknown = set(body) - {"job_id", "idempotency_token", "job_parameters", "queue"}
@@ -130,8 +149,8 @@ class _Jobs:
             raise ValueError(f"The sandbox does not take {', '.join(sorted(unknown))}: use job_parameters.")
         job = find(workspace, body.get("job_id"))
         token = body.get("idempotency_token")
-        if token and (same := [run for run in _runs(workspace) if run["idempotency_token"] == token]):
-            return {"run_id": same[0]["run_id"], "number_in_job": same[0]["number_in_job"]}
+        if same := _run_of(workspace, token):
+            return {"run_id": same["run_id"], "number_in_job": same["number_in_job"]}
         run = _new_run(workspace, job, body.get("job_parameters", {}), token)
         active = [other for other in _runs(workspace) if other["job_id"] == job["job_id"] and is_active(other)]
         queue = job["settings"]["queue"]["enabled"] or body.get("queue", {}).get("enabled")
@@ -143,24 +162,28 @@ class _Jobs:
             self._runner.start(workspace, run, partial(hinder_operation, request))
         return {"run_id": run["run_id"], "number_in_job": run["number_in_job"]}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.submit: idempotency_token)
     async def on_runs_submit(self, workspace: Workspace, request: Request) -> Json:
         """A run without a job: its settings are its own."""
         body = await body_of(request)
         token = body.pop("idempotency_token", None)
-        if token and (same := [run for run in _runs(workspace) if run["idempotency_token"] == token]):
-            return {"run_id": same[0]["run_id"]}
+        if same := _run_of(workspace, token):
+            return {"run_id": same["run_id"]}
         if shared := [task["task_key"] for task in body.get("tasks", []) if "job_cluster_key" in task]:
             raise ValueError(f"tasks {shared}: a one-time run has no job_clusters, give each task a new_cluster.")
-        settings = _checked(workspace, {"name": body.pop("run_name", None)} | body)
+        settings = _checked(workspace, request, {"name": body.pop("run_name", None)} | body)
         run = _new_run(workspace, {"job_id": new_id(), "settings": settings}, {}, token) | {"run_type": "SUBMIT_RUN"}
         workspace.records.put(_record(workspace, "runs", run["run_id"]), run)
         self._runner.start(workspace, run, partial(hinder_operation, request))
         return {"run_id": run["run_id"]}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.get_run)
     async def on_runs_get(self, workspace: Workspace, request: Request) -> Json:
         run, task = _run(workspace, request.query_params.get("run_id"))
         return _without(run, *_INTERNAL) if task is None else task | {"job_id": run["job_id"]}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.list_runs: active_only, completed_only,
+    # start_time_from, limit)
     async def on_runs_list(self, workspace: Workspace, request: Request) -> Json:
         query = request.query_params
         found = _runs(workspace)
@@ -172,11 +195,14 @@ class _Jobs:
         found = [run for run in found if run["start_time"] >= int(query.get("start_time_from", 0))]
         hidden = () if query.get("expand_tasks") == "true" else ("tasks", "job_clusters")
         shown = [_without(run, *_INTERNAL, *hidden) for run in found]
-        return _page(request, "runs", shown, "start_time", limit=25)
+        return _page(request, "runs", shown, "start_time", limit=25, least=0)
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.get_run_output)
     async def on_runs_get_output(self, workspace: Workspace, request: Request) -> Json:
         run, task = _run(workspace, request.query_params.get("run_id"))
         if task is None:
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.get_run_output)
+            # No source: get the output of a run with two tasks and read the message.
             raise ValueError("The output of a run with tasks cannot be retrieved: retrieve that of each task run.")
         content = self._runner.task_log(run, task)
         outcome = {key: task[key] for key in ("error", "error_trace", "notebook_output") if task.get(key)}
@@ -186,27 +212,51 @@ class _Jobs:
         logs = content[-_LOG_LIMIT:].decode(errors="replace")
         return {"metadata": task | {"job_id": run["job_id"]}, "logs": logs, "logs_truncated": cut} | outcome
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.export_run; ViewItem)
     async def on_runs_export(self, workspace: Workspace, request: Request) -> Json:
         run, task = _run(workspace, request.query_params.get("run_id"))
         if task is None or "notebook_task" not in task:
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.export_run)
+            # No source: export a run without notebook and read the error.
             raise ValueError("Only the run of a notebook task can be exported: name that task's run_id.")
         page = self._runner.task_page(run, task)
         if is_active(task) or not page.exists():
+            # No source: export a notebook run that goes on and read the error.
             raise CloudError(400, "INVALID_STATE", f"Run {task['run_id']} has no page: its notebook has not ended.")
         name = task["notebook_task"]["notebook_path"].rpartition("/")[2]
         return {"views": [{"content": page.read_text(), "name": name, "type": "NOTEBOOK"}]}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.cancel_run: asynchronous)
     async def on_runs_cancel(self, workspace: Workspace, request: Request) -> Json:
         run, _ = _run(workspace, (await body_of(request)).get("run_id"))
         self._runner.cancel(run["run_id"])
         return {}
 
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.delete_run: "Returns an error if the run
+    # is active")
     async def on_runs_delete(self, workspace: Workspace, request: Request) -> Json:
         run, _ = _run(workspace, (await body_of(request)).get("run_id"))
         if is_active(run):
             raise CloudError(400, "INVALID_STATE", f"Run {run['run_id']} is active: cancel it first.")
         workspace.records.delete(_record(workspace, "runs", run["run_id"]))
+        if run["idempotency_token"]:
+            workspace.records.put(_record(workspace, "deleted-tokens", run["idempotency_token"]), {})
         return {}
+
+
+def _run_of(workspace: Workspace, token: str | None) -> Json | None:
+    """The run that was started with this idempotency token.
+
+    Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.run_now: "If a run with the provided token
+    is deleted, an error is returned"; "at most 64 characters")
+    """
+    if not token:
+        return None
+    if len(token) > 64:
+        raise ValueError("idempotency_token has at most 64 characters.")
+    if workspace.records.get(_record(workspace, "deleted-tokens", token)) is not None:
+        raise ValueError(f"The run with the idempotency_token {token} was deleted.")
+    return next((run for run in _runs(workspace) if run["idempotency_token"] == token), None)
 
 
 def _record(workspace: Workspace, kind: str, number: object) -> str:
@@ -216,6 +266,8 @@ def _record(workspace: Workspace, kind: str, number: object) -> str:
 def find(workspace: Workspace, job_id: Any) -> Json:
     found = workspace.records.get(_record(workspace, "jobs", job_id))
     if found is None:
+        # Source: databricks/terraform-provider-databricks jobs/resource_job.go (wrapMissingJobError: "Job %s does not
+        # exist.")
         raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Job {job_id} does not exist.")
     return found
 
@@ -232,6 +284,9 @@ def _run(workspace: Workspace, run_id: Any) -> tuple[Json, Json | None]:
         for task in run["tasks"]:
             if str(task["run_id"]) == str(run_id):
                 return run, task
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.get_run_output: "HTTP status code 400 if
+    # the run_id parameter is invalid")
+    # No source: get an unknown run and read the message.
     raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Run {run_id} does not exist.")
 
 
@@ -239,10 +294,12 @@ def _without(body: Json, *fields: str) -> Json:
     return {field: value for field, value in body.items() if field not in fields}
 
 
-def _page(request: Request, name: str, found: list[Json], order: str, *, limit: int = 100) -> Json:
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.list: limit 1 to 100, 20 if not set;
+# list_runs: 25, a limit of 0 is the maximum)
+def _page(request: Request, name: str, found: list[Json], order: str, *, limit: int = 100, least: int = 1) -> Json:
     query = request.query_params
     asked, start = int(query.get("limit", 20)), int(query.get("page_token") or query.get("offset") or 0)
-    if not 0 <= asked <= limit:
+    if not least <= asked <= limit:
         raise ValueError(f"limit must be between 1 and {limit}, not {asked}.")
     end = start + (asked or limit)
     newest = sorted(found, key=lambda entry: entry[order], reverse=True)
@@ -279,9 +336,15 @@ def _new_run(workspace: Workspace, job: Json, parameters: Json, token: str | Non
     return run
 
 
-def _checked(workspace: Workspace, settings: Json) -> Json:
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobSettings: name, max_concurrent_runs, queue;
+# Task.task_key); databricks/cli libs/testserver/jobs.go (jobFixUps: what the service fills in)
+def _checked(workspace: Workspace, request: Request, settings: Json) -> Json:
     """The settings with the service's defaults, or ValueError: what is wrong, and where."""
-    defaults: Json = {"name": "Untitled", "max_concurrent_runs": 1, "timeout_seconds": 0, "queue": {"enabled": True}}
+    # Source: databricks/cli bundle/config/mutator/resourcemutator/resource_mutator.go ("API 2.1 which has queueing
+    # disabled by default")
+    queue = {"enabled": request.url.path.startswith("/api/2.2/")}
+    defaults: Json = {"name": "Untitled", "max_concurrent_runs": 1, "timeout_seconds": 0, "queue": queue}
+    defaults |= {"email_notifications": {}, "webhook_notifications": {}}
     settings = {key: value for key, value in (defaults | settings).items() if value is not None} | {
         "format": "MULTI_TASK"
     }
@@ -304,8 +367,11 @@ def _checked(workspace: Workspace, settings: Json) -> Json:
     return settings
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (Task: job_cluster_key, existing_cluster_id,
+# depends_on, run_if)
 def _check_task(workspace: Workspace, task: Json, shared: set[str], keys: set[str]) -> None:
     where = f"tasks.{task['task_key']}"
+    task |= {name: task.get(name, value) for name, value in _TASK_DEFAULTS.items()}
     if "new_cluster" in task:
         task["new_cluster"] = clusters.accepted(workspace, where, task["new_cluster"], "job")
     elif "existing_cluster_id" in task:

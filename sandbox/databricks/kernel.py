@@ -16,6 +16,8 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import DataFrame, SparkSession
 
+# Source: https://docs.databricks.com/aws/en/notebooks/notebook-outputs (display shows at most 10,000 rows or 2 MB;
+# fewer here)
 _ROWS = 1000  # that `display` shows
 
 
@@ -36,6 +38,7 @@ class _Widgets:
 
     def dropdown(self, name: str, defaultValue: str, choices: list[str], label: str | None = None) -> None:
         if self._given.get(name, defaultValue) not in choices:
+            # No source: call dbutils.widgets.dropdown with a default that is no choice and read the error.
             raise ValueError(f"widget {name!r}: {self._given.get(name, defaultValue)!r} is none of {choices}")
         self._made[name] = defaultValue
 
@@ -62,6 +65,8 @@ class _Secrets:
     def get(self, scope: str, key: str) -> str:
         secret = self._folder / scope / key
         if not secret.is_file():
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.get_secret:
+            # RESOURCE_DOES_NOT_EXIST)
             raise ValueError(f"Secret does not exist with scope: {scope} and key: {key}")
         return secret.read_text()
 

@@ -17,8 +17,11 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import v4
 
+# Source: databricks/cli bundle/trampoline/python_wheel.go (NOTEBOOK_TEMPLATE)
 _HEADER = "# Databricks notebook source"
+# Source: databricks/cli bundle/trampoline/python_wheel.go (NOTEBOOK_TEMPLATE: # COMMAND ----------)
 _BETWEEN = re.compile(r"^# COMMAND -+[ \t]*$", re.MULTILINE)
+# Source: https://docs.databricks.com/aws/en/notebooks/notebook-export-import
 _MAGIC = "# MAGIC"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _KERNEL = Path(__file__).with_name("kernel.py")

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from sandbox.databricks import clusters, jobs, policies
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/iam.py (AccessControlRequest)
 _PRINCIPALS = ("group_name", "user_name", "service_principal_name")
 
 
@@ -24,6 +25,7 @@ class _Kind:
     """Raise `CloudError` where the object does not exist."""
 
 
+# Source: databricks/terraform-provider-databricks permissions/permission_definitions.go (cluster, cluster policy, job)
 _KINDS = {
     "clusters": _Kind("cluster", ("CAN_ATTACH_TO", "CAN_RESTART", "CAN_MANAGE"), clusters.find),
     "cluster-policies": _Kind("cluster-policy", ("CAN_USE",), policies.find),
@@ -37,6 +39,7 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
     yield "GET", "/api/2.0/permissions/{kind}/{id}/permissionLevels", _levels
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/iam.py (PermissionsAPI.get; set: replaces; update)
 async def _permissions(workspace: Workspace, request: Request) -> Json:
     kind, object_id, found = _sought(workspace, request)
     record = workspace.record("permissions", request.path_params["kind"], object_id)
@@ -62,11 +65,13 @@ async def _permissions(workspace: Workspace, request: Request) -> Json:
     return {"object_id": shown_id, "object_type": kind.name, "access_control_list": entries}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/iam.py (PermissionsAPI.get_permission_levels)
 async def _levels(workspace: Workspace, request: Request) -> Json:
     kind, _, _ = _sought(workspace, request)
     return {"permission_levels": [{"permission_level": level} for level in kind.levels]}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/iam.py (PermissionsAPI.get: request_object_type)
 def _sought(workspace: Workspace, request: Request) -> tuple[_Kind, str, Any]:
     kind, object_id = _KINDS.get(request.path_params["kind"]), request.path_params["id"]
     if kind is None:
@@ -84,14 +89,19 @@ def _with(granted: dict[str, str], changed: dict[str, str]) -> dict[str, str]:
 def _require_owner(granted: dict[str, str]) -> None:
     owners = [principal for principal, level in granted.items() if level == "IS_OWNER"]
     if len(owners) != 1:
+        # Source: databricks/cli libs/testserver/permissions.go ("must have exactly one owner", verified against the
+        # backend)
         raise ValueError("The job must have exactly one owner.")
     if owners[0].startswith("group_name="):
+        # No source: give a group IS_OWNER of a job and read the error.
         raise ValueError("Groups can not be owners.")
 
 
 def principal_of(entry: Json) -> str:
     named = [f"{key}={entry[key]}" for key in _PRINCIPALS if entry.get(key)]
     if len(named) != 1:
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/iam.py (AccessControlRequest)
+        # No source: set permissions with an entry of two names and read the error.
         raise ValueError("an access control entry names one of group_name, user_name and service_principal_name.")
     return named[0]
 

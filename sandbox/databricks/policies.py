@@ -16,6 +16,7 @@ from starlette.requests import Request
 from sandbox.cloud import CloudError
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 
+# Source: https://docs.databricks.com/aws/en/admin/clusters/policy-definition (virtual attributes: cluster_type)
 _VIRTUAL = "cluster_type"
 
 
@@ -29,6 +30,8 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
 def find(workspace: Workspace, policy_id: Any) -> Json:
     found = workspace.records.get(workspace.record("policies", str(policy_id)))
     if found is None:
+        # Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (RESOURCE_DOES_NOT_EXIST)
+        # No source: get a policy of an unknown id and read the message.
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Can't find a cluster policy with id: {policy_id}.")
     return found
 
@@ -52,6 +55,7 @@ def applied(workspace: Workspace, cluster: Json, kind: str) -> Json:
         if problem := _problem(rule, value):
             broken.append(f"Validation failed for {path}, the value {problem}")
     if broken:
+        # No source: users quote this text; create a cluster against a policy that it breaks and read the answer.
         raise ValueError(f"Cluster validation error: {'; '.join(broken)}")
     return body
 
@@ -78,6 +82,7 @@ def _range(rule: Json, value: Any) -> str:
     return f"must be at most {rule['maxValue']}" if value > rule.get("maxValue", value) else ""
 
 
+# Source: https://docs.databricks.com/aws/en/admin/clusters/policy-definition (policy types)
 _TYPES: dict[str, Callable[[Json, Any], str]] = {
     "allowlist": lambda rule, value: "" if value in rule["values"] else f"must be one of {', '.join(rule['values'])}",
     "fixed": lambda rule, value: "" if value == rule["value"] else f"must be {rule['value']}",
@@ -87,6 +92,7 @@ _TYPES: dict[str, Callable[[Json, Any], str]] = {
 }
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClusterPoliciesAPI.create)
 async def _create(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     policy_id = f"{new_id():016X}"
@@ -96,22 +102,26 @@ async def _create(workspace: Workspace, request: Request) -> Json:
     return {"policy_id": policy_id}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClusterPoliciesAPI.edit)
 async def _edit(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     _store(workspace, find(workspace, body.get("policy_id")), body)
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClusterPoliciesAPI.delete)
 async def _delete(workspace: Workspace, request: Request) -> Json:
     found = find(workspace, (await body_of(request)).get("policy_id"))
     workspace.records.delete(workspace.record("policies", found["policy_id"]))
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClusterPoliciesAPI.get)
 async def _get(workspace: Workspace, request: Request) -> Json:
     return find(workspace, request.query_params.get("policy_id"))
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClusterPoliciesAPI.list)
 async def _list(workspace: Workspace, request: Request) -> Json:
     return {"policies": [found for _, found in workspace.records.below(workspace.record("policies"))]}
 
@@ -121,11 +131,14 @@ def _store(workspace: Workspace, known: Json, body: Json) -> None:
         rules = json.loads(body["definition"])
         wrong = sorted(path for path, rule in rules.items() if rule["type"] not in _TYPES or "*" in path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # No source: create a policy whose definition is not JSON and read the error.
         raise ValueError(f"definition is no JSON document of rules, each with a type: {error!r}") from error
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: the sandbox knows rules of type {', '.join(_TYPES)}, and no * in paths.")
     others = (found for _, found in workspace.records.below(workspace.record("policies")))
     if any(found["name"] == body["name"] and found["policy_id"] != known["policy_id"] for found in others):
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClusterPoliciesAPI.create: "This has to be
+        # unique")
         raise ValueError(f"Policy with name '{body['name']}' already exists.")
     kept = {name: body[name] for name in ("name", "definition", "description") if name in body}
     workspace.records.put(workspace.record("policies", known["policy_id"]), known | kept)

@@ -19,8 +19,10 @@ from sandbox.databricks.unity_catalog import volumes
 from sandbox.databricks.workspace import Json, Workspace, now
 from sandbox.store import ResourceStore
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (RunLifeCycleState)
 _ACTIVE = {"QUEUED", "BLOCKED", "PENDING", "RUNNING", "TERMINATING"}
 _STOPPED = "the sandbox was stopped while it ran"
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationCodeCode)
 _CODES = {  # result state: why, as the termination details say it
     "CANCELED": "USER_CANCELED",
     "FAILED": "RUN_EXECUTION_ERROR",
@@ -29,6 +31,7 @@ _CODES = {  # result state: why, as the termination details say it
     "TIMEDOUT": "CANCELED",
     "UPSTREAM_FAILED": "SKIPPED",
 }
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationTypeType)
 _TYPES = {"DRIVER_ERROR": "INTERNAL_ERROR"} | {it: it for it in ("CLOUD_FAILURE", "INTERNAL_ERROR", "SUCCESS")}
 
 
@@ -261,6 +264,7 @@ class _Execution:
             if "python_file" in definition:
                 return order | {"python_file": str(local_path(self._workspace, definition["python_file"]))}
         except (CloudError, ValueError) as error:
+            # No source: run a task with a path below /Volumes that does not exist and read the state's message.
             raise TaskFailed(str(error)) from error
         return order | {"package_name": definition["package_name"], "entry_point": definition["entry_point"]}
 
@@ -270,10 +274,13 @@ class _Execution:
         try:
             source = local_path(self._workspace, definition["notebook_path"])
         except ValueError as error:
+            # No source: run a notebook task whose path has no leading slash and read the state's message.
             raise TaskFailed(str(error)) from error
         if not source.is_file():
             path = definition["notebook_path"]
             message = f"Unable to access the notebook {path!r}: it does not exist, or there is no access to it."
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationCodeCode: RESOURCE_NOT_FOUND)
+            # No source: run a job on a notebook that does not exist and read the message.
             raise TaskFailed(message, code="RESOURCE_NOT_FOUND")
         widgets = {key: _substitute(str(value), values) for key, value in definition.get("base_parameters", {}).items()}
         return {

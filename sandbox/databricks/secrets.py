@@ -17,9 +17,16 @@ from sandbox import state_files
 from sandbox.cloud import CloudError
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.create_scope: path)
 _PREFIX = "/api/2.0/secrets"
-_NAME = re.compile(r"(?!\.+$)[\w.@-]{1,128}", re.ASCII)
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.create_scope; put_secret: alphanumeric
+# characters, dashes, underscores, and periods, 128 at most)
+_NAME = re.compile(r"(?!\.+$)[\w.-]{1,128}", re.ASCII)
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret: 128 KB)
 _LIMIT = 128 * 1024
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret)
+_MOST = 1000
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (AclPermission)
 _PERMISSIONS = ("READ", "WRITE", "MANAGE")
 
 
@@ -40,6 +47,8 @@ def folder(workspace: Workspace) -> Path:
 def _scope(workspace: Workspace, name: str) -> Path:
     scope = folder(workspace) / _valid("scope", name)
     if not scope.is_dir():
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.delete_scope:
+        # RESOURCE_DOES_NOT_EXIST); databricks/cli libs/testserver/secret_scopes.go (404, "Scope %s does not exist")
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Scope {name} does not exist!")
     return scope
 
@@ -47,16 +56,22 @@ def _scope(workspace: Workspace, name: str) -> Path:
 def _secret(workspace: Workspace, scope: str, key: str) -> Path:
     secret = _scope(workspace, scope) / _valid("key", key)
     if not secret.is_file():
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.delete_secret:
+        # RESOURCE_DOES_NOT_EXIST)
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Secret does not exist with scope: {scope} and key: {key}")
     return secret
 
 
 def _valid(what: str, name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{what} {name!r}: 1 to 128 letters, digits and -_@. are a name.")
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret:
+        # INVALID_PARAMETER_VALUE)
+        raise ValueError(f"{what} {name!r}: 1 to 128 letters, digits and -_. are a name.")
     return name
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.create_scope: RESOURCE_ALREADY_EXISTS;
+# initial_manage_principal)
 async def _create(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     if body.get("scope_backend_type", "DATABRICKS") != "DATABRICKS":
@@ -73,6 +88,7 @@ async def _create(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.delete_scope)
 async def _drop(workspace: Workspace, request: Request) -> Json:
     scope = _scope(workspace, (await body_of(request)).get("scope", ""))
     shutil.rmtree(scope)
@@ -80,6 +96,8 @@ async def _drop(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret: exactly one value, 128 KB,
+# 1000 secrets in a scope)
 async def _put(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     given = [body[kind] for kind in ("string_value", "bytes_value") if kind in body]
@@ -88,21 +106,27 @@ async def _put(workspace: Workspace, request: Request) -> Json:
     value = body["string_value"].encode() if "string_value" in body else base64.b64decode(given[0], validate=True)
     if len(value) > _LIMIT:
         raise ValueError(f"A secret has at most {_LIMIT} bytes, this one {len(value)}.")
-    state_files.write(_scope(workspace, body.get("scope", "")) / _valid("key", body.get("key", "")), value)
+    secret = _scope(workspace, body.get("scope", "")) / _valid("key", body.get("key", ""))
+    if not secret.exists() and len(list(secret.parent.iterdir())) >= _MOST:
+        raise CloudError(400, "RESOURCE_LIMIT_EXCEEDED", f"Scope {secret.parent.name} has {_MOST} secrets already.")
+    state_files.write(secret, value)
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.delete_secret)
 async def _delete(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     _secret(workspace, body.get("scope", ""), body.get("key", "")).unlink()
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.list_scopes)
 async def _scopes(workspace: Workspace, _: Request) -> Json:
     found = sorted(folder(workspace).iterdir()) if folder(workspace).is_dir() else []
     return {"scopes": [{"name": scope.name, "backend_type": "DATABRICKS"} for scope in found]}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.list_secrets)
 async def _list(workspace: Workspace, request: Request) -> Json:
     secrets = sorted(_scope(workspace, request.query_params.get("scope", "")).iterdir())
     return {
@@ -112,6 +136,9 @@ async def _list(workspace: Workspace, request: Request) -> Json:
     }
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.get_secret)
+# No source: whether a call from outside of a notebook is refused (BAD_REQUEST), as that docstring says: databricks
+# secrets get-secret <scope> <key>.
 async def _get(workspace: Workspace, request: Request) -> Json:
     scope, key = (request.query_params.get(name, "") for name in ("scope", "key"))
     return {"key": key, "value": base64.b64encode(_secret(workspace, scope, key).read_bytes()).decode()}
@@ -125,6 +152,8 @@ def _granted(workspace: Workspace, scope: str) -> dict[str, str]:
     return workspace.records.get(_access(workspace, _scope(workspace, scope).name)) or {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_acl: "Creates or overwrites";
+# INVALID_PARAMETER_VALUE)
 async def _put_acl(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     granted, permission = _granted(workspace, body.get("scope", "")), body.get("permission")
@@ -134,6 +163,7 @@ async def _put_acl(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.delete_acl)
 async def _delete_acl(workspace: Workspace, request: Request) -> Json:
     body = await body_of(request)
     granted = _granted(workspace, body.get("scope", ""))
@@ -143,11 +173,13 @@ async def _delete_acl(workspace: Workspace, request: Request) -> Json:
     return {}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (ListAclsResponse)
 async def _acls(workspace: Workspace, request: Request) -> Json:
     granted = _granted(workspace, request.query_params.get("scope", ""))
     return {"items": [{"principal": principal, "permission": permission} for principal, permission in granted.items()]}
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.get_acl)
 async def _acl(workspace: Workspace, request: Request) -> Json:
     scope, principal = (request.query_params.get(name, "") for name in ("scope", "principal"))
     granted = _granted(workspace, scope)
@@ -158,4 +190,7 @@ async def _acl(workspace: Workspace, request: Request) -> Json:
 def _require_listed(granted: dict[str, str], scope: str, principal: str) -> None:
     if principal not in granted:
         message = f"Failed to get secret acl for principal {principal} for scope {scope}."
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.get_acl:
+        # RESOURCE_DOES_NOT_EXIST)
+        # No source: get the ACL of a principal without one and read the message.
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", message)

@@ -29,7 +29,9 @@ from sandbox.databricks.workspace import Handler, Workspace, body_of
 
 _ANSWER_SECONDS = 50.0  # the SDK waits for a minute, and then asks again
 _LOOK_SECONDS = 0.5
+# Source: mlflow==3.17.2 mlflow/store/artifact/mlflow_artifacts_repo.py
 _FILES = "/api/2.0/mlflow-artifacts/"
+# Source: mlflow==3.17.2 mlflow/protos/service_pb2.py (createExperiment)
 _CREATE = "/api/2.0/mlflow/experiments/create"
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -159,6 +161,7 @@ async def stop(folder: Path) -> None:
         await _servers.pop(of).stop()
 
 
+# Source: mlflow==3.17.2 mlflow/protos/service_pb2.py (the REST API that Databricks serves, too)
 async def _forward(workspace: Workspace, request: Request) -> Response:
     if request.url.path == _CREATE:
         _check_name(workspace, (await body_of(request)).get("name", ""))
@@ -174,6 +177,7 @@ async def _forward(workspace: Workspace, request: Request) -> Response:
             )
     except httpx.TransportError as error:
         message = f"MLflow does not answer: {type(error).__name__} {error}"
+        # Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (503: TemporarilyUnavailable)
         raise CloudError(503, "TEMPORARILY_UNAVAILABLE", message, {"Retry-After": "1"}) from error
     if answer.status_code == 500:
         _require_database(workspace.folder / "tracking" / "mlflow.db")
@@ -189,13 +193,16 @@ def _require_database(file: Path) -> None:
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
     except sqlite3.DatabaseError as error:
+        # Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (500: InternalError)
         raise CloudError(500, "INTERNAL_ERROR", str(state_files.Unreadable(file, error))) from error
 
 
 def _check_name(workspace: Workspace, name: str) -> None:
     if not name.startswith("/"):
         message = f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path."
+        # No source: create an experiment named without a slash on Databricks and read the error.
         raise CloudError(400, "INVALID_PARAMETER_VALUE", message)
     parent = name.rpartition("/")[0] or "/"
     if not local_path(workspace, parent).is_dir():
+        # No source: create an experiment in a folder that does not exist on Databricks and read the error.
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Workspace directory '{parent}' not found.")

@@ -17,10 +17,13 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from sandbox import blob
+from sandbox.caller_network import is_public, trusts_services
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.databricks import metastore
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, now
+from sandbox.private_endpoints import reaches
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.create: path)
 _PREFIX = "/api/2.1/unity-catalog"
 
 
@@ -60,6 +63,7 @@ def real_path(workspace: Workspace, path: str) -> Path:
     """The file or folder on this machine that `/Volumes/<catalog>/<schema>/<volume>/…` means."""
     parts = path.removeprefix("dbfs:").strip("/").split("/")
     if len(parts) < 4 or parts[0] != "Volumes":
+        # No source: read a file below /Volumes with fewer than three names and read the error.
         raise ValueError(f"The path {path!r} is not of the form /Volumes/<catalog>/<schema>/<volume>/….")
     volume = _get(workspace, _KINDS["volumes"], ".".join(parts[1:4]))
     root = _Location.parse(workspace.sandbox, volume["storage_location"]).folder(workspace.sandbox)
@@ -91,9 +95,12 @@ class _Location:
         else:
             account = host.partition(".dfs.")[0]
         if parts.scheme != "abfss" or not container or not account:
+            # Source: databricks/terraform-provider-databricks docs/guides/unity-catalog-azure.md
+            # (abfss://<container>@<account>.dfs.core.windows.net)
             raise ValueError(f"The url {url!r} is not of the form abfss://<container>@<dfs endpoint>/<path>.")
         found = blob.find_account(sandbox.store, account)
         if found is None or sandbox.store.get(blob.container_id(found[0], container)) is None:
+            # No source: create an external location on a container that does not exist and read the error.
             raise ValueError(f"The url {url!r} names a storage account or container that does not exist.")
         if path:
             blob.safe_path(Path(), path)
@@ -123,16 +130,22 @@ def _all(workspace: Workspace, kind: str) -> list[Json]:
 def _get(workspace: Workspace, kind: _Kind, full_name: str) -> Json:
     found = workspace.records.get(_record(workspace, kind, full_name))
     if found is None:
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/networking.py (ErrorCode)
+        # No source: the code for volumes, which is not in that list: read an unknown volume.
         raise CloudError(404, f"{kind.code}_DOES_NOT_EXIST", f"{kind.label} '{full_name}' does not exist.")
     return found
 
 
 def _creator(kind: _Kind) -> Handler:
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.create; SchemasAPI.create;
+    # VolumesAPI.create; ExternalLocationsAPI.create; StorageCredentialsAPI.create)
     async def create(workspace: Workspace, request: Request) -> Json:
         body = await body_of(request)
         name = str(body.get("name", ""))
         metastore.require_privilege(workspace, kind.path)
         if not re.fullmatch(r"[^\s./\x00-\x1f]{1,255}", name):
+            # Source: databricks/cli libs/testserver/catalogs.go (INVALID_PARAMETER_VALUE, "Valid names cannot contain
+            # spaces, periods, forward slashes, or control characters.")
             raise ValueError(f"{name!r} is not a valid name: no spaces, dots or slashes, 1 to 255 characters.")
         above = [str(body.get(field, "")) for field in kind.parents]
         if above:
@@ -140,6 +153,7 @@ def _creator(kind: _Kind) -> Handler:
             _get(workspace, parent, ".".join(above))
         full_name = ".".join((*above, name))
         if workspace.records.get(_record(workspace, kind, full_name)) is not None:
+            # Source: databricks-sdk==0.156.0 databricks/sdk/service/networking.py (ErrorCode)
             raise CloudError(400, f"{kind.code}_ALREADY_EXISTS", f"{kind.label} '{full_name}' already exists")
         made = {key: value for key, value in body.items() if key != "skip_validation"}
         made |= {"full_name": full_name, "owner": workspace.caller, "metastore_id": metastore.id_of(workspace)}
@@ -164,6 +178,8 @@ def _shown(kind: _Kind, found: Json) -> Json:
 
 
 def _lister(kind: _Kind) -> Handler:
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.list; SchemasAPI.list;
+    # VolumesAPI.list)
     async def listing(workspace: Workspace, request: Request) -> Json:
         wanted = {field: request.query_params[field] for field in kind.parents}
         found = (body for body in _all(workspace, kind.path) if wanted.items() <= body.items())
@@ -173,6 +189,8 @@ def _lister(kind: _Kind) -> Handler:
 
 
 def _item(kind: _Kind) -> Handler:
+    # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.get; CatalogsAPI.update;
+    # CatalogsAPI.delete; and of the other kinds)
     async def item(workspace: Workspace, request: Request) -> Json:
         found = _get(workspace, kind, request.path_params["name"])
         if request.method == "GET":
@@ -196,12 +214,16 @@ def _delete(workspace: Workspace, kind: _Kind, found: Json, *, force: bool) -> N
     users = [body["full_name"] for _, body in inside] + _users(workspace, kind, found)
     if users and not force:
         message = f"{kind.label} '{found['full_name']}' is not empty or still in use by: {', '.join(sorted(users))}."
+        # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.delete, SchemasAPI.delete,
+        # ExternalLocationsAPI.delete, StorageCredentialsAPI.delete: force); databricks-sdk==0.156.0
+        # databricks/sdk/service/networking.py (ErrorCode)
         raise CloudError(400, f"{kind.code}_NOT_EMPTY" if inside else "INVALID_STATE", message)
     for inner, body in inside:
         workspace.records.delete(_record(workspace, inner, body["full_name"]))
     workspace.records.delete(_record(workspace, kind, found["full_name"]))
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (GrantsAPI.get; update)
 async def _grants(workspace: Workspace, request: Request) -> Json:
     """Privileges by principal; with the object they go."""
     kind, name = request.path_params["kind"].lower(), request.path_params["name"]
@@ -248,6 +270,8 @@ def _covered(workspace: Workspace, url: str, own_name: str) -> None:
     roots = [_Location.parse(workspace.sandbox, body["url"]) for body in _all(workspace, "external-locations")]
     if not any(location.lies_in(root) for root in roots):
         message = f"No parent external location was found for path {url!r}. Please create an external location first."
+        # No source: the error class NO_PARENT_EXTERNAL_LOCATION_FOR_PATH and its text are quoted by users of SQL;
+        # create a catalog through the API with a storage_root outside of every external location and read the code.
         raise CloudError(404, "EXTERNAL_LOCATION_DOES_NOT_EXIST", message)
     _no_overlap(url, location, [(name, other) for name, other in _in_use(workspace) if name != own_name])
 
@@ -255,6 +279,8 @@ def _covered(workspace: Workspace, url: str, own_name: str) -> None:
 def _no_overlap(url: str, location: _Location, others: list[tuple[str, _Location]]) -> None:
     for name, other in others:
         if location.overlaps(other):
+            # No source: the class INVALID_PARAMETER_VALUE.LOCATION_OVERLAP is quoted by users; create an external
+            # location below another and read the answer.
             raise ValueError(f"LOCATION_OVERLAP: Input path url '{url}' overlaps with the storage of '{name}'.")
 
 
@@ -269,6 +295,7 @@ def _principal(sandbox: Sandbox, credential: Json) -> str:
     connector_id = identity.get("access_connector_id", "")
     connector = sandbox.store.get(connector_id) if connector_id else None
     if connector is None:
+        # No source: create a storage credential with an access connector that does not exist and read the error.
         raise ValueError(f"azure_managed_identity.access_connector_id {connector_id!r} names no access connector.")
     if user_assigned := identity.get("managed_identity_id"):
         body = sandbox.store.get(user_assigned) or {}
@@ -276,6 +303,7 @@ def _principal(sandbox: Sandbox, credential: Json) -> str:
     else:
         principal = (connector.get("identity") or {}).get("principalId")
     if not principal:
+        # No source: create a storage credential with an access connector without identity and read the error.
         raise ValueError(f"Access connector {connector_id} has no managed identity: make its identity SystemAssigned.")
     return str(principal)
 
@@ -291,6 +319,7 @@ def _complete_location(workspace: Workspace, made: Json, request: Json) -> None:
     _no_overlap(made["url"], location, [(name, other) for name, other in others if name != made["name"]])
     account = blob.find_account(workspace.sandbox.store, location.account)
     assert account is not None
+    _require_reach(workspace, *account)
     scope = blob.container_id(account[0], location.container)
     principal = _principal(workspace.sandbox, credential)
     allowed = blob.may_access(workspace.sandbox, principal, scope, write=not made.get("read_only"))
@@ -300,12 +329,26 @@ def _complete_location(workspace: Workspace, made: Json, request: Json) -> None:
             f"The Azure Managed Identity of {connector} (principal {principal}) does not have permissions on url "
             f"{made['url']}: it has no role 'Storage Blob Data Contributor' on {account[0]}."
         )
+        # No source: create an external location before the connector has a role and read code and message.
+        raise CloudError(403, "PERMISSION_DENIED", message)
+
+
+def _require_reach(workspace: Workspace, account_id: str, account: Json) -> None:
+    """The connector is a trusted service; else the workspace's own network must lead to the account.
+
+    Source: MicrosoftDocs/azure-docs articles/storage/common/storage-network-security-trusted-azure-services.md
+    """
+    reached = reaches(workspace.sandbox, workspace.network, account_id, "dfs")
+    if not (is_public(account) or trusts_services(account) or reached):
+        message = f"{account_id}: This request is not authorized to perform this operation."
+        # No source: the wording of Databricks around storage's refusal; an external location on Azure shows it.
         raise CloudError(403, "PERMISSION_DENIED", message)
 
 
 def _complete_catalog(workspace: Workspace, made: Json, request: Json) -> None:
     if not made.get("storage_root"):
         message = "Metastore storage root URL does not exist. Please provide a storage location for the catalog."
+        # Source: databricks/cli#4513
         raise CloudError(400, "INVALID_STATE", f"{message} Send storage_root, a url in an external location.")
     _covered(workspace, made["storage_root"], made["full_name"])
     made.setdefault("storage_location", f"{made['storage_root'].rstrip('/')}/__unitystorage/catalogs/{made['id']}")

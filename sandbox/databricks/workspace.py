@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sandbox import entra
+from sandbox import caller_network, entra
 from sandbox.cloud import CloudError, Sandbox
+from sandbox.resource_body import dig
 from sandbox.store import ResourceStore
 
 Json = dict[str, Any]
+# Source: azure-mgmt-databricks==3.0.0 azure/mgmt/databricks/operations/_operations.py (Microsoft.Databricks/workspaces)
 _TYPE = "/providers/microsoft.databricks/workspaces/"
 _last_id = 0
 
@@ -40,23 +42,40 @@ class Workspace:
         digest = hashlib.sha256(self.resource_id.lower().encode()).hexdigest()[:8]
         return self.sandbox.folder / "databricks" / f"{self.resource_id.rpartition('/')[2]}-{digest}"
 
+    @property
+    def network(self) -> str | None:
+        """Id of the virtual network that its clusters are in, and from which they call others."""
+        body = self.sandbox.store.get(self.resource_id)
+        found: str | None = dig(body, "properties.parameters.customVirtualNetworkId.value")
+        return found
+
+
+class _OutsideNetwork(Exception):
+    """Refused before any service of Databricks sees the request: a line of text without their JSON."""
+
 
 Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
 
 
 def endpoint(sandbox: Sandbox, records: ResourceStore, answer: Handler) -> Callable[[Request], Awaitable[Response]]:
+    # Source: databricks-sdk==0.156.0 databricks/sdk/errors/deserializer.py (_StandardErrorDeserializer: error_code,
+    # message); databricks-sdk==0.156.0 databricks/sdk/errors/platform.py
     async def handle(request: Request) -> Response:
         try:
             result = await answer(_open(sandbox, records, request), request)
             return result if isinstance(result, Response) else JSONResponse(result)
         except CloudError as error:
             return JSONResponse({"error_code": error.code, "message": error.message}, error.status)
+        except _OutsideNetwork as error:
+            return PlainTextResponse(str(error), 403)
         except ValueError as error:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
 
     return handle
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret: "Throws MALFORMED_REQUEST
+# if request is incorrectly formatted")
 async def body_of(request: Request) -> Json:
     try:
         body = json.loads(await request.body() or b"{}")
@@ -78,6 +97,10 @@ def new_id() -> int:
     return _last_id
 
 
+# Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (401, 403); databricks-sdk==0.156.0
+# databricks/sdk/azure.py (X-Databricks-Azure-Workspace-Resource-Id)
+# No source: send a request with an invalid Entra token, and with the resource id of a workspace that does not exist,
+# and read the codes.
 def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspace:
     if "authorization" not in request.headers:
         raise CloudError(401, "UNAUTHENTICATED", "Credential was not sent: the request has no bearer token.")
@@ -101,7 +124,16 @@ def _open(sandbox: Sandbox, records: ResourceStore, request: Request) -> Workspa
     if len(found) > 1:
         message = "There is more than one workspace: send the header X-Databricks-Azure-Workspace-Resource-Id."
         raise CloudError(400, "INVALID_PARAMETER_VALUE", message)
+    _require_admitted(sandbox, request, found[0])
     return Workspace(sandbox, records, found[0], caller)
+
+
+def _require_admitted(sandbox: Sandbox, request: Request, resource_id: str) -> None:
+    """Source: fgarofalo56/csa-inabox#4765 (what a hosted runner got); fgarofalo56/csa-inabox#1466"""
+    body = sandbox.store.get(resource_id) or {}
+    if not caller_network.admits(sandbox, request, body, "databricks_ui_api"):
+        number = body["properties"].get("workspaceId")
+        raise _OutsideNetwork(f"Unauthorized network access to workspace: {number}")
 
 
 def is_workspace(resource_id: str) -> bool:

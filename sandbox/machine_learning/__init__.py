@@ -1,4 +1,4 @@
-"""The sandbox's Azure ML: workspaces' assets, attached Kubernetes compute, online endpoints and their router.
+"""The sandbox's Azure ML: workspaces' assets, the extension, attached compute, online endpoints and their router.
 
 Deployments run the real scoring service. There are no jobs, no training compute and no managed endpoints.
 """
@@ -6,7 +6,7 @@ Deployments run the real scoring service. There are no jobs, no training compute
 from starlette.routing import BaseRoute
 
 from sandbox.cloud import Behaviour, Sandbox
-from sandbox.machine_learning import deployments, endpoints, router, workspace
+from sandbox.machine_learning import deployments, endpoints, extension, router, workspace
 
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
@@ -14,7 +14,8 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
-    return workspace.behaviours(sandbox) | endpoints.behaviours(sandbox) | deployments.behaviours(sandbox)
+    modules = (extension, workspace, endpoints, deployments)
+    return {kind: found for module in modules for kind, found in module.behaviours(sandbox).items()}
 
 
 async def resume(sandbox: Sandbox) -> None:

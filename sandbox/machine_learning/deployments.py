@@ -28,6 +28,7 @@ from sandbox.state_files import Unreadable
 from sandbox.store import Body
 
 DEPLOYMENT = f"{endpoints.ENDPOINT}/deployments"
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md
 _MOST_DEPLOYMENTS = 20
 _SERVICE = TypeAdapter(Service)
 
@@ -69,13 +70,20 @@ async def resume(sandbox: Sandbox) -> None:
         raise unreadable[0]
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-safely-rollout-online-endpoints.md;
+# azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py
+# (`OnlineDeploymentProperties.scale_settings`)
 async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
     endpoint, name, folder = _locate(sandbox, deployment_id)
     shown = deployment_id.rpartition("/")[2]
     if not endpoints.NAME.fullmatch(shown) or not 6 <= len(endpoint.name + shown) <= 62:
         message = f"Deployment name '{shown}': 3 to 32 letters, digits and hyphens, 6 to 62 with its endpoint's name."
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md (the limits)
+        # No source: create a deployment with such a name on Azure, and read the code.
         raise CloudError(400, "BadArgument", message)
     if name not in endpoint.deployments and len(endpoint.deployments) >= _MOST_DEPLOYMENTS:
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md (the limit)
+        # No source: create one deployment too many on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"An endpoint has at most {_MOST_DEPLOYMENTS} deployments.")
     body["properties"].setdefault("scaleSettings", {"scaleType": "Default"})  # azure-ai-ml reads it unasked
     service, model = resolve(sandbox, endpoint.compute, body)
@@ -90,6 +98,8 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
         await new.start()
     except NotReady as error:
         message = f"Deployment '{shown}' did not get ready: {error}. Its last log lines:\n{new.tail(20)}"
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`ResourceNotReady`)
         raise CloudError(400, "ResourceNotReady", message) from error
     state_files.write(folder / "service.json", json.dumps(asdict(service)))
     endpoint.deployments[name] = new
@@ -97,6 +107,7 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
         await old.stop(drain=True)
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-safely-rollout-online-endpoints.md
 async def _delete(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
     try:
         endpoint, name, folder = _locate(sandbox, deployment_id)
@@ -105,12 +116,15 @@ async def _delete(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
     share = {deployment.lower(): part for deployment, part in endpoint.traffic.items()}.get(name, 0)
     if share and not _goes_with_parent(sandbox, deployment_id):
         message = f"Deployment '{name}' still gets {share} % of the endpoint's traffic. Set its traffic to 0 first."
+        # No source: delete a deployment with traffic on Azure, and read the code.
         raise CloudError(400, "BadArgument", message)
     if deployment := endpoint.deployments.pop(name, None):
         await deployment.stop(drain=True)
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
+# Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`DeploymentLogsRequest`,
+# `ContainerType`)
 async def _get_logs(sandbox: Sandbox, deployment_id: str, request: Request) -> Response:
     _, _, folder = _locate(sandbox, deployment_id)
     asked = await request.json()

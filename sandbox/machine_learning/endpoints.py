@@ -22,11 +22,13 @@ from starlette.responses import JSONResponse, Response
 
 from sandbox import state_files
 from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.machine_learning.extension import router_url
 from sandbox.machine_learning.replicas import Deployment
-from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute
+from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute, private_router
 from sandbox.store import Body
 
 ENDPOINT = f"{WORKSPACE}/onlineendpoints"
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
 _FILE = "endpoint.json"
 _REMEMBERED = ("compute", "auth_mode", "traffic", "keys")
@@ -41,6 +43,8 @@ class Endpoint:
     auth_mode: str = "Key"
     traffic: dict[str, int] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    network: str | None = None
+    """The one virtual network from which its router can be reached; None where it has a public address."""
     deployments: dict[str, Deployment] = field(default_factory=dict)
     """Those that were ready once, by lower-case name."""
 
@@ -106,6 +110,7 @@ def recall(sandbox: Sandbox, endpoint_id: str) -> Endpoint | None:
     with contextlib.suppress(FileNotFoundError):
         content = state_files.read_json(folder / _FILE, *_REMEMBERED)
         endpoint = Endpoint(endpoint_id, folder, **{name: content[name] for name in _REMEMBERED})
+        endpoint.network = private_router(sandbox, endpoint.compute)
         return fleet(sandbox).endpoints.setdefault(endpoint.name.lower(), endpoint)
     return None
 
@@ -113,10 +118,13 @@ def recall(sandbox: Sandbox, endpoint_id: str) -> Endpoint | None:
 def find(sandbox: Sandbox, endpoint_id: str) -> Endpoint:
     endpoint = fleet(sandbox).endpoints.get(endpoint_id.rpartition("/")[2].lower())
     if endpoint is None or endpoint.resource_id.lower() != endpoint_id.lower():
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`ResourceNotFound`)
         raise CloudError(404, "ResourceNotFound", f"The online endpoint '{endpoint_id}' does not exist.")
     return endpoint
 
 
+# Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`OnlineEndpointProperties`)
 async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
     properties, name = body["properties"], endpoint_id.rpartition("/")[2]
     endpoints = fleet(sandbox).endpoints
@@ -126,52 +134,77 @@ async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
         message = (
             f"The endpoint name '{name}' is taken by '{endpoint.resource_id}': it is unique per region and cluster."
         )
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`EndpointAlreadyExists`)
+        # No source: create a second endpoint of a name in a cluster on Azure, and read the status.
         raise CloudError(409, "EndpointAlreadyExists", message)
     if not NAME.fullmatch(name):
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md (the limits)
+        # No source: create an endpoint with such a name on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"Endpoint name '{name}': 3 to 32 letters, digits and hyphens.")
     if (mode := properties.get("authMode")) not in ("Key", "AMLToken"):
         message = f"Auth mode '{mode}' is not supported for Kubernetes online endpoints. Use Key or AMLToken."
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md (Entra tokens
+        # are for managed endpoints)
+        # No source: create a Kubernetes endpoint with authMode AADToken on Azure, and read the code.
         raise CloudError(400, "BadArgument", message)
     if properties.pop("keys", None):
         raise CloudError(400, "BadArgument", "The sandbox chooses an endpoint's keys itself. Leave out 'keys'.")
     if properties.get("mirrorTraffic"):
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-safely-rollout-online-endpoints.md
+        # (mirroring)
+        # No source: set mirrorTraffic of a Kubernetes endpoint on Azure, and read the code.
         raise CloudError(400, "BadArgument", "Mirrored traffic is not supported for Kubernetes online endpoints.")
-    kubernetes_compute(sandbox, properties.get("compute"))
+    compute = kubernetes_compute(sandbox, properties.get("compute"))
+    endpoint.network = private_router(sandbox, properties["compute"])
     traffic: dict[str, int] = properties.get("traffic") or {}
     if not all(isinstance(share, int) and share >= 0 for share in traffic.values()):
+        # No source: set the traffic of a deployment to -1 on Azure, and read the code.
         raise CloudError(
             400, "BadArgument", f"Traffic is a whole number of percent for each deployment, not {traffic}."
         )
     if unknown := [deployment for deployment in traffic if deployment.lower() not in endpoint.deployments]:
         message = f"Traffic names deployments that do not exist: {', '.join(unknown)}. Create them, then set traffic."
+        # No source: set the traffic of a deployment that does not exist on Azure, and read the code.
         raise CloudError(400, "DeploymentNotFound", message)
     if sum(traffic.values()) not in (0, 100):
+        # Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py
+        # (`OnlineEndpointProperties.traffic`)
+        # No source: set traffic that sums to 90 on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"Traffic must sum to 0 or 100, not {sum(traffic.values())}.")
 
     endpoint.keys = endpoint.keys or {key: secrets.token_urlsafe(32) for key in ("primaryKey", "secondaryKey")}
     endpoint.compute, endpoint.auth_mode, endpoint.traffic = properties["compute"], mode, traffic
+    address = f"{router_url(sandbox, str(compute.get('resourceId')))}/api/v1/endpoint/{name}"
+    properties |= {"scoringUri": f"{address}/score", "swaggerUri": f"{address}/swagger.json"}
     endpoint.remember()
     endpoints[name.lower()] = endpoint
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-online-endpoints.md (the deployments go
+# with the endpoint)
 async def _delete(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
     if endpoint := fleet(sandbox).endpoints.pop(endpoint_id.rpartition("/")[2].lower(), None):
         await asyncio.gather(*(deployment.stop(drain=False) for deployment in endpoint.deployments.values()))
     await asyncio.to_thread(shutil.rmtree, _folder(sandbox, endpoint_id), ignore_errors=True)
 
 
+# Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`EndpointAuthKeys`)
 async def _list_keys(sandbox: Sandbox, endpoint_id: str, request: Request) -> Response:
     endpoint = find(sandbox, endpoint_id)
     if endpoint.auth_mode != "Key":
+        # No source: list the keys of an endpoint with tokens on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"Endpoint '{endpoint.name}' uses {endpoint.auth_mode}: it has no keys.")
     return JSONResponse(endpoint.keys)
 
 
+# Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`RegenerateEndpointKeysRequest`)
 async def _regenerate_keys(sandbox: Sandbox, endpoint_id: str, request: Request) -> Response:
     asked = await request.json()
     endpoint = find(sandbox, endpoint_id)
     name = {"primary": "primaryKey", "secondary": "secondaryKey"}.get(str(asked.get("keyType")).lower())
     if name is None or endpoint.auth_mode != "Key":
+        # No source: renew a key of another type on Azure, and read the code.
         raise CloudError(400, "BadArgument", "keyType must be Primary or Secondary, and the endpoint's auth mode Key.")
     # azure-ai-ml sends the present key as the value to set; what it wants is another one.
     value = asked.get("keyValue")
@@ -180,9 +213,11 @@ async def _regenerate_keys(sandbox: Sandbox, endpoint_id: str, request: Request)
     return Response(status_code=200)
 
 
+# Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`EndpointAuthToken`)
 async def _token(sandbox: Sandbox, endpoint_id: str, request: Request) -> Response:
     endpoint, now = find(sandbox, endpoint_id), int(time.time())
     if endpoint.auth_mode != "AMLToken":
+        # No source: ask for a token of an endpoint with keys on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"Endpoint '{endpoint.name}' uses {endpoint.auth_mode}: list its keys.")
     claims = {"aud": endpoint.name, "iat": now, "exp": now + _TOKEN_SECONDS}
     return JSONResponse(

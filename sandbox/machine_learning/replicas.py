@@ -3,9 +3,9 @@
 A replica is a process (or a container, where the image is one) with a port of its own. A replica that ends, or whose
 liveness probe fails as often as its threshold allows, is started again, each time after a longer pause. So is one that
 holds more memory than its limit: Kubernetes kills it (`OOMKilled`). CPU limits are checked when a deployment is made;
-only containers are held to them. How many replicas there are follows the
-load where the deployment says so (`scaling.py`): a new one takes requests once it is ready, and one that goes takes no
-more and first answers those it has.
+only containers are held to them. Each runs on a node of the cluster, and moves or ends with it (`nodes.py`). How many
+replicas there are follows the load where the deployment says so (`scaling.py`): a new one takes requests once it is
+ready, and one that goes takes no more and first answers those it has.
 """
 
 import asyncio
@@ -25,13 +25,17 @@ from sandbox import java, memory, processes
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.containers import ContainerEngine, engine_of
 from sandbox.images import find_image
+from sandbox.machine_learning import nodes
 from sandbox.machine_learning.scaling import Scale, Scaler
 from sandbox.machine_learning.service import Service
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-custom-container.md ("Locating the mounted
+# model")
 _MODELS_IN_CONTAINER = "/var/azureml-app/azureml-models"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _STABLE_SECONDS = 60.0
 _MEMORY_SECONDS, _FAMILY_SECONDS = 0.5, 5.0
+_NODE_SECONDS = 0.1
 _PASSED_ON = ("PATH", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LANG")
 
 
@@ -58,6 +62,7 @@ class Replica:
         self._engine: ContainerEngine | None = None
         self._measured = self._counted = 0.0
         self._family: list[int] = []
+        self.node: nodes.Node | None = None
         self.port = 0
         self.ready = False
         self.busy = 0
@@ -96,6 +101,12 @@ class Replica:
                 if failures >= self._service.liveness_failures:
                     raise NotReady(f"'{self._service.liveness_path}' failed {failures} times in a row")
 
+    def kill(self) -> None:
+        """End the process at once, as when its node goes. `watch` then finds it."""
+        self.ready, self.node = False, None
+        if self._process is not None:
+            self._process.kill()
+
     async def halt(self) -> None:
         self.ready = False
         if self._process is not None:
@@ -122,7 +133,9 @@ class Replica:
 
         self._engine = engine_of(self._sandbox.folder)
         if self._engine is None:
-            raise CloudError(400, "ImageNotFound", f"'{service.image}' is a container's, and no engine is here.")
+            # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+            # (`BadArgument`: unable to download the container image)
+            raise CloudError(400, "BadArgument", f"'{service.image}' is a container's, and no engine is here.")
         own = {"AZUREML_MODEL_DIR": f"{_MODELS_IN_CONTAINER}/{service.model}"} if service.model else {}
         return await self._engine.run(
             str(image.container),
@@ -189,7 +202,7 @@ class Deployment:
         self._replicas: list[Replica] = []
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         """What keeps each replica running, or ends one that is no longer among `_replicas`."""
-        self._scaler: asyncio.Task[None] | None = None
+        self._followers: list[asyncio.Task[None]] = []
         self._queue: deque[asyncio.Future[Replica]] = deque()
         for _ in range(service.instances):
             self._add()
@@ -199,6 +212,7 @@ class Deployment:
         try:
             async with asyncio.TaskGroup() as group:
                 for replica in self._replicas:
+                    self._place(replica)
                     group.create_task(replica.launch())
         except BaseException as error:
             await self.stop(drain=False)
@@ -211,13 +225,14 @@ class Deployment:
         """Keep the replicas running from now on, starting those that do not run."""
         for replica in self._replicas:
             self._tasks[replica] = asyncio.create_task(self._guard(replica))
+        self._followers.append(asyncio.create_task(self._follow_nodes()))
         if self.service.scale is not None:
-            self._scaler = asyncio.create_task(self._follow_load(self.service.scale))
+            self._followers.append(asyncio.create_task(self._follow_load(self.service.scale)))
 
     async def stop(self, *, drain: bool) -> None:
         """End all replicas; with `drain`, once the requests they hold are answered."""
-        if self._scaler is not None:
-            self._scaler.cancel()
+        for follower in self._followers:
+            follower.cancel()
         replicas = {*self._replicas, *self._tasks}
         if drain:
             await self._drained(replicas)
@@ -264,6 +279,29 @@ class Deployment:
         replica = Replica(self._sandbox, self._transport, self.service, folder, self._log)
         self._replicas.append(replica)
         return replica
+
+    def _place(self, replica: Replica) -> None:
+        """Give the replica a node, or raise `NotReady`."""
+        others = (other.node for other in self._replicas if other is not replica)
+        try:
+            replica.node = nodes.place(self._sandbox, self.service.cluster, others)
+        except nodes.NoNode as error:
+            raise NotReady(str(error)) from error
+
+    async def _follow_nodes(self) -> None:
+        cluster = self.service.cluster
+        while True:
+            await asyncio.sleep(_NODE_SECONDS)
+            for replica in list(self._replicas):
+                if nodes.is_gone(self._sandbox, cluster, replica.node):
+                    self._note(f"The node of a replica went with its pool, {replica.node}.")
+                    replica.kill()
+                elif nodes.is_drained(self._sandbox, cluster, replica.node):
+                    self._note(f"A replica moves from {replica.node}, which is drained.")
+                    moved = self._add()
+                    self._tasks[moved] = asyncio.create_task(self._guard(moved))
+                    self._replicas.remove(replica)
+                    self._tasks[replica] = asyncio.create_task(self._end(replica, self._tasks[replica]))
 
     async def _follow_load(self, scale: Scale) -> None:
         scaler = Scaler(scale, self.service.max_concurrent)
@@ -326,6 +364,7 @@ class Deployment:
             began = time.monotonic()
             try:
                 if not replica.ready:
+                    self._place(replica)
                     await replica.launch()
                     self._serve_queue()
                 await replica.watch()

@@ -5,10 +5,8 @@ all replicas are busy for longer than the queue's longest wait, 504 for a reques
 are lost. A request whose replica is lost goes to another one once, because scoring changes nothing.
 The service's own answers pass through as they are (Azure documents this for Kubernetes endpoints; a managed endpoint
 makes 424 of them). A body has no limit here: Azure documents none for Kubernetes endpoints, only a time-out of at most
-300 s. Serves no Swagger document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
-
-Sources: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md (status codes),
-how-to-kubernetes-inference-routing-azureml-fe.md (answers pass through), how-to-manage-quotas.md (limits).
+300 s. Where the router's load balancer is internal, a caller outside the network gets no answer. Serves no Swagger
+document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
 """
 
 import random
@@ -19,17 +17,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from sandbox import caller_network
 from sandbox.cloud import Sandbox
+from sandbox.faults import abort
 from sandbox.machine_learning.endpoints import Endpoint, fleet
 from sandbox.machine_learning.replicas import Deployment, NoReplica, Overloaded
 
+# No source: send a request with many headers to a Kubernetes endpoint on Azure, and look which arrive.
 _FORWARDED = ("content-type", "content-encoding", "accept", "traceparent", "tracestate")
 _RETURNED = ("content-type", "retry-after", "traceparent", "x-request-id")
 
 
 def routes(sandbox: Sandbox) -> list[BaseRoute]:
+    # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md (401, 404,
+    # as for managed endpoints); MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online.md
+    # (traffic, and the header `azureml-model-deployment`)
     async def score(request: Request) -> Response:
         endpoint = fleet(sandbox).endpoints.get(request.path_params["name"].lower())
+        if endpoint and endpoint.network not in (None, caller_network.network_of(sandbox, request)):
+            # A private address of another network. Azure's caller gets no answer until its own time limit.
+            await abort(request.receive)
+            return Response()
         marks = {"x-request-id": request.headers.get("x-request-id") or str(uuid.uuid4())}
         marks["x-ms-client-request-id"] = request.headers.get("x-ms-client-request-id") or marks["x-request-id"]
         if endpoint is None:
@@ -69,6 +77,9 @@ def _by_traffic(endpoint: Endpoint) -> str | None:
     return random.choices(names, shares)[0] if sum(shares) else None
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md ("Common error
+# codes for Kubernetes online endpoints": 502, 503, 504); MicrosoftDocs/azure-ai-docs
+# articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md (what the service answers passes through)
 async def _forward(deployment: Deployment, request: Request, body: bytes, marks: dict[str, str]) -> Response:
     headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
     headers |= {"accept-encoding": "identity", "x-request-id": marks["x-request-id"]}

@@ -4,19 +4,23 @@ Every polling interval the router compares requests, those in work and those tha
 
     replicas = ceil(concurrent requests / target utilisation / requests a replica takes at once)
 
-More are started at once (documented: "eager and fast, around 1 second"); fewer are not before the load has stayed low
-("conservative, around 1 minute"). Source, section Autoscaling:
-https://learn.microsoft.com/azure/machine-learning/how-to-kubernetes-inference-routing-azureml-fe, read 2026-11.
+More are started at once (documented: "eager and fast"); fewer are not before the load has stayed low ("conservative").
+Not documented, and chosen here: one replica goes at the end of that time. The same page also calls utilisation the
+share of replicas that are busy; that is the same where a replica takes one request at once, and where it takes more,
+its share of them is what counts here.
 
-Not documented, and chosen here: the minute is six polls of ten seconds, and one replica goes at its end. The same page
-also calls utilisation the share of replicas that are busy; that is the same where a replica takes one request at once,
-and where it takes more, its share of them is what counts here.
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md
+("Autoscaling")
 """
 
 from dataclasses import dataclass
 
-CALM_POLLS = 6
-"""Polls in a row that must each ask for fewer replicas before one goes."""
+CALM_POLLS = 20
+"""Polls in a row that must each ask for fewer replicas before one goes.
+
+Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md ("around
+20 times of the scale up refresh interval"; MicrosoftDocs/azure-docs has an older copy that says a minute)
+"""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a deployment names, resolved to what there is to run; or the reason why that does not exist or fit.
 
-Environments must name an image: none is built from a context. Models must lie in a datastore of their workspace.
+Environments must name an image: none is built from a context. Models must lie in a blob datastore of their workspace.
 """
 
 import re
@@ -13,13 +13,18 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from sandbox.blob import find_account
+from sandbox.caller_network import is_public
 from sandbox.cloud import CloudError, Sandbox
 from sandbox.images import find_image
 from sandbox.machine_learning.scaling import Scale
-from sandbox.machine_learning.workspace import fit_instance_type, kubernetes_compute
+from sandbox.machine_learning.workspace import cluster_network, fit_instance_type, kubernetes_compute
+from sandbox.private_endpoints import reaches
 from sandbox.store import Body
 
+# No source: deploy a service on Azure that gets ready after an hour, and see when Azure ML gives up.
 _MOST_STARTUP_SECONDS = 900.0
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-data.md ("URI": of a datastore)
 _MODEL_URI = re.compile(
     r"azureml://(subscriptions/.+/workspaces/(?P<workspace>[^/]+)/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+)",
     re.IGNORECASE,
@@ -50,6 +55,8 @@ class Service:
     liveness_period: float
     liveness_failures: int
     probe_timeout: float
+    cluster: str = ""
+    """Id of the cluster on whose nodes it runs."""
     scale: Scale | None = None
     """None: as many replicas as it starts with, whatever the load."""
 
@@ -58,6 +65,8 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-yaml-deployment-kubernetes-online.md
+# ("ProbeSettings")
 class _Probe(_Model):
     initial_delay: timedelta = timedelta(seconds=10)
     period: timedelta = timedelta(seconds=10)
@@ -69,12 +78,16 @@ class _Probe(_Model):
         return (self.initial_delay + self.failure_threshold * self.period).total_seconds()
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-yaml-deployment-kubernetes-online.md
+# ("RequestSettings"); MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md (300 s)
 class _RequestSettings(_Model):
     max_concurrent_requests_per_instance: int = Field(1, ge=1)
     max_queue_wait: timedelta = timedelta(milliseconds=500)
     request_timeout: timedelta = Field(timedelta(seconds=5), le=timedelta(seconds=300))
 
 
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-yaml-deployment-kubernetes-online.md
+# ("TargetUtilizationScaleSettings")
 class _ScaleSettings(_Model):
     scale_type: Literal["Default", "TargetUtilization"] = "Default"
     min_instances: int = Field(1, ge=1)
@@ -99,6 +112,7 @@ class _ScaleSettings(_Model):
         )
 
 
+# Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (`KubernetesOnlineDeployment`)
 class _Settings(_Model):
     endpoint_compute_type: str
     environment_id: str = Field(min_length=1)
@@ -120,25 +134,33 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        # No source: create a deployment with a wrong property on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"Deployment property '{where}': {first['msg']}.") from error
     if settings.endpoint_compute_type != "Kubernetes" or settings.model_mount_path:
         raise CloudError(400, "BadArgument", "The sandbox needs endpointComputeType Kubernetes and no modelMountPath.")
     compute = kubernetes_compute(sandbox, compute_id)
-    cpu, memory = fit_instance_type(compute, settings.instance_type, settings.container_resource_requirements)
+    cpu, memory = fit_instance_type(sandbox, settings.instance_type, settings.container_resource_requirements)
 
     environment = _asset(sandbox, settings.environment_id, "Environment")["properties"]
     image = environment.get("image")
     if not image:
         message = f"Environment '{settings.environment_id}' names no image: the sandbox builds none from a context."
-        raise CloudError(400, "ImageNotFound", message)
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`BadArgument`: unable to download the container image)
+        raise CloudError(400, "BadArgument", message)
     find_image(sandbox, image)
+    network = cluster_network(sandbox, compute)
+    _require_pull(sandbox, network, image)
     routes = environment.get("inferenceConfig") or {}
     if not routes.get("scoringRoute"):
         message = f"Environment '{settings.environment_id}' has no inferenceConfig with the routes of its container."
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-custom-container.md ("Inference
+        # config")
+        # No source: deploy an environment without it on Azure, and read the code.
         raise CloudError(400, "BadArgument", message)
     scoring = routes["scoringRoute"]
     liveness, readiness = (routes.get(f"{kind}Route") or scoring for kind in ("liveness", "readiness"))
-    model, source = _model(sandbox, settings.model) if settings.model else (None, None)
+    model, source = _model(sandbox, settings.model, network) if settings.model else (None, None)
     requests, scale = settings.request_settings, settings.scale_settings.scale()
     service = Service(
         image=image,
@@ -158,13 +180,45 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
         liveness_period=settings.liveness_probe.period.total_seconds(),
         liveness_failures=settings.liveness_probe.failure_threshold,
         probe_timeout=settings.readiness_probe.timeout.total_seconds(),
+        cluster=str(compute["resourceId"]),
         scale=scale,
     )
     return service, source
 
 
-def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
-    """`<model>/<version>` and the folder or file that the version's URI names in a datastore's container."""
+def _require_pull(sandbox: Sandbox, network: str | None, image: str) -> None:
+    """The cluster pulls from its own network.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md;
+    MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md (ImagePullLoopBackOff)
+    """
+    name = image.removeprefix(f"{sandbox.authority}/").partition("/")[0].lower()
+    for registry_id, body in sandbox.store.below("/subscriptions"):
+        meant = body["type"].lower() == "microsoft.containerregistry/registries" and body["name"].lower() == name
+        if meant and not is_public(body) and not reaches(sandbox, network, registry_id, "registry"):
+            message = (
+                f"The cluster cannot pull '{image}': its network has no private endpoint to the registry '{name}'."
+            )
+            raise CloudError(400, "ImagePullLoopBackOff", message)
+
+
+def _require_download(sandbox: Sandbox, network: str | None, account_name: str) -> None:
+    """The cluster downloads a model from its own network, too.
+
+    Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md
+    """
+    account = find_account(sandbox.store, account_name)
+    if account and not is_public(account[1]) and not reaches(sandbox, network, account[0], "blob"):
+        message = f"The cluster cannot read '{account_name}': its network has no private endpoint to its blobs."
+        # No source: the code of a download that storage's firewall refused; a deployment on Azure shows it.
+        raise CloudError(400, "ModelDownloadFailed", message)
+
+
+def _model(sandbox: Sandbox, version_id: str, network: str | None) -> tuple[str, Path]:
+    """`<model>/<version>` and the folder or file that the version's URI names in a blob datastore's container.
+
+    Source: Azure/AML-Kubernetes docs/faq.md ("compute only support Azure blob container")
+    """
     uri = _asset(sandbox, version_id, "Model")["properties"]["modelUri"]
     parts = version_id.rstrip("/").split("/")
     workspace_id, name, version = "/".join(parts[:-4]), parts[-3], parts[-1]
@@ -173,20 +227,27 @@ def _model(sandbox: Sandbox, version_id: str) -> tuple[str, Path]:
         message = (
             f"Model '{name}:{version}': '{uri}' is no azureml://…/datastores/<name>/paths/<path> of its workspace."
         )
+        # No source: register a model on Azure with such an address, and read the code.
         raise CloudError(400, "InvalidModelUri", message)
     datastore = _asset(sandbox, f"{workspace_id}/datastores/{match['datastore']}", "Datastore")["properties"]
-    container = sandbox.container_folder(
-        datastore["accountName"], datastore.get("filesystem") or datastore["containerName"]
-    )
+    if datastore["datastoreType"] != "AzureBlob":
+        message = f"Model '{name}:{version}' lies in a datastore of type {datastore['datastoreType']}, not AzureBlob."
+        # No source: deploy a model of a Gen2 datastore to Kubernetes on Azure, and read the code.
+        raise CloudError(400, "UnsupportedDatastore", message)
+    _require_download(sandbox, network, datastore["accountName"])
+    container = sandbox.container_folder(datastore["accountName"], datastore["containerName"])
     source = (container / match["path"]).resolve()
     if not source.is_relative_to(container.resolve()) or not source.exists():
-        raise CloudError(400, "ModelNotFound", f"Model '{name}:{version}': there is nothing at '{uri}'.")
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
+        # (`BadArgument`: unable to download the model)
+        raise CloudError(400, "BadArgument", f"Model '{name}:{version}': there is nothing at '{uri}'.")
     return f"{name}/{version}", source
 
 
 def _asset(sandbox: Sandbox, resource_id: str, kind: str) -> Body:
     resource = sandbox.store.get(resource_id)
     if resource is None:
+        # No source: deploy with an environment that does not exist on Azure, and read status and code.
         raise CloudError(400, f"{kind}NotFound", f"{kind} '{resource_id}' does not exist.")
     return resource
 

@@ -1,0 +1,69 @@
+"""Whether drift is found where nobody changed anything: `python benchmarks/quiet_refreshes.py [--times 50]`.
+
+The local stack is deployed with its release; then `pulumi preview --refresh --expect-no-changes`, which drift.yml runs
+every working day, is repeated, with a request to the endpoint before each. Prints a Markdown table. Changes nothing by
+hand: tests/test_stack_lifecycle.py does.
+"""
+
+import argparse
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from operations import local, sandbox
+from operations.endpoint import Endpoint
+from operations.engine import PROJECT, STACK, Engine
+from operations.preview import STREAMING, Change, read
+from operations.state_folder import State
+
+
+def drift(engine: Engine) -> tuple[Change, ...]:
+    """What the preview finds. Raises `RuntimeError` where its exit code says otherwise, as when it fails."""
+    done = subprocess.run(
+        [
+            *("pulumi", "preview", "--refresh", "--expect-no-changes", "--json", "--non-interactive"),
+            *("--stack", STACK, "--config-file", str(engine.config_file)),
+        ],
+        cwd=PROJECT,
+        env={**engine.environment, **STREAMING},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    changes = read(done.stdout, STACK).changes
+    if bool(done.returncode) != bool(changes):
+        raise RuntimeError(f"the preview ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return changes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=50)
+    times = parser.parse_args().times
+    found, seconds = [], []
+    with tempfile.TemporaryDirectory() as name:
+        state = State(Path(name))
+        try:
+            outputs = local.up(state, "movielens", None, "native", None, print).outputs
+            engine = Engine(state.folder, sandbox.start(state.sandbox, None))
+            row = local.golden(outputs)[0]["row"]
+            for number in range(1, times + 1):
+                Endpoint.of(outputs).post({"rows": [row]})
+                began = time.monotonic()
+                changes = drift(engine)
+                seconds.append(time.monotonic() - began)
+                found += changes
+                print(f"{number}: {seconds[-1]:.1f} s, {len(changes)} changes {changes or ''}", flush=True)
+            resources = len(engine.text("stack", "--show-urns", "--stack", STACK).split("URN:")) - 1
+        finally:
+            local.down(state, print)
+    print("\n| | measured | bar |\n| --- | --- | --- |")
+    print(f"| findings in {times} refreshes of {resources} resources | {len(found)} | 0 |")
+    print(f"| median seconds of one | {statistics.median(seconds):.1f} | |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The cluster attached to the Azure ML workspace as a compute: attached and detached, never updated.
+
+Azure ML refuses an update of an attached cluster, so nothing that changes is part of it: what a replica gets is in the
+deployment (`release/rollout.py`), which nodes it runs on in the extension (`inference_router.py`). azure-native would
+send updates all the same, and deletes without the query parameter that Azure ML requires. A failed attach is detached
+and repeated while the workspace's access to the cluster may not be in effect yet. Does not create instance types: they
+are objects in the cluster, and only `kubectl` creates them.
+
+Source: Azure/azureml-examples#3030 ("k8s compute doesn't support update"); azure-ai-ml==1.35.2
+azure/ai/ml/_restclient/arm_ml_service/operations/_operations.py (`underlying_resource_action` is required)
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, ReadResult, Resource
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider, gone
+
+# Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/compute.py
+API_VERSION = "2025-12-01"
+_SECONDS = 1800
+"""Time limit of one attach or detach."""
+# Source: MicrosoftDocs/azure-aks-docs articles/aks/trusted-access-feature.md (a role binding takes effect within five
+# minutes); MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md (a role within ten)
+_ACCESS_SECONDS = 900
+# Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md ("extension not
+# installed", "internal server"); MicrosoftDocs/azure-ai-docs
+# articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md (ComputeNotAccessible, ClusterUnauthorized)
+_NO_ACCESS = ("not installed", "internal server", "internalserver", "computenotaccessible", "clusterunauthorized")
+_QUICK_SECONDS, _QUICK_PAUSE, _PAUSE = 10, 0.2, 10.0
+_DETACH = "?underlyingResourceAction=Detach"
+
+
+class AttachFailed(Exception):
+    """Azure ML refused or failed to attach or detach the cluster; the message holds its answer."""
+
+
+class _AttachmentProvider(ReleaseProvider):
+    identity = ("compute_id", "workspace_uid", "cluster_id", "cluster_uid", "namespace", "extension_uid")
+    optional = ("location",)
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        cloud, compute_id = Cloud.discover(), props["compute_id"]
+        _detach(cloud, compute_id)  # another cluster, or a failed attach
+        deadline = time.monotonic() + _ACCESS_SECONDS
+        while reason := _attach(cloud, props):
+            _detach(cloud, compute_id)
+            if time.monotonic() > deadline or not any(sign in reason.lower() for sign in _NO_ACCESS):
+                raise AttachFailed(f"{props['cluster_id']} was not attached as {compute_id}: {reason}")
+            _pause(deadline - _ACCESS_SECONDS)
+        return CreateResult(compute_id, props)
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        compute = Cloud.discover().resource(props["compute_id"], API_VERSION)
+        properties = compute["properties"] if compute else {}
+        if properties.get("provisioningState") in (None, "Failed"):
+            return gone()
+        attached = str(properties.get("resourceId"))
+        same = attached.lower() == str(props["cluster_id"]).lower()
+        return ReadResult(id_, props if same else {**props, "cluster_id": attached})
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        _detach(Cloud.discover(), props["compute_id"])
+
+
+def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of the attach request.
+
+    Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/_inputs.py
+    (`KubernetesPropertiesArgs`)
+    """
+    return {
+        "location": props["location"],
+        "properties": {
+            "computeType": "Kubernetes",
+            "resourceId": props["cluster_id"],
+            "disableLocalAuth": True,
+            "properties": {"namespace": props["namespace"], "extensionPrincipalId": props["extension_uid"]},
+        },
+    }
+
+
+def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
+    """Why the cluster was not attached; empty if it is."""
+    began, compute_id = time.monotonic(), props["compute_id"]
+    answer = cloud.request("PUT", compute_id, API_VERSION, attach_body(props))
+    if not answer.ok:
+        return f"HTTP {answer.status_code} {answer.text}"
+    while (compute := cloud.resource(compute_id, API_VERSION)) is not None:
+        properties = compute["properties"]
+        if (state := properties.get("provisioningState")) == "Succeeded":
+            return ""
+        if state in ("Failed", "Canceled"):
+            return f"{state} {properties.get('provisioningErrors') or ''}"
+        if time.monotonic() - began > _SECONDS:
+            return f"{state} for {_SECONDS // 60} minutes"
+        _pause(began)
+    return "it was created and then not found"
+
+
+def _detach(cloud: Cloud, compute_id: str) -> None:
+    """Leave the cluster as it is, and wait until the compute is gone."""
+    began = time.monotonic()
+    while (held := cloud.resource(compute_id, API_VERSION)) is not None:
+        if time.monotonic() - began > _SECONDS:
+            raise AttachFailed(f"{compute_id} was not detached within {_SECONDS // 60} minutes: {held['properties']}")
+        if held["properties"].get("provisioningState") != "Deleting":
+            answer = cloud.request("DELETE", compute_id + _DETACH, API_VERSION)
+            if not answer.ok and answer.status_code not in (404, 409):  # 409: another change of it is under way
+                raise AttachFailed(f"{compute_id} was not detached: HTTP {answer.status_code} {answer.text}")
+        _pause(began)
+
+
+def _pause(began: float) -> None:
+    time.sleep(_QUICK_PAUSE if time.monotonic() - began < _QUICK_SECONDS else _PAUSE)
+
+
+class Attachment(Resource, module="machinelearningservices", name="KubernetesCompute"):
+    """Its id is the compute's resource id."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        compute_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
+        cluster_id: pulumi.Input[str],
+        cluster_uid: pulumi.Input[str],
+        location: str,
+        namespace: str,
+        extension_uid: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """`extension_uid`: principal id of the Azure ML extension's identity, another one in another extension."""
+        props = {
+            "compute_id": compute_id,
+            "workspace_uid": workspace_uid,
+            "cluster_id": cluster_id,
+            "cluster_uid": cluster_uid,
+            "location": location,
+            "namespace": namespace,
+            "extension_uid": extension_uid,
+        }
+        super().__init__(_AttachmentProvider(), name, props, opts)

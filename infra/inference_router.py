@@ -1,0 +1,123 @@
+"""Settings of Azure ML's extension: its inference router, the nodes it and all replicas run on, its certificate.
+
+Also judges the address that Azure ML returns for the router. Does not declare resources: `inference.py` does.
+
+Source: Azure/AML-Kubernetes files/deployextension.json (raw names, which differ from the CLI's and whose case matters;
+booleans are the strings 'True' and 'False')
+"""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
+from urllib.parse import urlsplit
+
+import pulumi
+
+from infra import tls
+from infra.capacity import ROUTERS, routers
+from infra.kubernetes import SCORING_LABEL
+from infra.settings import ServingSettings
+
+
+@dataclass(frozen=True)
+class Certificate:
+    hostname: str
+    chain: str
+    """PEM, the server's certificate first."""
+    key: str
+
+    @classmethod
+    def of(cls, serving: ServingSettings) -> "Certificate | None":
+        if not (serving.hostname and serving.tls_certificate and serving.tls_key):
+            return None
+        return cls(serving.hostname, serving.tls_certificate, serving.tls_key.get_secret_value())
+
+
+def extension_settings(
+    *,
+    location: str,
+    cluster_id: pulumi.Input[str],
+    cluster_name: pulumi.Input[str],
+    scoring_nodes: int,
+    private: bool,
+    certificate: Certificate | None,
+) -> dict[str, pulumi.Input[str]]:
+    """Raw settings of the extension. A preview knows all but those of a new cluster, so the policy pack can judge them.
+
+    `scoring_nodes`: the fewest nodes of the scoring pool.
+    """
+    settings: dict[str, pulumi.Input[str]] = {
+        "enableInference": "True",
+        "enableTraining": "False",
+        "inferenceRouterServiceType": "LoadBalancer",
+        "inferenceRouterHA": str(routers(scoring_nodes) == ROUTERS),
+        "allowInsecureConnections": str(certificate is None),
+        "clusterPurpose": "FastProd",
+        "cluster_name": cluster_id,
+        "clusterId": cluster_id,
+        "cluster_name_friendly": cluster_name,
+        "prometheus.prometheusSpec.externalLabels.cluster_name": cluster_id,
+        "domain": location,
+        # Source: microsoft/edge-ai
+        # src/000-cloud/080-azureml/terraform/modules/inference-cluster-integration/main.tf ("breaks without setting
+        # these"); Azure/azure-cli-extensions
+        # src/k8s-extension/azext_k8s_extension/partner_extensions/AzureMLKubernetes.py
+        "location": location,
+        "jobSchedulerLocation": location,
+        "servicebus.enabled": "false",
+        "relayserver.enabled": "false",
+        "nginxIngress.enabled": "true",
+        # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md
+        # (nodeSelector: the extension's pods and all replicas); Azure/AML-Kubernetes#210
+        **{f"nodeSelector.{label}": value for label, value in SCORING_LABEL.items()},
+    }
+    if private:
+        # The chart compares the second with true: the provider's name there leaves the router on a public address.
+        settings |= {"internalLoadBalancerProvider": "azure", "scoringFe.serviceType.internalLoadBalancer": "True"}
+    if certificate:
+        settings["sslCname"] = certificate.hostname
+    return settings
+
+
+def protected_settings(certificate: Certificate | None) -> dict[str, pulumi.Output[str]] | None:
+    if certificate is None:
+        return None
+    pairs = (("scoringFe.sslCert", certificate.chain), ("scoringFe.sslKey", certificate.key))
+    return {name: pulumi.Output.secret(tls.encoded(pem)) for name, pem in pairs}
+
+
+def require_inside(scoring_uri: str, space: IPv4Network) -> str:
+    """The URI, or `pulumi.RunError` where the router of a private stack is not at an address of its network.
+
+    A host name is looked up; one that nobody can look up here yet is only warned of.
+    """
+    host = urlsplit(scoring_uri).hostname or ""
+    found = _addresses(host)
+    if not found:
+        pulumi.warn(
+            f"{host}, the name in the endpoint's certificate, has no address yet. Create the DNS record that leads to "
+            "the inference router (docs/operations.md, 'A certificate for the endpoint')."
+        )
+    if public := [address for address in found if not (ip_address(address).is_loopback or _within(address, space))]:
+        raise pulumi.RunError(
+            f"the inference router of this private stack is at {', '.join(public)} ({scoring_uri}), which is not in "
+            f"its network {space}. Look at the load balancer of the service azureml-fe: it must be internal. If a DNS "
+            "record leads there, correct it."
+        )
+    return scoring_uri
+
+
+def _within(address: str, space: IPv4Network) -> bool:
+    return ip_address(address) in space
+
+
+def _addresses(host: str) -> Sequence[str]:
+    try:
+        return [str(ip_address(host))]
+    except ValueError:
+        pass
+    try:
+        return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)})
+    except OSError:
+        return []

@@ -1,0 +1,162 @@
+"""Node pools of an AKS cluster: their names, one change at a time, and the drain of pools that are to go.
+
+AKS deletes a pool with all pods on its nodes: "AKS doesn't perform cordon and drain". It does when a pool is scaled in.
+So a pool that goes is scaled in first, node by node, and its pods move to the pool that replaces it.
+Does not create pools, and does not know what runs on them: a deployment with one replica is away while that one moves.
+
+Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md (no drain before a deletion);
+MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md ("nodes are carefully cordoned and drained")
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, Resource, UpdateResult
+
+from infra.release.cloud import Cloud
+from infra.release.dynamic import ReleaseProvider
+
+API_VERSION = "2025-09-01"
+"""API version of clusters and pools in azure-native 3.29.0."""
+_SECONDS = 3600
+"""AKS waits up to half an hour for each node that it drains.
+
+Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md ("The default is 30 minutes")
+"""
+_QUICK_SECONDS, _PAUSE_SECONDS = 30, 5
+"""AKS answers some changes at once: ask often at first, then every five seconds."""
+_READ_ONLY = ("provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "eTag")
+_AUTOSCALED = ("enableAutoScaling", "minCount", "maxCount")
+
+
+class PoolFailed(Exception):
+    """AKS refused or failed to change a pool; the message holds its answer."""
+
+
+def pool_name(prefix: str, *shape: object) -> str:
+    """`<prefix>` and a digest of the shape: twelve lower-case letters and digits, which is all that AKS takes on Linux.
+
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (Limitations)
+    """
+    return prefix + hashlib.sha256(json.dumps(shape).encode()).hexdigest()[: 12 - len(prefix)]
+
+
+def pools_of(cloud: Cloud, cluster_id: str) -> dict[str, dict[str, Any]]:
+    """Properties of the cluster's pools by name."""
+    listed = cloud.resource(f"{cluster_id}/agentPools", API_VERSION) or {}
+    return {pool["name"]: pool["properties"] for pool in listed.get("value", [])}
+
+
+def written(properties: dict[str, Any]) -> dict[str, Any]:
+    """The properties of a pool that a write may send."""
+    return {name: value for name, value in properties.items() if name not in _READ_ONLY}
+
+
+def change(cloud: Cloud, method: str, pool_id: str, properties: dict[str, Any] | None = None) -> None:
+    """Send the change and wait for its end. AKS makes one change of a cluster at a time and answers 409 meanwhile."""
+    deadline = time.monotonic() + _SECONDS
+    body = {"properties": properties} if properties else None
+    while (answer := cloud.request(method, pool_id, API_VERSION, body)).status_code == 409 and _is_busy(answer.text):
+        _pause(deadline, answer.text)
+    if not answer.ok and answer.status_code != 404:
+        raise PoolFailed(f"{method} {pool_id}: HTTP {answer.status_code} {answer.text}")
+    while (pool := cloud.resource(pool_id, API_VERSION)) is not None:
+        state = pool["properties"].get("provisioningState")
+        if state in ("Failed", "Canceled"):
+            raise PoolFailed(f"{method} {pool_id} ended as {state}; az aks nodepool show has the reason")
+        if state == "Succeeded" and method == "PUT":
+            return
+        _pause(deadline, f"{pool_id} is {state}")
+    if method == "PUT":
+        raise PoolFailed(f"{pool_id} was created and then not found")
+
+
+def wait_for_cluster(cloud: Cloud, cluster_id: str) -> None:
+    """Wait for what AKS does to a cluster when no request of ours asks for it: it installs add-ons in the background.
+
+    Source: Azure/telescope#1213 (`PutExtensionAddonHandler` refuses a pool)
+    """
+    deadline = time.monotonic() + _SECONDS
+    while cluster := cloud.resource(cluster_id, API_VERSION):
+        state = cluster["properties"].get("provisioningState")
+        if state not in ("Creating", "Updating", "Upgrading"):
+            return
+        _pause(deadline, f"{cluster_id} is {state}")
+
+
+def drain(cloud: Cloud, pool_id: str, properties: dict[str, Any]) -> None:
+    """Scale the pool in to nothing, one node at a time. As a user pool: a system pool keeps one node.
+
+    AKS ends the operation when the node is gone, not when the pods that moved are ready. They get as long again before
+    the next node goes.
+
+    Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md (limits, change of a pool's mode)
+    """
+    fixed = {name: value for name, value in written(properties).items() if name not in _AUTOSCALED}
+    for count in reversed(range(int(properties.get("count") or 0))):
+        began = time.monotonic()
+        change(cloud, "PUT", pool_id, {**fixed, "mode": "User", "enableAutoScaling": False, "count": count})
+        if count:
+            time.sleep(time.monotonic() - began)
+
+
+def _is_busy(refusal: str) -> bool:
+    """Source: Azure/terraform-azurerm-avm-ptn-aks-production#25; Azure/terraform-azurerm-aks#604 (EtagMismatch)"""
+    return "is in progress" in refusal
+
+
+def _pause(deadline: float, reason: str) -> None:
+    if time.monotonic() > deadline:
+        raise PoolFailed(f"not done within {_SECONDS // 60} minutes: {reason}")
+    waited = time.monotonic() - (deadline - _SECONDS)
+    time.sleep(_PAUSE_SECONDS if waited > _QUICK_SECONDS else 0.2)
+
+
+class _PoolDrainProvider(ReleaseProvider):
+    identity = ("cluster_id", "cluster_uid")
+    inputs = ("pool", "prefix")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        _drain_others(props)
+        return CreateResult(f"{props['cluster_id']}/drained", props)
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        _drain_others(news)
+        return UpdateResult(news)
+
+
+def _drain_others(props: dict[str, Any]) -> None:
+    cloud, cluster_id = Cloud.discover(), props["cluster_id"]
+    for name, properties in _others(cloud, props):
+        pulumi.log.info(f"draining the pool {name}, which {props['pool']} replaces")
+        drain(cloud, f"{cluster_id}/agentPools/{name}", properties)
+
+
+def _others(cloud: Cloud, props: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, properties in pools_of(cloud, props["cluster_id"]).items():
+        if name.startswith(props["prefix"]) and name != props["pool"]:
+            yield name, properties
+
+
+class PoolDrain(Resource, module="containerservice", name="PoolDrain"):
+    """Drains every pool of `prefix` but `pool`, once `pool` is there: they are of an earlier shape.
+
+    Does not delete them: the engine does, at the end of the same `up`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        cluster_id: pulumi.Input[str],
+        cluster_uid: pulumi.Input[str],
+        pool: str,
+        prefix: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {"cluster_id": cluster_id, "cluster_uid": cluster_uid, "pool": pool, "prefix": prefix}
+        super().__init__(_PoolDrainProvider(), name, props, opts)

@@ -1,0 +1,50 @@
+"""What an online deployment runs and how it is scaled, read back as the rollout declares it.
+
+Compares what a person would change: model, environment, engine, replicas, their size and concurrency. Does not compare
+probes and time limits, which Azure ML may return in other words, nor the present number of replicas, which the
+inference router owns. Does not write deployments: `rollout.py` does.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_UNITS = {None: 1.0, "m": 0.001, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+def observed(deployment: Any, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The rollout's inputs as `deployment`, an entity of Azure ML's SDK, has them; as `declared` where they agree."""
+    model, environment = (str(found).split("/") for found in (deployment.model, deployment.environment))
+    variables = deployment.environment_variables or {}
+    return {
+        "model_name": model[-3],
+        "model_version": model[-1],
+        "environment": f"{environment[-3]}:{environment[-1]}",
+        "engine": variables.get("SCORING_ENGINE"),
+        "scale": _scale(deployment, variables, declared["scale"]),
+    }
+
+
+def _scale(deployment: Any, variables: Mapping[str, str], declared: Mapping[str, Any]) -> dict[str, Any]:
+    scale, requests = deployment.scale_settings, deployment.resources and deployment.resources.requests
+    held = {
+        "min": getattr(scale, "min_instances", None),
+        "max": getattr(scale, "max_instances", None),
+        "utilisation": getattr(scale, "target_utilization_percentage", None),
+        "concurrency": getattr(deployment.request_settings, "max_concurrent_requests_per_instance", None),
+        "cpu": getattr(requests, "cpu", None),
+        "memory": getattr(requests, "memory", None),
+        "heap": variables.get("SCORING_SPARK_MEMORY"),
+    }
+    kept = {name: value for name, value in declared.items() if _same(value, held[name])}
+    return {**{name: value for name, value in held.items() if value is not None}, **kept}
+
+
+def _same(declared: Any, held: Any) -> bool:
+    return declared == held or (_amount(declared) is not None and _amount(declared) == _amount(held))
+
+
+def _amount(quantity: Any) -> float | None:
+    """A Kubernetes quantity as a number: `1000m` and `1` are the same, and so are `1024Mi` and `1Gi`."""
+    match = re.fullmatch(r"([0-9.]+)(m|[KMG]i)?", str(quantity))
+    return float(match[1]) * _UNITS[match[2]] if match else None

@@ -1,0 +1,153 @@
+"""A runner of GitHub's workflows inside the private network: machines without a public address, and nothing comes in.
+
+Exists where `runner:repository` is set. Each machine takes one job after the other, each by a registration for that job
+alone. It registers as a GitHub App, whose private key is a secret of the stack's vault: put there by the App's owner
+(docs/operations.md), read by the machines' identity, and never part of this program, its state or the machine's
+definition. The identity may read that secret and nothing else; a job logs in to Azure by its own OIDC token.
+
+A change of the definition reaches no running machine, because one may be running this very `up`: it holds for those
+that are created later (`az vmss update-instances`). Does not create the App, the secret, or the variable RUNNERS.
+Source: MicrosoftDocs/azure-docs#68668 (Azure Resource Manager writes secrets into a vault without public access)
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import pulumi
+from pulumi_azure_native import compute, managedidentity
+
+from infra.naming import RUNNER_SECRET, Names
+from infra.runner import machine
+from infra.settings import RunnerSettings, Settings
+
+
+@dataclass(frozen=True)
+class RunnerArgs:
+    resource_group_name: pulumi.Input[str]
+    names: Names
+    settings: RunnerSettings
+    label: str
+    """Label that a workflow names in `runs-on`: the stack's name."""
+    subnet_id: pulumi.Input[str]
+    vault_id: pulumi.Input[str]
+    vault_uri: pulumi.Input[str]
+    """The vault's address, with a slash at its end, as Azure returns it."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        resource_group_name: pulumi.Input[str],
+        names: Names,
+        subnet_id: pulumi.Input[str],
+        vault_id: pulumi.Input[str],
+        vault_uri: pulumi.Input[str],
+    ) -> Self:
+        label = pulumi.get_stack()
+        return cls(resource_group_name, names, settings.runner, label, subnet_id, vault_id, vault_uri)
+
+
+class Runner(pulumi.ComponentResource):
+    principal_id: pulumi.Output[str]
+    secret_id: pulumi.Output[str]
+    """The vault's secret, which the identity is to read."""
+
+    def __init__(self, name: str, args: RunnerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("personalization:operations:Runner", name, None, opts)
+        identity = managedidentity.UserAssignedIdentity(
+            name,
+            resource_name_=args.names.identity("runner"),
+            resource_group_name=args.resource_group_name,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        compute.VirtualMachineScaleSet(
+            name,
+            vm_scale_set_name=args.names.runner,
+            resource_group_name=args.resource_group_name,
+            sku=compute.SkuArgs(name=args.settings.size, tier="Standard", capacity=args.settings.count),
+            identity=compute.VirtualMachineScaleSetIdentityArgs(
+                type=compute.ResourceIdentityType.USER_ASSIGNED, user_assigned_identities=[identity.id]
+            ),
+            orchestration_mode=compute.OrchestrationMode.UNIFORM,
+            overprovision=False,
+            upgrade_policy=compute.UpgradePolicyArgs(mode=compute.UpgradeMode.MANUAL),
+            virtual_machine_profile=_profile(args, identity.client_id),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.principal_id = identity.principal_id
+        self.secret_id = pulumi.Output.format("{0}/secrets/{1}", args.vault_id, RUNNER_SECRET)
+        self.register_outputs({})
+
+
+def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.VirtualMachineScaleSetVMProfileArgs:
+    settings = args.settings
+    data = pulumi.Output.all(client_id, args.vault_uri).apply(
+        lambda found: machine.custom_data(
+            {
+                "repository": settings.repository,
+                "app": settings.app,
+                "installation": settings.installation,
+                "label": args.label,
+                "github": settings.api,
+                "identity": found[0],
+                "secret": f"{found[1]}secrets/{RUNNER_SECRET}",
+                "vault_resource": "https://vault.azure.net",
+                "metadata": "http://169.254.169.254",
+                "folder": "/opt/personalization",
+                "user": machine.USER,
+            }
+        )
+    )
+    return compute.VirtualMachineScaleSetVMProfileArgs(
+        os_profile=compute.VirtualMachineScaleSetOSProfileArgs(
+            computer_name_prefix="runner",
+            admin_username="operator",
+            custom_data=data,
+            linux_configuration=compute.LinuxConfigurationArgs(
+                disable_password_authentication=True,
+                provision_vm_agent=True,
+                # Azure refuses a Linux machine that nobody can log in to. Source: hashicorp/terraform-provider-azurerm
+                # internal/services/compute/linux_virtual_machine_scale_set_resource.go
+                ssh=compute.SshConfigurationArgs(
+                    public_keys=[
+                        compute.SshPublicKeyArgs(path="/home/operator/.ssh/authorized_keys", key_data=settings.ssh_key)
+                    ]
+                ),
+            ),
+        ),
+        storage_profile=compute.VirtualMachineScaleSetStorageProfileArgs(
+            image_reference=compute.ImageReferenceArgs(
+                publisher="Canonical", offer="ubuntu-24_04-lts", sku="server", version="latest"
+            ),
+            os_disk=compute.VirtualMachineScaleSetOSDiskArgs(
+                create_option=compute.DiskCreateOptionTypes.FROM_IMAGE,
+                caching=compute.CachingTypes.READ_WRITE,
+                disk_size_gb=64,
+                managed_disk=compute.VirtualMachineScaleSetManagedDiskParametersArgs(
+                    storage_account_type=compute.StorageAccountTypes.STANDARD_SS_D_LRS
+                ),
+            ),
+        ),
+        network_profile=compute.VirtualMachineScaleSetNetworkProfileArgs(
+            network_interface_configurations=[
+                compute.VirtualMachineScaleSetNetworkConfigurationArgs(
+                    name="inside",
+                    primary=True,
+                    ip_configurations=[
+                        compute.VirtualMachineScaleSetIPConfigurationArgs(
+                            name="inside",
+                            primary=True,
+                            private_ip_address_version=compute.IPVersion.I_PV4,
+                            subnet=compute.ApiEntityReferenceArgs(id=args.subnet_id),
+                        )
+                    ],
+                )
+            ]
+        ),
+        security_profile=compute.SecurityProfileArgs(
+            security_type=compute.SecurityTypes.TRUSTED_LAUNCH,
+            uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=True, v_tpm_enabled=True),
+        ),
+        # Console output, for diagnosis: nothing else of the machine can be seen from outside.
+        diagnostics_profile=compute.DiagnosticsProfileArgs(boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)),
+    )

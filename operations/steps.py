@@ -1,0 +1,106 @@
+"""The steps of a preview, to see whether a later preview still has the ones that were approved.
+
+A step is an operation on one resource, with the inputs that it finds and those that it leaves. After a refresh the
+first are those in the cloud, so a change by hand that the step would undo is noticed. Only digests are kept:
+everyone who may read a workflow's artifacts may read the file of approved steps. The engine masks secrets
+in a preview, so a changed secret leaves a step as it was. Does not hold anything between the comparison and `up`: that
+is the engine's plan.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from operations import preview
+from operations.errors import UserError
+from operations.preview import ACTIONS, MANDATORY
+
+
+class Step(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    operations: tuple[str, ...]
+    """The engine's, such as `("create-replacement", "delete-replaced", "replace")`."""
+    before: Mapping[str, str]
+    """Digests of the inputs that the step finds, by name; empty for a creation."""
+    after: Mapping[str, str]
+    """The same of those that it leaves; empty for a deletion."""
+
+
+class Steps(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stack: str
+    by_urn: Mapping[str, Step]
+
+    @classmethod
+    def of_preview(cls, path: Path) -> "Steps":
+        """Steps of a file of `pulumi preview --json`. Raises `UserError` if the preview failed."""
+        found = preview.load(path)
+        if found.failed:
+            reasons = [*found.errors, *(finding.message for finding in found.findings if finding.level == MANDATORY)]
+            raise UserError(f"{path}: the preview failed, so nothing is approved or applied:\n{chr(10).join(reasons)}")
+        events = preview.load_as(preview.events_of, path)
+        steps = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
+        return cls(stack=found.stack, by_urn=dict(_steps([step for step in steps if step["op"] in ACTIONS])))
+
+    @classmethod
+    def load(cls, path: Path) -> "Steps":
+        """Approved steps, as `dump` wrote them. Raises `UserError` if they cannot be read."""
+        try:
+            return cls.model_validate_json(path.read_text())
+        except (OSError, ValidationError) as error:
+            raise UserError(f"{path} holds no approved steps: {str(error).splitlines()[0]}") from None
+
+    def dump(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=1) + "\n")
+
+    def differences(self, now: "Steps") -> list[str]:
+        """What `now` does otherwise than these steps, one line a resource; empty if it does the same."""
+        found = [] if self.stack == now.stack else [f"approved for stack {self.stack}, not for {now.stack}"]
+        for urn in sorted({*self.by_urn, *now.by_urn}):
+            approved, planned = self.by_urn.get(urn), now.by_urn.get(urn)
+            if approved == planned:
+                continue
+            found.append(f"{_shown(urn)}: {_difference(approved, planned)}")
+        return found
+
+
+def _steps(steps: list[dict[str, Any]]) -> Iterator[tuple[str, Step]]:
+    for urn in sorted({step["urn"] for step in steps}):
+        of_it = [step for step in steps if step["urn"] == urn]
+        sides = [_digests(next(filter(None, (step.get(side) for step in of_it)), {})) for side in ("old", "new")]
+        yield urn, Step(operations=tuple(sorted({step["op"] for step in of_it})), before=sides[0], after=sides[1])
+
+
+def _digests(state: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _digest(value) for name, value in sorted((state.get("inputs") or {}).items())}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _difference(approved: Step | None, planned: Step | None) -> str:
+    if approved is None or planned is None or approved.operations != planned.operations:
+        return f"{_operations(planned)} now, {_operations(approved)} as approved"
+    if names := _unequal(approved.after, planned.after):
+        return f"other values of {names} than approved"
+    return f"{_unequal(approved.before, planned.before)} changed since the approval"
+
+
+def _unequal(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    return ", ".join(sorted(name for name in {*one, *other} if one.get(name) != other.get(name)))
+
+
+def _operations(step: Step | None) -> str:
+    return ", ".join(step.operations) if step else "nothing"
+
+
+def _shown(urn: str) -> str:
+    types, name = urn.split("::", 3)[2:]
+    return f"{name} ({types.rpartition('$')[2]})"

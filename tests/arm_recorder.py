@@ -1,0 +1,35 @@
+"""The azure-native stand-in with one thing added: run as a program, it writes down what goes to ARM and comes back."""
+
+import json
+import os
+from typing import Any
+from unittest import mock
+from urllib.parse import urlsplit
+
+RECORD = "ARM_RECORD"
+"""Variable that names the file, of one exchange a line: method, URL, body, status, answer."""
+
+
+def serve_and_record() -> None:
+    import requests
+
+    from sandbox.azure_native.__main__ import main
+
+    send = requests.Session.send
+
+    def recording(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        answer = send(session, request, **options)
+        if urlsplit(request.url or "").path.lower().startswith(("/subscriptions", "/providers")):
+            body = request.body.decode() if isinstance(request.body, bytes) else request.body
+            line = json.dumps([request.method, request.url, body, answer.status_code, answer.text]) + "\n"
+            # Unbuffered, so that the lines of parallel calls stay whole.
+            with open(os.environ[RECORD], "ab", buffering=0) as record:
+                record.write(line.encode())
+        return answer
+
+    with mock.patch.object(requests.Session, "send", recording):
+        main()
+
+
+if __name__ == "__main__":
+    serve_and_record()

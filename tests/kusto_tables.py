@@ -1,0 +1,23 @@
+"""Log Analytics tables by their documented columns, for tests that run or check queries.
+
+`data/azure_monitor/tables.json` names for each table the page it was taken from. Azure's own columns of the same name
+on every table are among them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).parent / "data" / "azure_monitor"
+
+
+def documented(name: str) -> dict[str, Any]:
+    """`tables`, `metrics` or `log_categories`."""
+    found: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text())
+    return found
+
+
+def columns() -> Mapping[str, Mapping[str, str]]:
+    """Type of each column, by table."""
+    return {table: found["columns"] for table, found in documented("tables").items()}

@@ -1,0 +1,62 @@
+"""A release of a private stack from outside its network: each part reports the refusal and its remedy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_network_fixtures import LAKE, WORKSPACE, Azure, private_azure
+
+from infra.release import experiment, snapshot
+from infra.release.dynamic import ReleaseProvider
+from infra.release.network_refusal import OutsideNetwork, network_refusal
+
+SAYS = r"this machine is outside the stack's private network.*{}.*Run `up` with a release from a machine inside"
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    with private_azure(tmp_path_factory.mktemp("outside")) as azure, azure.caller(None):
+        yield azure
+
+
+def parts(azure: Azure, rows: Path) -> dict[str, tuple[ReleaseProvider, dict[str, Any]]]:
+    lake = {"blob_endpoint": f"{azure.sandbox.url}/blob/privatelake/", "lake_id": azure.id(LAKE), "container": "raw"}
+    return {
+        "AuthorizationFailure": (
+            snapshot._SnapshotProvider(),
+            {**lake, "dataset": "shop", "data": str(rows), "snapshot": "one"},
+        ),
+        "Unauthorized network access to workspace": (
+            experiment._ExperimentProvider(),
+            {"workspace_id": azure.id(WORKSPACE), "workspace_url": azure.sandbox.authority, "path": "/Shared/training"},
+        ),
+    }
+
+
+@pytest.mark.parametrize("refusal", ["AuthorizationFailure", "Unauthorized network access to workspace"])
+def test_a_part_of_a_release_says_that_it_must_run_inside_and_does_not_wait(
+    azure: Azure, tmp_path: Path, refusal: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("1,2")
+    provider, props = parts(azure, tmp_path)[refusal]
+    with pytest.raises(OutsideNetwork, match=SAYS.format(refusal)):
+        provider.create(props)
+
+
+def test_a_refresh_from_outside_changes_nothing_and_says_why(
+    azure: Azure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr("pulumi.log.warn", warned.append)
+    for provider, props in parts(azure, tmp_path).values():
+        assert provider.read("id", props).id == "id"
+    assert len(warned) == 2
+    assert all("this machine is outside its network" in message for message in warned)
+
+
+def test_a_refusal_that_another_error_was_raised_from_is_found() -> None:
+    error = RuntimeError("the deployment did not pass")
+    error.__cause__ = PermissionError("Unauthorized network access to workspace: 12")
+    assert network_refusal(error) == "Unauthorized network access to workspace: 12"
+    assert network_refusal(RuntimeError("Unauthorized")) is None

@@ -1,0 +1,87 @@
+"""The rules of `sandbox/types.yaml` against what Microsoft's own types say of each resource type.
+
+`data/resource_types.yaml` is an extract; `tools/resource_types.py` wrote it and names the commit.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.types import TypeRule, load
+from tools.resource_types import paths
+from tools.sources.form import read_all
+from tools.sources.yaml_files import spread
+
+DOCUMENT = yaml.safe_load((Path(__file__).parent / "data" / "resource_types.yaml").read_text())
+ROWS: dict[str, dict[str, Any]] = DOCUMENT["types"]
+RULES = {rule.type: rule for rule in load().values() if rule.api_version}
+LIMITED = sorted(name for name in ROWS if RULES[name].name.keys() & {"min", "max", "pattern"})
+
+
+def test_every_type_is_looked_up_at_the_version_that_is_used() -> None:
+    assert ROWS.keys() == RULES.keys()
+    assert not [name for name, row in ROWS.items() if f"/{RULES[name].api_version}/" not in row["path"]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("name", LIMITED)
+def test_no_name_is_accepted_that_azure_refuses(name: str, data: st.DataObject) -> None:
+    limits, text = ROWS[name].get("name", {}), data.draw(names(RULES[name]))
+    assert limits.get("min", 0) <= len(text) <= limits.get("max", 1000)
+    assert re.search(limits.get("pattern", ""), text), limits
+    assert text == limits.get("value", text)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_body_has_a_location_where_azures_has(name: str) -> None:
+    # A resource that can be in any region names one: "LocationRequired", which no type says.
+    allowed = {"none": {"none"}, "optional": {"optional", "required"}, "required": {"required"}}
+    assert RULES[name].location in allowed[ROWS[name]["location"]]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_property_that_azure_requires_is_required(name: str) -> None:
+    ours = RULES[name].required
+    assert not [
+        path for path in ROWS[name].get("required", []) if not any(f"{path}.".startswith(f"{one}.") for one in ours)
+    ]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_rule_that_cites_azures_types_is_in_them(name: str) -> None:
+    row, cited = ROWS[name], f"{DOCUMENT['repository']} {ROWS[name]['path']}"
+    required, read_only = row.get("required", []), row.get("read_only", [])
+    for key, items in (("required", RULES[name].required), ("computed", tuple(paths(RULES[name].computed)))):
+        for item in items:
+            texts = list(sources_of(RULES[name].raw, key, item))
+            assert all(text == cited for text in texts if text.startswith(DOCUMENT["repository"])), item
+            if cited in texts:
+                said = read_only if key == "computed" else required
+                assert any(f"{path}.".startswith(f"{item}.") for path in said), f"{key} {item}"
+
+
+def test_a_name_that_azures_types_refuse_is_found() -> None:
+    assert not re.search(ROWS["Microsoft.Storage/storageAccounts"]["name"]["pattern"], "Capital")
+
+
+def names(rule: TypeRule) -> st.SearchStrategy[str]:
+    least, most = rule.name.get("min", 1), rule.name.get("max", 300)
+    # `$` also matches before a line's end.
+    texts = st.from_regex(rule.name.get("pattern", r"\A.*\Z"), fullmatch=True)
+    return texts.filter(lambda text: least <= len(text) <= most and "\n" not in text)
+
+
+def sources_of(entry: Mapping[str, Any], key: str, item: str) -> Iterator[str]:
+    stated = spread(entry["sources"])[key]
+    if isinstance(stated, Mapping):
+        covering = [place for place in stated if f"{item}.".startswith(f"{place}.")]
+        stated = stated[max(covering, key=len)]
+    for source in read_all(stated).sources:
+        yield source.text

@@ -1,0 +1,213 @@
+"""Private endpoints and public access as a caller meets them: from outside, and from inside a virtual network.
+
+Clients are the SDKs, unmodified: what differs between the two is `HTTPS_PROXY` in their environment.
+"""
+
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from sandbox_fixtures import ROOT
+from sandbox_network_fixtures import LAKE, NETWORK, PROVIDERS, VAULT, VNET, WORKSPACE, Azure, private_azure
+from waiting import eventually
+
+from infra.release.cloud import Cloud
+from sandbox.caller_network import environment
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    with private_azure(tmp_path_factory.mktemp("networks")) as azure:
+        yield azure
+
+
+@pytest.fixture
+def azure(started: Azure) -> Iterator[Azure]:
+    yield started
+    started.remove_endpoints()
+
+
+def upload(azure: Azure, network: str | None) -> str:
+    """What storage answers an upload by azure-storage-blob: empty, or the code of its refusal."""
+    from azure.core.exceptions import HttpResponseError
+
+    with azure.caller(network):
+        blobs = Cloud.discover().blobs(f"{azure.sandbox.url}/blob/privatelake/")
+        try:
+            blobs.get_container_client("raw").upload_blob("rows.csv", b"1,2", overwrite=True)
+        except HttpResponseError as error:
+            return str(getattr(error.error_code, "value", error.error_code))
+    return ""
+
+
+def list_jobs(azure: Azure, network: str | None) -> str:
+    """What Databricks answers databricks-sdk: empty, or the text of its refusal."""
+    from databricks.sdk.errors import PermissionDenied
+
+    with azure.caller(network):
+        client = Cloud.discover().databricks(azure.sandbox.authority, azure.id(WORKSPACE))
+        try:
+            list(client.jobs.list())
+        except PermissionDenied as error:
+            return str(error)
+    return ""
+
+
+def test_an_account_without_public_access_answers_inside_its_network_alone(azure: Azure) -> None:
+    assert azure.endpoint("lake-blob", LAKE, "blob") == {}
+    azure.zone("lake-blob", "blob")
+    assert upload(azure, None) == "AuthorizationFailure"
+    assert upload(azure, NETWORK) == ""
+
+
+def test_an_endpoint_whose_name_does_not_resolve_leads_nowhere(azure: Azure) -> None:
+    assert azure.endpoint("lake-blob", LAKE, "blob") == {}
+    assert upload(azure, NETWORK) == "AuthorizationFailure"
+    azure.zone("lake-blob", "blob", linked=False)
+    assert upload(azure, NETWORK) == "AuthorizationFailure"
+    azure.zone("lake-blob", "blob")
+    assert upload(azure, NETWORK) == ""
+
+
+def test_an_endpoint_to_another_group_of_an_account_is_not_one_to_its_blobs(azure: Azure) -> None:
+    assert azure.endpoint("lake-dfs", LAKE, "dfs") == {}
+    azure.zone("lake-dfs", "dfs")
+    assert upload(azure, NETWORK) == "AuthorizationFailure"
+
+
+def test_another_network_does_not_reach_the_endpoint(azure: Azure) -> None:
+    azure.network("other")
+    assert azure.endpoint("lake-blob", LAKE, "blob") == {}
+    azure.zone("lake-blob", "blob")
+    assert upload(azure, "other") == "AuthorizationFailure"
+
+
+def test_a_workspace_without_public_access_refuses_callers_outside_with_its_number(azure: Azure) -> None:
+    number = azure.sandbox.arm("GET", WORKSPACE).json()["properties"]["workspaceId"]
+    assert azure.endpoint("databricks", WORKSPACE, "databricks_ui_api") == {}
+    azure.zone("databricks", "databricks_ui_api")
+    assert f"Unauthorized network access to workspace: {number}" in list_jobs(azure, None)
+    assert list_jobs(azure, NETWORK) == ""
+
+
+def test_a_vault_without_public_access_refuses_callers_outside(azure: Azure) -> None:
+    answer = azure.sandbox.http.get("/vault/kv-private/secrets/a")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "Forbidden")
+    assert "ForbiddenByConnection" in answer.text
+
+
+def test_resource_manager_answers_from_everywhere(azure: Azure) -> None:
+    for network in (None, NETWORK):
+        with azure.caller(network):
+            assert Cloud.discover().resource(azure.id(LAKE), "2024-01-01") is not None
+
+
+def test_a_network_that_does_not_exist_has_nobody_inside(azure: Azure) -> None:
+    import requests
+
+    with azure.caller("nowhere"), pytest.raises(requests.ConnectionError, match="407"):
+        Cloud.discover()
+
+
+def test_the_sandbox_prints_the_environment_of_a_caller_inside(azure: Azure) -> None:
+    command = [sys.executable, "-m", "sandbox", "env", "--folder", str(azure.sandbox.folder), "--network", NETWORK]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert f"export HTTPS_PROXY=http://{NETWORK}:" in printed
+
+
+@pytest.mark.parametrize(
+    ("target", "groups", "code"),
+    [
+        (LAKE, ("blob", "dfs"), "StorageAccountOperationInProgress"),
+        (WORKSPACE, ("databricks_ui_api", "browser_authentication"), "ConcurrentUpdateError"),
+        (VAULT, ("vault", "vault"), "ConflictError"),
+    ],
+)
+def test_of_two_endpoints_to_one_target_at_once_one_fails_after_it_was_accepted(
+    azure: Azure, target: str, groups: tuple[str, str], code: str
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        errors = list(pool.map(lambda each: azure.endpoint(f"pe-{each[0]}", target, each[1]), enumerate(groups)))
+    assert sorted(error.get("code", "") for error in errors) == ["", code]
+
+
+def test_endpoints_to_different_targets_are_made_at_once(azure: Azure) -> None:
+    made = [("pe-lake", LAKE, "blob"), ("pe-dbw", WORKSPACE, "databricks_ui_api"), ("pe-kv", VAULT, "vault")]
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(lambda each: azure.endpoint(*each), made)) == [{}, {}, {}]
+
+
+def test_an_endpoint_needs_a_network_that_no_workspace_is_being_injected_into(azure: Azure) -> None:
+    azure.sandbox.faults({"path": "workspaces/injected", "method": "PUT", "operation_delay": 2.0})
+    parameters = {"customVirtualNetworkId": {"value": azure.id(VNET)}}
+    path = f"{PROVIDERS}/Microsoft.Databricks/workspaces/injected"
+    with ThreadPoolExecutor() as pool:
+        workspace = pool.submit(azure.attempt, path, {"computeMode": "Hybrid", "parameters": parameters})
+        while azure.sandbox.arm("GET", path).status_code == 404:
+            pass
+        error = azure.endpoint("vault", VAULT, "vault")
+        assert (error["code"], "ReferencedResourceNotProvisioned" in error["message"]) == ("RetryableError", True)
+        assert workspace.result() == {}
+    assert azure.endpoint("vault", VAULT, "vault") == {}
+    azure.remove(path)
+
+
+def test_a_network_is_not_deleted_while_an_endpoint_or_a_caller_is_in_it(azure: Azure) -> None:
+    azure.network("temporary")
+    network = f"{PROVIDERS}/Microsoft.Network/virtualNetworks/temporary"
+    assert azure.endpoint("pe-temporary", VAULT, "vault", "temporary") == {}
+    refused = azure.sandbox.arm("DELETE", network)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "InUseSubnetCannotBeDeleted")
+    assert "pe-temporary" in refused.text
+    azure.remove_endpoints()
+    with (
+        azure.caller("temporary"),
+        httpx.Client(verify=ssl.create_default_context(cafile=azure.sandbox.ca_bundle)) as http,
+    ):
+        url, token = f"{azure.sandbox.url}{azure.id(network)}", azure.sandbox.token()
+        inside = http.delete(url, params={"api-version": "2024-05-01"}, headers={"Authorization": f"Bearer {token}"})
+        assert (inside.status_code, inside.json()["error"]["code"]) == (400, "InUseSubnetCannotBeDeleted")
+    removed = eventually(lambda: azure.sandbox.arm("DELETE", network), lambda answer: answer.is_success)
+    azure.sandbox.settle(removed)
+    assert azure.sandbox.arm("GET", network).status_code == 404
+
+
+def test_an_endpoint_to_nothing_or_to_an_unknown_group_is_refused(azure: Azure) -> None:
+    assert azure.endpoint("pe", f"{LAKE}x", "blob")["code"] == "InvalidResourceReference"
+    assert azure.endpoint("pe", LAKE, "blobs")["code"] == "PrivateLinkServiceGroupNotFound"
+
+
+def test_nodes_without_public_addresses_need_an_endpoint_to_the_workspace(azure: Azure) -> None:
+    workspace = f"{PROVIDERS}/Microsoft.MachineLearningServices/workspaces/mlw-private"
+    azure.put(workspace, {}, identity={"type": "SystemAssigned"})
+    nodes = {"vmSize": "Standard_D2s_v5", "enableNodePublicIp": False}
+    compute = (f"{workspace}/computes/builds", {"computeType": "AmlCompute", "properties": nodes})
+    error = azure.attempt(*compute)
+    assert error == {
+        "code": "UserError",
+        "message": "Provided EnableNodePublicIp 'False' requires workspace private endpoint.",
+    }
+    assert azure.endpoint("ml-workspace", workspace, "amlworkspace") == {}
+    assert azure.attempt(*compute) == {}
+
+
+def test_the_way_in_stays_where_it_was_after_a_restart(azure: Azure) -> None:
+    before = environment(azure.sandbox.folder, NETWORK)
+    azure.sandbox.stop()
+    azure.sandbox.start()
+    assert environment(azure.sandbox.folder, NETWORK) == before
+    assert list_jobs(azure, NETWORK)
+    assert os.environ.get("HTTPS_PROXY") != before["HTTPS_PROXY"]
+
+
+def test_a_damaged_file_of_the_way_in_is_made_again(azure: Azure) -> None:
+    azure.sandbox.stop()
+    Path(azure.sandbox.folder, "network-proxy.json").write_text("{")
+    azure.sandbox.start()
+    assert "HTTPS_PROXY" in environment(azure.sandbox.folder, NETWORK)

@@ -1,0 +1,188 @@
+"""Every rule about Azure and Databricks says where it comes from, so that a wrong belief can be looked up.
+
+What counts as a rule, and where its source is written: `tools/sources/`. Whether the source says so was looked up when
+it was written; here only its presence and form are checked.
+"""
+
+import importlib.metadata
+import re
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tools.sources import python_files, yaml_files
+from tools.sources.form import Kind, Malformed, read, read_all
+from tools.sources.report import texts
+from tools.sources.rules import Fault, Rule
+
+ROOT = Path(__file__).parents[1]
+
+
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+# Read outside of the environment, for an API version that the pinned one left out.
+OLDER = {"azure-mgmt-containerregistry==10.3.0"}
+
+
+@cache
+def rules() -> list[Rule | Fault]:
+    return [*yaml_files.find(ROOT), *python_files.find(ROOT)]
+
+
+def packaged() -> set[str]:
+    stated = [rule.statement for rule in rules() if isinstance(rule, Rule) and rule.statement]
+    return {source.text for one in stated for source in one.sources if source.kind is Kind.PACKAGE}
+
+
+def named(remark: str) -> list[str]:
+    """Names of code in a remark, in parts."""
+    quoted = re.findall(r"`([^`]+)`|\b([A-Z]\w*API\.\w+)", remark)
+    return [part for pair in quoted for name in pair for part in re.findall(r"\w+", name)]
+
+
+@cache
+def contents(path: str) -> str:
+    return (SITE_PACKAGES / path).read_text()
+
+
+def test_every_rule_says_where_it_comes_from() -> None:
+    bare = [str(found) for found in rules() if isinstance(found, Rule) and not found.statement]
+    assert not bare, "\n".join(bare)
+
+
+def test_every_source_is_named_in_the_agreed_form() -> None:
+    faults = [str(found) for found in rules() if isinstance(found, Fault)]
+    assert not faults, "\n".join(faults)
+
+
+def test_the_pages_say_what_the_statements_say() -> None:
+    for path, text in texts(ROOT).items():
+        assert (ROOT / path).read_text() == text, "run `python -m tools.sources`"
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("Source: Azure/azure-rest-api-specs specification/a/b.json (`x`; y)", {Kind.SPECIFICATION}),
+        ("Source: Azure/AKS#2495; MicrosoftDocs/azure-docs articles/a.md", {Kind.ISSUE, Kind.DOCUMENTATION}),
+        ("Source: https://learn.microsoft.com/azure/a", {Kind.DOCUMENTATION}),
+        ("Source: azure-core==1.2.3 azure/core/a.py", {Kind.PACKAGE}),
+        ("Source: hashicorp/terraform-provider-azurerm internal/a.go", {Kind.CODE}),
+        ("No source: create one on Azure and read it", {Kind.NOTHING}),
+    ],
+)
+def test_a_statement_names_a_kind_of_source(text: str, kinds: set[Kind]) -> None:
+    assert read(text).kinds == kinds
+
+
+@pytest.mark.parametrize("text", ["Source: the documentation", "Source: Azure/AKS", "Source: ", "No source: yes"])
+def test_a_statement_that_names_no_source_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        read(text)
+
+
+def test_a_list_of_sources_does_not_hold_one_that_is_missing() -> None:
+    with pytest.raises(Malformed, match="stands alone"):
+        read_all(["Azure/AKS#1", "No source: ask Azure for it"])
+
+
+BARE = """
+LIMIT = 5
+def refuse(sandbox, request: Request):
+    raise CloudError(400, "Bad", "text")
+"""
+
+
+def test_a_rule_without_a_source_is_found_and_the_message_says_where_to_write_it() -> None:
+    found = list(python_files.of_file("sandbox/new.py", BARE, set()))
+    assert [found.place for found in found] == ["LIMIT", "refuse", "refuse Bad"]
+    assert all("write '# Source: " in str(rule) for rule in found)
+
+
+def test_the_nearest_statement_covers_a_rule() -> None:
+    text = BARE.replace("LIMIT", "# Source: Azure/AKS#1\nLIMIT").replace(
+        "    raise", '    """Act.\n\n    Source: Azure/AKS#2\n    """\n    # No source: ask Azure for it.\n    raise'
+    )
+    found = [rule for rule in python_files.of_file("sandbox/new.py", text, set()) if isinstance(rule, Rule)]
+    statements = [rule.statement for rule in found if rule.statement]
+    assert [[source.text for source in one.sources] for one in statements] == [["Azure/AKS#1"], ["Azure/AKS#2"], []]
+    assert statements[2].settled_by == "ask Azure for it."
+
+
+def test_a_blank_line_parts_a_source_from_what_follows() -> None:
+    found = list(python_files.of_file("infra/new.py", "# Source: Azure/AKS#1\n\nLIMIT = 5\n", set()))
+    assert isinstance(found[0], Rule)
+    assert not found[0].statement
+
+
+def test_a_source_covers_the_lines_of_constants_below_it() -> None:
+    text = "# Source: Azure/AKS#1\nLIMIT = 5\nMOST = 6\n\nLEAST = 7\n"
+    found = [rule for rule in python_files.of_file("infra/new.py", text, set()) if isinstance(rule, Rule)]
+    assert [rule.place for rule in found if rule.statement] == ["LIMIT", "MOST"]
+
+
+def test_one_statement_does_not_cover_a_file_of_unrelated_rules() -> None:
+    text = '"""Rules.\n\nSource: Azure/AKS#1\n"""\n' + "".join(f"LIMIT_{number} = 5\n" for number in range(7))
+    faults = [found for found in python_files.of_file("infra/new.py", text, set()) if isinstance(found, Fault)]
+    assert "covers 7 rules" in faults[0].message
+
+
+def test_a_name_that_states_no_rule_is_not_listed_as_the_projects_own() -> None:
+    (fault,) = python_files.of_file("infra/new.py", "", {"LIMIT"})
+    assert "remove it" in str(fault)
+
+
+def test_a_key_of_a_type_without_a_source_is_found_with_the_text_to_write() -> None:
+    entry = {"token": "a:B", "immutable": ["properties.a", "properties.b"], "asynchronous": True}
+    entry["sources"] = {"immutable": {"properties.a": "Azure/AKS#1"}}
+    found = list(yaml_files.of_entry("sandbox/types.yaml", entry, ("token",), "A/b: "))
+    bare = [str(rule) for rule in found if isinstance(rule, Rule) and not rule.statement]
+    assert len(bare) == 2
+    assert "immutable.properties.b: write 'immutable: <owner>/<repository> <path>'" in bare[0]
+    assert "asynchronous" in bare[1]
+
+
+def test_an_item_of_a_list_may_state_its_own_source() -> None:
+    entry = {"each": {"a": {"hour": 1, "source": "Azure/AKS#1"}, "b": {"hour": 2}}}
+    found = [it for it in yaml_files.of_entry("infra/prices.yaml", entry, (), "") if isinstance(it, Rule)]
+    assert [rule.place for rule in found if rule.statement] == ["each.a"]
+    assert [rule.place for rule in found if not rule.statement] == ["each.b.hour"]
+
+
+def test_keys_with_one_source_may_stand_together() -> None:
+    entry = {"asynchronous": True, "etag": "eTag", "sources": {"asynchronous, etag": "Azure/AKS#1"}}
+    found = [it for it in yaml_files.of_entry("sandbox/types.yaml", entry, (), "") if isinstance(it, Rule)]
+    assert [bool(rule.statement) for rule in found] == [True, True]
+
+
+def test_constants_of_one_statement_are_found_one_by_one() -> None:
+    text = 'class A:\n    LEAST, MOST, KIND = 5, 6, "Microsoft.Storage/storageAccounts"\n'
+    found = list(python_files.of_file("infra/new.py", text, set()))
+    assert [it.place for it in found] == ["LEAST", "MOST"]
+
+
+def test_a_source_in_an_installed_package_is_there_and_holds_the_names() -> None:
+    wrong = []
+    for text in sorted(packaged()):
+        stated, _, remark = text.partition(" (")
+        package, _, path = stated.partition(" ")
+        name, _, version = package.partition("==")
+        if package in OLDER:
+            continue
+        if importlib.metadata.version(name) != version or not (SITE_PACKAGES / path).exists():
+            wrong.append(f"{text}: look it up again in version {importlib.metadata.version(name)}")
+        elif missing := [part for part in named(remark) if not re.search(rf"\b{part}\b", contents(path))]:
+            wrong.append(f"{text}: {', '.join(missing)} is not there")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_name_in_a_remark_is_looked_for() -> None:
+    assert named("`Operations.begin_create`, asynchronous)") == ["Operations", "begin_create"]
+    assert named("JobsAPI.get: path; `$top`)") == ["JobsAPI", "get", "top"]
+
+
+def test_a_source_of_a_rule_that_is_not_there_is_found() -> None:
+    entry = {"asynchronous": True, "sources": {"asynchronous": "Azure/AKS#1", "immutable": "Azure/AKS#1"}}
+    found = list(yaml_files.of_entry("sandbox/types.yaml", entry, (), ""))
+    assert [str(it) for it in found if isinstance(it, Fault)]

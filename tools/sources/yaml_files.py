@@ -1,0 +1,115 @@
+"""Rules of YAML files: every key of an entry is one, unless it is listed here, and the key `sources` says whence.
+
+`sandbox/types.yaml` and `sandbox/roles.yaml` have one entry per type or role, each with `sources`; every other file is
+one entry. A source may be given for a whole key, or for each of its items: a mapping with the same keys, the same list
+items or, for deeper ones, dotted paths. One source for several keys names them together: `name, required: …`.
+`sources` of a whole file may also be one text, and an item may have its own under `source`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.sources.form import Malformed, Statement, read_all
+from tools.sources.rules import Fault, Rule
+
+ENTRIES = ("sandbox/types.yaml", "sandbox/roles.yaml")
+WHOLE = (
+    "sandbox/region.yaml",
+    "infra/capacity.yaml",
+    "infra/compatibility.yaml",
+    "infra/prices.yaml",
+    "infra/regions.yaml",
+    "infra/vm_prices.yaml",
+    "infra/vm_sizes.yaml",
+)
+OWN = {
+    # Compared with the genuine SDK by tests/test_azure_native_bodies.py; `seconds` are of the sandbox's own time.
+    "sandbox/types.yaml": ("token", "api_version", "path", "flattened", "left_out", "seconds"),
+    "sandbox/roles.yaml": (),
+    "sandbox/region.yaml": ("unregistered", "absent"),
+    # Measured here: docs/benchmarks.md.
+    "infra/capacity.yaml": ("service_ms", "memory_min", "beside_heap"),
+    "infra/compatibility.yaml": ("shipped", "scoring", "tracking"),
+    "infra/prices.yaml": ("currency", "date", "to_be_verified", "left_out", "hours_per_month", "runs_per_month"),
+    "infra/regions.yaml": (),
+    "infra/vm_prices.yaml": ("date",),
+    "infra/vm_sizes.yaml": (),
+}
+"""Keys by file that state no rule of Azure's, or that a test compares with Azure's own SDK."""
+
+
+def find(root: Path) -> Iterator[Rule | Fault]:
+    for name in ENTRIES:
+        for key, entry in (yaml.safe_load((root / name).read_text()) or {}).items():
+            yield from of_entry(name, entry or {}, OWN[name], f"{key}: ")
+    for name in WHOLE:
+        yield from of_entry(name, yaml.safe_load((root / name).read_text()), OWN[name], "")
+
+
+def of_entry(file: str, entry: Mapping[str, Any], own: tuple[str, ...], before: str) -> Iterator[Rule | Fault]:
+    sources = entry.get("sources", {})
+    rules = {key: value for key, value in entry.items() if key != "sources" and key not in own}
+    sources = spread(sources) if isinstance(sources, Mapping) else dict.fromkeys(rules, sources)
+    for key in sources.keys() - rules.keys():
+        yield Fault(file, f"{before}sources.{key}", "names no rule of this entry.")
+    for key, value in rules.items():
+        if key == "name" and set(value) <= {"input", "auto"}:
+            continue  # the SDK's: which input holds the name
+        remedy = f"write '{key}: <owner>/<repository> <path>' (or 'No source: <what would settle it>') below 'sources:'"
+        if inner := dict(_inner(value)):
+            stated = sources.get(key, {})
+            yield from _of_items(file, f"{before}{key}", value, {**inner, **stated}, remedy)
+        elif key not in sources:
+            yield Rule(file, f"{before}{key}", None, remedy)
+        elif isinstance(sources[key], Mapping):
+            yield from _of_items(file, f"{before}{key}", value, sources[key], remedy)
+        else:
+            yield _rule(file, f"{before}{key}", sources[key])
+
+
+def spread(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources by single key."""
+    return {key: source for keys, source in sources.items() for key in str(keys).split(", ")}
+
+
+def _of_items(file: str, place: str, value: Any, sources: Mapping[str, Any], remedy: str) -> Iterator[Rule | Fault]:
+    items = [str(item) for item in value] if isinstance(value, list) else list(_paths(value))
+    used = set()
+    for item in items:
+        covering = [key for key in sources if item == str(key) or item.startswith(f"{key}.")]
+        used.update(covering)
+        if covering:
+            yield _rule(file, f"{place}.{item}", sources[max(covering, key=len)])
+        else:
+            yield Rule(file, f"{place}.{item}", None, f"{remedy}, or one for each item")
+    for key in sources.keys() - used:
+        yield Fault(file, f"{place}.{key}", "has a source and is not there.")
+
+
+def _inner(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Sources that items state themselves, by dotted path."""
+    if isinstance(value, Mapping):
+        if "source" in value:
+            yield before, value["source"]
+        for key, inner in value.items():
+            yield from _inner(inner, f"{before}.{key}" if before else str(key))
+
+
+def _paths(value: Any, before: str = "") -> Iterator[str]:
+    """Dotted paths of the leaves."""
+    if isinstance(value, Mapping) and value and "source" not in value:
+        for key, inner in value.items():
+            yield from _paths(inner, f"{before}.{key}" if before else str(key))
+    else:
+        yield before
+
+
+def _rule(file: str, place: str, value: object) -> Rule | Fault:
+    try:
+        statement: Statement = read_all(value)
+    except Malformed as error:
+        return Fault(file, place, str(error))
+    return Rule(file, place, statement)
