@@ -18,7 +18,7 @@ from sandbox import access_checks, region, role_assignments, role_definitions, s
 from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
 from sandbox.faults import hinder_operation, hinders_operation
 from sandbox.operations import Operations, Turn
-from sandbox.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge
+from sandbox.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge, visible
 from sandbox.resource_filter import filtered
 from sandbox.resource_id import GROUP, ResourceId, parse, parse_collection, rule_of
 from sandbox.soft_delete import SoftDeleted
@@ -44,7 +44,7 @@ class Arm:
         self._machines = list(machines)
         self._sandbox, self._store, self._rules, self._behaviours = sandbox, sandbox.store, rules, behaviours
         self._deleted = SoftDeleted(sandbox, records)
-        self.operations = Operations(sandbox, records)
+        self.operations = Operations(sandbox, records, self._visible)
 
     def routes(self) -> list[BaseRoute]:
         methods = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"]
@@ -90,7 +90,7 @@ class Arm:
             return Response(status_code=204)
         if self.operations.is_busy(found.id) and dig(body, "properties.provisioningState") == "Succeeded":
             body["properties"]["provisioningState"] = "Updating"
-        return JSONResponse(body, headers={"ETag": etag(rule_of(found.type, self._rules), body)})
+        return JSONResponse(self._visible(body), headers={"ETag": etag(rule_of(found.type, self._rules), body)})
 
     def _existing(self, found: ResourceId) -> Body:
         body = self._store.get(found.id)
@@ -119,6 +119,9 @@ class Arm:
             rule = rule_of(parent.type, self._rules)
             self._store.put(parent.id, complete(self._sandbox, parent, rule, {}, None))
 
+    def _visible(self, body: Body) -> Body:
+        return visible(rule_of(body["type"], self._rules), body)
+
     def _behaviour(self, resource_type: str) -> Behaviour:
         return self._behaviours.get(resource_type.lower(), Behaviour())
 
@@ -143,7 +146,7 @@ class Arm:
             sent["tags"] = tags.checked(rule, sent["tags"])
         if check := self._behaviour(found.type).before_put:
             check(self._sandbox, found.id, sent, existing)
-        state = "Creating" if existing is None else "Updating"
+        state = rule.creating if existing is None else "Updating"
         turn = self._turn(found, rule, state)
         self.operations.require_idle(found.id, turn)
         self._imply_parents(found)
@@ -162,11 +165,12 @@ class Arm:
 
         if not (rule.asynchronous or hinders_operation(request)):
             await self.operations.run(body["id"], work, turn)
-            return JSONResponse(body, 201 if existing is None else 200, {"ETag": etag(rule, body)})
+            return JSONResponse(self._visible(body), 201 if existing is None else 200, {"ETag": etag(rule, body)})
         body["properties"]["provisioningState"] = state
         self._store.put(body["id"], body)
         status = 200 if existing is not None else 202 if rule.accepted else 201
-        return JSONResponse(copy.deepcopy(body), status, self.operations.start(body["id"], work, turn))
+        shown = copy.deepcopy(self._visible(body))
+        return JSONResponse(shown, status, self.operations.start(body["id"], work, turn))
 
     def _turn(self, found: ResourceId, rule: TypeRule, state: str) -> Turn | None:
         """The write's turn of the resource that accepts one at a time, if the type names one."""
@@ -233,7 +237,7 @@ class Arm:
         lasts = rule.asynchronous and not rule.accepted
         if not (lasts or found.type == GROUP or hinders_operation(request)):
             await self.operations.run(found.id, work, turn)
-            return JSONResponse(body) if rule.answers_deleted else Response(status_code=200)
+            return JSONResponse(self._visible(body)) if rule.answers_deleted else Response(status_code=200)
         body["properties"]["provisioningState"] = "Deleting"
         self._store.put(found.id, body)
         return Response(status_code=202, headers=self.operations.start(found.id, work, turn))
@@ -265,7 +269,8 @@ class Arm:
             found = [_summary(body, request) for body in filtered(found, wish, groups=False)]
         if "createdtime desc" in request.query_params.get("$orderBy", "").lower():
             found.sort(key=lambda body: str(dig(body, "systemData.createdAt")), reverse=True)
-        return JSONResponse({"value": found[: int(request.query_params.get("$top", len(found)))]})
+        found = found[: int(request.query_params.get("$top", len(found)))]
+        return JSONResponse({"value": [self._visible(body) for body in found] if wanted else found})
 
     def _is_indexed(self, body: Body) -> bool:
         """True for resources directly in a group; children, extension resources and groups are not in the list."""
@@ -304,7 +309,7 @@ class Arm:
         try:
             self._check_new(ResourceId("", rule.type, name, ""), rule, {})
         except CloudError as error:
-            reason = "AlreadyExists" if error.status == 409 else "Invalid"
+            reason = "AlreadyExists" if error.status == 409 else rule.name.get("refusal", "Invalid")
             return JSONResponse({"nameAvailable": False, "reason": reason, "message": error.message})
         return JSONResponse({"nameAvailable": True})
 

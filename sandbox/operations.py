@@ -34,8 +34,9 @@ class Turn:
 
 
 class Operations:
-    def __init__(self, sandbox: Sandbox, records: ResourceStore) -> None:
-        self._sandbox, self._records = sandbox, records
+    def __init__(self, sandbox: Sandbox, records: ResourceStore, visible: Callable[[Body], Body]) -> None:
+        """`visible`: what an answer shows of a stored resource."""
+        self._sandbox, self._records, self._visible = sandbox, records, visible
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._busy: set[str] = set()
         self._turns: dict[str, list[Turn]] = {}
@@ -184,4 +185,4 @@ class Operations:
         if record["status"] == "Failed":
             return JSONResponse({"error": record["error"]}, record["http"])
         body = self._sandbox.store.get(record["resource"])
-        return JSONResponse(body) if body is not None else Response(status_code=204)
+        return JSONResponse(self._visible(body)) if body is not None else Response(status_code=204)

@@ -62,6 +62,7 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
     """The resource as Azure would show it: what was sent, over what the service computes."""
     now = datetime.datetime.now(datetime.UTC).isoformat()
     created = dig(existing, "systemData.createdAt") or now
+    parent_sku = str(dig(sandbox.store.get(found.parent), "sku.name") or "")
     values = {
         "id": found.id,
         "url": sandbox.url,
@@ -73,12 +74,20 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
         "parent": found.parent.rsplit("/", 1)[-1],
         "location": _location(sent.get("location") or ""),
         "created": created,
+        "now": now,
+        "object": sandbox.identity.object_id,
+        "client": sandbox.identity.client_id,
+        "tier": str(dig(sent, "sku.name") or "").partition("_")[0],
+        "parent_sku": parent_sku,
+        "parent_tier": parent_sku.partition("_")[0],
         "guid": _guid(found.id, created),
         "number": str(uuid.UUID(_guid(found.id, created)).int % 10**16),
     }
     spelled = existing or {"id": found.id, "name": found.name}
     body: Body = merge(fill(rule.computed, values), sent)
     body |= {"id": spelled["id"], "name": spelled["name"], "type": found.type}
+    if rule.location == "none":
+        body.pop("location", None)
     if body.get("location"):
         body["location"] = _location(body["location"])
     body["properties"] = {**(body.get("properties") or {}), "provisioningState": "Succeeded"}
@@ -87,13 +96,24 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
     if body.get("identity"):
         body["identity"] = _identity(sandbox, values["guid"], body["identity"])
     if rule.etag:
-        body[rule.etag] = f'"{uuid.uuid4().hex[:16]}"'
+        outer, _, key = rule.etag.rpartition(".")
+        (body[outer] if outer else body)[key] = f'"{uuid.uuid4().hex[:16]}"'
     by = {"createdBy": sandbox.identity.client_id, "createdByType": "Application"}
     return {**body, "systemData": {**by, "createdAt": created, "lastModifiedAt": now}}
 
 
+def visible(rule: TypeRule, body: Body) -> Body:
+    """What an answer shows of a stored resource."""
+    if not rule.absent:
+        return body
+    shown = {**body, "properties": dict(body.get("properties") or {})}
+    for path in rule.absent:
+        _drop(shown, path)
+    return shown
+
+
 def etag(rule: TypeRule, body: Body) -> str:
-    shown = body.get(rule.etag)
+    shown = dig(body, rule.etag) if rule.etag else None
     return shown or f'"{hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]}"'
 
 

@@ -36,6 +36,7 @@ from sandbox import (
     environment,
     left_out,
     metadata,
+    private_dns,
     private_endpoints,
     role_assignments,
     types,
@@ -48,7 +49,7 @@ from sandbox.folder import CannotServe, Damaged, lock, remembered_port
 from sandbox.state_files import Unreadable
 from sandbox.store import ResourceStore
 
-BEHAVIOURS = (role_assignments, budgets, azure_monitor, agent_pools, private_endpoints, virtual_networks)
+BEHAVIOURS = (role_assignments, budgets, azure_monitor, agent_pools, private_dns, private_endpoints, virtual_networks)
 SERVICES = ("blob", "registry", "databricks", "machine_learning")
 # Below the ports that Linux and macOS hand out to clients, so that a stopped sandbox finds its port free again.
 _PORTS = range(20000, 30000)

@@ -36,6 +36,10 @@ class TypeRule:
     """Dotted paths that a later PUT may repeat but not change."""
     write_only: tuple[str, ...] = ()
     """Dotted paths of what a caller sends and no answer holds."""
+    absent: tuple[str, ...] = ()
+    """Dotted paths that the sandbox keeps for itself, and that the type's API version does not have."""
+    creating: str = "Creating"
+    """The state of a resource that is being created."""
     asynchronous: bool = False
     accepted: bool = False
     """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
@@ -108,6 +112,8 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
         required=tuple(entry.get("required", ())),
         immutable=tuple(entry.get("immutable", ())),
         write_only=tuple(entry.get("write_only", ())),
+        absent=tuple(entry.get("absent", ())),
+        creating=entry.get("creating", TypeRule.creating),
         lingers=entry.get("lingers", ""),
         etag=entry.get("etag", ""),
         deletion={name: tuple(values) for name, values in entry.get("deletion", {}).items()},

@@ -26,6 +26,7 @@ RESOURCES = {
     "Microsoft.ContainerRegistry/registries": "azure.mgmt.containerregistry.models:Registry",
     "Microsoft.ContainerRegistry/registries/agentPools": f"{_TASKS}:AgentPool",
     "Microsoft.ContainerRegistry/registries/runs": f"{_TASKS}:Run",
+    "Microsoft.Compute/virtualMachineScaleSets": "azure.mgmt.compute.models:VirtualMachineScaleSet",
     _AKS: f"{_CONTAINERS}:ManagedCluster",
     f"{_AKS}/agentPools": f"{_CONTAINERS}:AgentPool",
     f"{_AKS}/maintenanceConfigurations": f"{_CONTAINERS}:MaintenanceConfiguration",
@@ -134,10 +135,10 @@ def is_list(exchange: Exchange) -> bool:
 def model_of(exchange: Exchange) -> str:
     """Raises `KeyError` for an answer that nothing reads."""
     about = subject(exchange)
-    if about == "operation":
-        return OPERATION
     if exchange.status >= 400:
         return ERROR
+    if about == "operation":
+        return OPERATION
     if exchange.method == "POST":
         return ACTIONS[about]
     if about == "Microsoft.Resources/providers":

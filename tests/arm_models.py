@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -45,7 +45,12 @@ def faults_of_answer(model: str, body: Any) -> list[str]:
 
 def read_only(model: str) -> list[str]:
     """Paths of what the service alone sets, not below lists and maps."""
-    return sorted(_read_only(_class(model), "", frozenset()))
+    return sorted(_paths(_class(model), "", frozenset(), lambda field: field.read_only))
+
+
+def required(model: str) -> list[str]:
+    """Paths of what an answer must have by the model, not below lists and maps."""
+    return sorted(_paths(_class(model), "", frozenset(), lambda field: field.required))
 
 
 def _class(model: str) -> Any:
@@ -53,18 +58,18 @@ def _class(model: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _read_only(model: Any, path: str, above: frozenset[Any]) -> Iterator[str]:
+def _paths(model: Any, path: str, above: frozenset[Any], wanted: Callable[[Field], bool]) -> Iterator[str]:
     def of_fields(fields: Fields, path: str) -> Iterator[str]:
         for name, field in fields.items():
             inner = _join(path, name)
             if isinstance(field, dict):
                 yield from of_fields(field, inner)
                 continue
-            if field.read_only:
+            if wanted(field):
                 yield inner
             kinds = [one for one in (field.kind, *get_args(field.kind)) if _is_model(one)]
             if kinds and kinds[0] not in above and get_origin(field.kind) not in (list, dict):
-                yield from _read_only(kinds[0], inner, above | {kinds[0]})
+                yield from _paths(kinds[0], inner, above | {kinds[0]}, wanted)
 
     yield from of_fields(_fields(model), path)
 

@@ -180,7 +180,7 @@ def test_elements_of_a_list_are_shown_by_their_place(provider: Provider) -> None
 def test_a_preview_knows_its_inputs_and_that_the_rest_is_to_come(provider: Provider) -> None:
     identity = {"type": "SystemAssigned,UserAssigned", "userAssignedIdentities": ["/id"]}
     _, account = provider.create(ACCOUNT, {**an_account, "identity": identity}, preview=True)
-    assert account["sku"] == {"name": "Standard_LRS"}
+    assert account["sku"]["name"] == "Standard_LRS"
     assert account["primaryEndpoints"]["dfs"] == UNKNOWN
     assert account["identity"] == {
         "type": "SystemAssigned,UserAssigned",

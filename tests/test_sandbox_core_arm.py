@@ -344,7 +344,8 @@ def test_a_workspace_number_changes_with_a_new_workspace_and_never_with_an_updat
 
 def test_every_template_of_the_table_fills_to_whole_guids() -> None:
     guid = str(uuid.uuid4())
-    known = "id url authority subscription tenant group name parent location created number".split()
+    known = "id url authority subscription tenant group name parent location created now number".split()
+    known += "object client tier parent_sku parent_tier".split()
     for rule in types.load().values():
         filled = str(types.fill(rule.computed, {**dict.fromkeys(known, ""), "guid": guid}))
         assert filled.count(guid[:24]) == len(re.findall(guid[:24] + r"[0-9a-f]{12}\b", filled))

@@ -1,0 +1,104 @@
+"""Every answer of the sandbox's ARM is one that Azure's own clients read, with all that Azure always says.
+
+Of a production and a development stack, of everything they created, read and listed, and of a release. What Azure
+always says is in `data/rest_answer_keys.yaml`, from the examples of the REST specification.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from arm_answer_models import RESOURCES, WITHOUT_MODEL, faults, is_list, items, subject
+from arm_answers import Exchange, release_traffic, traffic
+from arm_bodies import ACCEPTED
+from arm_models import read_only, required
+
+pytestmark = pytest.mark.stack
+
+ALWAYS: dict[str, dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parent / "data" / "rest_answer_keys.yaml").read_text()
+)
+
+
+@pytest.fixture(scope="module")
+def exchanges(tmp_path_factory: pytest.TempPathFactory) -> list[Exchange]:
+    return traffic(tmp_path_factory) + release_traffic(tmp_path_factory.mktemp("release") / "sandbox")
+
+
+def test_no_answer_has_anything_unknown_wrong_or_missing_in_the_models(exchanges: list[Exchange]) -> None:
+    found = [
+        (subject(each), fault.partition(": ")[0], f"{each}: {fault}") for each in exchanges for fault in faults(each)
+    ]
+    wrong = {shown for kind, path, shown in found if (kind, path.removeprefix("value[].")) not in ACCEPTED}
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_what_azure_always_answers_is_in_every_resource_that_is_read(exchanges: list[Exchange]) -> None:
+    missing = {
+        f"{each.path}: {path}"
+        for each in exchanges
+        if each.method == "GET" and each.status == 200 and subject(each) in ALWAYS
+        for resource in items(each)
+        if _state(resource) == "Succeeded"
+        for path in ALWAYS[subject(each)]["always"]
+        if _at(resource, path) is None
+    }
+    assert not missing, "\n".join(sorted(missing))
+
+
+def test_every_type_is_read_by_itself_and_in_a_list(exchanges: list[Exchange]) -> None:
+    read = {subject(each) for each in exchanges if each.method == "GET" and each.status == 200}
+    one = {subject(each) for each in exchanges if each.method == "GET" and each.status == 200 and not is_list(each)}
+    listed = {subject(each) for each in exchanges if is_list(each) and each.answer["value"]}
+    in_lists_only = {"Microsoft.KeyVault/deletedVaults", "Microsoft.Network/virtualNetworks/subnets"}
+    implied = {"Microsoft.Resources/tags"}
+    assert RESOURCES.keys() | WITHOUT_MODEL.keys() <= read
+    assert RESOURCES.keys() - in_lists_only <= one
+    assert RESOURCES.keys() - implied <= listed
+    sent = {subject(each) for each in exchanges if each.method == "PUT" and each.status < 300}
+    assert sent <= RESOURCES.keys() | WITHOUT_MODEL.keys()
+    assert any(each.status >= 400 for each in exchanges)
+    assert any(subject(each) == "operation" for each in exchanges)
+
+
+@pytest.mark.parametrize("kind", sorted(ALWAYS))
+def test_what_is_always_answered_is_what_only_the_service_sets(kind: str) -> None:
+    own = {*read_only(RESOURCES[kind]), *required(RESOURCES[kind]), "etag", "eTag"}
+    known = {path for name in own for path in (name, *_above(name))}
+    named = [*ALWAYS[kind]["always"], *ALWAYS[kind].get("under", ())]
+    assert [path for path in named if path not in known and not known & set(_above(path))] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "fault"),
+    [
+        ("Microsoft.KeyVault/vaults", {"id": "i", "properties": {"colour": 1}}, "properties.colour: is not known"),
+        ("Microsoft.KeyVault/vaults", {"properties": {"sku": {"family": "A", "name": "cheap"}}}, "'cheap' is none of"),
+        ("Microsoft.KeyVault/vaults", {"properties": {"tenantId": 7}}, "properties.tenantId: 7 is no str"),
+        ("Microsoft.KeyVault/vaults", {"properties": {}}, "properties.sku: is missing"),
+        ("Microsoft.KeyVault/vaults", {"systemData": {"createdAt": "yesterday"}}, "is no date of ISO 8601"),
+        ("Microsoft.Insights/actionGroups", {"location": "x", "properties": 1}, "properties: 1 is no object"),
+    ],
+)
+def test_the_judge_finds_each_kind_of_fault_in_an_answer(kind: str, answer: dict[str, Any], fault: str) -> None:
+    path = f"/subscriptions/s/resourceGroups/g/providers/{kind}/name"
+    for shown in (answer, {"value": [answer]}):
+        assert any(fault in found for found in faults(Exchange("test", "GET", path, "v", None, 200, shown)))
+
+
+def _state(resource: Any) -> Any:
+    """Succeeded also where the type has no state."""
+    return _at(resource, "properties.provisioningState") or "Succeeded"
+
+
+def _at(value: Any, path: str) -> Any:
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition(".")[0]:
+        yield path
