@@ -145,4 +145,7 @@ class Attachment(Resource, module="machinelearningservices", name="KubernetesCom
             "namespace": namespace,
             "extension_uid": extension_uid,
         }
-        super().__init__(_AttachmentProvider(), name, props, opts)
+        # It keeps its name, and the endpoint on it is of no use on another cluster.
+        # Source: Azure/azureml-examples#3030 ("detach compute before attaching")
+        first = pulumi.ResourceOptions(delete_before_replace=True)
+        super().__init__(_AttachmentProvider(), name, props, pulumi.ResourceOptions.merge(opts, first))

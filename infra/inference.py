@@ -109,9 +109,6 @@ class Inference(pulumi.ComponentResource):
                 # articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (the extension and the role first);
                 # Azure/AML-Kubernetes docs/azureml-aks-ta-support.md (trusted access first)
                 depends_on=[extension, trusted, self._role_on_cluster(f"{name}-workspace-role", args)],
-                # It keeps its name, and the endpoint on it is of no use on another cluster.
-                # Source: Azure/azureml-examples#3030 ("detach compute before attaching")
-                delete_before_replace=True,
             ),
         )
         endpoint = ml.OnlineEndpoint(

@@ -64,6 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         if "hang" in asked:
             pathlib.Path(os.environ["HOME"], "hung").touch()
         time.sleep(asked.get("sleep", 0))
+        while "until" in asked and not pathlib.Path(asked["until"]).exists():
+            time.sleep(0.01)
         if "status" in asked:
             return self.answer(asked["status"], {"title": "refused"}, retry_after=7)
         self.answer(200, {"model": model.read_text(), "at": str(model), "pid": os.getpid(), "env": dict(os.environ),

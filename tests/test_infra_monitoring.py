@@ -142,9 +142,10 @@ def test_a_stack_without_a_release_has_no_rule_that_waits_for_one() -> None:
 
 def test_the_rules_of_training_read_the_stacks_own_job(program: Graph) -> None:
     rules = {rule.name.removeprefix("watch-alerts-"): rule.inputs for rule in program.of("monitor:ScheduledQueryRule")}
+    (job,) = program.of(":TrainingJob")
     for subject in ("training-failed", "training-late"):
         (criterion,) = rules[subject]["criteria"]["allOf"]
-        assert 'tostring(run.jobId) == "1"' in criterion["query"]  # what `graph` makes up
+        assert f'tostring(run.jobId) == "/id/of/{job.type}/{job.name}"' in criterion["query"]  # what `graph` makes up
 
 
 def test_no_rule_uses_what_azure_monitor_does_not_support_in_alerts(program: Graph) -> None:

@@ -94,7 +94,7 @@ def released(cloud: Cloud, sources: Path | str, olds: dict[str, Any] | None = No
         "model_version": "1",
         "environment": made.id,
         "engine": "native",
-        "instance_type": "small",
+        "instance_type": "",
         "scale": {"min": 1, "max": 1, "cpu": "100m", "memory": "128Mi", "concurrency": 64, "utilisation": 70},
         "rollout": [10, 100],
         "limits": LIMITS,

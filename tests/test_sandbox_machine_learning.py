@@ -171,7 +171,7 @@ def test_a_cluster_is_attached_only_with_a_role_the_extension_and_trusted_access
     cloud.put(f"{other}/trustedAccessRoleBindings/ml", properties=binding)
     cloud.settings(role_propagation=3600)
     assert "without the role Contributor" in refused_attach(cloud, compute, **attached)
-    cloud.settings()
+    cloud.settings(role_propagation=0)
     cloud.put(compute, **attached)
 
 

@@ -109,15 +109,16 @@ def test_load_raises_replicas_to_the_bound_and_calm_brings_them_back_without_a_r
     assert sum(is_alive(pid) for pid in pids) == 1
 
 
-def test_a_replica_that_goes_first_answers_what_it_has(cloud: Cloud) -> None:
-    score = deploy(cloud, "blue")
+def test_a_replica_that_goes_first_answers_what_it_has(cloud: Cloud, tmp_path: Path) -> None:
+    score, allowed = deploy(cloud, "blue"), tmp_path / "allowed"
     with ThreadPoolExecutor(2) as pool:
         with callers(6, score) as seen:
             eventually(lambda: len({pid for _, pid in seen}) == 3)
         gone = log(cloud, "blue").count("2 replicas become 1")
-        held = [pool.submit(score, {"sleep": 1.5}) for _ in range(2)]
+        held = [pool.submit(score, {"until": str(allowed)}) for _ in range(2)]
         eventually(lambda: log(cloud, "blue").count("2 replicas become 1") > gone)
         assert not any(answer.done() for answer in held)
+        allowed.touch()
     assert [answer.result().status_code for answer in held] == [200, 200]
     assert len({answer.result().json()["pid"] for answer in held}) == 2
 
