@@ -130,9 +130,10 @@ class Inference(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
-                # Traffic is the release's: a rollout moves it between deployments, after they exist.
+                # Traffic is the release's: a rollout moves it between deployments, after they exist. Tags stay as they
+                # are, because a write takes the traffic away until the rollout gives it back.
                 # Source: hashicorp/terraform-provider-azurerm#32011
-                ignore_changes=["properties.traffic", "properties.mirrorTraffic"],
+                ignore_changes=["properties.traffic", "properties.mirrorTraffic", "tags"],
                 # No source: put an endpoint on another compute on Azure, and read whether it moves.
                 replace_on_changes=["properties.compute"],
             ),

@@ -457,7 +457,8 @@ class Settings(_Group):
     release: ReleaseSettings = ReleaseSettings()
     tags: dict[str, str] = Field(
         default_factory=dict,
-        description="Tags for every resource, by Azure's rules. DNS zones get those with plain names, 15 at most.",
+        description="Tags for every resource, by Azure's rules. DNS zones get those with plain names, 15 at most. An "
+        "endpoint keeps those of its creation, because a write takes its traffic away for a while.",
     )
 
     @model_validator(mode="before")

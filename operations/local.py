@@ -269,7 +269,11 @@ def _recover(engine: Engine) -> None:
 def golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows that training kept with the model which serves, each with the probability it computed."""
     client = Cloud.discover().machine_learning(outputs["ml_workspace_id"])
-    run = live.run_id(client, outputs["endpoint_name"])
+    if not (run := live.run_id(client, outputs["endpoint_name"])):
+        raise UserError(
+            f"no deployment of endpoint {outputs['endpoint_name']} has traffic: it was changed by hand. "
+            "A local run is made again by `make local-down` and `make local`."
+        )
     artefact = Artefact(outputs["lake_blob_endpoint"], "models", run)
     try:
         return [json.loads(line) for line in artefact.text("golden.jsonl").splitlines()]

@@ -23,6 +23,7 @@ MADE_AGAIN = (
     "pulumi/workspaces/*",
     "sandbox/ca-bundle.pem",
     "sandbox/lock",
+    "sandbox/network-proxy.json",
     "sandbox/operations.sqlite",
     "sandbox/databricks/records.db",
     "sandbox/databricks/*/tracking/port",

@@ -35,6 +35,7 @@ from infra.settings import QualitySettings
 from operations import local, notebooks
 from operations.endpoint import Endpoint
 from operations.engine import Engine
+from operations.errors import UserError
 from operations.preview import STREAMING, Action
 from operations.state_folder import State
 from sandbox import class_archive
@@ -263,6 +264,8 @@ def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the
         hand.delete_secret_scope()
         hand.resize_pools()
         hand.delete_role_assignment()
+    with pytest.raises(UserError, match="no deployment of endpoint .* has traffic"):
+        score(stack)
     found = stack.drift()
     changed = {(each.name, one.path) for each in found for one in each.properties if each.action == Action.CHANGED}
     assert changed == {

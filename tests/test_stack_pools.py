@@ -127,8 +127,10 @@ def test_the_first_up_waited_for_its_roles_and_met_no_busy_cluster(standing: Sta
 
 
 def test_one_up_that_writes_twice_to_the_cluster_writes_in_turn(standing: Standing) -> None:
-    """The cluster, both pools' bounds and an upgrade window, in one run."""
-    standing.up(**{"tags:owner": "somebody", "serving:nodes_max": 5, "reliability:maintenance_hour": 5})
+    """The cluster, both pools' bounds and an upgrade window, in one run; the endpoint keeps its traffic meanwhile."""
+    with users(standing) as seen:
+        standing.up(**{"tags:owner": "somebody", "serving:nodes_max": 5, "reliability:maintenance_hour": 5})
+    assert set(seen) == {200}
     standing.stacks.pulumi(STACK, "preview", "--expect-no-changes")
 
 
