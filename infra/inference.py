@@ -134,8 +134,10 @@ class Inference(pulumi.ComponentResource):
                 # are, because a write takes the traffic away until the rollout gives it back.
                 # Source: hashicorp/terraform-provider-azurerm#32011
                 ignore_changes=["properties.traffic", "properties.mirrorTraffic", "tags"],
-                # No source: put an endpoint on another compute on Azure, and read whether it moves.
+                # No source: put an endpoint on another compute on Azure, and read whether it moves; detach a cluster
+                # with an endpoint, and read what becomes of that.
                 replace_on_changes=["properties.compute"],
+                replace_with=[attached],
             ),
         )
         self.endpoint_id = endpoint.id

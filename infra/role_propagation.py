@@ -58,9 +58,16 @@ class _RolesInEffectProvider(ReleaseProvider):
     identity = ("access",)
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """azure-native knows no principal id in the preview of an identity's update: that is not another principal."""
-        pairs = zip(_flat(olds["access"]), _flat(news["access"]), strict=False)
-        same = len(olds["access"]) == len(news["access"]) and all(new == old or is_unknown(new) for old, new in pairs)
+        """azure-native knows no principal id in the preview of an identity's update: that is not another principal.
+
+        The whole list is unknown where the engine asks what follows from a replacement of something in it.
+        """
+        before, now = olds["access"], news["access"]
+        same = (
+            not is_unknown(now)
+            and len(before) == len(now)
+            and all(new == old or is_unknown(new) for old, new in zip(_flat(before), _flat(now), strict=True))
+        )
         return DiffResult(changes=not same, replaces=[] if same else ["access"], delete_before_replace=False)
 
     def create(self, props: dict[str, Any]) -> CreateResult:

@@ -264,7 +264,7 @@ def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the
         hand.delete_secret_scope()
         hand.resize_pools()
         hand.delete_role_assignment()
-    with pytest.raises(UserError, match="no deployment of endpoint .* has traffic"):
+    with pytest.raises(UserError, match=r"no deployment of endpoint .* has traffic"):
         score(stack)
     found = stack.drift()
     changed = {(each.name, one.path) for each in found for one in each.properties if each.action == Action.CHANGED}
