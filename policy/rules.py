@@ -73,9 +73,14 @@ SECRETS = {
     "a Databricks token": re.compile(r"\bdapi[0-9a-f]{32}"),
 }
 
-# The service takes these settings and never returns them (azure-rest-api-specs, Microsoft.KubernetesConfiguration
-# extensions.json, `configurationProtectedSettings`).
-PROTECTED = ("azure-native:kubernetesconfiguration:Extension", "configurationProtectedSettings.")
+EXTENSION = "azure-native:kubernetesconfiguration:Extension"
+PROTECTED = (
+    # The service takes these settings and never returns them (azure-rest-api-specs, Microsoft.KubernetesConfiguration
+    # extensions.json, `configurationProtectedSettings`).
+    (EXTENSION, "configurationProtectedSettings."),
+    # The engine gives dynamic providers the stack's whole configuration, in the state with its secrets encrypted.
+    ("pulumi:providers:pulumi-python", "serving:tls_key"),
+)
 AZURE_ML = "microsoft.azureml.kubernetes"
 PINS = {
     "coordinates": (
@@ -122,7 +127,7 @@ def secrets(resource: ResourceValidationArgs) -> Iterator[str]:
     for path, value in nodes(known(resource.props)):
         if path == "__provider":
             continue  # a class of this program by name, in an encoding that may be as long as a key
-        if resource.resource_type == PROTECTED[0] and path.startswith(PROTECTED[1]):
+        if any(resource.resource_type == kind and path.startswith(place) for kind, place in PROTECTED):
             continue
         for kind, shape in SECRETS.items():
             if isinstance(value, str) and shape.search(value):
@@ -178,7 +183,7 @@ def pins(resource: ResourceValidationArgs) -> Iterator[str]:
 
 def endpoint_tls(resource: ResourceValidationArgs, inside: bool) -> Iterator[str]:
     """Plain HTTP in production; `inside`: where the router has an address of a private network."""
-    if resource.resource_type != PROTECTED[0] or read(resource.props, "extensionType") != AZURE_ML:
+    if resource.resource_type != EXTENSION or read(resource.props, "extensionType") != AZURE_ML:
         return
     settings = read(resource.props, "configurationSettings") or {}
     private = str(settings.get("scoringFe.serviceType.internalLoadBalancer", False)).lower() != "false"

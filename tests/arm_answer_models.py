@@ -64,6 +64,7 @@ RESOURCES = {
     "Microsoft.Network/virtualNetworks": f"{_NETWORK}:VirtualNetwork",
     "Microsoft.Network/virtualNetworks/subnets": f"{_NETWORK}:Subnet",
     "Microsoft.OperationalInsights/workspaces": "azure.mgmt.loganalytics.models:Workspace",
+    "Microsoft.OperationalInsights/workspaces/tables": "azure.mgmt.loganalytics.models:Table",
     "Microsoft.Resources/resourceGroups": f"{_RESOURCES}:ResourceGroup",
     "Microsoft.Resources/tags": f"{_RESOURCES}:TagsResource",
     _ACCOUNT: f"{_STORAGE}:StorageAccount",

@@ -105,6 +105,9 @@ def test_every_command_of_the_page_works(clone: Path, environment: dict[str, str
     assert re.search(r"deployment *: \"m1-\w+\" => \"m1-\w+\"", mended), mended[-3000:]
     assert re.search(rf"image_digest *: \"sha256:\w+\" => \"{digest}\"", mended), mended[-3000:]
     assert ranked == [500, 500, 200]
+    kept = [path for path in Path(environment["PULUMI_BACKEND_URL"].removeprefix("file://")).rglob("*.json*")]
+    assert [path for path in kept if "serving:tls_key" in path.read_text()]
+    assert [path for path in kept if "PRIVATE KEY" in path.read_text()] == []
 
 
 def _break_ranking(clone: Path) -> None:

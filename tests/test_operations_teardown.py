@@ -64,7 +64,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(destroy, "PAUSES", (0.0,))
-        stacks.up(STACK, personalization__environment="prod")
+        stacks.up(STACK, personalization__environment="prod", serving__nodes_min=3, serving__nodes_max=4)
         folder = stacks.folder / "project"
         shutil.copyfile(stacks.folder / f"Pulumi.{STACK}.yaml", folder / f"Pulumi.{STACK}.yaml")
         (folder / "infra").symlink_to(ROOT / "infra")

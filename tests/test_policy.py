@@ -253,6 +253,9 @@ def test_the_endpoints_own_key_is_where_azure_never_returns_it() -> None:
     assert violations("secret-in-inputs", declared(EXTENSION, protected)) == []
     assert len(violations("secret-in-inputs", declared(EXTENSION, {"configurationSettings": {"key": PEM}}))) == 1
     assert len(violations("secret-in-inputs", declared(JOB, protected))) == 1
+    provider = "pulumi:providers:pulumi-python"
+    assert violations("secret-in-inputs", declared(provider, {"serving:tls_key": PEM})) == []
+    assert len(violations("secret-in-inputs", declared(provider, {"tags:key": PEM}))) == 1
 
 
 def test_a_broad_role_on_what_up_creates_first_is_judged_by_up() -> None:
