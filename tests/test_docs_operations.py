@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from certificates import pem
@@ -114,7 +115,7 @@ def test_every_command_of_the_page_works(clone: Path, environment: dict[str, str
 
 
 def _state(environment: dict[str, str]) -> Path:
-    return Path(environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    return Path(urlsplit(environment["PULUMI_BACKEND_URL"]).path)
 
 
 def _break_ranking(clone: Path) -> None:
