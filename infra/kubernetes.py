@@ -266,6 +266,7 @@ class Kubernetes(pulumi.ComponentResource):
             cluster_uid=cluster.resource_uid,
             pool=scoring,
             prefix=_SCORING,
+            minimum=args.scoring_nodes_min,
             # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md
             opts=pulumi.ResourceOptions(parent=self, depends_on=writes.before("drain of the scoring pool")),
         )

@@ -112,6 +112,8 @@ class Network(pulumi.ComponentResource):
                 ),
                 delegations=[network.DelegationArgs(name="databricks", service_name=service)] if injected else None,
                 private_endpoint_network_policies=network.VirtualNetworkPrivateEndpointNetworkPolicies.DISABLED,
+                # Azure's default. AmlCompute without public addresses needs it disabled, and no stack has that.
+                # Source: Azure/azure-quickstart-templates#11849
                 private_link_service_network_policies=network.VirtualNetworkPrivateLinkServiceNetworkPolicies.ENABLED,
             )
 

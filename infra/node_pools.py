@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider
+from infra.release.dynamic import ReleaseProvider, gone
 
 API_VERSION = "2025-09-01"
 """API version of clusters and pools in azure-native 3.29.0."""
@@ -118,15 +118,37 @@ def _pause(deadline: float, reason: str) -> None:
 
 class _PoolDrainProvider(ReleaseProvider):
     identity = ("cluster_id", "cluster_uid")
-    inputs = ("pool", "prefix")
+    inputs = ("pool", "prefix", "minimum")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        _drain_others(props)
+        self._settle(props)
         return CreateResult(f"{props['cluster_id']}/drained", props)
 
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Nodes of another pool of the prefix, which an `up` that ended early left, go with the next `up`."""
+        others = _others(Cloud.discover(), props)
+        return gone() if any(properties.get("count") for _, properties in others) else ReadResult(id_, props)
+
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        _drain_others(news)
+        self._settle(news)
         return UpdateResult(news)
+
+    def _settle(self, props: dict[str, Any]) -> None:
+        _wait_for_nodes(props)
+        _drain_others(props)
+
+
+def _wait_for_nodes(props: dict[str, Any]) -> None:
+    """Wait until the autoscaler has brought the pool to its lower bound, some time after the write that raised it.
+
+    Source: MicrosoftDocs/azure-docs#78911
+    """
+    cloud, deadline = Cloud.discover(), time.monotonic() + _SECONDS
+    while pool := pools_of(cloud, props["cluster_id"]).get(props["pool"]):
+        if (count := int(pool.get("count") or 0)) >= int(props["minimum"]):
+            return
+        _pause(deadline, f"the pool {props['pool']} has {count} of at least {props['minimum']:.0f} nodes")
+    raise PoolFailed(f"the pool {props['pool']} of {props['cluster_id']} was created and then not found")
 
 
 def _drain_others(props: dict[str, Any]) -> None:
@@ -143,7 +165,7 @@ def _others(cloud: Cloud, props: dict[str, Any]) -> Iterator[tuple[str, dict[str
 
 
 class PoolDrain(Resource, module="containerservice", name="PoolDrain"):
-    """Drains every pool of `prefix` but `pool`, once `pool` is there: they are of an earlier shape.
+    """Drains every pool of `prefix` but `pool`, once `pool` has `minimum` nodes: they are of an earlier shape.
 
     Does not delete them: the engine does, at the end of the same `up`.
     """
@@ -156,7 +178,14 @@ class PoolDrain(Resource, module="containerservice", name="PoolDrain"):
         cluster_uid: pulumi.Input[str],
         pool: str,
         prefix: str,
+        minimum: int,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"cluster_id": cluster_id, "cluster_uid": cluster_uid, "pool": pool, "prefix": prefix}
+        props = {
+            "cluster_id": cluster_id,
+            "cluster_uid": cluster_uid,
+            "pool": pool,
+            "prefix": prefix,
+            "minimum": minimum,
+        }
         super().__init__(_PoolDrainProvider(), name, props, opts)

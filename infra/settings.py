@@ -504,7 +504,8 @@ class Settings(_Group):
     @model_validator(mode="after")
     def _the_network_has_room(self) -> Self:
         machines = {
-            addresses.NODES: self.serving.system_nodes + self.serving.nodes_max + self.runners,
+            # A pool of another size or in other zones runs beside the one that it replaces.
+            addresses.NODES: 2 * (self.serving.system_nodes + self.serving.nodes_max) + self.runners,
             addresses.DATABRICKS_HOSTS: (self.training.workers + 1) * (2 if self.has_interactive_cluster else 1),
         }
         if self.network.is_private:

@@ -1,7 +1,7 @@
 """Node pools of AKS clusters: `agentPools/<name>` and the cluster's own list of pools always hold the same pools.
 
 A pool that is sent inline with a new cluster becomes a child resource, and `agentPoolProfiles` of the cluster lists
-every child. Does not run nodes and does not scale: a pool keeps the count that was sent.
+every child. Does not run nodes. Of the autoscaler it has the lower bound alone: a pool with fewer nodes grows to it.
 """
 
 import asyncio
@@ -18,6 +18,9 @@ from sandbox.store import Body
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = "Microsoft.ContainerService/managedClusters/agentPools"
 _DRAIN_SECONDS = 1.2
+_SCALE_SECONDS = 2.0
+_growing = set[asyncio.Task[None]]()
+"""Pools on their way to the autoscaler's lower bound; a task that nobody refers to may be collected."""
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
@@ -87,6 +90,8 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
     No source: the code and the words of a refusal to scale the last system pool in to nothing
     """
     properties = sent.get("properties") or {}
+    if existing is None and properties.get("enableAutoScaling"):
+        _check_bounds(properties)
     mode = properties.get("mode") or (existing["properties"].get("mode") if existing else None)
     if mode == "System" and properties.get("count") == 0:
         raise CloudError(400, "InvalidParameter", "A system node pool must have at least one node.")
@@ -94,6 +99,20 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
         _check_deletion(sandbox, pool_id, existing)
     if properties.get("tags") is not None:
         properties["tags"] = tags.checked(_rule(), properties["tags"])
+
+
+def _check_bounds(properties: Body) -> None:
+    """Only of a new pool: an update may raise the lower bound above the nodes that there are.
+
+    Source: kubernetes-sigs/cluster-api-provider-azure#5947 (creation); Azure/azure-cli-extensions#1606 (update)
+    """
+    count, least, most = (properties.get(name) or 0 for name in ("count", "minCount", "maxCount"))
+    if not least <= count <= most:
+        message = (
+            f"agentPoolProfile.count was {count}. It must be greater or equal to minCount:{least} and less than or "
+            f"equal to maxCount:{most}."
+        )
+        raise CloudError(400, "InvalidParameter", message)
 
 
 async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
@@ -116,6 +135,23 @@ async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
     if (before or 0) > (body["properties"].get("count") or 0):
         await asyncio.sleep(_DRAIN_SECONDS)
     _change_list(sandbox, pool_id, _profile(body))
+    if body["properties"].get("enableAutoScaling"):
+        task = asyncio.create_task(_grow(sandbox, pool_id))
+        _growing.add(task)
+        task.add_done_callback(_growing.discard)
+
+
+async def _grow(sandbox: Sandbox, pool_id: str) -> None:
+    """The autoscaler brings a pool to its lower bound some time after the write that set it.
+
+    Source: MicrosoftDocs/azure-docs#78911
+    """
+    await asyncio.sleep(_SCALE_SECONDS)
+    pool = sandbox.store.get(pool_id)
+    if pool and (pool["properties"].get("count") or 0) < (pool["properties"].get("minCount") or 0):
+        pool["properties"]["count"] = pool["properties"]["minCount"]
+        sandbox.store.put(pool_id, pool)
+        _change_list(sandbox, pool_id, _profile(pool))
 
 
 async def _delete_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:

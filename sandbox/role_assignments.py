@@ -1,6 +1,8 @@
 """Role assignments: who may do what where, recorded and checked for sense.
 
-ARM does not enforce them on its own requests; the blob service does on its data.
+ARM does not enforce them on its own requests. Enforced are roles on blob data (`blob.py`), of a cluster's identity over
+its kubelet's (`cluster_identity.py`) and of Azure ML's identity on a cluster that it attaches
+(`machine_learning/workspace.py`).
 """
 
 import datetime

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from infra_graph import Declared, Graph, graph
 
+from infra.attachment import attach_body
 from infra.roles import Role
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "access.md"
@@ -66,8 +67,8 @@ def test_nothing_can_be_reached_by_a_key(program: Graph) -> None:
     assert cluster.inputs["addonProfiles"]["omsagent"]["config"]["useAADAuth"] == "true"
     (logs,) = program.of("operationalinsights:Workspace")
     assert logs.inputs["features"]["disableLocalAuth"] is True
-    for compute in program.of("machinelearningservices:Compute"):
-        assert compute.inputs["properties"]["disableLocalAuth"] is True
+    (attachment,) = program.of(":KubernetesCompute")
+    assert attach_body(attachment.inputs)["properties"]["disableLocalAuth"] is True
     (workspace,) = program.of("machinelearningservices:Workspace")
     assert workspace.inputs["systemDatastoresAuthMode"] == "Identity"
     (datastore,) = program.of("machinelearningservices:Datastore")

@@ -66,8 +66,8 @@ def test_an_input_is_declared_by_its_provider(resource: type[Resource]) -> None:
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
 def test_a_resource_can_be_read(resource: type[Resource]) -> None:
-    """All but the placement and the drain of pools, which are in the state alone."""
-    assert _provider_of(resource).read is not ResourceProvider.read or resource.__name__ in ("Placement", "PoolDrain")
+    """All but the placement, which is in the state alone."""
+    assert _provider_of(resource).read is not ResourceProvider.read or resource.__name__ == "Placement"
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)

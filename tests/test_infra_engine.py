@@ -145,6 +145,14 @@ def test_another_size_reaches_both_pools_and_the_old_ones_go_last(stacks: InfraS
     assert steps.index("create-replacement") < steps.index("delete-replaced")
 
 
+def test_a_raised_minimum_of_scoring_nodes_is_there_before_the_router_counts_on_it(stacks: InfraStacks) -> None:
+    stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody", "serving:nodes_min": 3, "serving:nodes_max": 4})
+    stacks.pulumi(DEV, "up", "--yes", "--skip-preview")
+    assert [count for mode, _, count in pools(stacks).values() if mode == "User"] == [3]
+    (extension,) = (it for it in stacks.resources(DEV) if it["type"].endswith(":Extension"))
+    assert extension["inputs"]["configurationSettings"]["inferenceRouterHA"] == "True"
+
+
 def test_nodes_that_somebody_added_are_found_by_refresh_and_go_with_the_next_up(stacks: InfraStacks) -> None:
     cloud, (pool,) = Cloud.discover(), [name for name, (mode, *_) in pools(stacks).items() if mode == "System"]
     pool_id = f"{cluster_id(stacks)}/agentPools/{pool}"

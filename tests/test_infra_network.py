@@ -56,7 +56,8 @@ def test_nothing_answers_in_public_where_the_network_is_private(private: Graph) 
             checked += 1
     assert checked == 7  # two accounts, vault, registry, Databricks, Azure ML and its endpoint
     (cluster,) = private.of("containerservice:ManagedCluster")
-    assert cluster.inputs["apiServerAccessProfile"]["enablePrivateCluster"] is True
+    server = cluster.inputs["apiServerAccessProfile"]
+    assert (server["enablePrivateCluster"], server["enablePrivateClusterPublicFQDN"]) == (True, False)
     (extension,) = private.of("kubernetesconfiguration:Extension")
     router = extension.inputs["configurationSettings"]
     assert router["internalLoadBalancerProvider"] == "azure"

@@ -45,7 +45,12 @@ DEV = {
 }
 PROD = {"personalization:environment": "prod"}
 PRIVATE = {"network:mode": "private"}
-RELEASE = {"release:enabled": "true", "training:snapshot": "2026-11-01", "access:deployers": {"someone": "User"}}
+RELEASE = {
+    "release:enabled": "true",
+    "training:snapshot": "2026-11-01",
+    "training:interactive_cluster": "false",
+    "access:deployers": {"someone": "User"},
+}
 CONTRIBUTOR = [{"actions": ["*"], "notActions": ["Microsoft.Authorization/*/Write"]}]
 
 
@@ -216,6 +221,14 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
 
     preflight.answer({"usages": {"standardDSv5Family": {"used": -20, "limit": 40}}})  # usage that lags behind
     assert "32 vCPU needed, 40 of 40 free" in preflight.run()[1], "never more than the limit"
+
+
+def test_quota_for_the_interactive_cluster_is_asked_for_and_up_goes_on_without(preflight: Preflight) -> None:
+    preflight.answer({"usages": {"standardDSv5Family": {"limit": 40}}})
+    preflight.configure(**{**RELEASE, "training:interactive_cluster": "true"})
+    code, said = preflight.run()
+    assert "44 vCPU needed, 40 of 40 free" in said
+    assert code == 0, said
 
 
 def test_pools_of_another_size_are_needed_while_those_that_go_are_still_there(preflight: Preflight) -> None:

@@ -47,6 +47,8 @@ def needs(target: Target) -> list[Need]:
     settings = target.settings
     training, serving = settings.training, settings.serving
     zones = settings.zones if settings.is_production else []
+    # As large as the training cluster, and it may run at the same time.
+    interactive = settings.has_interactive_cluster
     pools = [
         Need("serving:node_size", serving.node_size, serving.nodes_max, 1, zones, started=True),
         Need("serving:system_node_size", serving.system_size, serving.system_nodes, 1, zones, started=True),
@@ -57,6 +59,7 @@ def needs(target: Target) -> list[Need]:
     return [
         # A spot worker that Azure has none of falls back to an ordinary machine, so spot asks for the same quota.
         Need("training:node_type", training.node_type, training.workers + 1, 0, [], settings.release.enabled),
+        *([Need("training:node_type", training.node_type, training.workers + 1, 0, [], False)] if interactive else []),
         *pools,
         *([Need("runner:size", settings.runner.size, settings.runners, 0, [], True)] if settings.runners else []),
     ]
@@ -71,7 +74,7 @@ def _machines(target: Target) -> Iterator[Finding]:
     filtered = {"$filter": f"location eq '{region}'"}
     skus = target.arm.list(Size, f"{target.scope}/providers/Microsoft.Compute/skus", _SKUS, filtered)
     sizes = {size.name.lower(): size for size in skus if size.resource_type.lower() == "virtualmachines"}
-    for need in needs(target):
+    for need in {(need.setting, need.size): need for need in reversed(needs(target))}.values():
         yield from _size(target, need, sizes)
     usages = target.arm.list(Usage, f"{target.scope}/providers/Microsoft.Compute/locations/{region}/usages", _USAGES)
     known = [(need, sizes[need.size.lower()]) for need in needs(target) if need.size.lower() in sizes]
