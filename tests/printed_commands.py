@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _COMMAND = re.compile(r"(?:^|[`(\s])az ((?:[a-z][a-z-]*\s+)*[a-z][a-z-]*)((?:\s+--?[a-z][^\n`]*)?)", re.MULTILINE)
-_EXTENSIONS = ("quota", "extension")
-"""`az quota` comes with an extension, whose installation the product prints first; the extension is not on PyPI."""
+_EXTENSIONS = ("quota", "extension", "ml ", "monitor log-analytics query")
+"""These come with extensions of Azure CLI, which are not on PyPI. The installation of `quota` is printed first."""
 
 
 def options_by_command() -> dict[str, set[str]]:

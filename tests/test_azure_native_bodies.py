@@ -34,7 +34,6 @@ DROPPED = {"properties.policies.softDeletePolicy"}
         ("containerservice:TrustedAccessRoleBinding", "azure.mgmt.containerservice.models:TrustedAccessRoleBinding"),
         ("machinelearningservices:Workspace", f"{MACHINE_LEARNING}:Workspace"),
         ("machinelearningservices:Datastore", f"{MACHINE_LEARNING}:Datastore"),
-        ("machinelearningservices:Compute", f"{MACHINE_LEARNING}:ComputeResource"),
         ("machinelearningservices:OnlineEndpoint", f"{MACHINE_LEARNING}:OnlineEndpoint"),
     ],
 )

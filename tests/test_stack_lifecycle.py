@@ -442,7 +442,7 @@ def test_a_scheduled_run_is_compared_with_the_live_model_and_a_worse_one_is_pass
     assert (tags["run_id"], tags["snapshot"]) == (good, "good")
     (reference,) = (json.loads(file.read_text()) for file in stack.artefacts("", "live.json"))
     assert reference["run_id"] == good
-    assert [found["run_id"] for found in reference["deployments"]] == [good, live]
+    assert [found["run_id"] for found in reference["deployments"][:2]] == [good, live]
 
 
 def _noisy(rows: list[str]) -> list[str]:
