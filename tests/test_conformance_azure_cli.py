@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from infra_stack import infra_stacks
 from printed_commands import options_by_command
+from waiting import eventually
 
 from infra import azure_cli as printed
 from operations.checks import rows
@@ -206,8 +207,8 @@ def test_rows_are_uploaded_as_the_page_says(az: Az, group: str) -> None:
     (az.folder / "first-rows").mkdir()
     (az.folder / "first-rows" / "ml-100k.inter").write_text("rows")
     blobs = lake["primaryEndpoints"]["blob"]
-    done = az.printed(rows.upload(blobs, "movielens/first-rows").replace("<folder>", "first-rows"))
-    assert done.returncode == 0, done.stderr
+    upload = rows.upload(blobs, "movielens/first-rows").replace("<folder>", "first-rows")
+    eventually(lambda: az.printed(upload).returncode == 0)  # a new role grants nothing at first
     listed = az("storage blob list", "-c", "raw", "--auth-mode", "login", "--blob-endpoint", blobs)
     assert [blob["name"] for blob in listed] == ["movielens/first-rows/ml-100k.inter"]
 

@@ -581,17 +581,17 @@ def test_both_engines_serve_through_the_same_endpoint_and_configuration_leads_ba
     assert stack.builds() == builds
 
 
-def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in_it(standing: LocalRun) -> None:
-    with by_hand(standing) as hand:
+def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in_it(stack: LocalRun) -> None:
+    with by_hand(stack) as hand:
         hand.delete_endpoint()
         hand.delete_registry()
         hand.delete_databricks()
-    assert standing.pulumi("refresh")["delete"] > 10
-    standing.pulumi("up")
-    jobs, runs, _ = standing.jobs_runs_versions()
+    assert stack.pulumi("refresh")["delete"] > 10
+    stack.pulumi("up")
+    jobs, runs, _ = stack.jobs_runs_versions()
     assert (jobs, runs) == (1, 1)
-    assert score(standing)["model"].startswith(standing.outputs["model_name"])
-    assert standing.pulumi("up", "--refresh") == {}
+    assert score(stack)["model"].startswith(stack.outputs["model_name"])
+    assert stack.pulumi("up", "--refresh") == {}
 
 
 def _target_of_the_daily_run() -> str:
