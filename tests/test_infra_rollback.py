@@ -19,7 +19,7 @@ from infra.roles import Role
 from operations.sandbox import deployer
 
 ENDPOINT = "ep-rollback"
-# A machine that has other things to do answers late: that is no reason to refuse an image here.
+# A busy test machine answers late, which must not refuse an image here.
 LIMITS = {"error_share_max": 0.5, "p99_ms_max": 5000, "probe_rps": 60, "probe_seconds": 0.5}
 SERVICE = """
 import json, os
@@ -183,8 +183,8 @@ def test_a_digest_that_the_registry_does_not_have_gets_no_traffic(cloud: Cloud, 
     assert set(seen) == {200}
 
 
-def test_a_subscription_that_may_not_build_is_told_of_the_setting(cloud: Cloud, sources: dict[str, Path]) -> None:
-    """In the words of Azure-Samples/azure-search-openai-demo#2592."""
+def test_a_refused_build_names_the_setting_for_an_existing_image(cloud: Cloud, sources: dict[str, Path]) -> None:
+    """The refusal is worded as in Azure-Samples/azure-search-openai-demo#2592."""
     message = "ACR Tasks requests for the registry crtest and x are not permitted."
     error = {"error": {"code": "TasksOperationsNotAllowed", "message": message, "target": "request"}}
     rule = {"path": "/scheduleRun$", "status": 400, "body": error}

@@ -122,7 +122,7 @@ def test_a_source_covers_the_lines_of_constants_below_it() -> None:
     assert [rule.place for rule in found if rule.statement] == ["LIMIT", "MOST"]
 
 
-def test_one_statement_does_not_cover_a_file_of_unrelated_rules() -> None:
+def test_a_statement_of_a_module_does_not_cover_many_rules() -> None:
     text = '"""Rules.\n\nSource: Azure/AKS#1\n"""\n' + "".join(f"LIMIT_{number} = 5\n" for number in range(7))
     faults = [found for found in python_files.of_file("infra/new.py", text, set()) if isinstance(found, Fault)]
     assert "covers 7 rules" in faults[0].message
