@@ -1,4 +1,4 @@
-"""Address ranges of an environment, as pure functions of its one address space."""
+"""Address ranges of an environment, computed from its one address space by pure functions."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network
@@ -11,14 +11,14 @@ NODES, ENDPOINTS, DATABRICKS_HOSTS, DATABRICKS_CONTAINERS = "nodes", "endpoints"
 # MicrosoftDocs/azure-aks-docs articles/aks/configure-dual-stack.md (services)
 POD_RANGE, SERVICE_RANGE, DNS_SERVICE = IPv4Network("10.244.0.0/16"), IPv4Network("10.0.0.0/16"), "10.0.0.10"
 
-# Addresses of every subnet that Azure keeps for itself.
+# Addresses that Azure reserves in each subnet.
 # Source: MicrosoftDocs/azure-docs articles/virtual-network/virtual-networks-faq.md
 _RESERVED = 5
 # Prefix lengths of the smallest and the largest network that Databricks accepts. A quarter of the smallest is a /26,
 # which is Databricks' smallest subnet.
 # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
 _SMALLEST_SPACE, _LARGEST_SPACE = 24, 16
-# Nodes an upgrade adds while it runs, one in each pool.
+# Nodes that an upgrade adds while it runs: one in each pool.
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/tutorial-kubernetes-upgrade-cluster.md
 _UPGRADE_SURGE = 2
 

@@ -161,7 +161,7 @@ def builds(cloud: Cloud) -> int:
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_an_image_that_fails_users_is_gone_back_from_by_its_digest(
+def test_a_rollback_by_digest_replaces_an_image_that_fails_users(
     cloud: Cloud, broken: dict[str, Any], warm: bool
 ) -> None:
     """Nothing is built, and users lose nothing, whether the earlier deployment is still warm or long gone."""

@@ -56,7 +56,7 @@ def test_every_source_is_named_in_the_agreed_form() -> None:
     assert not faults, "\n".join(faults)
 
 
-def test_the_pages_say_what_the_statements_say() -> None:
+def test_the_pages_match_the_statements() -> None:
     for path, text in texts(ROOT).items():
         assert (ROOT / path).read_text() == text, "run `python -m tools.sources`"
 
@@ -150,7 +150,7 @@ def test_an_item_of_a_list_may_state_its_own_source() -> None:
     assert [rule.place for rule in found if not rule.statement] == ["each.b.hour"]
 
 
-def test_keys_with_one_source_may_stand_together() -> None:
+def test_keys_with_one_source_may_be_listed_together() -> None:
     entry = {"asynchronous": True, "etag": "eTag", "sources": {"asynchronous, etag": "Azure/AKS#1"}}
     found = [it for it in yaml_files.of_entry("sandbox/types.yaml", entry, (), "") if isinstance(it, Rule)]
     assert [bool(rule.statement) for rule in found] == [True, True]
