@@ -52,7 +52,7 @@ class Pod:
     apart: bool = False
     """Never two on a node."""
     scoring_pool: bool = False
-    """Whether the node selector of Azure ML's extension keeps the pod on the scoring pool. Its pods and replicas do.
+    """Whether Azure ML's node selector keeps the pod on the scoring pool: the extension's own pods and all replicas.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md (nodeSelector)
     """

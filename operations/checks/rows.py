@@ -1,6 +1,6 @@
 """Rows: whether the snapshot for the release's training is in the lake, before any machine starts.
 
-There is no lake before the first `up`, and `up` itself uploads the rows of `training:data`. Does not read the rows.
+The lake does not exist before the first `up`, and `up` itself uploads the rows of `training:data`. Does not read rows.
 """
 
 from collections.abc import Iterator
