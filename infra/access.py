@@ -1,9 +1,9 @@
 """Every role assignment of the program, as one table, each on the one resource that needs it.
 
-The exceptions are those that must be in effect before something here exists: `identities.py` has the control plane's,
-before the cluster, and `inference.py` that of Azure ML's workspace on the cluster, before it is attached.
+Two assignments are elsewhere, because they must be in effect earlier: `identities.py` assigns the control plane's roles
+before the cluster is created, and `inference.py` the Azure ML workspace's role on the cluster before the attach.
 
-Does not create identities, and grants nothing by key: all data access in this program is by Entra identity.
+Does not create identities. Grants no access by key: all data access in this program uses Entra identities.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ def grants(args: AccessArgs) -> list[Grant]:
         deployer = f"deployer-{number}"
         table += [
             Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "raw", object_id, raw, kind),
-            # To read artefacts, and to keep the gate's verdict beside them.
+            # Reads artefacts, and writes the gate's verdict next to them.
             Grant(deployer, Role.STORAGE_BLOB_DATA_CONTRIBUTOR, "models", object_id, models, kind),
             Grant(deployer, Role.AZUREML_DATA_SCIENTIST, "workspace", object_id, workspace, kind),
         ]

@@ -1,31 +1,32 @@
-"""Address ranges of an environment, as pure functions of its one address space."""
+"""Address ranges of an environment, computed from its one address space by pure functions."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 NODES, ENDPOINTS, DATABRICKS_HOSTS, DATABRICKS_CONTAINERS = "nodes", "endpoints", "databricks-hosts", "databricks-pods"
 
-# Inside the cluster only: every cluster may use the same, but no address that a pod wants to reach may lie in them.
-# These are AKS's defaults.
+# AKS's defaults. These ranges exist inside the cluster only, so every cluster may use the same ones. Pods cannot reach
+# other addresses in them.
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/azure-cni-overlay.md (pods);
 # MicrosoftDocs/azure-aks-docs articles/aks/configure-dual-stack.md (services)
 POD_RANGE, SERVICE_RANGE, DNS_SERVICE = IPv4Network("10.244.0.0/16"), IPv4Network("10.0.0.0/16"), "10.0.0.10"
 
-# Addresses of every subnet that Azure keeps for itself.
+# Addresses that Azure reserves in each subnet.
 # Source: MicrosoftDocs/azure-docs articles/virtual-network/virtual-networks-faq.md
 _RESERVED = 5
-# Databricks takes networks of these sizes alone; and a quarter of the smallest is a /26, its smallest subnet.
+# Prefix lengths of the smallest and the largest network that Databricks accepts. A quarter of the smallest is a /26,
+# which is Databricks' smallest subnet.
 # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
 _SMALLEST_SPACE, _LARGEST_SPACE = 24, 16
-# Nodes an upgrade adds while it runs, one in each pool.
+# Nodes that an upgrade adds while it runs: one in each pool.
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/tutorial-kubernetes-upgrade-cluster.md
 _UPGRADE_SURGE = 2
 
 
 def subnets_of(address_space: str) -> dict[str, IPv4Network]:
-    """The address space in equal quarters, by purpose.
+    """Split the address space into equal quarters, by purpose.
 
-    Raises `ValueError` for what is no range, is public, too small, too large, or covers a range that the cluster uses.
+    Raises `ValueError` if it is not a range, is public, too small or too large, or overlaps a range of the cluster.
     """
     try:
         space = IPv4Network(address_space)

@@ -1,8 +1,8 @@
-"""Earlier names of a resource's type, by which the engine finds it in the state of a stack that knows it by one.
+"""Aliases of resource types: earlier names under which the engine looks for a resource in a stack's state.
 
-azure-native gives each type one for every API version there has been, some 1,300 for this program, and to work them out
-takes it two thirds of its time once the SDK is loaded. A stack of this program knows types without a version, so those
-names go; a type's name from before it was moved or renamed stays.
+azure-native declares one alias for each API version of a type, about 1,300 for this program, and computing them takes
+two thirds of the program's time after the SDK is loaded. The states of this program hold types without a version, so
+these aliases are removed. Aliases from before a type was moved or renamed stay.
 """
 
 import re
@@ -23,7 +23,7 @@ def leave_out_api_versions() -> None:
 
 
 def _is_of_an_api_version(alias: pulumi.Input[str | pulumi.Alias]) -> bool:
-    """False for what the SDK does not write: a URN, and a type that is not known yet."""
+    """Whether the alias names an API version. False for URNs and unknown types, which the SDK does not declare."""
     return (
         isinstance(alias, pulumi.Alias) and isinstance(alias.type_, str) and bool(_OF_AN_API_VERSION.match(alias.type_))
     )

@@ -1,10 +1,10 @@
 """The cluster attached to the Azure ML workspace as a compute: attached and detached, never updated.
 
-Azure ML refuses an update of an attached cluster, so nothing that changes is part of it: what a replica gets is in the
-deployment (`release/rollout.py`), which nodes it runs on in the extension (`inference_router.py`). azure-native would
-send updates all the same, and deletes without the query parameter that Azure ML requires. A failed attach is detached
-and repeated while the workspace's access to the cluster may not be in effect yet. Does not create instance types: they
-are objects in the cluster, and only `kubectl` creates them.
+Azure ML refuses an update of an attached cluster, so no setting changes a property of the compute: the size of a
+replica is in the deployment (`release/rollout.py`), the choice of its nodes in the extension (`inference_router.py`).
+azure-native would send updates, and its deletion lacks the query parameter that Azure ML requires. While the
+workspace's access to the cluster may not be in effect yet, a failed attach is detached and repeated. Does not create
+instance types: they are objects in the cluster, which only `kubectl` creates.
 
 Source: Azure/azureml-examples#3030 ("k8s compute doesn't support update"); azure-ai-ml==1.35.2
 azure/ai/ml/_restclient/arm_ml_service/operations/_operations.py (`underlying_resource_action` is required)
@@ -45,7 +45,7 @@ class _AttachmentProvider(ReleaseProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         cloud, compute_id = Cloud.discover(), props["compute_id"]
-        _detach(cloud, compute_id)  # another cluster, or a failed attach
+        _detach(cloud, compute_id)  # removes another cluster or a failed attach
         deadline = time.monotonic() + _ACCESS_SECONDS
         while reason := _attach(cloud, props):
             _detach(cloud, compute_id)
@@ -85,7 +85,7 @@ def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
-    """Why the cluster was not attached; empty if it is."""
+    """Attach the cluster. Return the reason for a failure; empty if it was attached."""
     began, compute_id = time.monotonic(), props["compute_id"]
     answer = cloud.request("PUT", compute_id, API_VERSION, attach_body(props))
     if not answer.ok:
@@ -99,11 +99,11 @@ def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
         if time.monotonic() - began > _SECONDS:
             return f"{state} for {_SECONDS // 60} minutes"
         _pause(began)
-    return "it was created and then not found"
+    return "the compute was created and then not found"
 
 
 def _detach(cloud: Cloud, compute_id: str) -> None:
-    """Leave the cluster as it is, and wait until the compute is gone."""
+    """Detach the cluster, which stays as it is, and wait until the compute is gone."""
     began = time.monotonic()
     while (held := cloud.resource(compute_id, API_VERSION)) is not None:
         if time.monotonic() - began > _SECONDS:
@@ -120,7 +120,7 @@ def _pause(began: float) -> None:
 
 
 class Attachment(Resource, module="machinelearningservices", name="KubernetesCompute"):
-    """Its id is the compute's resource id."""
+    """Attached compute. Its id is the compute's resource id."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Attachment(Resource, module="machinelearningservices", name="KubernetesCom
         extension_uid: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`extension_uid`: principal id of the Azure ML extension's identity, another one in another extension."""
+        """`extension_uid`: principal id of the Azure ML extension's identity; a new extension has another one."""
         props = {
             "compute_id": compute_id,
             "workspace_uid": workspace_uid,
@@ -145,7 +145,7 @@ class Attachment(Resource, module="machinelearningservices", name="KubernetesCom
             "namespace": namespace,
             "extension_uid": extension_uid,
         }
-        # It keeps its name, and the endpoint on it is of no use on another cluster.
+        # The name must be free first, and the endpoint cannot move to another cluster.
         # Source: Azure/azureml-examples#3030 ("detach compute before attaching")
         first = pulumi.ResourceOptions(delete_before_replace=True)
         super().__init__(_AttachmentProvider(), name, props, pulumi.ResourceOptions.merge(opts, first))

@@ -1,6 +1,6 @@
 """Azure CLI commands that outputs and messages print; each works on a plain installation, without extension `ml`.
 
-`az rest` takes a resource id as address and puts the Azure Resource Manager of the current cloud in front of it.
+`az rest` accepts a resource id as the URL and prefixes it with the current cloud's Azure Resource Manager.
 Source: Azure/azure-cli src/azure-cli-core/azure/cli/core/util.py (`send_raw_request`)
 """
 
@@ -12,7 +12,7 @@ _API_VERSION = "2025-06-01"
 
 
 def endpoint_key(workspace_id: str, endpoint: str, auth_mode: str) -> str:
-    """Print the key that callers send, or with `auth_mode` `AMLToken` a token that ends after some hours."""
+    """Print the key that callers send, or with `auth_mode` `AMLToken` a token that expires after some hours."""
     action, field = ("token", "accessToken") if auth_mode == "AMLToken" else ("listKeys", "primaryKey")
     return _rest("post", f"{workspace_id}/onlineEndpoints/{endpoint}/{action}", output=field)
 
@@ -24,7 +24,7 @@ def deployment_logs(workspace_id: str, endpoint: str, deployment: str, *, lines:
 
 
 def purge_workspace(workspace_id: str) -> str:
-    """Delete an Azure ML workspace for good, also one that is soft-deleted."""
+    """Delete an Azure ML workspace permanently, also a soft-deleted one."""
     return _rest("delete", workspace_id, query="&forceToPurge=true")
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from infra.settings import ServingSettings
 
 ROUTERS = 3
-"""Replicas of azureml-fe in its highly available form, which Azure ML wants on as many nodes.
+"""Replicas of the inference router (azureml-fe) in its highly available form; each needs its own node.
 
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-inference-routing-azureml-fe.md;
 Azure/AML-Kubernetes#271
 """
 DEFAULT_INSTANCE_TYPE = "defaultinstancetype"
-"""The instance type that every cluster has, without which an object in the cluster would have to be made by hand.
+"""Instance type that every cluster has; any other one is an object that somebody has to create in the cluster.
 
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
 """
@@ -52,7 +52,7 @@ class Pod:
     apart: bool = False
     """Never two on a node."""
     scoring_pool: bool = False
-    """Kept to the scoring pool by the node selector of Azure ML's extension, as its own pods and all replicas are.
+    """Whether Azure ML's node selector keeps the pod on the scoring pool: the extension's own pods and all replicas.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md (nodeSelector)
     """
@@ -149,7 +149,7 @@ def plan(serving: "ServingSettings") -> Plan:
 
 
 def routers(scoring_nodes: int) -> int:
-    """Replicas of the router on so many nodes of the scoring pool: all of its highly available form, or one.
+    """Replicas of the router on this number of scoring nodes: `ROUTERS`, or one if there are fewer nodes than that.
 
     Source: Azure/AML-Kubernetes#271 (nodes that the extension's selector leaves out do not count)
     """
@@ -157,7 +157,9 @@ def routers(scoring_nodes: int) -> int:
 
 
 def require_three_nodes(serving: "ServingSettings") -> None:
-    """Raise `ValueError` where the highly available router has fewer nodes than replicas: no state for production.
+    """Raise `ValueError` if the scoring pool has fewer nodes than the highly available router has replicas.
+
+    Production requires the highly available router.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/reference-kubernetes.md ("For Production")
     """
@@ -279,7 +281,7 @@ def _require_memory(serving: "ServingSettings") -> None:
 
 
 def _require_instance_type(serving: "ServingSettings") -> None:
-    """Refuse a replica that the default instance type does not hold, unless another type is named.
+    """Raise `ValueError` for a replica above the default instance type's limits, unless another type is set.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
     """
@@ -298,8 +300,8 @@ def _require_instance_type(serving: "ServingSettings") -> None:
 
 def heap(serving: "ServingSettings") -> str | None:
     """Heap of a replica's JVM in Spark's notation, such as `2048m`; None for an engine without a JVM."""
-    beside = _data()["beside_heap"].get(serving.engine)
-    return None if beside is None else f"{_mebibytes(serving.memory) - beside}m"
+    outside = _data()["beside_heap"].get(serving.engine)
+    return None if outside is None else f"{_mebibytes(serving.memory) - outside}m"
 
 
 def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:

@@ -1,8 +1,8 @@
 """The order in which the program writes to its AKS cluster: one write at a time, each after the one before it.
 
-AKS refuses a write of a cluster, of its pools and of everything below it while another is under way, with a code that
-azure-native does not retry. Creation and update follow the list from its top, deletion from its end. Does not make the
-resources: the components do, and name their step.
+While AKS handles one write of a cluster, its pools or anything below it, it refuses another one, with a code that
+azure-native does not retry. Creation and update follow the list from the top, deletion from the end. Does not create
+the resources: the components do, and pass the name of their step.
 
 Source: Azure/terraform-azurerm-avm-ptn-aks-production#25 (409 OperationNotAllowed);
 Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160 (pools); Azure/AKS-Construction#385 (extension)
@@ -18,29 +18,29 @@ R = TypeVar("R", bound=pulumi.Resource)
 
 CLUSTER_WRITES = (
     "cluster",
-    "system pool",  # AKS creates it with the cluster. It also waits for what AKS itself does to a new cluster
-    "scoring pool",  # the router of the extension counts on its nodes
-    "drain of the scoring pool",  # whose deletion must come before the pool's
+    "system pool",  # AKS creates it with the cluster. The step also waits for AKS's own changes of a new cluster
+    "scoring pool",  # the extension's router runs on its nodes
+    "drain of the scoring pool",  # must be deleted before the pool
     "version upgrades",
     "node image upgrades",
-    "trusted access",  # Azure ML enters the cluster by it
-    "extension",  # last: AKS works on at the cluster when the extension is there. The attach follows, in Azure ML
+    "trusted access",  # gives Azure ML access to the cluster
+    "extension",  # last: AKS keeps changing the cluster after the extension exists. The attach in Azure ML follows
 )
 
 
 class WriteOrder:
-    """The steps that a program has reached, and what the next one depends on."""
+    """Steps that the program has declared so far, and the resource on which the next one depends."""
 
     def __init__(self, steps: Sequence[str] = CLUSTER_WRITES) -> None:
         self._steps, self._written = steps, list[pulumi.Resource]()
 
     def before(self, step: str) -> list[pulumi.Resource]:
-        """Return the `depends_on` of the resource of this step. Raises `ValueError` if it is not its turn."""
+        """Return the `depends_on` of this step's resource. Raises `ValueError` if the step is out of order."""
         if self._steps[len(self._written)] != step:
             raise ValueError(f"'{step}' is not the next write of the cluster, '{self._steps[len(self._written)]}' is")
         return self._written[-1:]
 
     def wrote(self, resource: R) -> R:
-        """Record the resource of the step that `before` was asked for, and return it."""
+        """Record the resource of the step that was passed to `before`, and return it."""
         self._written.append(resource)
         return resource

@@ -25,7 +25,7 @@ class ConfigError(Exception):
 
 
 def of_this_stack() -> Settings:
-    """The running program's settings, with a warning for each version and the certificate whose end is near.
+    """Return the running program's settings. Warns of each version, and the certificate, that will soon end.
 
     Raises `pulumi.RunError`, which is shown without a stack trace.
     """
@@ -40,7 +40,7 @@ def of_this_stack() -> Settings:
     if certificate and (days := tls.days_left(certificate)) < tls.NOTICE_DAYS:
         pulumi.warn(
             f"the certificate of {settings.serving.hostname} ends in {days} days: set serving:tls_certificate and "
-            "serving:tls_key to its successor (docs/operations.md, 'A certificate for the endpoint')"
+            "serving:tls_key to a new certificate and key (docs/operations.md, 'A certificate for the endpoint')"
         )
     return settings
 

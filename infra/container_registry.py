@@ -29,7 +29,7 @@ class ContainerRegistry(pulumi.ComponentResource):
     registry_name: pulumi.Output[str]
     login_server: pulumi.Output[str]
     registry_uid: pulumi.Output[str]
-    """When the registry was created: one that is created again under its name holds no image.
+    """Time of the registry's creation: a registry that is created again under its name holds no image.
 
     Source: azure-mgmt-containerregistry==15.0.0 azure/mgmt/containerregistry/models/_models.py
     (RegistryProperties.creation_date)

@@ -32,7 +32,7 @@ class DataLake(pulumi.ComponentResource):
     account_name: pulumi.Output[str]
     blob_endpoint: pulumi.Output[str]
     lake_uid: pulumi.Output[str]
-    """When the account was created: one that is created again under its name is empty.
+    """Time of the account's creation: an account that is created again under its name is empty.
 
     Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/models/_models.py (StorageAccountProperties.creation_time)
     """

@@ -75,7 +75,7 @@ class Databricks(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
-                # Azure refuses to move a workspace; the provider would try to.
+                # Azure refuses to move a workspace to another network, but the provider would try it.
                 # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject ("You can't
                 # replace an existing VNet")
                 replace_on_changes=["parameters.customVirtualNetworkId"],

@@ -15,7 +15,7 @@ from infra.naming import Names
 from infra.role_propagation import Access, RolesInEffect
 from infra.roles import Grant, Role, assign
 
-# Source: aztfmod/terraform-azurerm-caf#928 (the action that AKS asks for)
+# Source: aztfmod/terraform-azurerm-caf#928 (the action that AKS checks)
 ASSIGN_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-cni-overview.md
 # (AKS CNI networking prerequisites)
@@ -41,8 +41,8 @@ class Identities(pulumi.ComponentResource):
     databricks: managedidentity.UserAssignedIdentity
     """Databricks' access connector: reads and writes the lake."""
     before_cluster: Sequence[pulumi.Resource]
-    """Roles, in effect once these exist, by which the control plane gives nodes the kubelet identity and a place in
-    the network. AKS refuses to create the cluster until then, with a code that azure-native does not retry.
+    """Resources that exist once the control plane's roles are in effect: to give nodes the kubelet identity and to join
+    them to the subnet. Until then AKS refuses to create the cluster, with a code that azure-native does not retry.
 
     Source: aztfmod/terraform-azurerm-caf#928; hashicorp/terraform-provider-azurerm#24064
     """

@@ -1,6 +1,6 @@
 """Azure ML on the cluster: extension, the workspace's access to the cluster, the attached compute, the endpoint.
 
-Does not create deployments and never names traffic: both belong to a release (`release/rollout.py`), because Azure
+Does not create deployments and does not set traffic. Both belong to a release (`release/rollout.py`), because Azure
 refuses traffic to deployments that do not exist yet. The extension's settings are in `inference_router.py`.
 """
 
@@ -42,9 +42,9 @@ class InferenceArgs:
     endpoint_identity: managedidentity.UserAssignedIdentity
     auth_mode: str
     scoring_nodes: int
-    """Fewest nodes of the scoring pool, on which the router runs."""
+    """Minimum number of nodes of the scoring pool, on which the router runs."""
     network: IPv4Network | None
-    """Address space of the stack's network; None where the router has a public address."""
+    """Address space of the stack's network; None for a public stack, whose router has a public address."""
     certificate: Certificate | None = None
     protect: bool = False
 
@@ -80,8 +80,7 @@ class Inference(pulumi.ComponentResource):
     endpoint_id: pulumi.Output[str]
     endpoint_name: pulumi.Output[str]
     endpoint_revision: pulumi.Output[str]
-    """Changes whenever the endpoint is written or created again: either leaves it without traffic, so the rollout must
-    run again."""
+    """Changes when the endpoint is written or created again: both remove its traffic, so the rollout must run again."""
     scoring_uri: pulumi.Output[str]
     auth_mode: str
     extension_principal_id: pulumi.Output[str]
@@ -92,7 +91,7 @@ class Inference(pulumi.ComponentResource):
         access = ml.PublicNetworkAccessType
         trusted = kubernetes.writes.wrote(self._trusted_access(f"{name}-trusted-access", args))
         extension = kubernetes.writes.wrote(self._extension(f"{name}-extension", args))
-        # Not `identity` where this is absent: an absent output is unknown in every preview, and so is all made of it.
+        # No fallback to `identity`: an absent output is unknown in every preview, with all values computed from it.
         self.extension_principal_id = extension.aks_assigned_identity.apply(_principal)
         attached = Attachment(
             f"{name}-compute",
@@ -130,20 +129,20 @@ class Inference(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
-                # Traffic is the release's: a rollout moves it between deployments, after they exist. Tags stay as they
-                # are, because a write takes the traffic away until the rollout gives it back.
+                # A release sets the traffic: its rollout moves it between deployments, after they exist. Tags stay as
+                # created, because each write removes the traffic until the rollout sets it again.
                 # Source: hashicorp/terraform-provider-azurerm#32011
                 ignore_changes=["properties.traffic", "properties.mirrorTraffic", "tags"],
                 # No source: put an endpoint on another compute on Azure, and read whether it moves; detach a cluster
-                # with an endpoint, and read what becomes of that.
+                # with an endpoint, and read the endpoint's state.
                 replace_on_changes=["properties.compute"],
                 replace_with=[attached],
             ),
         )
         self.endpoint_id = endpoint.id
         self.endpoint_name = endpoint.name
-        # `azureml.onlineendpointid` is not such an id: Azure ML writes the endpoint's own path there. ARM keeps the
-        # time of creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
+        # The tag `azureml.onlineendpointid` holds the path, so it does not change with a new creation. ARM has the time
+        # of creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
         declared = [args.auth_mode, args.endpoint_name, args.network is not None]
         self.endpoint_revision = pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, attached.id).apply(
             lambda found: json.dumps([*declared, *found], sort_keys=True)
@@ -155,7 +154,7 @@ class Inference(pulumi.ComponentResource):
         self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
 
     def _trusted_access(self, name: str, args: InferenceArgs) -> aks.TrustedAccessRoleBinding:
-        """Azure ML enters a cluster without local accounts by it.
+        """Let Azure ML into the cluster, which has no local accounts.
 
         Source: Azure/AML-Kubernetes docs/azureml-aks-ta-support.md
         """
@@ -170,7 +169,7 @@ class Inference(pulumi.ComponentResource):
         )
 
     def _role_on_cluster(self, name: str, args: InferenceArgs) -> RolesInEffect:
-        """The workspace's right to operate inference on this one cluster, in effect.
+        """Assign the workspace's role on this one cluster, and wait until it is in effect.
 
         Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md
         (Contributor, for clusters with trusted access)
@@ -182,7 +181,7 @@ class Inference(pulumi.ComponentResource):
         return RolesInEffect(name, [access], pulumi.ResourceOptions(parent=self, depends_on=[role]))
 
     def _extension(self, name: str, args: InferenceArgs) -> kubernetesconfiguration.Extension:
-        """The extension, without an identity: AKS assigns it one.
+        """Declare the extension without an identity, because AKS assigns one.
 
         Source: Azure/azure-cli-extensions src/k8s-extension/azext_k8s_extension/custom.py (`__create_identity`: "We do
         not create any identities for managedClusters")
@@ -210,7 +209,7 @@ class Inference(pulumi.ComponentResource):
                 certificate=args.certificate,
             ),
             configuration_protected_settings=protected_settings(args.certificate),
-            # Goes before the workspace does: its last act is to sign off there.
+            # Deleted before the workspace, from which it unregisters at its end.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[workspace, *kubernetes.writes.before("extension")]),
         )
 
@@ -218,7 +217,7 @@ class Inference(pulumi.ComponentResource):
 def _principal(identity: Any) -> str:
     if not identity:
         raise pulumi.RunError(
-            "Azure returned no aksAssignedIdentity of the Azure ML extension, and without it no replica can pull its "
-            "image. Look at it with `az k8s-extension show --cluster-type managedClusters`."
+            "Azure returned no aksAssignedIdentity for the Azure ML extension, and without it no replica can pull its "
+            "image. Inspect the extension with `az k8s-extension show --cluster-type managedClusters`."
         )
     return str(identity.principal_id)

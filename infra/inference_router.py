@@ -1,9 +1,9 @@
 """Settings of Azure ML's extension: its inference router, the nodes it and all replicas run on, its certificate.
 
-Also judges the address that Azure ML returns for the router. Does not declare resources: `inference.py` does.
+Also checks the address that Azure ML returns for the router. Does not declare resources: `inference.py` does.
 
-Source: Azure/AML-Kubernetes files/deployextension.json (raw names, which differ from the CLI's and whose case matters;
-booleans are the strings 'True' and 'False')
+Source: Azure/AML-Kubernetes files/deployextension.json (names as ARM takes them, which are case-sensitive and differ
+from the CLI's; booleans are the strings 'True' and 'False')
 """
 
 import socket
@@ -43,9 +43,10 @@ def extension_settings(
     private: bool,
     certificate: Certificate | None,
 ) -> dict[str, pulumi.Input[str]]:
-    """Raw settings of the extension. A preview knows all but those of a new cluster, so the policy pack can judge them.
+    """Settings of the extension. Only the id and name of a new cluster are unknown in a preview, so the policy pack can
+    check the others.
 
-    `scoring_nodes`: the fewest nodes of the scoring pool.
+    `scoring_nodes`: minimum number of nodes of the scoring pool.
     """
     settings: dict[str, pulumi.Input[str]] = {
         "enableInference": "True",
@@ -73,7 +74,8 @@ def extension_settings(
         **{f"nodeSelector.{label}": value for label, value in SCORING_LABEL.items()},
     }
     if private:
-        # The chart compares the second with true: the provider's name there leaves the router on a public address.
+        # The Helm chart compares the second setting with true: with the provider's name instead, as in the first, the
+        # router gets a public address.
         settings |= {"internalLoadBalancerProvider": "azure", "scoringFe.serviceType.internalLoadBalancer": "True"}
     if certificate:
         settings["sslCname"] = certificate.hostname
@@ -88,9 +90,9 @@ def protected_settings(certificate: Certificate | None) -> dict[str, pulumi.Outp
 
 
 def require_inside(scoring_uri: str, space: IPv4Network) -> str:
-    """The URI, or `pulumi.RunError` where the router of a private stack is not at an address of its network.
+    """Return the URI. Raises `pulumi.RunError` if the router of a private stack has an address outside its network.
 
-    A host name is looked up; one that nobody can look up here yet is only warned of.
+    A host name is resolved; if that fails, there is only a warning.
     """
     host = urlsplit(scoring_uri).hostname or ""
     found = _addresses(host)
@@ -102,7 +104,7 @@ def require_inside(scoring_uri: str, space: IPv4Network) -> str:
     if public := [address for address in found if not (ip_address(address).is_loopback or _within(address, space))]:
         raise pulumi.RunError(
             f"the inference router of this private stack is at {', '.join(public)} ({scoring_uri}), which is not in "
-            f"its network {space}. Look at the load balancer of the service azureml-fe: it must be internal. If a DNS "
+            f"its network {space}. Check the load balancer of the service azureml-fe: it must be internal. If a DNS "
             "record leads there, correct it."
         )
     return scoring_uri

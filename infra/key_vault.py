@@ -1,7 +1,7 @@
 """The key vault Azure ML keeps its secrets in: access by role only, purge protection by configuration.
 
-Does not hold any secret of this program: everything here authenticates by identity. A runner inside the network finds
-the key of its GitHub App in it (`runner/runner.py`), which the App's owner puts there.
+The program writes no secret into it: all its services authenticate by identity. A runner inside the network reads the
+key of its GitHub App from it (`runner/runner.py`); the App's owner puts the key there.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The AKS cluster that serves: a system pool inline, which `system_pool.py` changes, and the scoring pool.
 
 The scoring pool is separate because editing inline pools puts every pool into scaling (pulumi-azure-native#4264). A
-pool's size, zones and network cannot change, so both pools have names that say these: the new one is there before the
-old one is drained and goes. The order of all writes to the cluster is in `cluster_writes.py`.
+pool's size, zones and network cannot change, so the pools' names depend on them: the new pool exists before the old one
+is drained and deleted. The order of all writes to the cluster is in `cluster_writes.py`.
 Does not install anything into the cluster and exports no kubeconfig: people come in by Entra, Azure ML by its
 extension.
 """
@@ -84,12 +84,12 @@ class KubernetesArgs:
         )
 
 
-# Not Azure's own engine, NPM, which ends (compatibility.yaml). "Cilium dataplane requires network policy cilium".
+# Not Azure's engine NPM, whose support ends (compatibility.yaml). "Cilium dataplane requires network policy cilium".
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/azure-cni-powered-by-cilium.md (overlay, Linux);
 # Azure/AKS-Construction#535
 NETWORK_POLICY = "cilium"
 _SCORING, _SYSTEM = "scoring", "system"
-# A node more while an upgrade runs, which the subnet has room for.
+# Additional nodes while an upgrade runs; the subnet has addresses for them.
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md (AKS's default)
 _SURGE = "1"
 SCORING_LABEL = {"personalization/pool": _SCORING}
@@ -99,11 +99,11 @@ class Kubernetes(pulumi.ComponentResource):
     cluster_id: pulumi.Output[str]
     cluster_name: pulumi.Output[str]
     cluster_uid: pulumi.Output[str]
-    """Another one when the cluster is created again under its name."""
+    """Id that changes when the cluster is created again under its name."""
     system_pool: SystemPool
     scoring_pool: aks.AgentPool
     writes: WriteOrder
-    """The cluster's writes so far; the next component that writes to it continues them."""
+    """Writes of the cluster so far; the next component that writes to the cluster continues the list."""
 
     def __init__(self, name: str, args: KubernetesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Kubernetes", name, None, opts)
@@ -147,7 +147,7 @@ class Kubernetes(pulumi.ComponentResource):
             api_server_access_profile=aks.ManagedClusterAPIServerAccessProfileArgs(
                 authorized_ip_ranges=list(args.authorized_ranges) or None,
                 enable_private_cluster=hidden,
-                # By default a private cluster has a public name as well, with which Azure ML does not work.
+                # By default a private cluster also has a public DNS name, which Azure ML does not support.
                 # Source: MicrosoftDocs/azure-ai-docs
                 # articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md (Limitations)
                 enable_private_cluster_public_fqdn=False if hidden else None,
@@ -198,7 +198,7 @@ class Kubernetes(pulumi.ComponentResource):
                 # AKS reports every pool back with its own defaults, and the version that it upgraded to.
                 # Source: pulumi/pulumi-azure-native#4264; aztfmod/terraform-azurerm-caf#928 (roles first)
                 ignore_changes=["agentPoolProfiles", *([] if args.version else ["kubernetesVersion"])],
-                # Azure cannot hide a server that was public, nor show one that was hidden; the provider would try to.
+                # Azure cannot make a public API server private, nor a private one public; the provider would try it.
                 # Source: MicrosoftDocs/azure-aks-docs articles/aks/private-clusters.md (only with VNet integration)
                 replace_on_changes=["apiServerAccessProfile.enablePrivateCluster"],
             ),
@@ -246,14 +246,14 @@ class Kubernetes(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=writes.before("scoring pool"),
-                # Under its other name the new pool can be made first, and pods move to it when the old one is drained.
+                # The new pool has another name and is created first; pods move to it when the old one is drained.
                 # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md;
                 # Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160
                 delete_before_replace=False,
-                # The autoscaler owns the count; an update must send one all the same.
+                # The autoscaler owns the count, but an update must send one.
                 # Source: pulumi/pulumi-azure-native#2943
                 ignore_changes=["count", "orchestratorVersion"],
-                # A pool stays in the subnet and the zones it was made in; the provider would try to move it.
+                # A pool stays in the subnet and zones of its creation; the provider would try to move it.
                 # Source: MicrosoftDocs/azure-aks-docs articles/aks/reliability-availability-zones-configure.md;
                 # MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md
                 replace_on_changes=["vnetSubnetID", "availabilityZones"],
@@ -290,7 +290,7 @@ class Kubernetes(pulumi.ComponentResource):
         *,
         after: Sequence[pulumi.Resource],
     ) -> aks.MaintenanceConfiguration:
-        """The weekly hours in which AKS upgrades versions, or node images: two windows, both of these names.
+        """Declare the weekly window in which AKS upgrades versions, or node images. AKS has these two names of windows.
 
         Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md (names; four hours or more)
         No source: that AKS refuses this write, too, while another runs; write both windows at once on Azure, and read.

@@ -1,10 +1,10 @@
 """The Azure ML workspace: model registry, environments and the endpoint's control plane, with its own storage account.
 
 The workspace's account is not hierarchical because Azure ML refuses that for its default account; models stay in the
-lake, which is attached as a datastore without credentials, and as blob storage: replicas on Kubernetes read models from
-no other kind. Does not attach AKS: `inference.py` does. Has no compute for image builds, which a private workspace
-needs for environments with a build context or conda packages: here each environment is an image that the registry has
-built.
+lake, which is attached as a datastore without credentials. The datastore is of type blob storage, the only type from
+which replicas on Kubernetes read models. Does not attach AKS: `inference.py` does. Has no compute for image builds. A
+private workspace needs one only for environments with a build context or conda packages; here each environment is an
+image that the registry has built.
 
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-environments-v2.md (Create an environment
 from a Docker image); MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-workspace-vnet.md (image-build
@@ -43,7 +43,7 @@ class MachineLearning(pulumi.ComponentResource):
     workspace_id: pulumi.Output[str]
     workspace_name: pulumi.Output[str]
     workspace_uid: pulumi.Output[str]
-    """Another one when the workspace is created again under its name.
+    """Id that changes when the workspace is created again under its name.
 
     Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (of `workspace_id`: "The
     immutable id associated with this workspace")

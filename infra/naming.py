@@ -22,11 +22,11 @@ _PROJECT = "pers"
 class Names:
     environment: str
     owner: str
-    """What tells this environment from everyone else's: subscription, region and stack."""
+    """Identifies the environment: subscription, region and stack."""
 
     @classmethod
     def of(cls, settings: Settings, subscription_id: str, stack: str) -> Self:
-        """A generation above the first makes other names: the old ones may be soft-deleted, and so taken."""
+        """Return the names. Each generation has other names: soft-deleted resources may still hold the earlier ones."""
         again = f"/{settings.generation}" if settings.generation > 1 else ""
         return cls(settings.environment, f"{subscription_id}/{settings.location}/{stack}{again}")
 
@@ -136,7 +136,7 @@ class Names:
 
     @property
     def workbook(self) -> str:
-        """A UUID: Azure names workbooks so, and shows their display name."""
+        """A UUID, as Azure requires for workbooks; Azure shows their display name."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.owner}/{self.environment}/workbook"))
 
     def identity(self, actor: str) -> str:

@@ -87,7 +87,7 @@ class Network(pulumi.ComponentResource):
             # A NAT gateway stands in one zone or in none; its address spans them.
             opts=child,
         )
-        # Databricks adds the rules it needs to the group of its subnets, and takes them away again.
+        # Databricks adds its rules to the security group of its subnets, and removes them again.
         # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
         guards = {
             purpose: network.NetworkSecurityGroup(

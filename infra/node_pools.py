@@ -1,8 +1,8 @@
-"""Node pools of an AKS cluster: their names, one change at a time, and the drain of pools that are to go.
+"""Node pools of an AKS cluster: their names, one change at a time, and the drain of pools before their deletion.
 
-AKS deletes a pool with all pods on its nodes: "AKS doesn't perform cordon and drain". It does when a pool is scaled in.
-So a pool that goes is scaled in first, node by node, and its pods move to the pool that replaces it.
-Does not create pools, and does not know what runs on them: a deployment with one replica is away while that one moves.
+AKS deletes a pool with all pods on its nodes: "AKS doesn't perform cordon and drain". It drains nodes only when a pool
+is scaled in. So a pool is scaled in node by node before it is deleted, and its pods move to the pool that replaces it.
+Does not create pools, and does not know their pods: a deployment with one replica does not answer while it moves.
 
 Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md (no drain before a deletion);
 MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md ("nodes are carefully cordoned and drained")
@@ -28,7 +28,7 @@ _SECONDS = 3600
 Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md ("The default is 30 minutes")
 """
 _QUICK_SECONDS, _PAUSE_SECONDS = 30, 5
-"""AKS answers some changes at once: ask often at first, then every five seconds."""
+"""AKS completes some changes at once: poll often at first, then every five seconds."""
 _READ_ONLY = ("provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "eTag")
 _AUTOSCALED = ("enableAutoScaling", "minCount", "maxCount")
 
@@ -38,7 +38,7 @@ class PoolFailed(Exception):
 
 
 def pool_name(prefix: str, *shape: object) -> str:
-    """`<prefix>` and a digest of the shape: twelve lower-case letters and digits, which is all that AKS takes on Linux.
+    """`<prefix>` and a digest of the shape: twelve lower-case letters and digits, AKS's limit for pools on Linux.
 
     Source: MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (Limitations)
     """
@@ -52,12 +52,12 @@ def pools_of(cloud: Cloud, cluster_id: str) -> dict[str, dict[str, Any]]:
 
 
 def written(properties: dict[str, Any]) -> dict[str, Any]:
-    """The properties of a pool that a write may send."""
+    """Properties of a pool that a write may send: all but the read-only ones."""
     return {name: value for name, value in properties.items() if name not in _READ_ONLY}
 
 
 def change(cloud: Cloud, method: str, pool_id: str, properties: dict[str, Any] | None = None) -> None:
-    """Send the change and wait for its end. AKS makes one change of a cluster at a time and answers 409 meanwhile."""
+    """Send the change and wait for its end. Repeat it while AKS answers 409 because it makes another change."""
     deadline = time.monotonic() + _SECONDS
     body = {"properties": properties} if properties else None
     while (answer := cloud.request(method, pool_id, API_VERSION, body)).status_code == 409 and _is_busy(answer.text):
@@ -67,7 +67,7 @@ def change(cloud: Cloud, method: str, pool_id: str, properties: dict[str, Any] |
     while (pool := cloud.resource(pool_id, API_VERSION)) is not None:
         state = pool["properties"].get("provisioningState")
         if state in ("Failed", "Canceled"):
-            raise PoolFailed(f"{method} {pool_id} ended as {state}; az aks nodepool show has the reason")
+            raise PoolFailed(f"{method} {pool_id} ended as {state}; `az aks nodepool show` prints the reason")
         if state == "Succeeded" and method == "PUT":
             return
         _pause(deadline, f"{pool_id} is {state}")
@@ -76,7 +76,7 @@ def change(cloud: Cloud, method: str, pool_id: str, properties: dict[str, Any] |
 
 
 def wait_for_cluster(cloud: Cloud, cluster_id: str) -> None:
-    """Wait for what AKS does to a cluster when no request of ours asks for it: it installs add-ons in the background.
+    """Wait for the changes that AKS makes to a cluster by itself: it installs add-ons in the background.
 
     Source: Azure/telescope#1213 (`PutExtensionAddonHandler` refuses a pool)
     """
@@ -89,10 +89,10 @@ def wait_for_cluster(cloud: Cloud, cluster_id: str) -> None:
 
 
 def drain(cloud: Cloud, pool_id: str, properties: dict[str, Any]) -> None:
-    """Scale the pool in to nothing, one node at a time. As a user pool: a system pool keeps one node.
+    """Scale the pool in to zero nodes, one at a time. It becomes a user pool, because a system pool keeps one node.
 
-    AKS ends the operation when the node is gone, not when the pods that moved are ready. They get as long again before
-    the next node goes.
+    AKS ends the operation when the node is gone, not when the moved pods are ready. So the drain waits as long again
+    before it removes the next node.
 
     Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md (limits, change of a pool's mode)
     """
@@ -111,7 +111,7 @@ def _is_busy(refusal: str) -> bool:
 
 def _pause(deadline: float, reason: str) -> None:
     if time.monotonic() > deadline:
-        raise PoolFailed(f"not done within {_SECONDS // 60} minutes: {reason}")
+        raise PoolFailed(f"not finished within {_SECONDS // 60} minutes: {reason}")
     waited = time.monotonic() - (deadline - _SECONDS)
     time.sleep(_PAUSE_SECONDS if waited > _QUICK_SECONDS else 0.2)
 

@@ -1,9 +1,8 @@
-"""What every name of a stack is made of, and the resource group, which is the first resource.
+"""The values that all names of a stack depend on, and the resource group, which is the first resource.
 
 Another subscription, region, environment or generation gives every resource another name. The engine would then replace
 the whole stack: it would delete the lake with its rows and the registry with its models, and stop the endpoint. So a
-deployed stack refuses such a change, in a preview too and before anything is deleted. Touches no network, and creates
-nothing in Azure but the group.
+deployed stack refuses such a change, in a preview too and before anything is deleted. Creates only the group in Azure.
 """
 
 from typing import Any
@@ -51,7 +50,7 @@ class Placement(Resource, module="stack", name="Placement"):
 
 
 def resource_group(settings: Settings, subscription: str, names: Names) -> pulumi.Output[str]:
-    """Name of the stack's resource group, on which everything else waits."""
+    """Name of the stack's resource group, which all other resources depend on."""
     placement = Placement(
         "placement",
         subscription=subscription,

@@ -1,6 +1,6 @@
-"""Private endpoints to everything the program declares that has a public one, as one table.
+"""Private endpoints to all resources of the program that would otherwise be reached in public, as one table.
 
-Does not hide the cluster's API server or the scoring router: `kubernetes.py` and `inference.py` place those inside.
+Does not make the cluster's API server and the scoring router private: `kubernetes.py` and `inference.py` do.
 """
 
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from infra.network import Network, PrivateLinkTarget
 
 @dataclass(frozen=True)
 class Chain:
-    """Private endpoints to one target, made in this order."""
+    """Private endpoints to one target, created in this order."""
 
     owner: pulumi.Resource
-    """Component of the target: its endpoints wait for everything in it."""
+    """Component of the target: the endpoints depend on all its resources."""
     target_id: pulumi.Output[str]
     endpoints: Mapping[str, PrivateLinkTarget]
-    """Targets by the endpoint's purpose, which names it."""
+    """Sub-resource of the target by the endpoint's purpose, which is part of the endpoint's name."""
 
 
 def connect_all(
@@ -36,9 +36,9 @@ def connect_all(
     databricks: Databricks,
     machine_learning: MachineLearning,
 ) -> list[pulumi.Resource]:
-    """Returns what a release waits for: before, no name resolves to an address it can reach."""
-    # A target changes its list of connections for one endpoint at a time and fails the next one, as the operation's
-    # result, where the provider repeats refused requests alone. So the endpoints to one target form a chain.
+    """Create all private endpoints. Return the resources on which a release depends: without them no name resolves."""
+    # A target accepts several endpoints but connects one at a time: the operation of the next one fails. The provider
+    # repeats only refused requests, not failed operations. So the endpoints to one target form a chain.
     # Source: databricks/terraform-databricks-examples#177; hashicorp/terraform-provider-azurerm#26373;
     # Azure/bicep-registry-modules#6001; hashicorp/terraform-provider-azurerm
     # internal/services/network/private_endpoint_resource.go (`retryableErrorCodes`)
@@ -56,7 +56,7 @@ def connect_all(
     ]
     connected: list[pulumi.Resource] = []
     for chain in chains:
-        # A workspace that is being injected into the network changes its subnets, and no endpoint can be made there.
+        # While a Databricks workspace joins the network it changes the subnets, and no endpoint can be created there.
         # Source: hashicorp/terraform-provider-azurerm#17649
         before: list[pulumi.Resource] = [databricks, chain.owner]
         for purpose, target in chain.endpoints.items():

@@ -1,4 +1,4 @@
-"""What guards resources that hold what cannot be made again.
+"""Options for resources that hold data which cannot be created again.
 
 In production they are protected (the engine refuses to delete or replace them) and retained (dropping one from the
 program leaves it in Azure). Does not guard against deletion outside of Pulumi.

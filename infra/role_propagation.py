@@ -1,11 +1,11 @@
-"""A wait between role assignments and what needs them: a role exists at once, and takes effect minutes later.
+"""Wait between role assignments and the resources that need them: a role takes effect minutes after it is assigned.
 
-`RolesInEffect` asks Azure's `checkAccess` whether the principal may do the next step, and is created when it may. The
-next resource has it in its `depends_on`. Does not assign roles (`roles.py`), and does not wait for the roles of a
-release, whose own calls repeat while they are refused (`release/patience.py`).
+`RolesInEffect` calls Azure's `checkAccess` until the principal may do the next step, and then counts as created. The
+next resource names it in its `depends_on`. Does not assign roles: `roles.py` does. Does not wait for the roles of a
+release, whose own calls are repeated while they are refused (`release/patience.py`).
 
-A fixed wait would be too long most times and too short some times: "it can take up to 10 minutes for changes to take
-effect". The check needs `Microsoft.Authorization/*/read`, which every role has that may assign roles.
+A fixed wait would often be too long and sometimes too short: "it can take up to 10 minutes for changes to take effect".
+The check needs `Microsoft.Authorization/*/read`, which is in every role that may assign roles.
 
 Source: kubeguard/guard authz/providers/azure/rbac/rbac.go; kubeguard/guard
 authz/providers/azure/rbac/checkaccessreqhelper.go (path, API version, request and answer of `checkAccess`)
@@ -25,14 +25,14 @@ from infra.release.dynamic import ReleaseProvider, gone, is_unknown
 _API_VERSION = "2018-09-01-preview"
 _CHECK = "/providers/Microsoft.Authorization/checkaccess"
 _CONFIRMATIONS = 3
-"""Answers in a row, each over a separate connection: another instance of ARM may answer each of them, and may not
-know the role yet."""
+"""Positive answers in a row, each over a separate connection: the instances of ARM do not learn of the role at the same
+time."""
 
 # Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md (10 minutes);
 # MicrosoftDocs/azure-aks-docs articles/aks/user-assigned-managed-identity.md (60 minutes for a cluster's identity)
 _SECONDS = 3600
 _WITHOUT_CHECK_SECONDS = 600
-"""The wait where `checkAccess` cannot be asked."""
+"""Fixed wait if `checkAccess` is unavailable."""
 _QUICK_SECONDS, _QUICK_PAUSE, _PAUSE = 30, 0.5, 10.0
 
 
@@ -41,12 +41,12 @@ class RolesNotInEffect(Exception):
 
 
 class CheckUnavailable(Exception):
-    """`checkAccess` answered with no decision; the message holds its answer."""
+    """`checkAccess` returned no decision; the message holds its answer."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a principal must be able to do before the next resource is written: `action` on `scope`."""
+    """Permission that a principal needs before the next resource is written: `action` on `scope`."""
 
     principal_id: pulumi.Input[str]
     action: str
@@ -58,9 +58,10 @@ class _RolesInEffectProvider(ReleaseProvider):
     identity = ("access",)
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """azure-native knows no principal id in the preview of an identity's update: that is not another principal.
+        """Compare, where an unknown value counts as unchanged.
 
-        The whole list is unknown where the engine asks what follows from a replacement of something in it.
+        In the preview of an identity's update azure-native does not know the principal id. If a resource in the list is
+        replaced, the whole list may be unknown, which counts as a change.
         """
         before, now = olds["access"], news["access"]
         same = (
@@ -80,7 +81,7 @@ class _RolesInEffectProvider(ReleaseProvider):
         return CreateResult(f"{props['access'][0]['scope']}/rolesInEffect", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """A role that somebody took away is not in effect, and is waited for again once it is assigned."""
+        """Gone if a role was removed by hand, so that the next `up` waits again after assigning it."""
         try:
             cloud = Cloud.discover()
             return gone() if _refused(cloud, props["access"]) else ReadResult(id_, props)
@@ -102,8 +103,8 @@ def _wait(cloud: Cloud, access: Sequence[dict[str, str]]) -> None:
         waited = time.monotonic() - began
         if waited > _SECONDS:
             raise RolesNotInEffect(
-                f"not in effect within {_SECONDS // 60} minutes: {'; '.join(refused)}. Look at the role assignments of "
-                "these scopes; if they are there, run `up` again."
+                f"not in effect within {_SECONDS // 60} minutes: {'; '.join(refused)}. Check the role assignments of "
+                "these scopes; if they exist, run `up` again."
             )
         time.sleep(_QUICK_PAUSE if waited < _QUICK_SECONDS else _PAUSE)
 
@@ -124,14 +125,14 @@ def _is_allowed(cloud: Cloud, principal_id: str, action: str, scope: str) -> boo
     }
     answer = cloud.request("POST", scope + _CHECK, _API_VERSION, body)
     if answer.status_code == 404 or answer.status_code == 429 or answer.status_code >= 500:
-        return False  # the scope is not known everywhere yet, or ARM is too busy: asked again
+        return False  # not every instance of ARM knows the scope yet, or ARM is too busy: check again
     if not answer.ok:
-        raise CheckUnavailable(f"checkAccess on {scope} answered HTTP {answer.status_code} {answer.text[:300]}")
+        raise CheckUnavailable(f"checkAccess on {scope} returned HTTP {answer.status_code} {answer.text[:300]}")
     return all(str(decision["accessDecision"]).lower() == "allowed" for decision in answer.json())
 
 
 class RolesInEffect(Resource, module="authorization", name="RolesInEffect"):
-    """Created once every `access` is allowed. Give it the role assignments in `opts.depends_on`."""
+    """Resource that is created once every `access` is allowed. Pass the role assignments in `opts.depends_on`."""
 
     def __init__(self, name: str, access: Sequence[Access], opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(_RolesInEffectProvider(), name, {"access": [vars(each) for each in access]}, opts)

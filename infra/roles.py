@@ -1,4 +1,4 @@
-"""Who may do what: built-in roles by name, and one function that assigns them."""
+"""Built-in roles by name, and one function that assigns them."""
 
 import uuid
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pulumi_azure_native import authorization
 
 
 class Role(StrEnum):
-    """By id; tests/test_documented_lists.py compares them with Microsoft's page.
+    """Ids of built-in roles; tests/test_documented_lists.py compares them with Microsoft's page.
 
     Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles.md
     """
@@ -27,7 +27,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Grant:
-    """`actor` (a short name for the logical resource name) gets `role` on one resource, `on` for short."""
+    """One role assignment: `actor` gets `role` on `on`. Both are short names, parts of the logical resource name."""
 
     actor: str
     role: Role
@@ -38,14 +38,14 @@ class Grant:
 
 
 def assign(grant: Grant, subscription_id: str, parent: pulumi.Resource) -> authorization.RoleAssignment:
-    """Assign `grant` under a name that is the same on every run, so that a repeated create finds what it made."""
+    """Assign `grant` under a name that is the same in every run, so that a repeated creation finds the assignment."""
     return authorization.RoleAssignment(
         f"{grant.actor}-{grant.role.name.lower().replace('_', '-')}-on-{grant.on}",
         role_assignment_name=pulumi.Output.all(grant.scope, grant.principal_id).apply(
             lambda found: str(uuid.uuid5(uuid.NAMESPACE_URL, f"{found[0]}|{found[1]}|{grant.role}"))
         ),
         principal_id=grant.principal_id,
-        # Without the type Azure looks the principal up, and a fresh identity is not there yet (PrincipalNotFound).
+        # Without the type Azure looks up the principal, and may not find a new identity yet (PrincipalNotFound).
         principal_type=grant.principal_type,
         role_definition_id=f"/subscriptions/{subscription_id}/providers/Microsoft.Authorization/roleDefinitions/{grant.role}",
         scope=grant.scope,

@@ -28,7 +28,7 @@ OF_THE_PROJECT = ("environment", "generation")
 """Settings in the project's own namespace; all others are in a group."""
 REMOVED = {
     "budget:start": "The budget starts in the month of the first `up`.",
-    "serving:tls_secret": "Set serving:tls_certificate and serving:tls_key: Azure ML makes the secret of them.",
+    "serving:tls_secret": "Set serving:tls_certificate and serving:tls_key: Azure ML creates the secret from them.",
 }
 """Settings of earlier releases, each with what holds now."""
 
@@ -253,9 +253,9 @@ class ServingSettings(_Group):
     )
     # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md
     auth: Literal["Key", "AMLToken"] = Field("Key", description="How callers authenticate.")
-    hostname: str | None = Field(None, description="Name of the endpoint, one of those in its TLS certificate.")
+    hostname: str | None = Field(None, description="Host name of the endpoint, one of those in its TLS certificate.")
     tls_certificate: str | None = Field(
-        None, description="PEM text of the certificate for serving:hostname, followed by those that signed it."
+        None, description="PEM text of the certificate for serving:hostname, then of the certificates that signed it."
     )
     tls_key: SecretStr | None = Field(None, description="PEM text of the certificate's RSA key. Set it with --secret.")
 
@@ -315,14 +315,14 @@ class RunnerSettings(_Group):
         "Unset: none is created.",
     )
     app: int | None = Field(
-        None, ge=1, description="Id of the GitHub App that registers the runner; it may administer the repository."
+        None, ge=1, description="Id of the GitHub App that registers the runner, with the permission Administration."
     )
     installation: int | None = Field(None, ge=1, description="Id of the App's installation on the repository's owner.")
     # Source: hashicorp/terraform-provider-azurerm internal/services/compute/validate/ssh_key.go
     ssh_key: str | None = Field(
         None,
         pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
-        description="Public key for a login to the machine from inside the network. Azure requires one.",
+        description="SSH public key for a login to the machine from inside the network. Azure requires one.",
     )
     api: str = Field("https://api.github.com", pattern=r"^https://[^/]+[^ ]*[^/ ]$", description="GitHub's REST API.")
     size: VmSize = Field("Standard_D2s_v5", description="VM size of a runner.")
@@ -334,7 +334,7 @@ class RunnerSettings(_Group):
         missing = [f"runner:{name}" for name, value in given.items() if value is None]
         if 0 < len(missing) < len(given):
             raise ValueError(
-                f"{', '.join(missing)} must be set for a runner, too: docs/operations.md, A private stack."
+                f"a runner also needs {', '.join(missing)}: set all of them (docs/operations.md, A private stack)."
             )
         return self
 
@@ -397,7 +397,7 @@ class ReleaseSettings(_Group):
         None,
         pattern=r"^sha256:[0-9a-f]{64}$",
         description="Digest of an existing image for serving:engine in the stack's own registry, repository "
-        "personalization-scoring: one that was live before, or one that was pushed there. Unset: the image is built "
+        "personalization-scoring: an earlier live one, or one that was pushed there. Unset: the image is built "
         "from scoring/.",
     )
     rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
@@ -416,8 +416,8 @@ class ReleaseSettings(_Group):
     drift_max: float = Field(
         0.5,
         gt=0,
-        description="How far probabilities may be from those of what serves, on average over the same rows, as a share "
-        "of its mean. Not judged where release:model is a number or release:image is set.",
+        description="Largest mean difference from the live deployment's probabilities on the same rows, as a share of "
+        "their mean. Not judged where release:model is a number or release:image is set.",
     )
     probe_rps: float = Field(50, gt=0, le=1000, description="Requests a second of the probe at each step.")
     probe_seconds: float = Field(4, gt=0, le=3600, description="How long the probe goes on at each step.")
@@ -430,7 +430,7 @@ class ReleaseSettings(_Group):
 
     @property
     def limits(self) -> dict[str, float]:
-        """What a deployment must keep to at each step, as `infra/release/probe.py` takes it."""
+        """Limits of a deployment at each step, as arguments of `infra/release/probe.py`."""
         names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
         pinned = isinstance(self.model, int) or self.image is not None
         return self.model_dump(include=names if pinned else {*names, "drift_max"})
@@ -458,7 +458,7 @@ class Settings(_Group):
     tags: dict[str, str] = Field(
         default_factory=dict,
         description="Tags for every resource, by Azure's rules. DNS zones get those with plain names, 15 at most. An "
-        "endpoint keeps those of its creation, because a write takes its traffic away for a while.",
+        "endpoint keeps the tags of its creation, because a write removes its traffic for a while.",
     )
 
     @model_validator(mode="before")
@@ -520,7 +520,7 @@ class Settings(_Group):
         if self.runners and not self.network.is_private:
             raise ValueError(
                 "runner:repository is set and network:mode is public: GitHub's own runners reach a public stack. Set "
-                "network:mode to private, or leave the runner out."
+                "network:mode to private, or remove runner:repository."
             )
         return self
 

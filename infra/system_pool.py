@@ -1,11 +1,11 @@
 """The cluster's system pool: AKS creates it with the cluster, and after that this resource changes it.
 
-The cluster has to be created with a system pool inside its own body, and azure-native can neither take that one over
-nor change it there without sending every other pool, too (pulumi/pulumi-azure-native#4264). So this resource adopts it,
-and restores it after every write of the cluster, which sends the pools as the engine recorded them:
-another number of nodes scales the pool, another shape (size, zones, network) creates a pool with another name, drains
-the old one and deletes it, so that the cluster always has one. Does not delete the pool: AKS refuses to delete the last
-system pool (MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md), and it goes with the cluster.
+The body of a new cluster must contain a system pool. azure-native cannot adopt that pool, and cannot change it in the
+body without sending every other pool, too (pulumi/pulumi-azure-native#4264). So this resource adopts it. It also
+restores the pool after every write of the cluster, which sends the pools as the engine recorded them. Another number
+of nodes scales the pool. Another shape (size, zones, network) creates a pool with another name, and then drains and
+deletes the old one, so that the cluster always has a system pool. Does not delete the pool: AKS refuses to delete the
+last system pool (MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md), and deletes it with the cluster.
 """
 
 from typing import Any
@@ -43,7 +43,7 @@ class _SystemPoolProvider(ReleaseProvider):
 
 
 def _converge(props: dict[str, Any]) -> None:
-    """The pool with its nodes first; only then do system pools of an earlier shape go."""
+    """Create or scale the pool first, then drain and delete system pools of an earlier shape."""
     cloud, pools, count = Cloud.discover(), f"{props['cluster_id']}/agentPools", int(props["count"])
     held = pools_of(cloud, props["cluster_id"]).get(props["pool"], {})
     if (held.get("count"), held.get("provisioningState")) != (count, "Succeeded"):
@@ -69,7 +69,7 @@ class SystemPool(Resource, module="containerservice", name="SystemPool"):
         shape: dict[str, Any],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`shape`: the pool's ARM properties but its number of nodes. `pool`: its name, from `pool_name`."""
+        """`shape`: the pool's ARM properties without its number of nodes. `pool`: its name, from `pool_name`."""
         props = {
             "cluster_id": cluster_id,
             "cluster_uid": cluster_uid,

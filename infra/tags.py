@@ -1,7 +1,7 @@
 """Tags for every resource that can carry them, by one transformation instead of an argument in each component.
 
-A transformation of the program rather than a transform of the engine: it works under mocks, which have no engine.
-Does not tag what azure-native gives no `tags` argument (containers, role assignments).
+It is a transformation of the program, not a transform of the engine, because mocks have no engine. Does not tag
+resources without a `tags` argument in azure-native (containers, role assignments).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from infra import tag_rules
 
 
 def apply_to_all(tags: Mapping[str, str]) -> None:
-    """Give every azure-native resource that takes tags `tags`; a resource's own tags win."""
+    """Add `tags` to every azure-native resource with that argument; a resource's own tags take precedence."""
 
     def add(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
         if not args.type_.startswith("azure-native:") or "tags" not in args.props:

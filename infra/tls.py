@@ -1,4 +1,4 @@
-"""The endpoint's certificate and key: whether they can be used together, for the host name, and until when.
+"""Checks of the endpoint's certificate and key: that they belong together and to the host name, and when they end.
 
 Does not fetch, sign or renew certificates. They come from the stack's configuration, the key as a secret.
 
@@ -12,11 +12,11 @@ import base64
 import datetime
 
 NOTICE_DAYS = 30
-"""Days before the certificate's end from which on previews warn of it."""
+"""Previews warn from this number of days before the certificate ends."""
 
 
 def require(certificate: str, key: str, hostname: str) -> None:
-    """Raise `ValueError`, which never holds the key, unless the certificate is the key's and for the host name."""
+    """Raise `ValueError` unless the certificate belongs to the key and the host name. No message contains the key."""
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -59,7 +59,7 @@ def days_left(certificate: str) -> int:
 
 
 def encoded(pem: str) -> str:
-    """PEM as the extension takes it.
+    """Encode PEM text as the extension requires it.
 
     Source: Azure/azure-cli-extensions src/k8s-extension/azext_k8s_extension/partner_extensions/AzureMLKubernetes.py
     (`__set_inference_ssl_from_file`); Azure/AML-Kubernetes files/deployextension.json ("base64 encoded")

@@ -97,7 +97,7 @@ def show(findings: Sequence[Finding], title: str, console: Console) -> None:
 
 
 def target(folder: Path, stack: str) -> Target:
-    """The stack with its names and its cloud. Raises `UserError` if there is no such stack, no cloud or no login."""
+    """The stack with its names and its cloud. Raises `UserError` if the stack, the cloud or a login is missing."""
     config = stacks.read(folder, stack)
     settings = stacks.settings_of(config, stacks.file_of(folder, stack).name)
     try:

@@ -1,10 +1,10 @@
-"""The steps of a preview, to see whether a later preview still has the ones that were approved.
+"""The steps of a preview, compared with the approved steps of an earlier preview.
 
-A step is an operation on one resource, with the inputs that it finds and those that it leaves. After a refresh the
-first are those in the cloud, so a change by hand that the step would undo is noticed. Only digests are kept:
-everyone who may read a workflow's artifacts may read the file of approved steps. The engine masks secrets
-in a preview, so a changed secret leaves a step as it was. Does not hold anything between the comparison and `up`: that
-is the engine's plan.
+A step is an operation on one resource, with the inputs before and after it. After a refresh the inputs before it are
+those in the cloud, so the comparison finds a change by hand that the step would undo. The file of approved steps holds
+only digests of the inputs, because everyone who may read a workflow's artifacts can read it. The engine masks secrets
+in a preview, so a changed secret is not found. Does not protect the time between the comparison and `up`: the engine's
+plan does.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ class Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     operations: tuple[str, ...]
-    """The engine's, such as `("create-replacement", "delete-replaced", "replace")`."""
+    """Operations of the engine, such as `("create-replacement", "delete-replaced", "replace")`."""
     before: Mapping[str, str]
-    """Digests of the inputs that the step finds, by name; empty for a creation."""
+    """Digests of the inputs before the step, by name; empty for a creation."""
     after: Mapping[str, str]
-    """The same of those that it leaves; empty for a deletion."""
+    """Digests of the inputs after the step, by name; empty for a deletion."""
 
 
 class Steps(BaseModel):
@@ -39,7 +39,7 @@ class Steps(BaseModel):
 
     @classmethod
     def of_preview(cls, path: Path) -> "Steps":
-        """Steps of a file of `pulumi preview --json`. Raises `UserError` if the preview failed."""
+        """Read the steps from the output of `pulumi preview --json`. Raises `UserError` if the preview failed."""
         found = preview.load(path)
         if found.failed:
             reasons = [*found.errors, *(finding.message for finding in found.findings if finding.level == MANDATORY)]
@@ -50,7 +50,7 @@ class Steps(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> "Steps":
-        """Approved steps, as `dump` wrote them. Raises `UserError` if they cannot be read."""
+        """Read approved steps, as `dump` wrote them. Raises `UserError` if they cannot be read."""
         try:
             return cls.model_validate_json(path.read_text())
         except (OSError, ValidationError) as error:
@@ -60,7 +60,7 @@ class Steps(BaseModel):
         path.write_text(self.model_dump_json(indent=1) + "\n")
 
     def differences(self, now: "Steps") -> list[str]:
-        """What `now` does otherwise than these steps, one line a resource; empty if it does the same."""
+        """Differences of `now` from these steps, one line a resource; empty if there is none."""
         found = [] if self.stack == now.stack else [f"approved for stack {self.stack}, not for {now.stack}"]
         for urn in sorted({*self.by_urn, *now.by_urn}):
             approved, planned = self.by_urn.get(urn), now.by_urn.get(urn)

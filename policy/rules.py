@@ -90,7 +90,7 @@ PINS = {
     "package": (re.compile(r"[\w.\[\],-]+==\d[\w.!]*"), "<package>==<version>"),
     "spark_version": (re.compile(r"\d+\.\d+\.x-[\w-]*scala\d+\.\d+"), "one runtime, such as 16.4.x-scala2.12"),
 }
-"""By the name of a library's or a cluster's property: what its value must be."""
+"""Form that a value must have, by the name of a library's or a cluster's property."""
 
 Check = Callable[[ResourceValidationArgs], Iterator[str]]
 
@@ -230,7 +230,7 @@ def _said(resource: Resource, problem: str) -> str:
 def _rule(
     name: str, description: str, check: Check, level: EnforcementLevel | None = None, **configurable: dict[str, Any]
 ) -> ResourceValidationPolicy:
-    """Without a level: the pack's own, which is mandatory."""
+    """Return a rule; `level` defaults to the pack's, which is mandatory."""
 
     def validate(resource: ResourceValidationArgs, report: ReportViolation) -> None:
         for problem in check(resource):
@@ -254,7 +254,7 @@ POLICIES: tuple[Policy, ...] = (
     _rule("storage-public-blobs", "No blob can be read without logging in.", settings(PUBLIC_BLOBS)),
     _rule("registry-login", "Images are pulled by identity, never by all or by one.", settings(REGISTRY_LOGIN)),
     _rule("kubernetes-local-accounts", "People enter a cluster through Entra alone.", settings(LOCAL_ACCOUNTS)),
-    _rule("local-authentication", "No service has keys or access lists beside Entra.", settings(LOCAL_AUTHENTICATION)),
+    _rule("local-authentication", "No service has keys or access lists next to Entra.", settings(LOCAL_AUTHENTICATION)),
     _rule("tls", "Connections are encrypted with TLS 1.2 or later.", settings(TLS)),
     _rule("endpoint-tls", "A public production endpoint speaks TLS.", partial(endpoint_tls, inside=False)),
     _rule(

@@ -58,7 +58,7 @@ LOCAL_AUTHENTICATION = [
         "machinelearningservices:Workspace", "systemDatastoresAuthMode", ("Identity", "UserDelegationSAS"), "AccessKey"
     ),
 ]
-"""Keys, passwords and access lists of a service's own, beside Entra."""
+"""Keys, passwords and access lists that a service has in addition to Entra."""
 TLS = [
     Setting(STORAGE, "minimumTlsVersion", ("TLS1_2", "TLS1_3"), "TLS1_0"),
     Setting(STORAGE, "enableHttpsTrafficOnly", (True,), True),

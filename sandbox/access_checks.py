@@ -1,6 +1,6 @@
-"""`checkAccess`: whether role assignments that are in effect allow a principal some actions at a scope.
+"""`checkAccess`: whether role assignments that are in effect allow a principal certain actions at a scope.
 
-Knows assignments to the principal itself, and no groups, deny assignments or conditions.
+Evaluates assignments to the principal itself. Does not evaluate groups, deny assignments or conditions.
 
 Source: kubeguard/guard authz/providers/azure/rbac/rbac.go (path, API version, 404 for a resource that is gone);
 kubeguard/guard authz/providers/azure/rbac/checkaccessreqhelper.go (request, answer: a list of decisions)
@@ -21,7 +21,7 @@ ACTION = "checkaccess"
 
 
 def allowed(sandbox: Sandbox, principal: str, action: str, scope: str, *, data: bool = False) -> bool:
-    """Whether an assignment at `scope` or above, in effect, gives the principal the action."""
+    """Whether an assignment that is in effect, at `scope` or above it, allows the principal the action."""
     return any(
         role_definitions.allows(_role(body), action, data=data) and role_assignments.in_effect(sandbox, body)
         for body in role_assignments.find(sandbox.store, scope, f"atScope() and principalId eq '{principal.lower()}'")
@@ -32,7 +32,9 @@ async def check(sandbox: Sandbox, scope: str, request: Request) -> Response:
     asked = await request.json()
     principal, actions = dig(asked, "Subject.Attributes.ObjectId"), asked.get("Actions")
     if not principal or not actions or dig(asked, "Resource.Id") is None:
-        raise CloudError(400, "BadRequestFormat", "A check names Subject.Attributes.ObjectId, Actions and Resource.Id.")
+        raise CloudError(
+            400, "BadRequestFormat", "A check must have Subject.Attributes.ObjectId, Actions and Resource.Id."
+        )
     return JSONResponse([_decision(sandbox, str(principal), action, scope) for action in actions])
 
 

@@ -1,6 +1,6 @@
-"""Azure Monitor's rules for tables, data collection rules and log alert rules. Nothing is collected or evaluated here.
+"""Azure Monitor's rules for tables, data collection rules and log alert rules. Does not collect or evaluate data.
 
-A table is there once it is declared: Azure creates it with its first row as well, and no row ever arrives here.
+A table exists once it is declared. Azure also creates a table with its first row, but no row arrives in the sandbox.
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/platform/diagnostic-settings.md
 """
 
@@ -38,7 +38,7 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 def _refuse_deletion(sandbox: Sandbox, table_id: str, body: Body) -> None:
     """Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/logs/create-custom-table.md"""
     if not body["name"].endswith(_CUSTOM):
-        # No source: status, code and words; delete such a table on Azure.
+        # No source: status, code and text; delete such a table on Azure.
         raise CloudError(400, "BadRequest", f"Table '{body['name']}' is an Azure table, and those cannot be deleted.")
 
 
@@ -76,7 +76,7 @@ def _wrong_transformations(body: Body) -> Iterator[str]:
 
 
 def _transformation_faults(query: str) -> Iterator[str]:
-    """A transformation reads `source`, uses the operators and functions of the list alone, and is one line.
+    """A transformation reads `source`, uses only the operators and functions of the list, and is one line.
 
     Source: https://learn.microsoft.com/azure/azure-monitor/data-collection/data-collection-transformations-kql
     Source: https://learn.microsoft.com/azure/azure-monitor/data-collection/data-collection-transformations-create
@@ -107,14 +107,14 @@ def _check_alert_rule(sandbox: Sandbox, rule_id: str, body: Body, existing: Body
     for criterion in dig(body, "properties.criteria.allOf") or ():
         if query := criterion.get("query"):
             for fault in _alert_faults(query):
-                # No source: status, code and words; create such a rule on Azure with and without `skipQueryValidation`.
+                # No source: status, code and text; create such a rule on Azure with and without `skipQueryValidation`.
                 raise CloudError(400, "BadArgumentError", f"The query of rule '{rule_id}' is not supported: {fault}")
             if not dig(body, "properties.skipQueryValidation"):
                 _require_table(sandbox, dig(body, "properties.scopes") or (), query)
 
 
 def _alert_faults(query: str) -> Iterator[str]:
-    """What a log alert rule's query may not use. A query across resources may use `union`.
+    """Yield the unsupported words of a log alert rule's query. A query across resources may use `union`.
 
     Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/alerts/alerts-log-query.md
     Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/alerts/alerts-create-log-alert-rule.md

@@ -40,5 +40,5 @@ def _day(text: object) -> datetime.date:
     try:
         return datetime.datetime.fromisoformat(str(text)).date()
     except ValueError:
-        # No source: PUT a budget on Azure whose start is no date, and read the code.
+        # No source: PUT a budget on Azure whose start is not a date, and read the code.
         raise CloudError(400, "400", f"Start date '{text}' is not a date.") from None

@@ -1,14 +1,14 @@
-"""The network that a request comes from, and a proxy by which a caller gets into a virtual network.
+"""The network that a request comes from, and a proxy that puts a caller into a virtual network.
 
-Names and addresses are the same for every caller on loopback, as Azure's names are. What differs is where a caller
-stands. One that connects directly is outside every network. One whose `HTTPS_PROXY` names this proxy, with the name of
-a virtual network as its user, is inside that network: `python -m sandbox env --network NAME` prints the variables, and
-every SDK follows them unmodified. The name of a resource then leads to its private endpoint where one is connected with
-its DNS zones (`private_endpoints.py`), and to its public address where none is.
+Host names and addresses are the same for every caller on loopback. A caller that connects directly is outside every
+virtual network. A caller whose `HTTPS_PROXY` names this proxy, with a virtual network's name as the user, is inside
+that network: `python -m sandbox env --network NAME` prints the variables, which every SDK follows unmodified. For a
+caller inside, a resource's name leads to its private endpoint if one is connected and has its DNS zones
+(`private_endpoints.py`), otherwise to its public address.
 
-Azure's own services do not come this way: what the sandbox itself reads of an account is the access that trusted
-services have by `bypass: AzureServices`. Resource Manager, and with it most of Azure ML, answers everybody. The proxy
-leads to this sandbox and nowhere else, and it gives no rights: each service asks for its token all the same.
+Azure's own services do not use the proxy: when the sandbox itself reads an account, it acts as a trusted service
+(`bypass: AzureServices`). Resource Manager, and with it most of Azure ML, answers every caller. The proxy connects only
+to this sandbox, and it grants no rights: each service still requires a token.
 
 Source: MicrosoftDocs/azure-docs articles/storage/common/storage-network-security-limitations.md (data plane; trusted
 services); MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-configure-network-isolation-with-v2.md
@@ -36,7 +36,7 @@ _PRIVATE = ("disabled", "securedbyperimeter")
 
 
 def trusts_services(account: Body) -> bool:
-    """Whether trusted services reach a storage account past its network rules; they do by default.
+    """Whether trusted services may bypass a storage account's network rules; by default they may.
 
     Source: MicrosoftDocs/azure-docs articles/storage/common/storage-network-security-trusted-azure-services.md
     (`Microsoft.Databricks/accessConnectors`); MicrosoftDocs/azure-docs
@@ -46,20 +46,20 @@ def trusts_services(account: Body) -> bool:
 
 
 def environment(folder: Path, network: str) -> dict[str, str]:
-    """Variables of a caller inside the network, on top of those of every client. Raises `FileNotFoundError`."""
+    """Additional variables of a caller inside the network. Raises `FileNotFoundError` if no proxy has been started."""
     port = state_files.read_json(folder / _FILE, "port")["port"]
-    # In capitals: gRPC would send the engine's own connections through `https_proxy`.
+    # Upper case only: with `https_proxy` gRPC would send the engine's own connections through the proxy.
     proxy = f"http://{quote(network, safe='')}:{_PASSWORD}@127.0.0.1:{port}"
     return {"HTTPS_PROXY": proxy, "NO_PROXY": "", "no_proxy": ""}
 
 
 def network_of(sandbox: Sandbox, request: Request) -> str | None:
-    """Id of the virtual network that the caller is in; None for one outside."""
+    """Id of the caller's virtual network; None for a caller outside."""
     return sandbox.callers.get(request.client.port) if request.client else None
 
 
 def admits(sandbox: Sandbox, request: Request, resource: Body, group: str) -> bool:
-    """Whether the resource answers this caller: in public, or by a private endpoint in the caller's network.
+    """Whether the resource answers this caller: publicly, or through a private endpoint in the caller's network.
 
     Source: MicrosoftDocs/SupportArticles-docs
     support/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors.md (AuthorizationFailure);
@@ -69,7 +69,7 @@ def admits(sandbox: Sandbox, request: Request, resource: Body, group: str) -> bo
 
 
 def is_public(resource: Body) -> bool:
-    """Whether it answers on its public address. Rules for single addresses and subnets admit nobody here."""
+    """Whether it answers on its public address. In the sandbox, rules for addresses and subnets admit nobody."""
     properties = resource.get("properties", {})
     closed = str(properties.get("publicNetworkAccess")).lower() in _PRIVATE
     rules = properties.get("networkAcls") or properties.get("networkRuleSet") or {}
@@ -77,7 +77,7 @@ def is_public(resource: Body) -> bool:
 
 
 class Proxy:
-    """The way in. Callers keep its address in their environment, so it listens where it did before, if that is free."""
+    """Proxy into the virtual networks. Callers keep its address in their environment, so it reuses its port if free."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -119,7 +119,7 @@ async def _tunnel(sandbox: Sandbox, reader: asyncio.StreamReader, writer: asynci
     user = _user({name.lower(): value for name, value in names.items()}.get("proxy-authorization", ""))
     network_id = next((found for found, body in sandbox.store.below("/subscriptions") if _is_network(body, user)), None)
     if method != "CONNECT" or target != sandbox.authority:
-        return await _refuse(writer, "403 Forbidden", f"This proxy leads to {sandbox.authority} and nowhere else.")
+        return await _refuse(writer, "403 Forbidden", f"This proxy connects to {sandbox.authority} only.")
     if network_id is None:
         return await _refuse(
             writer, "407 Proxy Authentication Required", f"The virtual network '{user}' does not exist."
@@ -140,7 +140,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while content := await reader.read(_CHUNK):
             writer.write(content)
             await writer.drain()
-    writer.close()  # either end of one direction ends both
+    writer.close()  # the end of one direction ends both
 
 
 async def _refuse(writer: asyncio.StreamWriter, status: str, message: str) -> None:

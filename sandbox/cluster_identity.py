@@ -1,6 +1,6 @@
-"""What AKS asks of a cluster's identity before it creates the cluster: it may give the nodes their own identity.
+"""AKS's check before it creates a cluster: the cluster's identity must be allowed to assign the kubelet identity.
 
-Does not ask for rights on the subnet. No source: the code and the words of that refusal, which
+Does not check rights on the subnet. No source: the code and the text of that refusal, which
 hashicorp/terraform-provider-azurerm#24064 reports without them.
 """
 

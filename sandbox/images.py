@@ -60,7 +60,7 @@ def find_image(sandbox: Sandbox, reference: str) -> Image:
         form = f"{sandbox.authority}/<registry>/<repository>@sha256:<digest>"
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
         # (`BadArgument`: unable to download the container image)
-        raise CloudError(400, "BadArgument", f"'{reference}' is no image of a registry here: it must read {form}.")
+        raise CloudError(400, "BadArgument", f"'{reference}' is not an image in a registry here: it must read {form}.")
     folder = registry_folder(sandbox, match["registry"])
     with contextlib.suppress(FileNotFoundError):
         digest = match["digest"] or _tag(folder, match["repository"], match["tag"]).read_text()

@@ -1,5 +1,6 @@
-"""Private DNS zones: the number of networks that each is linked to. They resolve no names: `private_endpoints.py` knows
-whether one would.
+"""Private DNS zones, each with the number of networks to which it is linked.
+
+Does not resolve names: `private_endpoints.py` decides whether a name resolves.
 
 Source: Azure/azure-rest-api-specs
 specification/privatedns/resource-manager/Microsoft.Network/stable/2024-06-01/examples/PrivateZoneGet.json
@@ -30,7 +31,7 @@ async def _delete(sandbox: Sandbox, link_id: str, body: Body) -> None:
 
 
 def _count(sandbox: Sandbox, link_id: str, changed: list[Body]) -> None:
-    """`changed`: the link as it will be; none once it is deleted."""
+    """Count the zone's links. `changed`: the link after the request; empty after a deletion."""
     zone_id = link_id.rsplit("/", 2)[0]
     zone = sandbox.store.get(zone_id)
     if zone is None:

@@ -1,8 +1,8 @@
 """Private endpoints: how they connect to their target, and whether a name leads to one inside a virtual network.
 
-The groups of a target, and the code by which a second connection fails meanwhile, are `private_link` of its type in
-`types.yaml`. Every connection is approved: the sandbox knows one login, which owns both sides. Peered networks do not
-reach each other's endpoints here. Does not refuse requests: `caller_network.py` and each service do.
+`private_link` of a type in `types.yaml` has the groups of a target, and the code with which a second, simultaneous
+connection fails. Every connection is approved, because the sandbox has one login, which owns both sides. Peered
+networks do not reach each other's endpoints. Does not refuse requests: `caller_network.py` and each service do.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ _ZONE_GROUPS = "microsoft.network/privateendpoints/privatednszonegroups"
 _LINKS = "microsoft.network/privatednszones/virtualnetworklinks"
 _DATABRICKS = "microsoft.databricks/workspaces"
 _SECONDS = 0.5
-"""How long connecting takes: about a minute on Azure, and here long enough for two requests sent together to meet."""
+"""Duration of a connection: about a minute on Azure; here long enough that two simultaneous requests overlap."""
 _connecting: set[tuple[str, str]] = set()
-"""Sandbox folder and target, of every connection that is being made or removed."""
+"""Sandbox folder and target of each connection that is being created or removed."""
 
 
 def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
@@ -30,14 +30,14 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 
 def network_of(subnet_id: str | None) -> str | None:
-    """Id of the virtual network that a subnet is part of."""
+    """Id of a subnet's virtual network."""
     return subnet_id.partition("/subnets/")[0] if subnet_id else None
 
 
 def reaches(sandbox: Sandbox, network_id: str | None, target_id: str, group: str) -> bool:
     """Whether the target's name resolves, inside the network, to a private endpoint there.
 
-    It does where the endpoint's zone group has all zones of the target's group, each linked to the network.
+    It does if the endpoint's zone group has all zones of the target's group, and each zone is linked to the network.
 
     Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md (Virtual network workloads without
     custom DNS server)
@@ -56,7 +56,7 @@ def reaches(sandbox: Sandbox, network_id: str | None, target_id: str, group: str
 
 
 def has_endpoint(sandbox: Sandbox, target_id: str) -> bool:
-    """Whether any endpoint is connected to the target, from whichever network."""
+    """Whether an endpoint of any network is connected to the target."""
     return any(
         body["type"].lower() == TYPE and dig(body, "properties.provisioningState") == "Succeeded" and target
         for _, body in sandbox.store.below("/subscriptions")
@@ -66,7 +66,7 @@ def has_endpoint(sandbox: Sandbox, target_id: str) -> bool:
 
 
 def _check(sandbox: Sandbox, endpoint_id: str, sent: Body, existing: Body | None) -> None:
-    """Refuse a connection to nothing, or to a group that the target does not have.
+    """Refuse a connection to a target that does not exist, or to a group that it does not have.
 
     No source: the codes and texts of these two refusals; `az network private-endpoint create` with a wrong
     `--private-connection-resource-id`, and with a wrong `--group-id`, prints them.
@@ -74,7 +74,7 @@ def _check(sandbox: Sandbox, endpoint_id: str, sent: Body, existing: Body | None
     for connection in _connections(sent):
         target_id = str(dig(connection, "properties.privateLinkServiceId"))
         if sandbox.store.get(target_id) is None:
-            raise CloudError(400, "InvalidResourceReference", f"'{target_id}', which it leads to, was not found.")
+            raise CloudError(400, "InvalidResourceReference", f"The endpoint's target '{target_id}' was not found.")
         known = _private_link(target_id)["groups"]
         for group in dig(connection, "properties.groupIds") or ():
             if group not in known:
@@ -83,7 +83,7 @@ def _check(sandbox: Sandbox, endpoint_id: str, sent: Body, existing: Body | None
 
 
 async def _connect(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
-    """Fails as the operation's result, after the request was accepted: what repeats refused requests does not see it.
+    """Connect the endpoint. A conflict fails the operation after its request was accepted, so clients do not repeat it.
 
     Source: Azure/bicep-registry-modules#6001; hashicorp/terraform-provider-azurerm
     internal/services/network/private_endpoint_resource.go (`lroFailError`)
@@ -100,16 +100,16 @@ async def _connect(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
 
 
 async def _disconnect(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
-    """Removes the connection, which is a change of the target too; not where the whole resource group is deleted.
+    """Remove the connection, which also changes the target, unless the whole resource group is being deleted.
 
-    No source: that a removal is refused as a creation is; deleting two endpoints to one account at once would show it.
+    No source: that a removal is refused like a creation; deleting two endpoints to one account at once would show it.
     """
     if dig(body, "properties.provisioningState") == "Deleting":
         await _hold(sandbox, body)
 
 
 async def _hold(sandbox: Sandbox, body: Body) -> None:
-    """Change the targets' list of connections, which each keeps for one at a time.
+    """Change the targets' lists of connections. A target allows one change at a time.
 
     Source: databricks/terraform-databricks-examples#177; hashicorp/terraform-provider-azurerm#26373;
     Azure/bicep-registry-modules#6001; hashicorp/terraform-provider-azurerm
@@ -131,7 +131,7 @@ async def _hold(sandbox: Sandbox, body: Body) -> None:
 
 
 def _require_still_network(sandbox: Sandbox, subnet_id: str, endpoint_id: str) -> None:
-    """A workspace that is being injected into a network changes its subnets, and no endpoint can be made meanwhile.
+    """Refuse an endpoint while a Databricks workspace joins its network and changes the subnets.
 
     Source: hashicorp/terraform-provider-azurerm#17649; hashicorp/terraform-provider-azurerm#21293
     """
@@ -187,6 +187,6 @@ def _kind(target_id: str) -> str:
 
 
 def _private_link(target_id: str) -> Mapping[str, Any]:
-    """The rule of the target's type; without one, nothing can be connected to it."""
+    """Rule of the target's type; without a rule no endpoint can connect to it."""
     rule = types.load().get(_kind(target_id).lower())
     return (rule.raw.get("private_link") if rule else None) or {"groups": {}}

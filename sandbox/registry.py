@@ -162,7 +162,7 @@ async def _schedule_run(sandbox: Sandbox, registry_id: str, request: Request) ->
             "Please use 'GetBuildSourceUploadUrl' to get a valid location to upload the source."
         )
         # Source: microsoft/vscode-docker#679 (the message)
-        # No source: schedule a build on Azure of what was not uploaded, and read the code.
+        # No source: schedule a build on Azure of a source that was not uploaded, and read the code.
         raise CloudError(400, "InvalidSourceLocation", message)
 
     run = f"c{secrets.token_hex(4)}"

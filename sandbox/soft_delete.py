@@ -82,7 +82,7 @@ def _type(request: Request) -> str:
 
 
 def _shown(request: Request, body: Body) -> Body:
-    """As `Microsoft.KeyVault/deletedVaults` lists it.
+    """Return the deleted resource as `Microsoft.KeyVault/deletedVaults` lists it.
 
     Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/models/_models.py (`DeletedVault`)
     """

@@ -1,7 +1,7 @@
-"""Which model of Azure's clients reads which answer of ARM.
+"""Models of Azure's clients by the answer of ARM that they read.
 
-A list's items have the model of their type, unless `ITEMS` has another. What has no model in a client that is installed
-is in `WITHOUT_MODEL`, with the reason.
+A list's items have the model of their type, unless `ITEMS` has another. Types without a model in an installed client
+are in `WITHOUT_MODEL`, with the reason.
 """
 
 import re
@@ -97,15 +97,15 @@ ACTIONS = {
 """Empty for an action that answers nothing."""
 WITHOUT_MODEL = {
     "Microsoft.Insights/diagnosticSettings": "azure-mgmt-monitor 7.0.0 (2025-07) dropped them",
-    "Microsoft.Resources/subscriptions": "azure-mgmt-resource moved them to a package of their own",
-    "Microsoft.Resources/locations": "azure-mgmt-resource moved them to a package of their own",
+    "Microsoft.Resources/subscriptions": "azure-mgmt-resource moved them to a separate package",
+    "Microsoft.Resources/locations": "azure-mgmt-resource moved them to a separate package",
 }
 OPERATION = "azure.mgmt.kubernetesconfiguration.v2023_05_01.models:OperationStatusResult"
 ERROR = "azure.mgmt.kubernetesconfiguration.v2023_05_01.models:ErrorResponse"
 
 
 def subject(exchange: Exchange) -> str:
-    """The type that the answer is about, after it a slash and the action where it is one; `operation` of its status."""
+    """Resource type that the answer is about, and `/<action>` for an action; `operation` for the status of one."""
     path = exchange.path.rstrip("/")
     if re.search(r"/Microsoft\.Resources/operations/[^/]+$", path):
         return "operation"

@@ -1,7 +1,7 @@
-"""What the sandbox's ARM answers: to the provider, to a reader of everything it made, and to the clients of a release.
+"""Answers of the sandbox's ARM: to the provider, to a reader of everything it created, and to a release's clients.
 
-`traffic` deploys the production and the development stack once in a test run, whatever number of workers it has, and
-keeps what went to ARM and came back. Does not judge it: the models of Azure's clients do.
+`traffic` deploys the production and the development stack once in a test run, for any number of workers, and keeps the
+requests to ARM with their answers. Does not judge them: the models of Azure's clients do.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ _STORAGE = "Microsoft.Storage/storageAccounts"
 @dataclass(frozen=True)
 class Exchange:
     origin: str
-    """A stack, or what asked."""
+    """A stack, or the client that sent the request."""
     method: str
     path: str
-    """As it was sent, without escapes."""
+    """Path of the request, without escapes."""
     api_version: str
     sent: Any
     status: int
     answer: Any
-    """None for what is no JSON."""
+    """Parsed JSON; None if the answer is not JSON."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} ({self.origin}) -> {self.status}"
@@ -62,7 +62,7 @@ def traffic(factory: pytest.TempPathFactory) -> list[Exchange]:
 
 
 def release_traffic(folder: Path) -> list[Exchange]:
-    """What a release and those who look at it are answered: builds, versions, endpoint, deployments, logs, keys."""
+    """Exchanges of a release and its readers: builds, versions, endpoint, deployments, logs, keys."""
     with recorded("release") as record, ml_sandbox(folder) as cloud:
         _release(cloud)
     return record
@@ -70,7 +70,7 @@ def release_traffic(folder: Path) -> list[Exchange]:
 
 @contextlib.contextmanager
 def recorded(origin: str) -> Iterator[list[Exchange]]:
-    """Everything of ARM that goes through this process's HTTP clients."""
+    """Requests to ARM from this process's HTTP clients, with their answers."""
     record: list[Exchange] = []
     of_httpx, of_requests = httpx.Client.send, requests.Session.send
 
@@ -185,7 +185,7 @@ def _read_subscription(cloud: RunningSandbox) -> None:
 
 
 def _be_refused(cloud: RunningSandbox, account: str) -> None:
-    """Errors of ARM itself, of a service, of a failed operation and of the tables of what is left out."""
+    """Errors of ARM itself, of a service, of a failed operation, and of request types that the sandbox leaves out."""
     group = account.partition("/providers/")[0]
     refused = (
         ("GET", f"{group}-none", None),

@@ -1,7 +1,7 @@
-"""Every ARM PUT that standing up a production and a development stack sends, as it left the provider's process.
+"""Every ARM PUT of the first deployment of a production and a development stack, as the provider's process sent it.
 
-A sandbox answers, so the ids it computes are made up; what the program sets is not. Does not record what a release
-sends: that goes through the models of azure-ai-ml.
+A sandbox answers, so the ids that it computes are invented; the values that the program sets are real. Does not record
+the requests of a release: they go through the models of azure-ai-ml.
 """
 
 import re
@@ -20,7 +20,7 @@ ACCEPTED = {
     ("Microsoft.Insights/dataCollectionRules", "properties.dataFlows[].streams[]"): _STREAMS,
     ("Microsoft.Insights/dataCollectionRules", "properties.dataSources.extensions[].streams[]"): _STREAMS,
 }
-"""What a judge of bodies finds and Azure takes all the same: type and path, with the day and the reason."""
+"""Faults that a check finds and Azure accepts: type and path, with the day and the reason."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Put:
 
     @property
     def type(self) -> str:
-        """Such as `Microsoft.Network/privateEndpoints/privateDnsZoneGroups`."""
+        """Resource type, such as `Microsoft.Network/privateEndpoints/privateDnsZoneGroups`."""
         if re.fullmatch(r"/subscriptions/[^/]+/resourceGroups/[^/]+", self.address):
             return "Microsoft.Resources/resourceGroups"
         namespace, *rest = self.address.rpartition("/providers/")[2].split("/")
@@ -41,7 +41,7 @@ class Put:
 
     @property
     def name(self) -> str:
-        """As a template names it: after the names of the parents within its namespace."""
+        """Name in a template: the names of the parents within its namespace first."""
         parts = self.address.rpartition("/providers/")[2].split("/")
         return "/".join(parts[2::2]) if parts[0] else parts[-1]
 
@@ -55,12 +55,12 @@ _ATTACHED = {"location": "westeurope", "cluster_id": _CLUSTER, "namespace": "azu
 _ATTACHES = [
     Put(stack, f"{_WORKSPACE}/computes/aks", API_VERSION, attach_body(_ATTACHED)) for stack in (PRODUCTION, DEVELOPMENT)
 ]
-"""Requests that the program sends itself, and not by the provider."""
+"""Requests that the program sends itself, not through the provider."""
 
 
 @pytest.fixture(scope="session")
 def puts(tmp_path_factory: pytest.TempPathFactory) -> list[Put]:
-    """Of both stacks, in the order of their names."""
+    """PUT requests of both stacks, sorted by type, name and stack."""
     found = [each for each in traffic(tmp_path_factory) if each.method == "PUT" and each.origin != "reader"]
     sent = {(each.origin, each.path): Put(each.origin, each.path, each.api_version, each.sent) for each in found}
     return sorted([*sent.values(), *_ATTACHES], key=str)

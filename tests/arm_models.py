@@ -1,8 +1,8 @@
-"""What the model of an `azure-mgmt-*` client says against a body: unknown keys, missing ones, wrong kinds of values.
+"""Faults of a body by the model of an `azure-mgmt-*` client: unknown keys, missing keys, values of a wrong type.
 
-Judges a request, in which nothing read-only may be, or an answer, whose dates have to be dates. Reads the two
-generations of generated models: `_attribute_map` with `_validation`, and annotated fields behind `_attr_to_rest_field`.
-Does not judge other text of strings beyond enumerations: ids and expressions pass.
+Checks a request, which must not hold read-only keys, or an answer, whose dates must be dates. Reads both generations of
+generated models: `_attribute_map` with `_validation`, and annotated fields behind `_attr_to_rest_field`. Of other
+strings it checks enumerations only: any id or expression passes.
 """
 
 import datetime
@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _PLAIN = {"str": str, "int": int, "long": int, "float": float, "bool": bool}
-"""Kinds that the first generation writes as words; what is not here (durations, `object`) is not looked at."""
+"""Types that the first generation writes as words; others (durations, `object`) are not checked."""
 _DATES = {"iso-8601": datetime.datetime}
 
 
@@ -31,11 +31,11 @@ class Field:
 
 
 Fields = dict[str, Union[Field, "Fields"]]
-"""By the name on the wire; the first generation declares `properties.x` where others have a model for `properties`."""
+"""Fields by the name on the wire; the first generation declares `properties.x`, the second a model of `properties`."""
 
 
 def faults(model: str, body: Mapping[str, Any]) -> list[str]:
-    """Of a request. `model` is `module:Class`. Each fault begins with the path of what is wrong."""
+    """Faults of a request. `model` is `module:Class`. Each fault begins with the path of the faulty value."""
     return sorted(_Judge(answer=False).of_model(_class(model), body, ""))
 
 
@@ -44,12 +44,12 @@ def faults_of_answer(model: str, body: Any) -> list[str]:
 
 
 def read_only(model: str) -> list[str]:
-    """Paths of what the service alone sets, not below lists and maps."""
+    """Paths of the keys that the service alone sets, not below lists and maps."""
     return sorted(_paths(_class(model), "", frozenset(), lambda field: field.read_only))
 
 
 def required(model: str) -> list[str]:
-    """Paths of what an answer must have by the model, not below lists and maps."""
+    """Paths of the keys that the model requires in an answer, not below lists and maps."""
     return sorted(_paths(_class(model), "", frozenset(), lambda field: field.required))
 
 
@@ -80,7 +80,7 @@ class _Judge:
 
     def of_model(self, model: Any, body: Any, where: str) -> Iterator[str]:
         if not isinstance(body, Mapping):
-            yield f"{where or 'body'}: {body!r} is no object"
+            yield f"{where or 'body'}: {body!r} is not an object"
             return
         if found := _subtypes(model):
             key, subtypes = found
@@ -104,7 +104,7 @@ class _Judge:
                 if isinstance(value, Mapping):
                     yield from self.of_fields(field, value, path)
                 else:
-                    yield f"{path}: {value!r} is no object"
+                    yield f"{path}: {value!r} is not an object"
             elif field.read_only and not self.answer:
                 yield f"{path}: is read-only"
             elif value is not None or not self.answer:
@@ -114,19 +114,19 @@ class _Judge:
         origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not type(None)]
         if origin in (Union, types.UnionType):
             enums = [one for one in arguments if isinstance(one, type) and issubclass(one, Enum)]
-            # Of a choice of models any will do; `str | Enum` means that the service may come to know more than the
-            # client.
+            # One of several models is enough. `str | Enum` means that the service may return values that are newer
+            # than the client.
             verdicts = [list(self.of_value(one, value, where)) for one in enums or arguments]
             yield from min(verdicts, key=len)
         elif origin is list:
             if not isinstance(value, list):
-                yield f"{where}: {value!r} is no list"
+                yield f"{where}: {value!r} is not a list"
                 return
             for item in value:
                 yield from self.of_value(arguments[0], item, f"{where}[]")
         elif origin is dict:
             if not isinstance(value, Mapping):
-                yield f"{where}: {value!r} is no object"
+                yield f"{where}: {value!r} is not an object"
                 return
             for key, inner in value.items():
                 yield from self.of_value(arguments[1], inner, f"{where}[{key!r}]")
@@ -138,10 +138,10 @@ class _Judge:
                 yield f"{where}: {value!r} is none of {', '.join(str(one.value) for one in kind)}"
         elif kind is datetime.datetime:
             if self.answer and not _is_date(value):
-                yield f"{where}: {value!r} is no date of ISO 8601 with a time zone"
+                yield f"{where}: {value!r} is not an ISO 8601 date with a time zone"
         elif kind in _PLAIN.values():
             if not (type(value) is kind or (kind is float and type(value) is int)):
-                yield f"{where}: {value!r} is no {kind.__name__}"
+                yield f"{where}: {value!r} is not of type {kind.__name__}"
         elif _is_model(kind):
             yield from self.of_model(kind, value, where)
 
@@ -164,7 +164,7 @@ def _is_date(value: Any) -> bool:
 
 
 def _is_model(kind: Any) -> bool:
-    """Each package has a base class of its own, of this name in both generations."""
+    """Each package has its own base class, which is called `Model` in both generations."""
     return isinstance(kind, type) and any(base.__name__ == "Model" for base in kind.__mro__)
 
 
@@ -216,7 +216,7 @@ def _of_annotations(model: Any) -> Fields:
 
 
 def _subtypes(model: Any) -> tuple[str, Mapping[str, Any]] | None:
-    """The key that tells which model an object is of, and the models by its values."""
+    """The key whose value names an object's model, and the models by that value."""
     if by_attribute := vars(model).get("_subtype_map"):
         attribute, names = next(iter(by_attribute.items()))
         key = model._attribute_map[attribute]["key"].replace("\\.", ".")

@@ -1,4 +1,4 @@
-"""The azure-native stand-in with one thing added: run as a program, it writes down what goes to ARM and comes back."""
+"""The azure-native stand-in with a recorder: as a program it writes each request to ARM and its answer to a file."""
 
 import json
 import os

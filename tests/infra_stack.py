@@ -61,7 +61,7 @@ class InfraStacks:
         self.pulumi(stack, "up", "--yes", "--skip-preview")
 
     def up_with_runner(self, stack: str, **overrides: Any) -> None:
-        """In the order of docs/operations.md: the stack, the key in its vault, then the runner."""
+        """Deploy in the order of docs/operations.md: the stack, the key in its vault, then the runner."""
         self.up(stack, **overrides)
         (vault,) = (it["id"] for it in self.resources(stack) if it["type"].endswith("keyvault:Vault"))
         with in_environment(self.environment):

@@ -1,7 +1,8 @@
-"""Every answer of the sandbox's ARM is one that Azure's own clients read, with all that Azure always says.
+"""Azure's own clients can read every answer of the sandbox's ARM, and no key that Azure always returns is missing.
 
-Of a production and a development stack, of everything they created, read and listed, and of a release. What Azure
-always says is in `data/rest_answer_keys.yaml`, from the examples of the REST specification.
+The answers are those to a production and a development stack, to reading and listing everything they created, and to a
+release. The keys that Azure always returns are in `data/rest_answer_keys.yaml`, from the examples of the REST
+specification.
 """
 
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def test_no_answer_has_anything_unknown_wrong_or_missing_in_the_models(exchanges
     assert not wrong, "\n".join(sorted(wrong))
 
 
-def test_what_azure_always_answers_is_in_every_resource_that_is_read(exchanges: list[Exchange]) -> None:
+def test_every_resource_that_is_read_has_the_keys_that_azure_always_returns(exchanges: list[Exchange]) -> None:
     missing = {
         f"{each.path}: {path}"
         for each in exchanges
@@ -64,7 +65,7 @@ def test_every_type_is_read_by_itself_and_in_a_list(exchanges: list[Exchange]) -
 
 
 @pytest.mark.parametrize("kind", sorted(ALWAYS))
-def test_what_is_always_answered_is_what_only_the_service_sets(kind: str) -> None:
+def test_keys_that_azure_always_returns_are_set_by_the_service_alone(kind: str) -> None:
     own = {*read_only(RESOURCES[kind]), *required(RESOURCES[kind]), "etag", "eTag"}
     known = {path for name in own for path in (name, *_above(name))}
     named = [*ALWAYS[kind]["always"], *ALWAYS[kind].get("under", ())]
@@ -76,20 +77,20 @@ def test_what_is_always_answered_is_what_only_the_service_sets(kind: str) -> Non
     [
         ("Microsoft.KeyVault/vaults", {"id": "i", "properties": {"colour": 1}}, "properties.colour: is not known"),
         ("Microsoft.KeyVault/vaults", {"properties": {"sku": {"family": "A", "name": "cheap"}}}, "'cheap' is none of"),
-        ("Microsoft.KeyVault/vaults", {"properties": {"tenantId": 7}}, "properties.tenantId: 7 is no str"),
+        ("Microsoft.KeyVault/vaults", {"properties": {"tenantId": 7}}, "properties.tenantId: 7 is not of type str"),
         ("Microsoft.KeyVault/vaults", {"properties": {}}, "properties.sku: is missing"),
-        ("Microsoft.KeyVault/vaults", {"systemData": {"createdAt": "yesterday"}}, "is no date of ISO 8601"),
-        ("Microsoft.Insights/actionGroups", {"location": "x", "properties": 1}, "properties: 1 is no object"),
+        ("Microsoft.KeyVault/vaults", {"systemData": {"createdAt": "yesterday"}}, "is not an ISO 8601 date"),
+        ("Microsoft.Insights/actionGroups", {"location": "x", "properties": 1}, "properties: 1 is not an object"),
     ],
 )
-def test_the_judge_finds_each_kind_of_fault_in_an_answer(kind: str, answer: dict[str, Any], fault: str) -> None:
+def test_faults_of_each_kind_are_found_in_an_answer(kind: str, answer: dict[str, Any], fault: str) -> None:
     path = f"/subscriptions/s/resourceGroups/g/providers/{kind}/name"
     for shown in (answer, {"value": [answer]}):
         assert any(fault in found for found in faults(Exchange("test", "GET", path, "v", None, 200, shown)))
 
 
 def _state(resource: Any) -> Any:
-    """Succeeded also where the type has no state."""
+    """The provisioning state; `Succeeded` for a type without one."""
     return _at(resource, "properties.provisioningState") or "Succeeded"
 
 

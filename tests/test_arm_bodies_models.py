@@ -75,7 +75,7 @@ def test_every_request_fits_the_model_of_azures_client(puts: list[Put]) -> None:
         # of the first generation of models
         ("Microsoft.Insights/actionGroups", {"properties": {}}, "location: is missing"),
         ("Microsoft.Insights/actionGroups", {"identity": "me"}, "identity: is not known"),
-        ("Microsoft.Insights/actionGroups", {"properties": {"enabled": "yes"}}, "properties.enabled: 'yes' is no bool"),
+        ("Microsoft.Insights/actionGroups", {"properties": {"enabled": "yes"}}, "enabled: 'yes' is not of type bool"),
         ("Microsoft.Insights/actionGroups", {"id": "/a"}, "id: is read-only"),
         (
             "Microsoft.Insights/metricAlerts",
@@ -83,7 +83,7 @@ def test_every_request_fits_the_model_of_azures_client(puts: list[Put]) -> None:
             ".criteria.odata.type: None",
         ),
         # of the second
-        ("Microsoft.Network/privateEndpoints", {"properties": {"subnet": {"name": 1}}}, "subnet.name: 1 is no str"),
+        ("Microsoft.Network/privateEndpoints", {"properties": {"subnet": {"name": 1}}}, "name: 1 is not of type str"),
         ("Microsoft.Storage/storageAccounts", {"sku": {"name": "ZRS"}}, "sku.name: 'ZRS' is none of"),
         ("Microsoft.Storage/storageAccounts", {"sku": {}}, "sku.name: is missing"),
         ("Microsoft.Storage/storageAccounts", {"sku": {"tier": "Standard"}}, "sku.tier: is read-only"),

@@ -28,9 +28,9 @@ from operations.endpoint import Endpoint
 
 pytestmark = pytest.mark.stack
 PRINCIPAL = "22222222-2222-2222-2222-222222222222"
-"""Object id on the page, in whose place preflight prints the login's own."""
+"""Object id on the page. The test replaces it with the login's, which preflight prints."""
 DIGEST = f"sha256:{'1' * 64}"
-"""On the page, in whose place lineage prints that of the image which was live before."""
+"""Digest on the page. The test replaces it with the earlier live image's, which lineage prints."""
 RETRAINED, ASKED = "personalization snapshot --stack dev --landed", "personalization lineage --outputs outputs.json"
 UP = "make up STACK=dev ARGS=--yes"
 UP_PRODUCTION = "make up STACK=prod-eastus2 ARGS=--yes"
@@ -49,13 +49,13 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfraStacks]:
 
 @pytest.fixture(scope="module")
 def clone(stacks: InfraStacks) -> Path:
-    """A copy: the commands write stack files and compare with the last commit."""
+    """A copy of the project: the commands write stack files and compare with the last commit."""
     return copy_work_tree(stacks.folder / "clone")
 
 
 @pytest.fixture(scope="module")
 def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
-    """Prepared, so that nothing is installed or downloaded; the copy's packages come first."""
+    """A prepared environment: nothing is installed or downloaded, and the copy's packages come first."""
     programs = stacks.folder / "programs"
     programs.mkdir()
     az = programs / "az"

@@ -120,7 +120,7 @@ def test_the_live_model_stays_where_no_later_run_is_good_enough(newest: Any) -> 
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "2"
 
 
-def test_a_live_model_that_cannot_score_todays_rows_is_no_obstacle_but_named(newest: Any) -> None:
+def test_a_live_model_that_cannot_score_todays_rows_is_named_and_does_not_stop_the_release(newest: Any) -> None:
     runs = [(3, RunResultState.SUCCESS, compared("2", skipped="it needs feature 'age', which is gone"))]
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "3"
     assert newest.said == [

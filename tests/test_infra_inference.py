@@ -100,7 +100,7 @@ def test_the_attach_waits_for_the_role_of_the_workspace(cloud: Cloud, props: dic
     assert attached(cloud, props)["provisioningState"] == "Succeeded"
 
 
-def test_an_attach_that_no_wait_mends_fails_at_once_and_leaves_no_compute(cloud: Cloud, props: dict[str, Any]) -> None:
+def test_an_attach_that_cannot_succeed_later_fails_at_once(cloud: Cloud, props: dict[str, Any]) -> None:
     with pytest.raises(AttachFailed, match=r"managedClusters/none was not attached as .*ClusterNotFound"):
         _AttachmentProvider().create({**props, "cluster_id": cloud.cluster.replace("aks-test", "none")})
     assert attached(cloud, props) is None
@@ -187,7 +187,7 @@ def test_an_address_of_the_router_is_judged_also_behind_its_name(
     assert bool(warnings) is (uri.startswith("https") and not addresses)
 
 
-def test_another_cluster_under_the_old_name_is_attached_anew_and_an_unknown_one_is_not_another() -> None:
+def test_a_cluster_that_was_created_again_is_attached_again_and_an_unknown_id_changes_nothing() -> None:
     olds = {"cluster_uid": "a", "extension_uid": "p", "workspace_uid": "w", "compute_id": "c", "cluster_id": "i"}
     unknown = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
     for changed, replaced in (({"cluster_uid": "b"}, True), ({"extension_uid": unknown}, False), ({}, False)):

@@ -193,7 +193,7 @@ def test_an_update_brings_the_new_wheel_takes_the_old_and_leaves_it_running_if_i
     assert "data-science" not in readers(workspace)
 
 
-def test_a_grant_that_was_taken_by_hand_reads_so_and_is_given_again(
+def test_a_grant_that_was_removed_by_hand_is_found_and_granted_again(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     wanted = named(cloud, program, "granted")

@@ -78,7 +78,7 @@ def test_both_tasks_use_the_same_cluster_and_libraries() -> None:
     assert train["depends_on"] == [{"task_key": "prepare"}]
 
 
-def test_a_run_that_nobody_names_the_live_model_to_finds_it_in_the_lake() -> None:
+def test_a_run_without_a_named_live_model_finds_it_in_the_lake() -> None:
     job = settings()
     (default,) = (parameter["default"] for parameter in job["parameters"] if parameter["name"] == "live")
     assert default.startswith("/Volumes/")

@@ -11,7 +11,7 @@ from infra.release import experiment, snapshot
 from infra.release.dynamic import ReleaseProvider
 from infra.release.network_refusal import OutsideNetwork, network_refusal
 
-SAYS = r"this machine is outside the stack's private network.*{}.*Run `up` with a release from a machine inside"
+SAYS = r"this machine is outside the stack's private network.*{}.*Run `up` with a release on a machine inside"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_refresh_from_outside_changes_nothing_and_says_why(
     assert all("this machine is outside its network" in message for message in warned)
 
 
-def test_a_refusal_that_another_error_was_raised_from_is_found() -> None:
+def test_a_refusal_among_the_causes_of_an_error_is_found() -> None:
     error = RuntimeError("the deployment did not pass")
     error.__cause__ = PermissionError("Unauthorized network access to workspace: 12")
     assert network_refusal(error) == "Unauthorized network access to workspace: 12"

@@ -29,7 +29,7 @@ def test_every_write_of_the_cluster_is_in_the_list(program: Graph) -> None:
     assert len(written) == len(CLUSTER_WRITES)
 
 
-def test_each_pool_has_a_size_and_a_name_of_its_own(program: Graph) -> None:
+def test_each_pool_has_its_own_size_and_name(program: Graph) -> None:
     (cluster,), (scoring,) = program.of("containerservice:ManagedCluster"), program.of("containerservice:AgentPool")
     (system,) = program.of("containerservice:SystemPool")
     (inline,) = cluster.inputs["agentPoolProfiles"]

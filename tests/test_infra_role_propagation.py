@@ -115,7 +115,7 @@ def test_a_role_that_somebody_took_away_is_found_by_refresh(cloud: RunningSandbo
     assert provider.read(made.id, made.outs).id == ""
 
 
-def test_the_wait_is_a_fixed_one_where_the_check_may_not_be_asked(
+def test_the_wait_is_fixed_if_the_check_is_unavailable(
     cloud: RunningSandbox, principal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(role_propagation, "_WITHOUT_CHECK_SECONDS", 1.2)

@@ -19,7 +19,7 @@ from infra.roles import Role
 from operations.sandbox import deployer
 
 ENDPOINT = "ep-rollback"
-# A machine that has other things to do answers late: that is no reason to refuse an image here.
+# A busy test machine answers late, which must not refuse an image here.
 LIMITS = {"error_share_max": 0.5, "p99_ms_max": 5000, "probe_rps": 60, "probe_seconds": 0.5}
 SERVICE = """
 import json, os
@@ -161,7 +161,7 @@ def builds(cloud: Cloud) -> int:
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_an_image_that_fails_users_is_gone_back_from_by_its_digest(
+def test_a_rollback_by_digest_replaces_an_image_that_fails_users(
     cloud: Cloud, broken: dict[str, Any], warm: bool
 ) -> None:
     """Nothing is built, and users lose nothing, whether the earlier deployment is still warm or long gone."""
@@ -183,8 +183,8 @@ def test_a_digest_that_the_registry_does_not_have_gets_no_traffic(cloud: Cloud, 
     assert set(seen) == {200}
 
 
-def test_a_subscription_that_may_not_build_is_told_of_the_setting(cloud: Cloud, sources: dict[str, Path]) -> None:
-    """In the words of Azure-Samples/azure-search-openai-demo#2592."""
+def test_a_refused_build_names_the_setting_for_an_existing_image(cloud: Cloud, sources: dict[str, Path]) -> None:
+    """The refusal is worded as in Azure-Samples/azure-search-openai-demo#2592."""
     message = "ACR Tasks requests for the registry crtest and x are not permitted."
     error = {"error": {"code": "TasksOperationsNotAllowed", "message": message, "target": "request"}}
     rule = {"path": "/scheduleRun$", "status": 400, "body": error}
@@ -193,7 +193,7 @@ def test_a_subscription_that_may_not_build_is_told_of_the_setting(cloud: Cloud, 
         released(cloud, sources["sound"])
 
 
-def test_the_digest_is_a_setting() -> None:
+def test_an_image_digest_in_the_settings_turns_the_drift_limit_off() -> None:
     enough = {"azure-native:location": "westeurope", "personalization:environment": "dev"}
     release = {"release:enabled": "false", "release:image": f"sha256:{'a' * 64}"}
     found = load({**enough, **release}, "personalization").release

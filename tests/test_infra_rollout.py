@@ -323,7 +323,7 @@ def test_a_deployment_that_was_changed_by_hand_is_named_by_what_differs_and_set_
     assert traffic(cloud) == {live["deployment"]: 100}
 
 
-def test_quantities_in_other_words_are_the_same(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_equal_quantities_in_another_notation_are_the_same(cloud: Cloud, live: dict[str, Any]) -> None:
     """Kubernetes writes 1000m as 1."""
     held = {**live, "share": 100, "scale": {**live["scale"], "cpu": "0.1", "memory": "131072Ki"}}
     assert rollout._RolloutProvider().read(ENDPOINT, held).outs == held

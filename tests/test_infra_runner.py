@@ -200,7 +200,7 @@ def test_a_program_of_another_digest_is_not_run(cloud: Cloud, folder: Path) -> N
     cloud.digest = "0" * 64
     done = run_agent(cloud, folder)
     assert done.returncode == 1
-    assert "has another digest than GitHub names" in done.stderr
+    assert "does not have the digest that GitHub states" in done.stderr
     assert list(folder.rglob("*.sh")) == []
 
 
@@ -241,7 +241,7 @@ def test_a_change_of_the_definition_leaves_the_machine_alone_that_may_run_this_u
     assert scale_set.inputs["upgradePolicy"] == {"mode": "Manual"}
 
 
-def test_without_a_repository_there_is_none() -> None:
+def test_a_stack_without_a_repository_has_no_runner() -> None:
     found = graph(**PRIVATE)
     assert found.of("compute:VirtualMachineScaleSet") == []
     assert not [resource for resource in found.resources if "runner" in resource.name]
@@ -253,12 +253,12 @@ def test_without_a_repository_there_is_none() -> None:
         ({**RUNNER, "network__mode": "public"}, "runner:repository is set and network:mode is public"),
         (
             {"network__mode": "private", "runner__repository": "octo-org/personalization"},
-            "runner:app, runner:installation, runner:ssh_key must be set for a runner, too",
+            "a runner also needs runner:app, runner:installation, runner:ssh_key: set all of them",
         ),
         ({"network__mode": "private", **RUNNER, "runner__repository": "personalization"}, "runner:repository: "),
         ({"network__mode": "private", **RUNNER, "runner__ssh_key": "-----BEGIN"}, "runner:ssh_key: "),
     ],
 )
-def test_half_a_runner_is_refused(config: dict[str, str], says: str) -> None:
+def test_an_incomplete_runner_is_refused(config: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         settings(**config)

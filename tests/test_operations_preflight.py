@@ -346,7 +346,10 @@ def test_a_resource_group_that_is_not_in_the_state_is_blocking(
     tags = {"stack": STACK, "environment": "test"}
     preflight.cloud.arm("PUT", f"resourceGroups/{group}", {"location": "westeurope", "tags": tags})
     code, said = preflight.run()
-    assert (code, f"warning state resource group {group} exists, and whether {STACK} made it is not" in said) == (
+    assert (
+        code,
+        f"warning state resource group {group} exists, and it is unknown whether {STACK} created it" in said,
+    ) == (
         0,
         True,
     )
@@ -512,7 +515,7 @@ def test_a_login_that_is_no_deployer_is_warned(preflight: Preflight, config: dic
 
 def test_rows_that_have_not_landed_are_found_before_machines_start(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
-    assert "movielens/2026-11-01 can land when the lake exists" in preflight.run()[1]
+    assert "upload movielens/2026-11-01 when the lake exists" in preflight.run()[1]
     account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
     lake = preflight.put("Microsoft.Storage/storageAccounts", preflight.names.lake, account)
     preflight.cloud.arm("PUT", f"{lake}/blobServices/default/containers/raw", {})
@@ -549,8 +552,8 @@ def _blob_endpoint(preflight: Preflight, account: str) -> str:
     [
         ({"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}}, "AuthorizationFailed"),
         ({"status": 503, "times": 9, "headers": {"Retry-After": "0"}}, "503"),
-        ({"status": 200, "body": {"value": [{"name": "cores"}]}}, "a shape unknown here"),
-        ({"status": 200, "body": ["nothing"]}, "a shape unknown here"),
+        ({"status": 200, "body": {"value": [{"name": "cores"}]}}, "an answer of an unknown form"),
+        ({"status": 200, "body": ["nothing"]}, "an answer of an unknown form"),
     ],
 )
 def test_a_question_without_an_answer_is_no_pass(preflight: Preflight, fault: dict[str, Any], says: str) -> None:

@@ -1,4 +1,4 @@
-"""Approved steps are compared with those of a later preview: what differs is named, and no value is written down."""
+"""Approved steps are compared with a later preview's: differences are named, and no value is written to a file."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_the_same_steps_pass_in_any_order() -> None:
         ([step("update", {"maxCount": 4, "mode": "User"}, {"maxCount": 5, "mode": "User"})], "maxCount changed since"),
     ],
 )
-def test_what_differs_from_the_approved_steps_is_named(now: list[dict[str, Any]], says: str) -> None:
+def test_differences_from_the_approved_steps_are_named(now: list[dict[str, Any]], says: str) -> None:
     approve(SCALED)
     assert says in refusal(*now)
 
@@ -95,7 +95,7 @@ def test_a_failed_preview_approves_nothing_and_names_its_error() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"stack": "dev", "by_urn": {"u": {}}}'])
-def test_a_damaged_approval_is_no_approval(content: str | None) -> None:
+def test_a_damaged_file_of_approved_steps_is_refused(content: str | None) -> None:
     if content is not None:
         Path("steps.json").write_text(content)
     done = steps([SCALED], "--approved", "steps.json")

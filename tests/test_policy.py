@@ -395,9 +395,9 @@ def test_every_rule_is_mandatory_but_advice_and_has_its_cases() -> None:
 
 @pytest.mark.parametrize("mode", ["public", "private"])
 def test_the_program_in_production_keeps_to_every_mandatory_rule(mode: str) -> None:
-    """But for protection, an option that mocks are not told; `test_policy_engine.py` asks the engine for that.
+    """Two rules are exceptions. Mocks do not get the option `protect`; `test_policy_engine.py` checks it in the engine.
 
-    And but for TLS: no stack file can ship a certificate. In public that is refused, in private it is advice.
+    No stack file can ship a certificate: a public stack is refused without one, a private stack gets advice.
     """
     certificate = {"public": "endpoint-tls", "private": "tls-inside-network"}[mode]
     people = {"training__interactive_cluster": "true", "access__team": "data-science"}

@@ -190,7 +190,7 @@ def test_an_attached_cluster_is_not_updated(cloud: Cloud) -> None:
     assert cloud.change("PATCH", compute, {"tags": {"owner": "somebody"}})["code"] == "ComputeAlreadyAttached"
 
 
-def test_a_compute_is_deleted_only_with_what_becomes_of_the_cluster(cloud: Cloud) -> None:
+def test_the_deletion_of_a_compute_must_say_what_happens_to_the_cluster(cloud: Cloud) -> None:
     compute = f"{cloud.workspace}/computes/twice"
     cloud.put(compute, properties=compute_properties(cloud.cluster))
     for query in ("", "?underlyingResourceAction=Keep"):

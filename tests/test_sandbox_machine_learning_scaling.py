@@ -109,7 +109,7 @@ def test_load_raises_replicas_to_the_bound_and_calm_brings_them_back_without_a_r
     assert sum(is_alive(pid) for pid in pids) == 1
 
 
-def test_a_replica_that_goes_first_answers_what_it_has(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_replica_answers_its_requests_before_it_ends(cloud: Cloud, tmp_path: Path) -> None:
     score, allowed = deploy(cloud, "blue"), tmp_path / "allowed"
     with ThreadPoolExecutor(2) as pool:
         with callers(6, score) as seen:

@@ -108,7 +108,7 @@ def test_resource_manager_answers_from_everywhere(azure: Azure) -> None:
             assert Cloud.discover().resource(azure.id(LAKE), "2024-01-01") is not None
 
 
-def test_a_network_that_does_not_exist_has_nobody_inside(azure: Azure) -> None:
+def test_a_caller_cannot_enter_a_network_that_does_not_exist(azure: Azure) -> None:
     import requests
 
     with azure.caller("nowhere"), pytest.raises(requests.ConnectionError, match="407"):
@@ -197,7 +197,7 @@ def test_nodes_without_public_addresses_need_an_endpoint_to_the_workspace(azure:
     assert azure.attempt(*compute) == {}
 
 
-def test_the_way_in_stays_where_it_was_after_a_restart(azure: Azure) -> None:
+def test_the_proxy_keeps_its_port_after_a_restart(azure: Azure) -> None:
     before = environment(azure.sandbox.folder, NETWORK)
     azure.sandbox.stop()
     azure.sandbox.start()
@@ -206,7 +206,7 @@ def test_the_way_in_stays_where_it_was_after_a_restart(azure: Azure) -> None:
     assert os.environ.get("HTTPS_PROXY") != before["HTTPS_PROXY"]
 
 
-def test_a_damaged_file_of_the_way_in_is_made_again(azure: Azure) -> None:
+def test_a_damaged_file_of_the_proxy_is_written_again(azure: Azure) -> None:
     azure.sandbox.stop()
     Path(azure.sandbox.folder, "network-proxy.json").write_text("{")
     azure.sandbox.start()

@@ -56,7 +56,7 @@ def test_every_source_is_named_in_the_agreed_form() -> None:
     assert not faults, "\n".join(faults)
 
 
-def test_the_pages_say_what_the_statements_say() -> None:
+def test_the_pages_match_the_statements() -> None:
     for path, text in texts(ROOT).items():
         assert (ROOT / path).read_text() == text, "run `python -m tools.sources`"
 
@@ -122,7 +122,7 @@ def test_a_source_covers_the_lines_of_constants_below_it() -> None:
     assert [rule.place for rule in found if rule.statement] == ["LIMIT", "MOST"]
 
 
-def test_one_statement_does_not_cover_a_file_of_unrelated_rules() -> None:
+def test_a_statement_of_a_module_does_not_cover_many_rules() -> None:
     text = '"""Rules.\n\nSource: Azure/AKS#1\n"""\n' + "".join(f"LIMIT_{number} = 5\n" for number in range(7))
     faults = [found for found in python_files.of_file("infra/new.py", text, set()) if isinstance(found, Fault)]
     assert "covers 7 rules" in faults[0].message
@@ -150,7 +150,7 @@ def test_an_item_of_a_list_may_state_its_own_source() -> None:
     assert [rule.place for rule in found if not rule.statement] == ["each.b.hour"]
 
 
-def test_keys_with_one_source_may_stand_together() -> None:
+def test_keys_with_one_source_may_be_listed_together() -> None:
     entry = {"asynchronous": True, "etag": "eTag", "sources": {"asynchronous, etag": "Azure/AKS#1"}}
     found = [it for it in yaml_files.of_entry("sandbox/types.yaml", entry, (), "") if isinstance(it, Rule)]
     assert [bool(rule.statement) for rule in found] == [True, True]

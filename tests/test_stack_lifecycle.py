@@ -511,7 +511,7 @@ def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
     known = standing.jobs_runs_versions()
 
     def serve(model: str, row: dict[str, Any], *arguments: str) -> str:
-        """The version that answers then; the notebooks and the record of what is live follow it."""
+        """Version that answers after the update; the notebooks and the record of the live deployment change with it."""
         standing.configure("release:model", model)
         assert standing.pulumi("up", *arguments) == {"update": 3}
         return score(standing, row)["model"].rpartition(":")[2]
@@ -573,7 +573,7 @@ def test_both_engines_serve_through_the_same_endpoint_and_configuration_leads_ba
         stack.configure(*setting.split())
     builds = stack.builds()
     with in_environment(stack.environment), users(Stand.of(stack), serves=True) as answers:
-        # Image and environment are others in the state; rollout and record of what is live.
+        # Replaced: image and environment. Updated: rollout and the record of the live deployment.
         assert stack.pulumi("up") == {"replace": 2, "update": 2}
     assert (answers["failed"], answers["asked"] > 10) == (0, True)
     assert stack.variables()["SCORING_ENGINE"] == "native"

@@ -1,4 +1,4 @@
-"""A standing stack's pools change in number, size and zones: users lose no request, and AKS never meets two writes."""
+"""Pools of a deployed stack change in number, size and zones: no request is lost, and AKS gets one write at a time."""
 
 import threading
 import time
@@ -125,13 +125,13 @@ def users(standing: Standing) -> Iterator[Counter[int]]:
 
 
 def test_the_first_up_waited_for_its_roles_and_met_no_busy_cluster(standing: Standing) -> None:
-    """It would have failed: neither refusal is repeated by azure-native."""
+    """Otherwise `up` would have failed: azure-native repeats neither refusal."""
     standing.stacks.pulumi(STACK, "preview", "--expect-no-changes")
     assert sorted(pool["count"] for pool in standing.pools.values()) == [2, 3]
 
 
-def test_one_up_that_writes_twice_to_the_cluster_writes_in_turn(standing: Standing) -> None:
-    """The cluster, both pools' bounds and an upgrade window, in one run; the endpoint keeps its traffic meanwhile."""
+def test_several_writes_of_the_cluster_in_an_up_follow_each_other(standing: Standing) -> None:
+    """Changes the cluster, both pools' bounds and an upgrade window in one run; the endpoint keeps its traffic."""
     with users(standing) as seen:
         standing.up(**{"tags:owner": "somebody", "serving:nodes_max": 5, "reliability:maintenance_hour": 5})
     assert set(seen) == {200}
@@ -167,7 +167,7 @@ def test_users_lose_no_request_while_pools_change(standing: Standing, changed: d
 
 
 def test_a_pool_that_goes_without_a_drain_loses_requests(standing: Standing) -> None:
-    """The rule that the other tests rely on: the sandbox ends replicas with their nodes, as AKS does."""
+    """Rule that the other tests rely on: the sandbox ends replicas with their nodes, as AKS does."""
     (scoring,) = (name for name, pool in standing.pools.items() if pool["mode"] == "User")
     with users(standing) as seen:
         standing.cloud.delete(f"{standing.cloud.cluster}/agentPools/{scoring}")

@@ -12,7 +12,7 @@ def test_a_file_that_is_missing_means_that_nothing_is_live(tmp_path: Path, capsy
     assert "live.json does not exist: nothing is live" in capsys.readouterr().out
 
 
-def test_a_file_names_the_run_beside_it(tmp_path: Path) -> None:
+def test_a_file_names_the_run_next_to_it(tmp_path: Path) -> None:
     (tmp_path / "live.json").write_text('{"run_id": "7", "deployments": []}')
     found = live.load(tmp_path / "live.json", spec.load("movielens"))
     assert found == live.Live("7", skipped="its artefact is no longer in the lake")

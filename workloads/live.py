@@ -1,8 +1,8 @@
-"""The live model, as far as a new one can be compared with it: the artefact it was deployed from.
+"""The live model's artefact, with which a new model is compared.
 
-Reads the artefact and says why where it cannot; never fails a training run for want of it. Does not ask Azure ML which
-model is live: the release does, and names the artefact's folder, or leaves the file that names it (`live.json`) for
-runs that Databricks starts itself.
+Reads the artefact, and returns the reason where it cannot be read; a training run never fails because of it. Does not
+ask Azure ML which model is live: the release does. It passes the artefact's folder; for runs that Databricks starts
+itself it writes the file `live.json`, which names the folder.
 """
 
 import json
@@ -22,9 +22,9 @@ class Live:
     run_id: str
     pipeline: Pipeline | None = None
     profile: Mapping[str, Any] | None = None
-    """What `drift.py` wrote of the rows it was trained on."""
+    """Profile of its training rows, written by `drift.py`."""
     levels: Mapping[str, Levels] = field(default_factory=dict)
-    """By encoding."""
+    """Levels by encoding."""
     model: str = ""
     """Its trees, as LightGBM's text."""
     skipped: str = ""
@@ -32,10 +32,10 @@ class Live:
 
 
 def load(live: Path | None, dataset: Spec) -> Live | None:
-    """None when nothing is live. The clicks it was trained on may have been counted by another rule: the new one's
-    rows and labels judge both.
+    """Return the live model; None if there is none. Its clicks may have been counted by another rule: both models are
+    judged on the new model's rows and labels.
 
-    live: folder of the artefact, or the file beside it that names it, which is missing where nothing is live.
+    live: folder of the artefact, or the file `live.json` next to it, which names it and is missing if no model is live.
     """
     if live is None:
         return None

@@ -52,7 +52,7 @@ class Monitoring(pulumi.ComponentResource):
             application_type=applicationinsights.ApplicationType.WEB,
             ingestion_mode=applicationinsights.IngestionMode.LOG_ANALYTICS,
             workspace_resource_id=workspace.id,
-            # Without it, whoever has the key writes telemetry: MicrosoftDocs/azure-monitor-docs
+            # With local authentication every holder of the key can write telemetry: MicrosoftDocs/azure-monitor-docs
             # articles/azure-monitor/app/azure-ad-authentication.md, "Disable local authentication".
             disable_local_auth=True,
             opts=pulumi.ResourceOptions(

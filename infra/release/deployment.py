@@ -1,8 +1,8 @@
-"""What an online deployment runs and how it is scaled, read back as the rollout declares it.
+"""Model, image, engine and scale of an online deployment, read back in the form in which the rollout declares them.
 
-Compares what a person would change: model, environment, engine, replicas, their size and concurrency. Does not compare
-probes and time limits, which Azure ML may return in other words, nor the present number of replicas, which the
-inference router owns. Does not write deployments: `rollout.py` does.
+Compares the properties that a person would change: model, environment, engine, replicas, their size and concurrency.
+Does not compare probes and time limits, which Azure ML may return in another notation, nor the current number of
+replicas, which the inference router sets. Does not write deployments: `rollout.py` does.
 """
 
 import re
@@ -13,7 +13,10 @@ _UNITS = {None: 1.0, "m": 0.001, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 
 def observed(deployment: Any, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The rollout's inputs as `deployment`, an entity of Azure ML's SDK, has them; as `declared` where they agree."""
+    """Return the rollout's inputs with the values of `deployment`, an entity of Azure ML's SDK.
+
+    A quantity that equals the declared one is returned in the notation of `declared`.
+    """
     model, environment = (str(found).split("/") for found in (deployment.model, deployment.environment))
     variables = deployment.environment_variables or {}
     return {

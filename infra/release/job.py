@@ -24,7 +24,7 @@ PACKAGE = "personalization_workloads"
 SYNAPSEML = compatibility.table().line.coordinate
 SYNAPSEML_PYTHON = compatibility.table().line.package
 MLFLOW = compatibility.table().tracking
-# Spark brings these itself, in versions of its own.
+# Spark brings its own versions of these.
 # Source: microsoft/SynapseML README.md
 SYNAPSEML_EXCLUSIONS = (
     "org.scala-lang:scala-reflect",

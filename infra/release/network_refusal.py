@@ -1,7 +1,7 @@
-"""Refusals by a service's network rules, as opposed to its roles, with their remedy.
+"""Refusals by a service's network rules, in contrast to its roles, with their remedy.
 
-In a private network the lake, Databricks, the registry and the endpoint answer inside it alone, so a release runs from
-a machine there. Waiting helps against a role that is not in effect yet, and not against this. Does not ask in advance:
+The lake, Databricks, the registry and the endpoint of a private stack answer only inside its network, so a release must
+run on a machine there. Waiting helps if a role is not in effect yet, but not here. Does not check in advance:
 `personalization preflight` does.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 REMEDY = (
-    "Run `up` with a release from a machine inside the stack's network, or inside one that is peered with it "
-    "(docs/operations.md, A private stack); `personalization preflight --reach` reports whether one is. The "
-    "infrastructure can be deployed from here: set release:enabled to false."
+    "Run `up` with a release on a machine inside the stack's network, or inside a peered network "
+    "(docs/operations.md, A private stack); `personalization preflight --reach` reports whether a machine is inside. "
+    "To deploy only the infrastructure from here, set release:enabled to false."
 )
 # Source: fgarofalo56/csa-inabox#4765; fgarofalo56/csa-inabox#1466; databricks/databricks-sdk-py#647
 _OF_DATABRICKS = re.compile(r"Unauthorized network access to workspace: \d+|private-link-validation-error:\d+")
@@ -23,14 +23,14 @@ _OF_STORAGE = "AuthorizationFailure"
 
 
 class OutsideNetwork(Exception):
-    """A service does not answer this machine, from wherever it is."""
+    """A service refuses this machine because it is outside the private network."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: this machine is outside the stack's private network: {reason}. {REMEDY}")
 
 
 def network_refusal(error: BaseException) -> str | None:
-    """The refusal in the words of its service, where the error or one that led to it is one; else None."""
+    """Return the service's text if the error or one of its causes is such a refusal; else None."""
     return next((reason for each in _chain(error) if (reason := _reason(each))), None)
 
 

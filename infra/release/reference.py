@@ -1,10 +1,10 @@
-"""The file `live.json` of the models container: the live model's training run, and what was live before.
+"""The file `live.json` of the models container: the live model's training run and the earlier live deployments.
 
-Written after each rollout. A run that Databricks starts on its own schedule reads it (`workloads/live.py`) to find the
-model that it is compared with. People read it (`personalization lineage`) to find the model version, image and engine
-that an earlier deployment had, which are what a rollback sets. It says nothing that Azure ML does not know, and is not
-trusted: `candidate.py` asks Azure ML which model is live. Does not move traffic: `rollout.py` does. Does not delete the
-file: without a live model it still says what the last one was.
+It is written after each rollout. A run that Databricks starts by schedule reads it (`workloads/live.py`) to find the
+live model, with which it compares its own. `personalization lineage` reads the model version, image and engine of an
+earlier deployment from it, which are the settings of a rollback. It is not authoritative: `candidate.py` asks Azure ML
+which model is live. Does not move traffic: `rollout.py` does. Does not delete the file: without a live model it still
+names the last one.
 """
 
 import json
@@ -20,11 +20,11 @@ from infra.release.rollout import deployment_name
 
 REFERENCE = "live.json"
 _KEPT = 100
-"""Rollouts, newest first."""
+"""Number of rollouts that the file keeps, newest first."""
 
 
 def read_reference(blob_endpoint: str, container: str) -> dict[str, Any] | None:
-    """The file's content; None where it is missing or not what this module writes."""
+    """Return the file's content; None if it is missing or was not written by this module."""
     from azure.core.exceptions import ResourceNotFoundError
 
     try:
@@ -47,7 +47,7 @@ class _ReferenceProvider(ReleaseProvider):
         return CreateResult(f"{props['models_container']}/{REFERENCE}", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Gone where the file is, and where it names another deployment."""
+        """Gone if the file is missing or names another deployment."""
         found = read_reference(props["blob_endpoint"], props["models_container"]) if has_lake(props) else None
         same = found and found["deployments"][0]["deployment"] == deployment_name(props)
         return ReadResult(id_, props) if same else gone()
@@ -58,7 +58,7 @@ class _ReferenceProvider(ReleaseProvider):
 
 
 def _write(props: dict[str, Any]) -> None:
-    """Put the deployment before the earlier ones, unless it is the newest of them already."""
+    """Put the deployment in front of the earlier ones, unless it is the first already."""
     client = Cloud.discover().machine_learning(props["workspace_id"])
     name, _, version = props["environment"].rpartition(":")
     newest = {
@@ -99,7 +99,7 @@ class LiveReference(Resource, module="lake", name="LiveReference"):
         engine: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`environment`: `<name>:<version>`. All as the rollout has them, on which this resource must depend."""
+        """`environment`: `<name>:<version>`. Pass the rollout's values, and let this resource depend on the rollout."""
         props = {
             "workspace_id": workspace_id,
             "workspace_uid": workspace_uid,

@@ -1,4 +1,4 @@
-"""From a registered model to traffic: image, environment, rollout, and the record of what is live."""
+"""Serving of a registered model: image, environment, rollout, and the record of the live deployment."""
 
 import pulumi
 
@@ -13,7 +13,7 @@ from infra.release.trained import Trained
 
 class Served(pulumi.ComponentResource):
     source: str
-    """What the image is from: digest of the build context, or that of an existing image, sixteen digits of either."""
+    """Origin of the image: the first sixteen digits of the build context's digest, or of an existing image's digest."""
     image: ScoringImage
     rollout: Rollout
 

@@ -1,9 +1,9 @@
-"""What the runner's machine runs: register with GitHub for one job, then become the runner of that job.
+"""Agent on the runner's machine: it registers with GitHub for one job, then becomes the runner of that job.
 
-The service that starts it (`machine.py`) starts it again after each job. It runs as root, which alone may ask for the
-machine's identity, and gives that up before the job begins: what a job runs can read neither the identity's token nor
-the key of the GitHub App. Uses the standard library and openssl, because nothing else is on the machine. Does not keep
-anything of a job: each has a separate folder, which the next start removes.
+Its service (`machine.py`) starts it again after each job. It starts as root, because only root can reach the machine's
+identity, and gives up root before the job begins: a job can read neither the identity's token nor the key of the GitHub
+App. It uses only the standard library and openssl, because the machine has nothing else. Does not keep data of a job:
+each job has a separate folder, which the next start removes.
 
 Source: github/rest-api-description descriptions/api.github.com/api.github.com.json
 (`actions/generate-runner-jitconfig-for-repo`, `actions/list-runner-applications-for-repo`,
@@ -51,7 +51,7 @@ def main(path: str) -> None:
 
 
 def _private_key(config: dict[str, Any]) -> bytes:
-    """The App's key, from the vault by the machine's identity."""
+    """Read the App's key from the vault, with the machine's identity."""
     query = {"api-version": "2018-02-01", "resource": config["vault_resource"], "client_id": config["identity"]}
     asked = f"{config['metadata']}/metadata/identity/oauth2/token?{urllib.parse.urlencode(query)}"
     token = _ask("GET", asked, {"Metadata": "true"})["access_token"]
@@ -60,7 +60,7 @@ def _private_key(config: dict[str, Any]) -> bytes:
 
 
 def _installation_token(config: dict[str, Any], key: bytes) -> str:
-    """A token of an hour that may administer this repository's runners, and no other repository's."""
+    """Get a token that is valid for an hour and may administer the runners of this repository only."""
     now = int(time.time())
     claims = {"iat": now - 60, "exp": now + 540, "iss": str(config["app"])}
     unsigned = b".".join(_encoded(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "JWT"}, claims))
@@ -71,7 +71,7 @@ def _installation_token(config: dict[str, Any], key: bytes) -> str:
 
 
 def _signed(message: bytes, key: bytes) -> bytes:
-    """RS256; the key goes through a pipe, never through a file or an argument."""
+    """Sign with RS256. The key goes to openssl through a pipe, never through a file or an argument."""
     read, write = os.pipe()
     with os.fdopen(write, "wb") as pipe:
         pipe.write(key)  # smaller than a pipe's buffer
@@ -83,7 +83,7 @@ def _signed(message: bytes, key: bytes) -> bytes:
 
 
 def _program(config: dict[str, Any], token: str) -> Path:
-    """Archive of the runner in the version that GitHub names, by the digest that GitHub names."""
+    """Return the archive of the runner in GitHub's current version. Download it if needed, and check its digest."""
     offered = _github(config, "GET", "actions/runners/downloads", token)
     found = next(one for one in offered if (one["os"], one["architecture"]) == ("linux", "x64"))
     archive = Path(config["folder"]) / str(found["filename"])
@@ -92,7 +92,7 @@ def _program(config: dict[str, Any], token: str) -> Path:
         with urllib.request.urlopen(str(found["download_url"]), timeout=_SECONDS) as answer:
             content = answer.read()
         if hashlib.sha256(content).hexdigest() != found["sha256_checksum"]:
-            raise SystemExit(f"{found['download_url']} has another digest than GitHub names")
+            raise SystemExit(f"{found['download_url']} does not have the digest that GitHub states")
         partial = archive.with_suffix(".partial")
         partial.write_bytes(content)
         partial.rename(archive)
@@ -107,7 +107,7 @@ def _job_folder(folder: Path) -> Path:
 
 
 def _become(user: str, job: Path) -> None:
-    """Give up root for good, with the job's folder as the only thing that is the user's."""
+    """Give up root permanently. The user owns the job's folder and nothing else."""
     account = pwd.getpwnam(user)
     if os.getuid() == 0:
         for path in (job, *job.rglob("*")):

@@ -1,4 +1,4 @@
-"""The first boot of a runner's machine, as cloud-init reads it. Holds no secret: `agent.py` asks the vault for one."""
+"""First boot of a runner's machine, for cloud-init. It holds no secret: `agent.py` reads the key from the vault."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ _AGENT, _SERVICE = "/opt/personalization/agent.py", "personalization-runner.serv
 _RULES = "/etc/personalization-runner.nft"
 _UNIT = f"""\
 [Unit]
-Description=GitHub runner for one job after the other
+Description=GitHub runner for one job after another
 After=network-online.target
 Wants=network-online.target
 
@@ -30,7 +30,7 @@ KillMode=control-group
 [Install]
 WantedBy=multi-user.target
 """
-# This address gives tokens of the machine's identity to every process: only root may reach it.
+# The metadata service issues tokens of the machine's identity to every process, so only root may reach its address.
 # Source: MicrosoftDocs/azure-compute-docs articles/virtual-machines/instance-metadata-service.md
 _FIREWALL = """\
 table inet personalization
@@ -43,11 +43,11 @@ table inet personalization {
 }
 """
 PACKAGES = ("git", "jq", "make", "nftables", "openssl", "unzip")
-"""What the workflows' steps and the agent call, beyond what Ubuntu's server image has."""
+"""Programs that the workflows' steps and the agent call and that Ubuntu's server image lacks."""
 
 
 def custom_data(config: Mapping[str, Any]) -> str:
-    """The first boot of a machine whose agent reads `config`, in base64, as Azure takes it."""
+    """First boot of a machine whose agent reads `config`, in base64, as Azure requires it."""
     files = {
         agent.CONFIG: json.dumps(dict(config), indent=1),
         _AGENT: Path(agent.__file__).read_text(),

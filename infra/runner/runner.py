@@ -1,12 +1,12 @@
-"""A runner of GitHub's workflows inside the private network: machines without a public address, and nothing comes in.
+"""A runner of GitHub's workflows inside the private network: machines without a public address or open port.
 
-Exists where `runner:repository` is set. Each machine takes one job after the other, each by a registration for that job
-alone. It registers as a GitHub App, whose private key is a secret of the stack's vault: put there by the App's owner
-(docs/operations.md), read by the machines' identity, and never part of this program, its state or the machine's
-definition. The identity may read that secret and nothing else; a job logs in to Azure by its own OIDC token.
+Exists if `runner:repository` is set. Each machine runs one job after another, with a new registration for each, as a
+GitHub App. The App's owner puts the App's private key into the stack's vault (docs/operations.md), where the machines'
+identity reads it; the key is never part of this program, its state or the machine's definition. The identity may read
+that secret and nothing else. A job logs in to Azure with its own OIDC token.
 
-A change of the definition reaches no running machine, because one may be running this very `up`: it holds for those
-that are created later (`az vmss update-instances`). Does not create the App, the secret, or the variable RUNNERS.
+A change of the definition does not change running machines, because `up` itself may run on one: it applies to machines
+that are created later, or with `az vmss update-instances`. Does not create the App, the secret or the variable RUNNERS.
 Source: MicrosoftDocs/azure-docs#68668 (Azure Resource Manager writes secrets into a vault without public access)
 """
 
@@ -27,11 +27,11 @@ class RunnerArgs:
     names: Names
     settings: RunnerSettings
     label: str
-    """Label that a workflow names in `runs-on`: the stack's name."""
+    """Label for `runs-on` in workflows: the stack's name."""
     subnet_id: pulumi.Input[str]
     vault_id: pulumi.Input[str]
     vault_uri: pulumi.Input[str]
-    """The vault's address, with a slash at its end, as Azure returns it."""
+    """The vault's URL with a slash at its end, as Azure returns it."""
 
     @classmethod
     def of(
@@ -50,7 +50,7 @@ class RunnerArgs:
 class Runner(pulumi.ComponentResource):
     principal_id: pulumi.Output[str]
     secret_id: pulumi.Output[str]
-    """The vault's secret, which the identity is to read."""
+    """Resource id of the vault's secret that the identity reads."""
 
     def __init__(self, name: str, args: RunnerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:operations:Runner", name, None, opts)
@@ -106,7 +106,7 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
             linux_configuration=compute.LinuxConfigurationArgs(
                 disable_password_authentication=True,
                 provision_vm_agent=True,
-                # Azure refuses a Linux machine that nobody can log in to. Source: hashicorp/terraform-provider-azurerm
+                # Azure refuses a Linux machine without a way to log in. Source: hashicorp/terraform-provider-azurerm
                 # internal/services/compute/linux_virtual_machine_scale_set_resource.go
                 ssh=compute.SshConfigurationArgs(
                     public_keys=[
@@ -148,6 +148,6 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
             security_type=compute.SecurityTypes.TRUSTED_LAUNCH,
             uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=True, v_tpm_enabled=True),
         ),
-        # Console output, for diagnosis: nothing else of the machine can be seen from outside.
+        # Console output, for diagnosis: it is the only view of the machine from outside.
         diagnostics_profile=compute.DiagnosticsProfileArgs(boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)),
     )

@@ -1,1 +1,1 @@
-"""What `personalization preflight` asks: one file a subject, each giving its questions about one target."""
+"""Checks of `personalization preflight`: one file per subject, each with its questions about one target."""

@@ -1,6 +1,6 @@
-"""What the login may do: the actions `up` performs, by Azure's account of its roles, and the lake's writers.
+"""Rights of the login: whether Azure allows it the actions of `up`, and whether it may write to the lake.
 
-Asks about whoever runs the check; what another principal may do, a pipeline's for instance, is not known to it.
+Checks the login that runs it. Does not check other principals, such as a pipeline's.
 """
 
 import re
@@ -27,7 +27,7 @@ def questions(target: Target) -> Iterator[Question]:
 
 
 def allows(permissions: Sequence[Permission], action: str) -> bool:
-    """Whether a role that has the action among its `actions`, and not among its own `notActions`, is held.
+    """Whether one of the roles has the action among its `actions` and not among its `notActions`.
 
     Source: https://learn.microsoft.com/azure/role-based-access-control/role-definitions#how-actions-are-evaluated
     """
@@ -39,7 +39,7 @@ def allows(permissions: Sequence[Permission], action: str) -> bool:
 
 
 def _permissions(target: Target) -> Iterator[Finding]:
-    # A login may be allowed nothing but its group, once that is there.
+    # A login may have rights on the group only, once that exists.
     scope = target.group if target.arm.get(Anything, target.group, _GROUPS) else target.scope
     path = f"{scope}/providers/Microsoft.Authorization/permissions"
     found = target.arm.list(Permission, path, _PERMISSIONS)
@@ -57,9 +57,7 @@ def _permissions(target: Target) -> Iterator[Finding]:
         yield Finding("permissions", Level.OK, f"all {len(needed)} actions at {scope}")
         unconditional = [role for role in found if not role.condition]
         if not allows(unconditional, f"{_ASSIGNING}roleAssignments/write"):
-            says = (
-                "role assignments are allowed under a condition: see that it lets the roles of infra/roles.py be given"
-            )
+            says = "role assignments are allowed under a condition: check that it allows the roles of infra/roles.py"
             yield Finding(
                 "permissions", Level.WARNING, says, f"az role assignment list --assignee {target.principal} --all"
             )

@@ -1,4 +1,4 @@
-"""Azure's answers, as far as the checks read them; what else an answer holds is ignored.
+"""Azure's answers, as far as the checks read them; other keys are ignored.
 
 Shapes: https://learn.microsoft.com/rest/api/resources, …/compute, …/keyvault, …/authorization
 """
@@ -12,11 +12,11 @@ class _Answer(BaseModel):
 
 
 class Anything(_Answer):
-    """Whatever it is, it exists."""
+    """Answer of which only the existence counts."""
 
 
 class Listed(_Answer):
-    """A resource or a group, as lists have it."""
+    """A resource or a group in a list."""
 
     id: str
     name: str
@@ -70,12 +70,12 @@ class Size(_Answer):
 
     @property
     def refused(self) -> str:
-        """Why this subscription may not use it in the region at all; empty if it may."""
+        """Reason why this subscription may not use the size in the region; empty if it may."""
         return next((found.reason_code for found in self.restrictions if found.type == "Location"), "")
 
     @property
     def zones(self) -> set[str]:
-        """Zones of the region in which this subscription may use it."""
+        """Zones of the region in which this subscription may use the size."""
         offered = {zone for place in self.location_info for zone in place.zones}
         closed = {zone for found in self.restrictions if found.type == "Zone" for zone in found.restriction_info.zones}
         return offered - closed

@@ -1,6 +1,6 @@
-"""Azure Resource Manager, by plain REST: the same in every cloud, and independent of any management SDK's version.
+"""Azure Resource Manager by plain REST: the same in every cloud, and independent of any management SDK's version.
 
-Asks; `delete` alone changes something.
+Only `delete` changes resources; everything else reads.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _SECONDS = 30
 
 
 class NotAnswered(Exception):
-    """A question that got no answer: refused, unreachable or in an unknown shape. `status` is 0 where none came."""
+    """No usable answer to a request: refused, unreachable or of an unknown form. `status` is 0 without a response."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class Arm:
         self._client: PipelineClient[Any, Any] = PipelineClient(url, policies=[retries, login])
 
     def get(self, kind: type[Answer], path: str, version: str) -> Answer | None:
-        """None for what does not exist."""
+        """Return the resource; None if it does not exist."""
         found = self._ask(HttpRequest("GET", path, params={"api-version": version}))
         return None if found is None else _as(kind, found, path)
 
@@ -63,12 +63,12 @@ class Arm:
         return _as(kind, found, path)
 
     def delete(self, path: str, version: str, asked: Mapping[str, str] = {}) -> None:
-        """Begin to delete it, or find it gone. Does not wait for the end."""
+        """Start the deletion; no error if the resource is gone. Does not wait for the end."""
         self._ask(HttpRequest("DELETE", path, params={"api-version": version, **asked}))
 
     def _ask(self, request: HttpRequest) -> Any:
-        """The answer's JSON; None for 404."""
-        request.url = self._client.format_url(request.url)  # what is absolute stays as it is
+        """Return the answer's JSON; None for 404."""
+        request.url = self._client.format_url(request.url)  # an absolute URL stays as it is
         try:
             answer = self._client.send_request(request, connection_timeout=_SECONDS, read_timeout=_SECONDS)
         except AzureError as error:
@@ -78,7 +78,7 @@ class Arm:
         try:
             found = answer.json() if answer.content else {}
         except ValueError:
-            message = f"{answer.status_code} {answer.reason}: what came is not JSON"
+            message = f"{answer.status_code} {answer.reason}: the answer is not JSON"
             raise NotAnswered(message, answer.status_code) from None
         if answer.status_code >= 400:
             told = _as(_Refusal, found, request.url).error
@@ -92,4 +92,4 @@ def _as(kind: type[Answer], found: Any, path: str) -> Answer:
         return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        raise NotAnswered(f"{path} answered in a shape unknown here: {first['loc']}: {first['msg']}") from None
+        raise NotAnswered(f"{path} returned an answer of an unknown form: {first['loc']}: {first['msg']}") from None

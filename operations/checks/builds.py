@@ -1,7 +1,8 @@
-"""Registry builds: whether this kind of subscription may run them, asked before an hour of `up` ends at the image.
+"""Registry builds: whether this kind of subscription may run them. If not, `up` would fail at the image after an hour.
 
-Azure pauses ACR Tasks for subscriptions on free credits, and names no end. Offers with a monthly credit are a warning:
-the rule does not say which credits it means. For a while after an upgrade to pay-as-you-go Azure names the old offer.
+Azure has paused ACR Tasks for subscriptions on free credits, without an end date. Offers with a monthly credit get a
+warning, because the rule does not define these credits. For a while after an upgrade to pay-as-you-go Azure still
+returns the old offer.
 Source: MicrosoftDocs/azure-management-docs articles/container-registry/container-registry-tasks-overview.md;
 Azure-Samples/azure-search-openai-demo#2592; MicrosoftDocs/azure-aks-docs#112;
 MicrosoftDocs/azure-docs articles/cost-management-billing/costs/understand-cost-mgt-data.md

@@ -1,4 +1,4 @@
-"""The table of what the program needs of Azure, `azure.yaml`."""
+"""The table `azure.yaml`: resource types, actions and providers that the program needs in Azure."""
 
 from collections.abc import Sequence
 from functools import lru_cache

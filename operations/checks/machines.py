@@ -1,7 +1,7 @@
-"""VM sizes and quota: what the cluster and a training run start must be offered, allowed and within the vCPU quota.
+"""VM sizes and quota: whether Azure offers the sizes of the cluster and of a training run, within the vCPU quota.
 
-Azure ML has quotas of its own for the computes it manages: none is touched here, where it serves on the attached
-cluster. Databricks and AKS draw on the subscription's quota of Microsoft.Compute, by family and for the whole region.
+Databricks and AKS use the subscription's quota of Microsoft.Compute, by family and for the whole region. Azure ML has
+separate quotas for computes that it manages; they do not apply, because it serves on the attached cluster.
 """
 
 import difflib
@@ -22,7 +22,7 @@ _USAGES, _CLUSTERS = "2024-07-01", "2025-09-01"
 # Azure's name for the total of all families.
 # Source: Azure/azure-rest-api-specs#25455
 _REGIONAL = "cores"
-# Each takes one node more while it is upgraded.
+# Each pool takes one more node during an upgrade.
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/tutorial-kubernetes-upgrade-cluster.md
 _POOLS = 2
 
@@ -33,10 +33,10 @@ class Need:
     size: str
     machines: int
     surge: int
-    """Machines more while an upgrade runs."""
+    """Additional machines during an upgrade."""
     zones: Sequence[str]
     started: bool
-    """Whether `up` itself starts them, so that it fails without."""
+    """Whether `up` itself starts them, so that it fails without them."""
 
     @property
     def if_missing(self) -> Level:
@@ -57,7 +57,7 @@ def needs(target: Target) -> list[Need]:
         nodes = serving.system_nodes + serving.nodes_max
         pools = [Need("serving:node_size", serving.node_size, nodes, _POOLS, zones, started=True)]
     return [
-        # A spot worker that Azure has none of falls back to an ordinary machine, so spot asks for the same quota.
+        # If Azure has no spot machine, an ordinary one is started, so spot needs the same quota.
         Need("training:node_type", training.node_type, training.workers + 1, 0, [], settings.release.enabled),
         *([Need("training:node_type", training.node_type, training.workers + 1, 0, [], False)] if interactive else []),
         *pools,
@@ -98,7 +98,7 @@ def _size(target: Target, need: Need, sizes: dict[str, Size]) -> Iterator[Findin
 
 
 def _others(target: Target, need: Need, sizes: Iterable[Size]) -> str:
-    """Commands that set one of the sizes with the nearest names that would do, or that show all there are."""
+    """Commands that set the suitable sizes with the most similar names, or one that lists all sizes."""
     fit = [size.name for size in sizes if not size.refused and set(need.zones) <= size.zones]
     near = difflib.get_close_matches(need.size, fit, n=2, cutoff=0.75)
     shown = (
@@ -118,11 +118,11 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
     for name in wanted:
         usage = usages.get(name.lower())
         if usage is None:
-            says = f"Azure tells no quota named {name}, of which {wanted[name]} vCPU are needed"
+            says = f"Azure returns no quota named {name}, of which {wanted[name]} vCPU are needed"
             shown = f"az vm list-usage --location {target.settings.location} --output table"
             yield Finding("quota", Level.UNASKED, says, shown)
             continue
-        others = max(0, usage.current_value - standing[name])  # the two answers need not be of one moment
+        others = max(0, usage.current_value - standing[name])  # the two answers are from different times
         free, whole = usage.limit - others, wanted[name] + surge[name]
         says = f"{usage.name.localized_value or name}: {wanted[name]} vCPU needed, {free} of {usage.limit} free"
         if whole <= free:
@@ -135,9 +135,9 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
 
 
 def _standing(target: Target, sizes: list[Size]) -> Counter[str]:
-    """vCPU that this very stack uses already, by quota: it does not need them again.
+    """vCPU that this stack uses already, by quota: it does not need them again.
 
-    Only those of pools that stay: one of another size goes after the new one is there, so that `up` needs both.
+    Counts only pools that stay: a pool of another size is deleted after the new one exists, so `up` needs both.
 
     Stopped pools count as well: usage is "the total number of cores in use, both allocated and deallocated"
     (learn.microsoft.com/azure/virtual-machines/quotas).

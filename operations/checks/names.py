@@ -1,6 +1,6 @@
-"""Names: free in all of Azure where they must be, not held by something soft-deleted, and not taken by a stray group.
+"""Names: free in all of Azure where required, not held by a soft-deleted resource, and not used by a leftover group.
 
-What this very stack made under a name is no clash.
+A resource of this stack with the name is not a conflict.
 """
 
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def _vault(target: Target, deleted: Deleted) -> Finding:
     says = f"key vault {name} is soft-deleted and keeps its name"
     if state.purge_protection_enabled:
         until = f" until {state.scheduled_purge_date}" if state.scheduled_purge_date else ""
-        says += f"; purge protection forbids to purge it{until}"
+        says += f"; purge protection forbids purging it{until}"
         return Finding("soft-deleted", Level.BLOCKING, says, f"{recover}\n{_renamed(target)}")
     return Finding(
         "soft-deleted", Level.BLOCKING, says, f"az keyvault purge --name {name} --location {location}\n{recover}"
@@ -107,9 +107,9 @@ def _workspace(target: Target, name: str) -> Iterator[Finding]:
 
 
 def _group(target: Target, group: str, kind: str, owner: str) -> Iterator[Finding]:
-    """The service makes this group itself, and refuses one that is there without what it belongs to."""
+    """The service creates this group itself, and refuses a group that exists before the resource it belongs to."""
     if _exists_at(target, f"{target.scope}/resourceGroups/{group}", _GROUPS) and not _exists(target, kind, owner):
-        says = f"resource group {group} exists without {owner}, which must make it"
+        says = f"resource group {group} exists without {owner}, which must create it"
         yield Finding("names", Level.BLOCKING, says, f"az group delete --name {group}")
     else:
         yield Finding("names", Level.OK, group)

@@ -1,8 +1,8 @@
 """The stack's resource group: absent, or in the stack's state.
 
-`up` cannot create a group that exists ("cannot create already existing resource"). Names follow from subscription,
-region and stack, so a stack of the same name in another backend of Pulumi's has the same group, with the same tags:
-only the state distinguishes the two. Does not compare anything else with the state; `pulumi preview --refresh` does.
+`up` cannot create a group that exists ("cannot create already existing resource"). Names depend on subscription, region
+and stack, so a stack of the same name in another Pulumi backend has the same group with the same tags. Only the state
+distinguishes the two. Does not compare anything else with the state; `pulumi preview --refresh` does.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def _group(target: Target) -> Iterator[Finding]:
         groups = own_groups(state.resources(target.folder, target.stack))
     except UserError as error:
         if group:
-            says = f"resource group {name} exists, and whether {target.stack} made it is not known: {error}"
+            says = f"resource group {name} exists, and it is unknown whether {target.stack} created it: {error}"
             yield Finding("state", Level.WARNING, says, backend)
             return
     if group is None:

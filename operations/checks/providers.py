@@ -1,4 +1,4 @@
-"""Resource providers: registered for the subscription, and offering in the region what the program declares."""
+"""Resource providers: registered in the subscription, with the program's resource types in the region."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -39,12 +39,12 @@ def _provider(target: Target, namespace: str, kinds: list[str]) -> Iterator[Find
 def _offers(provider: Provider, kind: str, region: str) -> bool:
     """Whether the provider's list has the type in the region.
 
-    The list names some nested types, each with its own regions (`registries/agentPools`), and leaves out others
-    (`managedClusters/agentPools`). Those are offered where the type they are in is.
+    The list has some nested types, each with its own regions (`registries/agentPools`), and lacks others
+    (`managedClusters/agentPools`). A nested type that it lacks is offered where its parent type is.
     Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-support.md
     """
     found = next((known for known in provider.resource_types if known.resource_type.lower() == kind.lower()), None)
     if found is None:
         return "/" in kind and _offers(provider, kind.rpartition("/")[0], region)
     places = {place.replace(" ", "").lower() for place in found.locations}
-    return not places or bool(places & {region, "global"})  # without places it belongs to no region
+    return not places or bool(places & {region, "global"})  # an empty list: the type has no region

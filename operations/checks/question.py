@@ -1,4 +1,4 @@
-"""What checks share: what they are asked about, what they find, and how a question goes unanswered."""
+"""Types that the checks share: the target of a check, a question and a finding."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,19 +24,19 @@ class Finding:
     level: Level
     says: str
     remedy: str = ""
-    """Commands that change it, one a line."""
+    """Commands that correct it, one per line."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The stack that is to stand, and the subscription it is to stand in."""
+    """The stack to deploy, and the subscription for it."""
 
     stack: str
     settings: Settings
     names: Names
     subscription: str
     principal: str
-    """Entra object id of the login that asks."""
+    """Entra object id of the login that runs the checks."""
     kind: str
     """`User` or `ServicePrincipal`."""
     arm: Arm
@@ -65,4 +65,4 @@ class Question:
     subject: str
     about: str
     ask: Callable[[], Iterable[Finding]]
-    """May raise `NotAnswered`; what it found before that still counts."""
+    """May raise `NotAnswered`; findings before that still count."""

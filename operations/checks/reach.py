@@ -1,9 +1,9 @@
-"""Where a release of a private stack can run: only where its lake and its Databricks workspace admit this machine.
+"""Whether a release of a private stack can run on this machine: its lake and its Databricks workspace must admit it.
 
-Both refuse callers from outside the network, with any login. Azure Resource Manager answers everywhere, so
-infrastructure alone can be deployed from anywhere. Asks each of the two one question, on the way that the release's
-clients take (`HTTPS_PROXY` counts). Does not judge what the login may do there, and does not ask for the scoring
-router's address, which exists only after a release.
+Both refuse callers from outside the network, with any login. Azure Resource Manager answers everywhere, so the
+infrastructure can be deployed from anywhere. Sends one request to each of the two by the same route as the release's
+clients (`HTTPS_PROXY` applies). Does not check the login's rights there, nor the address of the scoring router, which
+exists only after a release.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ _STORAGE_SCOPE = "https://storage.azure.com/.default"
 _BLOB_VERSION = "2023-11-03"
 _SECONDS = 20
 _OUTSIDE = ("unauthorized network access", "private-link-validation-error", "privacy settings disallow")
-"""What Databricks answers a caller from outside the network, in a line of text or in the address that it redirects to.
+"""Parts of Databricks' answer to a caller from outside the network, in its text or in the address of a redirect.
 
 Source: fgarofalo56/csa-inabox#4765; databricks/databricks-sdk-py#647; MicrosoftDocs/azure-docs#115828
 """
@@ -42,7 +42,7 @@ def questions(target: Target) -> Iterator[Question]:
 
 
 def refusals(target: Target) -> list[str]:
-    """Why this machine cannot change a release of a private stack; empty if it can, or where nothing refuses it."""
+    """Reasons why this machine cannot change the stack's release; empty if it can, or if the stack is not private."""
     workspace_id = target.resource(_DATABRICKS, target.names.databricks_workspace)
     workspace = target.arm.get(Workspace, workspace_id, _DATABRICKS_VERSION)
     lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
@@ -77,7 +77,7 @@ def _reach(target: Target) -> Iterator[Finding]:
 
 
 def _databricks(host: str, workspace_id: str) -> str:
-    """Why the workspace cannot be used from this machine; empty if it can."""
+    """Reason why the workspace cannot be used from this machine; empty if it can."""
     headers = {**_login(f"{DATABRICKS_APPLICATION}/.default"), "X-Databricks-Azure-Workspace-Resource-Id": workspace_id}
     answer = _answer(f"https://{host}/api/2.0/workspace/get-status?path=/", headers)
     if isinstance(answer, str):
@@ -89,7 +89,9 @@ def _databricks(host: str, workspace_id: str) -> str:
 
 
 def _lake(endpoint: str) -> str:
-    """The same of the lake. A login without a role gets another code, `AuthorizationPermissionMismatch`.
+    """Reason why the lake cannot be used from this machine; empty if it can.
+
+    A login without a role gets another code, `AuthorizationPermissionMismatch`.
 
     Source: MicrosoftDocs/SupportArticles-docs
     support/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors.md
@@ -104,7 +106,7 @@ def _lake(endpoint: str) -> str:
 
 
 def _answer(url: str, headers: dict[str, str]) -> requests.Response | str:
-    """The answer, or why there is none."""
+    """Return the answer, or the reason why there is none."""
     try:
         return requests.get(url, headers=headers, timeout=_SECONDS, allow_redirects=False)
     except requests.RequestException as error:
@@ -119,7 +121,7 @@ def _login(scope: str) -> dict[str, str]:
 
 
 def _at(host: str) -> str:
-    """The host with the address that its name has on this machine: in the network it is a private one.
+    """The host with the address to which its name resolves on this machine; inside the network that is a private one.
 
     Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
     """
@@ -134,5 +136,5 @@ def _at(host: str) -> str:
 
 def _remedy(target: Target) -> str:
     runners = f'gh variable set RUNNERS --body \'{{"{target.stack}": "<label of a runner inside>"}}\''
-    alone = f"{target.set('release:enabled', 'false')}  # infrastructure alone, from anywhere"
+    alone = f"{target.set('release:enabled', 'false')}  # infrastructure only, from anywhere"
     return f"{runners}  # docs/operations.md, A private stack\n{alone}"

@@ -1,6 +1,6 @@
-"""Rows: whether the snapshot that a release would train on is in the lake, before any machine starts for it.
+"""Rows: whether the snapshot for the release's training is in the lake, before any machine starts.
 
-Before the first `up` there is no lake, and rows of `training:data` are uploaded by `up` itself. Does not read the rows.
+The lake does not exist before the first `up`, and `up` itself uploads the rows of `training:data`. Does not read rows.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def _landed(target: Target) -> Iterator[Finding]:
     folder = f"{training.dataset}/{training.snapshot}"
     account = target.arm.get(StorageAccount, target.resource("Microsoft.Storage/storageAccounts", name), _VERSION)
     if account is None:
-        yield Finding("rows", Level.LATER, f"{folder} can land when the lake exists: set release:enabled after that")
+        yield Finding("rows", Level.LATER, f"upload {folder} when the lake exists, then set release:enabled")
         return
     try:
         has_rows = landed(account.properties.primary_endpoints.blob, _RAW, training.dataset, str(training.snapshot))

@@ -1,6 +1,6 @@
-"""Whether the vault holds the key that registers the runner: without it no machine takes a job, and `up` says nothing.
+"""Whether the vault holds the key with which a runner registers. Without it `up` succeeds, but no machine takes a job.
 
-Azure Resource Manager answers that, without the secret's value. Does not ask GitHub whether the key is the App's.
+Azure Resource Manager returns the secret without its value. Does not ask GitHub whether the key belongs to the App.
 Source: Azure/azure-rest-api-specs
 specification/keyvault/resource-manager/Microsoft.KeyVault/stable/2024-11-01/secrets.json
 """

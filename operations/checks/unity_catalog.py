@@ -1,6 +1,6 @@
-"""Unity Catalog: whether the workspace belongs to a metastore, and what the login may create there.
+"""Unity Catalog: whether the workspace belongs to a metastore, and which objects the login may create there.
 
-Only the workspace itself has the answers: before it exists, they are not known yet.
+Only the workspace can answer both, so the answers are unknown until it exists.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def _enabled(target: Target) -> Iterator[Finding]:
     name = target.names.databricks_workspace
     workspace = target.arm.get(Workspace, target.resource("Microsoft.Databricks/workspaces", name), _VERSION)
     if workspace is None:
-        says = "known after the workspace exists; Databricks gives new ones to the region's metastore by itself"
+        says = "known after the workspace exists; Databricks attaches new workspaces to the region's metastore"
         yield Finding("Unity Catalog", Level.LATER, says)
     elif workspace.properties.is_uc_enabled:
         yield Finding("Unity Catalog", Level.OK, f"enabled for {name}")
@@ -56,7 +56,7 @@ def _rights(target: Target, workspace_url: str) -> Iterator[Finding]:
         owner = client.metastores.summary().owner
     except (DatabricksError, requests.RequestException) as error:
         if target.settings.network.is_private:
-            says = "rights on the metastore are known from inside the network"
+            says = "rights on the metastore can be checked from inside the network only"
             yield Finding("Unity Catalog", Level.LATER, says)
             return
         raise NotAnswered(str(error).partition("\n")[0]) from None

@@ -1,6 +1,6 @@
-"""Support windows: what a new cluster would be refused for, and what an existing one should leave soon.
+"""Support windows: versions that Azure refuses for a new cluster, and versions that an existing one should leave soon.
 
-Reads the windows from `infra/compatibility.yaml`; does not ask Azure for the versions it offers.
+Reads the windows from `infra/compatibility.yaml`. Does not ask Azure which versions it offers.
 """
 
 from collections.abc import Iterator

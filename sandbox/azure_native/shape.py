@@ -16,7 +16,7 @@ UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 Properties = dict[str, Any]
 Path = tuple[str, ...]
 
-# Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md (what of a resource lies outside of
+# Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md (keys of a resource outside of
 # `properties`)
 _OUTSIDE = {"location", "tags", "sku", "kind", "identity", "plan", "extendedLocation", "managedBy", "zones"}
 _READ_ONLY = {"id", "name", "type", "systemData", "etag", "eTag", "provisioningState", "azureApiVersion"}

@@ -33,7 +33,7 @@ def shown(answer: bytes) -> bytes:
 def real_path(workspace: Workspace, path: str) -> Path:
     match = _PATH.fullmatch(path.rstrip("/"))
     if match is None:
-        # No source: read a file below /WorkspaceInternal that is no artefact and read the error.
+        # No source: read a file below /WorkspaceInternal that is not an artefact, and read the error.
         raise ValueError(f"The path {path!r} is not of the form {ROOT}<experiment>/Runs/<run>/….")
     experiment, kind, rest = match.groups()
     return blob.safe_path(folder(workspace), "/".join((experiment, *(["models"] if kind != "Runs" else []), rest)))

@@ -38,7 +38,7 @@ class _Widgets:
 
     def dropdown(self, name: str, defaultValue: str, choices: list[str], label: str | None = None) -> None:
         if self._given.get(name, defaultValue) not in choices:
-            # No source: call dbutils.widgets.dropdown with a default that is no choice and read the error.
+            # No source: call dbutils.widgets.dropdown with a default that is not a choice, and read the error.
             raise ValueError(f"widget {name!r}: {self._given.get(name, defaultValue)!r} is none of {choices}")
         self._made[name] = defaultValue
 

@@ -1,4 +1,4 @@
-"""Statements of a Python file by the line they stand at: in docstrings, in comments above a line or at its end."""
+"""Statements of a Python file by line: in docstrings, in comments above a line or at its end."""
 
 import ast
 import io
@@ -11,7 +11,7 @@ _MARKS = (SOURCE.strip(), NONE.strip())
 
 
 def combine(statements: list[Statement]) -> Statement | None:
-    """One statement of several; a place may have sources for one part and none for another."""
+    """Merge several statements into one; a place may have sources for one part and none for another."""
     if not statements:
         return None
     sources = tuple(source for one in statements for source in one.sources)
@@ -35,7 +35,7 @@ class Comments:
 
     def __init__(self, text: str) -> None:
         self._above: dict[int, list[str]] = {}
-        """Lines of a comment block by the line of code that it stands on."""
+        """Lines of a comment block by the number of the line of code below it."""
         self._beside: dict[int, list[str]] = {}
         block: list[str] = []
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -53,7 +53,7 @@ class Comments:
                 block = []
 
     def of(self, node: ast.stmt, following: ast.stmt | None) -> Statement | None:
-        """What is written at one statement of code: above it, in its lines, in its docstring or the one below it."""
+        """Sources written at one statement of code: above it, in its lines, in its docstring or the one below it."""
         first = min([node.lineno, *(found.lineno for found in getattr(node, "decorator_list", []))])
         blocks = [self._above.get(first, []), self._beside.get(node.lineno, [])]
         if not hasattr(node, "body"):
@@ -74,7 +74,7 @@ class Comments:
 
 
 def unreadable(tree: ast.Module, comments: Comments) -> Iterator[str]:
-    """What is wrong with each statement of the file that cannot be read, whether it covers a rule or not."""
+    """Errors of all statements of the file that cannot be read, also of those that cover no rule."""
     strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
     texts = [it.value.splitlines() for it in strings if isinstance(it, ast.Constant) and isinstance(it.value, str)]
     for text in (text for block in (*comments.all(), *texts) for text in in_text(block)):

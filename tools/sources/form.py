@@ -1,4 +1,4 @@
-"""One statement of where a rule comes from, and what a named source must look like."""
+"""One statement of where a rule comes from, and the form of a source."""
 
 import re
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _OWNER = r"[A-Za-z0-9][\w-]*/[\w.-]+"
 
 
 class Kind(StrEnum):
-    """What kind of text stands behind a rule."""
+    """Kind of text that backs a rule."""
 
     SPECIFICATION = "REST specification"
-    """Or the types that Microsoft generates of it for Bicep."""
+    """The REST specification, or the types that Microsoft generates from it for Bicep."""
     DOCUMENTATION = "documentation"
     ISSUE = "issue or pull request"
     PACKAGE = "published package"
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Statement:
-    """`Source: …`, or `No source: …` with what would settle the rule."""
+    """`Source: …`, or `No source: …` with the request or command that would settle the rule."""
 
     sources: tuple[Source, ...]
     settled_by: str = ""
@@ -59,12 +59,12 @@ class Statement:
 
 
 def read(text: str) -> Statement:
-    """The statement that `text` makes. Raises `Malformed`, which says what is expected."""
+    """Parse a statement. Raises `Malformed`, whose message names the expected form."""
     text = " ".join(text.split())
     if text.startswith(NONE.strip()):
         settled_by = text.removeprefix(NONE.strip()).strip()
         if len(settled_by) < 10:
-            raise Malformed(f"'{text}': say after '{NONE}' what would settle the rule.")
+            raise Malformed(f"'{text}': write after '{NONE}' the request or command that would settle the rule.")
         return Statement((), settled_by)
     named = _split(text.removeprefix(SOURCE.strip()).strip())
     return Statement(tuple(_source(name) for name in named))
@@ -90,7 +90,7 @@ def _source(text: str) -> Source:
 
 
 def _split(text: str) -> list[str]:
-    """Parts between semicolons that lie outside of remarks."""
+    """Parts between the semicolons outside of remarks."""
     parts, depth = [""], 0
     for character in text:
         depth += {"(": 1, ")": -1}.get(character, 0)

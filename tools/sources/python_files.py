@@ -1,7 +1,7 @@
 """Rules of Python files, and the statement that covers each: the nearest one around it.
 
 Where to write it: at the statement of code, in the docstring of its function or class, or in the module's, which covers
-a few rules at most. What is no rule of Azure's is named in `own.yaml`.
+a few rules at most. Names that state no rule of Azure's are in `own.yaml`.
 """
 
 import ast
@@ -18,13 +18,14 @@ from tools.sources.rules import Fault, Rule
 from tools.sources.sites import Site, sites
 
 MOST = 6
-"""Rules that one statement covers: more of them have seldom one source."""
+"""Most rules that one statement may cover: more rules seldom have one source."""
 SEARCHED = ("sandbox/**/*.py", "infra/**/*.py", "operations/checks/*.py", "operations/destroy.py")
 OWN = Path(__file__).with_name("own.yaml")
 _ASSIGNMENT = (ast.Assign, ast.AnnAssign)
 _REMEDY = (
-    "write '# Source: <owner>/<repository> <path>' (or '# No source: <what would settle it>') above it or in the "
-    "docstring of its function; if it is no rule of Azure's, add its name to tools/sources/own.yaml"
+    "write '# Source: <owner>/<repository> <path>' (or '# No source: <request or command that settles it>') "
+    "above it or in the docstring of its function; if it is not a rule of Azure's, add its name to "
+    "tools/sources/own.yaml"
 )
 
 
@@ -34,7 +35,7 @@ def find(root: Path) -> Iterator[Rule | Fault]:
         file = path.relative_to(root).as_posix()
         yield from of_file(file, path.read_text(), set(own.pop(file, ())))
     for file in own:
-        yield Fault("tools/sources/own.yaml", file, "there is no such file.")
+        yield Fault("tools/sources/own.yaml", file, "does not exist.")
 
 
 def of_file(file: str, text: str, own: set[str]) -> Iterator[Rule | Fault]:
@@ -53,7 +54,7 @@ def of_file(file: str, text: str, own: set[str]) -> Iterator[Rule | Fault]:
         if len(rules) > MOST:
             yield Fault(file, place, f"one statement covers {len(rules)} rules, and {MOST} at most: write one at each.")
     for name in sorted(unused):
-        yield Fault("tools/sources/own.yaml", f"{file} {name}", "is no rule that would need a source: remove it.")
+        yield Fault("tools/sources/own.yaml", f"{file} {name}", "is not a rule that needs a source: remove it.")
 
 
 class _Cover:

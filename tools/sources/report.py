@@ -14,9 +14,9 @@ _AREAS = ("infra", "operations", "sandbox/databricks", "sandbox/machine_learning
 _TITLE = """\
 # Rules without a source
 
-Rules about Azure and Databricks without a text by someone else, each with a request or command that settles it.
-Written by `python -m tools.sources` from the lines `No source: ` of these files; [checked.md](checked.md) counts the
-others.
+Rules about Azure and Databricks that no published text confirms, each with the request or command that settles it.
+`python -m tools.sources` writes this page from the lines `No source: ` of these files. [checked.md](checked.md) counts
+the rules with a source.
 
 | file | rule | settled by |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""A rule about Azure or Databricks, where it is stated, and what covers it."""
+"""A rule about Azure or Databricks, its place, and the statement that covers it."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from tools.sources.form import Statement
 @dataclass(frozen=True)
 class Rule:
     file: str
-    """From the repository's root."""
+    """Path below the repository's root."""
     place: str
     """Names in a Python file, keys in a YAML file."""
     statement: Statement | None
-    """None: nothing says where the rule comes from."""
+    """None if nothing names the rule's origin."""
     remedy: str = ""
-    """What to write where, if there is no statement."""
+    """Text to write, and its place, if a statement is missing."""
     line: int = 0
 
     def __str__(self) -> str:

@@ -35,7 +35,7 @@ class Site:
     """Qualified, such as `Operations.require_idle AnotherOperationInProgress`."""
     node: ast.expr | ast.stmt
     kin: str = ""
-    """Rules of one kin count as one rule: what one table lists."""
+    """Rules of one kin, such as the items of one table, count as one rule."""
 
 
 def sites(file: str, tree: ast.Module) -> Iterator[Site]:

@@ -1,4 +1,4 @@
-"""Rules of YAML files: every key of an entry is one, unless it is listed here, and the key `sources` says whence.
+"""Rules of YAML files: every key of an entry is one, unless it is listed here, and the key `sources` names its origin.
 
 `sandbox/types.yaml` and `sandbox/roles.yaml` have one entry per type or role, each with `sources`; every other file is
 one entry. A source may be given for a whole key, or for each of its items: a mapping with the same keys, the same list
@@ -58,7 +58,7 @@ def of_entry(file: str, entry: Mapping[str, Any], own: tuple[str, ...], before: 
     for key, value in rules.items():
         if key == "name" and set(value) <= {"input", "auto"}:
             continue  # the SDK's: which input holds the name
-        remedy = f"write '{key}: <owner>/<repository> <path>' (or 'No source: <what would settle it>') below 'sources:'"
+        remedy = f"write '{key}: <owner>/<repository> <path>' (or 'No source: <what settles it>') below 'sources:'"
         if inner := dict(_inner(value)):
             stated = sources.get(key, {})
             yield from _of_items(file, f"{before}{key}", value, {**inner, **stated}, remedy)
