@@ -204,8 +204,8 @@ class _Jobs:
             # Source: databricks/databricks-sdk-py#375 (the same for a run with one task); PrefectHQ/prefect#13127 (400,
             # code and message)
             raise ValueError(
-                "Retrieving the output of runs with multiple tasks is not supported. Please retrieve the output of each "
-                "individual task run instead."
+                "Retrieving the output of runs with multiple tasks is not supported. Please retrieve the output of "
+                "each individual task run instead."
             )
         content = self._runner.task_log(run, task)
         outcome = {key: task[key] for key in ("error", "error_trace", "notebook_output") if task.get(key)}

@@ -200,8 +200,8 @@ def _require_database(file: Path) -> None:
 def _check_name(workspace: Workspace, name: str) -> None:
     if not name.startswith("/"):
         message = (
-            f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path within the Databricks "
-            "workspace, e.g. '/Users/<some-username>/my-experiment'."
+            f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path within the "
+            "Databricks workspace, e.g. '/Users/<some-username>/my-experiment'."
         )
         # Source: mlflow/mlflow#8269 (code and message); databricks/terraform-provider-databricks
         # mlflow/data_mlflow_experiment_test.go (the message to its end)
