@@ -52,16 +52,16 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
 
     An update changes the pools that it names and keeps the others, and it may name none.
 
-    Source: pulumi/pulumi-azure-native#4264; Azure/AKS#2495 (none); Azure/AKS#1602 (a system pool); Azure/AKS#4383;
-    microsoft/tyger#121 (a new pool)
+    Source: pulumi/pulumi-azure-native#4264; Azure/AKS#2495 (none); Azure/AKS#1602 (a system pool); Azure/AKS#1568 (its
+    code); Azure/AKS#4383; microsoft/tyger#121 (a new pool)
     """
     properties = sent.setdefault("properties", {})
     profiles = properties.get("agentPoolProfiles") or []
     if existing is None:
         if not profiles:  # Azure/AKS#2495
             raise CloudError(400, "InvalidParameter", "Required parameter agentPoolProfiles is missing (null).")
-        if not any(profile.get("mode") == "System" for profile in profiles):  # Azure/AKS#1602
-            raise CloudError(400, "InvalidParameter", "Must define at least one system pool.")
+        if not any(profile.get("mode") == "System" for profile in profiles):  # Azure/AKS#1602, Azure/AKS#1568
+            raise CloudError(400, "MustDefineAtLeastOneSystemPool", "Must define at least one system pool.")
         require_kubelet_permission(sandbox, sent)
     known = _listed(existing) if existing else {}
     for profile in profiles:
@@ -86,15 +86,20 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
     stays a system pool.
 
     Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md;
-    MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`)
-    No source: the code and the words of a refusal to scale the last system pool in to nothing
+    MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`); Azure/azure-cli#22442 (the code);
+    kubernetes-sigs/cluster-api-provider-azure#5947 (the words)
     """
     properties = sent.get("properties") or {}
     if existing is None and properties.get("enableAutoScaling"):
         _check_bounds(properties)
     mode = properties.get("mode") or (existing["properties"].get("mode") if existing else None)
     if mode == "System" and properties.get("count") == 0:
-        raise CloudError(400, "InvalidParameter", "A system node pool must have at least one node.")
+        message = (
+            "agentPoolProfile.count was 0. It must be greater or equal to minCount:1 and less than or equal to "
+            "maxCount:1000. If allowedMinCount was expected to be 0 but is 1: 1) The nodepool is a VMAS pool. 2) api "
+            "Version is less than 2020-03-01. 3) The node is a system pool."
+        )
+        raise CloudError(400, "InvalidParameter", message)
     if existing and existing["properties"].get("mode") == "System" and mode != "System":
         _check_deletion(sandbox, pool_id, existing)
     if properties.get("tags") is not None:

@@ -248,8 +248,8 @@ class Arm:
         asked = parse_collection(path)
         if asked is None:
             # Source: MicrosoftDocs/azure-docs
-            # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (`InvalidResourceType`)
-            # No source: list a type that does not exist on Azure, and read the status.
+            # articles/azure-resource-manager/troubleshooting/common-deployment-errors.md (`InvalidResourceType`);
+            # cloudquery/cloudquery#6629 (404)
             raise CloudError(404, "InvalidResourceType", f"'{path}' is neither a resource nor a collection.")
         scope, wanted = asked
         self._require_offered(wanted)

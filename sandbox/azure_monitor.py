@@ -127,10 +127,11 @@ def _alert_faults(query: str) -> Iterator[str]:
 
 
 def _require_table(sandbox: Sandbox, scopes: Any, query: str) -> None:
-    """Source: Azure/azure-rest-api-specs#32650 (review comment on `skipQueryValidation`)"""
+    """Source: Azure/azure-rest-api-specs#32650 (review comment on `skipQueryValidation`);
+    CDCgov/prime-reportstream#11773 (400, BadRequest, and the text within its BadArgumentError and SemanticError)
+    """
     table = query.split("|")[0].strip()
     for scope in scopes:
         if "/workspaces/" in scope and sandbox.store.get(f"{scope}/tables/{table}") is None:
             message = f"'where' operator: Failed to resolve table or column expression named '{table}'"
-            # No source: status and code; create such a rule on Azure.
-            raise CloudError(400, "SemanticError", message)
+            raise CloudError(400, "BadRequest", message)

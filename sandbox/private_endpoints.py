@@ -75,8 +75,20 @@ def _check(sandbox: Sandbox, endpoint_id: str, sent: Body, existing: Body | None
         target_id = str(dig(connection, "properties.privateLinkServiceId"))
         if sandbox.store.get(target_id) is None:
             raise CloudError(400, "InvalidResourceReference", f"The endpoint's target '{target_id}' was not found.")
-        known = _private_link(target_id)["groups"]
-        for group in dig(connection, "properties.groupIds") or ():
+        known, groups = _private_link(target_id)["groups"], dig(connection, "properties.groupIds") or ()
+        shown = f"Private link service connection {endpoint_id}/privateLinkServiceConnections/{connection.get('name')}"
+        if not groups:
+            # Source: Azure/azure-cli#15136 (code and message)
+            message = f"{shown} is missing required parameter 'group Id'."
+            raise CloudError(400, "MissingParameterOnPrivateLinkServiceConnection", message)
+        if len(groups) > 1:
+            # Source: DFE-Digital/terraform-azurerm-container-apps-hosting#352 (400, code and message)
+            message = (
+                f"{shown} has the following group Ids: {', '.join(groups)}. Only one group Id is permitted when "
+                f"connecting to a first-party resource ({target_id})."
+            )
+            raise CloudError(400, "OnlyOneGroupIdPermitted", message)
+        for group in groups:
             if group not in known:
                 message = f"'{target_id}' has no group '{group}' to connect to, only {', '.join(known)}."
                 raise CloudError(400, "PrivateLinkServiceGroupNotFound", message)

@@ -29,8 +29,13 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
     """Role assignments at and above a scope and, unless only `atScope()` is asked, below it."""
     if asked and not _FILTER.fullmatch(asked.strip()):
+        message = (
+            f"The filter '{asked}' is not supported. Supported filters are either 'atScope()' or "
+            "'principalId eq '{value}' or assignedTo('{value}')'."
+        )
+        # Source: Azure/azure-rest-api-specs#28255 (the message)
         # No source: list role assignments on Azure with a filter that is none of these, and read the code.
-        raise CloudError(400, "UnsupportedQuery", f"The filter '{asked}' is not supported.")
+        raise CloudError(400, "UnsupportedQuery", message)
     principal = re.search(r"(?:principalId eq |assignedTo\()'([^']+)'", asked)
     found = []
     for resource_id, body in store.below(""):

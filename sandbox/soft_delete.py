@@ -67,8 +67,7 @@ class SoftDeleted:
         for body in self.of_type(_type(request)):
             if body["name"].lower() == request.path_params["name"].lower():
                 if body["properties"].get("enablePurgeProtection"):
-                    # Source: MicrosoftDocs/azure-docs#55427 (the message)
-                    # No source: purge a vault with purge protection on Azure, and read the status and code.
+                    # Source: microsoft/AzureTRE#1446 (code and message); MicrosoftDocs/azure-docs#55427 (the message)
                     raise CloudError(405, "MethodNotAllowed", "Operation 'DeletedVaultPurge' is not allowed.")
                 self.purge(body["id"])
                 return Response(status_code=200)

@@ -68,9 +68,9 @@ class Azure:
         space = {"addressSpace": {"addressPrefixes": ["10.0.0.0/24"]}, "subnets": subnets}
         self.put(f"{PROVIDERS}/Microsoft.Network/virtualNetworks/{name}", space)
 
-    def endpoint(self, name: str, target: str, group: str, network: str = NETWORK) -> dict[str, Any]:
+    def endpoint(self, name: str, target: str, group: str | list[str], network: str = NETWORK) -> dict[str, Any]:
         vnet = self.id(f"{PROVIDERS}/Microsoft.Network/virtualNetworks/{network}")
-        connection = {"privateLinkServiceId": self.id(target), "groupIds": [group]}
+        connection = {"privateLinkServiceId": self.id(target), "groupIds": [group] if isinstance(group, str) else group}
         properties = {
             "subnet": {"id": f"{vnet}/subnets/endpoints"},
             "privateLinkServiceConnections": [{"name": name, "properties": connection}],

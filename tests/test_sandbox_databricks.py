@@ -242,11 +242,11 @@ def unrunnable() -> jobs.Task:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"spark_version": "16.4.x-scala9"}, "Invalid spark_version"),
+        ({"spark_version": "16.4.x-scala9"}, "Invalid spark version 16.4.x-scala9"),
         ({"spark_version": "17.3.x-scala2.13"}, "the sandbox has 3.5"),
         ({"num_workers": 0}, "single node"),
         ({"num_workers": None}, "exactly one of num_workers and autoscale"),
-        ({"node_type_id": None}, "node_type_id"),
+        ({"node_type_id": None}, "Missing required field 'node_type_id'"),
     ],
 )
 def test_a_cluster_that_could_not_start_is_refused(
@@ -313,7 +313,7 @@ def test_a_library_that_this_machine_lacks_fails_the_task_by_name(workspace: Wor
     run = finished(workspace, workspace.jobs.run_now(create(workspace, unrunnable())).run_id)
     assert run.tasks[0].state.life_cycle_state == Life.INTERNAL_ERROR
     assert "no-such-package" in run.tasks[0].state.state_message
-    with pytest.raises(InvalidParameterValue, match="each task run"):
+    with pytest.raises(InvalidParameterValue, match="each individual task run"):
         workspace.jobs.get_run_output(run.run_id)
     assert "no-such-package" in workspace.jobs.get_run_output(run.tasks[0].run_id).error
 
@@ -335,7 +335,7 @@ def test_a_deleted_workspace_takes_its_jobs_and_files_along_and_leaves_the_lake(
         assert (cloud.sandbox.container_folder("lake", "raw") / "x").exists()
 
 
-def test_a_cluster_is_changed_only_at_rest_and_takes_libraries_only_while_active(workspace: WorkspaceClient) -> None:
+def test_a_cluster_is_changed_only_at_rest_and_takes_libraries_at_any_time(workspace: WorkspaceClient) -> None:
     shape = cluster().as_shallow_dict()
     cluster_id = workspace.clusters.create(**shape, autotermination_minutes=10).response.cluster_id
     with pytest.raises(BadRequest, match=f"Cluster {cluster_id} is in unexpected state Pending"):
@@ -346,8 +346,12 @@ def test_a_cluster_is_changed_only_at_rest_and_takes_libraries_only_while_active
     assert leaving.status == compute.LibraryInstallStatus.UNINSTALL_ON_RESTART
     workspace.clusters.delete(cluster_id).result()
     assert list(workspace.libraries.cluster_status(cluster_id)) == []
-    with pytest.raises(BadRequest, match="is terminated or does not exist"):
-        workspace.libraries.install(cluster_id, [compute.Library(whl="/Workspace/a.whl")])
+    workspace.libraries.install(cluster_id, [compute.Library(whl="/Workspace/a.whl")])
+    (waiting,) = workspace.libraries.cluster_status(cluster_id)
+    assert waiting.status == compute.LibraryInstallStatus.PENDING
+    assert workspace.clusters.get(cluster_id).state == compute.State.TERMINATED
+    workspace.libraries.uninstall(cluster_id, [compute.Library(whl="/Workspace/a.whl")])
+    assert list(workspace.libraries.cluster_status(cluster_id)) == []
     workspace.clusters.edit(cluster_id, **shape, autotermination_minutes=20)
     assert workspace.clusters.start(cluster_id).result().autotermination_minutes == 20
     with pytest.raises(InvalidParameterValue, match="from 10 to 10000"):
@@ -366,6 +370,11 @@ def test_a_policy_of_rules_that_are_not_known_and_a_permission_that_is_none_are_
     ):
         with pytest.raises(InvalidParameterValue, match="the sandbox knows rules of type"):
             workspace.cluster_policies.create(name="odd", definition=definition)
+    with pytest.raises(InvalidParameterValue, match="no JSON document"):
+        workspace.cluster_policies.create(name="odd", definition="{")
+    listed = workspace.cluster_policies.create(name="listed", definition="[]").policy_id
+    with pytest.raises(InvalidParameterValue, match="malformed policy definition"):
+        workspace.clusters.create(**cluster(policy_id=listed).as_shallow_dict())
     fixed = '{"cluster_type": {"type": "fixed", "value": "all-purpose"}}'
     policy_id = workspace.cluster_policies.create(name="people", definition=fixed).policy_id
     with pytest.raises(InvalidParameterValue, match="already exists"):

@@ -178,9 +178,11 @@ def test_a_network_is_not_deleted_while_an_endpoint_or_a_caller_is_in_it(azure: 
     assert azure.sandbox.arm("GET", network).status_code == 404
 
 
-def test_an_endpoint_to_nothing_or_to_an_unknown_group_is_refused(azure: Azure) -> None:
+def test_an_endpoint_to_nothing_or_not_to_one_known_group_is_refused(azure: Azure) -> None:
     assert azure.endpoint("pe", f"{LAKE}x", "blob")["code"] == "InvalidResourceReference"
     assert azure.endpoint("pe", LAKE, "blobs")["code"] == "PrivateLinkServiceGroupNotFound"
+    assert azure.endpoint("pe", LAKE, [])["code"] == "MissingParameterOnPrivateLinkServiceConnection"
+    assert azure.endpoint("pe", LAKE, ["blob", "dfs"])["code"] == "OnlyOneGroupIdPermitted"
 
 
 def test_nodes_without_public_addresses_need_an_endpoint_to_the_workspace(azure: Azure) -> None:

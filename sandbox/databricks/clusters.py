@@ -94,17 +94,18 @@ def accepted(workspace: Workspace, where: str, definition: Json, kind: str) -> J
     """
     cluster = policies.applied(workspace, definition, kind)
     version = cluster.get("spark_version", "")
-    # No source: create a cluster with spark_version "1.x" and read the error code and message.
     if version not in _RUNTIMES:
-        raise ValueError(f"{where}: Invalid spark_version {version!r}; known are {', '.join(_RUNTIMES)}.")
+        # Source: databrickslabs/dbx#782 (INVALID_PARAMETER_VALUE, "Invalid spark version")
+        raise ValueError(f"{where}: Invalid spark version {version}; known are {', '.join(_RUNTIMES)}.")
     line = pyspark.__version__.rpartition(".")[0]
     if not _RUNTIMES[version].startswith(f"{line}.") or not version.endswith("scala2.12"):
         raise ValueError(
             f"{where}: {version} is Spark {_RUNTIMES[version]}; the sandbox has {pyspark.__version__} for Scala 2.12."
         )
-    # No source: create a cluster without node_type_id and instance_pool_id and read the error.
     if not (cluster.get("node_type_id") or cluster.get("instance_pool_id")):
-        raise ValueError(f"{where}: node_type_id or instance_pool_id is required.")
+        # Source: databricks/terraform-provider-databricks#2521 (INVALID_PARAMETER_VALUE and the message);
+        # MicrosoftDocs/azure-docs#74564 (a pool is enough)
+        raise ValueError(f"{where}: Missing required field 'node_type_id'")
     workers, autoscale = cluster.get("num_workers"), cluster.get("autoscale")
     # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (CreateCluster: size is num_workers or
     # autoscale)
@@ -219,20 +220,19 @@ async def _node_types(workspace: Workspace, request: Request) -> Json:
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (LibrariesAPI.install; uninstall: when the cluster
-# is restarted, an unknown library is ignored)
+# is restarted, an unknown library is ignored); MicrosoftDocs/azure-docs#96960 (a terminated cluster takes them, too);
+# databricks/terraform-provider-databricks#4353 (and does not start for them)
 async def _libraries(action: str, workspace: Workspace, request: Request) -> Json:
     """Installed with the next Spark; uninstalled when the cluster has ended."""
     body = await body_of(request)
     found, asked = find(workspace, body.get("cluster_id")), body.get("libraries", [])
     check_libraries("libraries", asked)
-    if _state(found) == "TERMINATED":
-        # No source: install a library on a terminated cluster and read the error; in
-        # databricks/terraform-provider-databricks libraries/ a terminated cluster is started first.
-        raise CloudError(400, "INVALID_STATE", f"Cluster {found['cluster_id']} is terminated or does not exist")
     kept = [entry for entry in found["libraries"] if entry["library"] not in asked]
     known = [library for library in asked if any(entry["library"] == library for entry in found["libraries"])]
-    leaving = action == "uninstall"
+    leaving, ended = action == "uninstall", _state(found) == "TERMINATED"
     entries = [{"library": library, "leaving": leaving} for library in (known if leaving else asked)]
+    if leaving and ended:
+        entries = []
     _store(workspace, found | {"libraries": kept + entries})
     return {}
 

@@ -41,7 +41,7 @@ def local_path(workspace: Workspace, path: str) -> Path:
         return unity_catalog.real_path(workspace, path)
     inside = path.removeprefix("/Workspace").strip("/")
     if not path.startswith("/"):
-        # No source: create a directory whose path has no leading slash and read the error.
+        # Source: databrickslabs/ucx#1585 (INVALID_PARAMETER_VALUE and the message)
         raise ValueError(f"Path ({path}) doesn't start with '/'")
     root = workspace.folder / "workspace"
     (root / "Shared").mkdir(parents=True, exist_ok=True)  # every workspace has it

@@ -201,9 +201,12 @@ class _Jobs:
     async def on_runs_get_output(self, workspace: Workspace, request: Request) -> Json:
         run, task = _run(workspace, request.query_params.get("run_id"))
         if task is None:
-            # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.get_run_output)
-            # No source: get the output of a run with two tasks and read the message.
-            raise ValueError("The output of a run with tasks cannot be retrieved: retrieve that of each task run.")
+            # Source: databricks/databricks-sdk-py#375 (the same for a run with one task); PrefectHQ/prefect#13127 (400,
+            # code and message)
+            raise ValueError(
+                "Retrieving the output of runs with multiple tasks is not supported. Please retrieve the output of "
+                "each individual task run instead."
+            )
         content = self._runner.task_log(run, task)
         outcome = {key: task[key] for key in ("error", "error_trace", "notebook_output") if task.get(key)}
         if "notebook_task" in task:
@@ -285,8 +288,7 @@ def _run(workspace: Workspace, run_id: Any) -> tuple[Json, Json | None]:
             if str(task["run_id"]) == str(run_id):
                 return run, task
     # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.get_run_output: "HTTP status code 400 if
-    # the run_id parameter is invalid")
-    # No source: get an unknown run and read the message.
+    # the run_id parameter is invalid"); databricks/cli experimental/air/cmd/get_test.go (code and message)
     raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Run {run_id} does not exist.")
 
 

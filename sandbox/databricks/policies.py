@@ -30,8 +30,7 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
 def find(workspace: Workspace, policy_id: Any) -> Json:
     found = workspace.records.get(workspace.record("policies", str(policy_id)))
     if found is None:
-        # Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (RESOURCE_DOES_NOT_EXIST)
-        # No source: get a policy of an unknown id and read the message.
+        # Source: databrickslabs/ucx#502 (404, code and message)
         raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Can't find a cluster policy with id: {policy_id}.")
     return found
 
@@ -42,8 +41,14 @@ def applied(workspace: Workspace, cluster: Json, kind: str) -> Json:
     defaults = body.pop("apply_policy_default_values", False)
     if not body.get("policy_id"):
         return body
+    rules = json.loads(find(workspace, body["policy_id"])["definition"])
+    if isinstance(rules, list):
+        # Source: databricks/cli#6492 (INVALID_PARAMETER_VALUE once a cluster uses it, not when the policy is made)
+        raise ValueError(
+            f"Requests for the policy {body['policy_id']} cannot be satisfied due to the malformed policy definition."
+        )
     broken = []
-    for path, rule in json.loads(find(workspace, body["policy_id"])["definition"]).items():
+    for path, rule in rules.items():
         value = kind if path == _VIRTUAL else _at(body, path)
         if value is None and (filled := rule.get("value", rule.get("defaultValue") if defaults else None)) is not None:
             top, _, rest = path.partition(".")
@@ -55,7 +60,8 @@ def applied(workspace: Workspace, cluster: Json, kind: str) -> Json:
         if problem := _problem(rule, value):
             broken.append(f"Validation failed for {path}, the value {problem}")
     if broken:
-        # No source: users quote this text; create a cluster against a policy that it breaks and read the answer.
+        # Source: databrickslabs/dbx#854 (INVALID_PARAMETER_VALUE, "Cluster validation error: Validation failed for");
+        # databricks/terraform-provider-databricks#403 (a value, and one that must be present)
         raise ValueError(f"Cluster validation error: {'; '.join(broken)}")
     return body
 
@@ -129,7 +135,9 @@ async def _list(workspace: Workspace, request: Request) -> Json:
 def _store(workspace: Workspace, known: Json, body: Json) -> None:
     try:
         rules = json.loads(body["definition"])
-        wrong = sorted(path for path, rule in rules.items() if rule["type"] not in _TYPES or "*" in path)
+        # Source: databricks/cli#6492 (a list is accepted and stored)
+        named = {} if isinstance(rules, list) else rules
+        wrong = sorted(path for path, rule in named.items() if rule["type"] not in _TYPES or "*" in path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # No source: create a policy whose definition is not JSON and read the error.
         raise ValueError(f"definition is no JSON document of rules, each with a type: {error!r}") from error

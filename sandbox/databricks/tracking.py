@@ -199,10 +199,14 @@ def _require_database(file: Path) -> None:
 
 def _check_name(workspace: Workspace, name: str) -> None:
     if not name.startswith("/"):
-        message = f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path."
-        # No source: create an experiment named without a slash on Databricks and read the error.
+        message = (
+            f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path within the "
+            "Databricks workspace, e.g. '/Users/<some-username>/my-experiment'."
+        )
+        # Source: mlflow/mlflow#8269 (code and message); databricks/terraform-provider-databricks
+        # mlflow/data_mlflow_experiment_test.go (the message to its end)
         raise CloudError(400, "INVALID_PARAMETER_VALUE", message)
     parent = name.rpartition("/")[0] or "/"
     if not local_path(workspace, parent).is_dir():
-        # No source: create an experiment in a folder that does not exist on Databricks and read the error.
-        raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Workspace directory '{parent}' not found.")
+        # Source: databricks-demos/dbdemos#155 (code and message)
+        raise CloudError(404, "RESOURCE_DOES_NOT_EXIST", f"Parent directory {parent} does not exist.")

@@ -155,9 +155,8 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Servi
     if not routes.get("scoringRoute"):
         message = f"Environment '{settings.environment_id}' has no inferenceConfig with the routes of its container."
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-custom-container.md ("Inference
-        # config")
-        # No source: deploy an environment without it on Azure, and read the code.
-        raise CloudError(400, "BadArgument", message)
+        # config"); Azure/azure-sdk-for-python#35387 (the code; "Could not find driver program in the request")
+        raise CloudError(400, "BadRequest", message)
     scoring = routes["scoringRoute"]
     liveness, readiness = (routes.get(f"{kind}Route") or scoring for kind in ("liveness", "readiness"))
     model, source = _model(sandbox, settings.model, network) if settings.model else (None, None)

@@ -95,10 +95,9 @@ def fit_instance_type(sandbox: Sandbox, instance_type: str | None, resources: Ma
     """
     types, name = instance_types(sandbox), instance_type or _DEFAULT_TYPE
     if name not in types:
-        # No source: deploy with an instance type that does not exist on Azure, and read the code.
-        raise CloudError(
-            400, "InvalidInstanceType", f"Instance type '{name}' is not one of {', '.join(sorted(types))}."
-        )
+        message = f"Instance type '{name}' is not one of {', '.join(sorted(types))}."
+        # Source: Azure/AML-Kubernetes#249 (201, then the code of the failed operation; its message names no type)
+        raise CloudError(400, "InferencingClientCreateDeploymentFailed", message)
     allowed = types[name]["resources"]["limits"]
     requests, limits = (resources.get(f"containerResource{kind}") or {} for kind in ("Requests", "Limits"))
     found = []
