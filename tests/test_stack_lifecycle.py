@@ -254,7 +254,9 @@ def test_objects_deleted_by_hand_in_databricks_are_found_by_refresh_and_created_
     assert stack.pulumi("up", "--refresh") == {}
 
 
-def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the_next_up(stack: LocalRun) -> None:
+def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the_next_up(
+    stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
+) -> None:
     with by_hand(stack) as hand:
         hand.change_job_cluster()
         hand.change_policy()
@@ -282,6 +284,12 @@ def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the
     assert len(added) == 2
     assert added > {"release-endpoint-key"}
     assert any(name.endswith("acr-pull-on-registry") for name in added)
+    jobs, _ = workflows
+    shutil.copy(stack.engine.config_file, jobs.folder / "Pulumi.local.yaml")
+    code, said = jobs.run("drift", "drift")
+    assert code != 0, said
+    written = (jobs.folder / "reports" / "local.md").read_text()
+    assert [name for name, _ in changed if name not in written] == []
     assert stack.pulumi("up", "--refresh") == {"create": 2, "update": 6}
     assert list(stack.traffic().values()) == [100]
     assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")

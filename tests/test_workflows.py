@@ -244,3 +244,25 @@ def test_a_report_s_comment_is_renewed_and_those_of_others_are_left_alone(tmp_pa
         ["update", 3, "<!-- personalization:dev -->\n## new\n"],
         ["create", None, "<!-- personalization:prod -->\n## new\n"],
     ]
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node, as GitHub's runner has it")
+def test_a_stack_with_drift_has_one_open_issue(tmp_path: Path) -> None:
+    (script,) = (step["with"]["script"] for name, step in steps() if name == "issue" and "script" in step["with"])
+    (tmp_path / "reports").mkdir()
+    for stack in ("dev", "prod"):
+        (tmp_path / "reports" / f"{stack}.md").write_text(f"{stack} differs\n")
+    known = [{"number": 4, "title": "Drift: stack dev is not what main says"}, {"number": 5, "title": "another"}]
+    program = f"""
+        const line = (name, request) => JSON.stringify([name, request.issue_number ?? request.title, request.body])
+        const record = name => async request => console.log(line(name, request))
+        const issues = {{update: record('update'), create: record('create'), listForRepo: null}}
+        const github = {{paginate: async () => {json.dumps(known)}, rest: {{issues}}}}
+        const context = {{repo: {{owner: 'o', repo: 'r'}}}}
+        void (async () => {{ {script} }})()
+    """
+    done = subprocess.run(["node", "-"], input=program, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        ["update", 4, "dev differs\n"],
+        ["create", "Drift: stack prod is not what main says", "prod differs\n"],
+    ]
