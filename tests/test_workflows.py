@@ -248,7 +248,7 @@ def test_a_report_s_comment_is_renewed_and_those_of_others_are_left_alone(tmp_pa
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node, as GitHub's runner has it")
 def test_a_stack_with_drift_has_one_open_issue(tmp_path: Path) -> None:
-    (script,) = (step["with"]["script"] for name, step in steps() if name == "issue" and "script" in step["with"])
+    (script,) = (step["with"]["script"] for name, step in steps() if name == "drift/issue" and "script" in step["with"])
     (tmp_path / "reports").mkdir()
     for stack in ("dev", "prod"):
         (tmp_path / "reports" / f"{stack}.md").write_text(f"{stack} differs\n")
