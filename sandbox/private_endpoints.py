@@ -78,15 +78,15 @@ def _check(sandbox: Sandbox, endpoint_id: str, sent: Body, existing: Body | None
         known, groups = _private_link(target_id)["groups"], dig(connection, "properties.groupIds") or ()
         shown = f"Private link service connection {endpoint_id}/privateLinkServiceConnections/{connection.get('name')}"
         if not groups:
-            # Source: Azure/azure-cli#15136 (code and message)
             message = f"{shown} is missing required parameter 'group Id'."
+            # Source: Azure/azure-cli#15136 (code and message)
             raise CloudError(400, "MissingParameterOnPrivateLinkServiceConnection", message)
         if len(groups) > 1:
-            # Source: DFE-Digital/terraform-azurerm-container-apps-hosting#352 (400, code and message)
             message = (
                 f"{shown} has the following group Ids: {', '.join(groups)}. Only one group Id is permitted when "
                 f"connecting to a first-party resource ({target_id})."
             )
+            # Source: DFE-Digital/terraform-azurerm-container-apps-hosting#352 (400, code and message)
             raise CloudError(400, "OnlyOneGroupIdPermitted", message)
         for group in groups:
             if group not in known:
