@@ -504,7 +504,7 @@ class Settings(_Group):
     @model_validator(mode="after")
     def _the_network_has_room(self) -> Self:
         machines = {
-            # A pool of another size or in other zones runs beside the one that it replaces.
+            # While a pool of another size or zone replaces one, both run.
             addresses.NODES: 2 * (self.serving.system_nodes + self.serving.nodes_max) + self.runners,
             addresses.DATABRICKS_HOSTS: (self.training.workers + 1) * (2 if self.has_interactive_cluster else 1),
         }

@@ -263,6 +263,13 @@ def archive(files: Mapping[str, str], *, mtime: int = 0) -> bytes:
     return packed.getvalue()
 
 
+def key_vault(cloud: Cloud) -> str:
+    path = f"{cloud.group}/providers/Microsoft.KeyVault/vaults/kv-{uuid.uuid4().hex[:8]}"
+    tenant = "00000000-0000-0000-0000-000000000001"
+    cloud.put(path, properties={"tenantId": tenant, "sku": {"family": "A", "name": "standard"}})
+    return path
+
+
 def stand_up(cloud: Cloud) -> None:
     """Everything up to the attached compute, one model version and one environment version."""
     provider = f"{cloud.group}/providers"
@@ -273,11 +280,11 @@ def stand_up(cloud: Cloud) -> None:
     lake = f"{provider}/Microsoft.Storage/storageAccounts/lake/blobServices/default/containers/models"
     cloud.put(lake, properties={})
     cloud.put(cloud.registry, sku={"name": "Basic"})
-    storage = f"{provider}/Microsoft.Storage/storageAccounts/mlstorage"
+    storage, vault = f"{provider}/Microsoft.Storage/storageAccounts/mlstorage", key_vault(cloud)
     cloud.put(
         cloud.workspace,
         identity={"type": "SystemAssigned"},
-        properties={"storageAccount": storage, "containerRegistry": cloud.registry},
+        properties={"storageAccount": storage, "keyVault": vault, "containerRegistry": cloud.registry},
     )
     cloud.put(cloud.cluster, properties=cluster_properties("aks"))
     cloud.contribute(cloud.cluster)

@@ -324,7 +324,10 @@ def test_a_soft_deleted_vault_is_purged_or_recovered(preflight: Preflight, prote
 
 def test_a_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> None:
     name = preflight.names.machine_learning_workspace
-    path = preflight.put("Microsoft.MachineLearningServices/workspaces", name, {})
+    properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}}
+    vault = preflight.put("Microsoft.KeyVault/vaults", "kv-of-workspace", {"properties": properties})
+    linked = {"keyVault": f"/subscriptions/{preflight.cloud.environment['ARM_SUBSCRIPTION_ID']}/{vault}"}
+    path = preflight.put("Microsoft.MachineLearningServices/workspaces", name, {"properties": linked})
     assert preflight.run()[0] == 0
     preflight.cloud.arm("DELETE", path)
     code, said = preflight.run()

@@ -34,6 +34,7 @@ from sandbox_machine_learning_fixtures import (
     cluster_properties,
     compute_properties,
     extension_properties,
+    key_vault,
     ml_sandbox,
 )
 from waiting import eventually
@@ -150,8 +151,11 @@ def test_versions_are_immutable_and_the_latest_is_known(cloud: Cloud) -> None:
 def test_a_workspace_refuses_a_lake_as_its_own_storage(cloud: Cloud) -> None:
     lake = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake"
     workspace = f"{cloud.group}/providers/Microsoft.MachineLearningServices/workspaces/other"
-    assert "Cannot use storage with HNS enabled" in cloud.refused(workspace, properties={"storageAccount": lake})
-    assert "does not exist" in cloud.refused(workspace, properties={"storageAccount": f"{lake}2"})
+    vault = key_vault(cloud)
+    linked = {"keyVault": vault, "storageAccount": lake}
+    assert "Cannot use storage with HNS enabled" in cloud.refused(workspace, properties=linked)
+    assert "does not exist" in cloud.refused(workspace, properties={**linked, "storageAccount": f"{lake}2"})
+    assert "Missing dependent resources" in cloud.refused(workspace, properties={"storageAccount": lake})
 
 
 def test_a_cluster_is_attached_only_with_a_role_the_extension_and_trusted_access(cloud: Cloud) -> None:

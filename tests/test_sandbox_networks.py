@@ -187,7 +187,7 @@ def test_an_endpoint_to_nothing_or_not_to_one_known_group_is_refused(azure: Azur
 
 def test_nodes_without_public_addresses_need_an_endpoint_to_the_workspace(azure: Azure) -> None:
     workspace = f"{PROVIDERS}/Microsoft.MachineLearningServices/workspaces/mlw-private"
-    azure.put(workspace, {}, identity={"type": "SystemAssigned"})
+    azure.put(workspace, {"keyVault": f"{azure.sandbox.subscription}/{VAULT}"}, identity={"type": "SystemAssigned"})
     nodes = {"vmSize": "Standard_D2s_v5", "enableNodePublicIp": False}
     compute = (f"{workspace}/computes/builds", {"computeType": "AmlCompute", "properties": nodes})
     error = azure.attempt(*compute)

@@ -118,6 +118,9 @@ def fit_instance_type(sandbox: Sandbox, instance_type: str | None, resources: Ma
 
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-workspace.md ("Associated resources")
 async def _put_workspace(sandbox: Sandbox, workspace_id: str, body: Body) -> None:
+    if not body["properties"].get("keyVault"):
+        # Source: Azure/azure-rest-api-specs#15878; Azure/azure-service-operator#5696
+        raise CloudError(400, "ValidationError", "Missing dependent resources in workspace json")
     for name in ("storageAccount", "keyVault", "applicationInsights", "containerRegistry"):
         linked_id = body["properties"].get(name)
         linked = sandbox.store.get(linked_id) if linked_id else {}
