@@ -174,7 +174,13 @@ async def _schedule_run(sandbox: Sandbox, registry_id: str, request: Request) ->
             raise CloudError(400, "InvalidImageName", f"'{name}' does not read <repository>:<tag>, in lower case.")
         names = {"repository": match["repository"], "tag": match["tag"] or "latest"}
         images.append({"registry": f"{sandbox.authority}/{registry}", **names})
-    properties = {"runId": run, "status": "Queued", "runType": "QuickBuild", "createTime": _now()}
+    properties = {
+        "runId": run,
+        "status": "Queued",
+        "runType": "QuickBuild",
+        "createTime": _now(),
+        "platform": sent["platform"],
+    }
     body: Body = {"id": f"{registry_id}/runs/{run}", "name": run, "type": f"{_TYPE}/runs", "properties": properties}
     sandbox.store.put(body["id"], body)
     log = folder / "runs" / f"{run}.log"

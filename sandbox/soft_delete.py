@@ -1,6 +1,7 @@
 """Names that a deleted resource keeps: a vault or Azure ML workspace until it is purged or recovered, a blob container
 for as long as its deletion goes on."""
 
+import datetime
 import time
 from collections.abc import Iterator
 
@@ -14,6 +15,9 @@ from sandbox.resource_id import ResourceId
 from sandbox.store import Body, ResourceStore
 from sandbox.subscriptions import PATH, admit
 from sandbox.types import TypeRule
+
+# Source: MicrosoftDocs/azure-docs articles/key-vault/general/soft-delete-overview.md (where the vault sets no period)
+_RETENTION_DAYS = 90
 
 
 class SoftDeleted:
@@ -30,7 +34,8 @@ class SoftDeleted:
 
     def keep(self, body: Body, rule: TypeRule, *, purged: bool) -> None:
         if rule.soft_delete and not purged:
-            self._records.put(f"/deleted{body['id']}", body)
+            deleted = {**body["systemData"], "lastModifiedAt": datetime.datetime.now(datetime.UTC).isoformat()}
+            self._records.put(f"/deleted{body['id']}", {**body, "systemData": deleted})
         if rule.lingers:
             self._lingering[body["id"].lower()] = time.monotonic() + self._sandbox.settings.container_deletion
 
@@ -84,14 +89,21 @@ def _type(request: Request) -> str:
 def _shown(request: Request, body: Body) -> Body:
     """As `Microsoft.KeyVault/deletedVaults` lists it.
 
-    Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/models/_models.py (`DeletedVault`)
+    Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/models/_models.py (`DeletedVault`);
+    Azure/azure-rest-api-specs
+    specification/keyvault/resource-manager/Microsoft.KeyVault/stable/2024-11-01/examples/getDeletedVault.json
     """
     subscription, namespace, kind = (request.path_params[part] for part in ("subscription", "namespace", "kind"))
     place = f"/subscriptions/{subscription}/providers/{namespace}/locations/{body['location']}"
+    deleted = body["systemData"]["lastModifiedAt"]
+    days = body["properties"].get("softDeleteRetentionInDays", _RETENTION_DAYS)
+    purge = datetime.datetime.fromisoformat(deleted) + datetime.timedelta(days=days)
     properties = {
         "vaultId": body["id"],
         "location": body["location"],
         "tags": body.get("tags", {}),
+        "deletionDate": deleted,
+        "scheduledPurgeDate": purge.isoformat(),
         "purgeProtectionEnabled": bool(body["properties"].get("enablePurgeProtection")),
     }
     shown = {"name": body["name"], "type": f"{namespace}/deleted{kind}", "properties": properties}

@@ -15,11 +15,17 @@ from arm_answers import Exchange, release_traffic, traffic
 from arm_bodies import ACCEPTED
 from arm_models import read_only, required
 
+from sandbox import types
+
 pytestmark = pytest.mark.stack
 
 ALWAYS: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "data" / "rest_answer_keys.yaml").read_text()
 )
+WITHOUT_EXAMPLE: dict[str, str] = {}
+"""Types of which the REST specification has no example of a GET, each with the reason. None at the moment."""
+OTHER_VERSION = {"Microsoft.Resources/resourceGroups"}
+"""Types whose example is of another API version than the sandbox's."""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,15 @@ def test_every_type_is_read_by_itself_and_in_a_list(exchanges: list[Exchange]) -
     assert sent <= RESOURCES.keys() | WITHOUT_MODEL.keys()
     assert any(each.status >= 400 for each in exchanges)
     assert any(subject(each) == "operation" for each in exchanges)
+
+
+def test_every_type_has_its_example_or_a_reason_for_none() -> None:
+    assert sorted([*ALWAYS, *WITHOUT_EXAMPLE]) == sorted(RESOURCES)
+
+
+def test_each_example_is_of_the_api_version_that_the_sandbox_uses() -> None:
+    version = {kind: rule.api_version for kind in ALWAYS if (rule := types.load().get(kind.lower()))}
+    assert {kind for kind in version if f"/{version[kind]}/" not in ALWAYS[kind]["example"]} == OTHER_VERSION
 
 
 @pytest.mark.parametrize("kind", sorted(ALWAYS))

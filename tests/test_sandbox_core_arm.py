@@ -257,6 +257,21 @@ def test_a_soft_deleted_name_is_taken_until_purged_or_recovered(cloud: RunningSa
     assert cloud.arm("PUT", vault, {**body, "properties": {**properties, "createMode": "recover"}}).status_code == 201
 
 
+@pytest.mark.parametrize(("period", "days"), [({}, 90), ({"softDeleteRetentionInDays": 7}, 7)])
+def test_a_deleted_vault_names_the_day_of_its_purge(
+    cloud: RunningSandbox, group: str, period: dict[str, int], days: int
+) -> None:
+    vault_name = name("v")
+    vault = f"{group}/providers/Microsoft.KeyVault/vaults/{vault_name}"
+    properties = {"tenantId": cloud.environment["ARM_TENANT_ID"], "sku": {"family": "A", "name": "standard"}, **period}
+    cloud.arm("PUT", vault, {"location": "westeurope", "properties": properties})
+    cloud.arm("DELETE", vault)
+    listed = cloud.arm("GET", "providers/Microsoft.KeyVault/deletedVaults").json()["value"]
+    (deleted,) = [each["properties"] for each in listed if each["name"] == vault_name]
+    date_of = {key: datetime.fromisoformat(deleted[key]) for key in ("deletionDate", "scheduledPurgeDate")}
+    assert date_of["scheduledPurgeDate"] - date_of["deletionDate"] == timedelta(days=days)
+
+
 def test_a_secret_of_a_vault_is_written_and_never_shown(cloud: RunningSandbox, group: str) -> None:
     vault = f"{group}/providers/Microsoft.KeyVault/vaults/holds-a-secret"
     properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
