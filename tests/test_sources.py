@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.sources import python_files, yaml_files
+from tools.sources import python_files, unique_keys, yaml_files
 from tools.sources.form import Kind, Malformed, read, read_all
 from tools.sources.report import texts
 from tools.sources.rules import Fault, Rule
@@ -154,6 +154,32 @@ def test_keys_with_one_source_may_be_listed_together() -> None:
     entry = {"asynchronous": True, "etag": "eTag", "sources": {"asynchronous, etag": "Azure/AKS#1"}}
     found = [it for it in yaml_files.of_entry("sandbox/types.yaml", entry, (), "") if isinstance(it, Rule)]
     assert [bool(rule.statement) for rule in found] == [True, True]
+
+
+def test_every_yaml_file_of_the_sandbox_and_the_program_is_searched() -> None:
+    files = [path for name in ("sandbox", "infra") for path in (ROOT / name).rglob("*.yaml")]
+    present = {path.relative_to(ROOT).as_posix() for path in files}
+    assert present == {*yaml_files.ENTRIES, *yaml_files.WHOLE} == yaml_files.OWN.keys()
+
+
+def test_a_repeated_key_is_refused_with_its_file_and_lines(tmp_path: Path) -> None:
+    file = tmp_path / "types.yaml"
+    file.write_text("A/b:\n  sources:\n    computed: Azure/AKS#1\n    name: Azure/AKS#2\n    computed: Azure/AKS#3\n")
+    with pytest.raises(unique_keys.RepeatedKey, match=r"types\.yaml, line 5: the key 'computed' is already in line 3"):
+        unique_keys.load(file)
+
+
+def test_the_same_key_in_two_mappings_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "types.yaml"
+    file.write_text("A/b: {name: 1}\nA/c: &c {name: 2}\nA/d: {<<: *c, name: 3}\n")
+    assert unique_keys.load(file) == {"A/b": {"name": 1}, "A/c": {"name": 2}, "A/d": {"name": 3}}
+
+
+def test_a_key_with_a_source_alone_and_together_with_others_is_found() -> None:
+    sources = {"asynchronous, etag": "Azure/AKS#1", "etag": "Azure/AKS#2"}
+    entry = {"asynchronous": True, "etag": "eTag", "sources": sources}
+    faults = [it for it in yaml_files.of_entry("sandbox/types.yaml", entry, (), "A/b: ") if isinstance(it, Fault)]
+    assert [fault.place for fault in faults] == ["A/b: sources.etag"]
 
 
 def test_constants_of_one_statement_are_found_one_by_one() -> None:

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
-
-from tools.sources import comments
+from tools.sources import comments, unique_keys
 from tools.sources.form import Statement
 from tools.sources.rules import Fault, Rule
 from tools.sources.sites import Site, sites
@@ -30,7 +28,7 @@ _REMEDY = (
 
 
 def find(root: Path) -> Iterator[Rule | Fault]:
-    own = yaml.safe_load(OWN.read_text())
+    own = unique_keys.load(OWN)
     for path in sorted({path for pattern in SEARCHED for path in root.glob(pattern)}):
         file = path.relative_to(root).as_posix()
         yield from of_file(file, path.read_text(), set(own.pop(file, ())))

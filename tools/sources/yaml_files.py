@@ -6,18 +6,19 @@ items or, for deeper ones, dotted paths. One source for several keys names them 
 `sources` of a whole file may also be one text, and an item may have its own under `source`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tools.sources import unique_keys
 from tools.sources.form import Malformed, Statement, read_all
 from tools.sources.rules import Fault, Rule
 
 ENTRIES = ("sandbox/types.yaml", "sandbox/roles.yaml")
 WHOLE = (
     "sandbox/region.yaml",
+    "sandbox/transformations.yaml",
     "infra/capacity.yaml",
     "infra/compatibility.yaml",
     "infra/prices.yaml",
@@ -30,6 +31,7 @@ OWN = {
     "sandbox/types.yaml": ("token", "api_version", "path", "flattened", "left_out", "seconds"),
     "sandbox/roles.yaml": (),
     "sandbox/region.yaml": ("unregistered", "absent"),
+    "sandbox/transformations.yaml": (),
     # Measured here: docs/benchmarks.md.
     "infra/capacity.yaml": ("service_ms", "memory_min", "beside_heap"),
     "infra/compatibility.yaml": ("shipped", "scoring", "tracking"),
@@ -43,15 +45,19 @@ OWN = {
 
 def find(root: Path) -> Iterator[Rule | Fault]:
     for name in ENTRIES:
-        for key, entry in (yaml.safe_load((root / name).read_text()) or {}).items():
+        for key, entry in (unique_keys.load(root / name) or {}).items():
             yield from of_entry(name, entry or {}, OWN[name], f"{key}: ")
     for name in WHOLE:
-        yield from of_entry(name, yaml.safe_load((root / name).read_text()), OWN[name], "")
+        yield from of_entry(name, unique_keys.load(root / name), OWN[name], "")
 
 
 def of_entry(file: str, entry: Mapping[str, Any], own: tuple[str, ...], before: str) -> Iterator[Rule | Fault]:
     sources = entry.get("sources", {})
     rules = {key: value for key, value in entry.items() if key != "sources" and key not in own}
+    if isinstance(sources, Mapping):
+        for key, times in Counter(key for keys in sources for key in _single(keys)).items():
+            if times > 1:
+                yield Fault(file, f"{before}sources.{key}", f"is there {times} times: write one list of its sources.")
     sources = spread(sources) if isinstance(sources, Mapping) else dict.fromkeys(rules, sources)
     for key in sources.keys() - rules.keys():
         yield Fault(file, f"{before}sources.{key}", "names no rule of this entry.")
@@ -72,7 +78,11 @@ def of_entry(file: str, entry: Mapping[str, Any], own: tuple[str, ...], before: 
 
 def spread(sources: Mapping[str, Any]) -> dict[str, Any]:
     """The sources by single key."""
-    return {key: source for keys, source in sources.items() for key in str(keys).split(", ")}
+    return {key: source for keys, source in sources.items() for key in _single(keys)}
+
+
+def _single(keys: object) -> list[str]:
+    return str(keys).split(", ")
 
 
 def _of_items(file: str, place: str, value: Any, sources: Mapping[str, Any], remedy: str) -> Iterator[Rule | Fault]:
