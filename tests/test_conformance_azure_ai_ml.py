@@ -99,5 +99,7 @@ def test_a_deleted_workspace_keeps_its_name_unless_it_is_deleted_permanently(clo
     with pytest.raises(HttpResponseError, match="Soft-deleted") as refused:
         workspaces.begin_create_or_update("rg", "brief", {"location": "westeurope"})
     assert refused.value.status_code == 400
-    workspaces.begin_create_or_update("rg", "gone", {"location": "westeurope"}).result()
+    vault = cloud.put("Microsoft.KeyVault/vaults/kv", location="westeurope", properties={})
+    linked = {"location": "westeurope", "properties": {"keyVault": vault}}
+    workspaces.begin_create_or_update("rg", "gone", linked).result()
     assert ml.workspaces.get("gone").name == "gone"

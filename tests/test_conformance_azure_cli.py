@@ -128,7 +128,8 @@ def test_a_storage_account_is_updated_and_its_blobs_need_a_role(az: Az, group: s
     assert "required permissions" in az.refused("storage blob list", *at)
     whom = ["--assignee-object-id", az.principal, "--assignee-principal-type", "ServicePrincipal"]
     given = az("role assignment create", *whom, "--role", CONTRIBUTOR, "--scope", lake["id"])
-    az("storage blob upload", *at, "-n", "day/rows.csv", "-f", "rows.csv", "--no-progress")
+    upload = ("storage blob upload", *at, "-n", "day/rows.csv", "-f", "rows.csv", "--no-progress")
+    eventually(lambda: az.run(*upload).returncode == 0)  # a new role grants nothing at first
     assert [blob["name"] for blob in az("storage blob list", *at)] == ["day/rows.csv"]
     az("storage blob download", *at, "-n", "day/rows.csv", "-f", "back.csv", "--no-progress")
     assert (az.folder / "back.csv").read_text() == "1,2\n"

@@ -144,7 +144,9 @@ def test_containerservice_cannot_change_a_cluster_that_has_changed_since_it_look
 
 def test_machinelearningservices_finds_a_soft_deleted_workspaces_name_taken(cloud: Served) -> None:
     workspaces = client(MachineLearningServicesMgmtClient, cloud).workspaces
-    assert workspaces.begin_create_or_update("rg", "mlw", HOME).result().provisioning_state == "Succeeded"
+    vault = cloud.put("Microsoft.KeyVault/vaults/kv-of-mlw", location="westeurope", properties={})
+    linked = {**HOME, "properties": {"keyVault": vault}}
+    assert workspaces.begin_create_or_update("rg", "mlw", linked).result().provisioning_state == "Succeeded"
     workspaces.begin_delete("rg", "mlw").result()
     assert list(workspaces.list_by_resource_group("rg")) == []
     with pytest.raises(HttpResponseError, match="Soft-deleted") as refused:

@@ -16,6 +16,7 @@ from sandbox_machine_learning_fixtures import (
     Cloud,
     cluster_properties,
     extension_properties,
+    key_vault,
 )
 
 from infra import attachment, inference_router
@@ -35,7 +36,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         cloud.put(cloud.group)
         storage = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/mlstorage"
         cloud.put(storage, kind="StorageV2", sku={"name": "Standard_LRS"}, properties={})
-        cloud.put(cloud.workspace, identity={"type": "SystemAssigned"}, properties={"storageAccount": storage})
+        linked = {"storageAccount": storage, "keyVault": key_vault(cloud)}
+        cloud.put(cloud.workspace, identity={"type": "SystemAssigned"}, properties=linked)
         cloud.put(cloud.cluster, properties=cluster_properties("aks"))
         cloud.put(f"{cloud.cluster}/providers/{EXTENSION}/azureml", properties=extension_properties())
         binding = {"roles": [ROLE], "sourceResourceId": cloud.workspace}

@@ -149,7 +149,7 @@ def test_the_workspace_asks_for_a_token_and_for_a_folder_that_is_there(server: T
     url = f"{server.cloud.sandbox.url}/api/2.0/mlflow/experiments/search"
     assert httpx.get(url, verify=server.cloud.tls).status_code == 401
     experiments = connect(server.cloud).experiments
-    with pytest.raises(ResourceDoesNotExist, match="'/Shared/nowhere' not found"):
+    with pytest.raises(ResourceDoesNotExist, match="/Shared/nowhere does not exist"):
         experiments.create_experiment("/Shared/nowhere/training")
     with pytest.raises(InvalidParameterValue, match="must be an absolute path"):
         experiments.create_experiment("training")
