@@ -188,6 +188,13 @@ def test_constants_of_one_statement_are_found_one_by_one() -> None:
     assert [it.place for it in found] == ["LEAST", "MOST"]
 
 
+def test_a_source_at_an_argument_comes_before_others_of_its_statement() -> None:
+    text = "# Source: Azure/AKS#1\nA(\n    depends_on=[b],\n    # Source: Azure/AKS#2\n    ignore_changes=[c],\n)\n"
+    found = [rule for rule in python_files.of_file("infra/new.py", text, set()) if isinstance(rule, Rule)]
+    sources = [[source.text for source in rule.statement.sources] for rule in found if rule.statement]
+    assert sources == [["Azure/AKS#1", "Azure/AKS#2"], ["Azure/AKS#2"]]
+
+
 def test_a_source_in_an_installed_package_is_there_and_holds_the_names() -> None:
     wrong = []
     for text in sorted(packaged()):
