@@ -69,6 +69,7 @@ class Runner(pulumi.ComponentResource):
             name,
             vm_scale_set_name=args.names.runner,
             resource_group_name=args.resource_group_name,
+            # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`Sku`: Standard or Basic)
             sku=compute.SkuArgs(name=args.settings.size, tier="Standard", capacity=args.settings.count),
             identity=compute.VirtualMachineScaleSetIdentityArgs(
                 type=compute.ResourceIdentityType.USER_ASSIGNED, user_assigned_identities=[identity.id]
@@ -125,6 +126,7 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
             ),
         ),
         storage_profile=compute.VirtualMachineScaleSetStorageProfileArgs(
+            # Source: canonical/ubuntu-cloud-docs docs/azure/azure-how-to/instances/find-ubuntu-images.rst
             image_reference=compute.ImageReferenceArgs(
                 publisher="Canonical", offer="ubuntu-24_04-lts", sku="server", version="latest"
             ),
