@@ -60,7 +60,8 @@ class ContainerRegistry(pulumi.ComponentResource):
                 agent_pool_name="builds",
                 registry_name=registry.name,
                 resource_group_name=args.resource_group_name,
-                tier="S1",  # two cores
+                # Source: MicrosoftDocs/azure-management-docs articles/container-registry/tasks-agent-pools.md (tiers)
+                tier="S1",
                 count=1,
                 os=containerregistry.OS.LINUX,
                 virtual_network_subnet_resource_id=args.build_subnet_id,

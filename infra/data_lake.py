@@ -56,6 +56,7 @@ class DataLake(pulumi.ComponentResource):
         storage.BlobServiceProperties(
             name,
             account_name=account.name,
+            # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blobServices/default`)
             blob_services_name="default",
             resource_group_name=args.resource_group_name,
             delete_retention_policy={"enabled": True, "days": 14},

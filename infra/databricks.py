@@ -58,6 +58,7 @@ class Databricks(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             compute_mode=databricks.ComputeMode.HYBRID,
             managed_resource_group_id=args.managed_resource_group_id,
+            # Source: https://learn.microsoft.com/azure/databricks/security/network/concepts/private-link (Premium plan)
             sku=databricks.SkuArgs(name="premium"),
             public_network_access=access.DISABLED if private else access.ENABLED,
             # Through private link alone, Databricks' own rules for its control plane's public addresses go.

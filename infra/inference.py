@@ -115,6 +115,7 @@ class Inference(pulumi.ComponentResource):
             endpoint_name=args.endpoint_name,
             workspace_name=workspace.name,
             resource_group_name=args.resource_group_name,
+            # No source: `az ml online-endpoint create` with a Kubernetes compute on Azure, and read the kind.
             kind="K8S",
             identity=ml.ManagedServiceIdentityArgs(
                 type=ml.ManagedServiceIdentityType.USER_ASSIGNED,
@@ -133,9 +134,9 @@ class Inference(pulumi.ComponentResource):
                 # created, because each write removes the traffic until the rollout sets it again.
                 # Source: hashicorp/terraform-provider-azurerm#32011
                 ignore_changes=["properties.traffic", "properties.mirrorTraffic", "tags"],
-                # No source: put an endpoint on another compute on Azure, and read whether it moves; detach a cluster
-                # with an endpoint, and read the endpoint's state.
+                # No source: put an endpoint on another compute on Azure, and read whether it moves.
                 replace_on_changes=["properties.compute"],
+                # No source: detach a cluster with an endpoint on Azure, and read the endpoint's state.
                 replace_with=[attached],
             ),
         )
@@ -191,10 +192,15 @@ class Inference(pulumi.ComponentResource):
             name,
             extension_name="azureml",
             resource_group_name=args.resource_group_name,
+            # Source: azure-mgmt-kubernetesconfiguration==3.1.0
+            # azure/mgmt/kubernetesconfiguration/v2023_05_01/operations/_extensions_operations.py (`managedClusters`)
             cluster_rp="Microsoft.ContainerService",
             cluster_resource_name="managedClusters",
             cluster_name=kubernetes.cluster_name,
+            # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md
             extension_type="microsoft.azureml.kubernetes",
+            # Source: Azure/azure-cli-extensions
+            # src/k8s-extension/azext_k8s_extension/partner_extensions/AzureMLKubernetes.py
             release_train="stable",
             auto_upgrade_minor_version=True,
             scope=kubernetesconfiguration.ScopeArgs(

@@ -38,6 +38,7 @@ class KeyVault(pulumi.ComponentResource):
                 sku=keyvault.SkuArgs(family=keyvault.SkuFamily.A, name=keyvault.SkuName.STANDARD),
                 enable_rbac_authorization=True,
                 enable_soft_delete=True,
+                # Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/models/_models.py (`VaultProperties`: 7 to 90)
                 soft_delete_retention_in_days=30,
                 # Azure refuses an explicit false: protection is either on or not mentioned.
                 enable_purge_protection=True if args.purge_protection else None,

@@ -142,6 +142,7 @@ class Kubernetes(pulumi.ComponentResource):
             oidc_issuer_profile=aks.ManagedClusterOIDCIssuerProfileArgs(enabled=True),
             security_profile=aks.ManagedClusterSecurityProfileArgs(
                 workload_identity=aks.ManagedClusterSecurityProfileWorkloadIdentityArgs(enabled=True),
+                # Source: MicrosoftDocs/azure-aks-docs articles/aks/image-cleaner.md (one day or more)
                 image_cleaner=aks.ManagedClusterSecurityProfileImageCleanerArgs(enabled=True, interval_hours=168),
             ),
             api_server_access_profile=aks.ManagedClusterAPIServerAccessProfileArgs(
@@ -292,21 +293,22 @@ class Kubernetes(pulumi.ComponentResource):
     ) -> aks.MaintenanceConfiguration:
         """Declare the weekly window in which AKS upgrades versions, or node images. AKS has these two names of windows.
 
-        Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md (names; four hours or more)
-        No source: that AKS refuses this write, too, while another runs; write both windows at once on Azure, and read.
+        Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md (names)
         """
         return aks.MaintenanceConfiguration(
             name,
             config_name=config,
             resource_name_=cluster_name,
             resource_group_name=args.resource_group_name,
+            # Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md (four hours or more)
             maintenance_window=aks.MaintenanceWindowArgs(
                 schedule=aks.ScheduleArgs(
                     weekly=aks.WeeklyScheduleArgs(day_of_week=args.maintenance_day, interval_weeks=1)
                 ),
-                duration_hours=4,  # the least that AKS takes
+                duration_hours=4,
                 utc_offset="+00:00",
                 start_time=f"{args.maintenance_hour:02}:00",
             ),
+            # No source: that AKS refuses this write, too, while another runs; write both windows at once on Azure.
             opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )

@@ -69,7 +69,11 @@ class MachineLearning(pulumi.ComponentResource):
             workspace_name=args.workspace_name,
             resource_group_name=args.resource_group_name,
             identity=ml.ManagedServiceIdentityArgs(type=ml.ManagedServiceIdentityType.SYSTEM_ASSIGNED),
+            # Source: hashicorp/terraform-provider-azurerm
+            # internal/services/machinelearning/machine_learning_workspace_resource.go (the only SKU)
             sku=ml.SkuArgs(name="Basic", tier=ml.SkuTier.BASIC),
+            # Source: hashicorp/terraform-provider-azurerm
+            # internal/services/machinelearning/machine_learning_workspace_resource.go (not a feature store)
             kind="Default",
             storage_account=account.id,
             key_vault=args.key_vault_id,
@@ -89,9 +93,13 @@ class MachineLearning(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             # Source: Azure/AML-Kubernetes docs/faq.md ("only support Azure blob container")
             properties=ml.AzureBlobDatastoreArgs(
+                # Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py
+                # (`AzureBlobDatastore`)
                 datastore_type="AzureBlob",
                 account_name=args.lake_account_name,
                 container_name=args.models_container,
+                # Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py
+                # (`NoneDatastoreCredentials`)
                 credentials=ml.NoneDatastoreCredentialsArgs(credentials_type="None"),
                 service_data_access_auth_identity=ml.ServiceDataAccessAuthIdentity.WORKSPACE_SYSTEM_ASSIGNED_IDENTITY,
                 description="Model artefacts in the lake, read by identity.",

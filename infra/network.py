@@ -83,6 +83,7 @@ class Network(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             sku=network.NatGatewaySkuArgs(name=network.NatGatewaySkuName.STANDARD),
             public_ip_addresses=[network.SubResourceArgs(id=address.id)],
+            # Source: MicrosoftDocs/azure-docs articles/nat-gateway/nat-gateway-resource.md (4 to 120 minutes)
             idle_timeout_in_minutes=10,
             # A NAT gateway stands in one zone or in none; its address spans them.
             opts=child,
@@ -169,7 +170,12 @@ class Network(pulumi.ComponentResource):
         )
 
     def _zone(self, zone_name: str) -> pulumi.Output[str]:
-        """The private zone's id; a network answers from one zone of a name, so endpoints share it."""
+        """The private zone's id; a network answers from one zone of a name, so endpoints share it.
+
+        Source: Azure/azure-rest-api-specs
+        specification/privatedns/resource-manager/Microsoft.Network/stable/2024-06-01/examples/VirtualNetworkLinkPut.json
+        (`Global`; PrivateZonePut.json has it for the zone)
+        """
         if zone_name not in self._zones:
             zone = privatedns.PrivateZone(
                 f"{self._name}-{zone_name}",

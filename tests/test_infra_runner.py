@@ -34,6 +34,9 @@ from infra.runner import agent
 
 PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
 JIT = "encoded-jit-config"
+GROUPS = """root daemon bin sys adm tty disk lp mail news uucp man proxy kmem dialout fax voice cdrom floppy tape sudo
+audio dip www-data backup operator list irc src shadow utmp video sasl plugdev staff games users nogroup""".split()
+"""Groups of base-passwd, of which every Debian and Ubuntu has all."""
 RUN = """#!/bin/bash
 { echo "$@"; id -un; pwd; env; } > report.txt
 """
@@ -225,6 +228,14 @@ def test_the_machine_has_no_public_address_and_its_definition_no_secret(program:
         in files["/etc/systemd/system/personalization-runner.service"]
     )
     assert "ip daddr 169.254.169.254 meta skuid != 0 reject" in files["/etc/personalization-runner.nft"]
+
+
+def test_the_administrator_has_no_name_of_a_group_of_ubuntu(program: Graph) -> None:
+    (scale_set,) = program.of("compute:VirtualMachineScaleSet")
+    profile = scale_set.inputs["virtualMachineProfile"]["osProfile"]
+    assert profile["adminUsername"] not in GROUPS
+    (key,) = profile["linuxConfiguration"]["ssh"]["publicKeys"]
+    assert key["path"] == f"/home/{profile['adminUsername']}/.ssh/authorized_keys"
 
 
 def test_the_identity_of_the_runner_reads_one_secret_and_nothing_else(program: Graph) -> None:

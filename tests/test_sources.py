@@ -188,6 +188,41 @@ def test_constants_of_one_statement_are_found_one_by_one() -> None:
     assert [it.place for it in found] == ["LEAST", "MOST"]
 
 
+def test_a_source_at_an_argument_comes_before_others_of_its_statement() -> None:
+    text = "# Source: Azure/AKS#1\nA(\n    depends_on=[b],\n    # Source: Azure/AKS#2\n    ignore_changes=[c],\n)\n"
+    found = [rule for rule in python_files.of_file("infra/new.py", text, set()) if isinstance(rule, Rule)]
+    sources = [[source.text for source in rule.statement.sources] for rule in found if rule.statement]
+    assert sources == [["Azure/AKS#1", "Azure/AKS#2"], ["Azure/AKS#2"]]
+
+
+RESOURCE = """
+from pulumi_azure_native import storage
+def declare(name, size):
+    storage.Account(
+        name,
+        location=size,
+        # Source: Azure/AKS#1
+        kind="StorageV2",
+        hot=True,
+        description="Rows",
+        rule=storage.RuleArgs(days=7),
+        opts=ResourceOptions(replace_with=[size]),
+    )
+    other.Account(kind="StorageV2")
+"""
+
+
+def test_texts_and_numbers_given_to_a_resource_are_found() -> None:
+    found = list(python_files.of_file("infra/new.py", RESOURCE, set()))
+    assert [it.place for it in found] == ["declare Account.kind", "declare RuleArgs.days", "declare replace_with"]
+
+
+def test_an_argument_that_is_the_projects_own_choice_needs_no_source() -> None:
+    text = RESOURCE.replace("        # Source: Azure/AKS#1\n", "")
+    found = list(python_files.of_file("infra/new.py", text, {"declare Account.kind", "declare replace_with"}))
+    assert [it.place for it in found] == ["declare RuleArgs.days"]
+
+
 def test_a_source_in_an_installed_package_is_there_and_holds_the_names() -> None:
     wrong = []
     for text in sorted(packaged()):

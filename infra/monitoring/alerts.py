@@ -162,20 +162,27 @@ def declare(name: str, args: AlertsArgs, parent: pulumi.Resource) -> None:
             f"{name}-node-{resource}",
             rule_name=args.names.alert(f"node-{resource}"),
             resource_group_name=args.resource_group_name,
+            # Source: hashicorp/terraform-provider-azurerm internal/services/monitor/monitor_metric_alert_resource.go
             location="global",
             description=f"Mean {resource} use of the nodes is above {args.limits.node_percent} %.",
             enabled=True,
             severity=2,
             scopes=[args.cluster_id],
+            # Source: hashicorp/terraform-provider-azurerm internal/services/monitor/monitor_metric_alert_resource.go
             evaluation_frequency="PT5M",
+            # Source: hashicorp/terraform-provider-azurerm internal/services/monitor/monitor_metric_alert_resource.go
             window_size="PT15M",
             auto_mitigate=True,
             criteria=monitor.MetricAlertSingleResourceMultipleMetricCriteriaArgs(
+                # Source: azure-mgmt-monitor==7.0.0 azure/mgmt/monitor/models/_models_py3.py
+                # (`MetricAlertSingleResourceMultipleMetricCriteria`)
                 odata_type="Microsoft.Azure.Monitor.SingleResourceMultipleMetricCriteria",
                 all_of=[
                     monitor.MetricCriteriaArgs(
+                        # Source: azure-mgmt-monitor==7.0.0 azure/mgmt/monitor/models/_models_py3.py (`MetricCriteria`)
                         criterion_type="StaticThresholdCriterion",
                         name=resource,
+                        # Source: https://learn.microsoft.com/azure/azure-monitor/reference/supported-metrics/microsoft-containerservice-managedclusters-metrics
                         metric_namespace="Microsoft.ContainerService/managedClusters",
                         metric_name=metric,
                         operator=monitor.Operator.GREATER_THAN,
@@ -203,8 +210,11 @@ def _action_groups(name: str, args: AlertsArgs, child: pulumi.ResourceOptions) -
         name,
         action_group_name=args.names.action_group,
         resource_group_name=args.resource_group_name,
+        # Source: hashicorp/terraform-provider-azurerm internal/services/monitor/monitor_action_group_resource.go
         location="Global",
-        group_short_name="personalize",  # at most twelve characters, shown in text messages
+        # Shown in text messages.
+        # Source: azure-mgmt-monitor==7.0.0 azure/mgmt/monitor/models/_models_py3.py (`group_short_name`: at most 12)
+        group_short_name="personalize",
         enabled=True,
         email_receivers=[
             monitor.MicrosoftCommonEmailReceiverArgs(name=address, email_address=address, use_common_alert_schema=True)

@@ -42,7 +42,11 @@ def declare(
         time_period=consumption.BudgetTimePeriodArgs(start_date=f"{datetime.now(UTC):%Y-%m}-01T00:00:00Z"),
         filter=consumption.BudgetFilterArgs(
             dimensions=consumption.BudgetComparisonExpressionArgs(
-                name="ResourceGroupName", operator=consumption.BudgetOperatorType.IN_, values=list(resource_groups)
+                # Source: hashicorp/terraform-provider-azurerm
+                # website/docs/r/consumption_budget_subscription.html.markdown (dimension)
+                name="ResourceGroupName",
+                operator=consumption.BudgetOperatorType.IN_,
+                values=list(resource_groups),
             )
         ),
         notifications={

@@ -53,6 +53,8 @@ def collect_output(
         name,
         data_collection_rule_name=rule_name,
         resource_group_name=resource_group_name,
+        # Source: microsoft/Docker-Provider
+        # scripts/onboarding/aks/onboarding-using-msi-auth/existingClusterOnboarding.json (kind, extension and names)
         kind="Linux",
         data_sources=monitor.DataCollectionRuleDataSourcesArgs(
             extensions=[

@@ -73,9 +73,15 @@ def declare(
         name,
         resource_name_=workbook_name,
         resource_group_name=resource_group_name,
+        # Source: azure-mgmt-applicationinsights==4.1.0
+        # azure/mgmt/applicationinsights/v2023_06_01/models/_models_py3.py ("Only valid value is shared")
         kind="shared",
+        # Source: hashicorp/terraform-provider-azurerm
+        # internal/services/applicationinsights/application_insights_workbook_resource.go (the default)
         category="workbook",
         display_name=title,
+        # Source: azure-mgmt-applicationinsights==4.1.0
+        # azure/mgmt/applicationinsights/v2023_06_01/models/_models_py3.py (`version`: "like 'Notebook/1.0'")
         version="Notebook/1.0",
         source_id=workspace_id,
         serialized_data=pulumi.Output.all(workspace_id, training_job_id).apply(lambda ids: workbook_document(*ids)),

@@ -48,6 +48,8 @@ class Monitoring(pulumi.ComponentResource):
             name,
             resource_name_=args.component_name,
             resource_group_name=args.resource_group_name,
+            # Source: azure-mgmt-applicationinsights==4.1.0
+            # azure/mgmt/applicationinsights/v2020_02_02/models/_models_py3.py ("freeform", typically `web`)
             kind="web",
             application_type=applicationinsights.ApplicationType.WEB,
             ingestion_mode=applicationinsights.IngestionMode.LOG_ANALYTICS,

@@ -20,6 +20,11 @@ from infra.naming import RUNNER_SECRET, Names
 from infra.runner import machine
 from infra.settings import RunnerSettings, Settings
 
+# Not the name of a group of Ubuntu's, such as `operator`: cloud-init could not create the user.
+# Source: canonical/cloud-init#3641 ("group … exists"); azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py
+# (`admin_username`: the names that Azure refuses)
+_ADMINISTRATOR = "azureuser"
+
 
 @dataclass(frozen=True)
 class RunnerArgs:
@@ -64,6 +69,7 @@ class Runner(pulumi.ComponentResource):
             name,
             vm_scale_set_name=args.names.runner,
             resource_group_name=args.resource_group_name,
+            # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`Sku`: Standard or Basic)
             sku=compute.SkuArgs(name=args.settings.size, tier="Standard", capacity=args.settings.count),
             identity=compute.VirtualMachineScaleSetIdentityArgs(
                 type=compute.ResourceIdentityType.USER_ASSIGNED, user_assigned_identities=[identity.id]
@@ -101,21 +107,26 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
     return compute.VirtualMachineScaleSetVMProfileArgs(
         os_profile=compute.VirtualMachineScaleSetOSProfileArgs(
             computer_name_prefix="runner",
-            admin_username="operator",
+            admin_username=_ADMINISTRATOR,
             custom_data=data,
             linux_configuration=compute.LinuxConfigurationArgs(
                 disable_password_authentication=True,
                 provision_vm_agent=True,
-                # Azure refuses a Linux machine without a way to log in. Source: hashicorp/terraform-provider-azurerm
-                # internal/services/compute/linux_virtual_machine_scale_set_resource.go
+                # Azure refuses a Linux machine without a way to log in, and its agent expects the key at this path.
+                # Source: hashicorp/terraform-provider-azurerm
+                # internal/services/compute/linux_virtual_machine_scale_set_resource.go;
+                # hashicorp/terraform-provider-azurerm internal/services/compute/ssh_keys.go
                 ssh=compute.SshConfigurationArgs(
                     public_keys=[
-                        compute.SshPublicKeyArgs(path="/home/operator/.ssh/authorized_keys", key_data=settings.ssh_key)
+                        compute.SshPublicKeyArgs(
+                            path=f"/home/{_ADMINISTRATOR}/.ssh/authorized_keys", key_data=settings.ssh_key
+                        )
                     ]
                 ),
             ),
         ),
         storage_profile=compute.VirtualMachineScaleSetStorageProfileArgs(
+            # Source: canonical/ubuntu-cloud-docs docs/azure/azure-how-to/instances/find-ubuntu-images.rst
             image_reference=compute.ImageReferenceArgs(
                 publisher="Canonical", offer="ubuntu-24_04-lts", sku="server", version="latest"
             ),

@@ -52,8 +52,8 @@ class Comments:
                 self._above[token.start[0]] = block
                 block = []
 
-    def of(self, node: ast.stmt, following: ast.stmt | None) -> Statement | None:
-        """Sources written at one statement of code: above it, in its lines, in its docstring or the one below it."""
+    def of(self, node: ast.stmt | ast.keyword, following: ast.stmt | None) -> Statement | None:
+        """Sources at one statement or argument: above it, in its lines, in its docstring or the one below it."""
         first = min([node.lineno, *(found.lineno for found in getattr(node, "decorator_list", []))])
         blocks = [self._above.get(first, []), self._beside.get(node.lineno, [])]
         if not hasattr(node, "body"):

@@ -1,7 +1,7 @@
 """Rules of Python files, and the statement that covers each: the nearest one around it.
 
-Where to write it: at the statement of code, in the docstring of its function or class, or in the module's, which covers
-a few rules at most. Names that state no rule of Azure's are in `own.yaml`.
+Where to write it: at the argument or statement of code, in the docstring of its function or class, or in the module's,
+which covers a few rules at most. Names that state no rule of Azure's are in `own.yaml`.
 """
 
 import ast
@@ -60,7 +60,7 @@ class _Cover:
         self._comments = found
         self._module = comments.of_module(tree)
         self._parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
-        self._following: dict[ast.stmt, ast.stmt] = {}
+        self._following: dict[ast.stmt | ast.keyword, ast.stmt] = {}
         for node in ast.walk(tree):
             for name in ("body", "orelse", "finalbody"):
                 body = getattr(node, name, None)
@@ -82,8 +82,10 @@ class _Cover:
             self.used["module docstring"].add(site.kin or f"{site.name} {site.node.lineno}")
         return self._module
 
-    def _block(self, node: ast.AST | None) -> Iterator[ast.stmt]:
-        """The statement of code, and the assignments above it without a blank line between, if it is one too."""
+    def _block(self, node: ast.AST | None) -> Iterator[ast.stmt | ast.keyword]:
+        """The argument or statement of code; with an assignment, those above it without a blank line between."""
+        if isinstance(node, ast.keyword):
+            yield node
         while isinstance(node, ast.stmt):
             yield node
             above = self._preceding.get(node)

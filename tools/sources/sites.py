@@ -2,7 +2,8 @@
 
 In the sandbox: what answers a request, what runs for a resource type, each refusal, constants and defaults of models.
 In infra and in the operations that speak to Azure: constants, error codes, refusals, limits of settings, options that
-order or protect resources, and the limits of names. A refusal that names the sandbox, or answers 501, is its own.
+order or protect resources, texts and numbers given to a resource of azure-native, and the limits of names. A refusal
+that names the sandbox, or answers 501, is its own.
 """
 
 import ast
@@ -16,6 +17,7 @@ _ORDER = {
     "depends_on",
     "ignore_changes",
     "replace_on_changes",
+    "replace_with",
     "delete_before_replace",
     "deleted_with",
     "custom_timeouts",
@@ -23,6 +25,8 @@ _ORDER = {
 }
 _LIMITS = {"ge", "gt", "le", "lt", "pattern", "min_length", "max_length"}
 _LITERAL_CALLS = {"compile", "frozenset", "range", "split", "timedelta"}
+_READ = {"description", "display_name"}
+"""Arguments that only people read: never rules of Azure's."""
 _NAMES = {"hyphenated", "compact"}
 _TYPE = re.compile(r"Microsoft\.\w+(/\w+)+", re.IGNORECASE)
 _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
@@ -86,6 +90,7 @@ class _Sandbox(_Searched):
 class _Program(_Searched):
     def sites(self) -> Iterator[Site]:
         yield from self.constants()
+        modules = {name for _, node in self.walk() for name in _azure_native(node)}
         for name, node in self.walk():
             if isinstance(node, ast.ClassDef) and _is_enum(node):
                 yield Site(name, node)
@@ -95,6 +100,8 @@ class _Program(_Searched):
                 yield Site(f"{name} ValueError", node)
             elif isinstance(node, ast.keyword) and node.arg in _ORDER:
                 yield Site(f"{name} {node.arg}", node.value)
+            elif isinstance(node, ast.Call) and _module(node) in modules:
+                yield from (Site(f"{name} {_name(node)}.{it.arg}", it.value) for it in _literals(node))
             elif isinstance(node, ast.Call) and _name(node) in _NAMES and self.file == "infra/naming.py":
                 yield Site(name, node, kin="limits of names")
             elif isinstance(node, ast.Compare):
@@ -125,6 +132,20 @@ def _codes(node: ast.Compare) -> Iterator[ast.Constant]:
     for found in ast.walk(node):
         if isinstance(found, ast.Constant) and isinstance(found.value, str) and _CODE.fullmatch(found.value):
             yield found
+
+
+def _azure_native(node: ast.AST) -> Iterator[str]:
+    """Names by which the file knows modules of the SDK."""
+    if isinstance(node, ast.ImportFrom) and node.module == "pulumi_azure_native":
+        yield from (alias.asname or alias.name for alias in node.names)
+
+
+def _literals(node: ast.Call) -> Iterator[ast.keyword]:
+    """Texts and numbers among the arguments. Booleans and members of enumerations are declared by the SDK."""
+    for keyword in node.keywords:
+        value = keyword.value
+        if isinstance(value, ast.Constant) and type(value.value) in (str, int, float) and keyword.arg not in _READ:
+            yield keyword
 
 
 def _is_refusal(file: str, node: ast.Call) -> bool:
@@ -166,6 +187,10 @@ def _code(node: ast.Call) -> str:
 
 def _text(node: ast.AST) -> str:
     return " ".join(str(found.value) for found in ast.walk(node) if isinstance(found, ast.Constant))
+
+
+def _module(node: ast.Call) -> str:
+    return _name(node.func.value) if isinstance(node.func, ast.Attribute) else ""
 
 
 def _annotation(argument: ast.arg) -> str:
