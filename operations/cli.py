@@ -1,4 +1,7 @@
-"""`personalization`: the local run, and questions to its endpoint. Exit code 1 is a mistake the message explains."""
+"""The command `personalization`: its arguments, options and help texts; other modules do the work.
+
+`docs/reference/cli.md` is generated from them. Exit code 1 is an error that the message explains.
+"""
 
 import datetime
 import json
@@ -15,22 +18,29 @@ from operations.errors import UserError
 from operations.state_folder import State
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-StateFolder = Annotated[Path, typer.Option("--state", help="Folder that holds everything of the local run.")]
+StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the local run: its stack, data and logs.")]
 _DEFAULT_STATE = Path(".local")
-StackFolder = Annotated[Path, typer.Option("--folder", help="Folder of the stack files.")]
+StackFolder = Annotated[
+    Path, typer.Option("--folder", help="Folder of the stack files.", show_default="the project's folder")
+]
 _PROJECT = Path(__file__).parents[1]
 _SPECS = _PROJECT / "workloads" / "datasets"
 
 
 @app.command()
 def local(
-    dataset: Annotated[str, typer.Option(help="movielens or criteo.")] = "movielens",
-    data: Annotated[str, typer.Option(help="Your own file or folder of rows.")] = "",
-    engine: Annotated[str, typer.Option(help="native or spark.")] = "native",
+    dataset: Annotated[str, typer.Option(help="Dataset to train on: movielens or criteo.")] = "movielens",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="File or folder of your own rows; MovieLens 100K, or synthetic clicks for criteo, if not given."
+        ),
+    ] = "",
+    engine: Annotated[str, typer.Option(help="Scoring engine: native or spark.")] = "native",
     state: StateFolder = _DEFAULT_STATE,
-    port: Annotated[int | None, typer.Option(help="Port of the sandbox; free-chosen if not given.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the sandbox; a free one if not given.")] = None,
 ) -> None:
-    """Stand up the whole chain on this machine and score through it."""
+    """Deploy the whole system on this machine, in a sandbox, and score rows through its endpoint."""
     from operations import local as run
     from operations.summary import show
 
@@ -48,9 +58,12 @@ def local(
 @app.command("local-down")
 def local_down(
     state: StateFolder = _DEFAULT_STATE,
-    force: Annotated[bool, typer.Option("--force", help="Stop the sandbox and remove the run without Pulumi.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Stop the sandbox and delete the run without Pulumi, if its files are damaged."),
+    ] = False,
 ) -> None:
-    """Destroy the local stack through Pulumi and stop everything."""
+    """Destroy the local stack with Pulumi, stop the sandbox and delete the run."""
     from operations import local as run
 
     run.down(State(state.absolute()), _say, force=force, confirm=_without_pulumi)
@@ -59,11 +72,11 @@ def local_down(
 @app.command()
 def score(
     rows: Annotated[
-        list[str] | None, typer.Argument(help="Rows as JSON objects; the model's golden rows if none.")
+        list[str] | None, typer.Argument(help="Rows, each a JSON object; three golden rows of the model if none.")
     ] = None,
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
-    """Click probabilities of rows, from the live endpoint."""
+    """Print the click probabilities of rows, from the endpoint of the local run."""
     from operations import local as run
 
     body = [strict_json.parse(row, f"row {number}", dict) for number, row in enumerate(rows or [], 1)]
@@ -76,14 +89,14 @@ def score(
 @app.command()
 def rank(
     user: Annotated[str, typer.Option(help="Key of a user in the dataset's user table.")],
-    top: Annotated[int, typer.Option(min=1)] = 10,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best items to print.")] = 10,
     context: Annotated[
         list[str] | None,
-        typer.Option(help="name=value of what changes by the request, such as hour=22 (UTC); not given is missing."),
+        typer.Option(help="Context feature as name=value, such as hour=22 (UTC). Without it, it is missing."),
     ] = None,
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
-    """The best items of the whole catalogue for one user, from the live endpoint."""
+    """Print the best items of the whole catalogue for one user, from the endpoint of the local run."""
     from operations import local as run
     from workloads import spec
 
@@ -101,7 +114,7 @@ def check(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
     dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")],
 ) -> None:
-    """Check a dataset's spec against rows: every line is read, joined and typed as training does, with Spark here."""
+    """Check a dataset's spec against rows. Reads, joins and converts every line as training does, with Spark here."""
     from operations import workload
 
     _ready_for(dataset, data)
@@ -118,11 +131,13 @@ def check(
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
-    folds: Annotated[str, typer.Option(help="Repeats x folds.")] = "2x5",
+    folds: Annotated[
+        str, typer.Option(help="Repeats and folds of the cross-validation, as <repeats>x<folds>.")
+    ] = "2x5",
     dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")] = "criteo",
-    output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
 ) -> None:
-    """Judge the training pipeline on rows held out, fold by fold, with Spark on this machine and without a stack."""
+    """Cross-validate the training pipeline on your rows, with Spark on this machine and without a stack."""
     from operations import workload
 
     _ready_for(dataset, data)
@@ -133,14 +148,17 @@ def evaluate(
 def tune(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
     dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")] = "criteo",
-    trials: Annotated[int, typer.Option(min=1, help="One after the other; the spec as it stands is the first.")] = 30,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials; the first is the spec as it is.")] = 30,
     rows: Annotated[int, typer.Option(min=1, help="Training rows of a trial.")] = 500_000,
-    specs: Annotated[Path, typer.Option(help="Folder to write the spec and the evidence to.")] = _SPECS,
+    specs: Annotated[
+        Path,
+        typer.Option(help="Folder to write the spec and the trials' figures to.", show_default="workloads/datasets"),
+    ] = _SPECS,
     experiment: Annotated[
-        str, typer.Option(help="MLflow experiment to log the trials to, where MLFLOW_TRACKING_URI says.")
+        str, typer.Option(help="MLflow experiment to log the trials to, on the server of MLFLOW_TRACKING_URI.")
     ] = "",
 ) -> None:
-    """Choose LightGBM's parameters on your rows, and write them into the dataset's spec; the evidence beside it."""
+    """Choose LightGBM's parameters on your rows, and write them into the dataset's spec, with the trials' figures."""
     from operations import workload
 
     _ready_for(dataset, data)
@@ -152,21 +170,29 @@ def tune(
 def report(
     previews: Annotated[
         list[Path] | None,
-        typer.Argument(help="Files of `pulumi preview --json`; without any, this tree is previewed in a sandbox."),
+        typer.Argument(help="Files of `pulumi preview --json`. Without any, this project is previewed in a sandbox."),
     ] = None,
-    base: Annotated[str, typer.Option(help="Revision that the sandbox stands up first.")] = "HEAD^",
-    stack: Annotated[list[str] | None, typer.Option(help="Stacks for the sandbox; all but local if none.")] = None,
+    base: Annotated[str, typer.Option(help="Git revision that is deployed in the sandbox first.")] = "HEAD^",
+    stack: Annotated[
+        list[str] | None, typer.Option(help="Stack to preview in the sandbox; all but local if none.")
+    ] = None,
     base_preview: Annotated[
-        list[Path] | None, typer.Option(help="Previews of the base branch: what it would do too is left out.")
+        list[Path] | None, typer.Option(help="Preview of the base branch. Changes that it has too are left out.")
     ] = None,
-    before: Annotated[Path | None, typer.Option(help="Stack outputs as JSON, instead of the recorded ones.")] = None,
-    after: Annotated[Path | None, typer.Option(help="Stack outputs as JSON, instead of the preview's.")] = None,
+    before: Annotated[
+        Path | None, typer.Option(help="JSON file of the stack outputs before the change, instead of the preview's.")
+    ] = None,
+    after: Annotated[
+        Path | None, typer.Option(help="JSON file of the stack outputs after the change, instead of the preview's.")
+    ] = None,
     allow_stateful: Annotated[
-        bool, typer.Option(help="Whether what holds data may be replaced or deleted.", envvar="ALLOW_STATEFUL")
+        bool, typer.Option(help="Accept that resources with data are replaced or deleted.", envvar="ALLOW_STATEFUL")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Folder for a file <stack>.md each; printed if none.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write a file <stack>.md per stack to; printed if none.")
+    ] = None,
 ) -> None:
-    """What a change does to stacks, as Markdown. Exit code 1: a preview failed; 3: what holds data would be lost."""
+    """Report what a change does to stacks, as Markdown. Exit code 1: a preview failed; 3: data would be lost."""
     from operations import compare
     from operations.preview import load
     from operations.report import report as report_on
@@ -192,10 +218,10 @@ def report(
 @app.command()
 def steps(
     preview: Annotated[Path, typer.Argument(help="File of `pulumi preview --json`.")],
-    output: Annotated[Path | None, typer.Option(help="File to write the steps to, for an approval.")] = None,
-    approved: Annotated[Path | None, typer.Option(help="Steps that were approved, to compare with.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write the steps to, for a later comparison.")] = None,
+    approved: Annotated[Path | None, typer.Option(help="File of the approved steps to compare with.")] = None,
 ) -> None:
-    """The steps of a preview, to approve and to compare. Exit code 1: they are not those that were approved."""
+    """Write the steps of a preview, or compare them with the approved ones. Exit code 1: they differ."""
     from operations.steps import Steps
 
     found = Steps.of_preview(preview)
@@ -212,13 +238,18 @@ def steps(
 
 @app.command()
 def lineage(
-    snapshot: Annotated[str, typer.Option(help="Forward from this snapshot, instead of back from the endpoint.")] = "",
+    snapshot: Annotated[
+        str,
+        typer.Option(
+            help="Start from this snapshot and print the models made of it, instead of starting from the endpoint."
+        ),
+    ] = "",
     outputs: Annotated[
         Path | None, typer.Option(help="Outputs of a stack on Azure: pulumi stack output --json > FILE.")
     ] = None,
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
-    """What the endpoint's models were made of, back to the rows; of the local run, or of a stack on Azure."""
+    """Print the models, runs, code and rows behind an endpoint, of the local run or of a stack on Azure."""
     from operations import lineage as chain
 
     of = _outputs(outputs) or _recorded(state)["outputs"]
@@ -228,16 +259,18 @@ def lineage(
 
 @app.command("open")
 def open_page(
-    stack: Annotated[str, typer.Argument(help="A stack of Pulumi's, or the local run.")] = "local",
-    port: Annotated[int | None, typer.Option(help="Port of the page; free-chosen if not given.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with the tables of users and items to try.")] = None,
+    stack: Annotated[str, typer.Argument(help="Name of a Pulumi stack; local: the local run.")] = "local",
+    port: Annotated[int | None, typer.Option(help="Port of the page; a free one if not given.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the tables of users and items, to rank for a user.")
+    ] = None,
     metrics: Annotated[
-        list[str] | None, typer.Option(help="Address of a replica's metrics, such as a forwarded port.")
+        list[str] | None, typer.Option(help="Address of a replica's /metrics, such as a forwarded port.")
     ] = None,
     folder: StackFolder = _PROJECT,
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
-    """A page on 127.0.0.1 about a stack: what stands, its release, serving, plan, model, lineage; and a user to try."""
+    """Serve a page on 127.0.0.1 about a stack: resources, release, serving, plan, model, lineage, and a ranking."""
     from operations import sandbox
     from operations.page import server, subject
 
@@ -252,13 +285,13 @@ def open_page(
 
 @app.command()
 def notebooks(
-    output: Annotated[Path, typer.Option(help="Folder for a file <name>.md each, and their plots.")],
+    output: Annotated[Path, typer.Option(help="Folder to write a file <name>.md per notebook and the plots to.")],
     outputs: Annotated[
         Path | None, typer.Option(help="Outputs of a stack on Azure: pulumi stack output --json > FILE.")
     ] = None,
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
-    """Run the stack's notebooks in its workspace, and write what they show as Markdown."""
+    """Run the stack's notebooks in its Databricks workspace, and write their results as Markdown."""
     from operations import notebooks as run
 
     _require_writable(output)
@@ -268,12 +301,12 @@ def notebooks(
 
 @app.command("new-stack")
 def new_stack(
-    name: Annotated[str, typer.Argument(help="Such as prod-swedencentral.")],
-    like: Annotated[str, typer.Option(help="Stack to take everything but the region from.")],
+    name: Annotated[str, typer.Argument(help="Name of the new stack, such as prod-swedencentral.")],
+    like: Annotated[str, typer.Option(help="Existing stack to copy all settings but the region from.")],
     location: Annotated[str | None, typer.Option(help="Region, if it is not the last part of the name.")] = None,
     folder: StackFolder = _PROJECT,
 ) -> None:
-    """Write the stack file of another region from one that stands."""
+    """Write the stack file of another region from an existing stack file."""
     from operations import stacks
 
     made = stacks.create(folder, name, like, location)
@@ -288,15 +321,14 @@ def new_stack(
 @app.command()
 def snapshot(
     stack: Annotated[str, typer.Option(help="Stack whose file is written, such as dev.")],
-    landed: Annotated[
-        bool, typer.Option("--landed", help="Take the newest day that has landed in the stack's lake.")
-    ] = False,
+    landed: Annotated[bool, typer.Option("--landed", help="Take the newest day in the stack's lake.")] = False,
     day: Annotated[
-        datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Nothing later; today, UTC, if not given.")
+        datetime.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Latest day to take; today (UTC) if not given."),
     ] = None,
     folder: StackFolder = _PROJECT,
 ) -> None:
-    """Write into the stack's file which rows it trains on: those it has trained on, or newer ones that have landed."""
+    """Write into the stack's file which rows it trains on: those of the last training, or newer ones in the lake."""
     from operations import snapshot as rows
 
     today = (day or datetime.datetime.now(datetime.UTC)).date()
@@ -307,7 +339,7 @@ def snapshot(
 def write_movielens(
     folder: Annotated[Path, typer.Argument(help="Folder to write the three files to.")],
 ) -> None:
-    """Download MovieLens 100K as a first snapshot: the three files that dataset movielens reads."""
+    """Download MovieLens 100K as a first snapshot: the three files that the dataset movielens reads."""
     from operations import movielens
 
     movielens.fetch(folder, _tell)
@@ -319,7 +351,7 @@ def plan(
     stack: Annotated[str, typer.Option(help="Stack whose file is read, such as dev.")],
     folder: StackFolder = _PROJECT,
 ) -> None:
-    """Capacity and monthly cost of a stack as its file stands, without any cloud. Exit code 1: the file is wrong."""
+    """Print the resources, capacity and monthly cost of a stack file, without Azure. Exit code 1: the file is wrong."""
     from operations import plan as planned
     from operations import stacks
     from operations.graph import declared
@@ -333,13 +365,16 @@ def plan(
 
 @app.command()
 def preflight(
-    stack: Annotated[str, typer.Option(help="Stack that is to stand, such as prod-swedencentral.")],
+    stack: Annotated[str, typer.Option(help="Stack to check, such as prod-swedencentral.")],
     reach: Annotated[
-        bool, typer.Option("--reach", help="Only whether a release of the stack can run on this machine.")
+        bool,
+        typer.Option(
+            "--reach", help="Check only whether this machine reaches the stack's resources, as a release must."
+        ),
     ] = False,
     folder: StackFolder = _PROJECT,
 ) -> None:
-    """What would stop `up` in the stack's region and subscription. Exit code 1: something would, or went unasked."""
+    """Check whether region or subscription would stop `up`. Exit code 1: a check failed, or could not run."""
     from operations import preflight as check
 
     findings = check.ask(folder, stack, "reach" if reach else "")
@@ -350,12 +385,15 @@ def preflight(
 
 @app.command()
 def approval(
-    environment: Annotated[str, typer.Argument(help="GitHub environment of this workflow's repository.")],
+    environment: Annotated[
+        str, typer.Argument(help="Name of a GitHub environment of the repository whose workflow runs this.")
+    ],
     branch: Annotated[
-        str, typer.Option(help="Ask, instead of for reviewers, that no other branch may deploy.", metavar="BRANCH")
+        str,
+        typer.Option(help="Check that only this branch may deploy, instead of checking reviewers.", metavar="BRANCH"),
     ] = "",
 ) -> None:
-    """Whether GitHub makes a deployment wait for an approval, read back in the workflow. Exit code 1: it does not."""
+    """Check in a workflow that GitHub makes a deployment wait for an approval. Exit code 1: it does not."""
     from operations import github
 
     repository = github.Repository.of_this_workflow()
@@ -368,16 +406,16 @@ def approval(
 @app.command()
 def teardown(
     stack: Annotated[str, typer.Argument(help="Stack to destroy, such as dev.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the stack's name first.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation.")] = False,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Also purge what Azure would keep soft-deleted, where it may be purged.")
+        bool, typer.Option("--purge", help="Also purge soft-deleted resources, unless purge protection forbids it.")
     ] = False,
     destroy_protected: Annotated[
-        str, typer.Option(help="The stack's name once more: what is protected in it goes too.", metavar="STACK")
+        str, typer.Option(help="The stack's name again: protected resources are deleted too.", metavar="STACK")
     ] = "",
     folder: StackFolder = _PROJECT,
 ) -> None:
-    """Destroy a stack on Azure, and ask Azure afterwards that nothing is left. Exit code 1: something still stands."""
+    """Destroy a stack on Azure, and check afterwards that nothing is left. Exit code 1: something is left."""
     from operations.teardown import Teardown
 
     confirm = partial(_confirm, stack, yes)

@@ -156,7 +156,7 @@ class RequestTypes:
         def features(name: str, sides: Sequence[str], *first: tuple[Any, ...], part: str | None = None) -> Any:
             chosen = {f"f{i}": feature for i, feature in enumerate(contract.features) if feature.side in sides}
             values = [(field, _json_type(feature, limits) | UnsetType, UNSET) for field, feature in chosen.items()]
-            ignored: Any = Annotated[float | text | bool | None, Meta(description="Ignored.")]
+            ignored: Any = Annotated[float | text | bool | None, Meta(description="The label is ignored.")]
             label = ("label", ignored | UnsetType, UNSET)
             rename = {field: feature.name for field, feature in chosen.items()} | {"label": contract.label}
             return _closed(name, [*first, *values, label], rename, self._counter(part) if part else None)
@@ -168,15 +168,17 @@ class RequestTypes:
         )
         item_id = Annotated[
             text | whole,
-            Meta(description="Comes back with the item's probability; not a feature."),
+            Meta(description="Returned with the item's probability; not a feature."),
         ]
         rows = _list_of(features("Row", ("user", "item", "context"), part="rows"))
         user = features("User", ("user", "context"))
         items = _list_of(features("Item", ("item",), ("id", item_id), part="items"))
-        many = Meta(min_length=1, max_length=limits.rows)
-        best = Annotated[float, Meta(ge=1, multiple_of=1, description="How many of the best items to return.")]
+        few = Meta(min_length=1, max_length=limits.rows, description="Rows to score.")
+        many = Meta(min_length=1, max_length=limits.rows, description="Items to rank for the user.")
+        count = Meta(ge=1, multiple_of=1, description="How many of the best items to return; all if not given.")
+        best = Annotated[float, count]
         top = ("top", best | UnsetType, UNSET)
-        self.rows_request = _closed("RowsRequest", [("rows", Annotated[rows, many])])
+        self.rows_request = _closed("RowsRequest", [("rows", Annotated[rows, few])])
         self.rank_request = _closed("RankRequest", [("user", user), ("items", Annotated[items, many]), top])
         # Both shapes in one, because a union would need a tag.
         either = {"rows": rows, "user": user, "items": items}
@@ -196,16 +198,20 @@ class RequestTypes:
         return count
 
 
+_Model = Annotated[str, Meta(description="Model that answered, as name:version.")]
+_Probability = Annotated[float, Meta(description="Probability that the user clicks the item.")]
+
+
 class Probabilities(Struct):
-    model: str
-    probabilities: list[float]
+    model: _Model
+    probabilities: Annotated[list[float], Meta(description="Click probability of each row, in the order of the rows.")]
 
 
 class RankedItem(Struct):
-    id: str | int
-    probability: float
+    id: Annotated[str | int, Meta(description="The item's id in the request.")]
+    probability: _Probability
 
 
 class Ranking(Struct):
-    model: str
-    ranking: list[RankedItem]
+    model: _Model
+    ranking: Annotated[list[RankedItem], Meta(description="The best items, the best first.")]

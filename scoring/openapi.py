@@ -16,18 +16,18 @@ from scoring.contract import Contract, Probabilities, Ranking, RequestTypes, rea
 from scoring.problems import ProblemDetails
 from scoring.settings import Limits
 
-VERSION = "2.0"
-"""Of what is said over HTTP. Any change of the document needs a new one; what breaks a client, a new major one."""
+VERSION = "2.1"
+"""Version of the HTTP API. Any change of the document needs a new one; one that breaks clients, a new major one."""
 
 _JSON = "application/json"
 _PROBLEMS = {
-    "400": "The request was not understood; names part, row, field and reason.",
+    "400": "The request does not follow this document; part, row, field and reason say where and why.",
     "406": "Accept excludes application/json.",
-    "408": "Head or body did not arrive in time.",
+    "408": "The head or the body did not arrive in time.",
     "413": "Too many bytes, after inflation too, or too many rows.",
     "415": "Not application/json, or encoded otherwise than with gzip.",
     "431": "Too many or too large headers.",
-    "500": "A fault of the service, or of the router.",
+    "500": "An error of the service, or of the router.",
     "501": "A Transfer-Encoding other than chunked.",
     "503": "Overloaded, starting or stopping, or all replicas are busy; see Retry-After.",
 }
@@ -37,7 +37,7 @@ _PROBLEMS = {
 _ROUTER = {
     "401": "The key or token is missing, wrong or expired.",
     "404": "No such endpoint, or none of its deployments gets traffic.",
-    "502": "The service was lost while it worked on the request. Try again.",
+    "502": "The replica was lost while it worked on the request. Try again.",
     "504": "No answer within the deployment's request timeout, 5 s unless set. Send fewer rows, or try again.",
 }
 _BEARER = {
@@ -63,8 +63,14 @@ _REPLICA = [
     }
 ]
 _TRACEPARENT = {
-    "description": "W3C trace context; comes back, and its trace id stands in the log line of a refusal.",
+    "description": "W3C trace context. The answer has it too, and the log line of a refused request has its trace id.",
     "schema": {"type": "string"},
+}
+
+
+_READY = {
+    "ready": {"type": "boolean", "description": "Whether requests are answered."},
+    "reason": {"type": ["string", "null"], "description": "Why they are not; null if they are."},
 }
 
 
@@ -98,7 +104,7 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
         "headers": {"traceparent": _TRACEPARENT},
         "content": {_JSON: {"schema": {"oneOf": [scored, ranked]}}},
     }
-    ready = {"type": "object", "properties": {"ready": {"type": "boolean"}, "reason": {"type": ["string", "null"]}}}
+    ready = {"type": "object", "properties": _READY}
     health = {"content": {_JSON: {"schema": ready}}}
     return {
         "openapi": "3.1.0",
@@ -124,22 +130,25 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
                     "responses": {"200": answer, **dict(sorted(problems.items()))},
                 }
             },
-            "/live": {"servers": _REPLICA, "get": _plain("The process runs")},
+            "/live": {"servers": _REPLICA, "get": _plain("Whether the process runs", "It runs.")},
             "/ready": {
                 "servers": _REPLICA,
                 "get": {
-                    "summary": "Whether requests are answered",
+                    "summary": "Whether the service is ready to answer requests",
                     "responses": {
-                        "200": {"description": "They are.", **health},
-                        "503": {"description": "Not now; says why.", **health},
+                        "200": {"description": "The service is ready.", **health},
+                        "503": {"description": "The service is not ready; reason says why.", **health},
                     },
                 },
             },
-            "/metrics": {"servers": _REPLICA, "get": _plain("Prometheus metrics")},
+            "/metrics": {
+                "servers": _REPLICA,
+                "get": _plain("Prometheus metrics", "Metrics in the format of Prometheus."),
+            },
             "/openapi.json": {
                 "servers": _REPLICA,
                 "get": {
-                    "summary": "This document",
+                    "summary": "This document, as the replica serves it",
                     "responses": {"200": {"description": "OpenAPI 3.1.", "content": {_JSON: {"schema": {}}}}},
                 },
             },
@@ -153,9 +162,9 @@ def _has_a_value(contract: Contract, sides: Collection[str]) -> dict[str, Any]:
     return {"not": {"properties": {name: {"type": "null"} for name in features}}}
 
 
-def _plain(summary: str) -> dict[str, Any]:
+def _plain(summary: str, success: str) -> dict[str, Any]:
     content = {"text/plain": {"schema": {"type": "string"}}}
-    return {"summary": summary, "responses": {"200": {"description": summary, "content": content}}}
+    return {"summary": summary, "responses": {"200": {"description": success, "content": content}}}
 
 
 def publish(contract: Contract, file: Path) -> None:

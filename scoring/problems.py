@@ -6,8 +6,10 @@ that the sender chose are cut and cleaned here.
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
 RETRY = {"Retry-After": "1"}
@@ -17,14 +19,14 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class ProblemDetails(msgspec.Struct, omit_defaults=True):
-    type: str
-    title: str
-    status: int
-    detail: str
-    reason: str
-    part: str | None = None
-    row: int | None = None
-    field: str | None = None
+    type: Annotated[str, Meta(description="Always about:blank.")]
+    title: Annotated[str, Meta(description="Name of the status.")]
+    status: Annotated[int, Meta(description="The answer's status.")]
+    detail: Annotated[str, Meta(description="The place in the request, if there is one, and the reason.")]
+    reason: Annotated[str, Meta(description="Why the request is refused.")]
+    part: Annotated[str | None, Meta(description="Part of the request: rows, items or user.")] = None
+    row: Annotated[int | None, Meta(description="Number of the row or item, counted from 0.")] = None
+    field: Annotated[str | None, Meta(description="Name of the member.")] = None
 
 
 class Problem(Exception):

@@ -2,6 +2,7 @@
 
 import pytest
 from certificates import pem
+from infra_graph import graph
 
 from infra import capacity
 from infra.configuration import ConfigError, load
@@ -25,6 +26,15 @@ def test_text_from_pulumi_becomes_typed_values() -> None:
     )
     assert (found.training.workers, found.release.rollout, found.release.model) == (3, [5, 100], 12)
     assert found.access.purge_protection is False
+
+
+def test_purge_protection_is_described_as_the_vault_applies_it() -> None:
+    described = Settings.model_json_schema()["$defs"]["AccessSettings"]["properties"]["purge_protection"]["description"]
+    assert "true: nobody can purge a deleted vault before its retention of 30 days ends" in described
+    for flag, protected in (("true", True), ("false", None)):
+        (vault,) = graph(access__purge_protection=flag).of("keyvault:Vault")
+        assert vault.inputs["properties"].get("enablePurgeProtection") is protected
+        assert vault.inputs["properties"]["softDeleteRetentionInDays"] == 30
 
 
 def test_a_day_written_without_quotes_is_the_day() -> None:

@@ -1,6 +1,7 @@
 """The published document: kept with its version, and true of the service, which schemathesis is set upon."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.generation import GenerationMode
 from scoring_fixtures import REPOSITORY, Running, make_artefact, scoring_environment, serving
 
+from operations.reference.http_api import EXAMPLES
 from scoring import openapi
 from scoring.contract import RequestTypes, read_contract
 from scoring.settings import Limits
@@ -63,6 +65,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     # Few rows say as much as a thousand.
     with serving(scoring_environment(toys.folder, SCORING_MAX_ROWS=5)) as running:
         yield running
+
+
+def test_the_answers_on_the_reference_page_are_those_of_the_service(service: Running) -> None:
+    answers = {path: EXAMPLES["get", path][0].answer for path in ("/live", "/ready", "/metrics")}
+    assert service.client.get("/live").text.strip() == answers["/live"]
+    assert service.client.get("/ready").text == answers["/ready"]
+    # The model's name differs; the metric, its labels and its value do not.
+    shown = re.sub('"[^"]*"', '".*"', re.escape(answers["/metrics"]))
+    assert re.search(f"^{shown}$", service.client.get("/metrics").text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("mode", GenerationMode)

@@ -1,0 +1,28 @@
+"""Reference pages in docs/reference/, generated from the objects that define settings, commands, variables and routes.
+
+`python -m operations.reference` writes them. `markdown.py` has the tables, and each other module one page. Does not
+explain how to use anything: docs/operations.md and docs/calling.md do.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from operations.reference import commands, configuration, http_api, variables
+
+COMMAND = "python -m operations.reference"
+PROJECT = Path(__file__).parents[2]
+FOLDER = PROJECT / "docs" / "reference"
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": commands.page,
+    "configuration.md": configuration.page,
+    "http-api.md": http_api.page,
+    "scoring-environment.md": variables.page,
+}
+"""Each page's text by its file name."""
+
+
+def write(folder: Path = FOLDER) -> None:
+    """Write every page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (folder / name).write_text(page())

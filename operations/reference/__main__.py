@@ -1,0 +1,3 @@
+from operations.reference import write
+
+write()
