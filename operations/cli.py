@@ -1,4 +1,8 @@
-"""`personalization`: the local run, and questions to its endpoint. Exit code 1 is a mistake the message explains."""
+"""Arguments and output of the `personalization` command.
+
+Exit code 1 is an error that the message explains; `report` also returns 3. Each command imports the module that does
+its work only when it runs, because those modules load Spark or the Azure SDKs.
+"""
 
 import datetime
 import json
