@@ -1,6 +1,7 @@
 """The published document: kept with its version, and true of the service, which schemathesis is set upon."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from workloads import artefact, spec
 
 DOCS = REPOSITORY / "docs"
 PUBLISHED = DOCS / "openapi.movielens.json"
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "calling.md")
 COMMAND = "python -m scoring.openapi docs/contract.movielens.json docs/openapi.movielens.json"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_document_and_contract_are_linked(page: Path) -> None:
+    links = {(page.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+\.json)\)", page.read_text())}
+    assert {DOCS / "openapi.movielens.json", DOCS / "contract.movielens.json"} <= links
 
 
 def test_the_example_contract_is_what_training_writes() -> None:
