@@ -1,5 +1,6 @@
 """Invariants of the whole resource graph."""
 
+import ast
 import base64
 import hashlib
 import inspect
@@ -24,7 +25,7 @@ from pulumi_azure_native import (
 )
 
 from infra.release.rollout import _deployment
-from operations.graph import run
+from operations.graph import PROGRAM, run
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +214,14 @@ def test_local_rows_are_read_once_to_name_their_snapshot(tmp_path: Path, monkeyp
     (snapshot,), (training,) = rows.of("lake:Snapshot"), rows.of("databricks:TrainingRun")
     assert snapshot.inputs["snapshot"] == training.inputs["snapshot"]
     assert read == ["train.txt"]
+
+
+def test_program_passes_flags_by_keyword_and_unpacks_no_tuple() -> None:
+    source = PROGRAM.read_text()
+    assert len(source.splitlines()) < 100
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    assert len(calls) > 40
+    flag = re.compile(r"\b(is_\w+|prod|private|zone_redundant|purge_\w+)$")
+    for call in calls:
+        assert not any(isinstance(given, ast.Starred) for given in call.args), ast.unparse(call)
+        assert not any(flag.search(ast.unparse(argument)) for argument in call.args), ast.unparse(call)
