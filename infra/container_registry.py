@@ -15,12 +15,12 @@ from infra.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerRegistryArgs:
-    """Arguments of `ContainerRegistry`.
+    """Arguments of `ContainerRegistry`. `private` and `zone_redundant` alone select the SKU.
 
     private: reachable through private endpoints only.
     zone_redundant: keep copies in several zones.
     build_subnet_id: subnet for build machines in a private network, which the registry's own cannot enter.
-    protect: refuse deletion by Pulumi.
+    protect: refuse deletion by Pulumi; it has no influence on the SKU or its price.
     """
 
     resource_group_name: pulumi.Input[str]
@@ -50,8 +50,8 @@ class ContainerRegistryArgs:
 
     @property
     def premium(self) -> bool:
-        """Private endpoints and zone redundancy are for Premium alone."""
-        return self.protect or self.private or self.zone_redundant
+        """Whether the SKU is Premium: private endpoints and zone redundancy need it. Otherwise Basic is enough."""
+        return self.private or self.zone_redundant
 
 
 class ContainerRegistry(pulumi.ComponentResource):
