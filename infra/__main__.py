@@ -27,57 +27,36 @@ from infra.runner.runner import Runner, RunnerArgs
 settings = configuration.of_this_stack()
 meter = cost.Meter.started()
 client = authorization.get_client_config()
-subscription, prod, private = client.subscription_id, settings.is_production, settings.network.is_private
+subscription = client.subscription_id
 names = Names.of(settings, subscription, pulumi.get_stack())
 aliases.leave_out_api_versions()
 tags.apply_to_all({"environment": settings.environment, "stack": pulumi.get_stack(), **settings.tags})
 
 group = resource_group(settings, subscription, names)
-network = Network("network", NetworkArgs.of(settings, group, names)) if private else None
+network = Network("network", NetworkArgs.of(settings, group, names)) if settings.network.is_private else None
 nodes = network.subnet_id(NODES) if network else None
 
-lake = DataLake("lake", DataLakeArgs(group, names.lake, settings.zone_redundant, private, protect=prod))
-vault = KeyVault(
-    "vault", KeyVaultArgs(group, names.key_vault, client.tenant_id, settings.access.purge_protection, private, prod)
-)
-monitoring = Monitoring("monitoring", MonitoringArgs(group, names.log_analytics, names.application_insights))
-registry = ContainerRegistry(
-    "registry", ContainerRegistryArgs(group, names.container_registry, settings.zone_redundant, nodes, prod)
-)
-identities = Identities("identity", IdentitiesArgs(group, subscription, names, nodes))
+lake = DataLake("lake", DataLakeArgs.of(settings, group, names))
+vault = KeyVault("vault", KeyVaultArgs.of(settings, group, names, tenant_id=client.tenant_id))
+monitoring = Monitoring("monitoring", MonitoringArgs.of(group, names))
+registry = ContainerRegistry("registry", ContainerRegistryArgs.of(settings, group, names, build_subnet_id=nodes))
+identities = Identities("identity", IdentitiesArgs(group, subscription, names, node_subnet_id=nodes))
 
-databricks = Databricks(
-    "databricks",
-    DatabricksArgs(
-        resource_group_name=group,
-        workspace_name=names.databricks_workspace,
-        connector_name=names.access_connector,
-        managed_resource_group_id=f"/subscriptions/{subscription}/resourceGroups/{names.databricks_managed_group}",
-        connector_identity=identities.databricks,
-        zone_redundant=settings.zone_redundant,
-        network_id=network.network_id if network else None,
-        protect=prod,
-    ),
-)
+databricks = Databricks("databricks", DatabricksArgs.of(settings, group, subscription, names, identities, network))
 machine_learning = MachineLearning(
-    "machine-learning",
-    MachineLearningArgs(
-        resource_group_name=group,
-        workspace_name=names.machine_learning_workspace,
-        storage_account_name=names.machine_learning_storage,
-        zone_redundant=settings.zone_redundant,
-        key_vault_id=vault.vault_id,
-        application_insights_id=monitoring.component_id,
-        container_registry_id=registry.registry_id,
-        lake_account_name=lake.account_name,
-        models_container=lake.containers["models"],
-        private=private,
-        protect=prod,
-    ),
+    "machine-learning", MachineLearningArgs.of(settings, group, names, vault, monitoring, registry, lake)
 )
 kubernetes = Kubernetes(
     "kubernetes",
-    KubernetesArgs.of(settings, group, names, client.tenant_id, identities, monitoring.workspace_id, nodes),
+    KubernetesArgs.of(
+        settings,
+        group,
+        names,
+        tenant_id=client.tenant_id,
+        identities=identities,
+        log_workspace_id=monitoring.workspace_id,
+        node_subnet_id=nodes,
+    ),
 )
 inference = Inference(
     "inference",
@@ -86,18 +65,23 @@ inference = Inference(
 
 runner = None
 if nodes is not None and settings.runners:
-    runner = Runner("runner", RunnerArgs.of(settings, group, names, nodes, vault.vault_id, vault.vault_uri))
+    runner = Runner("runner", RunnerArgs.of(settings, group, names, vault, subnet_id=nodes))
 
-who, on_what = settings.access.deployers, (lake, registry, machine_learning, identities, kubernetes, inference)
-access = Access("access", AccessArgs(subscription, who, *on_what, runner))
+who = settings.access.deployers
+access = Access(
+    "access",
+    AccessArgs(subscription, who, lake, registry, machine_learning, identities, kubernetes, inference, runner),
+)
 reachable = private_link.connect_all(network, lake, vault, registry, databricks, machine_learning) if network else []
-on = (lake, registry, databricks, machine_learning, inference)
 export_infrastructure(group, vault, lake, databricks, machine_learning, inference)
 
 training_job = None
 if settings.release.enabled:
     ready = [*access.assignments, *reachable, kubernetes.scoring_pool]
-    release = Release("release", ReleaseArgs(settings, names, *on, ready))
+    release = Release(
+        "release",
+        ReleaseArgs(settings, names, lake, registry, databricks, machine_learning, inference, ready),
+    )
     export_release(release, lake)
     training_job = release.trained.job_id
 sources = sources_of(vault, kubernetes, monitoring, network, lake, registry, databricks, machine_learning)

@@ -4,24 +4,54 @@ Does not build: `release/image.py` uploads a context and asks the registry to. D
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import pulumi
 from pulumi_azure_native import containerregistry
 
+from infra.naming import Names
+from infra.settings import Settings
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ContainerRegistryArgs:
+    """Arguments of `ContainerRegistry`. `private` and `zone_redundant` alone select the SKU.
+
+    private: reachable through private endpoints only.
+    zone_redundant: keep copies in several zones.
+    build_subnet_id: subnet for build machines in a private network, which the registry's own cannot enter.
+    protect: refuse deletion by Pulumi; it has no influence on the SKU or its price.
+    """
+
     resource_group_name: pulumi.Input[str]
     registry_name: str
+    private: bool
     zone_redundant: bool
     build_subnet_id: pulumi.Input[str] | None = None
-    """Where builds run in a private network, which the registry's own build machines cannot enter."""
     protect: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        resource_group_name: pulumi.Input[str],
+        names: Names,
+        *,
+        build_subnet_id: pulumi.Input[str] | None,
+    ) -> Self:
+        return cls(
+            resource_group_name=resource_group_name,
+            registry_name=names.container_registry,
+            private=settings.network.is_private,
+            zone_redundant=settings.zone_redundant,
+            build_subnet_id=build_subnet_id,
+            protect=settings.is_production,
+        )
 
     @property
     def premium(self) -> bool:
-        """Private endpoints and zone redundancy are for Premium alone."""
-        return self.protect or self.zone_redundant or self.build_subnet_id is not None
+        """Whether the SKU is Premium: private endpoints and zone redundancy need it. Otherwise Basic is enough."""
+        return self.private or self.zone_redundant
 
 
 class ContainerRegistry(pulumi.ComponentResource):
@@ -40,7 +70,6 @@ class ContainerRegistry(pulumi.ComponentResource):
     def __init__(self, name: str, args: ContainerRegistryArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:ContainerRegistry", name, None, opts)
         access, redundancy = containerregistry.PublicNetworkAccess, containerregistry.ZoneRedundancy
-        private = args.build_subnet_id is not None
         registry = containerregistry.Registry(
             name,
             registry_name=args.registry_name,
@@ -48,13 +77,13 @@ class ContainerRegistry(pulumi.ComponentResource):
             sku=containerregistry.SkuArgs(name="Premium" if args.premium else "Basic"),
             admin_user_enabled=False,
             anonymous_pull_enabled=False,
-            public_network_access=access.DISABLED if private else access.ENABLED,
+            public_network_access=access.DISABLED if args.private else access.ENABLED,
             network_rule_bypass_options=containerregistry.NetworkRuleBypassOptions.AZURE_SERVICES,
             zone_redundancy=redundancy.ENABLED if args.zone_redundant else redundancy.DISABLED,
             opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
         )
         self.build_pool = None
-        if private:
+        if args.build_subnet_id is not None:
             self.build_pool = containerregistry.AgentPool(
                 f"{name}-builds",
                 agent_pool_name="builds",

@@ -6,18 +6,21 @@ Does not grant anyone access: `access.py` owns the role assignments.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import pulumi
 from pulumi_azure_native import storage
 
+from infra.naming import Names
 from infra.protection import stateful
+from infra.settings import Settings
 from infra.storage_account import storage_account
 
 # `catalog` is where Unity Catalog keeps what it manages itself: it may not overlap the volumes over the other three.
 CONTAINERS = ("raw", "features", "models", "catalog")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataLakeArgs:
     resource_group_name: pulumi.Input[str]
     account_name: str
@@ -25,6 +28,16 @@ class DataLakeArgs:
     private: bool
     containers: Sequence[str] = CONTAINERS
     protect: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, resource_group_name: pulumi.Input[str], names: Names) -> Self:
+        return cls(
+            resource_group_name=resource_group_name,
+            account_name=names.lake,
+            zone_redundant=settings.zone_redundant,
+            private=settings.network.is_private,
+            protect=settings.is_production,
+        )
 
 
 class DataLake(pulumi.ComponentResource):

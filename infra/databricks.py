@@ -5,14 +5,19 @@ Does not create the managed resource group: Databricks makes it and must find th
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import pulumi
 from pulumi_azure_native import databricks, managedidentity
 
 from infra.addresses import DATABRICKS_CONTAINERS, DATABRICKS_HOSTS
+from infra.identities import Identities
+from infra.naming import Names
+from infra.network import Network
+from infra.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatabricksArgs:
     resource_group_name: pulumi.Input[str]
     workspace_name: str
@@ -23,6 +28,28 @@ class DatabricksArgs:
     network_id: pulumi.Input[str] | None = None
     """Network that clusters are injected into, with its two subnets; none for a network Databricks makes."""
     protect: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        resource_group_name: pulumi.Input[str],
+        subscription_id: str,
+        names: Names,
+        identities: Identities,
+        network: Network | None,
+    ) -> Self:
+        managed_group = f"/subscriptions/{subscription_id}/resourceGroups/{names.databricks_managed_group}"
+        return cls(
+            resource_group_name=resource_group_name,
+            workspace_name=names.databricks_workspace,
+            connector_name=names.access_connector,
+            managed_resource_group_id=managed_group,
+            connector_identity=identities.databricks,
+            zone_redundant=settings.zone_redundant,
+            network_id=network.network_id if network else None,
+            protect=settings.is_production,
+        )
 
 
 class Databricks(pulumi.ComponentResource):

@@ -5,14 +5,17 @@ key of its GitHub App from it (`runner/runner.py`); the App's owner puts the key
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import pulumi
 from pulumi_azure_native import keyvault
 
+from infra.naming import Names
 from infra.protection import stateful
+from infra.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeyVaultArgs:
     resource_group_name: pulumi.Input[str]
     vault_name: str
@@ -20,6 +23,19 @@ class KeyVaultArgs:
     purge_protection: bool
     private: bool
     protect: bool = False
+
+    @classmethod
+    def of(
+        cls, settings: Settings, resource_group_name: pulumi.Input[str], names: Names, *, tenant_id: pulumi.Input[str]
+    ) -> Self:
+        return cls(
+            resource_group_name=resource_group_name,
+            vault_name=names.key_vault,
+            tenant_id=tenant_id,
+            purge_protection=settings.access.purge_protection,
+            private=settings.network.is_private,
+            protect=settings.is_production,
+        )
 
 
 class KeyVault(pulumi.ComponentResource):

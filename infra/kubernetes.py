@@ -55,6 +55,7 @@ class KubernetesArgs:
         settings: Settings,
         resource_group_name: pulumi.Input[str],
         names: Names,
+        *,
         tenant_id: pulumi.Input[str],
         identities: Identities,
         log_workspace_id: pulumi.Input[str],

@@ -12,17 +12,24 @@ compute)
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import pulumi
 from pulumi_azure_native import machinelearningservices as ml
 
+from infra.container_registry import ContainerRegistry
+from infra.data_lake import DataLake
+from infra.key_vault import KeyVault
+from infra.monitoring.workspace import Monitoring
+from infra.naming import Names
 from infra.protection import stateful
+from infra.settings import Settings
 from infra.storage_account import storage_account
 
 MODELS_DATASTORE = "lake_models"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MachineLearningArgs:
     resource_group_name: pulumi.Input[str]
     workspace_name: str
@@ -35,6 +42,31 @@ class MachineLearningArgs:
     models_container: pulumi.Input[str]
     private: bool
     protect: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        resource_group_name: pulumi.Input[str],
+        names: Names,
+        vault: KeyVault,
+        monitoring: Monitoring,
+        registry: ContainerRegistry,
+        lake: DataLake,
+    ) -> Self:
+        return cls(
+            resource_group_name=resource_group_name,
+            workspace_name=names.machine_learning_workspace,
+            storage_account_name=names.machine_learning_storage,
+            zone_redundant=settings.zone_redundant,
+            key_vault_id=vault.vault_id,
+            application_insights_id=monitoring.component_id,
+            container_registry_id=registry.registry_id,
+            lake_account_name=lake.account_name,
+            models_container=lake.containers["models"],
+            private=settings.network.is_private,
+            protect=settings.is_production,
+        )
 
 
 class MachineLearning(pulumi.ComponentResource):

@@ -1,6 +1,8 @@
-"""The command `personalization`: its arguments, options and help texts; other modules do the work.
+"""Arguments, options and output of the `personalization` command.
 
-`docs/reference/cli.md` is generated from them. Exit code 1 is an error that the message explains.
+`docs/reference/cli.md` is generated from them. Exit code 1 is an error that the message explains; `report` also returns
+3. Each command imports the module that does its work only when it runs, because those modules load Spark or the Azure
+SDKs.
 """
 
 import datetime

@@ -2,7 +2,7 @@
 
 from operations.graph import Declared, Graph, run
 
-__all__ = ["Declared", "Graph", "graph"]
+__all__ = ["RELEASE", "Declared", "Graph", "graph"]
 
 RELEASE = {
     "training:snapshot": "2026-11-01",

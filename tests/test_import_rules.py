@@ -1,22 +1,34 @@
-"""Who may import whom: the rooms of the house are held together by data, not by code."""
+"""Which package may import which: packages exchange data and, but for this table, no code."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+
+import operations
+from operations import cli
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {"infra", "workloads", "scoring", "sandbox", "operations", "policy", "tools", "benchmarks"}
-MAY_IMPORT = {
+MAY_IMPORT: dict[str, set[str]] = {
     "infra": set(),
     "workloads": set(),
     "scoring": set(),
     "sandbox": set(),
     "policy": set(),
     "tools": set(),
+    "operations": {"infra", "policy", "sandbox", "scoring", "workloads"},
+    "benchmarks": {"operations", "scoring", "tests", "workloads"},
 }
+ROOMS = {*MAY_IMPORT, "tests"}
+LIBRARIES = {
+    "policy": {"pulumi_azure_native", "pulumi_policy"},
+    "tools": {"cryptography", "google", "grpc", "pulumi", "yaml"},
+}
+"""Third-party libraries of the packages that name them all, in their docstring or in docs/architecture.md."""
 NEVER = {
     "workloads": {"pulumi", "azure", "databricks", "lightgbm", "starlette", "uvicorn", "requests", "httpx"},
     "infra": {"pyspark", "synapse", "lightgbm", "starlette", "uvicorn"},
@@ -38,6 +50,43 @@ def imports(room: str) -> Iterator[tuple[Path, str]]:
 def test_no_room_reaches_into_another(room: str) -> None:
     for path, module in imports(room):
         assert module == room or module not in ROOMS or module in MAY_IMPORT[room], f"{path} imports {module}"
+
+
+def test_every_package_has_import_rules_and_a_row_in_the_architecture() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages == MAY_IMPORT.keys()
+    rows = re.findall(r"^\| `(\w+)/` \| .* \| (.*) \|$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    documented = {name: set(re.findall(r"`(\w+)/`", text.partition(";")[0])) for name, text in rows}
+    assert documented == MAY_IMPORT
+
+
+@pytest.mark.parametrize("room", sorted(LIBRARIES))
+def test_libraries_of_a_package_are_those_it_names(room: str) -> None:
+    third_party = {module for _, module in imports(room)} - sys.stdlib_module_names - ROOMS
+    assert third_party == LIBRARIES[room]
+
+
+def test_bootstrap_needs_the_standard_library_only() -> None:
+    """It runs before the environment exists, which it creates; imports inside functions come later."""
+    todo, seen = ["bootstrap", "steps"], set()
+    while todo:
+        seen.add(name := todo.pop())
+        path = ROOT / "tools" / f"{name}.py"
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "tools":
+                within = node.module.partition(".")[2]
+                todo += {within} - seen if within else {alias.name for alias in node.names} - seen
+            elif isinstance(node, ast.ImportFrom):
+                assert str(node.module).partition(".")[0] in sys.stdlib_module_names, path
+            elif isinstance(node, ast.Import):
+                assert {alias.name.partition(".")[0] for alias in node.names} <= sys.stdlib_module_names, path
+    assert len(seen) > 3
+
+
+def test_docstring_of_operations_lists_every_command() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    listed = re.findall(r"`([a-z-]+)`[,:]", str(operations.__doc__))
+    assert sorted(listed) == sorted(commands)
 
 
 @pytest.mark.parametrize("room", sorted(NEVER))

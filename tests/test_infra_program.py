@@ -1,15 +1,19 @@
 """Invariants of the whole resource graph."""
 
+import ast
 import base64
+import hashlib
 import inspect
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_azure_native
 import pytest
 from certificates import pem
-from infra_graph import Graph, graph
+from infra_graph import RELEASE, Graph, graph
 from pulumi.runtime import rpc
 from pulumi_azure_native import (
     containerservice,
@@ -21,6 +25,7 @@ from pulumi_azure_native import (
 )
 
 from infra.release.rollout import _deployment
+from operations.graph import PROGRAM, run
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +196,32 @@ def test_a_run_is_identified_by_rows_and_code_and_not_by_machines(program: Graph
 def test_no_machine_path_reaches_the_state(program: Graph) -> None:
     for found in program.resources:
         assert str(pulumi_azure_native.__path__[0]).partition(".venv")[0] not in json.dumps(found.inputs, default=str)
+
+
+def test_local_rows_are_read_once_to_name_their_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.txt").write_text("rows")
+    read: list[str] = []
+    file_digest = hashlib.file_digest
+
+    def counted(file: Any, algorithm: str) -> Any:
+        read.append(Path(file.name).name)
+        return file_digest(file, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    config = {"azure-native:location": "westeurope", "personalization:environment": "test", **RELEASE}
+    del config["training:snapshot"]
+    rows = run({**config, "training:data": str(tmp_path)}, "test")
+    (snapshot,), (training,) = rows.of("lake:Snapshot"), rows.of("databricks:TrainingRun")
+    assert snapshot.inputs["snapshot"] == training.inputs["snapshot"]
+    assert read == ["train.txt"]
+
+
+def test_program_passes_flags_by_keyword_and_unpacks_no_tuple() -> None:
+    source = PROGRAM.read_text()
+    assert len(source.splitlines()) < 100
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    assert len(calls) > 40
+    flag = re.compile(r"\b(is_\w+|prod|private|zone_redundant|purge_\w+)$")
+    for call in calls:
+        assert not any(isinstance(given, ast.Starred) for given in call.args), ast.unparse(call)
+        assert not any(flag.search(ast.unparse(argument)) for argument in call.args), ast.unparse(call)

@@ -6,6 +6,8 @@ from test_infra_settings import settings
 
 from infra.configuration import ConfigError
 from infra.naming import Names
+from operations import stacks
+from operations.graph import run
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,32 @@ def test_production_spans_the_zones_of_its_region(prod: Graph) -> None:
     assert {account.inputs["sku"]["name"] for account in prod.of("storage:StorageAccount")} == {"Standard_ZRS"}
     (registry,) = prod.of("containerregistry:Registry")
     assert (registry.inputs["sku"]["name"], registry.inputs["zoneRedundancy"]) == ("Premium", "Enabled")
+
+
+@pytest.mark.parametrize(
+    ("config", "sku"),
+    [
+        pytest.param({}, "Basic", id="public"),
+        pytest.param(
+            {"personalization__environment": "prod", "reliability__redundancy": "local"}, "Basic", id="protected"
+        ),
+        pytest.param({"reliability__redundancy": "zone"}, "Premium", id="zones"),
+        pytest.param({"network__mode": "private"}, "Premium", id="private"),
+    ],
+)
+def test_registry_is_premium_for_private_endpoints_and_zones_only(config: dict[str, str], sku: str) -> None:
+    (registry,) = graph(release__enabled="false", serving__system_nodes="3", **config).of("containerregistry:Registry")
+    assert registry.inputs["sku"]["name"] == sku
+
+
+@pytest.mark.parametrize(
+    ("stack", "sku"),
+    [("dev", "Basic"), ("local", "Basic"), ("prod-westeurope", "Premium"), ("prod-northeurope", "Premium")],
+)
+def test_registry_sku_of_each_shipped_stack(stack: str, sku: str) -> None:
+    config = {**stacks.read(stacks.PROJECT, stack), "release:enabled": "false"}
+    (registry,) = run(config, stack).of("containerregistry:Registry")
+    assert registry.inputs["sku"]["name"] == sku
 
 
 def test_a_region_without_zones_gets_none_and_says_so_where_they_are_wanted() -> None:

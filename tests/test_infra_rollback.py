@@ -1,5 +1,6 @@
 """Going back to an image: the second one passes every check of its rollout and then fails users."""
 
+import inspect
 import json
 import threading
 import uuid
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.mgmt.containerregistrytasks.models import Run
 from sandbox_fixtures import in_environment
 from sandbox_machine_learning_fixtures import CONTEXT, Cloud, ml_sandbox
 
@@ -181,6 +183,12 @@ def test_a_digest_that_the_registry_does_not_have_gets_no_traffic(cloud: Cloud, 
     with users(cloud) as seen, pytest.raises(rollout.RolloutFailed, match="has no image"):
         released(cloud, f"sha256:{'0' * 64}", broken)
     assert set(seen) == {200}
+
+
+def test_build_relies_on_the_pinned_sdk_and_guesses_no_other() -> None:
+    run = Run({"properties": {"runId": "c1", "status": "Succeeded", "outputImages": [{"digest": "sha256:1"}]}})
+    assert (run.run_id, run.status, run.output_images[0].digest) == ("c1", "Succeeded", "sha256:1")
+    assert "hasattr" not in inspect.getsource(image)
 
 
 def test_a_refused_build_names_the_setting_for_an_existing_image(cloud: Cloud, sources: dict[str, Path]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 from sandbox_fixtures import in_environment
 from sandbox_machine_learning_fixtures import CONTEXT, Cloud, environment, ml_sandbox
@@ -200,6 +201,23 @@ def test_a_model_that_fails_a_check_gets_no_traffic_and_is_kept_to_be_looked_at(
     assert traffic(cloud) == {live["deployment"]: 100}
     assert deployments(cloud) == {live["deployment"], named(cloud, version)}
     assert cloud.score(ENDPOINT, {"rows": [{"x": 1}]}, deployment=named(cloud, version)).status_code in (200, 500)
+
+
+def test_connections_to_the_endpoint_are_closed_after_success_and_failure(
+    cloud: Cloud, live: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[httpx.Client] = []
+
+    class Recorded(httpx.Client):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            clients.append(self)
+
+    monkeypatch.setattr("infra.release.probe.httpx.Client", Recorded)
+    rolled_out(cloud, "2", live)
+    with pytest.raises(rollout.RolloutFailed):
+        rolled_out(cloud, "3", live)
+    assert [client.is_closed for client in clients] == [True, True]
 
 
 def test_no_more_than_one_failed_deployment_is_kept(cloud: Cloud, live: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Notebooks as sources: what they are part of, and how the sandbox reads them."""
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from infra.release import workload
 from infra.release.notebooks import notebooks_digest
 from sandbox.databricks.notebook import NotAnotebook, parse
+
+RENDERED = Path(__file__).parents[1] / "docs" / "notebooks"
 
 
 @pytest.fixture
@@ -47,6 +50,16 @@ def test_every_notebook_says_what_it_is_and_is_split_into_cells(name: str) -> No
         assert "MAGIC" not in cell.source
         if cell.cell_type == "code":
             compile(cell.source, name, "exec")
+
+
+@pytest.mark.parametrize("name", ["explore", "train", "operationalize"])
+def test_rendered_notebook_shows_the_cells_of_its_source(name: str) -> None:
+    cells = parse((workload.NOTEBOOKS / f"{name}.py").read_text()).cells
+    page = (RENDERED / f"{name}.md").read_text()
+    shown = re.findall(r"^```python\n(.*?)\n```$", page, re.DOTALL | re.MULTILINE)
+    assert shown == [cell.source for cell in cells if cell.cell_type == "code"]
+    for cell in cells:
+        assert cell.source in page
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,14 @@ from workloads import artefact, spec
 
 DOCS = REPOSITORY / "docs"
 PUBLISHED = DOCS / "openapi.movielens.json"
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "calling.md")
 COMMAND = "python -m scoring.openapi docs/contract.movielens.json docs/openapi.movielens.json"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_document_and_contract_are_linked(page: Path) -> None:
+    links = {(page.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+\.json)\)", page.read_text())}
+    assert {DOCS / "openapi.movielens.json", DOCS / "contract.movielens.json"} <= links
 
 
 def test_the_example_contract_is_what_training_writes() -> None:

@@ -30,9 +30,17 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Jobs with steps. A job that calls another workflow has none: `calls`."""
     for path in WORKFLOWS:
         for name, job in load(path)["jobs"].items():
-            yield f"{path.stem}/{name}", job
+            if "uses" not in job:
+                yield f"{path.stem}/{name}", job
+
+
+def calls() -> dict[str, dict[str, Any]]:
+    """Jobs that call another workflow."""
+    found = {f"{path.stem}/{name}": job for path in WORKFLOWS for name, job in load(path)["jobs"].items()}
+    return {name: job for name, job in found.items() if "uses" in job}
 
 
 def steps() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -49,8 +57,35 @@ def tool(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_there_is_a_preview_a_deployment_a_daily_retraining_and_a_watch_for_drift() -> None:
-    assert {path.stem for path in WORKFLOWS} >= {"preview", "deploy", "retrain", "drift"}
+def test_there_are_tests_a_preview_a_deployment_a_daily_retraining_and_a_watch_for_drift() -> None:
+    assert {path.stem for path in WORKFLOWS} >= {"ci", "preview", "deploy", "retrain", "drift"}
+
+
+def test_pull_requests_and_main_run_the_commands_of_the_readme() -> None:
+    ci, deploy = (load(ROOT / ".github" / "workflows" / f"{name}.yml") for name in ("ci", "deploy"))
+    # A push to main runs them through deploy.yml; a trigger of ci.yml for it would run them twice.
+    assert set(ci["on"]) == {"pull_request", "workflow_call"}
+    assert deploy["on"]["push"] == {"branches": ["main"]}
+    assert commands_of("ci/test") == ["make test"]
+    assert commands_of("ci/local") == ["make local", "make local-down"]
+    assert "secrets." not in json.dumps(ci)
+    for name, job in ci["jobs"].items():
+        assert not {"if", "continue-on-error"} & job.keys(), name
+        assert "github.ref" in job["concurrency"]["group"]
+        # A commit on main must end before the next one: its plan would otherwise replace the newer commit's.
+        assert job["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+
+
+def test_only_a_commit_whose_tests_passed_is_deployed() -> None:
+    deploy = load(ROOT / ".github" / "workflows" / "deploy.yml")["jobs"]
+    assert calls() == {
+        "deploy/ci": {"name": "ci", "uses": "./.github/workflows/ci.yml", "permissions": {"contents": "read"}}
+    }
+    assert deploy["plan"]["needs"] == "ci"
+    # Without a status function a condition implies `success()`: all needed jobs succeeded.
+    assert not re.search(r"\b(always|cancelled|failure|success)\(", deploy["plan"]["if"])
+    assert deploy["up"]["needs"] == "plan"
+    assert "needs.plan.result != 'skipped'" in deploy["up"]["if"]
 
 
 def test_files_are_what_github_reads() -> None:
@@ -64,6 +99,7 @@ def test_an_audit_for_injection_and_excess_finds_nothing() -> None:
 
 
 def test_every_action_is_pinned_to_a_commit_with_its_version_beside() -> None:
+    assert all((ROOT / job["uses"]).is_file() for job in calls().values())
     used = [step["uses"] for _, step in steps() if "uses" in step]
     assert used
     for name in used:
@@ -205,7 +241,13 @@ def test_every_command_of_a_step_exists() -> None:
         for folder in re.findall(r"--policy-pack (\S+)", script):
             assert (ROOT / folder / "PulumiPolicy.yaml").is_file()
     used = {"approval", "preflight", "report", "snapshot", "steps"}
-    assert seen == {"make bootstrap", *(f"personalization {command}" for command in used)}
+    assert seen == {
+        "make bootstrap",
+        "make test",
+        "make local",
+        "make local-down",
+        *(f"personalization {command}" for command in used),
+    }
 
 
 def test_the_workflows_run_the_pinned_versions() -> None:

@@ -5,9 +5,12 @@ Does not declare what is sent here: `watch.py` does.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import pulumi
 from pulumi_azure_native import applicationinsights, operationalinsights
+
+from infra.naming import Names
 
 TABLES = ("ContainerLogV2", "DatabricksJobs", "StorageBlobLogs")
 """Tables that alert rules or a data collection rule name. Azure Monitor creates a table with its first row; a rule that
@@ -19,12 +22,20 @@ Source: hashicorp/terraform-provider-azurerm#28709; mspnp/aks-baseline workload-
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MonitoringArgs:
     resource_group_name: pulumi.Input[str]
     workspace_name: str
     component_name: str
     retention_days: int = 30
+
+    @classmethod
+    def of(cls, resource_group_name: pulumi.Input[str], names: Names) -> Self:
+        return cls(
+            resource_group_name=resource_group_name,
+            workspace_name=names.log_analytics,
+            component_name=names.application_insights,
+        )
 
 
 class Monitoring(pulumi.ComponentResource):

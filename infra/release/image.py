@@ -98,7 +98,7 @@ class _ImageProvider(ReleaseProvider):
                 agent_pool_name=props.get("build_pool"),
             ),
         )
-        done = _wait(client, place, run.run_id if hasattr(run, "run_id") else run.properties.run_id)
+        done = _wait(client, place, run.run_id)
         return str(done.output_images[0].digest)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -117,7 +117,7 @@ def _scheduled(client: Any, place: tuple[str, str], request: Any) -> Any:
     from azure.core.exceptions import HttpResponseError
 
     try:
-        run = client.registries.schedule_run(*place, request)
+        return client.registries.schedule_run(*place, request)
     except HttpResponseError as error:
         if error.error and error.error.code == "TasksOperationsNotAllowed":
             raise ImageBuildFailed(
@@ -125,7 +125,6 @@ def _scheduled(client: Any, place: tuple[str, str], request: Any) -> Any:
                 f"elsewhere, push it there as {REPOSITORY}, and set release:image to its digest."
             ) from None
         raise
-    return run.result() if hasattr(run, "result") else run
 
 
 def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
@@ -134,12 +133,11 @@ def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
     deadline = time.monotonic() + (_BUILD_MINUTES + 5) * 60
     while time.monotonic() < deadline:
         run = client.runs.get(*place, run_id)
-        properties = run.properties if hasattr(run, "properties") and run.properties else run
-        if properties.status == "Succeeded":
-            return properties
-        if properties.status in ("Failed", "Canceled", "Error", "Timeout"):
+        if run.status == "Succeeded":
+            return run
+        if run.status in ("Failed", "Canceled", "Error", "Timeout"):
             log = requests.get(client.runs.get_log_sas_url(*place, run_id).log_link, timeout=60).text
-            raise ImageBuildFailed(f"image build {run_id} ended as {properties.status}:\n{log[-4000:]}")
+            raise ImageBuildFailed(f"image build {run_id} ended as {run.status}:\n{log[-4000:]}")
         time.sleep(0.5 if time.monotonic() < deadline - _BUILD_MINUTES * 60 + 30 else 5)
     raise ImageBuildFailed(f"image build {run_id} did not end within {_BUILD_MINUTES + 5} minutes")
 

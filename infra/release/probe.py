@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import httpx
 
@@ -89,13 +89,22 @@ def broken(found: Figures, limits: Limits) -> list[str]:
 
 
 class Probe:
-    """Of one model behind one endpoint; `golden` are rows, each with the `probability` that training computed."""
+    """Checks one model behind one endpoint. A context manager: on exit it closes the connections to the endpoint.
+
+    golden: rows, each with the `probability` that training computed.
+    """
 
     def __init__(
         self, scoring_uri: str, key: str, model: str, golden: Sequence[Mapping[str, Any]], limits: Limits
     ) -> None:
         self._uri, self._model, self._golden, self._limits = scoring_uri, model, golden, limits
         self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def check(self, deployment: str, live: str | None, *, takes_all: bool, measured: bool = True) -> Figures:
         """Replay and measure `deployment` beside `live`; `CheckFailed` if it does not keep to what it must.

@@ -128,12 +128,12 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
             _deployment(props, name, model.tags, incarnation=incarnation)
         ).result()
         scoring_uri = client.online_endpoints.get(endpoint).scoring_uri
-        probe = _probe(client, props, model.path, scoring_uri)
-        for share in (0, *shares):
-            if share:
-                _set_traffic(cloud, props, {name: share, live: 100 - share} if live else {name: share})
-            found = probe.check(name, live, takes_all=share == 100, measured=share > 0 or not warm)
-            checks.append({"share": share, **asdict(found)})
+        with _probe(client, props, model.path, scoring_uri) as probe:
+            for share in (0, *shares):
+                if share:
+                    _set_traffic(cloud, props, {name: share, live: 100 - share} if live else {name: share})
+                found = probe.check(name, live, takes_all=share == 100, measured=share > 0 or not warm)
+                checks.append({"share": share, **asdict(found)})
     except Exception as error:
         said = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
         _return_traffic(cloud, props, {live: 100} if live else before, said)

@@ -113,8 +113,10 @@ class Snapshot(Resource, module="lake", name="Snapshot"):
         container: pulumi.Input[str],
         dataset: str,
         data: str,
+        snapshot: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """`data`: local file or folder of the rows; `snapshot`: `snapshot_name(data)`, which reads all of them."""
         props = {
             "blob_endpoint": blob_endpoint,
             "lake_id": lake_id,
@@ -122,6 +124,6 @@ class Snapshot(Resource, module="lake", name="Snapshot"):
             "container": container,
             "dataset": dataset,
             "data": data,
-            "snapshot": snapshot_name(data),
+            "snapshot": snapshot,
         }
         super().__init__(_SnapshotProvider(), name, props, opts)

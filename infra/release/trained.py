@@ -48,9 +48,10 @@ class Trained(pulumi.ComponentResource):
         sources = sources_digest()
         self.code = sources[:16]
 
-        uploaded = [self._uploaded(name, args, child)] if training.data else []
         assert training.data or training.snapshot  # `Settings` refuses a release without rows
+        # The name reads every byte of local rows, so it is computed once.
         self.rows = snapshot_name(training.data) if training.data else str(training.snapshot)
+        uploaded = [self._uploaded(name, args, self.rows, child)] if training.data else []
         job_name = f"{args.names.catalog}-train"
 
         catalog = Catalog(
@@ -153,8 +154,8 @@ class Trained(pulumi.ComponentResource):
         self.register_outputs({})
 
     @staticmethod
-    def _uploaded(name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions) -> Snapshot:
-        """Rows from here; others are already in the lake."""
+    def _uploaded(name: str, args: ReleaseArgs, snapshot: str, opts: pulumi.ResourceOptions) -> Snapshot:
+        """Upload local rows; rows that `training:snapshot` names are already in the lake."""
         return Snapshot(
             f"{name}-snapshot",
             blob_endpoint=args.lake.blob_endpoint,
@@ -162,6 +163,7 @@ class Trained(pulumi.ComponentResource):
             container=args.lake.containers["raw"],
             dataset=args.settings.training.dataset,
             data=str(args.settings.training.data),
+            snapshot=snapshot,
             opts=opts,
         )
 

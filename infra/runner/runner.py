@@ -16,6 +16,7 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import compute, managedidentity
 
+from infra.key_vault import KeyVault
 from infra.naming import RUNNER_SECRET, Names
 from infra.runner import machine
 from infra.settings import RunnerSettings, Settings
@@ -44,12 +45,12 @@ class RunnerArgs:
         settings: Settings,
         resource_group_name: pulumi.Input[str],
         names: Names,
+        vault: KeyVault,
+        *,
         subnet_id: pulumi.Input[str],
-        vault_id: pulumi.Input[str],
-        vault_uri: pulumi.Input[str],
     ) -> Self:
         label = pulumi.get_stack()
-        return cls(resource_group_name, names, settings.runner, label, subnet_id, vault_id, vault_uri)
+        return cls(resource_group_name, names, settings.runner, label, subnet_id, vault.vault_id, vault.vault_uri)
 
 
 class Runner(pulumi.ComponentResource):
