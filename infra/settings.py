@@ -325,7 +325,7 @@ class TrainingSettings(_Group):
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field(
         "native",
-        description="Scoring engine: LightGBM's C library, or Spark Serving with SynapseML. Both answer alike.",
+        description="Scoring engine: LightGBM's C library, or Spark Serving with SynapseML. Both give equal answers.",
         examples=["spark"],
     )
     node_size: VmSize = Field(

@@ -34,9 +34,7 @@ def local(
     dataset: Annotated[str, typer.Option(help="Dataset to train on: movielens or criteo.")] = "movielens",
     data: Annotated[
         str,
-        typer.Option(
-            help="File or folder of your own rows; MovieLens 100K, or synthetic clicks for criteo, if not given."
-        ),
+        typer.Option(help="File or folder of your rows; MovieLens 100K, or synthetic clicks for criteo, if not given."),
     ] = "",
     engine: Annotated[str, typer.Option(help="Scoring engine: native or spark.")] = "native",
     state: StateFolder = _DEFAULT_STATE,

@@ -70,7 +70,7 @@ COMBINATIONS: tuple[dict[str, str], ...] = (
 @dataclass(frozen=True)
 class Setting:
     key: str
-    """As typed in `pulumi config set`."""
+    """Name as typed in `pulumi config set`."""
     schema: Mapping[str, Any]
     """JSON Schema of its value, with `rule` and `examples`."""
     required: bool

@@ -1,4 +1,4 @@
-"""Markdown of the reference pages: tables, code spans and blocks. Does not know what it formats."""
+"""Markdown of the reference pages: tables, code spans and blocks. Does not know their content."""
 
 import re
 from collections.abc import Sequence
