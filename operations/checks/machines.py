@@ -74,10 +74,14 @@ def _machines(target: Target) -> Iterator[Finding]:
     filtered = {"$filter": f"location eq '{region}'"}
     skus = target.arm.list(Size, f"{target.scope}/providers/Microsoft.Compute/skus", _SKUS, filtered)
     sizes = {size.name.lower(): size for size in skus if size.resource_type.lower() == "virtualmachines"}
-    for need in {(need.setting, need.size): need for need in reversed(needs(target))}.values():
+    wanted = needs(target)
+    once: dict[tuple[str, str], Need] = {}
+    for need in wanted:
+        once.setdefault((need.setting, need.size), need)
+    for need in once.values():
         yield from _size(target, need, sizes)
     usages = target.arm.list(Usage, f"{target.scope}/providers/Microsoft.Compute/locations/{region}/usages", _USAGES)
-    known = [(need, sizes[need.size.lower()]) for need in needs(target) if need.size.lower() in sizes]
+    known = [(need, sizes[need.size.lower()]) for need in wanted if need.size.lower() in sizes]
     yield from _quota(target, known, {usage.name.value.lower(): usage for usage in usages})
 
 
