@@ -34,7 +34,7 @@ class SoftDeleted:
 
     def keep(self, body: Body, rule: TypeRule, *, purged: bool) -> None:
         if rule.soft_delete and not purged:
-            deleted = {**body.get("systemData", {}), "lastModifiedAt": datetime.datetime.now(datetime.UTC).isoformat()}
+            deleted = {**body["systemData"], "lastModifiedAt": datetime.datetime.now(datetime.UTC).isoformat()}
             self._records.put(f"/deleted{body['id']}", {**body, "systemData": deleted})
         if rule.lingers:
             self._lingering[body["id"].lower()] = time.monotonic() + self._sandbox.settings.container_deletion

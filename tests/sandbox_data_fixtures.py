@@ -89,7 +89,8 @@ class Served:
     def _put(self, scope: str, path: str, body: Mapping[str, object]) -> str:
         namespace, *parts = path.split("/")
         resource_id, kind = f"{scope}/providers/{path}", "/".join([namespace, *parts[::2]])
-        self.sandbox.store.put(resource_id, {"id": resource_id, "name": parts[-1], "type": kind, **body})
+        resource = {"id": resource_id, "name": parts[-1], "type": kind, "systemData": {}, **body}
+        self.sandbox.store.put(resource_id, resource)
         return resource_id
 
     def account(self, name: str, *containers: str) -> str:
