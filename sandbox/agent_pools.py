@@ -17,6 +17,8 @@ from sandbox.store import Body
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = "Microsoft.ContainerService/managedClusters/agentPools"
+# Source: kubernetes-sigs/cluster-api-provider-azure#5947
+_MOST_NODES = 1000
 _DRAIN_SECONDS = 1.2
 _SCALE_SECONDS = 2.0
 _growing = set[asyncio.Task[None]]()
@@ -86,20 +88,14 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
     stays a system pool.
 
     Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md;
-    MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`); Azure/azure-cli#22442 (the code);
-    kubernetes-sigs/cluster-api-provider-azure#5947 (the words)
+    MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`)
     """
     properties = sent.get("properties") or {}
     if existing is None and properties.get("enableAutoScaling"):
         _check_bounds(properties)
     mode = properties.get("mode") or (existing["properties"].get("mode") if existing else None)
     if mode == "System" and properties.get("count") == 0:
-        message = (
-            "agentPoolProfile.count was 0. It must be greater or equal to minCount:1 and less than or equal to "
-            "maxCount:1000. If allowedMinCount was expected to be 0 but is 1: 1) The nodepool is a VMAS pool. 2) api "
-            "Version is less than 2020-03-01. 3) The node is a system pool."
-        )
-        raise CloudError(400, "InvalidParameter", message)
+        raise _count_refusal(0, 1, _MOST_NODES)
     if existing and existing["properties"].get("mode") == "System" and mode != "System":
         _check_deletion(sandbox, pool_id, existing)
     if properties.get("tags") is not None:
@@ -109,15 +105,21 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
 def _check_bounds(properties: Body) -> None:
     """Only of a new pool: an update may raise the lower bound above the nodes that there are.
 
-    Source: kubernetes-sigs/cluster-api-provider-azure#5947 (creation); Azure/azure-cli-extensions#1606 (update)
+    Source: Azure/azure-cli-extensions#1606
     """
     count, least, most = (properties.get(name) or 0 for name in ("count", "minCount", "maxCount"))
     if not least <= count <= most:
-        message = (
-            f"agentPoolProfile.count was {count}. It must be greater or equal to minCount:{least} and less than or "
-            f"equal to maxCount:{most}."
-        )
-        raise CloudError(400, "InvalidParameter", message)
+        raise _count_refusal(count, least, most)
+
+
+def _count_refusal(count: int, least: int, most: int) -> CloudError:
+    """Source: Azure/azure-cli#22442 (the code); kubernetes-sigs/cluster-api-provider-azure#5947 (the words)"""
+    message = (
+        f"agentPoolProfile.count was {count}. It must be greater or equal to minCount:{least} and less than or equal "
+        f"to maxCount:{most}. If allowedMinCount was expected to be 0 but is 1: 1) The nodepool is a VMAS pool. 2) api "
+        "Version is less than 2020-03-01. 3) The node is a system pool."
+    )
+    return CloudError(400, "InvalidParameter", message)
 
 
 async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
