@@ -54,10 +54,10 @@ test-container: bootstrap ## the scoring image, built and run for real, with a c
 	@$(ready) python -m tools.container_engine run pytest -m container $(ARGS)
 
 test-browser: bootstrap ## the page in the machine's own Chromium, which `make test` tries too where there is one
-	@$(ready) pytest tests/test_page_browser.py
+	@$(ready) pytest tests/cli/dashboard/test_browser.py
 
 test-azure-cli: bootstrap ## Azure CLI against the sandbox, installed into the user's cache the first time
-	@$(ready) python -m tools.azure_cli && pytest tests/test_conformance_azure_cli.py
+	@$(ready) python -m tools.azure_cli && pytest tests/conformance/test_azure_cli.py
 
 preflight: bootstrap ## what would stop `make up` in a stack's region and subscription: STACK=dev
 	@$(ready) personalization preflight --stack '$(stack)'

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.scoring_fixtures import Running, make_artefact, scoring_environment, serving
+from testing.scoring import Running, make_artefact, scoring_environment, serving
 
 BYTES = 2 * 1024 * 1024
 """SCORING_MAX_BYTES unless set."""

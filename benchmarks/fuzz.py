@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from tests.scoring_fixtures import FEATURES, Toys, make_artefact, random_row, scoring_environment, serving
+from testing.scoring import FEATURES, Toys, make_artefact, random_row, scoring_environment, serving
 
 SECONDS = 10.0
 """After which an answer counts as never coming."""

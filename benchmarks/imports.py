@@ -1,7 +1,7 @@
 """How often the providers' imports fail: `python benchmarks/imports.py [--interpreters 100] [--without]`.
 
 In each fresh interpreter 16 threads begin together, each a provider's `create` that runs the import statements of one
-function of `infra/release/`. Without `import_sdks` two of them lock each other out (python/cpython#83065). Prints how
+function of `infra/`. Without `import_sdks` two of them lock each other out (python/cpython#83065). Prints how
 many interpreters had an error, and the errors.
 """
 
@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 THREADS = 16
-_RELEASE = Path(__file__).parents[1] / "infra" / "release"
+_INFRA = Path(__file__).parents[1] / "infra"
 _PROGRAM = """
 import json, sys, threading
 from pulumi.dynamic import CreateResult
-from infra.release import dynamic
+from infra.dynamic import provider as dynamic
 
 statements, threads, without = json.loads(sys.argv[1])
 if without:
@@ -47,12 +47,12 @@ print(json.dumps(errors))
 
 
 def lazy_imports() -> list[str]:
-    """The import statements inside each function of `infra/release/`."""
+    """The import statements inside each function of `infra/`."""
     return list(dict.fromkeys(_lazy_imports()))
 
 
 def _lazy_imports() -> Iterator[str]:
-    for path in sorted(_RELEASE.glob("*.py")):
+    for path in sorted(_INFRA.rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
                 found = [each for each in ast.walk(function) if isinstance(each, ast.Import | ast.ImportFrom)]
@@ -64,7 +64,7 @@ def errors_of_one(*, without: bool = False) -> list[str]:
     """Errors of one fresh interpreter. `without`: as if each provider imported by itself."""
     given = json.dumps([lazy_imports(), THREADS, without])
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, given], capture_output=True, text=True, cwd=_RELEASE.parents[1]
+        [sys.executable, "-c", _PROGRAM, given], capture_output=True, text=True, cwd=_INFRA.parents[1]
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])

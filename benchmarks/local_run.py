@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from operations.local import Report, down, up
-from operations.state_folder import State
+from cli.local_run.command import Report, down, up
+from cli.local_run.run_directory import State
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import yaml
 
-from operations import sandbox, stacks
-from operations.engine import Engine
+from cli.local_run import sandbox
+from cli.local_run.engine import Engine
+from cli.stacks import files
 
 CPU_SECONDS, MEGABYTES = 5.0, 300
 """Bars of the program alone."""
@@ -59,7 +60,7 @@ def of_program(stack_file: Path) -> Cost:
 @contextmanager
 def standing(stack_file: Path) -> Iterator[list[str]]:
     """The stack on a sandbox of its own, without its release; yields the arguments that name it."""
-    stack = stacks.stack_of(stack_file)
+    stack = files.stack_of(stack_file)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         os.environ.update(Engine(folder, sandbox.start(folder / "sandbox", None)).environment)
@@ -68,10 +69,10 @@ def standing(stack_file: Path) -> Iterator[list[str]]:
             configured = folder / stack_file.name
             configured.write_text(yaml.safe_dump({"config": config}))
             # `stack init` writes into the stack file beside the project file: that of the repository stays as it is.
-            (folder / "Pulumi.yaml").write_bytes((stacks.PROJECT / "Pulumi.yaml").read_bytes())
+            (folder / "Pulumi.yaml").write_bytes((files.PROJECT / "Pulumi.yaml").read_bytes())
             pulumi(folder, "stack", "init", stack)
             named = ["--stack", stack, "--config-file", str(configured)]
-            pulumi(stacks.PROJECT, "up", "--yes", "--skip-preview", *named)
+            pulumi(files.PROJECT, "up", "--yes", "--skip-preview", *named)
             yield named
         finally:
             sandbox.stop(folder / "sandbox")
@@ -88,14 +89,14 @@ def main() -> None:
     parser.add_argument("--stack", default="prod-westeurope")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    stack_file = stacks.file_of(stacks.PROJECT, arguments.stack)
+    stack_file = files.file_of(files.PROJECT, arguments.stack)
 
     costs = [of_program(stack_file) for _ in range(arguments.runs)]
     seconds = []
     with standing(stack_file) as named:
         for _ in range(arguments.runs):
             started = time.monotonic()
-            pulumi(stacks.PROJECT, "preview", "--expect-no-changes", *named)
+            pulumi(files.PROJECT, "preview", "--expect-no-changes", *named)
             seconds.append(time.monotonic() - started)
 
     print(f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}\n")

@@ -2,7 +2,7 @@
 
 The local stack is deployed with its release; then `pulumi preview --refresh --expect-no-changes`, which drift.yml runs
 every working day, is repeated, with a request to the endpoint before each. Prints a Markdown table. Changes nothing by
-hand: tests/test_stack_lifecycle.py does.
+hand: tests/end_to_end/test_lifecycle.py does.
 """
 
 import argparse
@@ -12,11 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from operations import local, sandbox
-from operations.endpoint import Endpoint
-from operations.engine import PROJECT, STACK, Engine
-from operations.preview import STREAMING, Change, read
-from operations.state_folder import State
+from cli.changes.preview import STREAMING, Change, read
+from cli.endpoint import Endpoint
+from cli.local_run import command, sandbox
+from cli.local_run.engine import PROJECT, STACK, Engine
+from cli.local_run.run_directory import State
 
 
 def drift(engine: Engine) -> tuple[Change, ...]:
@@ -47,9 +47,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         state = State(Path(name))
         try:
-            outputs = local.up(state, "movielens", None, "native", None, print).outputs
+            outputs = command.up(state, "movielens", None, "native", None, print).outputs
             engine = Engine(state.folder, sandbox.start(state.sandbox, None))
-            row = local.golden(outputs)[0]["row"]
+            row = command.golden(outputs)[0]["row"]
             for number in range(1, times + 1):
                 Endpoint.of(outputs).post({"rows": [row]})
                 began = time.monotonic()
@@ -59,7 +59,7 @@ def main() -> None:
                 print(f"{number}: {seconds[-1]:.1f} s, {len(changes)} changes {changes or ''}", flush=True)
             resources = len(engine.text("stack", "--show-urns", "--stack", STACK).split("URN:")) - 1
         finally:
-            local.down(state, print)
+            command.down(state, print)
     print("\n| | measured | bar |\n| --- | --- | --- |")
     print(f"| findings in {times} refreshes of {resources} resources | {len(found)} | 0 |")
     print(f"| median seconds of one | {statistics.median(seconds):.1f} | |")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from operations import local, sandbox
-from operations.engine import Engine
-from operations.state_folder import State
+from cli.local_run import command, sandbox
+from cli.local_run.engine import Engine
+from cli.local_run.run_directory import State
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         state = State(Path(name))
         try:
             versions = [
-                local.up(state, dataset, None, "native", None, print).outputs["model_version"]
+                command.up(state, dataset, None, "native", None, print).outputs["model_version"]
                 for dataset in ("movielens", "criteo")
             ]
             engine = Engine(state.folder, sandbox.start(state.sandbox, None))
@@ -33,7 +33,7 @@ def main() -> None:
             print("\n| median of | seconds to all traffic, judged | to the end of `up` |\n| --- | --- | --- |")
             print(f"| {2 * times} ways to the warm version | {rollout:.1f} | {seconds:.1f} |", flush=True)
         finally:
-            local.down(state, print)
+            command.down(state, print)
 
 
 def _flips(engine: Engine, versions: list[str], times: int) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.serving import servers
-from tests.scoring_fixtures import Running, Toys, make_artefact, scoring_environment, serving, write_manifest
+from testing.scoring import Running, Toys, make_artefact, scoring_environment, serving, write_manifest
 
 BATCH = 100
 """Rows of a request of the overload."""
@@ -251,8 +251,8 @@ def spark_artefact(folder: Path) -> dict[str, object]:
     """Give the artefact its Spark pipeline; the settings that serve it."""
     from pyspark.sql import SparkSession
 
-    from operations import spark as local_spark
-    from tests.scoring_fixtures import write_pipeline
+    from cli import local_spark
+    from testing.scoring import write_pipeline
 
     spark = SparkSession.builder.config(map=local_spark.settings(folder)).getOrCreate()
     write_pipeline(spark, folder / "toys", folder / "scratch")

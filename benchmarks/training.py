@@ -22,10 +22,14 @@ import numpy as np
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from operations import spark as local_spark
-from workloads import fit, learn, prepare, spec, split, stages, synthesize, train
+from cli import local_spark
 from workloads import session as workload_session
+from workloads import spec
+from workloads.data import split, synthesize
+from workloads.features import encode_split
 from workloads.spec import Spec
+from workloads.tasks import prepare, train
+from workloads.training import fit, spark_ml_io
 
 TREES, LEAVES = 50, 31
 STAGES = ("prepare", "encode", "fit", "save", "baseline", "drift", "evaluate")
@@ -95,8 +99,8 @@ def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
     """(rows, 1 + columns): the encoded training rows, label first, by way of a file."""
     rows = split.by_time(spark.read.parquet(str(folder / "features")), prepare.prepared(folder / "features", of), of)
     values = [F.col("values")[i].alias(str(i)) for i in range(len(of.model_columns))]
-    with learn.encoded(rows.learning, of) as encoded:
-        plain = encoded.rows.select("label", stages.vector_to_array("features").alias("values"))
+    with encode_split.encoded(rows.learning, of) as encoded:
+        plain = encoded.rows.select("label", spark_ml_io.vector_to_array("features").alias("values"))
         plain.select("label", *values).write.csv(str(folder / "matrix"), sep="\t")
     parts = sorted((folder / "matrix").glob("part-*"))
     return np.concatenate([np.loadtxt(part, delimiter="\t", ndmin=2) for part in parts if part.stat().st_size])

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from operations import cache, movielens
-from operations import spark as local_spark
-from workloads import prepare, session, spec, train
+from cli import local_spark, paths
+from cli.local_run import movielens
+from workloads import session, spec
+from workloads.tasks import prepare, train
 
 _LEFT_OUT = 0.1
 """Of the rows, the last ones, which yesterday did not know."""
@@ -26,7 +27,7 @@ def main() -> None:
     going_on = dataset.with_model(warm_start=trees)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        today = movielens.fetch(cache.folder() / "movielens", print)
+        today = movielens.fetch(paths.folder() / "movielens", print)
         yesterday = _yesterday(today, folder / "yesterday")
         SparkSession.builder.config(map=local_spark.settings(folder)).getOrCreate()
         spark = session.start()

@@ -1,4 +1,4 @@
-"""The `personalization` command. `cli.py` defines its subcommands:
+"""The `personalization` command. `main.py` defines its subcommands:
 
 - `local`, `local-down`: create and remove the local run
 - `score`, `rank`, `lineage`, `open`, `notebooks`: use and inspect a deployed stack

@@ -1,3 +1,3 @@
-from operations.cli import main
+from cli.main import main
 
 main()

@@ -1,6 +1,7 @@
 """Users and items of a snapshot as rows the scoring contract takes, read through the dataset's own spec.
 
-The rules of the files are training's own (`workloads/text_table.py`): a line that training leaves out is left out here.
+The rules for the files are those of training (`workloads/data/text_table.py`): a line that training leaves out is
+left out here.
 Does not join or clean: the endpoint decides about every value it is sent.
 """
 
@@ -9,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from operations.errors import UserError
-from workloads import raw_file, text_table
+from cli.errors import UserError
+from workloads.data import raw_file, text_table
+from workloads.data.text_table import Line
 from workloads.errors import WorkloadError
 from workloads.spec import MAX_STRING, MAX_STRINGS, Feature, Spec, Table
-from workloads.text_table import Line
 
 Row = dict[str, Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from infra.release.cloud import Cloud
-from infra.release.live import endpoint_key
-from operations.errors import UserError
+from cli.errors import UserError
+from infra.cloud.clients import Cloud
+from infra.cloud.live_deployment import endpoint_key
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import requests
 from pydantic import BaseModel, ValidationError
 
-from operations.errors import UserError
+from cli.errors import UserError
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _SECONDS = 30

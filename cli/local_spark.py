@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.release import job
-from operations import cache
-from operations.errors import UserError
+from cli import paths
+from cli.errors import UserError
+from infra.release.training_stage import job
 from sandbox import class_archive, java
 
 _OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
@@ -44,7 +44,7 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
         "spark.driver.memory": heap,
         "spark.jars.packages": job.SYNAPSEML,
         "spark.jars.excludes": ",".join(job.SYNAPSEML_EXCLUSIONS),
-        "spark.jars.ivy": str(cache.folder() / "ivy"),
+        "spark.jars.ivy": str(paths.folder() / "ivy"),
         "spark.driver.defaultJavaOptions": f'{java_options()} "-Djava.io.tmpdir={temporary}"',
         "spark.driver.extraLibraryPath": str(scratch / "native"),
         "spark.driver.host": "127.0.0.1",

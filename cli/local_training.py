@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from operations import spark
-from operations.errors import UserError
-from workloads import command, crossvalidate
+from cli import local_spark
+from cli.errors import UserError
 from workloads.errors import WorkloadError
-from workloads.prepare import PREPARED, REJECTED
+from workloads.tasks import command, crossvalidate
+from workloads.tasks.prepare import PREPARED, REJECTED
 
 _SCRATCH, _LOCK = "personalization-spark-", "lock"
 
@@ -68,13 +68,13 @@ def _as_user_error() -> Iterator[None]:
 @contextmanager
 def _prepared(dataset: str, data: Path) -> Iterator[_Prepared]:
     with _scratch() as (scratch, lock):
-        spark.require_no_pattern(scratch, "Name another folder for temporary files with TMPDIR=<folder>.")
+        local_spark.require_no_pattern(scratch, "Name another folder for temporary files with TMPDIR=<folder>.")
         raw = data
         if data.is_file():
             raw = scratch / "raw"
             raw.mkdir()
             (raw / data.name).symlink_to(data.absolute())
-        prepared = _Prepared(dataset, scratch, spark.environment(spark.settings(scratch)), lock)
+        prepared = _Prepared(dataset, scratch, local_spark.environment(local_spark.settings(scratch)), lock)
         prepared.run("prepare", "--raw", raw)
         yield prepared
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from operations import strict_json
-from operations.errors import UserError
-from operations.state_folder import State
+from cli import strict_json
+from cli.errors import UserError
+from cli.local_run.run_directory import State
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the local run: its stack, data and logs.")]
@@ -41,8 +41,8 @@ def local(
     port: Annotated[int | None, typer.Option(help="Port of the sandbox; a free one if not given.")] = None,
 ) -> None:
     """Deploy the whole system on this machine, in a sandbox, and score rows through its endpoint."""
-    from operations import local as run
-    from operations.summary import show
+    from cli.local_run import command as run
+    from cli.local_run.summary import show
 
     _one_of("DATASET", dataset, ("movielens", "criteo"))
     _one_of("ENGINE", engine, ("native", "spark"))
@@ -64,7 +64,7 @@ def local_down(
     ] = False,
 ) -> None:
     """Destroy the local stack with Pulumi, stop the sandbox and delete the run."""
-    from operations import local as run
+    from cli.local_run import command as run
 
     run.down(State(state.absolute()), _say, force=force, confirm=_without_pulumi)
 
@@ -77,7 +77,7 @@ def score(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """Print the click probabilities of rows, from the endpoint of the local run."""
-    from operations import local as run
+    from cli.local_run import command as run
 
     body = [strict_json.parse(row, f"row {number}", dict) for number, row in enumerate(rows or [], 1)]
     recorded, endpoint = _endpoint(state)
@@ -97,7 +97,7 @@ def rank(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """Print the best items of the whole catalogue for one user, from the endpoint of the local run."""
-    from operations import local as run
+    from cli.local_run import command as run
     from workloads import spec
 
     recorded, endpoint = _endpoint(state)
@@ -115,10 +115,10 @@ def check(
     dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")],
 ) -> None:
     """Check a dataset's spec against rows. Reads, joins and converts every line as training does, with Spark here."""
-    from operations import workload
+    from cli import local_training
 
     _ready_for(dataset, data)
-    found = workload.check(dataset, data)
+    found = local_training.check(dataset, data)
     for name, table in found.tables.items():
         print(f"{name}: {table['file']}, {table['rows']} lines read, {table['rejected']} left out")
         if table["unused_columns"]:
@@ -138,10 +138,10 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
 ) -> None:
     """Cross-validate the training pipeline on your rows, with Spark on this machine and without a stack."""
-    from operations import workload
+    from cli import local_training
 
     _ready_for(dataset, data)
-    workload.evaluate(dataset, data, folds, output)
+    local_training.evaluate(dataset, data, folds, output)
 
 
 @app.command()
@@ -159,10 +159,10 @@ def tune(
     ] = "",
 ) -> None:
     """Choose LightGBM's parameters on your rows, and write them into the dataset's spec, with the trials' figures."""
-    from operations import workload
+    from cli import local_training
 
     _ready_for(dataset, data)
-    for path in workload.tune(dataset, data, trials, rows, specs, experiment):
+    for path in local_training.tune(dataset, data, trials, rows, specs, experiment):
         print(f"wrote {path}")
 
 
@@ -193,17 +193,17 @@ def report(
     ] = None,
 ) -> None:
     """Report what a change does to stacks, as Markdown. Exit code 1: a preview failed; 3: data would be lost."""
-    from operations import compare
-    from operations.preview import load
-    from operations.report import report as report_on
+    from cli.changes import sandbox_preview
+    from cli.changes.preview import load
+    from cli.changes.report import report as report_on
 
     bases = {found.stack: found for found in map(load, base_preview or [])}
     if output:
         _require_writable(output)
     outputs = {"before": _outputs(before), "after": _outputs(after)}
-    place = "" if previews else compare.PLACE
+    place = "" if previews else sandbox_preview.PLACE
     failed = blocked = False
-    for found in map(load, previews) if previews else compare.previews(Path.cwd(), base, stack or [], _tell):
+    for found in map(load, previews) if previews else sandbox_preview.previews(Path.cwd(), base, stack or [], _tell):
         base_of_it = bases.get(found.stack)
         made = report_on(found, base=base_of_it, allow_stateful=allow_stateful, place=place, **outputs)
         failed, blocked = failed or made.failed, blocked or made.blocked
@@ -222,7 +222,7 @@ def steps(
     approved: Annotated[Path | None, typer.Option(help="File of the approved steps to compare with.")] = None,
 ) -> None:
     """Write the steps of a preview, or compare them with the approved ones. Exit code 1: they differ."""
-    from operations.steps import Steps
+    from cli.changes.steps import Steps
 
     found = Steps.of_preview(preview)
     if output:
@@ -250,7 +250,7 @@ def lineage(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """Print the models, runs, code and rows behind an endpoint, of the local run or of a stack on Azure."""
-    from operations import lineage as chain
+    from cli.stacks import lineage as chain
 
     of = _outputs(outputs) or _recorded(state)["outputs"]
     tree = chain.of_snapshot(of, snapshot) if snapshot else chain.of_endpoint(of)
@@ -271,15 +271,15 @@ def open_page(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """Serve a page on 127.0.0.1 about a stack: resources, release, serving, plan, model, lineage, and a ranking."""
-    from operations import sandbox
-    from operations.page import server, subject
+    from cli.dashboard import server, stack_source
+    from cli.local_run import sandbox
 
     if stack == "local":
         where = State(state.absolute())
         recorded = where.recorded()
-        of = subject.of_local_run(where.folder, recorded, sandbox.start(where.sandbox, None), data)
+        of = stack_source.of_local_run(where.folder, recorded, sandbox.start(where.sandbox, None), data)
     else:
-        of = subject.of_stack(folder.absolute(), stack, data, metrics or ())
+        of = stack_source.of_stack(folder.absolute(), stack, data, metrics or ())
     server.serve(of, port, _say)
 
 
@@ -292,7 +292,7 @@ def notebooks(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """Run the stack's notebooks in its Databricks workspace, and write their results as Markdown."""
-    from operations import notebooks as run
+    from cli import notebooks as run
 
     _require_writable(output)
     for path in run.render(run.run(_outputs(outputs) or _recorded(state)["outputs"]), output):
@@ -307,9 +307,9 @@ def new_stack(
     folder: StackFolder = _PROJECT,
 ) -> None:
     """Write the stack file of another region from an existing stack file."""
-    from operations import stacks
+    from cli.stacks import files
 
-    made = stacks.create(folder, name, like, location)
+    made = files.create(folder, name, like, location)
     print(f"{made.path}: as {like}, in {made.location}, environment {made.environment}")
     for key, why in made.review.items():
         print(f"  look at {key}: {why}")
@@ -329,7 +329,7 @@ def snapshot(
     folder: StackFolder = _PROJECT,
 ) -> None:
     """Write into the stack's file which rows it trains on: those of the last training, or newer ones in the lake."""
-    from operations import snapshot as rows
+    from cli.stacks import snapshot as rows
 
     today = (day or datetime.datetime.now(datetime.UTC)).date()
     print(rows.update(folder, stack, landed, today))
@@ -340,7 +340,7 @@ def write_movielens(
     folder: Annotated[Path, typer.Argument(help="Folder to write the three files to.")],
 ) -> None:
     """Download MovieLens 100K as a first snapshot: the three files that the dataset movielens reads."""
-    from operations import movielens
+    from cli.local_run import movielens
 
     movielens.fetch(folder, _tell)
     print(f"{folder}: {', '.join(movielens.TABLES)}")
@@ -352,14 +352,14 @@ def plan(
     folder: StackFolder = _PROJECT,
 ) -> None:
     """Print the resources, capacity and monthly cost of a stack file, without Azure. Exit code 1: the file is wrong."""
-    from operations import plan as planned
-    from operations import stacks
-    from operations.graph import declared
+    from cli.changes import plan as planned
+    from cli.changes.mock_program import declared
+    from cli.stacks import files
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    path = stacks.file_of(folder, stack)
+    path = files.file_of(folder, stack)
     planned.show(declared(path), console)
-    for end in stacks.settings_of(stacks.read(folder, stack), path.name).support_ends:
+    for end in files.settings_of(files.read(folder, stack), path.name).support_ends:
         console.print(f"  warning: {end}", highlight=False, soft_wrap=True)
 
 
@@ -375,7 +375,7 @@ def preflight(
     folder: StackFolder = _PROJECT,
 ) -> None:
     """Check whether region or subscription would stop `up`. Exit code 1: a check failed, or could not run."""
-    from operations import preflight as check
+    from cli.preflight import command as check
 
     findings = check.ask(folder, stack, "reach" if reach else "")
     check.show(findings, f"preflight of {stack}", Console(width=None if sys.stdout.isatty() else 160))
@@ -394,7 +394,7 @@ def approval(
     ] = "",
 ) -> None:
     """Check in a workflow that GitHub makes a deployment wait for an approval. Exit code 1: it does not."""
-    from operations import github
+    from cli import github
 
     repository = github.Repository.of_this_workflow()
     if branch:
@@ -416,7 +416,7 @@ def teardown(
     folder: StackFolder = _PROJECT,
 ) -> None:
     """Destroy a stack on Azure, and check afterwards that nothing is left. Exit code 1: something is left."""
-    from operations.teardown import Teardown
+    from cli.stacks.teardown import Teardown
 
     confirm = partial(_confirm, stack, yes)
     Teardown(folder, stack, _say).run(confirm, purge=purge, destroy_protected=destroy_protected)
@@ -440,7 +440,7 @@ def _without_pulumi(problem: str) -> bool:
 
 
 def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
-    from operations.endpoint import Endpoint
+    from cli.endpoint import Endpoint
 
     recorded = _recorded(state)
     return recorded, Endpoint.of(recorded["outputs"])
@@ -448,7 +448,7 @@ def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
 
 def _recorded(state: Path) -> dict[str, Any]:
     """What the local run wrote down, with its sandbox running."""
-    from operations import sandbox
+    from cli.local_run import sandbox
 
     where = State(state.absolute())
     recorded = where.recorded()
@@ -457,11 +457,11 @@ def _recorded(state: Path) -> dict[str, Any]:
 
 
 def _ready_for(dataset: str, data: Path) -> None:
-    from operations import spark
+    from cli import local_spark
     from workloads import spec
 
     _one_of("--dataset", dataset, tuple(spec.names()))
-    spark.require_java()
+    local_spark.require_java()
     if not data.exists():
         raise UserError(f"{data}: there is no such file or folder of rows")
 
@@ -504,7 +504,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        from operations.page.subject import UNANSWERED
+        from cli.dashboard.stack_source import UNANSWERED
 
         if not isinstance(error, UNANSWERED):
             raise

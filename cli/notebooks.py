@@ -14,8 +14,8 @@ from typing import Any
 import nbformat
 from nbconvert import MarkdownExporter
 
-from infra.release.cloud import Cloud
-from operations.errors import UserError
+from cli.errors import UserError
+from infra.cloud.clients import Cloud
 
 NAMES = ("explore", "train", "operationalize")
 _MINUTES = 60

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from operations.errors import UserError
+from cli.errors import UserError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 60

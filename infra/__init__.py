@@ -1,10 +1,9 @@
 """The infrastructure and the release of content-based personalization, as a Pulumi program.
 
-Python looks for cycles among objects after every 700 new ones. The program makes a few hundred thousand, nearly all to
-stay, and spent two fifths of its time looking; the plugin that runs the release's resources is alike, once Azure's SDKs
-are loaded.
+The plugin for dynamic resources imports this package by the module names in a stack's state. Some of them are from
+before a module moved, so importing this package makes the earlier names known, and does nothing else.
 """
 
-import gc
+from infra.dynamic.moved_modules import find_moved_modules
 
-gc.set_threshold(100_000, 20, 50)
+find_moved_modules()

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.container_registry import ContainerRegistry
-from infra.data_lake import DataLake
-from infra.identities import Identities
-from infra.inference import Inference
-from infra.kubernetes import Kubernetes
-from infra.ml_workspace import MachineLearning
-from infra.roles import Grant, Role, assign
+from infra.aks.cluster import Kubernetes
+from infra.components.container_registry import ContainerRegistry
+from infra.components.data_lake import DataLake
+from infra.components.identities import Identities
+from infra.components.inference import Inference
+from infra.components.ml_workspace import MachineLearning
+from infra.components.roles import Grant, Role, assign
 from infra.runner.runner import Runner
 
 

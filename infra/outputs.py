@@ -2,16 +2,17 @@
 
 import pulumi
 
-from infra import azure_cli, capacity
-from infra.cost import Meter
-from infra.data_lake import DataLake
-from infra.databricks import Databricks
-from infra.inference import Inference
-from infra.key_vault import KeyVault
-from infra.ml_workspace import MachineLearning
+from infra.cloud import azure_cli
+from infra.components.data_lake import DataLake
+from infra.components.databricks import Databricks
+from infra.components.inference import Inference
+from infra.components.key_vault import KeyVault
+from infra.components.ml_workspace import MachineLearning
+from infra.config.settings import Settings
+from infra.planning import capacity
+from infra.planning.cost import Meter
 from infra.release.arguments import MODEL
 from infra.release.release import Release
-from infra.settings import Settings
 
 
 def export_infrastructure(

@@ -1,6 +1,6 @@
 """Private endpoints to all resources of the program that would otherwise be reached in public, as one table.
 
-Does not make the cluster's API server and the scoring router private: `kubernetes.py` and `inference.py` do.
+Does not make the cluster's API server and the scoring router private: `aks/cluster.py` and `inference.py` do.
 """
 
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra import network
-from infra.container_registry import ContainerRegistry
-from infra.data_lake import DataLake
-from infra.databricks import Databricks
-from infra.key_vault import KeyVault
-from infra.ml_workspace import MachineLearning
-from infra.network import Network, PrivateLinkTarget
+from infra.components import network
+from infra.components.container_registry import ContainerRegistry
+from infra.components.data_lake import DataLake
+from infra.components.databricks import Databricks
+from infra.components.key_vault import KeyVault
+from infra.components.ml_workspace import MachineLearning
+from infra.components.network import Network, PrivateLinkTarget
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def tags(resource: ResourceValidationArgs) -> Iterator[str]:
         present = read(resource.props, "tags") or {}
         for tag in resource.get_config().get("tags", REQUIRED_TAGS):
             if not present.get(tag):
-                yield f"tags.{tag} is not set; give it a value, such as infra/tags.py gives to every resource."
+                yield f"tags.{tag} is not set; give it a value, such as infra/config/tags.py gives to every resource."
 
 
 @cache

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sandbox import containers
-from sandbox import folder as state
-from sandbox.folder import CannotServe, Damaged, RunsAlready, make, process_id, remembered_port, runs
+from sandbox import instance_lock as state
+from sandbox.instance_lock import CannotServe, Damaged, RunsAlready, make, process_id, remembered_port, runs
+from sandbox.registry import containers
 from sandbox.state_files import Unreadable
 
 _START_SECONDS = 180.0
@@ -189,7 +189,7 @@ def _ask(folder: Path, method: str, path: str, body: Any = None, secret: str = "
             server.request(method, path, json.dumps(body) if body else None, headers)
         except ssl.SSLCertVerificationError as error:
             if error.verify_code in _OUT_OF_DATE:
-                from sandbox.authority import require_valid_today
+                from sandbox.identity.authority import require_valid_today
 
                 require_valid_today(folder)
             raise

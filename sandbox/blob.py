@@ -30,10 +30,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sandbox import caller_network, credentials, entra, role_assignments, state_files
-from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox import caller_network, state_files
+from sandbox.arm.store import Body, ResourceStore
+from sandbox.context import Behaviour, CloudError, Sandbox
+from sandbox.identity import entra, role_assignments
+from sandbox.resource_rules import credentials
 from sandbox.state_files import Unreadable
-from sandbox.store import Body, ResourceStore
 
 # Storage Blob Data Contributor, Owner; Reader.
 # Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles/storage.md

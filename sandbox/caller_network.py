@@ -24,10 +24,10 @@ from urllib.parse import quote
 from starlette.requests import Request
 
 from sandbox import state_files
-from sandbox.cloud import Sandbox
-from sandbox.private_endpoints import reaches
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import Sandbox
+from sandbox.resource_rules.private_endpoints import reaches
 
 _FILE = "network-proxy.json"
 _CHUNK = 1 << 16

@@ -8,8 +8,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox import authority
-from sandbox.store import Body, ResourceStore
+from sandbox.arm.store import Body, ResourceStore
+from sandbox.identity import authority
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):

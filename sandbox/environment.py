@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import authority, state_files
-from sandbox.cloud import CloudError, Sandbox
+from sandbox import state_files
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity import authority
 
 # What a caller may have set for itself and a job or a service of the cloud would never see.
 _PRIVATE = (

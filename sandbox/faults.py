@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.cloud import CloudError, Sandbox, Settings
+from sandbox.context import CloudError, Sandbox, Settings
 
 T = TypeVar("T")
 _KEY = "sandbox.fault"

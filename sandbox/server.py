@@ -24,33 +24,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox import (
-    access_log,
-    agent_pools,
-    authority,
-    azure_monitor,
-    budgets,
-    caller_network,
-    containers,
-    entra,
-    environment,
-    left_out,
-    metadata,
-    private_dns,
-    private_endpoints,
-    role_assignments,
-    types,
-    virtual_networks,
-)
-from sandbox.arm import Arm
-from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox import access_log, caller_network, environment, unsupported_services
+from sandbox.arm import resource_types
+from sandbox.arm.service import Arm
+from sandbox.arm.store import ResourceStore
+from sandbox.context import Behaviour, CloudError, Sandbox
 from sandbox.faults import Faults
-from sandbox.folder import CannotServe, Damaged, lock, remembered_port
+from sandbox.identity import authority, entra, metadata, role_assignments
+from sandbox.instance_lock import CannotServe, Damaged, lock, remembered_port
+from sandbox.registry import containers
+from sandbox.resource_rules import agent_pools, azure_monitor, budgets, private_dns, private_endpoints, virtual_networks
 from sandbox.state_files import Unreadable
-from sandbox.store import ResourceStore
 
 BEHAVIOURS = (role_assignments, budgets, azure_monitor, agent_pools, private_dns, private_endpoints, virtual_networks)
-SERVICES = ("blob", "registry", "databricks", "machine_learning")
+SERVICES = ("blob", "registry.service", "databricks", "machine_learning")
 # Below the ports that Linux and macOS hand out to clients, so that a stopped sandbox finds its port free again.
 _PORTS = range(20000, 30000)
 
@@ -93,7 +80,7 @@ def application(sandbox: Sandbox) -> Starlette:
             behaviours |= module.behaviours(sandbox)
     records = ResourceStore(sandbox.folder / "operations.sqlite")
     machines = [partial(module.machines, sandbox) for module in (agent_pools, *services) if hasattr(module, "machines")]
-    arm, faults = Arm(sandbox, records, types.load(), behaviours, machines), Faults(sandbox)
+    arm, faults = Arm(sandbox, records, resource_types.load(), behaviours, machines), Faults(sandbox)
     inside = caller_network.Proxy(sandbox)
     resumed = asyncio.Event()
     unwell: list[str] = []
@@ -125,7 +112,7 @@ def application(sandbox: Sandbox) -> Starlette:
             *entra.routes(sandbox),
             *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
             *arm.routes(),
-            *left_out.routes(sandbox),
+            *unsupported_services.routes(sandbox),
         ],
         middleware=[Middleware(faults.wrap)],
         exception_handlers={CloudError: _error, HTTPException: _error, Exception: _error},

@@ -1,7 +1,7 @@
 """Services of Azure that the sandbox does not have: a request for one is refused by its name.
 
-Types of ARM resources that are left out are in `types.yaml`, paths of Databricks in `databricks/__init__.py`. A caller
-whom the resource's network does not admit is refused for that first, as Azure refuses it.
+Types of ARM resources that are left out are in `resource_types.yaml`, paths of Databricks in `databricks/__init__.py`.
+A caller whom the resource's network does not admit is refused for that first, as Azure refuses it.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox import caller_network
-from sandbox.cloud import CloudError, Sandbox
+from sandbox.context import CloudError, Sandbox
 
 _PATHS = {
     "/v1.0/{path:path}": "Microsoft Graph",

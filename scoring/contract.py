@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from scoring.problems import Problem
+from scoring.http.problems import Problem
 from scoring.settings import Limits
 
 Row = tuple[float | str | list[str] | None, ...]

@@ -7,8 +7,8 @@ import msgspec
 
 from scoring.artefact import Artefact, ArtefactError
 from scoring.engines import Engine
-from scoring.parsing import RequestParser
-from scoring.problems import Problem
+from scoring.http.parsing import RequestParser
+from scoring.http.problems import Problem
 
 TOLERANCE = 1e-9
 

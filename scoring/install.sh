@@ -42,8 +42,9 @@ ctypes.CDLL(str(importlib.metadata.distribution("lightgbm").locate_file("lightgb
 ' || fail "LightGBM's library does not load: install libgomp1"
 
 rm -rf "$prefix/app"
-mkdir -p "$prefix/app/scoring/engines" "$prefix/bin"
+mkdir -p "$prefix/app/scoring/engines" "$prefix/app/scoring/http" "$prefix/bin"
 cp "$here"/*.py "$prefix/app/scoring/"
+cp "$here"/http/*.py "$prefix/app/scoring/http/"
 cp "$here"/engines/*.py "$here"/engines/*.properties "$prefix/app/scoring/engines/"
 "$python" -m compileall -q "$prefix/app"
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from scoring.contract import Contract, Probabilities, Ranking, RequestTypes, read_contract
-from scoring.problems import ProblemDetails
+from scoring.http.problems import ProblemDetails
 from scoring.settings import Limits
 
 VERSION = "2.1"

@@ -25,15 +25,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scoring import golden
 from scoring.artefact import Artefact, ArtefactError
-from scoring.body import read_json_body
 from scoring.contract import Probabilities, RankedItem, Ranking
 from scoring.engines import Engine, EngineUnavailable
+from scoring.http.body import read_json_body
+from scoring.http.negotiation import accepts_json
+from scoring.http.parsing import WITHOUT_FEATURES, RequestParser
+from scoring.http.problems import RETRY, Problem, RawHeaders
+from scoring.http.protocol import CLOSE, Config, Protocol
 from scoring.logs import event, trace_id
 from scoring.metrics import Metrics
-from scoring.negotiation import accepts_json
-from scoring.parsing import WITHOUT_FEATURES, RequestParser
-from scoring.problems import RETRY, Problem, RawHeaders
-from scoring.protocol import CLOSE, Config, Protocol
 from scoring.settings import Settings
 from scoring.summary import Summary
 

@@ -23,7 +23,7 @@ def options_by_command() -> dict[str, set[str]]:
 
 
 def _texts() -> Iterator[str]:
-    for folder in ("infra", "operations", "policy"):
+    for folder in ("infra", "cli", "policy"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.JoinedStr):

@@ -23,7 +23,7 @@ import httpx
 import lightgbm
 import numpy
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[1]
 MISSING = "\u0000"
 FEATURES: list[dict[str, Any]] = [
     {"name": "age", "type": "integer", "side": "user"},

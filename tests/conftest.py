@@ -9,7 +9,9 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-ON_SPARK = {path for path in Path(__file__).parent.glob("test_*.py") if '["workloads_fixtures' in path.read_text()}
+ON_SPARK = {
+    path for path in Path(__file__).parent.rglob("test_*.py") if '["testing.workloads.spark' in path.read_text()
+}
 
 # Where a machine sets it, what forgets to flush before somebody waits for it would work here and hang elsewhere.
 os.environ.pop("PYTHONUNBUFFERED", None)
@@ -21,7 +23,9 @@ hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", action="store_true", help="all cells of tests/faults, which takes an hour or two")
+    parser.addoption(
+        "--faults", action="store_true", help="all cells of tests/end_to_end/faults, which takes an hour or two"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("faults")]
     items.sort(
         key=lambda item: (
-            "test_stack_lifecycle" not in item.nodeid,
+            "end_to_end/test_lifecycle" not in item.nodeid,
             item.path not in ON_SPARK,
             "stack" not in item.keywords,
             "spark" not in item.keywords,
@@ -47,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True, scope="module")
 def environment_as_it_was() -> Iterator[None]:
-    """Undo what a file's tests change: `operations.sandbox.start` logs the whole process in to its sandbox."""
+    """Undo what a file's tests change: `cli.local_run.sandbox.start` logs the whole process in to its sandbox."""
     before = dict(os.environ)
     yield
     os.environ.clear()

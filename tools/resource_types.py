@@ -1,4 +1,4 @@
-"""Write `tests/data/resource_types.yaml`: what Microsoft's own types say of each type of `sandbox/types.yaml`.
+"""Write `testing/data/resource_types.yaml`: what Microsoft's types say of those in `sandbox/arm/resource_types.yaml`.
 
     python -m tools.resource_types CHECKOUT COMMIT DATE
 
@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 _ROOT = Path(__file__).parents[1]
-TABLE, TARGET = _ROOT / "sandbox" / "types.yaml", _ROOT / "tests" / "data" / "resource_types.yaml"
+TABLE, TARGET = _ROOT / "sandbox" / "resource_types.yaml", _ROOT / "tests" / "data" / "resource_types.yaml"
 _HEADER = """\
 # By resource type, what the types of github.com/Azure/bicep-types-az say at the commit named: limits of the name,
 # whether a body has a location, its required paths, and the read-only ones among those that `computed` of
-# sandbox/types.yaml names. Written by tools/resource_types.py.
+# sandbox/arm/resource_types.yaml names. Written by tools/resource_types.py.
 """
 _REQUIRED, _READ_ONLY = 1, 2
 _DEPTH = 4

@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools import java, pulumi_cli, python_environment
+from tools import java, python_environment
 from tools.commands import Outcome, Unavailable, one_at_a_time, writable_folder
 from tools.java import Java
-from tools.pulumi_cli import PulumiCli
+from tools.pulumi_engine import pulumi_cli
+from tools.pulumi_engine.pulumi_cli import PulumiCli
 
 ROOT = Path(__file__).resolve().parent.parent
 _NEWS_SECONDS = 60
@@ -91,7 +92,7 @@ def _start_making_cli(cache: Path, venv: Path) -> "subprocess.Popen[str]":
     writable_folder(cache)
     print("Pulumi CLI  not here: the official release, else a build of about 4 minutes, in the background", flush=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "tools.pulumi_cli", cache, venv],
+        [sys.executable, "-m", "tools.pulumi_engine.pulumi_cli", cache, venv],
         cwd=ROOT,
         text=True,
         stdin=subprocess.DEVNULL,

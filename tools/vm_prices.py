@@ -1,4 +1,4 @@
-"""Write `infra/vm_prices.yaml` from the price list that Karpenter's provider for Azure generates and commits.
+"""Write `infra/planning/vm_prices.yaml` from the price list that Karpenter's provider for Azure generates and commits.
 
     python -m tools.vm_prices zz_generated.pricing.go COMMIT
 
@@ -19,13 +19,13 @@ from pathlib import Path
 
 import yaml
 
-_INFRA = Path(__file__).parents[1] / "infra"
+_PLANNING = Path(__file__).parents[1] / "infra" / "planning"
 _AGREEMENT = 0.005
 """Prices are rounded to four digits, so sizes of one series differ by up to 0.4 % in the price of a vCPU."""
 _PROPORTION = 1.4
 """Windows costs about twice as much; regions differ by up to 0.3 from series to series."""
 _HEADER = """\
-# List price of a vCPU for an hour in USD, pay-as-you-go, Linux, by region and series of infra/vm_sizes.yaml: a size
+# List price of a vCPU for an hour in USD, pay-as-you-go, Linux, by region and series of vm_sizes.yaml: a size
 # costs its vCPUs times this, to within 0.4 %. Written by tools/vm_prices.py, which names the omissions.
 # The list of that source was generated on {date} from the Retail Prices service.
 sources: Azure/karpenter-provider-azure pkg/providers/pricing/zz_generated.pricing.go (at {commit:.10})
@@ -48,7 +48,7 @@ def prices(generated: str) -> dict[str, dict[str, float]]:
 
 def rates(of_region: dict[str, float]) -> Iterator[tuple[str, float]]:
     """Price of a vCPU by series, such as `Ds_v5`."""
-    families = yaml.safe_load((_INFRA / "vm_sizes.yaml").read_text())["families"]
+    families = yaml.safe_load((_PLANNING / "vm_sizes.yaml").read_text())["families"]
     for series, family in families.items():
         sizes = [(vcpus, of_region.get(series.format(vcpus))) for vcpus in family["vcpus"]]
         each = [price / vcpus for vcpus, price in sizes if price]
@@ -65,7 +65,7 @@ def proportionate(of_region: dict[str, float], reference: dict[str, float]) -> d
 
 def main(source: str, commit: str) -> None:
     generated = Path(source).read_text()
-    regions = yaml.safe_load((_INFRA / "regions.yaml").read_text())
+    regions = yaml.safe_load((_PLANNING / "regions.yaml").read_text())
     names = {name for part in ("zones", "no_zones") for row in regions[part] for name in row}
     match = re.search(r"generated at (\d{4}-\d\d-\d\d)", generated)
     assert match, f"{source} does not say when it was generated"
@@ -76,7 +76,7 @@ def main(source: str, commit: str) -> None:
         row = ", ".join(f"{series}:\N{NO-BREAK SPACE}{rate:.6g}" for series, rate in found.items())
         text = textwrap.fill(f"{region}: {{{row}}}", 118, initial_indent="  ", subsequent_indent="    ")
         lines.append(text.replace("\N{NO-BREAK SPACE}", " ") + "\n")
-    (_INFRA / "vm_prices.yaml").write_text("".join(lines))
+    (_PLANNING / "vm_prices.yaml").write_text("".join(lines))
 
 
 if __name__ == "__main__":

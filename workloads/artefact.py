@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from workloads.encode import WIDTH, Levels
 from workloads.errors import WorkloadError
-from workloads.levels import BETWEEN, MISSING_LEVEL
+from workloads.features.categories import BETWEEN, MISSING_LEVEL
+from workloads.features.encode import WIDTH, Levels
 from workloads.spec import Feature, Spec
 
 MANIFEST = "MANIFEST.json"

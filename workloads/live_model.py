@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workloads import artefact, pipeline
-from workloads.encode import Levels
-from workloads.pipeline import Pipeline
+from workloads import artefact
+from workloads.features.encode import Levels
 from workloads.spec import Spec
+from workloads.training import pipeline
+from workloads.training.pipeline import Pipeline
 
 
 @dataclass(frozen=True)

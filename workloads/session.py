@@ -8,8 +8,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from workloads import native_library
 from workloads.errors import WorkloadError
+from workloads.training import native_library
 
 # A task list that changes mid-fit breaks LightGBM's ring (microsoft/SynapseML#319, #1836), and adaptive execution
 # changes the partitions under its row counts (#2278).

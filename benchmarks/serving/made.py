@@ -1,6 +1,6 @@
 """A model artefact as training writes it, made without the training job: real trees, and as many levels as wanted.
 
-The rows are those of `workloads.synthesize`, in Criteo's shape; every other feature is the user's, the rest
+The rows are those of `workloads.data.synthesize`, in Criteo's shape; every other feature is the user's, the rest
 the items'. Levels that the rows do not show are made up, in the columns that have many.
 """
 
@@ -15,11 +15,13 @@ import numpy as np
 from pyspark.sql import SparkSession
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
-from operations import spark as local_spark
-from workloads import artefact, pipeline, spec, synthesize
-from workloads.encode import Levels
-from workloads.levels import MISSING_LEVEL
+from cli import local_spark
+from workloads import artefact, spec
+from workloads.data import synthesize
+from workloads.features.categories import MISSING_LEVEL
+from workloads.features.encode import Levels
 from workloads.spec import Spec
+from workloads.training import pipeline
 
 TREES, LEAVES = 200, 64
 ROWS = 30_000

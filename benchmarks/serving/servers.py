@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.serving.load import HOST
 from benchmarks.serving.made import Made, Row
-from operations import cache
+from cli import paths
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PEERS = Path(__file__).with_name("peers")
@@ -87,7 +87,7 @@ class Running:
 
 def environment(name: str) -> Path:
     """Folder of the executables of a peers' environment, made when it is not there."""
-    folder = cache.folder() / "benchmark" / name
+    folder = paths.folder() / "benchmark" / name
     wanted = "\n".join(REQUIREMENTS[name])
     marker = folder / "requirements.in"
     if not marker.is_file() or marker.read_text() != wanted:
@@ -166,7 +166,7 @@ def ours(made: Made, engine: str, jars: Path | None = None) -> Server:
 def jars(scratch: Path) -> Path:
     """Of SynapseML, as the scoring image has them."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "scoring.engines.spark_jars", str(scratch / "jars"), str(cache.folder() / "ivy")]
+    command = [sys.executable, "-m", "scoring.engines.spark_jars", str(scratch / "jars"), str(paths.folder() / "ivy")]
     subprocess.run(command, env=environment, cwd=scratch, check=True, stdout=sys.stderr)
     return scratch / "jars"
 

@@ -14,9 +14,9 @@ from typing import Any
 import pulumi
 from pulumi.runtime import mocks
 
-from operations import stacks
+from cli.stacks import files
 
-PROGRAM = stacks.PROJECT / "infra" / "__main__.py"
+PROGRAM = files.PROJECT / "infra" / "__main__.py"
 _SUBSCRIPTION = "00000000-0000-0000-0000-00000000000a"
 
 
@@ -66,9 +66,9 @@ class Graph(mocks.Mocks):
 
 def declared(stack_file: Path) -> Graph:
     """What the stack of a `Pulumi.<stack>.yaml` declares. Raises `UserError` where the file is missing or wrong."""
-    stack = stacks.stack_of(stack_file)
-    config = stacks.read(stack_file.parent, stack)
-    stacks.settings_of(config, str(stack_file))
+    stack = files.stack_of(stack_file)
+    config = files.read(stack_file.parent, stack)
+    files.settings_of(config, str(stack_file))
     return run(config, stack)
 
 

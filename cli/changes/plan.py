@@ -7,11 +7,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from operations.errors import UserError
-from operations.graph import Graph
+from cli.changes.mock_program import Graph
+from cli.errors import UserError
 
 CAPACITY, COST, RELEASE = "capacity", "monthly_cost", "release"
-"""Outputs of the program; `infra/capacity.py` and `infra/cost.py` say what is in them."""
+"""Outputs of the program; `infra/planning/capacity.py` and `infra/planning/cost.py` say what is in them."""
 
 
 def show(graph: Graph, console: Console) -> None:

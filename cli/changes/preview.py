@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pulumi.runtime.rpc import UNKNOWN
 
-from operations.errors import UserError
+from cli.errors import UserError
 
 T = TypeVar("T")
 STREAMING = {"PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"}

@@ -1,8 +1,8 @@
 """What a change does to one stack, as Markdown for a pull request, and whether it may go on.
 
 Blocks what would replace or delete a resource that holds data (`STATEFUL`). Values are shown where they are numbers,
-switches and plain words of a resource that holds no data: never a secret, an id or an address.
-Does not run the engine (`compare.py`, or `pulumi preview --json`) and does not talk to GitHub (`.github/workflows`).
+switches and plain words of a resource that holds no data: never a secret, an id or an address. Does not run the engine
+(`sandbox_preview.py`, or `pulumi preview --json`) and does not talk to GitHub (`.github/workflows`).
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any
 
 from pulumi.runtime.rpc import UNKNOWN
 
-from operations.plan import CAPACITY, COST, RELEASE
-from operations.preview import MANDATORY, Action, Change, Finding, Preview, Property
+from cli.changes.plan import CAPACITY, COST, RELEASE
+from cli.changes.preview import MANDATORY, Action, Change, Finding, Preview, Property
 from policy.rules import STATEFUL as PROTECTED
 
 STATEFUL = frozenset(
@@ -96,7 +96,7 @@ def _endangers(change: Change) -> bool:
 
 
 def _replaces_nodes(change: Change) -> bool:
-    """Whether a pool of another shape takes the place of this one (`infra/node_pools.py`)."""
+    """Whether a pool of another shape takes the place of this one (`infra/aks/node_pools.py`)."""
     if change.type == _SYSTEM_POOL:
         return change.action is Action.CHANGED and any(found.path == "pool" for found in change.properties)
     return change.type == _SCORING_POOL and change.action is Action.REPLACED

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import yaml
 
-from operations import engine, preview, sandbox
-from operations import stacks as files
-from operations.errors import UserError
-from operations.preview import Preview
+from cli.changes import preview
+from cli.changes.preview import Preview
+from cli.errors import UserError
+from cli.local_run import engine, sandbox
+from cli.stacks import files
 
 PLACE = "sandbox"
 _POLICY = Path("policy")

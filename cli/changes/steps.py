@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from operations import preview
-from operations.errors import UserError
-from operations.preview import ACTIONS, MANDATORY
+from cli.changes import preview
+from cli.changes.preview import ACTIONS, MANDATORY
+from cli.errors import UserError
 
 
 class Step(BaseModel):

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from infra.release.cloud import Cloud
-from operations.checks.arm import Arm, NotAnswered
-from operations.page.subject import UNANSWERED, reason
-from operations.state import Resource
+from cli.azure_resource_manager import Arm, NotAnswered
+from cli.dashboard.stack_source import UNANSWERED, reason
+from cli.stacks.state import Resource
+from infra.cloud.clients import Cloud
 
 _AT_ONCE = 4
 _AREAS = {

@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from operations import rows, strict_json
-from operations.endpoint import Endpoint
-from operations.errors import UserError
-from operations.local import best_of
-from operations.page.subject import UNANSWERED, Subject, serving_artefact
+from cli import catalogue, strict_json
+from cli.dashboard.stack_source import UNANSWERED, Subject, serving_artefact
+from cli.endpoint import Endpoint
+from cli.errors import UserError
+from cli.local_run.command import best_of
 from workloads import spec
 from workloads.errors import WorkloadError
 
@@ -38,7 +38,7 @@ class Field:
             return None
         if self.type == "strings":
             return [part.strip() for part in text.split(",") if part.strip()]
-        found = rows.scalar(text, self.type)
+        found = catalogue.scalar(text, self.type)
         if found is None:
             raise UserError(
                 f"{self.name} is {text!r}; it must be {'a whole number' if self.type == 'integer' else 'a number'}"
@@ -50,7 +50,7 @@ class Field:
 class Catalogue:
     """The tables of users and items; empty where there are none to choose from."""
 
-    users: Mapping[str, rows.Row]
+    users: Mapping[str, catalogue.Row]
     items: Sequence[Mapping[str, Any]]
     """With `id`."""
     titles: Mapping[str, str]
@@ -73,8 +73,8 @@ class Catalogue:
         if described.users is None or described.items is None:
             return none(f"dataset {described.name} has no tables of users and items")
         try:
-            users, items = rows.side(described, "user", folder), rows.side(described, "item", folder)
-            return cls(users, [{"id": key, **item} for key, item in items.items()], rows.titles(described, folder))
+            users, items = catalogue.side(described, "user", folder), catalogue.side(described, "item", folder)
+            return cls(users, [{"id": key, **item} for key, item in items.items()], catalogue.titles(described, folder))
         except (OSError, UserError) as error:
             return none(f"the tables of dataset {described.name} cannot be read in {folder}: {error}")
 
@@ -206,7 +206,7 @@ def _moved(place: int, before: int | None) -> str:
     return f"up {before - place}" if before > place else f"down {place - before}"
 
 
-def _words(key: str, row: rows.Row) -> str:
+def _words(key: str, row: catalogue.Row) -> str:
     told = [str(value) for value in row.values() if value is not None and str(value) != key]
     return ", ".join(told)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.release.artefact import Artefact
-from operations.page.subject import UNANSWERED, reason
-from operations.state import Resource
+from cli.dashboard.stack_source import UNANSWERED, reason
+from cli.stacks.state import Resource
+from infra.cloud.artefact import Artefact
 
 _RUN, _MODEL, _ROLLOUT = "databricks:TrainingRun", "machinelearning:ModelVersion", "machinelearning:Rollout"
 
@@ -27,11 +27,11 @@ class Stage:
 class Release:
     stages: list[Stage]
     rules: list[Mapping[str, Any]]
-    """Fields of `infra.release.gate.Rule`."""
+    """Fields of `infra.release.checks.gate.Rule`."""
     judged: str
     """Which training run the rules are about."""
     checks: list[Mapping[str, Any]]
-    """`share` and the fields of `infra.release.probe.Figures`."""
+    """`share` and the fields of `infra.release.checks.probe.Figures`."""
     wanted: Mapping[str, str]
     notes: list[str]
 

@@ -32,12 +32,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.release import live
-from operations import lineage, plan
-from operations.errors import UserError
-from operations.page import architecture, release, serving
-from operations.page.ranking import TOP, Ranker, before_of
-from operations.page.subject import UNANSWERED, Subject, machine_learning, reason, require_release, serving_artefact
+from cli.changes import plan
+from cli.dashboard import architecture, release, serving
+from cli.dashboard.ranking import TOP, Ranker, before_of
+from cli.dashboard.stack_source import UNANSWERED, Subject, machine_learning, reason, require_release, serving_artefact
+from cli.errors import UserError
+from cli.stacks import lineage
+from infra.cloud import live_deployment
 
 HOST = "127.0.0.1"
 VIEWS = (
@@ -166,7 +167,7 @@ class _Page:
     def _model(self) -> dict[str, Any]:
         outputs = self._subject.outputs()
         require_release(outputs)
-        run = live.run_id(machine_learning(outputs), outputs["endpoint_name"])
+        run = live_deployment.run_id(machine_learning(outputs), outputs["endpoint_name"])
         return {"outputs": outputs, "run": run, "metrics": outputs["metrics"]}
 
     def _lineage(self) -> dict[str, Any]:

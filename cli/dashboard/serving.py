@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from operations.lineage import reference
-from operations.page.subject import UNANSWERED, machine_learning, reason
+from cli.dashboard.stack_source import UNANSWERED, machine_learning, reason
+from cli.stacks.lineage import reference
 
 MINUTES = 15
 _LOG_LINES = 400

@@ -13,13 +13,13 @@ import httpx
 import requests
 from azure.core.exceptions import AzureError
 
-from infra.release import live
-from infra.release.artefact import Artefact, ArtefactError
-from infra.release.cloud import Cloud
-from operations import state
-from operations.checks.arm import NotAnswered
-from operations.engine import PROJECT, STACK, Engine
-from operations.errors import UserError
+from cli.azure_resource_manager import NotAnswered
+from cli.errors import UserError
+from cli.local_run.engine import PROJECT, STACK, Engine
+from cli.stacks import state
+from infra.cloud import live_deployment
+from infra.cloud.artefact import Artefact, ArtefactError
+from infra.cloud.clients import Cloud
 
 UNANSWERED = (UserError, ArtefactError, NotAnswered, AzureError, requests.RequestException, httpx.HTTPError)
 """What a question ends with where something is down, or not there: told on the page, in these errors' own words."""
@@ -88,7 +88,7 @@ def serving_artefact(outputs: Mapping[str, Any]) -> Artefact:
     """Of the model that serves now, or of the last one trained where Azure ML tells of none. Raises one of
     `UNANSWERED`."""
     require_release(outputs)
-    run = live.run_id(machine_learning(outputs), outputs["endpoint_name"]) or outputs["training_run_id"]
+    run = live_deployment.run_id(machine_learning(outputs), outputs["endpoint_name"]) or outputs["training_run_id"]
     return Artefact(outputs["lake_blob_endpoint"], "models", str(run))
 
 

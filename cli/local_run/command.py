@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.release import live
-from infra.release.artefact import Artefact
-from infra.release.cloud import Cloud
-from infra.release.snapshot import SnapshotError, files_of
-from operations import cache, movielens, processes, rows, sandbox, spark
-from operations.endpoint import Endpoint
-from operations.engine import PROJECT, Engine
-from operations.errors import UserError
-from operations.state_folder import FORCE, State
+from cli import catalogue, local_spark, paths
+from cli.endpoint import Endpoint
+from cli.errors import UserError
+from cli.local_run import movielens, sandbox, supervised_process
+from cli.local_run.engine import PROJECT, Engine
+from cli.local_run.run_directory import FORCE, State
+from infra.cloud import live_deployment
+from infra.cloud.artefact import Artefact
+from infra.cloud.clients import Cloud
+from infra.release.training_stage.snapshot import SnapshotError, files_of
 from sandbox import state_files
 from workloads import spec
 
@@ -53,9 +54,9 @@ def up(
     state: State, dataset: str, data: Path | None, engine_name: str, port: int | None, say: Callable[[str], None]
 ) -> Report:
     """Stand the chain up, or bring it to what is asked for. Raises `UserError`; what stands already then stays."""
-    spark.require_java()
+    local_spark.require_java()
     _require_plain_paths(PROJECT, state.folder)
-    spark.require_no_pattern(state.folder, "Name another folder with STATE=<folder>.")
+    local_spark.require_no_pattern(state.folder, "Name another folder with STATE=<folder>.")
     with state.held(), sandbox.explained(state.sandbox):
         return _up(state, dataset, data, engine_name, port, say)
 
@@ -127,7 +128,9 @@ def down(
         return
     with state.held():
         destroyed = not force and state.sandbox.exists() and _destroyed(state, say, confirm)
-        processes.end_leftovers(state.folder / "engine.json", argument=str(state.folder / "engine-events.json"))
+        supervised_process.end_leftovers(
+            state.folder / "engine.json", argument=str(state.folder / "engine-events.json")
+        )
         sandbox.stop(state.sandbox)
         state.clear()
     say(
@@ -170,12 +173,12 @@ def rank(
 
     What of the context is not given is not sent either: nothing is guessed, this machine's clock included.
     """
-    users, items = rows.side(described, "user", folder), rows.side(described, "item", folder)
+    users, items = catalogue.side(described, "user", folder), catalogue.side(described, "item", folder)
     if user not in users:
         raise UserError(f"no user {user!r} in {folder}; there are {len(users)}, such as {next(iter(users), '-')!r}")
-    titles = rows.titles(described, folder)
-    catalogue = [{"id": key, **item} for key, item in items.items()]
-    best = best_of(endpoint, {**users[user], **(context or {})}, catalogue, top)
+    titles = catalogue.titles(described, folder)
+    candidates = [{"id": key, **item} for key, item in items.items()]
+    best = best_of(endpoint, {**users[user], **(context or {})}, candidates, top)
     return [{**item, "title": titles.get(item["id"], "")} for item in best]
 
 
@@ -199,7 +202,7 @@ def context_of(described: spec.Spec, given: Iterable[str]) -> dict[str, Any]:
         if not equals or name not in described.context:
             raise UserError(f"--context {text}: must be name=value of a feature of side context; {there_are}")
         feature = described.features[name]
-        found[name] = rows.value(written if written.strip() else "", feature)
+        found[name] = catalogue.value(written if written.strip() else "", feature)
         if found[name] is None and written.strip():
             raise UserError(f"--context {text}: {name} is of type {feature.type}")
     return found
@@ -213,11 +216,19 @@ def _rows(state: State, described: spec.Spec, data: Path | None, say: Callable[[
             raise UserError(str(error).replace("training:data", "DATA")) from None
         return data.absolute()
     if described.name == "movielens":
-        return movielens.fetch(cache.folder() / "movielens", say)
+        return movielens.fetch(paths.folder() / "movielens", say)
     folder = state.folder / "data" / "synthetic"
     if not (folder / "SYNTHETIC.json").exists():
         say("No DATA given: SYNTHETIC rows in Criteo's shape are made. They are no click log; bring train.txt for one.")
-        command = [sys.executable, "-m", "workloads.synthesize", "--rows", str(SYNTHETIC_ROWS), "--output", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "workloads.data.synthesize",
+            "--rows",
+            str(SYNTHETIC_ROWS),
+            "--output",
+            str(folder),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"synthetic rows could not be made: {done.stderr.strip()}")
@@ -269,7 +280,7 @@ def _recover(engine: Engine) -> None:
 def golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows that training kept with the model which serves, each with the probability it computed."""
     client = Cloud.discover().machine_learning(outputs["ml_workspace_id"])
-    if not (run := live.run_id(client, outputs["endpoint_name"])):
+    if not (run := live_deployment.run_id(client, outputs["endpoint_name"])):
         raise UserError(
             f"no deployment of endpoint {outputs['endpoint_name']} has traffic: it was changed by hand. "
             "A local run is made again by `make local-down` and `make local`."

@@ -15,13 +15,14 @@ from typing import Any
 
 import yaml
 
-from operations import processes, stacks
-from operations.errors import UserError
-from operations.state import NO_PULUMI
-from operations.state_folder import FORCE
-from sandbox import folder, state_files
+from cli.errors import UserError
+from cli.local_run import supervised_process
+from cli.local_run.run_directory import FORCE
+from cli.stacks import files
+from cli.stacks.state import NO_PULUMI
+from sandbox import instance_lock, state_files
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 STACK = "local"
 # A file backend encrypts with a passphrase; this stack's state holds nothing that is secret outside this machine.
 _PASSPHRASE = "sandbox"
@@ -74,7 +75,7 @@ class _Watch:
         if self._folder is None or (now < self._next and not at_once):
             return
         self._next = now + 1.0
-        if folder.runs(self._folder):
+        if instance_lock.runs(self._folder):
             self._seen = now
         elif at_once or now - self._seen >= _GONE_SECONDS:
             raise CloudEnded(
@@ -108,7 +109,7 @@ class Engine:
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Write the stack file of this run: the repository's `Pulumi.local.yaml`, salt included, plus `values`."""
-        stack_file: dict[str, Any] = yaml.safe_load(stacks.text_of(PROJECT, STACK))
+        stack_file: dict[str, Any] = yaml.safe_load(files.text_of(PROJECT, STACK))
         stack_file["config"] |= values
         state_files.write(self.config_file, yaml.safe_dump(stack_file, sort_keys=False))
 
@@ -139,7 +140,7 @@ class Engine:
             self.text("cancel", "--yes", "--stack", STACK)
 
     def end_leftovers(self) -> list[int]:
-        return processes.end_leftovers(self._record, argument=str(self._events))
+        return supervised_process.end_leftovers(self._record, argument=str(self._events))
 
     def _require_state(self) -> None:
         """Pulumi names no file where its state is cut short, and begins an empty one where it is gone."""
@@ -208,7 +209,7 @@ class Engine:
     def _follow(self, command: str, arguments: list[str], on_stage: Callable[[Stage], None]) -> list[Stage]:
         events, log = self._events, self.state / f"pulumi-{command}.log"
         events.unlink(missing_ok=True)
-        process = processes.start(
+        process = supervised_process.start(
             [
                 *("pulumi", command, *arguments, "--non-interactive", "--stack", STACK),
                 *("--config-file", str(self.config_file), "--event-log", str(events)),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from operations.errors import UserError
+from cli.errors import UserError
 
 LICENCE = (
     "MovieLens 100K (GroupLens, F. M. Harper and J. A. Konstan 2015): for research, not to be redistributed; see "

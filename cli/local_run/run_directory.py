@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from operations.errors import UserError
+from cli.errors import UserError
 from sandbox import state_files
 
 _MARK = ".personalization-local"

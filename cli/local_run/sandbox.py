@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import jwt
 
-from infra.release.cloud import Cloud
-from operations.errors import UserError
-from operations.state_folder import FORCE
-from sandbox.folder import Damaged, environment
+from cli.errors import UserError
+from cli.local_run.run_directory import FORCE
+from infra.cloud.clients import Cloud
+from sandbox.instance_lock import Damaged, environment
 
 
 def start(folder: Path, port: int | None) -> dict[str, str]:
@@ -37,7 +37,7 @@ def explained(folder: Path) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:
-        from operations.page.subject import UNANSWERED
+        from cli.dashboard.stack_source import UNANSWERED
 
         if not isinstance(error, UNANSWERED):
             raise

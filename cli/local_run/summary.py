@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from operations.local import Report
+from cli.local_run.command import Report
 
 
 def show(report: Report, console: Console) -> None:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from operations.checks.answers import Anything, Permission
-from operations.checks.catalog import load
-from operations.checks.question import Finding, Level, Question, Target
+from cli.preflight.arm_models import Anything, Permission
+from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.requirements import load
 
 # Source: Azure/bicep-types-az generated/authorization/microsoft.authorization/2022-04-01/types.json
 _PERMISSIONS = "2022-04-01"
@@ -57,7 +57,7 @@ def _permissions(target: Target) -> Iterator[Finding]:
         yield Finding("permissions", Level.OK, f"all {len(needed)} actions at {scope}")
         unconditional = [role for role in found if not role.condition]
         if not allows(unconditional, f"{_ASSIGNING}roleAssignments/write"):
-            says = "role assignments are allowed under a condition: check that it allows the roles of infra/roles.py"
+            says = "role assignments have a condition: check that it allows the roles in infra/components/roles.py"
             yield Finding(
                 "permissions", Level.WARNING, says, f"az role assignment list --assignee {target.principal} --all"
             )

@@ -11,9 +11,9 @@ MicrosoftDocs/azure-docs articles/cost-management-billing/costs/understand-cost-
 from collections.abc import Iterator
 from functools import partial
 
-from operations.checks.answers import Subscription
-from operations.checks.arm import NotAnswered
-from operations.checks.question import Finding, Level, Question, Target
+from cli.azure_resource_manager import NotAnswered
+from cli.preflight.arm_models import Subscription
+from cli.preflight.check import Finding, Level, Question, Target
 
 _VERSION = "2022-12-01"
 _FREE = {

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from infra.naming import Names
-from infra.settings import Settings
-from operations.checks.arm import Arm
+from cli.azure_resource_manager import Arm
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 
 class Level(StrEnum):

@@ -1,7 +1,7 @@
 """`personalization preflight`: what would stop `up` in this region and subscription, asked before it starts.
 
 Reads only. A question that gets no answer is a finding of its own and no pass. Does not judge the program's settings
-among themselves: `infra/settings.py` does, before anything is asked.
+among themselves: `infra/config/settings.py` does, before anything is asked.
 """
 
 import os
@@ -20,13 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.naming import Names
-from infra.release.cloud import Cloud
-from operations import stacks
-from operations.checks import (
+from cli.azure_resource_manager import Arm, NotAnswered
+from cli.errors import UserError
+from cli.preflight import (
     access,
     builds,
-    machines,
     names,
     ownership,
     providers,
@@ -35,13 +33,15 @@ from operations.checks import (
     runner,
     unity_catalog,
     versions,
+    vm_quota,
 )
-from operations.checks.answers import Subscription
-from operations.checks.arm import Arm, NotAnswered
-from operations.checks.question import Finding, Level, Question, Target
-from operations.errors import UserError
+from cli.preflight.arm_models import Subscription
+from cli.preflight.check import Finding, Level, Question, Target
+from cli.stacks import files
+from infra.cloud.clients import Cloud
+from infra.config.naming import Names
 
-_CHECKS = (access, providers, machines, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
+_CHECKS = (access, providers, vm_quota, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
 _AT_ONCE = 4  # Azure throttles a subscription's reads; a check has some thirty of them
 _STOPPING = (Level.BLOCKING, Level.UNASKED)
 _COLOURS = {
@@ -98,8 +98,8 @@ def show(findings: Sequence[Finding], title: str, console: Console) -> None:
 
 def target(folder: Path, stack: str) -> Target:
     """The stack with its names and its cloud. Raises `UserError` if the stack, the cloud or a login is missing."""
-    config = stacks.read(folder, stack)
-    settings = stacks.settings_of(config, stacks.file_of(folder, stack).name)
+    config = files.read(folder, stack)
+    settings = files.settings_of(config, files.file_of(folder, stack).name)
     try:
         cloud = Cloud.discover()
         credential = cloud.credential()
@@ -120,7 +120,7 @@ def _kind(claims: Mapping[str, Any]) -> str:
     """Kind of principal that a token is for: `idtyp` is `app` in a token for an application alone.
 
     A token without the claim is a user's if it has scopes (`scp`).
-    Source: learn.microsoft.com/entra/identity-platform/access-token-claims-reference
+    Source: https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
     """
     return "ServicePrincipal" if claims.get("idtyp") == "app" or "scp" not in claims else "User"
 

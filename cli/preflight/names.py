@@ -6,10 +6,10 @@ A resource of this stack with the name is not a conflict.
 from collections.abc import Iterator
 from functools import partial
 
-from infra import azure_cli
-from operations.checks.answers import Anything, Deleted, NameAnswer
-from operations.checks.arm import NotAnswered
-from operations.checks.question import Finding, Level, Question, Target
+from cli.azure_resource_manager import NotAnswered
+from cli.preflight.arm_models import Anything, Deleted, NameAnswer
+from cli.preflight.check import Finding, Level, Question, Target
+from infra.cloud import azure_cli
 
 _VAULT, _WORKSPACE = "Microsoft.KeyVault/vaults", "Microsoft.MachineLearningServices/workspaces"
 _DATABRICKS, _CLUSTER = "Microsoft.Databricks/workspaces", "Microsoft.ContainerService/managedClusters"

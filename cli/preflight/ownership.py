@@ -8,11 +8,11 @@ distinguishes the two. Does not compare anything else with the state; `pulumi pr
 from collections.abc import Iterator
 from functools import partial
 
-from operations import state
-from operations.checks.answers import Listed
-from operations.checks.question import Finding, Level, Question, Target
-from operations.errors import UserError
-from operations.remains import own_groups
+from cli.errors import UserError
+from cli.preflight.arm_models import Listed
+from cli.preflight.check import Finding, Level, Question, Target
+from cli.stacks import state
+from cli.stacks.retained_resources import own_groups
 
 # Source: Azure/azure-rest-api-specs
 # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json

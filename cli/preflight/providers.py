@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from functools import partial
 
-from operations.checks.answers import Provider
-from operations.checks.arm import NotAnswered
-from operations.checks.catalog import load
-from operations.checks.question import Finding, Level, Question, Target
+from cli.azure_resource_manager import NotAnswered
+from cli.preflight.arm_models import Provider
+from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.requirements import load
 
 # Source: Azure/azure-rest-api-specs
 # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import requests
 from azure.core.exceptions import AzureError
 
-from infra.release.cloud import DATABRICKS_APPLICATION, Cloud
-from operations.checks.answers import StorageAccount, Workspace
-from operations.checks.arm import NotAnswered
-from operations.checks.question import Finding, Level, Question, Target
+from cli.azure_resource_manager import NotAnswered
+from cli.preflight.arm_models import StorageAccount, Workspace
+from cli.preflight.check import Finding, Level, Question, Target
+from infra.cloud.clients import DATABRICKS_APPLICATION, Cloud
 
 _DATABRICKS, _STORAGE = "Microsoft.Databricks/workspaces", "Microsoft.Storage/storageAccounts"
 # Source: Azure/bicep-types-az generated/databricks/microsoft.databricks/2026-01-01/types.json;

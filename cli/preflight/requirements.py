@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from infra.settings import Settings
+from infra.config.settings import Settings
 
 
 class Catalog(BaseModel):

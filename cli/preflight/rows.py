@@ -8,10 +8,10 @@ from functools import partial
 
 from azure.core.exceptions import AzureError, HttpResponseError
 
-from infra.release.snapshot import landed
-from operations.checks.answers import StorageAccount
-from operations.checks.arm import NotAnswered
-from operations.checks.question import Finding, Level, Question, Target
+from cli.azure_resource_manager import NotAnswered
+from cli.preflight.arm_models import StorageAccount
+from cli.preflight.check import Finding, Level, Question, Target
+from infra.release.training_stage.snapshot import landed
 
 # Source: Azure/bicep-types-az generated/storage/microsoft.storage/2024-01-01/types.json
 _VERSION = "2024-01-01"

@@ -8,9 +8,9 @@ specification/keyvault/resource-manager/Microsoft.KeyVault/stable/2024-11-01/sec
 from collections.abc import Iterator
 from functools import partial
 
-from infra.naming import RUNNER_SECRET
-from operations.checks.answers import Anything
-from operations.checks.question import Finding, Level, Question, Target
+from cli.preflight.arm_models import Anything
+from cli.preflight.check import Finding, Level, Question, Target
+from infra.config.naming import RUNNER_SECRET
 
 _VAULT, _VERSION = "Microsoft.KeyVault/vaults", "2024-11-01"
 

@@ -8,11 +8,11 @@ from functools import partial
 
 import requests
 
-from infra.release.catalog import PRIVILEGES
-from infra.release.cloud import Cloud
-from operations.checks.answers import Workspace
-from operations.checks.arm import NotAnswered
-from operations.checks.question import Finding, Level, Question, Target
+from cli.azure_resource_manager import NotAnswered
+from cli.preflight.arm_models import Workspace
+from cli.preflight.check import Finding, Level, Question, Target
+from infra.cloud.clients import Cloud
+from infra.release.training_stage.catalog import PRIVILEGES
 
 # Source: Azure/bicep-types-az generated/databricks/microsoft.databricks/2026-01-01/types.json
 _VERSION = "2026-01-01"

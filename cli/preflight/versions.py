@@ -1,14 +1,14 @@
 """Support windows: versions that Azure refuses for a new cluster, and versions that an existing one should leave soon.
 
-Reads the windows from `infra/compatibility.yaml`. Does not ask Azure which versions it offers.
+Reads the windows from `infra/planning/compatibility.yaml`. Does not ask Azure which versions it offers.
 """
 
 from collections.abc import Iterator
 from functools import partial
 
-from infra import compatibility
-from operations.checks.answers import Cluster
-from operations.checks.question import Finding, Level, Question, Target
+from cli.preflight.arm_models import Cluster
+from cli.preflight.check import Finding, Level, Question, Target
+from infra.planning import compatibility
 
 # Source: Azure/bicep-types-az generated/containerservice_1/microsoft.containerservice/2025-09-01/types.json
 _CLUSTERS = "2025-09-01"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from operations.checks.answers import Cluster, Size, Usage
-from operations.checks.question import Finding, Level, Question, Target
+from cli.preflight.arm_models import Cluster, Size, Usage
+from cli.preflight.check import Finding, Level, Question, Target
 
 # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/operations/_operations.py (`ResourceSkusOperations`)
 _SKUS = "2021-07-01"

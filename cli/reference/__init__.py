@@ -1,15 +1,15 @@
 """Reference pages in docs/reference/, generated from the objects that define settings, commands, variables and routes.
 
-`python -m operations.reference` writes them. `markdown.py` has the tables, and each other module one page. Does not
+`python -m cli.reference` writes them. `markdown.py` has the tables, and each other module one page. Does not
 explain how to use anything: docs/operations.md and docs/calling.md do.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
-from operations.reference import commands, configuration, http_api, variables
+from cli.reference import commands, configuration, http_api, variables
 
-COMMAND = "python -m operations.reference"
+COMMAND = "python -m cli.reference"
 PROJECT = Path(__file__).parents[2]
 FOLDER = PROJECT / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {

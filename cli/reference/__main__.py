@@ -1,3 +1,3 @@
-from operations.reference import write
+from cli.reference import write
 
 write()

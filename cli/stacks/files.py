@@ -13,12 +13,14 @@ from pathlib import Path
 
 import yaml
 
-from infra import configuration, regions
-from infra.settings import ENVIRONMENT, Settings
-from operations import stack_config, stand_in_certificate
-from operations.errors import UserError
+from cli.changes import stand_in_certificate
+from cli.errors import UserError
+from cli.stacks import stack_config
+from infra.config import loading
+from infra.config.settings import ENVIRONMENT, Settings
+from infra.planning import regions
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 LOCATION = "azure-native:location"
 _NAME = 100  # pulumi/pulumi sdk/go/common/tokens/stack.go, ParseStackName
 _ENCRYPTED = ("encryptionsalt", "encryptedkey")
@@ -73,8 +75,8 @@ def read(folder: Path, stack: str) -> Mapping[str, str]:
 def settings_of(config: Mapping[str, str], where: str) -> Settings:
     """Raises `UserError` naming `where`, each key and its rule."""
     try:
-        return configuration.load(config, _project())
-    except configuration.ConfigError as error:
+        return loading.load(config, _project())
+    except loading.ConfigError as error:
         raise UserError(f"{where}: {error}") from None
 
 

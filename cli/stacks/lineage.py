@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.tree import Tree
 
-from infra.release.artefact import Artefact, ArtefactError
-from infra.release.cloud import Cloud
-from infra.release.reference import read_reference
+from infra.cloud.artefact import Artefact, ArtefactError
+from infra.cloud.clients import Cloud
+from infra.release.serving_stage.live_record import read_reference
 
 _UNKNOWN = "not recorded"
 

@@ -5,7 +5,7 @@ Says nothing of what stands in Azure without being in the state; `teardown.py` a
 
 from collections.abc import Iterator, Sequence
 
-from operations.state import Resource
+from cli.stacks.state import Resource
 
 VAULT, WORKSPACE, GROUP = "keyvault:Vault", "machinelearningservices:Workspace", "resources:ResourceGroup"
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from infra.release.cloud import Cloud
-from infra.settings import ReleaseSettings, TrainingSettings, without_time
-from operations import stacks, state
-from operations.errors import UserError
+from cli.errors import UserError
+from cli.stacks import files, state
+from infra.cloud.clients import Cloud
+from infra.config.settings import ReleaseSettings, TrainingSettings, without_time
 
 KEY = "training:snapshot"
 
@@ -33,7 +33,7 @@ def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     Lists the lake's days only if `landed` and the stack has a release: a private lake answers
     inside its network alone. Raises `UserError` for a stack that has no lake yet.
     """
-    config = stacks.read(folder, stack)
+    config = files.read(folder, stack)
     if landed and not ReleaseSettings.model_validate({"enabled": config.get("release:enabled", True)}).enabled:
         return f"{stack}: it has no release (release:enabled), so nothing is trained"
     if "training:data" in config:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from operations.errors import UserError
+from cli.errors import UserError
 
 NO_PULUMI = "the Pulumi CLI is not on PATH: run `make bootstrap`, then `. .venv/personalization.sh`"
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from operations import preflight, state
-from operations.checks import reach
-from operations.checks.answers import Anything, Deleted, Listed
-from operations.checks.arm import NotAnswered
-from operations.destroy import destroy
-from operations.errors import UserError
-from operations.remains import VAULT, WORKSPACE, managed_groups, own_groups, remains, within
+from cli.azure_resource_manager import NotAnswered
+from cli.errors import UserError
+from cli.preflight import command, reach
+from cli.preflight.arm_models import Anything, Deleted, Listed
+from cli.stacks import state
+from cli.stacks.destroy import destroy
+from cli.stacks.retained_resources import VAULT, WORKSPACE, managed_groups, own_groups, remains, within
 
 _RELEASE = "personalization:release:Release"
 _AGAIN = "Run the same command again: it goes on from here."
@@ -32,7 +32,7 @@ class Teardown:
         """Raises `UserError` if there is no such stack, no cloud or no login."""
         self._folder, self._stack, self._say = folder, stack, say
         self._standing = state.resources(folder, stack)
-        self._target = preflight.target(folder, stack)
+        self._target = command.target(folder, stack)
         self._arm, self._names = self._target.arm, self._target.names
 
     def run(self, confirm: Callable[[], None], *, purge: bool = False, destroy_protected: str = "") -> None:

@@ -1,10 +1,10 @@
 """The cluster attached to the Azure ML workspace as a compute: attached and detached, never updated.
 
 Azure ML refuses an update of an attached cluster, so no setting changes a property of the compute: the size of a
-replica is in the deployment (`release/rollout.py`), the choice of its nodes in the extension (`inference_router.py`).
-azure-native would send updates, and its deletion lacks the query parameter that Azure ML requires. While the
-workspace's access to the cluster may not be in effect yet, a failed attach is detached and repeated. Does not create
-instance types: they are objects in the cluster, which only `kubectl` creates.
+replica is in the deployment (`release/serving_stage/rollout.py`), the choice of its nodes in the extension
+(`inference_router.py`). azure-native would send updates, and its deletion lacks the query parameter that Azure ML
+requires. While the workspace's access to the cluster may not be in effect yet, a failed attach is detached and
+repeated. Does not create instance types: they are objects in the cluster, which only `kubectl` creates.
 
 Source: Azure/azureml-examples#3030 ("k8s compute doesn't support update"); azure-ai-ml==1.35.2
 azure/ai/ml/_restclient/arm_ml_service/operations/_operations.py (`underlying_resource_action` is required)
@@ -17,8 +17,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.cloud.clients import Cloud
+from infra.dynamic.provider import ReleaseProvider, gone
 
 # Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/compute.py
 API_VERSION = "2025-12-01"

@@ -2,7 +2,7 @@
 
 The scoring pool is separate because editing inline pools puts every pool into scaling (pulumi-azure-native#4264). A
 pool's size, zones and network cannot change, so the pools' names depend on them: the new pool exists before the old one
-is drained and deleted. The order of all writes to the cluster is in `cluster_writes.py`.
+is drained and deleted. The order of all writes to the cluster is in `write_order.py`.
 Does not install anything into the cluster and exports no kubeconfig: people come in by Entra, Azure ML by its
 extension.
 """
@@ -14,13 +14,13 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import containerservice as aks
 
-from infra.addresses import DNS_SERVICE, POD_RANGE, SERVICE_RANGE
-from infra.cluster_writes import WriteOrder
-from infra.identities import Identities
-from infra.naming import Names
-from infra.node_pools import PoolDrain, pool_name
-from infra.settings import Settings
-from infra.system_pool import SystemPool
+from infra.aks.node_pools import PoolDrain, pool_name
+from infra.aks.system_pool import SystemPool
+from infra.aks.write_order import WriteOrder
+from infra.components.identities import Identities
+from infra.config.addresses import DNS_SERVICE, POD_RANGE, SERVICE_RANGE
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.cloud.clients import Cloud
+from infra.dynamic.provider import ReleaseProvider, gone
 
 API_VERSION = "2025-09-01"
 """API version of clusters and pools in azure-native 3.29.0."""

@@ -13,9 +13,9 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.node_pools import API_VERSION, change, drain, pools_of, wait_for_cluster, written
-from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider, gone
+from infra.aks.node_pools import API_VERSION, change, drain, pools_of, wait_for_cluster, written
+from infra.cloud.clients import Cloud
+from infra.dynamic.provider import ReleaseProvider, gone
 
 _PREFIX = "system"
 

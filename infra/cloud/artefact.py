@@ -9,7 +9,7 @@ because that log has names of blobs and not their content. It stays when another
 import json
 from typing import Any
 
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
 
 
 class ArtefactError(Exception):

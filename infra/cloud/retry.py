@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import pulumi
 
-from infra.release.network_refusal import network_refusal
+from infra.cloud.network_refusal import network_refusal
 
 T = TypeVar("T")
 _PAUSE_SECONDS = (1, 2, 4, 8, 15, 30)

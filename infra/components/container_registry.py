@@ -1,6 +1,7 @@
 """The registry that builds and keeps the scoring image.
 
-Does not build: `release/image.py` uploads a context and asks the registry to. Does not grant pulls: `access.py`.
+Does not build: `release/serving_stage/image.py` uploads a context and asks the registry to. Does not grant pulls:
+`access.py`.
 """
 
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import containerregistry
 
-from infra.naming import Names
-from infra.settings import Settings
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import storage
 
-from infra.naming import Names
-from infra.protection import stateful
-from infra.settings import Settings
-from infra.storage_account import storage_account
+from infra.components.protection import stateful
+from infra.components.storage_account import storage_account
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 # `catalog` is where Unity Catalog keeps what it manages itself: it may not overlap the volumes over the other three.
 CONTAINERS = ("raw", "features", "models", "catalog")

@@ -10,11 +10,11 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import databricks, managedidentity
 
-from infra.addresses import DATABRICKS_CONTAINERS, DATABRICKS_HOSTS
-from infra.identities import Identities
-from infra.naming import Names
-from infra.network import Network
-from infra.settings import Settings
+from infra.components.identities import Identities
+from infra.components.network import Network
+from infra.config.addresses import DATABRICKS_CONTAINERS, DATABRICKS_HOSTS
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

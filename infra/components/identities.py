@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_azure_native import managedidentity
 
-from infra.naming import Names
-from infra.role_propagation import Access, RolesInEffect
-from infra.roles import Grant, Role, assign
+from infra.components.role_propagation import Access, RolesInEffect
+from infra.components.roles import Grant, Role, assign
+from infra.config.naming import Names
 
 # Source: aztfmod/terraform-azurerm-caf#928 (the action that AKS checks)
 ASSIGN_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"

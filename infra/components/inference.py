@@ -1,7 +1,8 @@
 """Azure ML on the cluster: extension, the workspace's access to the cluster, the attached compute, the endpoint.
 
-Does not create deployments and does not set traffic. Both belong to a release (`release/rollout.py`), because Azure
-refuses traffic to deployments that do not exist yet. The extension's settings are in `inference_router.py`.
+Does not create deployments and does not set traffic. Both belong to a release (`release/serving_stage/rollout.py`),
+because Azure refuses traffic to deployments that do not exist yet. The extension's settings are in
+`inference_router.py`.
 """
 
 import json
@@ -14,15 +15,15 @@ from pulumi_azure_native import containerservice as aks
 from pulumi_azure_native import kubernetesconfiguration, managedidentity
 from pulumi_azure_native import machinelearningservices as ml
 
-from infra.attachment import Attachment
-from infra.identities import Identities
-from infra.inference_router import Certificate, extension_settings, protected_settings, require_inside
-from infra.kubernetes import Kubernetes
-from infra.ml_workspace import MachineLearning
-from infra.naming import Names
-from infra.role_propagation import Access, RolesInEffect
-from infra.roles import Grant, Role, assign
-from infra.settings import Settings
+from infra.aks.attachment import Attachment
+from infra.aks.cluster import Kubernetes
+from infra.components.identities import Identities
+from infra.components.inference_router import Certificate, extension_settings, protected_settings, require_inside
+from infra.components.ml_workspace import MachineLearning
+from infra.components.role_propagation import Access, RolesInEffect
+from infra.components.roles import Grant, Role, assign
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 # Source: Azure/AML-Kubernetes files/deployextension.json (releaseNamespace)
 NAMESPACE = "azureml"

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from infra import tls
-from infra.capacity import ROUTERS, routers
-from infra.kubernetes import SCORING_LABEL
-from infra.settings import ServingSettings
+from infra.aks.cluster import SCORING_LABEL
+from infra.config import tls
+from infra.config.settings import ServingSettings
+from infra.planning.capacity import ROUTERS, routers
 
 
 @dataclass(frozen=True)

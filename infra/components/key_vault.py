@@ -10,9 +10,9 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import keyvault
 
-from infra.naming import Names
-from infra.protection import stateful
-from infra.settings import Settings
+from infra.components.protection import stateful
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,14 +17,14 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import machinelearningservices as ml
 
-from infra.container_registry import ContainerRegistry
-from infra.data_lake import DataLake
-from infra.key_vault import KeyVault
-from infra.monitoring.workspace import Monitoring
-from infra.naming import Names
-from infra.protection import stateful
-from infra.settings import Settings
-from infra.storage_account import storage_account
+from infra.components.container_registry import ContainerRegistry
+from infra.components.data_lake import DataLake
+from infra.components.key_vault import KeyVault
+from infra.components.protection import stateful
+from infra.components.storage_account import storage_account
+from infra.config.naming import Names
+from infra.config.settings import Settings
+from infra.monitoring.log_workspace import Monitoring
 
 MODELS_DATASTORE = "lake_models"
 

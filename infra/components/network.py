@@ -13,9 +13,9 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import network, privatedns
 
-from infra.addresses import DATABRICKS_CONTAINERS, DATABRICKS_HOSTS, ENDPOINTS, NODES, subnets_of
-from infra.naming import Names
-from infra.settings import Settings
+from infra.config.addresses import DATABRICKS_CONTAINERS, DATABRICKS_HOSTS, ENDPOINTS, NODES, subnets_of
+from infra.config.naming import Names
+from infra.config.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class PrivateLinkTarget:
     zones: tuple[str, ...]
 
 
-# Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md (tests/test_documented_lists.py
-# compares)
+# Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
+# (compared by tests/conformance/test_documented_lists.py)
 BLOB = PrivateLinkTarget("blob", ("privatelink.blob.core.windows.net",))
 DFS = PrivateLinkTarget("dfs", ("privatelink.dfs.core.windows.net",))
 FILE = PrivateLinkTarget("file", ("privatelink.file.core.windows.net",))

@@ -11,9 +11,9 @@ import pulumi
 from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, Resource
 from pulumi_azure_native import resources
 
-from infra.naming import Names
-from infra.release.dynamic import ReleaseProvider
-from infra.settings import Settings
+from infra.config.naming import Names
+from infra.config.settings import Settings
+from infra.dynamic.provider import ReleaseProvider
 
 _KEYS = {
     "subscription": "azure-native:subscriptionId",

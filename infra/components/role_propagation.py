@@ -2,7 +2,7 @@
 
 `RolesInEffect` calls Azure's `checkAccess` until the principal may do the next step, and then counts as created. The
 next resource names it in its `depends_on`. Does not assign roles: `roles.py` does. Does not wait for the roles of a
-release, whose own calls are repeated while they are refused (`release/patience.py`).
+release, whose own calls are repeated while they are refused (`cloud/retry.py`).
 
 A fixed wait would often be too long and sometimes too short: "it can take up to 10 minutes for changes to take effect".
 The check needs `Microsoft.Authorization/*/read`, which is in every role that may assign roles.
@@ -19,8 +19,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource
 
-from infra.release.cloud import Cloud
-from infra.release.dynamic import ReleaseProvider, gone, is_unknown
+from infra.cloud.clients import Cloud
+from infra.dynamic.provider import ReleaseProvider, gone, is_unknown
 
 _API_VERSION = "2018-09-01-preview"
 _CHECK = "/providers/Microsoft.Authorization/checkaccess"

@@ -9,7 +9,7 @@ from pulumi_azure_native import authorization
 
 
 class Role(StrEnum):
-    """Ids of built-in roles; tests/test_documented_lists.py compares them with Microsoft's page.
+    """Ids of built-in roles; tests/conformance/test_documented_lists.py compares them with Microsoft's page.
 
     Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles.md
     """

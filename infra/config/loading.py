@@ -12,8 +12,8 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
-from infra import tls
-from infra.settings import OF_THE_PROJECT, REMOVED, Settings
+from infra.config import tls
+from infra.config.settings import OF_THE_PROJECT, REMOVED, Settings
 
 _MISSPELT = 0.75
 """How like a group (1: the same) a namespace is that was meant to be it. Others are those of providers and of whoever

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Self
 
-from infra.settings import Settings
+from infra.config.settings import Settings
 
 RUNNER_SECRET = "github-runner"
 """The vault's secret that holds the private key of the runner's GitHub App, in PEM."""

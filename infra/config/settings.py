@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from infra import addresses, capacity, compatibility, regions, tag_rules, tls
+from infra.config import addresses, tag_rules, tls
+from infra.planning import capacity, compatibility, regions
 
 PRODUCTION = "prod"
 ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
@@ -49,7 +50,7 @@ def _known_size(value: str) -> str:
 VmSize = Annotated[
     str,
     AfterValidator(_known_size),
-    Field(json_schema_extra=_rule("a VM size of infra/vm_sizes.yaml that Azure does not retire")),
+    Field(json_schema_extra=_rule("a VM size of infra/planning/vm_sizes.yaml that Azure does not retire")),
 ]
 """A VM size that stays on offer."""
 
@@ -64,7 +65,7 @@ def _known_dataset(value: str) -> str:
     return value
 
 
-_DATASETS = Path(__file__).parents[1] / "workloads" / "datasets"
+_DATASETS = Path(__file__).parents[2] / "workloads" / "datasets"
 Dataset = Annotated[
     str, AfterValidator(_known_dataset), Field(json_schema_extra=_rule("name of a spec in workloads/datasets/"))
 ]
@@ -251,7 +252,7 @@ class TrainingSettings(_Group):
         "16.4.x-scala2.12",
         description="Databricks runtime of the training job.",
         examples=["16.4.x-scala2.12"],
-        json_schema_extra=_rule("a runtime of infra/compatibility.yaml on which SynapseML runs"),
+        json_schema_extra=_rule("a runtime of infra/planning/compatibility.yaml on which SynapseML runs"),
     )
     node_type: VmSize = Field(
         "Standard_L8s_v3", description="VM size of the driver and of each worker.", examples=["Standard_D4s_v5"]
@@ -411,7 +412,7 @@ class ServingSettings(_Group):
         None,
         gt=0,
         description="Measured CPU time of one request in milliseconds, for the capacity plan. Unset: the engine's "
-        "figure in infra/capacity.yaml.",
+        "figure in infra/planning/capacity.yaml.",
         examples=[2.5],
     )
     # Source: MicrosoftDocs/azure-aks-docs articles/aks/supported-kubernetes-versions.md
@@ -420,7 +421,7 @@ class ServingSettings(_Group):
         pattern=r"^1\.[0-9]+(\.[0-9]+)?$",
         description="Kubernetes version of the cluster. Unset: AKS's default.",
         examples=["1.36"],
-        json_schema_extra=_rule("1.<minor> or 1.<minor>.<patch>, in support by infra/compatibility.yaml"),
+        json_schema_extra=_rule("1.<minor> or 1.<minor>.<patch>, in support by infra/planning/compatibility.yaml"),
     )
     # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md
     auth: Literal["Key", "AMLToken"] = Field(
@@ -680,7 +681,7 @@ class ReleaseSettings(_Group):
 
     @property
     def limits(self) -> dict[str, float]:
-        """Limits of a deployment at each step, as arguments of `infra/release/probe.py`."""
+        """Limits of a deployment at each step, as arguments of `infra/release/checks/probe.py`."""
         names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
         pinned = isinstance(self.model, int) or self.image is not None
         return self.model_dump(include=names if pinned else {*names, "drift_max"})
@@ -698,7 +699,7 @@ class Settings(_Group):
         pattern=r"^[a-z0-9]+$",
         description="Azure region of all resources.",
         examples=["westeurope"],
-        json_schema_extra=_rule("a region of infra/regions.yaml"),
+        json_schema_extra=_rule("a region of infra/planning/regions.yaml"),
     )
     generation: int = Field(
         1,

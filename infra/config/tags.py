@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pulumi
 
-from infra import tag_rules
+from infra.config import tag_rules
 
 
 def apply_to_all(tags: Mapping[str, str]) -> None:

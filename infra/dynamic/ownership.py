@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 from typing import Any, ClassVar
 
-from infra.release.cloud import databricks_of
-from infra.release.dynamic import INCARNATION, ReleaseProvider
+from infra.cloud.clients import databricks_of
+from infra.dynamic.provider import INCARNATION, ReleaseProvider
 
 FOLDER = "/personalization"
 """A folder in the root: "Only workspace admins can create objects in the Workspace root folder"; below /Shared, "All

@@ -7,6 +7,7 @@ the SDKs are imported, by one thread. Each `create` gets an incarnation: `delete
 """
 
 import functools
+import gc
 import importlib
 import os
 import threading
@@ -19,7 +20,7 @@ from pulumi.dynamic import DiffResult, ReadResult, ResourceProvider, UpdateResul
 from pulumi.output import Unknown
 from pulumi.runtime import rpc
 
-from infra.release.network_refusal import OutsideNetwork, network_refusal
+from infra.cloud.network_refusal import OutsideNetwork, network_refusal
 
 # Packages that import their own submodules. Two threads that start with different submodules of one package deadlock
 # (python/cpython#83065), so one thread imports each package before a provider runs.
@@ -34,6 +35,8 @@ INCARNATION = "incarnation"
 def import_sdks() -> None:
     """Costs some 3 s of CPU once in a process. Never called in a preview, nor at import time."""
     with _IMPORTING:
+        # The SDKs allocate as many long-lived objects as the program does (`infra/__main__.py`).
+        gc.set_threshold(100_000, 20, 50)
         # Azure ML's SDK reads a cloud's name from here when it is imported, and refuses one that it does not know.
         os.environ.pop("AZUREML_CURRENT_CLOUD", None)
         for name in _SDKS:

@@ -15,9 +15,9 @@ from typing import Literal
 import pulumi
 from pulumi_azure_native import monitor
 
+from infra.config.naming import Names
+from infra.config.settings import AlertSettings
 from infra.monitoring import queries
-from infra.naming import Names
-from infra.settings import AlertSettings
 
 # Source: https://learn.microsoft.com/azure/azure-monitor/reference/supported-metrics/microsoft-containerservice-managedclusters-metrics
 _NODE_METRICS = {"cpu": "node_cpu_usage_percentage", "memory": "node_memory_working_set_percentage"}

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import pulumi
 from pulumi_azure_native import consumption
 
-from infra.settings import BudgetSettings
+from infra.config.settings import BudgetSettings
 
 
 def declare(

@@ -1,6 +1,6 @@
 """Output of the cluster's containers, collected into Log Analytics by a data collection rule.
 
-The cluster's monitoring add-on collects it (`kubernetes.py`). The namespace filter of a rule does not apply to
+The cluster's monitoring add-on collects it (`aks/cluster.py`). The namespace filter of a rule does not apply to
 `ContainerLogV2`, so the agents send the output of every container outside the system namespaces to Azure Monitor. There
 the rule's transformation keeps the scoring service's summaries, one line per minute and replica, and drops the rest
 before it is stored: no line per request and no output of the router or of other pods is stored or can be queried.

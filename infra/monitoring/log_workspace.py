@@ -1,6 +1,6 @@
 """Where logs and traces go: a Log Analytics workspace with the tables that rules read, and Application Insights on it.
 
-Does not declare what is sent here: `watch.py` does.
+Does not declare what is sent here: `observability.py` does.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import applicationinsights, operationalinsights
 
-from infra.naming import Names
+from infra.config.naming import Names
 
 TABLES = ("ContainerLogV2", "DatabricksJobs", "StorageBlobLogs")
 """Tables that alert rules or a data collection rule name. Azure Monitor creates a table with its first row; a rule that

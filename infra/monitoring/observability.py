@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.container_registry import ContainerRegistry
-from infra.data_lake import DataLake
-from infra.databricks import Databricks
-from infra.inference import NAMESPACE
-from infra.key_vault import KeyVault
-from infra.kubernetes import Kubernetes
-from infra.ml_workspace import MachineLearning
+from infra.aks.cluster import Kubernetes
+from infra.components.container_registry import ContainerRegistry
+from infra.components.data_lake import DataLake
+from infra.components.databricks import Databricks
+from infra.components.inference import NAMESPACE
+from infra.components.key_vault import KeyVault
+from infra.components.ml_workspace import MachineLearning
+from infra.components.network import Network
+from infra.config.naming import Names
+from infra.config.settings import Settings
 from infra.monitoring import alerts, budget, containers, dashboard, diagnostics
 from infra.monitoring.diagnostics import Source
-from infra.monitoring.workspace import Monitoring
-from infra.naming import Names
-from infra.network import Network
-from infra.settings import Settings
+from infra.monitoring.log_workspace import Monitoring
 
 
 @dataclass(frozen=True)

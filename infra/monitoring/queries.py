@@ -4,7 +4,7 @@ The scoring service writes one summary per minute and replica (`scoring/summary.
 the lake a log of its requests. The scale of a chart's time axis is added by `over_time`.
 
 A query starts with a table and uses neither `union` nor `search`: Azure Monitor supports them in alert rules across
-workspaces only. So a table must exist before a rule reads it, which `workspace.py` sees to.
+workspaces only. So a table must exist before a rule reads it, which `log_workspace.py` sees to.
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/alerts/alerts-log-query.md
 """
 
@@ -31,7 +31,7 @@ MODEL_AGE_HOURS = _ANSWERED + "| summarize value = max(todouble(line.model_age_h
 REPORTING = _SUMMARIES + "| summarize value = dcount(PodName)"
 """Replicas that run, whether or not they answered anything: an idle replica writes its line too."""
 
-# The artefact's marker of a refused model (`release/artefact.py`) is uploaded in one request.
+# The artefact's marker of a refused model (`cloud/artefact.py`) is uploaded in one request.
 # Source: MicrosoftDocs/azure-reference-other azure-monitor-ref/tables/includes/storagebloblogs-include.md
 MODELS_REFUSED = """StorageBlobLogs
 | where OperationName == "PutBlob" and StatusText == "Success" and Uri has "refused.json"

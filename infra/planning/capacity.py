@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from infra.compatibility import Machine, machines, require_size
+from infra.planning.compatibility import Machine, machines, require_size
 
 if TYPE_CHECKING:
-    from infra.settings import ServingSettings
+    from infra.config.settings import ServingSettings
 
 ROUTERS = 3
 """Replicas of the inference router (azureml-fe) in its highly available form; each needs its own node.

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 _FOLDER = Path(__file__).parent
-_FILE = "infra/compatibility.yaml"
+_FILE = "infra/planning/compatibility.yaml"
 _NOTICE = timedelta(days=60)
 """How long before the end of a version's support it is warned of."""
 
@@ -232,7 +232,7 @@ def require_size(size: str) -> Machine:
     if size not in known:
         near = difflib.get_close_matches(size, known, n=3) or ["Standard_D4s_v5", "Standard_L8s_v3"]
         raise ValueError(
-            f"'{size}' is not a size of infra/vm_sizes.yaml. Did you mean {', '.join(near)}? "
+            f"'{size}' is not a size of infra/planning/vm_sizes.yaml. Did you mean {', '.join(near)}? "
             "A size that is newer than the table is added there in one line."
         )
     return known[size]

@@ -19,8 +19,8 @@ from typing import Any, Self
 import pulumi
 import yaml
 
-from infra.compatibility import machines
-from infra.settings import Settings
+from infra.config.settings import Settings
+from infra.planning.compatibility import machines
 
 _Inputs = Mapping[str, Any]
 

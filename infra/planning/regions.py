@@ -27,6 +27,6 @@ def require(region: str) -> None:
     if region not in known:
         near = difflib.get_close_matches(region.lower().replace(" ", ""), known, n=3) or ["westeurope", "eastus2"]
         raise ValueError(
-            f"'{region}' is not a region of infra/regions.yaml. Did you mean {', '.join(near)}? "
+            f"'{region}' is not a region of infra/planning/regions.yaml. Did you mean {', '.join(near)}? "
             "A region that is newer than the table is added there in one word."
         )

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.container_registry import ContainerRegistry
-from infra.data_lake import DataLake
-from infra.databricks import Databricks
-from infra.inference import Inference
-from infra.ml_workspace import MachineLearning
-from infra.naming import Names
-from infra.release.ownership import FOLDER
-from infra.settings import Settings
+from infra.components.container_registry import ContainerRegistry
+from infra.components.data_lake import DataLake
+from infra.components.databricks import Databricks
+from infra.components.inference import Inference
+from infra.components.ml_workspace import MachineLearning
+from infra.config.naming import Names
+from infra.config.settings import Settings
+from infra.dynamic.ownership import FOLDER
 
 MODEL = "click-probability"
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import pulumi
 
 from infra.release.arguments import ReleaseArgs
-from infra.release.people import People
-from infra.release.served import Served
-from infra.release.trained import Trained
+from infra.release.interactive_access.access import People
+from infra.release.serving_stage.stage import Served
+from infra.release.training_stage.stage import Trained
 
 
 class Release(pulumi.ComponentResource):

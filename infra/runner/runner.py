@@ -16,10 +16,10 @@ from typing import Self
 import pulumi
 from pulumi_azure_native import compute, managedidentity
 
-from infra.key_vault import KeyVault
-from infra.naming import RUNNER_SECRET, Names
+from infra.components.key_vault import KeyVault
+from infra.config.naming import RUNNER_SECRET, Names
+from infra.config.settings import RunnerSettings, Settings
 from infra.runner import machine
-from infra.settings import RunnerSettings, Settings
 
 # Not the name of a group of Ubuntu's, such as `operator`: cloud-init could not create the user.
 # Source: canonical/cloud-init#3641 ("group … exists"); azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py

@@ -1,4 +1,4 @@
-"""What the subscription may use and where: regions, resource providers, VM sizes, quota, permissions, by `region.yaml`.
+"""The subscription's regions, resource providers, VM sizes, quota and permissions, from `offerings.yaml`.
 
 The vCPU in use are those of the deployed machines, on top of `used` in the table. Enforces nothing: a machine beyond
 the quota is made all the same.
@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import Machines, Sandbox
-from sandbox.store import Body
-from sandbox.subscriptions import PATH, admit, table
-from sandbox.types import TypeRule
+from sandbox.arm.resource_types import TypeRule
+from sandbox.arm.store import Body
+from sandbox.arm.subscriptions import PATH, admit, table
+from sandbox.context import Machines, Sandbox
 
 
 def routes(

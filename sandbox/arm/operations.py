@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.entra import require_token
-from sandbox.store import Body, ResourceStore
+from sandbox.arm.store import Body, ResourceStore
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity.entra import require_token
 
 Work = Callable[[], Awaitable[None]]
 _STATUS = "/subscriptions/{subscription}/providers/Microsoft.Resources/operations/{operation}"

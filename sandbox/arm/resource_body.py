@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.resource_id import ResourceId
-from sandbox.store import Body
-from sandbox.types import TypeRule, fill
+from sandbox.arm.resource_id import ResourceId
+from sandbox.arm.resource_types import TypeRule, fill
+from sandbox.arm.store import Body
+from sandbox.context import CloudError, Sandbox
 
 
 # Source: hashicorp/terraform-provider-azurerm#21093 (the code, of a network security group)

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from sandbox.cloud import CloudError
-from sandbox.store import Body
+from sandbox.arm.store import Body
+from sandbox.context import CloudError
 
 Test = Callable[[Body], bool]
 # Source: Azure/azure-rest-api-specs

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sandbox.types import TypeRule
+from sandbox.arm.resource_types import TypeRule
 
 # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md; Azure/azure-resource-manager-rpc
 # v1.0/Addendum.md ("Nested Resources")

@@ -1,4 +1,4 @@
-"""What differs by resource type, read from `types.yaml`: five lines there make a type as strict as its Azure original.
+"""Rules that differ by resource type, read from `resource_types.yaml`.
 
 A type that is not in the table is still stored, by `TypeRule`'s defaults. Keys this class does not name
 belong to the azure-native stand-in, which finds them in `raw`.
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-TABLE = Path(__file__).with_name("types.yaml")
+TABLE = Path(__file__).with_name("resource_types.yaml")
 
 _FLAGS = ("asynchronous", "accepted", "implied", "answers_deleted")
 _PROVIDER_KEYS = ("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton", "private_link")
@@ -98,11 +98,15 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     location = entry.get("location", "none" if nested else "required")
     known = {each.name for each in fields(TypeRule)} - {"type", "raw"}
     if unknown := entry.keys() - {*known, *_PROVIDER_KEYS, "sources"}:
-        raise ValueError(f"types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
+        raise ValueError(f"resource_types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
     if unknown := {key for keys in entry.get("sources", {}) for key in keys.split(", ")} - entry.keys():
-        raise ValueError(f"types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there.")
+        raise ValueError(
+            f"resource_types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there."
+        )
     if location not in ("required", "optional", "none"):
-        raise ValueError(f"types.yaml: {arm_type}: location is '{location}'; write required, optional or none.")
+        raise ValueError(
+            f"resource_types.yaml: {arm_type}: location is '{location}'; write required, optional or none."
+        )
     return TypeRule(
         type=arm_type,
         token=entry.get("token", ""),

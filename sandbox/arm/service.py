@@ -1,7 +1,7 @@
 """Azure Resource Manager: one generic store of resources behind the rules that hold for every type.
 
 Parents, names, locations, conflicts, ETags, soft delete and asynchronous operations are the same for all; what differs
-by type is data in `types.yaml`, and what a type does beyond being stored is a service's `Behaviour`.
+by type is data in `resource_types.yaml`, and what a type does beyond being stored is a service's `Behaviour`.
 Does not run template deployments; whoever has a token of the tenant may do everything.
 """
 
@@ -14,16 +14,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import access_checks, region, role_assignments, role_definitions, subscriptions, tags
-from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
+from sandbox.arm import offerings, subscriptions, tags
+from sandbox.arm.operations import Operations, Turn
+from sandbox.arm.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge, visible
+from sandbox.arm.resource_filter import filtered
+from sandbox.arm.resource_id import GROUP, ResourceId, parse, parse_collection, rule_of
+from sandbox.arm.resource_types import TypeRule
+from sandbox.arm.soft_delete import SoftDeleted
+from sandbox.arm.store import Body, ResourceStore
+from sandbox.context import Behaviour, CloudError, Machines, Sandbox
 from sandbox.faults import hinder_operation, hinders_operation
-from sandbox.operations import Operations, Turn
-from sandbox.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge, visible
-from sandbox.resource_filter import filtered
-from sandbox.resource_id import GROUP, ResourceId, parse, parse_collection, rule_of
-from sandbox.soft_delete import SoftDeleted
-from sandbox.store import Body, ResourceStore
-from sandbox.types import TypeRule
+from sandbox.identity import access_checks, role_assignments, role_definitions
 
 # Source: Azure/azure-rest-api-specs
 # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
@@ -52,7 +53,7 @@ class Arm:
         return [
             *self.operations.routes(),
             *subscriptions.routes(self._sandbox),
-            *region.routes(self._sandbox, self._rules, self._machines),
+            *offerings.routes(self._sandbox, self._rules, self._machines),
             *self._deleted.routes(),
             Route(check_name, self._check_name, methods=["POST"]),
             Route("/subscriptions/{path:path}", self._serve, methods=methods),
@@ -199,7 +200,7 @@ class Arm:
         check_name(rule, found.name)
         for taken, body in self._store.below("/subscriptions") if rule.unique else ():
             if body["type"].lower() == rule.type.lower() and body["name"].lower() == found.name.lower():
-                # Source: Azure/ARO-Landing-Zone-Accelerator#28 (the status of a taken vault; which code: types.yaml)
+                # Source: Azure/ARO-Landing-Zone-Accelerator#28 (the status of a taken vault; which code: resource_types.yaml)
                 raise CloudError(
                     409, rule.unique, f"The {rule.type} name '{found.name}' is already taken by '{taken}'."
                 )

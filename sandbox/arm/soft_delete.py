@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.resource_id import ResourceId
-from sandbox.store import Body, ResourceStore
-from sandbox.subscriptions import PATH, admit
-from sandbox.types import TypeRule
+from sandbox.arm.resource_body import dig
+from sandbox.arm.resource_id import ResourceId
+from sandbox.arm.resource_types import TypeRule
+from sandbox.arm.store import Body, ResourceStore
+from sandbox.arm.subscriptions import PATH, admit
+from sandbox.context import CloudError, Sandbox
 
 # Source: MicrosoftDocs/azure-docs articles/key-vault/general/soft-delete-overview.md (where the vault sets no period)
 _RETENTION_DAYS = 90
@@ -49,7 +49,7 @@ class SoftDeleted:
     def require_free(self, found: ResourceId, rule: TypeRule, sent: Body) -> None:
         """Refuse to create what lies deleted under the same name, unless the request recovers it."""
         if time.monotonic() < self._lingering.get(found.id.lower(), 0):
-            # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (the status; the code is in types.yaml)
+            # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (the status; the code is in resource_types.yaml)
             raise CloudError(409, rule.lingers, f"'{found.id}' is being deleted. Try operation later.")
         for body in self.of_type(rule.type) if rule.soft_delete else ():
             same_id, same_name = body["id"].lower() == found.id.lower(), body["name"].lower() == found.name.lower()

@@ -1,7 +1,7 @@
 """Every Azure resource the sandbox knows, in one SQLite file that survives a killed process.
 
 A resource is its ARM id and its JSON body; ids are compared without regard to case, as Azure does.
-Does not know what any type means: rules per type are data (`types.yaml`), behaviour belongs to the services.
+Does not know what any type means: rules per type are data (`resource_types.yaml`), behaviour belongs to the services.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sandbox.folder import Damaged
+from sandbox.instance_lock import Damaged
 from sandbox.state_files import Unreadable
 
 Body = dict[str, Any]

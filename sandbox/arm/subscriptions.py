@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.entra import require_token
-from sandbox.resource_body import merge
-from sandbox.store import Body
+from sandbox.arm.resource_body import merge
+from sandbox.arm.store import Body
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity.entra import require_token
 
 PATH = "/subscriptions/{subscription}"
-TABLE = Path(__file__).with_name("region.yaml")
+TABLE = Path(__file__).with_name("offerings.yaml")
 
 
 def table(sandbox: Sandbox) -> dict[str, Any]:

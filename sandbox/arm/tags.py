@@ -1,14 +1,14 @@
 """The rules that Azure has for tags, and `{scope}/providers/Microsoft.Resources/tags/default`, which changes only tags.
 
-Limits of single types: `tags` in types.yaml. Keeps no tags of the subscription.
+Limits of single types: `tags` in resource_types.yaml. Keeps no tags of the subscription.
 """
 
 import re
 from typing import Any
 
-from sandbox.cloud import CloudError
-from sandbox.store import Body
-from sandbox.types import TypeRule
+from sandbox.arm.resource_types import TypeRule
+from sandbox.arm.store import Body
+from sandbox.context import CloudError
 
 TYPE = "microsoft.resources/tags"
 # Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md ("Limitations")

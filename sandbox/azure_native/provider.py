@@ -1,8 +1,8 @@
 """The azure-native provider of a sandbox: what the Pulumi engine asks, answered with ARM requests.
 
 Follows the genuine provider where a program can tell: checks, automatic names and locations, what replaces, previews,
-drift. Knows the types of `types.yaml` that carry a token. Refuses any cloud but one that `ARM_METADATA_HOSTNAME` names:
-it is no replacement for the genuine provider on Azure itself.
+drift. Knows the types of `resource_types.yaml` that carry a token. Refuses any cloud but one that
+`ARM_METADATA_HOSTNAME` names: it is no replacement for the genuine provider on Azure itself.
 """
 
 import functools
@@ -25,7 +25,7 @@ from sandbox.azure_native.resource_type import ResourceType, by_token
 from sandbox.azure_native.shape import Properties
 
 VERSION = "3.29.0"
-_HOW_TO_ADD = "add it to sandbox/types.yaml, whose first lines say how."
+_HOW_TO_ADD = "add it to sandbox/arm/resource_types.yaml, whose first lines say how."
 # Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go
 _SETTINGS = {
     "metadataHost": "ARM_METADATA_HOSTNAME",

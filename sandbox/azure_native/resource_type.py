@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from urllib.parse import quote
 
+from sandbox.arm.resource_types import TypeRule, load
 from sandbox.azure_native.shape import UNKNOWN, Path, Properties, Shape
-from sandbox.types import TypeRule, load
 
 # Source: pulumi_azure_native==3.29.0 pulumi_azure_native/resources/resource_group.py
 _PREFIX = "azure-native:"

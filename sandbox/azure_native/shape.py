@@ -1,14 +1,15 @@
 """SDK-shaped properties to ARM bodies and back.
 
-The SDK hides `properties`, renames some keys and writes sets of strings as lists; `types.yaml` says where. Everything
-not named there passes through as it is, so a wrong key reaches ARM. Paths are tuples of keys; lists do not count.
+The SDK hides `properties`, renames some keys and writes sets of strings as lists; `resource_types.yaml` says where.
+Everything not named there passes through as it is, so a wrong key reaches ARM. Paths are tuples of keys; lists do not
+count.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox.types import TypeRule
+from sandbox.arm.resource_types import TypeRule
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """How Pulumi writes a value that only the deployment will know."""

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
+from sandbox.arm.store import Body, ResourceStore
+from sandbox.context import Behaviour, CloudError, Machines, Sandbox
 from sandbox.databricks import (
     clusters,
     files,
@@ -27,9 +28,8 @@ from sandbox.databricks import (
     tracking,
     unity_catalog,
 )
-from sandbox.databricks.runner import Runner
+from sandbox.databricks.execution.runner import Runner
 from sandbox.databricks.workspace import Json, Workspace, endpoint, is_workspace
-from sandbox.store import Body, ResourceStore
 
 _LEFT_OUT = {
     "clusters/": "resizing, restarting or events of clusters",

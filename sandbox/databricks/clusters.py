@@ -13,8 +13,8 @@ from typing import Any
 import pyspark
 from starlette.requests import Request
 
-from sandbox import subscriptions
-from sandbox.cloud import CloudError, Machines
+from sandbox.arm import subscriptions
+from sandbox.context import CloudError, Machines
 from sandbox.databricks import policies
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 
@@ -207,7 +207,7 @@ async def _spark_versions(workspace: Workspace, request: Request) -> Json:
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.list_node_types)
 async def _node_types(workspace: Workspace, request: Request) -> Json:
-    """The VM sizes of `region.yaml`."""
+    """The VM sizes of `offerings.yaml`."""
     sizes = subscriptions.table(workspace.sandbox)["sizes"]
     found = [
         {"node_type_id": name, "instance_type_id": name, "description": name, "num_cores": float(size["vcpus"])}

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from sandbox import blob
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks import artifacts, unity_catalog
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 

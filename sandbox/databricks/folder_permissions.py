@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks.files import local_path
 from sandbox.databricks.permissions import principal_of
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of

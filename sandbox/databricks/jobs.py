@@ -17,9 +17,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks import clusters
-from sandbox.databricks.runner import Runner, is_active, set_state
+from sandbox.databricks.execution.runner import Runner, is_active, set_state
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 from sandbox.faults import hinder_operation
 

@@ -12,7 +12,7 @@ import uuid
 
 from starlette.requests import Request
 
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks.workspace import Json, Workspace
 
 ADMINS = "workspace admins"

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 
 # Source: https://docs.databricks.com/aws/en/admin/clusters/policy-definition (virtual attributes: cluster_type)

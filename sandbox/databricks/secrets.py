@@ -14,7 +14,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from sandbox import state_files
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.create_scope: path)

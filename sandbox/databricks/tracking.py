@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox import processes, state_files
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks import artifacts
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Handler, Workspace, body_of

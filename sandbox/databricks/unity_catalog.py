@@ -18,10 +18,10 @@ from starlette.requests import Request
 
 from sandbox import blob
 from sandbox.caller_network import is_public, trusts_services
-from sandbox.cloud import CloudError, Sandbox
+from sandbox.context import CloudError, Sandbox
 from sandbox.databricks import metastore
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, now
-from sandbox.private_endpoints import reaches
+from sandbox.resource_rules.private_endpoints import reaches
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (CatalogsAPI.create: path)
 _PREFIX = "/api/2.1/unity-catalog"

@@ -15,10 +15,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sandbox import caller_network, entra
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import ResourceStore
+from sandbox import caller_network
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import ResourceStore
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity import entra
 
 Json = dict[str, Any]
 # Source: azure-mgmt-databricks==3.0.0 azure/mgmt/databricks/operations/_operations.py (Microsoft.Databricks/workspaces)

@@ -11,10 +11,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sandbox import role_assignments, role_definitions
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity import role_assignments, role_definitions
 
 PATH = "/providers/microsoft.authorization"
 ACTION = "checkaccess"

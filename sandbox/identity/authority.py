@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sandbox import state_files
-from sandbox.folder import FRESH, CannotServe, Damaged
+from sandbox.instance_lock import FRESH, CannotServe, Damaged
 from sandbox.state_files import Unreadable
 
 _LIFETIME = datetime.timedelta(days=3650)

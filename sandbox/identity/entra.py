@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox import authority
-from sandbox.cloud import CloudError, Sandbox
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity import authority
 
 # Source: MicrosoftDocs/azure-docs articles/storage/blobs/authorize-access-azure-active-directory.md;
 # databricks-sdk==0.156.0 databricks/sdk/environments.py

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.entra import management_audience
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity.entra import management_audience
 
 _RESOURCES = (
     "resourceManager portal graph graphAudience media batch gallery sqlManagement activeDirectoryDataLake "

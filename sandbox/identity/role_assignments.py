@@ -9,9 +9,9 @@ import datetime
 import json
 import re
 
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import Body, ResourceStore
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body, ResourceStore
+from sandbox.context import Behaviour, CloudError, Sandbox
 
 TYPE = "Microsoft.Authorization/roleAssignments"
 # Source: azure-mgmt-authorization==4.0.0

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.store import Body
+from sandbox.arm.store import Body
+from sandbox.context import CloudError, Sandbox
 
 TYPE = "microsoft.authorization/roledefinitions"
 _TABLE = Path(__file__).with_name("roles.yaml")
@@ -25,7 +25,9 @@ def get(sandbox: Sandbox, role: str) -> Body:
     for name, known in _roles().items():
         if known["id"] == role.lower():
             return _shown(sandbox, name, known)
-    message = f"The specified role definition with ID '{role}' does not exist among those of sandbox/roles.yaml."
+    message = (
+        f"The specified role definition with ID '{role}' does not exist among those of sandbox/identity/roles.yaml."
+    )
     # Source: JulianHayward/AzAPICall#23 (the code; the status is not shown)
     raise CloudError(404, "RoleDefinitionDoesNotExist", message)
 

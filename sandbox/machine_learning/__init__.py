@@ -5,7 +5,7 @@ Deployments run the real scoring service. There are no jobs, no training compute
 
 from starlette.routing import BaseRoute
 
-from sandbox.cloud import Behaviour, Sandbox
+from sandbox.context import Behaviour, Sandbox
 from sandbox.machine_learning import deployments, endpoints, extension, router, workspace
 
 

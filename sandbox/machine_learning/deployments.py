@@ -19,13 +19,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sandbox import state_files
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.containers import engine_of
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
 from sandbox.machine_learning import endpoints
 from sandbox.machine_learning.replicas import Deployment, NotReady, container_label, tail
 from sandbox.machine_learning.service import Service, resolve
+from sandbox.registry.containers import engine_of
 from sandbox.state_files import Unreadable
-from sandbox.store import Body
 
 DEPLOYMENT = f"{endpoints.ENDPOINT}/deployments"
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md

@@ -21,11 +21,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sandbox import state_files
-from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
 from sandbox.machine_learning.extension import router_url
 from sandbox.machine_learning.replicas import Deployment
 from sandbox.machine_learning.workspace import WORKSPACE, kubernetes_compute, private_router
-from sandbox.store import Body
 
 ENDPOINT = f"{WORKSPACE}/onlineendpoints"
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md

@@ -17,8 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.store import Body
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
 
 TYPE = "microsoft.kubernetesconfiguration/extensions"
 NAME = "microsoft.azureml.kubernetes"

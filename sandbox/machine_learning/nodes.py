@@ -2,7 +2,7 @@
 
 A node that a pool gives up when it is scaled in is drained first: its replicas are started on another node. A pool that
 is deleted takes its nodes with it, and what ran there is killed. Does not know how much a node holds:
-`infra/capacity.py` plans that.
+`infra/planning/capacity.py` plans that.
 
 Source: MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md ("nodes are carefully cordoned and drained");
 MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md ("When you delete a node pool, AKS doesn't perform cordon
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sandbox.cloud import Sandbox
+from sandbox.context import Sandbox
 
 _SELECTOR = "nodeSelector."
 

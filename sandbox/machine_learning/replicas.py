@@ -21,13 +21,13 @@ from pathlib import Path
 
 import httpx
 
-from sandbox import java, memory, processes
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.containers import ContainerEngine, engine_of
-from sandbox.images import find_image
-from sandbox.machine_learning import nodes
+from sandbox import java, processes
+from sandbox.context import CloudError, Sandbox
+from sandbox.machine_learning import memory, nodes
 from sandbox.machine_learning.scaling import Scale, Scaler
 from sandbox.machine_learning.service import Service
+from sandbox.registry.containers import ContainerEngine, engine_of
+from sandbox.registry.images import find_image
 
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-custom-container.md ("Locating the mounted
 # model")
@@ -378,7 +378,7 @@ class Deployment:
 
 
 def container_label(sandbox: Sandbox) -> str:
-    return f"sandbox.folder={sandbox.folder}"
+    return f"sandbox.instance_lock={sandbox.folder}"
 
 
 def tail(log: Path, lines: int) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sandbox import caller_network
-from sandbox.cloud import Sandbox
+from sandbox.context import Sandbox
 from sandbox.faults import abort
 from sandbox.machine_learning.endpoints import Endpoint, fleet
 from sandbox.machine_learning.replicas import Deployment, NoReplica, Overloaded

@@ -13,14 +13,14 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from sandbox.arm.store import Body
 from sandbox.blob import find_account
 from sandbox.caller_network import is_public
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.images import find_image
+from sandbox.context import CloudError, Sandbox
 from sandbox.machine_learning.scaling import Scale
 from sandbox.machine_learning.workspace import cluster_network, fit_instance_type, kubernetes_compute
-from sandbox.private_endpoints import reaches
-from sandbox.store import Body
+from sandbox.registry.images import find_image
+from sandbox.resource_rules.private_endpoints import reaches
 
 # No source: deploy a service on Azure that gets ready after an hour, and see when Azure ML gives up.
 _MOST_STARTUP_SECONDS = 900.0

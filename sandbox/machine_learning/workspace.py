@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox import access_checks, private_endpoints
-from sandbox.cloud import Behaviour, CloudError, Sandbox
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
+from sandbox.identity import access_checks
 from sandbox.machine_learning import extension
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.resource_rules import private_endpoints
 
 WORKSPACE = "microsoft.machinelearningservices/workspaces"
 # Source: Azure/AML-Kubernetes docs/azureml-aks-ta-support.md

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import state_files
-from sandbox.folder import CannotServe, Damaged, make
+from sandbox.instance_lock import CannotServe, Damaged, make
 from sandbox.state_files import Unreadable
 
 _SETTLED = "container-engine.json"

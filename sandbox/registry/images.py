@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 from weakref import WeakValueDictionary
 
 from sandbox import processes, state_files
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.containers import engine_of
+from sandbox.context import CloudError, Sandbox
+from sandbox.registry.containers import engine_of
 
 # Source: distribution/reference reference.go
 _REFERENCE = re.compile(

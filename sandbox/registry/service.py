@@ -23,13 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.arm.subscriptions import table
 from sandbox.caller_network import is_public
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.images import BuildFailed, build_image, registry_folder, remove_images, tag_image
-from sandbox.private_endpoints import network_of, reaches
-from sandbox.resource_body import dig
-from sandbox.store import Body
-from sandbox.subscriptions import table
+from sandbox.context import Behaviour, CloudError, Sandbox
+from sandbox.registry.images import BuildFailed, build_image, registry_folder, remove_images, tag_image
+from sandbox.resource_rules.private_endpoints import network_of, reaches
 
 _TYPE = "Microsoft.ContainerRegistry/registries"
 _LINK_SECONDS = 3600

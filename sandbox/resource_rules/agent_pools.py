@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from sandbox import credentials, tags, types
-from sandbox.cloud import Behaviour, CloudError, Machines, Sandbox
-from sandbox.cluster_identity import require_kubelet_permission
-from sandbox.resource_body import check_name, complete, keep_immutable
-from sandbox.resource_id import ResourceId, parse
-from sandbox.store import Body
+from sandbox.arm import resource_types, tags
+from sandbox.arm.resource_body import check_name, complete, keep_immutable
+from sandbox.arm.resource_id import ResourceId, parse
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Machines, Sandbox
+from sandbox.resource_rules import credentials
+from sandbox.resource_rules.cluster_identity import require_kubelet_permission
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = "Microsoft.ContainerService/managedClusters/agentPools"
@@ -212,10 +213,10 @@ def _profile(pool: Body) -> Body:
 
 
 def _pool(cluster_id: str, name: str) -> ResourceId:
-    pool = parse(f"{cluster_id}/agentPools/{name}", types.load())
+    pool = parse(f"{cluster_id}/agentPools/{name}", resource_types.load())
     assert pool is not None
     return pool
 
 
-def _rule() -> types.TypeRule:
-    return types.load()[POOL.lower()]
+def _rule() -> resource_types.TypeRule:
+    return resource_types.load()[POOL.lower()]

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
 
 _TABLE = "Microsoft.OperationalInsights/workspaces/tables"
 _COLLECTION_RULE = "Microsoft.Insights/dataCollectionRules"

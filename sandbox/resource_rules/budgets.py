@@ -2,9 +2,9 @@
 
 import datetime
 
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
 
 TYPE = "Microsoft.Consumption/budgets"
 _START = "properties.timePeriod.startDate"

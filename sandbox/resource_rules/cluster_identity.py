@@ -4,10 +4,10 @@ Does not check rights on the subnet. No source: the code and the text of that re
 hashicorp/terraform-provider-azurerm#24064 reports without them.
 """
 
-from sandbox import access_checks
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import CloudError, Sandbox
+from sandbox.identity import access_checks
 
 # Source: aztfmod/terraform-azurerm-caf#928
 _ASSIGN = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"

@@ -12,8 +12,8 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sandbox.cloud import CloudError, Sandbox
-from sandbox.resource_body import dig
+from sandbox.arm.resource_body import dig
+from sandbox.context import CloudError, Sandbox
 
 # Of the AKS server and of the kubelogin client in Entra.
 # Source: https://azure.github.io/kubelogin/concepts/aks.html

@@ -6,9 +6,9 @@ Source: Azure/azure-rest-api-specs
 specification/privatedns/resource-manager/Microsoft.Network/stable/2024-06-01/examples/PrivateZoneGet.json
 """
 
-from sandbox.cloud import Behaviour, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, Sandbox
 
 _ZONE = "microsoft.network/privatednszones"
 _LINK = f"{_ZONE}/virtualnetworklinks"

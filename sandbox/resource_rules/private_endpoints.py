@@ -1,19 +1,19 @@
 """Private endpoints: how they connect to their target, and whether a name leads to one inside a virtual network.
 
-`private_link` of a type in `types.yaml` has the groups of a target, and the code with which a second, simultaneous
-connection fails. Every connection is approved, because the sandbox has one login, which owns both sides. Peered
-networks do not reach each other's endpoints. Does not refuse requests: `caller_network.py` and each service do.
+`private_link` of a type in `resource_types.yaml` has the groups of a target, and the code with which a second,
+simultaneous connection fails. Every connection is approved, because the sandbox has one login, which owns both sides.
+Peered networks do not reach each other's endpoints. Does not refuse requests: `caller_network.py` and each service do.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sandbox import types
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.resource_id import parse
-from sandbox.store import Body
+from sandbox.arm import resource_types
+from sandbox.arm.resource_body import dig
+from sandbox.arm.resource_id import parse
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
 
 TYPE = "microsoft.network/privateendpoints"
 _ZONE_GROUPS = "microsoft.network/privateendpoints/privatednszonegroups"
@@ -194,11 +194,11 @@ def _leads_to(body: Body, target_id: str, group: str) -> bool:
 
 
 def _kind(target_id: str) -> str:
-    found = parse(target_id, types.load())
+    found = parse(target_id, resource_types.load())
     return found.type if found else target_id
 
 
 def _private_link(target_id: str) -> Mapping[str, Any]:
     """Rule of the target's type; without a rule no endpoint can connect to it."""
-    rule = types.load().get(_kind(target_id).lower())
+    rule = resource_types.load().get(_kind(target_id).lower())
     return (rule.raw.get("private_link") if rule else None) or {"groups": {}}

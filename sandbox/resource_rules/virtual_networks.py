@@ -5,9 +5,9 @@ Does not know routes, security rules or peerings: it keeps them as they were sen
 
 import json
 
-from sandbox.cloud import Behaviour, CloudError, Sandbox
-from sandbox.resource_body import dig
-from sandbox.store import Body
+from sandbox.arm.resource_body import dig
+from sandbox.arm.store import Body
+from sandbox.context import Behaviour, CloudError, Sandbox
 
 TYPE = "microsoft.network/virtualnetworks"
 

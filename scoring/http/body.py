@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from scoring.problems import Problem
+from scoring.http.problems import Problem
 
 DISCARD_FACTOR = 8
 """A body over the limit is read on, up to this many times the limit, so that most clients need not connect again."""

@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from scoring import malformed
 from scoring.contract import Contract, RequestTypes, Row
-from scoring.problems import Problem
+from scoring.http import malformed
+from scoring.http.problems import Problem
 from scoring.settings import Limits
 
 WITHOUT_FEATURES = "no feature has a value"

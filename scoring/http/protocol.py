@@ -25,8 +25,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from scoring.body import DISCARD_FACTOR
-from scoring.problems import RETRY, Problem, RawHeaders
+from scoring.http.body import DISCARD_FACTOR
+from scoring.http.problems import RETRY, Problem, RawHeaders
 from scoring.settings import Settings
 
 _MAX_HEADERS = 100

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from arm_answers import Exchange
-from arm_models import faults_of_answer
+from testing.arm.answers import Exchange
+from testing.arm.models import faults_of_answer
 
 _LEARNING = "azure.ai.ml._restclient.arm_ml_service.models"
 _STORAGE, _RESOURCES = "azure.mgmt.storage.models", "azure.mgmt.resource.resources.models"

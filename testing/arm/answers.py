@@ -15,13 +15,13 @@ from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import arm_recorder
 import httpx
 import pytest
 import requests
-from sandbox_fixtures import RunningSandbox
-from sandbox_machine_learning_fixtures import CONTEXT, GROUP, REGISTRY, Cloud, ml_sandbox
 
+from testing.arm import recorder
+from testing.sandbox.machine_learning import CONTEXT, GROUP, REGISTRY, Cloud, ml_sandbox
+from testing.sandbox.process import RunningSandbox
 from tools.commands import one_at_a_time
 
 PRODUCTION, DEVELOPMENT = "prod-westeurope", "dev"
@@ -96,18 +96,18 @@ def recorded(origin: str) -> Iterator[list[Exchange]]:
 
 
 def _of_stacks() -> Iterator[Exchange]:
-    from infra_stack import infra_stacks
+    from testing.stack.infra_stack import infra_stacks
 
     with tempfile.TemporaryDirectory() as place, mock.patch.dict(os.environ), infra_stacks(Path(place)) as stacks:
         plugin = Path(place) / "bin" / "pulumi-resource-azure-native"
         plugin.parent.mkdir()
-        plugin.write_text(f'#!/bin/sh\nexec python3 {arm_recorder.__file__} "$@"\n')
+        plugin.write_text(f'#!/bin/sh\nexec python3 {recorder.__file__} "$@"\n')
         plugin.chmod(0o755)
         stacks.environment["PATH"] = f"{plugin.parent}:{stacks.environment['PATH']}"
         found: list[Exchange] = []
         for stack in (PRODUCTION, DEVELOPMENT):
             record = Path(place) / f"{stack}.jsonl"
-            stacks.environment[arm_recorder.RECORD] = str(record)
+            stacks.environment[recorder.RECORD] = str(record)
             create = stacks.up_with_runner if stack == PRODUCTION else stacks.up
             create(stack)
             found += [exchange(stack, *json.loads(line)) for line in record.read_text().splitlines()]

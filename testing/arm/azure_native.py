@@ -15,11 +15,11 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from pulumi.runtime.proto import provider_pb2 as proto
 from pulumi.runtime.proto import provider_pb2_grpc
-from sandbox_fixtures import ROOT
 
 from sandbox.azure_native.provider import AzureNative
 from sandbox.azure_native.shape import UNKNOWN
-from tools import pulumi_cli
+from testing.sandbox.process import ROOT
+from tools.pulumi_engine import pulumi_cli
 from tools.steps import cache_folder
 
 __all__ = ["UNKNOWN", "Provider", "engine", "provider"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from arm_answers import DEVELOPMENT, PRODUCTION, traffic
 
-from infra.attachment import API_VERSION, attach_body
+from infra.aks.attachment import API_VERSION, attach_body
+from testing.arm.answers import DEVELOPMENT, PRODUCTION, traffic
 
 _STREAMS = """2026-11-25: the list of streams is open; this one is Container Insights' own:
 https://learn.microsoft.com/azure/azure-monitor/containers/container-insights-data-collection-configure"""

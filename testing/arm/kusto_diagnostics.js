@@ -1,4 +1,4 @@
-// Microsoft's own parser and binder of KQL, for tests/test_infra_monitoring_kusto.py.
+// Microsoft's own parser and binder of KQL, for tests/infra/monitoring/test_queries_syntax.py.
 // Reads {"library": folder, "tables": {table: {column: type}}, "queries": [text]} from standard input and writes, for
 // each query, its faults and the columns of its result.
 const { library, tables, queries } = JSON.parse(require("fs").readFileSync(0, "utf8"));

@@ -1,13 +1,17 @@
-"""Pictures of the page for docs/page, of the stand of tests, with made-up films: `python tests/page_screenshots.py`."""
+"""Write the screenshots in docs/page, from a test stack with invented films.
+
+python -m testing.dashboard.screenshots
+"""
 
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from page_stand import ENDPOINT, page_stand, served
 from playwright.sync_api import Browser, Page, sync_playwright
-from sandbox_fixtures import ROOT
+
+from testing.dashboard.stack import ENDPOINT, page_stand, served
+from testing.sandbox.process import ROOT
 
 FOLDER = ROOT / "docs" / "page"
 MOST_BYTES = 150_000

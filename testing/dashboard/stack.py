@@ -18,22 +18,22 @@ from typing import Any
 import lightgbm
 import numpy
 import uvicorn
-from sandbox_fixtures import ROOT, in_environment
-from sandbox_machine_learning_fixtures import CONTEXT, Cloud, environment, ml_sandbox
-from scoring_fixtures import write_manifest
-from workloads_shop import GENRES, write_shop
 
-from infra import capacity, cost
-from infra.release import rollout
-from infra.release.gate import verdict
-from infra.roles import Role
-from infra.settings import QualitySettings, ServingSettings
-from operations import rows
-from operations.page import server, subject
-from operations.sandbox import deployer
-from operations.state import Resource
+from cli import catalogue
+from cli.dashboard import server, stack_source
+from cli.local_run.sandbox import deployer
+from cli.stacks.state import Resource
+from infra.components.roles import Role
+from infra.config.settings import QualitySettings, ServingSettings
+from infra.planning import capacity, cost
+from infra.release.checks.gate import verdict
+from infra.release.serving_stage import rollout
 from scoring.logs import JsonFormatter
 from scoring.summary import Summary
+from testing.sandbox.machine_learning import CONTEXT, Cloud, environment, ml_sandbox
+from testing.sandbox.process import ROOT, in_environment
+from testing.scoring import write_manifest
+from testing.workloads.shop import GENRES, write_shop
 from workloads import spec
 
 ENDPOINT, MODEL, RUN = "ep-page", "clicks", "run-9"
@@ -69,15 +69,15 @@ class Stand:
     outputs: dict[str, Any]
     resources: list[Resource]
 
-    def subject(self, **changed: Any) -> subject.Subject:
-        whole = subject.Subject(
+    def subject(self, **changed: Any) -> stack_source.Subject:
+        whole = stack_source.Subject(
             stack="shop",
             outputs=lambda: self.outputs,
             resources=lambda: self.resources,
             remedy="Start the stand again.",
             dataset="movielens",
             data=self.data,
-            replicas=lambda: subject.discovered(f"{self.cloud.url}/sandbox/metrics"),
+            replicas=lambda: stack_source.discovered(f"{self.cloud.url}/sandbox/metrics"),
         )
         return replace(whole, **changed)
 
@@ -112,7 +112,7 @@ def page_stand(folder: Path) -> Iterator[Stand]:
 
 
 @contextmanager
-def served(of: subject.Subject) -> Iterator[str]:
+def served(of: stack_source.Subject) -> Iterator[str]:
     """The page as `personalization open` serves it; its address."""
     listener = server.listen(None)
     running = uvicorn.Server(server.config(of))
@@ -164,8 +164,8 @@ def _make_artefact(folder: Path, data: Path) -> dict[str, Any]:
     """In the evening films of later years are clicked, in the morning those of earlier ones. Returns its metrics."""
     random = numpy.random.default_rng(3)
     described = spec.load("movielens")
-    users = list(rows.side(described, "user", data).values())
-    items = [{"item_id": key, **row} for key, row in rows.side(described, "item", data).items()]
+    users = list(catalogue.side(described, "user", data).values())
+    items = [{"item_id": key, **row} for key, row in catalogue.side(described, "item", data).items()]
     tables = {"genres": {level: (numpy.float32(i / 10), numpy.float32(2)) for i, level in enumerate(_LEVELS["genres"])}}
     made = [
         {**users[random.integers(len(users))], "hour": int(random.integers(24)), **items[random.integers(len(items))]}
@@ -222,7 +222,7 @@ def _make_artefact(folder: Path, data: Path) -> dict[str, Any]:
     return {**metrics, "gate": rules}
 
 
-def _vector(row: rows.Row, tables: dict[str, Any]) -> list[float]:
+def _vector(row: catalogue.Row, tables: dict[str, Any]) -> list[float]:
     vector = [float("nan") if row.get(name) is None else float(row[name]) for name in _NUMBERS]
     levels = row.get("genres") or [_MISSING]
     for place in (0, 1):

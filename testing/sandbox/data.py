@@ -21,10 +21,11 @@ import uvicorn
 from azure.core.credentials import AccessToken
 from azure.identity import ClientSecretCredential
 
-from sandbox import authority, blob
-from sandbox.cloud import Sandbox
+from sandbox import blob
+from sandbox.arm.store import ResourceStore
+from sandbox.context import Sandbox
+from sandbox.identity import authority
 from sandbox.server import application
-from sandbox.store import ResourceStore
 
 GROUP = "resourceGroups/rg"
 BLOB_CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"

@@ -10,10 +10,10 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import catalog, compute, jobs
 from databricks.sdk.service.workspace import ImportFormat
-from sandbox_data_fixtures import Served, served
-from waiting import eventually
 
-from sandbox import authority, entra
+from sandbox.identity import authority, entra
+from testing.sandbox.data import Served, served
+from testing.waiting import eventually
 
 CONNECTOR = "11111111-1111-1111-1111-111111111111"
 WHEEL = "/Workspace/Shared/tiny-1.0-py3-none-any.whl"

@@ -16,7 +16,8 @@ from azure.ai.ml import MLClient
 from azure.identity import ClientSecretCredential
 from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
 from azure.storage.blob import BlobClient
-from sandbox_fixtures import RunningSandbox, running_sandbox
+
+from testing.sandbox.process import RunningSandbox, running_sandbox
 
 GROUP, WORKSPACE, REGISTRY, CLUSTER, COMPUTE = "rg", "mlw-test", "crtest", "aks-test", "serving"
 ML = "Microsoft.MachineLearningServices/workspaces"

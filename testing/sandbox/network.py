@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 
 from sandbox.caller_network import environment
+from testing.sandbox.process import RunningSandbox, in_environment, running_sandbox
 
 GROUP, NETWORK = "resourceGroups/rg", "vnet"
 PROVIDERS = f"{GROUP}/providers"

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -120,7 +120,7 @@ class RunningSandbox:
         self.http.post("/sandbox/faults", json=list(rules)).raise_for_status()
 
     def settings(self, **changed: Any) -> None:
-        """In the place of all earlier ones: `sandbox.cloud.Settings`."""
+        """In the place of all earlier ones: `sandbox.context.Settings`."""
         self.http.put("/sandbox/settings", json=changed).raise_for_status()
 
     @cached_property

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import psutil
-from databricks_fixtures import connect, trusted
-from sandbox_data_fixtures import Served
-from waiting import eventually
 
 from sandbox.databricks import tracking
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import connect, trusted
+from testing.waiting import eventually
 
 
 @dataclass(frozen=True)

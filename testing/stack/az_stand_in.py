@@ -12,7 +12,7 @@ from pathlib import Path
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
 
 
 def upload_batch(arguments: list[str]) -> None:

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from stack_fixtures import ROOT, LocalRun, began
 
-from operations import cache, local, processes, sandbox
-from operations.endpoint import Endpoint
-from operations.engine import Engine
+from cli import paths
+from cli.endpoint import Endpoint
+from cli.local_run import command, sandbox, supervised_process
+from cli.local_run.engine import Engine
+from testing.stack.local_run import ROOT, LocalRun, began
 
 _TIMEOUT = 400
 _IN_TRAINING = 8  # seconds from the run's start to when Spark works on rows
@@ -47,7 +48,7 @@ class Stand:
         endpoint = Endpoint.of(run.outputs)
         key = endpoint.client.headers["authorization"].removeprefix("Bearer ")
         secrets = {key, run.environment["ARM_CLIENT_SECRET"]}
-        row = local.golden(run.outputs)[0]["row"]
+        row = command.golden(run.outputs)[0]["row"]
         return cls(run, Engine(run.state, run.environment), endpoint, row, secrets)
 
     @property
@@ -64,7 +65,7 @@ class Stand:
     def other_rows(self) -> Path:
         """A folder of rows that nothing was trained on yet."""
         self.snapshots += 1
-        source, folder = cache.folder() / "movielens", self.run.state / f"rows-{self.snapshots}"
+        source, folder = paths.folder() / "movielens", self.run.state / f"rows-{self.snapshots}"
         shutil.copytree(source, folder)
         lines = (source / "ml-100k.inter").read_text().splitlines(keepends=True)
         (folder / "ml-100k.inter").write_text("".join(lines[: _LINES - self.snapshots]))
@@ -216,7 +217,7 @@ def _interrupt(_: Stand, process: subprocess.Popen[bytes]) -> None:
 def _power_fails(stand: Stand, process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()  # before others reap it, and its end with it
-    processes.end_leftovers(stand.record)
+    supervised_process.end_leftovers(stand.record)
 
 
 def _cloud_dies(stand: Stand, _: subprocess.Popen[bytes]) -> None:
@@ -318,7 +319,7 @@ def trial(stand: Stand, stage: Stage, fault: Fault) -> Outcome:
         began, seconds = time.monotonic(), 0.0
         if code:
             _is_clear(message, fault)
-            local._recover(stand.engine)
+            command._recover(stand.engine)
             code, said = _up(stand, stage, None)
             assert code == 0, said
             seconds = time.monotonic() - began
@@ -335,7 +336,9 @@ def _up(stand: Stand, stage: Stage, fault: Fault | None) -> tuple[int, str]:
         *("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never", "--stack", "local"),
         *("--config-file", str(engine.config_file), "--event-log", str(events)),
     ]
-    process = processes.start(command, environment=engine.environment, folder=ROOT, log=log, record=stand.record)
+    process = supervised_process.start(
+        command, environment=engine.environment, folder=ROOT, log=log, record=stand.record
+    )
     if fault and fault.strike:
         while process.poll() is None and not began(events, stage.token):
             time.sleep(0.02)

@@ -1,6 +1,6 @@
 """The whole program under Pulumi's mocks, with what every stack must be told already said."""
 
-from operations.graph import Declared, Graph, run
+from cli.changes.mock_program import Declared, Graph, run
 
 __all__ = ["RELEASE", "Declared", "Graph", "graph"]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sandbox_fixtures import in_environment
 
-from infra.naming import RUNNER_SECRET
-from infra.release.cloud import Cloud
-from operations import sandbox
-from operations.engine import Engine
+from cli.local_run import sandbox
+from cli.local_run.engine import Engine
+from infra.cloud.clients import Cloud
+from infra.config.naming import RUNNER_SECRET
+from testing.sandbox.process import in_environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUNNER = {
     "runner__repository": "octo-org/personalization",
     "runner__app": "1234",

@@ -15,13 +15,13 @@ from typing import Any
 import psutil
 import yaml
 from databricks.sdk.service.jobs import RunResultState
-from sandbox_fixtures import in_environment
 
 from benchmarks import quiet_refreshes
-from infra.release.cloud import Cloud
-from operations.preview import Change
+from cli.changes.preview import Change
+from infra.cloud.clients import Cloud
+from testing.sandbox.process import in_environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _ALERT_RULES, _ALERT_RULES_API = "Microsoft.Insights/scheduledQueryRules", "2025-01-01-preview"
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
 """1,000 real rows of Criteo's 1TB log, too few clicks to judge a model; their licence keeps them out of here."""
@@ -43,7 +43,7 @@ class LocalRun:
     """Whether the stack is as `make local` without options leaves it."""
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "operations", *arguments, "--state", str(self.state)]
+        return [sys.executable, "-m", "cli", *arguments, "--state", str(self.state)]
 
     def run(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         if arguments[0] == "local":
@@ -220,13 +220,13 @@ class LocalRun:
 
     @property
     def engine(self) -> Any:
-        from operations.engine import Engine
+        from cli.local_run.engine import Engine
 
         return Engine(self.state, self.environment)
 
     def pulumi(self, command: str, *arguments: str) -> dict[str, int]:
         """Run the real engine without any help of `personalization`; returns its count of steps by operation."""
-        from operations.engine import Engine
+        from cli.local_run.engine import Engine
 
         engine = Engine(self.state, self.environment)
         events = self.state / f"test-{command}-events.json"

@@ -10,11 +10,11 @@ from azure.mgmt.containerservice import ContainerServiceClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from databricks.sdk.service.jobs import JobSettings
-from sandbox_fixtures import in_environment
-from stack_fixtures import LocalRun
-from waiting import eventually
 
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
+from testing.sandbox.process import in_environment
+from testing.stack.local_run import LocalRun
+from testing.waiting import eventually
 
 _ML, _ACR, _DATABRICKS, _AKS = "2025-12-01", "2023-01-01-preview", "2026-01-01", "2025-09-01"
 

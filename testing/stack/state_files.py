@@ -2,7 +2,7 @@
 
 import fnmatch
 
-from sandbox.images import FILES
+from sandbox.registry.images import FILES
 
 NEEDED = (
     "pulumi/backend/.pulumi/stacks/*/local.json",

@@ -6,8 +6,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import spec, stages
+from workloads import spec
 from workloads.spec import Spec
+from workloads.training import spark_ml_io
 
 COLUMNS = 6
 
@@ -31,6 +32,6 @@ def rows(spark: SparkSession, count: int, first: int = 0, validation: float = 0.
     return spark.range(first, first + count, numPartitions=2).select(
         "id",
         (drawn(COLUMNS) < 1 / (1 + F.exp(-score))).cast("double").alias("label"),
-        stages.array_to_vector(F.array(*x)).alias("features"),
+        spark_ml_io.array_to_vector(F.array(*x)).alias("features"),
         (F.col("id") >= first + count * (1 - validation)).alias("validation"),
     )

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
-from workloads_shop import Trained, in_few_parts, write_shop
 
-from operations import spark as local_spark
+from cli import local_spark
 from sandbox import java
-from workloads import prepare, session, spec, synthesize, train
+from testing.workloads.shop import Trained, in_few_parts, write_shop
+from workloads import session, spec
+from workloads.data import synthesize
+from workloads.tasks import prepare, train
 
 
 @pytest.fixture(scope="session")

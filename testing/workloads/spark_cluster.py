@@ -17,11 +17,12 @@ from typing import Any
 
 import psutil
 import pyspark
-import workloads_clicks as clicks
 from pyspark.sql import DataFrame, SparkSession
 
-from workloads import fit, session, stages
+from testing.workloads import clicks
+from workloads import session
 from workloads.errors import WorkloadError
+from workloads.training import fit, spark_ml_io
 
 ROWS = 20_000
 SCORED = 1_000
@@ -52,7 +53,7 @@ def probabilities(rows: DataFrame, **model: Any) -> list[float]:
     with fit.laid_out(rows.select("label", "features"), tasks=2) as laid_out:
         fitted = fit.fit(laid_out, clicks.dataset(**model))
     scored = fitted.transform(rows.filter(f"id < {SCORED}")).orderBy("id")
-    return [row.p for row in scored.select(stages.vector_to_array("probability")[1].alias("p")).collect()]
+    return [row.p for row in scored.select(spark_ml_io.vector_to_array("probability")[1].alias("p")).collect()]
 
 
 class Killer(threading.Thread):

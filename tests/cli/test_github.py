@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from github_stand_in import REPOSITORY, GitHub, github_stand_in
-from sandbox_fixtures import in_environment
 from typer.testing import CliRunner, Result
 
-from operations.cli import app
-from operations.errors import UserError
+from cli.errors import UserError
+from cli.main import app
+from testing.sandbox.process import in_environment
+from testing.stack.github_stand_in import REPOSITORY, GitHub, github_stand_in
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_operations import personalization
 
-from operations import workload
-from operations.errors import UserError
+from cli import local_training
+from cli.errors import UserError
 from sandbox import java
-from workloads import synthesize
+from tests.cli.test_main import personalization
+from workloads.data import synthesize
 
 # Variables of a shell whose user works with another Spark.
 OF_ANOTHER_SPARK = {
@@ -55,7 +55,7 @@ def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pyt
     """The task itself runs in test_workloads_tune.py."""
     ran = []
 
-    def run(of: workload._Prepared, task: str, *arguments: str | Path) -> None:
+    def run(of: local_training._Prepared, task: str, *arguments: str | Path) -> None:
         ran.append(task)
         if task == "tune":
             found = Path(arguments[arguments.index("--output") + 1])
@@ -63,9 +63,9 @@ def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pyt
             for name in ("movielens.yaml", "movielens.tuning.json"):
                 (found / name).write_text(name)
 
-    monkeypatch.setattr(workload._Prepared, "run", run)
+    monkeypatch.setattr(local_training._Prepared, "run", run)
     (tmp_path / "movielens.yaml").write_text("as it was")
-    written = workload.tune("movielens", tmp_path, 2, 100, tmp_path)
+    written = local_training.tune("movielens", tmp_path, 2, 100, tmp_path)
     assert ran == ["prepare", "tune"]
     assert [path.name for path in written] == ["movielens.tuning.json", "movielens.yaml"]
     assert all(path.read_text() == path.name for path in written)
@@ -81,7 +81,7 @@ def test_a_task_that_failed_is_told_by_its_causes_and_not_by_javas_frames(
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(UserError) as fault:
-        workload.evaluate("criteo", tmp_path, "1x2", None)
+        local_training.evaluate("criteo", tmp_path, "1x2", None)
     assert str(fault.value).splitlines() == causes
 
 
@@ -91,7 +91,7 @@ def test_a_folder_that_spark_would_take_for_a_pattern_is_refused_before_it_start
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[1]"))
     (tmp_path / "[1]").mkdir()
     with pytest.raises(UserError, match=r"cannot load a model from a path with '\[' in it. .* TMPDIR=<folder>"):
-        workload.evaluate("criteo", tmp_path, "1x2", None)
+        local_training.evaluate("criteo", tmp_path, "1x2", None)
 
 
 @pytest.mark.parametrize(

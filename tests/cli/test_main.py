@@ -9,21 +9,22 @@ from pathlib import Path
 import httpx
 import pytest
 from rich.console import Console
-from workloads_shop import with_all_features
 
-from operations import local, movielens, rows, summary
-from operations.endpoint import Endpoint
-from operations.errors import UserError
-from operations.page import ranking
-from operations.state_folder import State
+from cli import catalogue
+from cli.dashboard import ranking
+from cli.endpoint import Endpoint
+from cli.errors import UserError
+from cli.local_run import command, movielens, summary
+from cli.local_run.run_directory import State
+from testing.workloads.shop import with_all_features
 from workloads import spec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def personalization(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "operations", *arguments],
+        [sys.executable, "-m", "cli", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -47,8 +48,8 @@ def test_grouplens_files_become_the_tables_the_spec_reads(tmp_path: Path) -> Non
     for name, content in tables.items():
         (tmp_path / name).write_bytes(content)
     described = spec.load("movielens")
-    assert rows.side(described, "item", tmp_path)["242"]["genres"] == ["Drama", "War"]
-    assert rows.side(described, "user", tmp_path)["196"]["age"] == 49
+    assert catalogue.side(described, "item", tmp_path)["242"]["genres"] == ["Drama", "War"]
+    assert catalogue.side(described, "user", tmp_path)["196"]["age"] == 49
 
 
 def test_a_catalogue_leaves_out_lines_that_training_leaves_out(tmp_path: Path) -> None:
@@ -178,7 +179,9 @@ def test_the_summary_names_a_way_to_the_model_card_that_a_browser_can_go(capsys:
     metrics = {"auc": 0.7, "log_loss": 0.6, "base_rate": 0.5, "base_log_loss": 0.7, "calibration_gap": 0.01}
     metrics |= {"rows_test": 10, "gate": [], "baseline": {"auc": 0.6, "log_loss": 0.65}}
     outputs = {"scoring_uri": "u", "model_name": "m", "model_version": "1", "training_run_id": "1", "metrics": metrics}
-    report = local.Report("criteo", outputs={**outputs, "model_card": "https://127.0.0.1/card"}, latencies=[1.0] * 100)
+    report = command.Report(
+        "criteo", outputs={**outputs, "model_card": "https://127.0.0.1/card"}, latencies=[1.0] * 100
+    )
     summary.show(report, Console(width=160))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "model card" in line]
     assert "personalization open" in line
@@ -208,7 +211,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 )
 def test_a_context_that_is_none_is_named(given: str, says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
-        local.context_of(with_all_features("movielens"), [given])
+        command.context_of(with_all_features("movielens"), [given])
 
 
 def test_asking_an_endpoint_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:

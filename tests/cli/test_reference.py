@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
-from certificates import pem
 
-from infra.configuration import load
-from infra.settings import OF_THE_PROJECT, Settings
-from operations.reference import COMMAND, FOLDER, PAGES, PROJECT, commands, configuration, http_api
+from cli.reference import COMMAND, FOLDER, PAGES, PROJECT, commands, configuration, http_api
+from infra.config.loading import load
+from infra.config.settings import OF_THE_PROJECT, Settings
 from scoring.settings import Settings as ScoringSettings
+from testing.certificates import pem
 
 SETTINGS = [setting for group in configuration.groups().values() for setting in group]
 RELEASE = {"training:snapshot": "2026-11-26", "access:deployers": '{"1": "User"}', "release:enabled": "true"}
@@ -51,7 +51,7 @@ def test_every_link_of_the_pages_leads_to_a_file_or_a_heading() -> None:
 
 def test_no_page_depends_on_the_terminal_or_the_folder() -> None:
     shown = subprocess.run(
-        [sys.executable, "-c", "from operations.reference import commands; print(commands.page(), end='')"],
+        [sys.executable, "-c", "from cli.reference import commands; print(commands.page(), end='')"],
         env={"COLUMNS": "40", "PYTHONPATH": str(PROJECT), "TERM": "dumb"},
         cwd=PROJECT.parent,
         capture_output=True,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from operations import strict_json
-from operations.cli import app
-from operations.errors import UserError
+from cli import strict_json
+from cli.errors import UserError
+from cli.main import app
 
 
 @pytest.mark.parametrize(

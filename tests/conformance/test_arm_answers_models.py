@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 import yaml
-from arm_answer_models import RESOURCES, WITHOUT_MODEL, faults, is_list, items, subject
-from arm_answers import Exchange, release_traffic, traffic
-from arm_bodies import ACCEPTED
-from arm_models import read_only, required
 
-from sandbox import types
+from sandbox.arm import resource_types
+from testing.arm.answer_models import RESOURCES, WITHOUT_MODEL, faults, is_list, items, subject
+from testing.arm.answers import Exchange, release_traffic, traffic
+from testing.arm.bodies import ACCEPTED
+from testing.arm.models import read_only, required
 
 pytestmark = pytest.mark.stack
 
 ALWAYS: dict[str, dict[str, Any]] = yaml.safe_load(
-    (Path(__file__).parent / "data" / "rest_answer_keys.yaml").read_text()
+    (Path(__file__).parents[2] / "testing" / "data" / "rest_answer_keys.yaml").read_text()
 )
 WITHOUT_EXAMPLE: dict[str, str] = {}
 """Types of which the REST specification has no example of a GET, each with the reason. None at the moment."""
@@ -75,7 +75,7 @@ def test_every_type_has_its_example_or_a_reason_for_none() -> None:
 
 
 def test_each_example_is_of_the_api_version_that_the_sandbox_uses() -> None:
-    version = {kind: rule.api_version for kind in ALWAYS if (rule := types.load().get(kind.lower()))}
+    version = {kind: rule.api_version for kind in ALWAYS if (rule := resource_types.load().get(kind.lower()))}
     assert {kind for kind in version if f"/{version[kind]}/" not in ALWAYS[kind]["example"]} == OTHER_VERSION
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_answers import DEVELOPMENT, PRODUCTION
-from arm_bodies import Put, puts
-from sandbox_fixtures import ROOT
 
+from testing.arm.answers import DEVELOPMENT, PRODUCTION
+from testing.arm.bodies import Put, puts
+from testing.sandbox.process import ROOT
 from tools.commands import Unavailable
 from tools.package_index import uv
 from tools.steps import cache_folder

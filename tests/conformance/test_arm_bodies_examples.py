@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_bodies import Put, puts, require_no_faults
+
+from testing.arm.bodies import Put, puts, require_no_faults
 
 __all__ = ["puts"]
 
 pytestmark = pytest.mark.stack
 
-KEYS = Path(__file__).parent / "data" / "rest_example_keys"
+KEYS = Path(__file__).parents[2] / "testing" / "data" / "rest_example_keys"
 
 
 @cache

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from arm_bodies import Put, puts, require_no_faults
-from arm_models import faults
+
+from testing.arm.bodies import Put, puts, require_no_faults
+from testing.arm.models import faults
 
 __all__ = ["puts"]
 

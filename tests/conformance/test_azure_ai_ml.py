@@ -10,9 +10,9 @@ from azure.ai.ml import MLClient
 from azure.ai.ml.entities import KubernetesOnlineEndpoint, Model
 from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.mgmt.machinelearningservices import MachineLearningServicesMgmtClient
-from sandbox_data_fixtures import Served, served
 
-from sandbox import authority
+from sandbox.identity import authority
+from testing.sandbox.data import Served, served
 
 ML = "Microsoft.MachineLearningServices/workspaces"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from infra_stack import infra_stacks
-from printed_commands import options_by_command
-from waiting import eventually
 
-from infra import azure_cli as printed
-from operations.checks import rows
-from sandbox import authority
+from cli.preflight import rows
+from infra.cloud import azure_cli as printed
+from sandbox.identity import authority
+from testing.printed_commands import options_by_command
+from testing.stack.infra_stack import infra_stacks
+from testing.waiting import eventually
 from tools import azure_cli
 
 PROGRAM = azure_cli.find(os.environ)

@@ -11,9 +11,9 @@ from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential, EnvironmentCredential
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.storage.blob import BlobServiceClient
-from sandbox_data_fixtures import Served, served_lake
 
-from sandbox import authority, entra
+from sandbox.identity import authority, entra
+from testing.sandbox.data import Served, served_lake
 
 TOKEN = "/oauth2/v2.0/token$"
 

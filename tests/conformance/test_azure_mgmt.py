@@ -14,9 +14,9 @@ from azure.mgmt.containerservice import ContainerServiceClient
 from azure.mgmt.machinelearningservices import MachineLearningServicesMgmtClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
-from sandbox_data_fixtures import Served, served
 
-from sandbox import authority
+from sandbox.identity import authority
+from testing.sandbox.data import Served, served
 
 HOME = {"location": "westeurope"}
 ACCOUNT = {**HOME, "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}

@@ -11,10 +11,10 @@ import pytest
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError, ServiceResponseError
 from azure.storage.blob import BlobServiceClient, ContainerClient, LinearRetry
-from sandbox_data_fixtures import Served, served_lake
 
-from infra.release.patience import until_allowed
-from sandbox import authority
+from infra.cloud.retry import until_allowed
+from sandbox.identity import authority
+from testing.sandbox.data import Served, served_lake
 
 
 @pytest.fixture(scope="module")

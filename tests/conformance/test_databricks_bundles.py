@@ -20,14 +20,14 @@ from databricks.bundles.external_locations import ExternalLocation
 from databricks.bundles.jobs import Job
 from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
-from databricks_fixtures import CONNECTOR, lake_workspace, trusted, url
-from databricks_models import at, faults
-from infra_graph import Graph, graph
-from sandbox_data_fixtures import Served
 
-from infra.release.catalog import VOLUMES, _CatalogProvider
-from infra.release.interactive import _ClusterProvider, _PolicyProvider
-from infra.release.job import _JobProvider
+from infra.release.interactive_access.cluster import _ClusterProvider, _PolicyProvider
+from infra.release.training_stage.catalog import VOLUMES, _CatalogProvider
+from infra.release.training_stage.job import _JobProvider
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import CONNECTOR, lake_workspace, trusted, url
+from testing.sandbox.databricks_models import at, faults
+from testing.stack.infra_graph import Graph, graph
 
 WITHOUT = {
     "storage-credentials": "no bundle creates them",

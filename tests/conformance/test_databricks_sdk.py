@@ -18,15 +18,15 @@ from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.jobs import TerminationCodeCode as Code
 from databricks.sdk.service.jobs import TerminationTypeType as Kind
-from databricks_fixtures import cluster, connect, create, finished, task, trusted
-from sandbox_data_fixtures import Served
-from waiting import eventually
 
-from infra.release.cloud import Cloud
-from infra.release.interactive import policy_definition
-from infra.release.job import JobSpec
-from infra.release.training import TrainingFailed, _TrainingRunProvider
-from sandbox import entra
+from infra.cloud.clients import Cloud
+from infra.release.interactive_access.cluster import policy_definition
+from infra.release.training_stage.job import JobSpec
+from infra.release.training_stage.training_run import TrainingFailed, _TrainingRunProvider
+from sandbox.identity import entra
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import cluster, connect, create, finished, task, trusted
+from testing.waiting import eventually
 
 RUN_NOW = "/jobs/run-now$"
 QUOTA = {"code": "AZURE_QUOTA_EXCEEDED_EXCEPTION", "message": "Operation could not be completed: 8 cores, 104 needed."}
@@ -240,10 +240,10 @@ def test_the_programs_client_works_as_the_first_of_its_process(cloud: Served, mo
         monkeypatch.setenv(name, value)
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     program = f"""
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
 client = Cloud.discover().databricks("{cloud.sandbox.authority}", "{workspace_id}")
 print(client.current_user.me().user_name)
 """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == who.client_id, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Role definitions and private link names, against lists copied from Microsoft's documentation into tests/data."""
+"""Role definitions and private link names, against lists copied from Microsoft's documentation into testing/data."""
 
 import ast
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 import yaml
 from databricks.sdk.service.networking import ErrorCode
-from infra_graph import Graph, graph
 
-from infra.roles import Role
+from infra.components.roles import Role
+from testing.stack.infra_graph import Graph, graph
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "testing" / "data"
 ROLES: dict[str, dict[str, Any]] = {
     name: role
     for page in yaml.safe_load((DATA / "built_in_roles.yaml").read_text()).values()
     for name, role in page["roles"].items()
 }
 PRIVATE_LINK: dict[str, list[str]] = yaml.safe_load((DATA / "private_link.yaml").read_text())
-SANDBOX = Path(__file__).parents[1] / "sandbox"
-KNOWN: dict[str, dict[str, Any]] = yaml.safe_load((SANDBOX / "roles.yaml").read_text())
+SANDBOX = Path(__file__).parents[2] / "sandbox"
+KNOWN: dict[str, dict[str, Any]] = yaml.safe_load((SANDBOX / "identity" / "roles.yaml").read_text())
 ARM_TYPES = {
     "containerregistry:Registry": "Microsoft.ContainerRegistry/registries",
     "databricks:Workspace": "Microsoft.Databricks/workspaces",
@@ -77,7 +77,7 @@ def test_each_private_endpoint_names_a_documented_sub_resource_and_its_zones(pri
 def test_the_sandbox_connects_to_documented_sub_resources_by_their_zones() -> None:
     known = {
         f"{arm_type} {group}": zones
-        for arm_type, rule in yaml.safe_load((SANDBOX / "types.yaml").read_text()).items()
+        for arm_type, rule in yaml.safe_load((SANDBOX / "arm" / "resource_types.yaml").read_text()).items()
         for group, zones in (rule.get("private_link") or {}).get("groups", {}).items()
     }
     assert len(known) == 11

@@ -1,4 +1,4 @@
-"""The rules of `sandbox/types.yaml` against what Microsoft's own types say of each resource type.
+"""The rules of `sandbox/arm/resource_types.yaml` against what Microsoft's own types say of each resource type.
 
 `data/resource_types.yaml` is an extract; `tools/resource_types.py` wrote it and names the commit.
 """
@@ -13,12 +13,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.types import TypeRule, load
+from sandbox.arm.resource_types import TypeRule, load
 from tools.resource_types import paths
 from tools.sources.form import read_all
 from tools.sources.yaml_files import spread
 
-DOCUMENT = yaml.safe_load((Path(__file__).parent / "data" / "resource_types.yaml").read_text())
+DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "testing" / "data" / "resource_types.yaml").read_text())
 ROWS: dict[str, dict[str, Any]] = DOCUMENT["types"]
 RULES = {rule.type: rule for rule in load().values() if rule.api_version}
 LIMITED = sorted(name for name in ROWS if RULES[name].name.keys() & {"min", "max", "pattern"})

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from infra.settings import REMOVED, Settings
+from infra.config.settings import REMOVED, Settings
 
-ENTRIES, _, REMOVED_ENTRIES = (Path(__file__).parents[1] / "CHANGELOG.md").read_text().partition("### Removed")
+ENTRIES, _, REMOVED_ENTRIES = (Path(__file__).parents[2] / "CHANGELOG.md").read_text().partition("### Removed")
 
 
 def test_settings_of_the_changelog_exist() -> None:

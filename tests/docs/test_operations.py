@@ -4,7 +4,7 @@ The shipped development stack goes from `stack init` to a served model, is resiz
 down, with the settings that the page names and no others. The image of the second model cannot rank, which no golden
 row shows; the first image is gone back to as the page says. A private production stack gets its infrastructure and a
 runner. `az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
-tests/test_conformance_azure_cli.py runs the real Azure CLI where it is installed.
+tests/conformance/test_azure_cli.py runs the real Azure CLI where it is installed.
 """
 
 import json
@@ -18,13 +18,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from certificates import pem
-from infra_stack import ROOT, InfraStacks, infra_stacks
-from sandbox_fixtures import in_environment
-from work_tree import copy_work_tree
 
-from operations import cache, movielens
-from operations.endpoint import Endpoint
+from cli import paths
+from cli.endpoint import Endpoint
+from cli.local_run import movielens
+from testing.certificates import pem
+from testing.sandbox.process import in_environment
+from testing.stack.infra_stack import ROOT, InfraStacks, infra_stacks
+from testing.stack.work_tree import copy_work_tree
 
 pytestmark = pytest.mark.stack
 PRINCIPAL = "22222222-2222-2222-2222-222222222222"
@@ -61,7 +62,7 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     az = programs / "az"
     az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
-    shutil.copytree(movielens.fetch(cache.folder() / "movielens", print), clone / "first-rows")
+    shutil.copytree(movielens.fetch(paths.folder() / "movielens", print), clone / "first-rows")
     for name, text in zip(("scores.pem", "scores.key"), pem("scores.example.com"), strict=True):
         (clone / name).write_text(text)
     (clone / "github-app.pem").write_text("what GitHub hands out\n")

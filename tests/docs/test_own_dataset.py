@@ -10,7 +10,7 @@ import pytest
 
 from sandbox import java
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "own-dataset" / "README.md"
 
 
@@ -24,7 +24,7 @@ def test_every_command_of_the_page_works_on_the_shop_of_its_folder(tmp_path: Pat
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     program = tmp_path / "bin" / "personalization"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m operations "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cli "$@"\n')
     program.chmod(0o755)
     (tmp_path / "tmp").mkdir()
     environment = os.environ | {

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from infra_graph import Graph, graph
 
+from infra.config.settings import Settings
 from infra.monitoring import queries
-from infra.monitoring.workspace import TABLES
-from infra.settings import Settings
+from infra.monitoring.log_workspace import TABLES
+from testing.stack.infra_graph import Graph, graph
 
-PAGE = (Path(__file__).parents[1] / "docs" / "runbook.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 PARTS = ("**Symptom.**", "**Likely causes.**", "**Look.**", "**Do.**", "**Do not act**")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("infra", "operations", "sandbox", "tools", "policy", "scoring", "workloads")
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("infra", "cli", "sandbox", "tools", "policy", "scoring", "workloads")
 OF_PULUMI = {"the stack is currently locked"}
 
 

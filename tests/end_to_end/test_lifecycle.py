@@ -18,27 +18,28 @@ from typing import Any
 import httpx
 import matplotlib.image
 import pytest
-import state_files
 import yaml
-from by_hand import by_hand
-from fault_matrix import FAULTS, STAGES, Stand, trial, users
-from github_stand_in import GitHub, github_stand_in
 from mlflow import MlflowClient
-from sandbox_fixtures import in_environment
-from stack_fixtures import CRITEO_ROWS, ROOT, LocalRun
-from waiting import eventually
-from work_tree import copy_work_tree
-from workflow_jobs import WorkflowJobs
 
-from infra.release.gate import verdict
-from infra.settings import QualitySettings
-from operations import local, notebooks
-from operations.endpoint import Endpoint
-from operations.engine import Engine
-from operations.errors import UserError
-from operations.preview import STREAMING, Action
-from operations.state_folder import State
+from cli import notebooks
+from cli.changes.preview import STREAMING, Action
+from cli.endpoint import Endpoint
+from cli.errors import UserError
+from cli.local_run import command
+from cli.local_run.engine import Engine
+from cli.local_run.run_directory import State
+from infra.config.settings import QualitySettings
+from infra.release.checks.gate import verdict
 from sandbox import class_archive
+from testing.sandbox.process import in_environment
+from testing.stack import state_files
+from testing.stack.fault_matrix import FAULTS, STAGES, Stand, trial, users
+from testing.stack.github_stand_in import GitHub, github_stand_in
+from testing.stack.local_run import CRITEO_ROWS, ROOT, LocalRun
+from testing.stack.manual_changes import by_hand
+from testing.stack.work_tree import copy_work_tree
+from testing.stack.workflow_jobs import WorkflowJobs
+from testing.waiting import eventually
 from workloads.tracking import metric_name
 
 pytestmark = pytest.mark.stack
@@ -70,7 +71,7 @@ def score(run: LocalRun, *rows: dict[str, Any]) -> Any:
     """The endpoint's answer; of golden rows of what serves, as the command asks for them, if no rows are given."""
     with in_environment(run.environment):
         outputs = run.outputs
-        return Endpoint.of(outputs).post({"rows": rows or [line["row"] for line in local.golden(outputs)[:3]]})
+        return Endpoint.of(outputs).post({"rows": rows or [line["row"] for line in command.golden(outputs)[:3]]})
 
 
 def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
@@ -92,7 +93,7 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
 
 def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:
     assert stack.jobs_runs_versions() == (1, 1, 1)
-    assert [line for line in stack.processes() if "-m operations" in line or "pulumi" in line] == []
+    assert [line for line in stack.processes() if "-m cli" in line or "pulumi" in line] == []
 
 
 def test_the_first_training_leaves_sparks_classes_to_the_drivers_to_come(stack: LocalRun) -> None:
@@ -557,7 +558,7 @@ def test_one_changed_scale_value_is_one_update(standing: LocalRun) -> None:
 
 @pytest.mark.parametrize(("stage", "fault"), [("node pool", "500"), ("registry", "answer lost")])
 def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, fault: str) -> None:
-    """Two cells of the matrix of tests/faults."""
+    """Two cells of the matrix of tests/end_to_end/faults."""
     with in_environment(standing.environment):
         standing.plain = False
         (of,) = (each for each in STAGES if each.name == stage)
@@ -643,7 +644,7 @@ def _trust(run: LocalRun) -> Any:
 
 
 def test_every_file_of_a_run_is_of_a_known_kind(stack: LocalRun) -> None:
-    """So that no new file of state is forgotten where damaged ones are tried: tests/test_state_files.py."""
+    """So that no new file of state is forgotten where damaged ones are tried: tests/sandbox/test_state_files.py."""
     made = [path for top in State(stack.state).made for path in (top, *top.rglob("*")) if path.is_file()]
     assert made
     assert [path for path in made if not state_files.is_known(path.relative_to(stack.state).as_posix())] == []

@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-import sandbox_machine_learning_fixtures as fixtures
-from infra_stack import InfraStacks, infra_stacks
-from sandbox_fixtures import in_environment
-from sandbox_machine_learning_fixtures import DOCKERFILE, INSTALL, Cloud
+
+from testing.sandbox import machine_learning as fixtures
+from testing.sandbox.machine_learning import DOCKERFILE, INSTALL, Cloud
+from testing.sandbox.process import in_environment
+from testing.stack.infra_stack import InfraStacks, infra_stacks
 
 pytestmark = pytest.mark.stack
 

@@ -13,13 +13,16 @@ from typing import Any
 
 import jwt
 import pytest
-from infra_stack import ROOT, InfraStacks, infra_stacks
-from sandbox_fixtures import in_environment
 
-from infra.release.cloud import Cloud
-from operations import cache, movielens, preflight, teardown
-from operations.errors import UserError
+from cli import paths
+from cli.errors import UserError
+from cli.local_run import movielens
+from cli.preflight import command
+from cli.stacks import teardown
+from infra.cloud.clients import Cloud
 from sandbox import caller_network
+from testing.sandbox.process import in_environment
+from testing.stack.infra_stack import ROOT, InfraStacks, infra_stacks
 
 pytestmark = pytest.mark.stack
 STACK = "prod-westeurope"
@@ -61,7 +64,7 @@ class Private:
         """Rows into the lake, as somebody inside the network does."""
         with in_environment(self.inside.environment):
             container = Cloud.discover().blobs(self.output("lake_blob_endpoint")).get_container_client("raw")
-            for file in movielens.fetch(cache.folder() / "movielens", print).iterdir():
+            for file in movielens.fetch(paths.folder() / "movielens", print).iterdir():
                 container.upload_blob(f"movielens/{snapshot}/{file.name}", file.read_bytes(), overwrite=True)
 
     def teardown(self) -> list[str]:
@@ -99,14 +102,14 @@ def test_the_infrastructure_is_deployed_from_outside_and_a_second_time_without_a
 def test_preflight_says_from_where_a_release_can_run(private: Private) -> None:
     private.configure(release__enabled="true")
     with in_environment(private.outside.environment):
-        refused = preflight.ask(private.outside.folder, STACK, "reach")
-    assert [preflight.stops([found]) for found in refused] == [True, True]
+        refused = command.ask(private.outside.folder, STACK, "reach")
+    assert [command.stops([found]) for found in refused] == [True, True]
     for found, host in zip(refused, ("Databricks", "the lake"), strict=True):
         assert found.says.startswith(host)
         assert "refuses callers from outside the stack's network" in found.says
     with in_environment(private.inside.environment):
-        (found,) = preflight.ask(private.outside.folder, STACK, "reach")
-    assert (preflight.stops([found]), "admit this machine" in found.says) == (False, True)
+        (found,) = command.ask(private.outside.folder, STACK, "reach")
+    assert (command.stops([found]), "admit this machine" in found.says) == (False, True)
 
 
 def test_a_release_from_outside_is_refused_and_says_where_to_run_it(private: Private) -> None:

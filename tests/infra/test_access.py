@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from infra_graph import Declared, Graph, graph
 
-from infra.attachment import attach_body
-from infra.roles import Role
+from infra.aks.attachment import attach_body
+from infra.components.roles import Role
+from testing.stack.infra_graph import Declared, Graph, graph
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "access.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "access.md"
 OWNER = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
 
 

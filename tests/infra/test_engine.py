@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from infra_stack import RUNNER, InfraStacks, infra_stacks
-from sandbox_fixtures import in_environment
-from waiting import eventually
 
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
 from sandbox.azure_native.resource_type import by_token
+from testing.sandbox.process import in_environment
+from testing.stack.infra_stack import RUNNER, InfraStacks, infra_stacks
+from testing.waiting import eventually
 
 pytestmark = pytest.mark.stack
 

@@ -12,8 +12,6 @@ from typing import Any
 import pulumi
 import pulumi_azure_native
 import pytest
-from certificates import pem
-from infra_graph import RELEASE, Graph, graph
 from pulumi.runtime import rpc
 from pulumi_azure_native import (
     containerservice,
@@ -24,8 +22,10 @@ from pulumi_azure_native import (
     storage,
 )
 
-from infra.release.rollout import _deployment
-from operations.graph import PROGRAM, run
+from cli.changes.mock_program import PROGRAM, run
+from infra.release.serving_stage.rollout import _deployment
+from testing.certificates import pem
+from testing.stack.infra_graph import RELEASE, Graph, graph
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
 """What production has that a trial has not."""
 
 import pytest
-from infra_graph import Graph, graph
-from test_infra_settings import settings
 
-from infra.configuration import ConfigError
-from infra.naming import Names
-from operations import stacks
-from operations.graph import run
+from cli.changes.mock_program import run
+from cli.stacks import files
+from infra.config.loading import ConfigError
+from infra.config.naming import Names
+from testing.stack.infra_graph import Graph, graph
+from tests.infra.config.test_settings import settings
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_registry_is_premium_for_private_endpoints_and_zones_only(config: dict[s
     [("dev", "Basic"), ("local", "Basic"), ("prod-westeurope", "Premium"), ("prod-northeurope", "Premium")],
 )
 def test_registry_sku_of_each_shipped_stack(stack: str, sku: str) -> None:
-    config = {**stacks.read(stacks.PROJECT, stack), "release:enabled": "false"}
+    config = {**files.read(files.PROJECT, stack), "release:enabled": "false"}
     (registry,) = run(config, stack).of("containerregistry:Registry")
     assert registry.inputs["sku"]["name"] == sku
 

@@ -25,12 +25,12 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from infra_graph import Graph, graph
-from infra_stack import RUNNER
-from test_infra_settings import settings
 
-from infra.configuration import ConfigError
+from infra.config.loading import ConfigError
 from infra.runner import agent
+from testing.stack.infra_graph import Graph, graph
+from testing.stack.infra_stack import RUNNER
+from tests.infra.config.test_settings import settings
 
 PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
 JIT = "encoded-jit-config"

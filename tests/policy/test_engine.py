@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from azure_native_fixtures import Engine, engine
-from sandbox_fixtures import ROOT, running_sandbox
+
+from testing.arm.azure_native import Engine, engine
+from testing.sandbox.process import ROOT, running_sandbox
 
 __all__ = ["engine"]
 

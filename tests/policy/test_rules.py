@@ -9,7 +9,6 @@ from typing import Any
 
 import pulumi
 import pytest
-from infra_graph import graph
 from pulumi_azure_native import keyvault
 from pulumi_policy import (
     EnforcementLevel,
@@ -24,9 +23,10 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError, unknown_checking_proxy
 
-from infra.release.job import JobSpec, job_settings
-from infra.settings import PRODUCTION
+from infra.config.settings import PRODUCTION
+from infra.release.training_stage.job import JobSpec, job_settings
 from policy import rules
+from testing.stack.infra_graph import graph
 
 RESOURCE_RULES = {rule.name: rule for rule in rules.POLICIES if isinstance(rule, ResourceValidationPolicy)}
 STACK_RULES = {rule.name: rule for rule in rules.POLICIES if isinstance(rule, StackValidationPolicy)}

@@ -17,7 +17,7 @@ from tools.sources.form import Kind, Malformed, read, read_all
 from tools.sources.report import texts
 from tools.sources.rules import Fault, Rule
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
@@ -136,7 +136,7 @@ def test_a_name_that_states_no_rule_is_not_listed_as_the_projects_own() -> None:
 def test_a_key_of_a_type_without_a_source_is_found_with_the_text_to_write() -> None:
     entry = {"token": "a:B", "immutable": ["properties.a", "properties.b"], "asynchronous": True}
     entry["sources"] = {"immutable": {"properties.a": "Azure/AKS#1"}}
-    found = list(yaml_files.of_entry("sandbox/types.yaml", entry, ("token",), "A/b: "))
+    found = list(yaml_files.of_entry("sandbox/arm/resource_types.yaml", entry, ("token",), "A/b: "))
     bare = [str(rule) for rule in found if isinstance(rule, Rule) and not rule.statement]
     assert len(bare) == 2
     assert "immutable.properties.b: write 'immutable: <owner>/<repository> <path>'" in bare[0]
@@ -145,14 +145,14 @@ def test_a_key_of_a_type_without_a_source_is_found_with_the_text_to_write() -> N
 
 def test_an_item_of_a_list_may_state_its_own_source() -> None:
     entry = {"each": {"a": {"hour": 1, "source": "Azure/AKS#1"}, "b": {"hour": 2}}}
-    found = [it for it in yaml_files.of_entry("infra/prices.yaml", entry, (), "") if isinstance(it, Rule)]
+    found = [it for it in yaml_files.of_entry("infra/planning/prices.yaml", entry, (), "") if isinstance(it, Rule)]
     assert [rule.place for rule in found if rule.statement] == ["each.a"]
     assert [rule.place for rule in found if not rule.statement] == ["each.b.hour"]
 
 
 def test_keys_with_one_source_may_be_listed_together() -> None:
     entry = {"asynchronous": True, "etag": "eTag", "sources": {"asynchronous, etag": "Azure/AKS#1"}}
-    found = [it for it in yaml_files.of_entry("sandbox/types.yaml", entry, (), "") if isinstance(it, Rule)]
+    found = [it for it in yaml_files.of_entry("sandbox/arm/resource_types.yaml", entry, (), "") if isinstance(it, Rule)]
     assert [bool(rule.statement) for rule in found] == [True, True]
 
 
@@ -178,7 +178,9 @@ def test_the_same_key_in_two_mappings_is_read(tmp_path: Path) -> None:
 def test_a_key_with_a_source_alone_and_together_with_others_is_found() -> None:
     sources = {"asynchronous, etag": "Azure/AKS#1", "etag": "Azure/AKS#2"}
     entry = {"asynchronous": True, "etag": "eTag", "sources": sources}
-    faults = [it for it in yaml_files.of_entry("sandbox/types.yaml", entry, (), "A/b: ") if isinstance(it, Fault)]
+    faults = [
+        it for it in yaml_files.of_entry("sandbox/arm/resource_types.yaml", entry, (), "A/b: ") if isinstance(it, Fault)
+    ]
     assert [fault.place for fault in faults] == ["A/b: sources.etag"]
 
 
@@ -245,5 +247,5 @@ def test_a_name_in_a_remark_is_looked_for() -> None:
 
 def test_a_source_of_a_rule_that_is_not_there_is_found() -> None:
     entry = {"asynchronous": True, "sources": {"asynchronous": "Azure/AKS#1", "immutable": "Azure/AKS#1"}}
-    found = list(yaml_files.of_entry("sandbox/types.yaml", entry, (), ""))
+    found = list(yaml_files.of_entry("sandbox/arm/resource_types.yaml", entry, (), ""))
     assert [str(it) for it in found if isinstance(it, Fault)]

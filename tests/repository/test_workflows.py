@@ -14,10 +14,10 @@ import pytest
 import typer
 import yaml
 
-from operations import cli
-from operations.report import LABEL
+from cli import main
+from cli.changes.report import LABEL
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
 RELEASE_TARGET = "urn:pulumi:*::*::personalization:release:Release$**"
@@ -227,7 +227,7 @@ def test_nothing_of_an_event_is_pasted_into_a_script() -> None:
 
 def test_every_command_of_a_step_exists() -> None:
     made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    offered = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    offered = typer.main.get_command(main.app).commands  # type: ignore[attr-defined]
     seen = set()
     for name, step in steps():
         script = step.get("run", "").replace("\\\n", " ")

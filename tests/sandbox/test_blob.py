@@ -19,9 +19,10 @@ from azure.core import MatchConditions
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient, ContainerClient
-from sandbox_data_fixtures import Served, put_as_written, served
 
-from sandbox import authority, blob, entra
+from sandbox import blob
+from sandbox.identity import authority, entra
+from testing.sandbox.data import Served, put_as_written, served
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 import pytest
-from sandbox_data_fixtures import Served, served_lake
 
-from sandbox import entra
+from sandbox.identity import entra
+from testing.sandbox.data import Served, served_lake
 
 SERVICES = {
     "Entra": ("/organisation/oauth2/v2.0/token", ""),

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobClient
-from sandbox_fixtures import is_alive, sandbox_command
-from sandbox_machine_learning_fixtures import CONTEXT, GROUP, INSTALL, REGISTRY, Cloud, ml_sandbox
-from waiting import eventually
 
-from sandbox import images
+from sandbox.registry import images
+from testing.sandbox.machine_learning import CONTEXT, GROUP, INSTALL, REGISTRY, Cloud, ml_sandbox
+from testing.sandbox.process import is_alive, sandbox_command
+from testing.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_failed_build_says_why_and_leaves_no_image(cloud: Cloud) -> None:
 
 
 def test_a_subscription_on_free_credits_may_not_build(cloud: Cloud) -> None:
-    table = cloud.folder / "region.yaml"
+    table = cloud.folder / "offerings.yaml"
     table.write_text("offer: FreeTrial_2014-09-01\n")
     try:
         with pytest.raises(HttpResponseError, match="Please file an Azure support request") as refused:

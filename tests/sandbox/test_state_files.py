@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sandbox_fixtures import sandbox_command
-from stack_fixtures import LocalRun
-from state_files import CONTENT, MADE_AGAIN, NEEDED, UNREAD
 
-from operations.state_folder import FORCE
+from cli.local_run.run_directory import FORCE
+from testing.sandbox.process import sandbox_command
+from testing.stack.local_run import LocalRun
+from testing.stack.state_files import CONTENT, MADE_AGAIN, NEEDED, UNREAD
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 

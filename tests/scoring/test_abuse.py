@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
 import pytest
-from scoring_fixtures import Running, make_artefact, scoring_environment, serving
-from waiting import eventually
+
+from testing.scoring import Running, make_artefact, scoring_environment, serving
+from testing.waiting import eventually
 
 SECONDS = 1.0
 """For a head, and for a body, to arrive."""

@@ -16,15 +16,15 @@ from typing import Any
 
 import httpx
 import pytest
-import sandbox_machine_learning_fixtures as ml
-from scoring_fixtures import REPOSITORY, Toys, free_port, make_artefact, write_manifest, write_pipeline
-from waiting import eventually
 
-from infra.release.image import build_arguments, build_context, context_digest
+from infra.release.serving_stage.image import build_arguments, build_context, context_digest
 from sandbox import java
+from testing.sandbox import machine_learning as ml
+from testing.scoring import REPOSITORY, Toys, free_port, make_artefact, write_manifest, write_pipeline
+from testing.waiting import eventually
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.container
 BAR = {"native": 200e6, "spark": 900e6}
 """Bytes of the unpacked image, as `docker images` counts them."""
@@ -215,7 +215,7 @@ def test_the_sandbox_builds_the_image_and_its_deployments_run_it(
         answer = cloud.score("ep-container", {"rows": toys.rows}, deployment="blue")
         assert answer.json()["probabilities"] == [toys.probability(row) for row in toys.rows]
 
-        ours = ("ps", "--all", "--quiet", "--filter", f"label=sandbox.folder={cloud.folder}")
+        ours = ("ps", "--all", "--quiet", "--filter", f"label=sandbox.instance_lock={cloud.folder}")
         (container,) = docker(*ours).split()
         found = docker.inspect("container", container)
         assert found["HostConfig"]["ReadonlyRootfs"]

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring_fixtures import FEATURES, Row, contract, make_artefact
 
 from scoring.artefact import open_artefact
 from scoring.contract import ContractError, read_contract
 from scoring.engines.native import NativeEngine
+from scoring.http.negotiation import accepts_json
+from scoring.http.parsing import RequestParser
+from scoring.http.problems import Problem
 from scoring.logs import trace_id
-from scoring.negotiation import accepts_json
-from scoring.parsing import RequestParser
-from scoring.problems import Problem
 from scoring.settings import Limits
+from testing.scoring import FEATURES, Row, contract, make_artefact
 
 MAX_ROWS = 50
 LIMITS = Limits(rows=MAX_ROWS, string=60, strings=8)

@@ -13,12 +13,12 @@ import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring_fixtures import COLUMNS, FEATURES, LEVELS, contract, make_artefact, random_row, reference_vector
 
 from scoring.artefact import ArtefactError
 from scoring.contract import Row, read_contract
 from scoring.engines import encoder
 from scoring.engines.encoder import RowEncoder
+from testing.scoring import COLUMNS, FEATURES, LEVELS, contract, make_artefact, random_row, reference_vector
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_million_levels_take_80_megabytes(tmp_path: Path) -> None:
         tmp_path / "encoder.npz", levels_0=numpy.frombuffer(text, numpy.uint8), offsets_0=bounds, values_0=pairs
     )
     command = [sys.executable, "-c", MILLION, str(tmp_path / "encoder.npz")]
-    ended = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     assert float(ended.stdout) < 80
 
 

@@ -8,10 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from scoring_fixtures import REPOSITORY, Toys, make_artefact, scoring_environment, serving
 
-from infra.release.image import build_arguments
+from infra.release.serving_stage.image import build_arguments
 from scoring import sbom
+from testing.scoring import REPOSITORY, Toys, make_artefact, scoring_environment, serving
 
 SCRIPT = REPOSITORY / "scoring" / "install.sh"
 

@@ -20,7 +20,12 @@ import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scoring_fixtures import (
+
+from benchmarks import fuzz, soak
+from scoring.artefact import ArtefactError, open_artefact
+from scoring.contract import ContractError
+from scoring.engines.native import NativeEngine
+from testing.scoring import (
     Running,
     Toys,
     free_port,
@@ -30,12 +35,7 @@ from scoring_fixtures import (
     serving,
     write_manifest,
 )
-from waiting import eventually
-
-from benchmarks import fuzz, soak
-from scoring.artefact import ArtefactError, open_artefact
-from scoring.contract import ContractError
-from scoring.engines.native import NativeEngine
+from testing.waiting import eventually
 
 JSON = {"Content-Type": "application/json"}
 MAX_BYTES = 100_000

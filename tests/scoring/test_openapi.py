@@ -9,12 +9,12 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.generation import GenerationMode
-from scoring_fixtures import REPOSITORY, Running, make_artefact, scoring_environment, serving
 
-from operations.reference.http_api import EXAMPLES
+from cli.reference.http_api import EXAMPLES
 from scoring import openapi
 from scoring.contract import RequestTypes, read_contract
 from scoring.settings import Limits
+from testing.scoring import REPOSITORY, Running, make_artefact, scoring_environment, serving
 from workloads import artefact, spec
 
 DOCS = REPOSITORY / "docs"

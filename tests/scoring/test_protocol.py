@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from scoring_fixtures import Toys, make_artefact
 from uvicorn.server import ServerState
 
 from scoring.artefact import open_artefact
 from scoring.engines.native import NativeEngine
-from scoring.protocol import Config, Protocol
+from scoring.http.protocol import Config, Protocol
 from scoring.server import Service, application
 from scoring.settings import Settings
+from testing.scoring import Toys, make_artefact
 
 BODY = b'{"rows": [{"age": 1}]}'
 HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

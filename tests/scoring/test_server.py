@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from scoring_fixtures import Toys, make_artefact
 
 from scoring.artefact import open_artefact
 from scoring.contract import Row
 from scoring.engines.native import NativeEngine
 from scoring.server import Service, application
 from scoring.settings import Settings
+from testing.scoring import Toys, make_artefact
 
 TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scoring_fixtures import make_artefact
 
 from scoring.artefact import open_artefact
 from scoring.engines import EngineUnavailable
 from scoring.engines.spark_serving import SparkServingEngine
 from scoring.settings import Settings
+from testing.scoring import make_artefact
 
 ROW_SECONDS = 0.7
 Answer = Callable[[int, int], bytes | None]

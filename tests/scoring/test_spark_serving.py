@@ -18,7 +18,11 @@ import httpx
 import psutil
 import pytest
 from pyspark.sql import SparkSession
-from scoring_fixtures import (
+
+from benchmarks import abuse, soak
+from cli import local_spark
+from sandbox import java
+from testing.scoring import (
     Running,
     Toys,
     free_port,
@@ -31,12 +35,8 @@ from scoring_fixtures import (
     write_pipeline,
 )
 
-from benchmarks import abuse, soak
-from operations import spark as local_spark
-from sandbox import java
-
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 START_SECONDS = 600
 SPARK = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": f"{java.QUICK} {local_spark.java_options()}"}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from scoring_fixtures import free_port, make_artefact, scoring_environment, wait_until_ready, write_manifest
 
 from scoring.summary import Summary
+from testing.scoring import free_port, make_artefact, scoring_environment, wait_until_ready, write_manifest
 
 
 def test_a_service_sums_up_what_it_answered_and_how_old_its_model_is(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from scoring_fixtures import Running, make_artefact, scoring_environment, serving
 
 from benchmarks import abuse
+from testing.scoring import Running, make_artefact, scoring_environment, serving
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tools import package_index, pulumi_cli, steps
+from tools import package_index, steps
 from tools.bootstrap import refusal
 from tools.commands import Unavailable, run
 from tools.java import Java
 from tools.pins import pin
-from tools.pulumi_cli import PulumiCli
+from tools.pulumi_engine import pulumi_cli
+from tools.pulumi_engine.pulumi_cli import PulumiCli
 
 BOOTSTRAP = Path(steps.__file__).with_name("bootstrap.py")
 

@@ -16,10 +16,11 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import language_pb2 as language
 from pulumi.runtime.proto.language_pb2_grpc import LanguageRuntimeStub
-from waiting import eventually
 
-from tools import pulumi_cli, steps
+from testing.waiting import eventually
+from tools import steps
 from tools.pins import pin
+from tools.pulumi_engine import pulumi_cli
 
 SOURCE = pulumi_cli.STAND_INS["pulumi-language-python"]
 

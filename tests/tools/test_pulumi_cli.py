@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import pulumi_build, pulumi_cli, pulumi_release
 from tools.commands import Unavailable
 from tools.pins import pin
+from tools.pulumi_engine import pulumi_build, pulumi_cli, pulumi_release
 
 PINNED = pin("pulumi").version
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from operations import rows
+from cli import catalogue
 from workloads import spec
 from workloads.errors import WorkloadError
-from workloads.prepare import PREPARED, REJECTED, prepare
+from workloads.tasks.prepare import PREPARED, REJECTED, prepare
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 SHOP = spec.parse(
@@ -105,12 +105,12 @@ def test_each_feature_has_its_own_type_whatever_its_column_is_called(
 
 def test_the_catalogue_holds_the_rows_that_training_joined(spark: SparkSession, prepared: tuple[Path, Path]) -> None:
     raw, features = prepared
-    users, items = rows.side(SHOP, "user", raw), rows.side(SHOP, "item", raw)
+    users, items = catalogue.side(SHOP, "user", raw), catalogue.side(SHOP, "item", raw)
     assert (list(users), list(items)) == (["01", "1", "ö"], ["p.1", "p2", "p3"])
     for row in spark.read.parquet(str(features).replace("[", "\\[")).collect():
         for known in (users[row.customer], items[row.product]):
             assert known == {name: row[name] for name in known}
-    assert rows.titles(SHOP, raw) == {"p.1": "Été", "p2": "Two\u2028", "p3": ""}
+    assert catalogue.titles(SHOP, raw) == {"p.1": "Été", "p2": "Two\u2028", "p3": ""}
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def test_a_line_that_is_not_utf8_is_left_out_everywhere_and_named_with_its_place
         {"file": "customers[1].tsv", "number": 6, "reason": "not UTF-8", "byte": 5, "line": "Malm\\xf6\t1\tx"},
         {"file": "products.tsv", "number": 5, "reason": "not UTF-8", "byte": 8, "line": "p4\t2\ta\t\\xe9"},
     ]
-    assert list(rows.side(SHOP, "user", raw)) == ["01", "1", "ö"]
-    assert list(rows.titles(SHOP, raw)) == ["p.1", "p2", "p3"]
+    assert list(catalogue.side(SHOP, "user", raw)) == ["01", "1", "ö"]
+    assert list(catalogue.titles(SHOP, raw)) == ["p.1", "p2", "p3"]
 
     write(raw, "customers[1].tsv", *["Malmö\t1\tx\n".encode("latin-1")] * 2)
     with pytest.raises(WorkloadError, match=r"2 of 5 lines .*(?s:.*)2 x not UTF-8, first in line 5, byte 5: 'Malm"):

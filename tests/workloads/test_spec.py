@@ -8,8 +8,9 @@ from importlib import resources
 import pytest
 
 from scoring.contract import read_contract
-from workloads import artefact, prepare, spec, train
+from workloads import artefact, spec
 from workloads.errors import WorkloadError
+from workloads.tasks import prepare, train
 
 MOVIELENS = (resources.files("workloads") / "datasets" / "movielens.yaml").read_text("utf-8")
 

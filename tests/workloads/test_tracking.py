@@ -10,14 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from databricks_fixtures import connect
 from mlflow import MlflowClient
-from test_import_rules import ROOT, imports
-from tracking_fixtures import TrackingServer, tracking_server
 
-from infra import compatibility
-from infra.release import experiment, ownership
-from sandbox import entra
+from infra.dynamic import ownership
+from infra.planning import compatibility
+from infra.release.training_stage import experiment
+from sandbox.identity import entra
+from testing.sandbox.databricks import connect
+from testing.sandbox.tracking import TrackingServer, tracking_server
+from tests.repository.test_import_rules import ROOT, imports
 from workloads import tracking
 
 EXPERIMENT = "/Shared/shop/training"

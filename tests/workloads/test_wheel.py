@@ -35,8 +35,9 @@ def test_the_wheel_holds_the_package_its_specs_and_its_entry_points(tmp_path: Pa
     expected = {f"workloads/{p.as_posix()}" for p in of_the_wheel if p.parts[0] != "notebooks"}
     expected |= {f"workloads/datasets/{p.name}" for p in (SOURCES / "datasets").iterdir()}
     assert {name for name in names if not name.startswith(info)} == expected
-    for task in ("prepare", "train", "crossvalidate", "tune", "synthesize"):
-        assert f"{task} = workloads.{task}:main" in entry_points
+    for task in ("prepare", "train", "crossvalidate", "tune"):
+        assert f"{task} = workloads.tasks.{task}:main" in entry_points
+    assert "synthesize = workloads.data.synthesize:main" in entry_points
     # Spark and SynapseML are the cluster's: a second copy from the package index would shadow them.
     assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist")] == [
         "Requires-Dist: pyyaml>=6",

@@ -1,8 +1,11 @@
 """The Pulumi CLI: the one on PATH, else our cache, else the official release, else built from its Go module.
 
-`find` is quick and changes nothing. Run as a program (`python -m tools.pulumi_cli CACHE VENV`) it fills the cache; the
-bootstrap starts that in the background, because a build takes minutes. A built CLI gets our stand-in Python language
-host beside it, since the official host is no module that can be had.
+`find` is quick and changes nothing. Run as a program it fills the cache:
+
+    python -m tools.pulumi_engine.pulumi_cli CACHE VENV
+
+The bootstrap starts that in the background, because a build takes minutes. A built CLI gets our stand-in for the
+Python language host, because the official host is not a Go module that can be fetched.
 """
 
 import os
@@ -17,9 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import pulumi_build, pulumi_release
 from tools.commands import Unavailable, making_in, one_at_a_time, writable_folder
 from tools.pins import pin, version_numbers
+from tools.pulumi_engine import pulumi_build, pulumi_release
 
 STAND_INS = {
     "pulumi-language-python": Path(__file__).with_name("pulumi_language_python.py"),

@@ -17,7 +17,13 @@ from tools.sources.sites import Site, sites
 
 MOST = 6
 """Most rules that one statement may cover: more rules seldom have one source."""
-SEARCHED = ("sandbox/**/*.py", "infra/**/*.py", "operations/checks/*.py", "operations/destroy.py")
+SEARCHED = (
+    "sandbox/**/*.py",
+    "infra/**/*.py",
+    "cli/preflight/*.py",
+    "cli/azure_resource_manager.py",
+    "cli/stacks/destroy.py",
+)
 OWN = Path(__file__).with_name("own.yaml")
 _ASSIGNMENT = (ast.Assign, ast.AnnAssign)
 _REMEDY = (

@@ -10,7 +10,7 @@ from tools.sources.rules import Rule
 
 CHECKED, UNSOURCED = Path("docs/checked.md"), Path("docs/rules-without-source.md")
 _BEGIN, _END = "<!-- python -m tools.sources writes this table -->\n", "<!-- end of the table -->\n"
-_AREAS = ("infra", "operations", "sandbox/databricks", "sandbox/machine_learning", "sandbox/azure_native", "sandbox")
+_AREAS = ("infra", "cli", "sandbox/databricks", "sandbox/machine_learning", "sandbox/azure_native", "sandbox")
 _TITLE = """\
 # Rules without a source
 

@@ -102,7 +102,7 @@ class _Program(_Searched):
                 yield Site(f"{name} {node.arg}", node.value)
             elif isinstance(node, ast.Call) and _module(node) in modules:
                 yield from (Site(f"{name} {_name(node)}.{it.arg}", it.value) for it in _literals(node))
-            elif isinstance(node, ast.Call) and _name(node) in _NAMES and self.file == "infra/naming.py":
+            elif isinstance(node, ast.Call) and _name(node) in _NAMES and self.file == "infra/config/naming.py":
                 yield Site(name, node, kin="limits of names")
             elif isinstance(node, ast.Compare):
                 yield from (Site(f"{name} {code.value!s}", code) for code in _codes(node))
@@ -172,7 +172,7 @@ def _is_model(node: ast.ClassDef) -> bool:
 
 def _is_literal(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
-        # The name of a resource type: each is looked up at its version by tests/test_resource_types.py.
+        # The name of a resource type: each is looked up at its version by tests/conformance/test_resource_types.py.
         return not (isinstance(node.value, str) and _TYPE.fullmatch(node.value))
     if isinstance(node, ast.Call):
         return _name(node) in _LITERAL_CALLS or _name(node)[:1].isupper()

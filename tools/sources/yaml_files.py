@@ -1,8 +1,8 @@
 """Rules of YAML files: every key of an entry is one, unless it is listed here, and the key `sources` names its origin.
 
-`sandbox/types.yaml` and `sandbox/roles.yaml` have one entry per type or role, each with `sources`; every other file is
-one entry. A source may be given for a whole key, or for each of its items: a mapping with the same keys, the same list
-items or, for deeper ones, dotted paths. One source for several keys names them together: `name, required: …`.
+`resource_types.yaml` and `roles.yaml` of the sandbox have one entry per type or role, each with `sources`; every other
+file is one entry. A source may be given for a whole key, or for each of its items: a mapping with the same keys, the
+same list items or, for deeper ones, dotted paths. One source for several keys names them together: `name, required: …`.
 `sources` of a whole file may also be one text, and an item may have its own under `source`.
 """
 
@@ -15,30 +15,37 @@ from tools.sources import unique_keys
 from tools.sources.form import Malformed, Statement, read_all
 from tools.sources.rules import Fault, Rule
 
-ENTRIES = ("sandbox/types.yaml", "sandbox/roles.yaml")
+ENTRIES = ("sandbox/arm/resource_types.yaml", "sandbox/identity/roles.yaml")
 WHOLE = (
-    "sandbox/region.yaml",
-    "sandbox/transformations.yaml",
-    "infra/capacity.yaml",
-    "infra/compatibility.yaml",
-    "infra/prices.yaml",
-    "infra/regions.yaml",
-    "infra/vm_prices.yaml",
-    "infra/vm_sizes.yaml",
+    "sandbox/arm/offerings.yaml",
+    "sandbox/resource_rules/transformations.yaml",
+    "infra/planning/capacity.yaml",
+    "infra/planning/compatibility.yaml",
+    "infra/planning/prices.yaml",
+    "infra/planning/regions.yaml",
+    "infra/planning/vm_prices.yaml",
+    "infra/planning/vm_sizes.yaml",
 )
 OWN = {
-    # Compared with the genuine SDK by tests/test_azure_native_bodies.py; `seconds` are of the sandbox's own time.
-    "sandbox/types.yaml": ("token", "api_version", "path", "flattened", "left_out", "seconds"),
-    "sandbox/roles.yaml": (),
-    "sandbox/region.yaml": ("unregistered", "absent"),
-    "sandbox/transformations.yaml": (),
+    # Compared with the genuine SDK by tests/sandbox/azure_native/test_bodies.py; `seconds` is the sandbox's time.
+    "sandbox/arm/resource_types.yaml": ("token", "api_version", "path", "flattened", "left_out", "seconds"),
+    "sandbox/identity/roles.yaml": (),
+    "sandbox/arm/offerings.yaml": ("unregistered", "absent"),
+    "sandbox/resource_rules/transformations.yaml": (),
     # Measured here: docs/benchmarks.md.
-    "infra/capacity.yaml": ("service_ms", "memory_min", "beside_heap"),
-    "infra/compatibility.yaml": ("shipped", "scoring", "tracking"),
-    "infra/prices.yaml": ("currency", "date", "to_be_verified", "left_out", "hours_per_month", "runs_per_month"),
-    "infra/regions.yaml": (),
-    "infra/vm_prices.yaml": ("date",),
-    "infra/vm_sizes.yaml": (),
+    "infra/planning/capacity.yaml": ("service_ms", "memory_min", "beside_heap"),
+    "infra/planning/compatibility.yaml": ("shipped", "scoring", "tracking"),
+    "infra/planning/prices.yaml": (
+        "currency",
+        "date",
+        "to_be_verified",
+        "left_out",
+        "hours_per_month",
+        "runs_per_month",
+    ),
+    "infra/planning/regions.yaml": (),
+    "infra/planning/vm_prices.yaml": ("date",),
+    "infra/planning/vm_sizes.yaml": (),
 }
 """Keys by file that state no rule of Azure's, or that a test compares with Azure's own SDK."""
 

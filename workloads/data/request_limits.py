@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from workloads.data.tables import Lines
 from workloads.spec import MAX_STRING, MAX_STRINGS, Feature, Spec
-from workloads.tables import Lines
 
 
 def mark(lines: Lines, features: Mapping[str, tuple[Feature, Column]]) -> Lines:

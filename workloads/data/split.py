@@ -14,8 +14,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads import history
-from workloads.levels import normaliser
+from workloads.features import target_statistics
+from workloads.features.categories import normaliser
 from workloads.spec import Spec
 
 _UNTOLD = 20
@@ -44,16 +44,16 @@ def by_time(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec, test: 
 
 def at_random(table: DataFrame, dataset: Spec) -> Split:
     """For comparison with what is published on random splits; the spec's `history` should then be `others`."""
-    drawn = history.drawn(dataset, dataset.model.seed + 1, 100)
+    drawn = target_statistics.drawn(dataset, dataset.model.seed + 1, 100)
     test = round(100 * dataset.test_share)
     validation = round(100 * dataset.validation_share) if dataset.model.early_stopping_round else 0
     return _split(table, dataset, drawn < test, drawn < test + validation, [])
 
 
 def _split(table: DataFrame, dataset: Spec, test: Column, validation: Column, edges: Sequence[float]) -> Split:
-    placed = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(history.part(dataset, edges))
+    placed = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(target_statistics.part(dataset, edges))
     learning = table.filter(~test).withColumn("part", placed)
     if dataset.of_time:
-        told = history.drawn(dataset, dataset.model.seed + 2, _UNTOLD) > 0
+        told = target_statistics.drawn(dataset, dataset.model.seed + 2, _UNTOLD) > 0
         learning = learning.withColumns({name: F.when(told, F.col(name)) for name in dataset.of_time})
     return Split(normaliser(dataset).transform(learning), table.filter(test))

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 import workloads
-from workloads.command import run
 from workloads.errors import WorkloadError
-from workloads.evaluate import log_loss
-from workloads.prepare import SYNTHETIC
+from workloads.evaluation.metrics import log_loss
+from workloads.tasks.command import run
+from workloads.tasks.prepare import SYNTHETIC
 
 FILE = "synthetic_criteo.tsv"
 CLICK_RATE = 0.25
@@ -131,7 +131,7 @@ def synthesize(folder: Path, rows: int, seed: int = 1, zipped: bool = False) -> 
     labels, probabilities = (np.concatenate(parts) for parts in zip(*seen, strict=True))
     marker = {
         "synthetic": True,
-        "generator": f"workloads.synthesize {workloads.__version__}",
+        "generator": f"workloads.data.synthesize {workloads.__version__}",
         "rows": rows,
         "seed": seed,
         "best_auc": round(_expected_auc(probabilities), 5),

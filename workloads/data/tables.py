@@ -12,9 +12,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import raw_file, text_table
+from workloads.data import raw_file, text_table
+from workloads.data.text_table import Wanted
 from workloads.spec import Table
-from workloads.text_table import Wanted
 
 MALFORMED = "__malformed"
 """Why a line was not understood, null for all others."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workloads import raw_file
+from workloads.data import raw_file
 from workloads.errors import WorkloadError
 from workloads.spec import Table
 

@@ -18,10 +18,10 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from workloads import history
-from workloads.encode import Levels
-from workloads.levels import MISSING_LEVEL, levels_column, normaliser, number_column
-from workloads.live import Live
+from workloads.features import target_statistics
+from workloads.features.categories import MISSING_LEVEL, levels_column, normaliser, number_column
+from workloads.features.encode import Levels
+from workloads.live_model import Live
 from workloads.spec import Spec
 
 ROWS = 50_000
@@ -51,7 +51,7 @@ def sample(training: DataFrame, rows: int, dataset: Spec) -> Sample:
     """About `ROWS` of the `rows` training rows; which ones depends on their content alone."""
     # A time that is the row's place in its file is the row's alone: of those not drawn, Spark reads nothing else.
     content = ("time",) if dataset.time.column is None else ()
-    drawn = history.drawn(dataset, dataset.model.seed, 1_000_000, content)
+    drawn = target_statistics.drawn(dataset, dataset.model.seed, 1_000_000, content)
     some = training.filter(drawn < round(1_000_000 * min(1.0, ROWS / rows))).select(*dataset.features)
     some = normaliser(dataset).transform(some).persist()
     try:

@@ -12,11 +12,14 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads import baseline, compare, encode, evaluate, session, spec, stages
-from workloads.baseline import Baseline
-from workloads.live import Live
-from workloads.pipeline import Pipeline, raw_schema
+from workloads import session, spec
+from workloads.evaluation import metrics, paired_bootstrap
+from workloads.features import encode
+from workloads.live_model import Live
 from workloads.spec import Spec
+from workloads.training import baseline, spark_ml_io
+from workloads.training.baseline import Baseline
+from workloads.training.pipeline import Pipeline, raw_schema
 
 _LIVE, _UNTOLD = "live__probability", "untold__probability"
 _OURS = "judged__"
@@ -53,7 +56,7 @@ def score(
     by = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day")}
     for key in (dataset.user_id, dataset.item_id):
         if key:
-            known = stages.vector_to_array(encode.encoded_column(key))[1] > 0
+            known = spark_ml_io.vector_to_array(encode.encoded_column(key))[1] > 0
             by[f"{key} in training"] = F.when(known, "known").otherwise("new")
     columns = [F.col("label"), _click("probability"), _click(baseline.PROBABILITY), *by.values()]
     ours = [*(f"{_OURS}{place}" for place in range(len(columns))), _PLACE]
@@ -100,32 +103,34 @@ def _with_golden(test: DataFrame, golden: Sequence[Mapping[str, Any]], dataset: 
     return rows.unionByName(along.withColumns(neither))
 
 
-def metrics(
+def metrics_document(
     scored: Scored, live: Live | None, drift: Mapping[str, Any], prepared: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     labels, probabilities = scored.labels, scored.probabilities
-    whole = evaluate.summary(labels, probabilities)
+    whole = metrics.summary(labels, probabilities)
     rejected = sum(table["rejected"] for table in prepared["tables"].values())
     read = rejected + sum(table["rows"] for table in prepared["tables"].values())
     rows_test, clicks_test = whole.pop("rows"), whole.pop("clicks")
-    bins = evaluate.calibration(labels, probabilities)
+    bins = metrics.calibration(labels, probabilities)
     return {
         **whole,
-        **evaluate.spread(probabilities),
-        "average_precision": evaluate.average_precision(labels, probabilities),
-        "expected_calibration_error": evaluate.expected_calibration_error(bins),
-        "lift": evaluate.lift(labels, probabilities),
+        **metrics.spread(probabilities),
+        "average_precision": metrics.average_precision(labels, probabilities),
+        "expected_calibration_error": metrics.expected_calibration_error(bins),
+        "lift": metrics.lift(labels, probabilities),
         "calibration": bins,
         "rows_test": rows_test,
         "clicks_test": clicks_test,
         "baseline": {
-            "auc": evaluate.auc(labels, scored.baseline),
-            "log_loss": evaluate.log_loss(labels, scored.baseline),
+            "auc": metrics.auc(labels, scored.baseline),
+            "log_loss": metrics.log_loss(labels, scored.baseline),
         },
         "live": live and _against(live, scored, seed),
-        "context": None if scored.untold is None else compare.paired(labels, probabilities, scored.untold, seed),
+        "context": None
+        if scored.untold is None
+        else paired_bootstrap.paired(labels, probabilities, scored.untold, seed),
         "drift": drift,
-        "slices": evaluate.slices(labels, probabilities, scored.by),
+        "slices": metrics.slices(labels, probabilities, scored.by),
         "rejected_rows": rejected,
         "rejected_share": rejected / read,
         "synthetic": prepared["synthetic"] is not None,
@@ -135,11 +140,11 @@ def metrics(
 def _against(live: Live, scored: Scored, seed: int) -> dict[str, Any]:
     if scored.live is None:
         return {"run_id": live.run_id, "skipped": live.skipped}
-    return {"run_id": live.run_id, **compare.paired(scored.labels, scored.probabilities, scored.live, seed)}
+    return {"run_id": live.run_id, **paired_bootstrap.paired(scored.labels, scored.probabilities, scored.live, seed)}
 
 
 def _click(vector: str) -> Column:
-    return stages.vector_to_array(vector)[1]
+    return spark_ml_io.vector_to_array(vector)[1]
 
 
 def _slice_value(part: spec.Slice) -> Column:

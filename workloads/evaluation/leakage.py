@@ -9,8 +9,9 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from workloads import evaluate, fit, stages
+from workloads.evaluation import metrics
 from workloads.spec import Spec
+from workloads.training import fit, spark_ml_io
 
 ROWS = 20_000
 _FEWEST = 10
@@ -31,7 +32,7 @@ def feature_auc(laid_out: DataFrame, rows_train: int, rows_validation: int, data
         # A few long arrays reach Python far quicker than many small rows.
         .agg(
             F.collect_list("label").alias("labels"),
-            F.flatten(F.collect_list(stages.vector_to_array("features"))).alias("features"),
+            F.flatten(F.collect_list(spark_ml_io.vector_to_array("features"))).alias("features"),
         )
         .collect()
     )
@@ -51,5 +52,5 @@ def feature_auc(laid_out: DataFrame, rows_train: int, rows_validation: int, data
 def _separation(labels: np.ndarray, values: np.ndarray) -> float:
     missing = np.isnan(values)
     ends = (-np.inf, np.inf) if missing.any() else (0.0,)
-    areas = (evaluate.auc(labels, np.where(missing, end, values)) for end in ends)
+    areas = (metrics.auc(labels, np.where(missing, end, values)) for end in ends)
     return max(max(area, 1 - area) for area in areas if area is not None)

@@ -9,7 +9,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
-from workloads import evaluate, fit, stages
+from workloads.evaluation import metrics
+from workloads.training import fit, spark_ml_io
 
 ROWS = 2_000
 """Of each kind."""
@@ -34,7 +35,7 @@ def by_tree(
         # A few long arrays reach Python far quicker than many small rows.
         .agg(
             F.collect_list("label").alias("labels"),
-            F.flatten(F.collect_list(stages.vector_to_array("leaves"))).alias("leaves"),
+            F.flatten(F.collect_list(spark_ml_io.vector_to_array("leaves"))).alias("leaves"),
         )
         .collect()
     )
@@ -46,5 +47,5 @@ def by_tree(
         labels = np.concatenate([np.asarray(part.labels, float) for part in parts])
         leaves = np.concatenate([np.asarray(part.leaves, int) for part in parts]).reshape(len(labels), len(values))
         scores = np.cumsum([of[leaves[:, tree]] for tree, of in enumerate(values)], axis=0)
-        curves[f"{name}/log_loss_by_tree"] = [evaluate.log_loss(labels, 1 / (1 + np.exp(-score))) for score in scores]
+        curves[f"{name}/log_loss_by_tree"] = [metrics.log_loss(labels, 1 / (1 + np.exp(-score))) for score in scores]
     return curves

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workloads import evaluate
+from workloads.evaluation.metrics import roc
 from workloads.spec import SIDES, Spec
 
 _STYLE = """
@@ -219,7 +219,7 @@ def _plots(
 ) -> str:
     def ranking(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
-        axes.plot(*evaluate.roc(labels, probabilities), color="#1f5fbf")
+        axes.plot(*roc(labels, probabilities), color="#1f5fbf")
         axes.set(xlabel="share of non-clicks", ylabel="share of clicks", xlim=(0, 1), ylim=(0, 1))
 
     def calibration(axes: Axes) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from workloads import evaluate
+from workloads.evaluation import metrics
 
 RESAMPLES = 200
 ROWS = 200_000
@@ -27,16 +27,16 @@ def paired(labels: np.ndarray, new: np.ndarray, live: np.ndarray, seed: int = 1)
 
     AUC and its change are None without clicks or without others; draws that lack either are left out.
     """
-    auc = evaluate.auc(labels, live)
-    new_auc = evaluate.auc(labels, new)
-    log_loss = evaluate.log_loss(labels, live)
+    auc = metrics.auc(labels, live)
+    new_auc = metrics.auc(labels, new)
+    log_loss = metrics.log_loss(labels, live)
     auc_interval, loss_interval = _intervals(labels, new, live, seed)
     return {
         "auc": auc,
         "log_loss": log_loss,
         "auc_change": None if auc is None or new_auc is None else new_auc - auc,
         "auc_change_interval": auc_interval,
-        "log_loss_change": evaluate.log_loss(labels, new) - log_loss,
+        "log_loss_change": metrics.log_loss(labels, new) - log_loss,
         "log_loss_change_interval": loss_interval,
     }
 
@@ -50,7 +50,7 @@ def _intervals(
         labels, new, live = labels[some], new[some], live[some]
     rows = len(labels)
     new_auc, live_auc = _weighted_auc(labels, new), _weighted_auc(labels, live)
-    losses = evaluate.log_losses(labels, new) - evaluate.log_losses(labels, live)
+    losses = metrics.log_losses(labels, new) - metrics.log_losses(labels, live)
     aucs, changes = np.empty(RESAMPLES), np.empty(RESAMPLES)
     for draw in range(RESAMPLES):
         weights = np.bincount(random.integers(rows, size=rows), minlength=rows)

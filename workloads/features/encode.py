@@ -5,9 +5,9 @@ seen becomes (0, 0), so it stands at the base rate. An encoding's value is the m
 
 For serving, that is what Spark's `Word2VecModel.transform` computes, a lookup without Python that scales to a million
 levels and takes several levels of one row, so each encoding is one, written in its saved layout. Training rows need
-another pair for every part (`history.py`): one table by hash of (encoding, part, levels), broadcast once and joined
-once for each encoding. The driver holds at most `max_levels` levels, and as many pairs as there are parts that use
-them; hashes have 64 bits, so that two of ten million coincide with a chance of 3 in a million.
+another pair for every part (`target_statistics.py`): one table by hash of (encoding, part, levels), broadcast once and
+joined once for each encoding. The driver holds at most `max_levels` levels, and as many pairs as there are parts that
+use them; hashes have 64 bits, so that two of ten million coincide with a chance of 3 in a million.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads import stages
-from workloads.history import Totals, effect, present
-from workloads.levels import MISSING_LEVEL, levels_column, number_column
+from workloads.features.categories import MISSING_LEVEL, levels_column, number_column
+from workloads.features.target_statistics import Totals, effect, present
 from workloads.spec import PAIR, Encoder, Spec
+from workloads.training import spark_ml_io
 
 WIDTH = len(PAIR)
 _MOST_SEEN = 1_000
@@ -150,4 +150,4 @@ def encode_rows(rows: DataFrame, dataset: Spec, table: DataFrame) -> DataFrame:
         if not feature.categorical:
             values[name, "number"] = F.coalesce(number_column(name), F.lit(float("nan")))
     vector = F.array(*(values[column] for column in dataset.model_columns))
-    return rows.select("label", "validation", stages.array_to_vector(vector).alias("features"))
+    return rows.select("label", "validation", spark_ml_io.array_to_vector(vector).alias("features"))

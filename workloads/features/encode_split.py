@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from workloads import encode, history
-from workloads.encode import Levels
-from workloads.history import Totals
-from workloads.levels import levels_column, number_column
+from workloads.features import encode, target_statistics
+from workloads.features.categories import levels_column, number_column
+from workloads.features.encode import Levels
+from workloads.features.target_statistics import Totals
 from workloads.spec import Spec
 
 
@@ -37,8 +37,8 @@ def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
         kept.append(learning)
     training = learning.filter(F.col("part") < dataset.encoder.parts)
     try:
-        totals = history.totals(learning, dataset)
-        counts = history.count_levels(training, dataset, totals).persist()
+        totals = target_statistics.totals(learning, dataset)
+        counts = target_statistics.count_levels(training, dataset, totals).persist()
         kept.append(counts)
         # Both cut off from how they came about. Where a frame meets itself in a join or a union, Spark does not see
         # that what it comes from is kept, and counts all levels again; and each of the many joins with the table would

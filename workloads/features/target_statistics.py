@@ -19,7 +19,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from workloads.errors import UndefinedError
-from workloads.levels import MISSING_LEVEL, levels_column
+from workloads.features.categories import MISSING_LEVEL, levels_column
 from workloads.spec import Encoder, Spec
 
 _UNIT = 1_000_000_000

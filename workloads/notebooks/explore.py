@@ -15,7 +15,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from pyspark.sql import functions as F
 
-from workloads import evaluate, learn, prepare, session, spec, split, stages
+from workloads import session, spec
+from workloads.data import split
+from workloads.evaluation import metrics
+from workloads.features import encode_split
+from workloads.tasks import prepare
+from workloads.training import spark_ml_io
 
 spark = session.start()
 settings = json.loads(Path("settings.json").read_text())
@@ -63,9 +68,9 @@ plt.show()
 
 share = float(dbutils.widgets.get("share"))
 learning = split.by_time(table, prepared, dataset).learning.sample(share, seed=dataset.model.seed)
-with learn.encoded(learning, dataset) as encoded:
+with encode_split.encoded(learning, dataset) as encoded:
     kept = [len(of.words) for of in encoded.levels.values()]
-    vector = stages.vector_to_array("features").alias("vector")
+    vector = spark_ml_io.vector_to_array("features").alias("vector")
     rows = encoded.rows.select("label", vector).sample(min(1.0, 20_000 / (share * prepared["rows"])), seed=1).toPandas()
 labels, values = rows["label"].to_numpy(), np.stack(rows["vector"].to_numpy())
 print(f"{len(rows):,} encoded rows, {values.shape[1]} columns of the model")
@@ -85,7 +90,7 @@ plt.show()
 
 # COMMAND ----------
 
-alone = [evaluate.auc(labels, np.nan_to_num(column, nan=np.nanmean(column))) or 0.5 for column in values.T]
+alone = [metrics.auc(labels, np.nan_to_num(column, nan=np.nanmean(column))) or 0.5 for column in values.T]
 order = np.argsort(alone)[::-1]
 figure, axes = plt.subplots(figsize=(8, 0.22 * len(order) + 1.2), layout="constrained")
 axes.barh([" ".join(dataset.model_columns[i]) for i in order], [alone[i] - 0.5 for i in order], left=0.5)

@@ -18,7 +18,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 from pyspark.sql import functions as F
 
-from workloads import pipeline, prepare, session, spec, split, stages
+from workloads import session, spec
+from workloads.data import split
+from workloads.tasks import prepare
+from workloads.training import pipeline, spark_ml_io
 
 spark = session.start()
 settings = json.loads(Path("settings.json").read_text())
@@ -48,7 +51,7 @@ def batch(rows: list[dict[str, Any]]) -> list[float]:
     numbered = pipeline.raw_schema(dataset).add("number", "long")
     given = [(*(row.get(name) for name in dataset.features), number) for number, row in enumerate(rows)]
     scored = serving.transform(spark.createDataFrame(given, numbered))
-    probability = stages.vector_to_array("probability")[1].alias("probability")
+    probability = spark_ml_io.vector_to_array("probability")[1].alias("probability")
     return [row.probability for row in scored.select("number", probability).orderBy("number").collect()]
 
 

@@ -16,7 +16,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from workloads import baseline, evaluate, fit, judge, learn, pipeline, prepare, session, spec, split
+from workloads import session, spec
+from workloads.data import split
+from workloads.evaluation import evaluation
+from workloads.evaluation.metrics import roc
+from workloads.features import encode_split
+from workloads.tasks import prepare
+from workloads.training import baseline, fit, pipeline
 
 spark = session.start()
 session.check_for_training(spark)
@@ -47,13 +53,13 @@ rows = split.by_time(table, prepared, dataset)
 scratch = features.parent / f"notebook-{uuid.uuid4().hex}"
 try:
     with ExitStack() as kept:
-        encoded = kept.enter_context(learn.encoded(rows.learning, dataset))
+        encoded = kept.enter_context(encode_split.encoded(rows.learning, dataset))
         laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks=0))
         model = fit.fit(laid_out, dataset)
         reloaded = pipeline.save(scratch, dataset, encoded.levels, model, spark)
         rows_train = encoded.totals.rows[-1]
         plain = baseline.fit(laid_out, rows_train, dataset)
-        scored = judge.score(rows.test, dataset, reloaded, plain, live=None)
+        scored = evaluation.score(rows.test, dataset, reloaded, plain, live=None)
 finally:
     shutil.rmtree(scratch, ignore_errors=True)
 print(f"{rows_train:,} rows trained {model.getBoosterNumTotalIterations()} trees; {len(scored.labels):,} rows judge")
@@ -65,7 +71,7 @@ print(f"{rows_train:,} rows trained {model.getBoosterNumTotalIterations()} trees
 
 # COMMAND ----------
 
-metrics = judge.metrics(scored, None, {}, prepared, dataset.model.seed)
+metrics = evaluation.metrics_document(scored, None, {}, prepared, dataset.model.seed)
 serving = json.loads((artefact / "metrics.json").read_text())
 print(f"{'':24}{'AUC':>8}{'log loss':>10}")
 for name, of in (("here", metrics), ("logistic regression", metrics["baseline"]), ("what serves", serving)):
@@ -77,8 +83,8 @@ print(f"{'base rate alone':24}{0.5:8.4f}{metrics['base_log_loss']:10.4f}")
 figure, (ranking, calibration) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
 for axes in (ranking, calibration):
     axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
-ranking.plot(*evaluate.roc(scored.labels, scored.probabilities), color="#1f5fbf", label="here")
-ranking.plot(*evaluate.roc(scored.labels, scored.baseline), color="#d97706", label="logistic regression")
+ranking.plot(*roc(scored.labels, scored.probabilities), color="#1f5fbf", label="here")
+ranking.plot(*roc(scored.labels, scored.baseline), color="#d97706", label="logistic regression")
 ranking.set(title="ROC", xlabel="share of non-clicks", ylabel="share of clicks")
 ranking.legend(frameon=False)
 for name, of, colour in (("here", metrics, "#1f5fbf"), ("what serves", serving, "#9aa3af")):

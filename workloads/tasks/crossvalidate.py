@@ -19,12 +19,17 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import evaluate, fit, history, learn, pipeline, prepare, session, spec, split, stages, tables
-from workloads.command import run, writable
-from workloads.encode import Levels
+from workloads import session, spec
+from workloads.data import split, tables
+from workloads.data.split import Split
 from workloads.errors import UndefinedError, WorkloadError
+from workloads.evaluation import metrics
+from workloads.features import encode_split, target_statistics
+from workloads.features.encode import Levels
 from workloads.spec import Spec
-from workloads.split import Split
+from workloads.tasks import prepare
+from workloads.tasks.command import run, writable
+from workloads.training import fit, pipeline, spark_ml_io
 
 SHOWN = ("auc", "log_loss", "base_log_loss", "mean_probability", "base_rate")
 
@@ -36,7 +41,7 @@ def folds(spark: SparkSession, dataset: Spec, features: Path, repeats: int, coun
     """
     table, prepared = spark.read.parquet(tables.literal(features)), prepare.prepared(features, dataset)
     for repeat in range(repeats):
-        drawn = history.drawn(dataset, 1000 * dataset.model.seed + repeat, count)
+        drawn = target_statistics.drawn(dataset, 1000 * dataset.model.seed + repeat, count)
         for fold in range(count):
             rows = split.by_time(table, prepared, dataset, drawn == fold)
             try:
@@ -54,7 +59,7 @@ def one_split(spark: SparkSession, dataset: Spec, features: Path, how: str) -> d
 
 
 def judged(rows: Split, dataset: Spec) -> dict[str, Any]:
-    with learn.encoded(rows.learning, dataset) as encoded, fit.laid_out(encoded.rows, 0) as laid_out:
+    with encode_split.encoded(rows.learning, dataset) as encoded, fit.laid_out(encoded.rows, 0) as laid_out:
         return fitted(laid_out, encoded.levels, rows.test, dataset)
 
 
@@ -63,16 +68,16 @@ def fitted(laid_out: DataFrame, levels: Mapping[str, Levels], test: DataFrame, d
     model = fit.fit(laid_out, dataset)
     with tempfile.TemporaryDirectory() as folder:
         served = pipeline.save(Path(folder) / "pipeline", dataset, levels, model, test.sparkSession)
-        scored = served.transform(test).select("label", stages.vector_to_array("probability")[1].alias("p"))
+        scored = served.transform(test).select("label", spark_ml_io.vector_to_array("probability")[1].alias("p"))
         found = scored.agg(F.collect_list("label").alias("label"), F.collect_list("p").alias("p")).first()
     assert found is not None
-    return evaluate.summary(np.array(found.label), np.array(found.p)) | {"trees": model.getBoosterNumTotalIterations()}
+    return metrics.summary(np.array(found.label), np.array(found.p)) | {"trees": model.getBoosterNumTotalIterations()}
 
 
 def _undefined(test: DataFrame, reason: UndefinedError) -> dict[str, Any]:
     found = test.agg(F.count(F.lit(1)).alias("rows"), F.coalesce(F.sum("label"), F.lit(0)).alias("clicks")).first()
     assert found is not None
-    return evaluate.undefined(found.rows, int(found.clicks)) | {"trees": None, "undefined": str(reason)}
+    return metrics.undefined(found.rows, int(found.clicks)) | {"trees": None, "undefined": str(reason)}
 
 
 def means(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

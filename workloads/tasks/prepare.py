@@ -22,12 +22,13 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from workloads import raw_file, request_limits, session, spec, tables
-from workloads.command import run
+from workloads import session, spec
+from workloads.data import raw_file, request_limits, tables
+from workloads.data.tables import MALFORMED, Lines
+from workloads.data.text_table import Wanted
 from workloads.errors import WorkloadError
 from workloads.spec import Feature, Spec, Table, Time
-from workloads.tables import MALFORMED, Lines
-from workloads.text_table import Wanted
+from workloads.tasks.command import run
 
 PREPARED = "_prepared.json"
 REJECTED = "_rejected"

@@ -24,30 +24,15 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 import workloads
-from workloads import (
-    artefact,
-    baseline,
-    curve,
-    drift,
-    fit,
-    golden,
-    judge,
-    leakage,
-    learn,
-    live,
-    model_card,
-    pipeline,
-    prepare,
-    session,
-    spec,
-    split,
-    tables,
-    tracking,
-    warm,
-)
-from workloads.command import run
+from workloads import artefact, live_model, session, spec, tracking
+from workloads.data import split, tables
 from workloads.errors import WorkloadError
+from workloads.evaluation import drift, evaluation, golden, leakage, learning_curve, model_card
+from workloads.features import encode_split
 from workloads.spec import Spec
+from workloads.tasks import prepare
+from workloads.tasks.command import run
+from workloads.training import baseline, fit, pipeline, warm_start
 
 
 def train(
@@ -76,8 +61,8 @@ def train(
         "seed": dataset.model.seed,
         "versions": _versions(spark),
     }
-    serving = live.load(live_folder, dataset)
-    begun = warm.start(serving, dataset)
+    serving = live_model.load(live_folder, dataset)
+    begun = warm_start.start(serving, dataset)
     lineage["warm_start"] = begun.lineage
     tracked.parameters({name: value for name, value in lineage.items() if name != "data"})
     seconds: dict[str, float] = {}
@@ -85,7 +70,7 @@ def train(
         rows = split.by_time(spark.read.parquet(tables.literal(features)), prepared, dataset)
         with ExitStack() as kept:
             with _timed(seconds, "encode"):
-                encoded = kept.enter_context(learn.encoded(rows.learning, dataset))
+                encoded = kept.enter_context(encode_split.encoded(rows.learning, dataset))
                 laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks))
                 rows_train, rows_validation = encoded.totals.rows[-1], encoded.totals.validation
             with _timed(seconds, "fit"):
@@ -98,7 +83,7 @@ def train(
                 plain = baseline.fit(laid_out, rows_train, dataset)
             if tracked.on:
                 with _timed(seconds, "curve"):
-                    tracked.by_step(curve.by_tree(model, laid_out, rows_train, rows_validation))
+                    tracked.by_step(learning_curve.by_tree(model, laid_out, rows_train, rows_validation))
             with _timed(seconds, "drift"):
                 rows_learned = rows_train + rows_validation
                 some = drift.sample(rows.learning, rows_learned, dataset)
@@ -108,13 +93,13 @@ def train(
                 alone = leakage.feature_auc(laid_out, rows_train, rows_validation, dataset)
         with _timed(seconds, "evaluate"):
             shown = golden.rows(rows.test, dataset)
-            scored = judge.score(rows.test, dataset, reloaded, plain, serving, shown)
+            scored = evaluation.score(rows.test, dataset, reloaded, plain, serving, shown)
             (folder / "golden.jsonl").write_text(golden.lines(shown, scored.golden), "utf-8")
         metrics = {
             "rows_train": rows_train,
             "rows_validation": rows_validation,
             "trees": model.getBoosterNumTotalIterations(),
-            **judge.metrics(scored, serving, moved, prepared, dataset.model.seed),
+            **evaluation.metrics_document(scored, serving, moved, prepared, dataset.model.seed),
             "feature_auc": alone,
             "seconds": seconds,
         }

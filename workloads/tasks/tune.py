@@ -29,10 +29,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from workloads import crossvalidate, fit, learn, prepare, session, spec, split, stages, tables, tracking
-from workloads.command import run, writable
+from workloads import session, spec, tracking
+from workloads.data import split, tables
 from workloads.errors import WorkloadError
+from workloads.features import encode_split
 from workloads.spec import Model, Spec
+from workloads.tasks import crossvalidate, prepare
+from workloads.tasks.command import run, writable
+from workloads.training import fit, spark_ml_io
 
 SPACE: dict[str, BaseDistribution] = {
     "num_leaves": IntDistribution(4, 255, log=True),
@@ -118,7 +122,7 @@ def _short(value: float) -> float:
 
 
 def _log_loss(scored: DataFrame) -> float:
-    click = stages.vector_to_array("probability")[1]
+    click = spark_ml_io.vector_to_array("probability")[1]
     given = F.when(F.col("label") == 1, click).otherwise(1 - click)
     row = scored.agg(F.avg(-F.log(F.greatest(given, F.lit(1e-15)))).alias("of")).first()
     assert row is not None
@@ -134,7 +138,7 @@ def _tune(dataset: Spec, arguments: argparse.Namespace, tracked: tracking.Run) -
         {**given, "trials": arguments.trials, "rows": arguments.rows, **dataclasses.asdict(dataset.model)}
     )
     rows = split.by_time(spark.read.parquet(tables.literal(arguments.features)), prepared, dataset)
-    with learn.encoded(rows.learning, dataset) as encoded:
+    with encode_split.encoded(rows.learning, dataset) as encoded:
         share = arguments.rows / encoded.totals.rows[-1]
         with fit.laid_out(encoded.rows.filter(F.col("validation") | fit.drawn(share)), 0) as some:
             done = search(some, dataset, arguments.trials, tracked)

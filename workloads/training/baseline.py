@@ -11,9 +11,9 @@ from pyspark.ml.classification import LogisticRegression, LogisticRegressionMode
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads import stages
-from workloads.fit import drawn
 from workloads.spec import Spec
+from workloads.training import spark_ml_io
+from workloads.training.fit import drawn
 
 PROBABILITY = "baseline__probability"
 _FEATURES = "baseline__features"
@@ -54,7 +54,7 @@ def _means(rows: DataFrame, dataset: Spec) -> list[float | None]:
     numbers = [place for place, (_, value) in enumerate(columns) if value == "number"]
     means: list[float | None] = [None] * len(columns)
     if numbers:
-        values = rows.select(stages.vector_to_array("features").alias("of"))
+        values = rows.select(spark_ml_io.vector_to_array("features").alias("of"))
         found = values.agg(*(F.avg(F.nanvl(F.col("of")[place], F.lit(None))) for place in numbers)).first()
         assert found is not None
         for place, mean in zip(numbers, found, strict=True):
@@ -65,9 +65,9 @@ def _means(rows: DataFrame, dataset: Spec) -> list[float | None]:
 def _imputed(means: Sequence[float | None]) -> Column:
     if all(mean is None for mean in means):
         return F.col("features")
-    features = stages.vector_to_array("features")
+    features = spark_ml_io.vector_to_array("features")
     # Each in full, and not by a function of an array's elements, which Spark would interpret.
     known = [
         features[place] if mean is None else F.nanvl(features[place], F.lit(mean)) for place, mean in enumerate(means)
     ]
-    return stages.array_to_vector(F.array(*known))
+    return spark_ml_io.array_to_vector(F.array(*known))

@@ -11,9 +11,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from synapse.ml.lightgbm import LightGBMClassificationModel, LightGBMClassifier
 
-from workloads import session, warm, watch
+from workloads import session
 from workloads.errors import UndefinedError, WorkloadError
 from workloads.spec import Model, Spec
+from workloads.training import fit_watchdog, warm_start
 
 VALIDATION_ROWS = 500_000
 """SynapseML collects validation rows to the driver and sends them to every worker; of more, a sample is taken."""
@@ -37,11 +38,11 @@ def laid_out(rows: DataFrame, tasks: int) -> Iterator[DataFrame]:
         kept.unpersist()
 
 
-def fit(rows: DataFrame, dataset: Spec, warm_start: str = "") -> LightGBMClassificationModel:
+def fit(rows: DataFrame, dataset: Spec, earlier_model: str = "") -> LightGBMClassificationModel:
     """`rows` is laid out and holds (label, features), features in the order of the spec's model columns.
 
     With a column `validation` and the spec's `early_stopping_round`, the trees after the best are not part of the
-    model. `warm_start` is the text of an earlier model: its trees come first, the spec's number of trees on top.
+    model. `earlier_model` is the text of an earlier model: its trees come first, the spec's number of trees on top.
     Raises `WorkloadError` when LightGBM stopped for any other reason than those it was given.
     """
     spark, tasks = rows.sparkSession, rows.rdd.getNumPartitions()
@@ -56,14 +57,14 @@ def fit(rows: DataFrame, dataset: Spec, warm_start: str = "") -> LightGBMClassif
         rows = _bounded(rows)
         classifier.setValidationIndicatorCol("validation")
         classifier.setEarlyStoppingRound(dataset.model.early_stopping_round)
-    if warm_start:
-        rows = warm.scored(rows, warm_start, dataset)
-        classifier.setInitScoreCol(warm.SCORE)
-    with watch.over_fit(spark.sparkContext):
+    if earlier_model:
+        rows = warm_start.scored(rows, earlier_model, dataset)
+        classifier.setInitScoreCol(warm_start.SCORE)
+    with fit_watchdog.over_fit(spark.sparkContext):
         model = classifier.fit(rows)
     check_trees(model.getBoosterNumTotalIterations(), model.getBoosterBestIteration(), dataset.model)
-    if warm_start:
-        model = warm.joined(spark, warm_start, model)
+    if earlier_model:
+        model = warm_start.joined(spark, earlier_model, model)
     # Otherwise scoring takes the number that training noted, which after an early stop is one tree too few.
     return model.setNumIterations(-1).setRawPredictionCol("").setPredictionCol("")
 

@@ -14,11 +14,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, DoubleType, LongType, StringType, StructType
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
-from workloads import encode, stages
-from workloads.encode import Levels
-from workloads.levels import levels_column, number_column
-from workloads.levels import normaliser as normalise
+from workloads.features import encode
+from workloads.features.categories import levels_column, number_column
+from workloads.features.categories import normaliser as normalise
+from workloads.features.encode import Levels
 from workloads.spec import Spec
+from workloads.training import spark_ml_io
 
 _COLUMN_TYPES: dict[str, DataType] = {
     "integer": LongType(),
@@ -68,18 +69,18 @@ def save(
     )
     lookups = [encode.lookup_uid(name) for name in dataset.encodings]
     uids = [normaliser.uid, *lookups, assembler.uid, model.uid]
-    places = {uid: stages.pipeline_stage(folder, uids, uid) for uid in uids}
-    stages.write_pipeline(folder, uids, spark)
+    places = {uid: spark_ml_io.pipeline_stage(folder, uids, uid) for uid in uids}
+    spark_ml_io.write_pipeline(folder, uids, spark)
     for stage in (normaliser, assembler, model):
         stage.write().save(str(places[stage.uid]))
     for name, of in levels.items():
         uid, between = encode.lookup_uid(name), (levels_column(name), encode.encoded_column(name))
-        stages.write_lookup(places[uid], uid, between, of.words, of.values, spark)
+        spark_ml_io.write_lookup(places[uid], uid, between, of.words, of.values, spark)
     return load(folder)
 
 
 def load(folder: Path) -> Pipeline:
     """As `PipelineModel.load`, which runs three small jobs for each of a few dozen lookups."""
     spark = SparkSession.active()
-    uids = stages.read_metadata(folder)["paramMap"]["stageUids"]
-    return Pipeline({uid: stages.load(stages.pipeline_stage(folder, uids, uid), spark) for uid in uids})
+    uids = spark_ml_io.read_metadata(folder)["paramMap"]["stageUids"]
+    return Pipeline({uid: spark_ml_io.load(spark_ml_io.pipeline_stage(folder, uids, uid), spark) for uid in uids})

@@ -10,10 +10,10 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
-from workloads import stages
 from workloads.errors import WorkloadError
-from workloads.live import Live
+from workloads.live_model import Live
 from workloads.spec import Spec
+from workloads.training import spark_ml_io
 
 SCORE = "earlier_score"
 
@@ -67,7 +67,7 @@ def scored(rows: DataFrame, earlier: str, dataset: Spec) -> DataFrame:
         )
     model = LightGBMClassificationModel.loadNativeModelFromString(earlier)
     model.setNumIterations(-1).setRawPredictionCol("raw").setProbabilityCol("").setPredictionCol("")
-    return model.transform(rows).withColumn(SCORE, stages.vector_to_array("raw")[1]).drop("raw")
+    return model.transform(rows).withColumn(SCORE, spark_ml_io.vector_to_array("raw")[1]).drop("raw")
 
 
 def joined(spark: SparkSession, earlier: str, further: LightGBMClassificationModel) -> LightGBMClassificationModel:

@@ -1,9 +1,9 @@
 """The newest gated candidate: of the job's finished runs, whoever started them, the last whose model passes the gate.
 
 For stacks whose job runs on its own schedule (`training:schedule_enabled`) and that serve with `release:model: latest`.
-Such a run finds the live model in a file (`reference.py`), which may be old or missing. So Azure ML is asked here, and
-a candidate that was compared with another model than the live one, or with none, is passed over. The live model's own
-run ends the search. Looked up while the program runs, so that a preview shows which model would come; it therefore
+Such a run finds the live model in a file (`live_record.py`), which may be old or missing. So Azure ML is asked here,
+and a candidate that was compared with another model than the live one, or with none, is passed over. The live model's
+own run ends the search. Looked up while the program runs, so that a preview shows which model would come; it therefore
 needs a login, as no other preview does. Starts no run and registers nothing.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import pulumi
 
-from infra.release.artefact import Artefact, ArtefactError
-from infra.release.cloud import Cloud
-from infra.release.gate import verdict
-from infra.release.live import LiveModel, live_model
-from infra.release.network_refusal import OutsideNetwork, network_refusal
+from infra.cloud.artefact import Artefact, ArtefactError
+from infra.cloud.clients import Cloud
+from infra.cloud.live_deployment import LiveModel, live_model
+from infra.cloud.network_refusal import OutsideNetwork, network_refusal
+from infra.release.checks.gate import verdict
 
 _LOOKED_AT = 20
 """Runs, newest first: whoever has refused so many has no candidate."""

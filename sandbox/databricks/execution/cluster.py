@@ -25,7 +25,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from sandbox import caller_network, class_archive, java, processes
-from sandbox.cloud import CloudError
+from sandbox.context import CloudError
 from sandbox.databricks import tracking
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Json, Workspace

@@ -11,13 +11,13 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sandbox.cloud import CloudError, Sandbox
+from sandbox.arm.store import ResourceStore
+from sandbox.context import CloudError, Sandbox
 from sandbox.databricks import clusters, secrets
-from sandbox.databricks.cluster import DRIVER_LOG, POLL, Cluster, Launch, TaskFailed
+from sandbox.databricks.execution.cluster import DRIVER_LOG, POLL, Cluster, Launch, TaskFailed
 from sandbox.databricks.files import local_path
 from sandbox.databricks.unity_catalog import volumes
 from sandbox.databricks.workspace import Json, Workspace, now
-from sandbox.store import ResourceStore
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (RunLifeCycleState)
 _ACTIVE = {"QUEUED", "BLOCKED", "PENDING", "RUNNING", "TERMINATING"}

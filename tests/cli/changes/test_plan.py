@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from infra import compatibility
-from operations import cli
-from operations.graph import Graph, declared
+from cli import main
+from cli.changes.mock_program import Graph, declared
+from infra.planning import compatibility
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DEV = ROOT / "Pulumi.dev.yaml"
 
 
@@ -25,7 +25,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
     """Exit code, output and errors of the command as a shell sees them."""
     monkeypatch.setattr(sys, "argv", ["personalization", "plan", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     said = capsys.readouterr()
     return int(ended.value.code or 0), said.out, said.err
 

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pulumi.runtime.rpc import UNKNOWN
 
-from operations import preview
-from operations.report import LIMIT, STATEFUL, report
+from cli.changes import preview
+from cli.changes.report import LIMIT, STATEFUL, report
 from sandbox.azure_native.resource_type import by_token
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "[secret]"}
 ACCOUNT, POOL = "azure-native:storage:StorageAccount", "azure-native:containerservice:AgentPool"
 
@@ -200,7 +200,7 @@ def test_the_digest_without_events_tells_the_same_changes() -> None:
 
 def command(*arguments: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "operations", "report", *arguments],
+        [sys.executable, "-m", "cli", "report", *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
@@ -317,7 +317,7 @@ def test_a_pull_request_is_judged_in_the_sandbox_by_the_real_engine(project: Pro
     assert "| monthly cost total (USD) | 300.00 | 500.00 | +200.00 |" in text
     assert "replaced" not in text.splitlines()[1]
 
-    project.edit("infra/naming.py", lambda text: text.replace('compact("lake", 24)', 'compact("pond", 24)'))
+    project.edit("infra/config/naming.py", lambda text: text.replace('compact("lake", 24)', 'compact("pond", 24)'))
     code, text = project.report()
     assert code == 3
     assert text.startswith("<!-- personalization:dev:sandbox -->\n## Stack `dev` in the sandbox: ")
@@ -327,7 +327,7 @@ def test_a_pull_request_is_judged_in_the_sandbox_by_the_real_engine(project: Pro
     for hidden in ("hush", "ponddev", "lakedev", "127.0.0.1"):
         assert hidden not in text
 
-    assert project.git("status", "--short").split() == ["M", "Pulumi.dev.yaml", "M", "infra/naming.py"]
+    assert project.git("status", "--short").split() == ["M", "Pulumi.dev.yaml", "M", "infra/config/naming.py"]
     scratch = str(project.folder.parent)
     assert not [line for line in _command_lines() if scratch in line]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from operations.cli import app
-from operations.errors import UserError
+from cli.errors import UserError
+from cli.main import app
 
 POOL = "azure-native:containerservice:AgentPool"
 URN = f"urn:pulumi:dev::personalization::personalization:serving:Kubernetes${POOL}::scoring"

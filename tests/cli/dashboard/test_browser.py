@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from page_stand import ENDPOINT, MODEL, RUN, Stand, page_stand, served
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from operations.page.server import VIEWS
+from cli.dashboard.server import VIEWS
+from testing.dashboard.stack import ENDPOINT, MODEL, RUN, Stand, page_stand, served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

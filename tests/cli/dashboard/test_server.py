@@ -11,14 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
-from page_stand import CARD, ENDPOINT, MODEL, RUN, Stand, page_stand, served
 
-from operations.errors import UserError
-from operations.page import architecture, serving
-from operations.page.architecture import Area, Standing, Thing
-from operations.page.ranking import Catalogue, before_of
-from operations.page.server import VIEWS, listen
-from operations.page.subject import Subject
+from cli.dashboard import architecture, serving
+from cli.dashboard.architecture import Area, Standing, Thing
+from cli.dashboard.ranking import Catalogue, before_of
+from cli.dashboard.server import VIEWS, listen
+from cli.dashboard.stack_source import Subject
+from cli.errors import UserError
+from testing.dashboard.stack import CARD, ENDPOINT, MODEL, RUN, Stand, page_stand, served
 
 PATHS = [path for _, path, _ in VIEWS]
 

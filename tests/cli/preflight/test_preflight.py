@@ -15,21 +15,22 @@ from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
-from azure_native_fixtures import Engine, engine
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
-from infra_graph import graph
-from infra_stack import RUNNER
-from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 from typer.testing import CliRunner
 
-from infra import compatibility
-from infra.naming import Names
-from infra.release.cloud import Cloud
-from infra.release.snapshot import SnapshotError, require_landed
-from operations import stacks
-from operations.checks import catalog
-from operations.cli import app
-from sandbox import authority, types
+from cli.main import app
+from cli.preflight import requirements
+from cli.stacks import files
+from infra.cloud.clients import Cloud
+from infra.config.naming import Names
+from infra.planning import compatibility
+from infra.release.training_stage.snapshot import SnapshotError, require_landed
+from sandbox.arm import resource_types
+from sandbox.identity import authority
+from testing.arm.azure_native import Engine, engine
+from testing.sandbox.process import RunningSandbox, in_environment, running_sandbox
+from testing.stack.infra_graph import graph
+from testing.stack.infra_stack import RUNNER
 
 __all__ = ["engine"]
 
@@ -66,14 +67,14 @@ class Preflight:
 
     @property
     def names(self) -> Names:
-        settings = stacks.settings_of(stacks.read(self.folder, STACK), STACK)
+        settings = files.settings_of(files.read(self.folder, STACK), STACK)
         return Names.of(settings, self.cloud.environment["ARM_SUBSCRIPTION_ID"], STACK)
 
     def configure(self, **config: Any) -> None:
-        stacks.file_of(self.folder, STACK).write_text(yaml.safe_dump({"config": {**DEV, **config}}))
+        files.file_of(self.folder, STACK).write_text(yaml.safe_dump({"config": {**DEV, **config}}))
 
     def answer(self, region: dict[str, Any]) -> None:
-        (self.cloud.folder / "region.yaml").write_text(yaml.safe_dump(region))
+        (self.cloud.folder / "offerings.yaml").write_text(yaml.safe_dump(region))
 
     def run(self, *options: str, stack: str = STACK) -> tuple[int, str]:
         done = CliRunner().invoke(app, ["preflight", "--stack", stack, "--folder", str(self.folder), *options])
@@ -97,7 +98,7 @@ def preflight(cloud: RunningSandbox, tmp_path: Path) -> Iterator[Preflight]:
     checked = Preflight(cloud, tmp_path)
     checked.configure()
     yield checked
-    (cloud.folder / "region.yaml").unlink(missing_ok=True)
+    (cloud.folder / "offerings.yaml").unlink(missing_ok=True)
     cloud.http.delete("/sandbox/faults")
     for group in cloud.arm("GET", "resourcegroups").json()["value"]:
         cloud.settle(cloud.arm("DELETE", group["id"]))
@@ -568,8 +569,8 @@ def test_a_question_without_an_answer_is_no_pass(preflight: Preflight, fault: di
 
 
 def test_without_a_cloud_or_a_stack_it_says_what_to_set(preflight: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
-    from operations import preflight as check
-    from operations.errors import UserError
+    from cli.errors import UserError
+    from cli.preflight import command as check
 
     with pytest.raises(UserError, match=f"Stacks here: {STACK}"):
         check.ask(preflight.folder, "absent")
@@ -583,10 +584,10 @@ def test_without_a_cloud_or_a_stack_it_says_what_to_set(preflight: Preflight, mo
 
 @pytest.mark.parametrize("mode", ["private", "public"])
 def test_every_type_that_the_program_declares_is_asked_about(mode: str) -> None:
-    tokens = {f"azure-native:{rule.token}": rule.type for rule in types.load().values() if rule.token}
+    tokens = {f"azure-native:{rule.token}": rule.type for rule in resource_types.load().values() if rule.token}
     config = {"network__mode": mode, "alerts__emails": '["a@b.example"]', "budget__monthly": "100"}
     declared = {tokens[found.type] for found in graph(**config).resources if found.type in tokens}
-    needs = catalog.load()
+    needs = requirements.load()
     private = set(needs.private_types)
     assert declared & private == (private if mode == "private" else set())
     assert declared - {"Microsoft.Resources/resourceGroups"} <= {*needs.types, *private}

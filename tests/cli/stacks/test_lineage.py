@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from operations import lineage
+from cli.stacks import lineage
 
 
 @pytest.mark.parametrize(

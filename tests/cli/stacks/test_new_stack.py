@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from infra_graph import graph
 from typer.testing import CliRunner
 
-from operations import stacks
-from operations.cli import app
-from operations.errors import UserError
+from cli.errors import UserError
+from cli.main import app
+from cli.stacks import files
+from testing.stack.infra_graph import graph
 
 LIKE = "prod-westeurope"
 TEXT = """\
@@ -49,7 +49,7 @@ config:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    stacks.file_of(tmp_path, LIKE).write_text(TEXT)
+    files.file_of(tmp_path, LIKE).write_text(TEXT)
     return tmp_path
 
 
@@ -84,7 +84,7 @@ def test_the_new_stack_previews_with_names_of_its_own(folder: Path) -> None:
     new_stack(folder, "prod-swedencentral")
 
     def lake(stack: str) -> str:
-        config = {key: value for key, value in stacks.read(folder, stack).items() if "tls" not in key}
+        config = {key: value for key, value in files.read(folder, stack).items() if "tls" not in key}
         del config["serving:hostname"]  # whose key has to be set again
         found = graph(**config).of(":StorageAccount")
         return next(account.inputs["accountName"] for account in found if account.name == "lake")
@@ -105,7 +105,7 @@ def test_the_new_stack_previews_with_names_of_its_own(folder: Path) -> None:
     ],
 )
 def test_what_would_not_work_is_told_and_leaves_no_file(folder: Path, arguments: tuple[str, ...], says: str) -> None:
-    path = stacks.file_of(folder, LIKE)
+    path = files.file_of(folder, LIKE)
     path.write_text(TEXT + '  reliability:zones: ["1", "2"]\n')
     before = {found.name: found.read_bytes() for found in folder.iterdir()}
     with pytest.raises(UserError, match=f"(?s){says}"):
@@ -114,15 +114,15 @@ def test_what_would_not_work_is_told_and_leaves_no_file(folder: Path, arguments:
 
 
 def test_a_date_is_read_as_the_engine_reads_it(folder: Path) -> None:
-    path = stacks.file_of(folder, LIKE)
+    path = files.file_of(folder, LIKE)
     path.write_text(TEXT.replace('"2026-11-01"', "2026-11-01"))
-    assert stacks.read(folder, LIKE)["training:snapshot"] == "2026-11-01 00:00:00 +0000 UTC"
+    assert files.read(folder, LIKE)["training:snapshot"] == "2026-11-01 00:00:00 +0000 UTC"
     new_stack(folder, "prod-swedencentral")
 
 
 def test_a_stack_that_is_not_there_is_told_with_those_that_are(folder: Path) -> None:
     with pytest.raises(UserError, match=f"Stacks here: {LIKE}"):
-        stacks.create(folder, "prod-swedencentral", "prod-westerope", None)
+        files.create(folder, "prod-swedencentral", "prod-westerope", None)
 
 
 def test_a_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_a_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "link", too_late)
     with pytest.raises(UserError, match="exists already"):
-        stacks.create(folder, "prod-swedencentral", LIKE, None)
+        files.create(folder, "prod-swedencentral", LIKE, None)
     assert path.read_text() == "theirs"
     assert sorted(found.name for found in folder.iterdir()) == [path.name, f"Pulumi.{LIKE}.yaml"]
 
@@ -142,13 +142,13 @@ def test_a_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: 
 def test_a_stack_may_be_named_apart_from_its_region(folder: Path) -> None:
     code, said = new_stack(folder, "canary", "--location", "uksouth")
     assert code == 0, said
-    assert stacks.read(folder, "acme/personalization/canary")[stacks.LOCATION] == "uksouth"
+    assert files.read(folder, "acme/personalization/canary")[files.LOCATION] == "uksouth"
 
 
 def test_the_part_of_the_name_before_the_region_is_the_environment(folder: Path) -> None:
     code, said = new_stack(folder, "qa1-swedencentral")
     assert code == 0, said
-    assert stacks.read(folder, "qa1-swedencentral")["personalization:environment"] == "qa1"
+    assert files.read(folder, "qa1-swedencentral")["personalization:environment"] == "qa1"
     assert "in swedencentral, environment qa1" in said
     assert "look at personalization:environment" not in said
 
@@ -157,5 +157,5 @@ def test_the_part_of_the_name_before_the_region_is_the_environment(folder: Path)
 def test_an_environment_that_the_name_does_not_give_is_kept_and_shown(folder: Path, arguments: tuple[str, ...]) -> None:
     code, said = new_stack(folder, *arguments)
     assert code == 0, said
-    assert stacks.read(folder, arguments[0])["personalization:environment"] == "prod"
+    assert files.read(folder, arguments[0])["personalization:environment"] == "prod"
     assert "look at personalization:environment: prod, as in prod-westeurope" in said

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from operations import snapshot, stacks, state
-from operations.errors import UserError
+from cli.errors import UserError
+from cli.stacks import files, snapshot, state
 
 TODAY = datetime.date(2026, 11, 26)
 
@@ -62,7 +62,7 @@ def test_the_file_is_written_only_where_the_rows_are_others(stack: SimpleNamespa
     stack.outputs = {"lake_blob_endpoint": "https://lake", "training_snapshot": "2026-11-24"}
     stack.landed = ["2026-11-24", "2026-11-26"]
     snapshot.update(stack.folder, "dev", landed=True, today=TODAY)
-    assert stacks.read(stack.folder, "dev")["training:snapshot"] == "2026-11-26"
+    assert files.read(stack.folder, "dev")["training:snapshot"] == "2026-11-26"
     assert "# why" in stack.file.read_text()
 
 

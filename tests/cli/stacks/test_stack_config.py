@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from azure_native_fixtures import Engine, engine
 
-from operations import stack_config
+from cli.stacks import stack_config
+from testing.arm.azure_native import Engine, engine
 
 __all__ = ["engine"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sandbox_fixtures import is_alive, running_sandbox, sandbox_command
-from test_operations import personalization
-from waiting import eventually
 
-from operations import local, processes, sandbox
-from operations.engine import CloudEnded, Engine
-from operations.errors import UserError
-from operations.state_folder import FORCE, State
+from cli.errors import UserError
+from cli.local_run import command, sandbox, supervised_process
+from cli.local_run.engine import CloudEnded, Engine
+from cli.local_run.run_directory import FORCE, State
+from testing.sandbox.process import is_alive, running_sandbox, sandbox_command
+from testing.waiting import eventually
+from tests.cli.test_main import personalization
 
 BACKEND = "pulumi/backend/.pulumi"
 RUN = {"dataset": "criteo", "data": "/rows", "outputs": {}}
@@ -28,8 +28,8 @@ MAKE = """
     import sys
     from pathlib import Path
     from operations import sandbox
-    from operations.engine import Engine
-    from operations.state_folder import State
+    from cli.local_run.engine import Engine
+    from cli.local_run.run_directory import State
     state = State(Path(sys.argv[1]))
     with state.held():
         engine = Engine(state.folder, sandbox.start(state.sandbox, None), state.sandbox)
@@ -107,8 +107,8 @@ def test_local_down_asks_before_it_goes_on_without_pulumi(state: State, monkeypa
     monkeypatch.setattr(sandbox, "start", broken)
     asked: list[str] = []
     with pytest.raises(UserError, match=r"cannot be destroyed: ValueError: noise\n`make local-down FORCE=1`"):
-        local.down(state, print)
-    local.down(state, print, confirm=lambda problem: not asked.append(problem))
+        command.down(state, print)
+    command.down(state, print, confirm=lambda problem: not asked.append(problem))
     assert asked == ["the stack cannot be destroyed: ValueError: noise"]
     nothing_is_left(state)
 
@@ -170,11 +170,11 @@ def test_a_lost_mark_is_named_with_the_way_to_put_it_back(state: State, command:
 def test_the_engine_of_a_killed_run_is_ended_where_its_record_cannot_be_read(tmp_path: Path) -> None:
     words = [sys.executable, "-c", "import time; time.sleep(60)", "--event-log", f"{tmp_path}/engine-events.json"]
     record = tmp_path / "engine.json"
-    left = processes.start(words, environment=os.environ, folder=tmp_path, log=tmp_path / "log", record=record)
+    left = supervised_process.start(words, environment=os.environ, folder=tmp_path, log=tmp_path / "log", record=record)
     record.write_text("")
-    assert processes.end_leftovers(record, argument=f"{tmp_path}/engine-events.json") == [left.pid]
+    assert supervised_process.end_leftovers(record, argument=f"{tmp_path}/engine-events.json") == [left.pid]
     assert not is_alive(left.pid)
-    assert processes.end_leftovers(record, argument=f"{tmp_path}/engine-events.json") == []
+    assert supervised_process.end_leftovers(record, argument=f"{tmp_path}/engine-events.json") == []
 
 
 def test_a_sandbox_that_dies_under_the_engine_is_named_within_seconds(

@@ -9,14 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
-from infra_stack import ROOT, InfraStacks, infra_stacks
-from sandbox_fixtures import in_environment
 
-from infra.release.cloud import Cloud
-from operations import cli, destroy, preflight, state, teardown
-from operations.errors import UserError
-from operations.remains import remains
-from operations.state import Resource
+from cli import main
+from cli.errors import UserError
+from cli.preflight import command
+from cli.stacks import destroy, state, teardown
+from cli.stacks.retained_resources import remains
+from cli.stacks.state import Resource
+from infra.cloud.clients import Cloud
+from testing.sandbox.process import in_environment
+from testing.stack.infra_stack import ROOT, InfraStacks, infra_stacks
 
 pytestmark = pytest.mark.stack
 STACK = "dev"
@@ -27,7 +29,7 @@ class Standing:
 
     def __init__(self, stacks: InfraStacks, folder: Path) -> None:
         self.stacks, self.folder = stacks, folder
-        self.names = preflight.target(folder, STACK).names
+        self.names = command.target(folder, STACK).names
 
     def resources(self) -> set[str]:
         return {resource.kind for resource in state.resources(self.folder, STACK)}
@@ -175,12 +177,12 @@ def test_a_stack_that_is_not_there_is_a_clear_error(standing: Standing) -> None:
 
 
 def test_nothing_goes_without_the_stacks_name_or_yes(monkeypatch: pytest.MonkeyPatch) -> None:
-    cli._confirm("dev", yes=True)
+    main._confirm("dev", yes=True)
     with pytest.raises(UserError, match="nothing was destroyed: say --yes"):
-        cli._confirm("dev", yes=False)
+        main._confirm("dev", yes=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _: "prod")
     with pytest.raises(UserError, match="not the stack's name"):
-        cli._confirm("dev", yes=False)
+        main._confirm("dev", yes=False)
     monkeypatch.setattr("builtins.input", lambda _: "dev")
-    cli._confirm("dev", yes=False)
+    main._confirm("dev", yes=False)

@@ -9,8 +9,9 @@ import platform
 from typing import Any
 
 import pytest
-from fault_matrix import CELL, FAULTS, STAGES, Outcome
-from stack_fixtures import ROOT
+
+from testing.stack.fault_matrix import CELL, FAULTS, STAGES, Outcome
+from testing.stack.local_run import ROOT
 
 _CACHE = "faults/tried"
 
@@ -37,9 +38,9 @@ def page(tried: dict[str, dict[str, Any] | None]) -> str:
         "# Reliability",
         "",
         "Each stage of `up` with each fault in it, on the sandbox, through the real engine: written by",
-        "`pytest tests/faults --faults`. A cell says how `up` went on: `at once` if the run that met the fault",
-        "succeeded, else the seconds that the next `up` took; `-` if the fault cannot be there. In every cell but",
-        "those of `cloud dies`, where the endpoint dies with the cloud, a probe asked it twenty times a second. After",
+        "`pytest tests/end_to_end/faults --faults`. A cell says how `up` went on: `at once` if the run that met the",
+        "fault succeeded, else the seconds that the next `up` took; `-` if the fault cannot be there. In every cell",
+        "but those of `cloud dies`, where the endpoint dies with the cloud, a probe asked it twenty times a second. After",
         "each: one job, cluster and policy, one model version for each model trained, one live deployment, no secret",
         "in log or state.",
         "",

@@ -1,16 +1,17 @@
 """Whatever happens to `up` in whichever stage: a clear message at most, and `up` again makes it whole.
 
-Takes an hour and more, so it is run when asked for: `pytest tests/faults --faults`, which writes docs/reliability.md.
-Two of its cells are tried with every test run, by test_stack_lifecycle.py.
+Takes an hour and more, so it is run when asked for: `pytest tests/end_to_end/faults --faults`, which writes
+docs/reliability.md. Two of its cells are tried with every test run, by test_stack_lifecycle.py.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import pytest
-from fault_matrix import CELL, CELLS, Fault, Stage, Stand, trial
-from sandbox_fixtures import in_environment
-from stack_fixtures import LocalRun
+
+from testing.sandbox.process import in_environment
+from testing.stack.fault_matrix import CELL, CELLS, Fault, Stage, Stand, trial
+from testing.stack.local_run import LocalRun
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 

@@ -1,13 +1,13 @@
 """Node pools: one write of the cluster at a time, separate sizes, and the mark of a change in the report."""
 
 import pytest
-from infra_graph import Graph, graph
-from test_operations_report import POOL, read, step
 
-from infra import compatibility
-from infra.cluster_writes import CLUSTER_WRITES, WriteOrder
-from infra.kubernetes import NETWORK_POLICY
-from operations.report import report
+from cli.changes.report import report
+from infra.aks.cluster import NETWORK_POLICY
+from infra.aks.write_order import CLUSTER_WRITES, WriteOrder
+from infra.planning import compatibility
+from testing.stack.infra_graph import Graph, graph
+from tests.cli.changes.test_report import POOL, read, step
 
 SYSTEM = "pulumi-python:dynamic/containerservice:SystemPool"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
 
 WORKSPACE = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/mlw"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
 
-from infra.release import live
+from infra.cloud import live_deployment
 
 
 class Registry:
@@ -35,16 +35,16 @@ class Registry:
 @pytest.mark.parametrize(
     ("traffic", "found"),
     [
-        pytest.param({"m1": 10, "m2": 90}, live.LiveModel("m2", "run-of-2"), id="most traffic"),
+        pytest.param({"m1": 10, "m2": 90}, live_deployment.LiveModel("m2", "run-of-2"), id="most traffic"),
         pytest.param({"m1": 0}, None, id="no traffic"),
         pytest.param({}, None, id="no deployment"),
         pytest.param(None, None, id="no endpoint"),
-        pytest.param({"m3": 100}, live.LiveModel("m3", ""), id="its model version is gone"),
+        pytest.param({"m3": 100}, live_deployment.LiveModel("m3", ""), id="its model version is gone"),
     ],
 )
 def test_the_live_model_is_that_of_the_deployment_with_the_most_traffic(
-    traffic: dict[str, int] | None, found: live.LiveModel | None
+    traffic: dict[str, int] | None, found: live_deployment.LiveModel | None
 ) -> None:
     registry = Registry(traffic, {("clicks", "1"): "run-of-1", ("clicks", "2"): "run-of-2"})
-    assert live.live_model(registry, "score") == found
-    assert live.run_id(registry, "score") == (found.run_id if found else "")
+    assert live_deployment.live_model(registry, "score") == found
+    assert live_deployment.run_id(registry, "score") == (found.run_id if found else "")

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_network_fixtures import LAKE, WORKSPACE, Azure, private_azure
 
-from infra.release import experiment, snapshot
-from infra.release.dynamic import ReleaseProvider
-from infra.release.network_refusal import OutsideNetwork, network_refusal
+from infra.cloud.network_refusal import OutsideNetwork, network_refusal
+from infra.dynamic.provider import ReleaseProvider
+from infra.release.training_stage import experiment, snapshot
+from testing.sandbox.network import LAKE, WORKSPACE, Azure, private_azure
 
 SAYS = r"this machine is outside the stack's private network.*{}.*Run `up` with a release on a machine inside"
 

@@ -7,22 +7,16 @@ from typing import Any
 
 import pulumi
 import pytest
-from infra_graph import graph
 from pulumi.runtime import mocks, rpc
-from sandbox_fixtures import in_environment, running_sandbox
-from sandbox_machine_learning_fixtures import (
-    EXTENSION,
-    ROLE,
-    Cloud,
-    cluster_properties,
-    extension_properties,
-    key_vault,
-)
 
-from infra import attachment, inference_router
-from infra.attachment import AttachFailed, _AttachmentProvider
-from infra.inference_router import require_inside
-from operations.graph import Graph
+from cli.changes.mock_program import Graph
+from infra.aks import attachment
+from infra.aks.attachment import AttachFailed, _AttachmentProvider
+from infra.components import inference_router
+from infra.components.inference_router import require_inside
+from testing.sandbox.machine_learning import EXTENSION, ROLE, Cloud, cluster_properties, extension_properties, key_vault
+from testing.sandbox.process import in_environment, running_sandbox
+from testing.stack.infra_graph import graph
 
 PRIVATE = {"network__mode": "private", "personalization__environment": "prod", "release__enabled": "false"}
 

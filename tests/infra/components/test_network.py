@@ -5,11 +5,11 @@ from ipaddress import IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infra_graph import Graph, graph
-from test_infra_settings import settings
 
-from infra.addresses import POD_RANGE, SERVICE_RANGE, require_room, subnets_of
-from infra.configuration import ConfigError
+from infra.config.addresses import POD_RANGE, SERVICE_RANGE, require_room, subnets_of
+from infra.config.loading import ConfigError
+from testing.stack.infra_graph import Graph, graph
+from tests.infra.config.test_settings import settings
 
 PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from infra_graph import graph
 from pulumi.runtime import rpc
-from sandbox_fixtures import RunningSandbox, in_environment, running_sandbox
 
-from infra import role_propagation
-from infra.identities import ASSIGN_IDENTITY
-from infra.role_propagation import RolesNotInEffect, _RolesInEffectProvider
-from infra.roles import Role
+from infra.components import role_propagation
+from infra.components.identities import ASSIGN_IDENTITY
+from infra.components.role_propagation import RolesNotInEffect, _RolesInEffectProvider
+from infra.components.roles import Role
+from testing.sandbox.process import RunningSandbox, in_environment, running_sandbox
+from testing.stack.infra_graph import graph
 
 UNKNOWN = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
 POOL = {"name": "system", "mode": "System", "count": 1, "vmSize": "Standard_D4s_v5"}

@@ -2,9 +2,9 @@
 
 import pulumi
 import pytest
-from infra_graph import graph
 
-from infra import aliases
+from infra.config import aliases
+from testing.stack.infra_graph import graph
 
 
 def test_a_resource_is_known_by_the_type_it_moved_from_and_by_none_of_an_api_version(

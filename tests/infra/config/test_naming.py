@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.naming import Names
+from infra.config.naming import Names
 
 RULES = {
     "resource_group": r"[A-Za-z0-9-]{1,90}",

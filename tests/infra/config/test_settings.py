@@ -1,12 +1,12 @@
 """What a stack file may say, and what a person reads when it says something else."""
 
 import pytest
-from certificates import pem
-from infra_graph import graph
 
-from infra import capacity
-from infra.configuration import ConfigError, load
-from infra.settings import Settings
+from infra.config.loading import ConfigError, load
+from infra.config.settings import Settings
+from infra.planning import capacity
+from testing.certificates import pem
+from testing.stack.infra_graph import graph
 
 ENOUGH = {
     "azure-native:location": "westeurope",

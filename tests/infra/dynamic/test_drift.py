@@ -12,24 +12,21 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import NotFound, PermissionDenied
 from databricks.sdk.service.workspace import ImportFormat
-from databricks_fixtures import lake_workspace, trusted
-from infra_graph import Graph, graph
 from pulumi.dynamic import Resource
 from pulumi.runtime import rpc
-from sandbox_data_fixtures import Served
 
-from infra.node_pools import pool_name
-from infra.placement import _PlacementProvider
-from infra.release import (
-    job,
-    release,  # noqa: F401  (declares every resource below)
-)
-from infra.release.drift import agrees, observed
-from infra.release.experiment import _ExperimentProvider
-from infra.release.interactive import _PolicyProvider
-from infra.release.job import _JobProvider
-from infra.release.training import _TrainingRunProvider
-from infra.release.workload import _WorkloadProvider
+from infra.aks.node_pools import pool_name
+from infra.components.placement import _PlacementProvider
+from infra.dynamic.drift import agrees, observed
+from infra.release.interactive_access.cluster import _PolicyProvider
+from infra.release.training_stage import job
+from infra.release.training_stage.experiment import _ExperimentProvider
+from infra.release.training_stage.job import _JobProvider
+from infra.release.training_stage.training_run import _TrainingRunProvider
+from infra.release.training_stage.workload import _WorkloadProvider
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import lake_workspace, trusted
+from testing.stack.infra_graph import Graph, graph
 
 UNKNOWN = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
 NUMBER = "4201"
@@ -172,7 +169,7 @@ def test_a_policy_that_was_changed_or_deleted_by_hand_reads_so(
 def test_the_first_client_of_a_process_goes_to_its_workspace(cloud: Served, workspace: WorkspaceClient) -> None:
     host, workspace_id = cloud.sandbox.authority, f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     script = f"""
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
 print(Cloud.discover().databricks({host!r}, {workspace_id!r}).config.host)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

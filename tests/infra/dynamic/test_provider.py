@@ -10,10 +10,10 @@ import pytest
 from pulumi.dynamic import CreateResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
 from benchmarks import imports
+from infra.dynamic.provider import ProviderError, ReleaseProvider
 from infra.release import release  # noqa: F401  (declares every resource below)
-from infra.release.dynamic import ProviderError, ReleaseProvider
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 class _Provider(ReleaseProvider):
@@ -98,7 +98,7 @@ def test_a_preview_imports_no_sdk() -> None:
     program = """
 import sys
 from infra.release import release
-from infra.release.job import _JobProvider
+from infra.release.training_stage.job import _JobProvider
 _JobProvider().check({}, {"job_name": "a"})
 _JobProvider().diff("1", {"job_name": "a"}, {"job_name": "b"})
 print([name for name in ("databricks", "azure.ai.ml", "azure.identity", "azure.storage") if name in sys.modules])

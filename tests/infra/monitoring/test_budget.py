@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from azure_native_fixtures import Engine, engine
-from sandbox_fixtures import RunningSandbox, running_sandbox
+
+from testing.arm.azure_native import Engine, engine
+from testing.sandbox.process import RunningSandbox, running_sandbox
 
 __all__ = ["engine"]
 
@@ -20,7 +21,7 @@ from unittest import mock
 import pulumi
 
 from infra.monitoring import budget
-from infra.settings import BudgetSettings
+from infra.config.settings import BudgetSettings
 
 config = pulumi.Config()
 with mock.patch.object(budget, "datetime") as clock:

@@ -6,13 +6,13 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infra_graph import Graph, graph
-from kusto_tables import documented
 
+from infra.config.settings import AlertSettings
 from infra.monitoring.alerts import log_alerts
 from infra.monitoring.containers import summaries_only
-from infra.monitoring.workspace import TABLES
-from infra.settings import AlertSettings
+from infra.monitoring.log_workspace import TABLES
+from testing.arm.kusto_tables import documented
+from testing.stack.infra_graph import Graph, graph
 
 CONFIG = {
     "personalization__environment": "prod",
@@ -149,7 +149,7 @@ def test_the_rules_of_training_read_the_stacks_own_job(program: Graph) -> None:
 
 
 def test_no_rule_uses_what_azure_monitor_does_not_support_in_alerts(program: Graph) -> None:
-    """The sandbox refuses it (`sandbox/azure_monitor.py`); here for the rules of a release, which it does not see."""
+    """The sandbox refuses these (`azure_monitor.py`), but it does not see the rules of a release."""
     unsupported = {"union", "search", "bag_unpack", "pivot", "narrow", "AggregatedValue"}
     for rule in program.of("monitor:ScheduledQueryRule"):
         (criterion,) = rule.inputs["criteria"]["allOf"]

@@ -14,16 +14,16 @@ from typing import Any
 
 import duckdb_kql
 import pytest
-from kusto_tables import columns
 
-from infra.inference import NAMESPACE
+from infra.components.inference import NAMESPACE
+from infra.config.settings import AlertSettings
 from infra.monitoring import dashboard, queries
 from infra.monitoring.alerts import LogAlert, log_alerts
 from infra.monitoring.containers import summaries_only
-from infra.release.job import JobSpec, job_settings
-from infra.settings import AlertSettings
+from infra.release.training_stage.job import JobSpec, job_settings
 from scoring.logs import JsonFormatter
 from scoring.summary import Summary
+from testing.arm.kusto_tables import columns
 
 LIMITS = AlertSettings()
 JOB, OTHER_JOB = "708062954842468", "7"

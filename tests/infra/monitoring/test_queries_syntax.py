@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kusto_tables import columns
 
-from infra.inference import NAMESPACE
+from infra.components.inference import NAMESPACE
+from infra.config.settings import AlertSettings
 from infra.monitoring import dashboard, queries
 from infra.monitoring.alerts import log_alerts
 from infra.monitoring.containers import summaries_only
-from infra.monitoring.workspace import TABLES
-from infra.settings import AlertSettings
+from infra.monitoring.log_workspace import TABLES
+from testing.arm.kusto_tables import columns
 
 PACKAGE, VERSION = "@kusto/language-service-next", "12.4.1"
-SCRIPT = Path(__file__).with_name("kusto_diagnostics.js")
+SCRIPT = Path(__file__).parents[3] / "testing" / "arm" / "kusto_diagnostics.js"
 JOB = "708062954842468"
 
 

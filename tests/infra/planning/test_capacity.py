@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from infra import capacity
-from infra.compatibility import Machine, machines
-from infra.settings import ServingSettings
+from infra.config.settings import ServingSettings
+from infra.planning import capacity
+from infra.planning.compatibility import Machine, machines
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 ROOMY = {"replicas_max": 100, "nodes_max": 100, "node_size": "Standard_D16s_v5", "instance_type": "large"}
 SOME = st.fixed_dictionaries(
     {
@@ -115,7 +115,7 @@ def test_aks_keeps_the_cpu_its_documentation_says(vcpus: int, reserved: int) -> 
 def test_azure_ml_asks_for_the_cpu_its_documentation_says() -> None:
     """1,780 millicores for test on one node and 3,600 for production on three."""
     ours = capacity._pods("azure_ml")
-    data = yaml.safe_load((ROOT / "infra/capacity.yaml").read_text())
+    data = yaml.safe_load((ROOT / "infra/planning/capacity.yaml").read_text())
     per_node, router = data["daemon_sets"]["fluent-bit"]["cpu"], data["router"]["cpu"]
     assert sum(pod.cpu for pod in ours) + per_node + router == 1780
     assert sum(pod.cpu for pod in ours) + 3 * (per_node + router) == 3600

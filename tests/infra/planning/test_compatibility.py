@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pulumi
 import pytest
-from infra_graph import graph
 
-from infra import compatibility
-from infra.configuration import ConfigError, load
-from infra.release import job
+from infra.config.loading import ConfigError, load
+from infra.planning import compatibility
+from infra.release.training_stage import job
+from testing.stack.infra_graph import graph
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 TABLE = compatibility.table()
 ENOUGH = {"azure-native:location": "westeurope", "personalization:environment": "dev", "release:enabled": "false"}
 RELEASE = {"release:enabled": "true", "training:snapshot": "2026-11-01", "access:deployers": '{"1": "User"}'}
@@ -47,7 +47,7 @@ def test_the_wheel_asks_for_the_python_of_the_table() -> None:
         ("17.3.x-scala2.13", r"Spark 4.0.0 for Scala 2.13.*synapseml-lightgbm_2.13:1.1.3-spark4.0"),
         ("16.4.x-scala2.13", r"no artifact for that pair.*synapseml-lightgbm_2.12:1.1.3\)"),
         ("14.3.x-scala2.12", r"runs Python 3.10, and the workload's wheel needs 3.11"),
-        ("16.4", r"is not a runtime of infra/compatibility.yaml, which has .*15.4.x-scala2.12"),
+        ("16.4", r"is not a runtime of infra/planning/compatibility.yaml, which has .*15.4.x-scala2.12"),
     ],
 )
 def test_a_runtime_that_does_not_fit_is_told_why_and_which_does(runtime: str, says: str) -> None:

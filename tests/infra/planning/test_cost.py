@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import yaml
-from infra_graph import graph
 from pulumi_azure_native import containerservice
 
-from infra import cost, regions
-from infra.compatibility import machines
-from infra.configuration import load
-from infra.cost import Estimate, Meter
-from infra.settings import Settings
+from infra.config.loading import load
+from infra.config.settings import Settings
+from infra.planning import cost, regions
+from infra.planning.compatibility import machines
+from infra.planning.cost import Estimate, Meter
+from testing.stack.infra_graph import graph
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 POOL, CLUSTER = (f"azure-native:containerservice:{name}" for name in ("AgentPool", "ManagedCluster"))
 JOB = "pulumi-python:dynamic/databricks:TrainingJob"
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from azure.mgmt.containerregistrytasks.models import Run
-from sandbox_fixtures import in_environment
-from sandbox_machine_learning_fixtures import CONTEXT, Cloud, ml_sandbox
 
-from infra.configuration import load
-from infra.release import environment, image, rollout
-from infra.roles import Role
-from operations.sandbox import deployer
+from cli.local_run.sandbox import deployer
+from infra.components.roles import Role
+from infra.config.loading import load
+from infra.release.serving_stage import environment, image, rollout
+from testing.sandbox.machine_learning import CONTEXT, Cloud, ml_sandbox
+from testing.sandbox.process import in_environment
 
 ENDPOINT = "ep-rollback"
 # A busy test machine answers late, which must not refuse an image here.

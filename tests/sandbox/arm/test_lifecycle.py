@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import psutil
-from sandbox_fixtures import is_alive, running_sandbox, sandbox_command
+
+from testing.sandbox.process import is_alive, running_sandbox, sandbox_command
 
 ACCOUNT = {"location": "westeurope", "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
 

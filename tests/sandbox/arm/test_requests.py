@@ -12,10 +12,10 @@ from azure.mgmt.containerservice import ContainerServiceClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
 from azure.storage.blob import BlobServiceClient
-from sandbox_data_fixtures import Served, served
-from test_conformance_azure_mgmt import ACCOUNT, CLUSTER, HOME, client
 
-from sandbox import authority
+from sandbox.identity import authority
+from testing.sandbox.data import Served, served
+from tests.conformance.test_azure_mgmt import ACCOUNT, CLUSTER, HOME, client
 
 ONE = "Microsoft.Storage/storageAccounts"
 

@@ -18,10 +18,11 @@ from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
-from sandbox_fixtures import ROOT, RunningSandbox, gone, in_environment, running_sandbox, sandbox_command
-from waiting import eventually
 
-from sandbox import authority, types
+from sandbox.arm import resource_types
+from sandbox.identity import authority
+from testing.sandbox.process import ROOT, RunningSandbox, gone, in_environment, running_sandbox, sandbox_command
+from testing.waiting import eventually
 
 ACCOUNT = {"location": "westeurope", "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
 CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
@@ -361,8 +362,8 @@ def test_every_template_of_the_table_fills_to_whole_guids() -> None:
     guid = str(uuid.uuid4())
     known = "id url authority subscription tenant group name parent location created now number".split()
     known += "object client tier parent_sku parent_tier".split()
-    for rule in types.load().values():
-        filled = str(types.fill(rule.computed, {**dict.fromkeys(known, ""), "guid": guid}))
+    for rule in resource_types.load().values():
+        filled = str(resource_types.fill(rule.computed, {**dict.fromkeys(known, ""), "guid": guid}))
         assert filled.count(guid[:24]) == len(re.findall(guid[:24] + r"[0-9a-f]{12}\b", filled))
 
 

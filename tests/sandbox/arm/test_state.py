@@ -19,17 +19,18 @@ import httpx
 import pytest
 import uvicorn
 from cryptography import x509
-from sandbox_data_fixtures import served as running_in_process
-from sandbox_fixtures import is_alive, running_sandbox, sandbox_command
-from waiting import eventually
 
 from sandbox import __main__ as command
-from sandbox import authority, role_assignments, state_files
-from sandbox.cloud import Sandbox
-from sandbox.folder import FRESH, CannotServe, Damaged, runs
+from sandbox import state_files
+from sandbox.arm.store import ResourceStore
+from sandbox.context import Sandbox
+from sandbox.identity import authority, role_assignments
+from sandbox.instance_lock import FRESH, CannotServe, Damaged, runs
 from sandbox.machine_learning.endpoints import ENDPOINT, WORKSPACE
 from sandbox.server import serve
-from sandbox.store import ResourceStore
+from testing.sandbox.data import served as running_in_process
+from testing.sandbox.process import is_alive, running_sandbox, sandbox_command
+from testing.waiting import eventually
 
 NEEDED = (
     "environment.json",

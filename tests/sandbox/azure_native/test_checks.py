@@ -4,10 +4,10 @@ import re
 
 import grpc
 import pytest
-from azure_native_fixtures import UNKNOWN, Provider, provider, serving
 from pulumi.runtime.proto import provider_pb2 as proto
 
 from sandbox.azure_native.resource_type import by_token
+from testing.arm.azure_native import UNKNOWN, Provider, provider, serving
 
 __all__ = ["provider"]
 
@@ -203,7 +203,9 @@ def test_only_a_sandbox_is_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_type_that_is_not_in_the_table_says_where_to_add_it(provider: Provider) -> None:
-    with pytest.raises(grpc.RpcError, match=r"network:FirewallPolicy is not known .* add it to sandbox/types\.yaml"):
+    with pytest.raises(
+        grpc.RpcError, match=r"network:FirewallPolicy is not known .* add it to sandbox/arm/resource_types\.yaml"
+    ):
         provider.check("network:FirewallPolicy", {})
 
 

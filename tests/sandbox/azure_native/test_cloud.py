@@ -7,11 +7,12 @@ from typing import Any
 import grpc
 import jwt
 import pytest
-from azure_native_fixtures import Provider, serving
 from pulumi.runtime.proto import provider_pb2 as proto
 from pulumi.runtime.proto import status_pb2
-from sandbox_fixtures import RunningSandbox, running_sandbox
-from waiting import eventually
+
+from testing.arm.azure_native import Provider, serving
+from testing.sandbox.process import RunningSandbox, running_sandbox
+from testing.waiting import eventually
 
 GROUP = "resources:ResourceGroup"
 ACCOUNT = "storage:StorageAccount"

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from azure_native_fixtures import Engine, engine
-from sandbox_fixtures import RunningSandbox, running_sandbox
 
-from sandbox.store import ResourceStore
+from sandbox.arm.store import ResourceStore
+from testing.arm.azure_native import Engine, engine
+from testing.sandbox.process import RunningSandbox, running_sandbox
 
 __all__ = ["engine"]
 

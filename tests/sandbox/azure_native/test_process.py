@@ -10,7 +10,8 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import provider_pb2_grpc
-from sandbox_fixtures import ROOT, gone
+
+from testing.sandbox.process import ROOT, gone
 
 PLUGIN = ROOT / "sandbox/azure_native/bin/pulumi-resource-azure-native"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}

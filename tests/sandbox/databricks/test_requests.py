@@ -10,8 +10,9 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import DatabricksError, InvalidParameterValue, NotFound
 from databricks.sdk.service import catalog, compute, iam, jobs
 from databricks.sdk.service import workspace as objects
-from databricks_fixtures import cluster, create, lake_workspace, task, trusted
-from sandbox_data_fixtures import Served
+
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import cluster, create, lake_workspace, task, trusted
 
 OWNER = iam.PermissionLevel.IS_OWNER
 

@@ -14,7 +14,9 @@ from databricks.sdk.service import compute, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.workspace import ImportFormat, Language
-from databricks_fixtures import (
+
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import (
     WHEEL,
     cluster,
     connect,
@@ -25,8 +27,7 @@ from databricks_fixtures import (
     trusted,
     upload_wheel,
 )
-from sandbox_data_fixtures import Served
-from waiting import eventually
+from testing.waiting import eventually
 
 pytestmark = pytest.mark.spark
 
@@ -241,7 +242,7 @@ def test_a_driver_that_writes_down_sparks_classes_keeps_nobody_waiting(
 ) -> None:
     """Whether its run has ended or is cancelled. The driver is a stand-in: it waits where a JVM would long write."""
     (tmp_path / "driver.py").write_text(SLOW_TO_END.format(ends=ends))
-    monkeypatch.setattr("sandbox.databricks.cluster._DRIVER", tmp_path / "driver.py")
+    monkeypatch.setattr("sandbox.databricks.execution.cluster._DRIVER", tmp_path / "driver.py")
     monkeypatch.setattr("sandbox.class_archive.wanted", lambda: True)
     with trusted(tmp_path / "sandbox") as cloud:
         client = lake_workspace(cloud)

@@ -24,7 +24,10 @@ from databricks.sdk.service import compute, iam, jobs
 from databricks.sdk.service.jobs import RunLifeCycleState as Life
 from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.workspace import ImportFormat, Language, ObjectType
-from databricks_fixtures import (
+
+from sandbox.identity import entra
+from testing.sandbox.data import Served, put_as_written
+from testing.sandbox.databricks import (
     cluster,
     connect,
     create,
@@ -36,10 +39,7 @@ from databricks_fixtures import (
     url,
     volume,
 )
-from sandbox_data_fixtures import Served, put_as_written
-from waiting import eventually
-
-from sandbox import entra
+from testing.waiting import eventually
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sandbox_machine_learning_fixtures import Cloud, ml_sandbox
-from waiting import eventually
+
+from testing.sandbox.machine_learning import Cloud, ml_sandbox
+from testing.waiting import eventually
 
 POOL = {"mode": "User", "vmSize": "Standard_D4s_v5", "nodeLabels": {"for": "scoring"}}
 SETTINGS = {"enableInference": "True", "nodeSelector.for": "scoring"}

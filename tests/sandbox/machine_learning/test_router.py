@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from sandbox_machine_learning_fixtures import Cloud, ml_sandbox
-from waiting import eventually
+
+from testing.sandbox.machine_learning import Cloud, ml_sandbox
+from testing.waiting import eventually
 
 ENDPOINT = "ep-router"
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sandbox_fixtures import is_alive
-from sandbox_machine_learning_fixtures import Cloud, ml_sandbox
-from waiting import eventually
 
 from sandbox.machine_learning.scaling import CALM_POLLS, Scale, Scaler
+from testing.sandbox.machine_learning import Cloud, ml_sandbox
+from testing.sandbox.process import is_alive
+from testing.waiting import eventually
 
 ENDPOINT = "ep-scale"
 LOCAL = Scale(least=1, most=4, utilisation=70, polling_interval=10)

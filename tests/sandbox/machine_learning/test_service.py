@@ -25,9 +25,10 @@ from azure.ai.ml.entities import (
     ResourceSettings,
 )
 from azure.core.exceptions import HttpResponseError
-from certificates import pem
-from sandbox_fixtures import gone, is_alive
-from sandbox_machine_learning_fixtures import (
+
+from sandbox import java
+from testing.certificates import pem
+from testing.sandbox.machine_learning import (
     COMPUTE,
     EXTENSION,
     Cloud,
@@ -37,9 +38,8 @@ from sandbox_machine_learning_fixtures import (
     key_vault,
     ml_sandbox,
 )
-from waiting import eventually
-
-from sandbox import java
+from testing.sandbox.process import gone, is_alive
+from testing.waiting import eventually
 
 PROBE = {"initialDelay": "PT1S", "period": "PT1S", "failureThreshold": 5}
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sandbox_fixtures import RunningSandbox, running_sandbox
 
-from infra.inference import NAMESPACE
+from infra.components.inference import NAMESPACE
 from infra.monitoring.containers import summaries_only
+from testing.sandbox.process import RunningSandbox, running_sandbox
 
 STREAM = "Microsoft-ContainerLogV2"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sandbox_fixtures import ROOT
-from sandbox_network_fixtures import LAKE, NETWORK, PROVIDERS, VAULT, VNET, WORKSPACE, Azure, private_azure
-from waiting import eventually
 
-from infra.release.cloud import Cloud
+from infra.cloud.clients import Cloud
 from sandbox.caller_network import environment
+from testing.sandbox.network import LAKE, NETWORK, PROVIDERS, VAULT, VNET, WORKSPACE, Azure, private_azure
+from testing.sandbox.process import ROOT
+from testing.waiting import eventually
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 from pyspark.sql import Row, SparkSession
-from workloads_shop import write_shop
 
-from operations import rows
+from cli import catalogue
 from scoring.contract import read_contract
-from scoring.parsing import RequestParser
+from scoring.http.parsing import RequestParser
 from scoring.settings import Limits
-from workloads import artefact, golden, spec
+from testing.workloads.shop import write_shop
+from workloads import artefact, spec
 from workloads.errors import WorkloadError
-from workloads.prepare import REJECTED, prepare
+from workloads.evaluation import golden
+from workloads.tasks.prepare import REJECTED, prepare
 
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 
 WORDS = '  words: {type: strings, side: item, column: movie_title, separator: " "}\n'
 
@@ -57,8 +58,8 @@ def test_a_line_that_no_request_could_send_is_left_out(
     line = json.loads((tmp_path / "features" / REJECTED / "lines.jsonl").read_text())
     assert (line["file"], line["reason"], line["line"][:3]) == ("ml-100k.item", reason, "i6\t")
     # A ranking of the whole catalogue does not send it either.
-    assert "i6" not in rows.side(dataset, "item", raw)
-    assert "i7" in rows.side(dataset, "item", raw)
+    assert "i6" not in catalogue.side(dataset, "item", raw)
+    assert "i7" in catalogue.side(dataset, "item", raw)
 
 
 @pytest.mark.spark

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads import synthesize
-from workloads.evaluate import auc
+from workloads.data import synthesize
+from workloads.evaluation.metrics import auc
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:

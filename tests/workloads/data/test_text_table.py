@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from workloads import raw_file, tables, text_table
+from workloads.data import raw_file, tables, text_table
+from workloads.data.tables import MALFORMED
 from workloads.errors import WorkloadError
 from workloads.spec import Table
-from workloads.tables import MALFORMED
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 
 HEADER = b"key\tsize\tprice\tname\n"
 KEY = ("key", "string")

@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from workloads_shop import Trained
 
-from workloads import baseline, drift, judge, live, model_card, prepare, spec, split, stages
-from workloads.live import Live
+from testing.workloads.shop import Trained
+from workloads import live_model, spec
+from workloads.data import split
+from workloads.evaluation import drift, evaluation, model_card
+from workloads.live_model import Live
+from workloads.tasks import prepare
+from workloads.training import baseline, spark_ml_io
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
 def serving(shop: Trained) -> Live:
-    found = live.load(shop.artefact, shop.dataset)
+    found = live_model.load(shop.artefact, shop.dataset)
     assert found is not None
     return found
 
@@ -94,9 +98,9 @@ def test_a_model_is_not_better_or_worse_than_itself(
     assert serving.pipeline is not None
     encoded = serving.pipeline.transform(rows.test).select("label", F.lit(False).alias("validation"), "features")
     plain = baseline.fit(encoded, 600, shop.dataset)
-    scored = judge.score(rows.test, shop.dataset, serving.pipeline, plain, serving)
+    scored = evaluation.score(rows.test, shop.dataset, serving.pipeline, plain, serving)
     drifted = moved(serving, rows.learning, shop.dataset)
-    metrics = judge.metrics(scored, serving, drifted, prepare.prepared(shop.features, shop.dataset), 1)
+    metrics = evaluation.metrics_document(scored, serving, drifted, prepare.prepared(shop.features, shop.dataset), 1)
     assert metrics["live"]["run_id"] == "run-1"
     assert metrics["live"]["auc"] == metrics["auc"] == shop.read("metrics.json")["auc"]
     assert metrics["live"]["auc_change_interval"] == metrics["live"]["log_loss_change_interval"] == [0.0, 0.0]
@@ -127,7 +131,7 @@ def test_missing_numbers_stand_at_their_mean(spark: SparkSession, shop: Trained)
     ages = [30.0, float("nan"), 32.0]
     vectors = [([of if place == age else 0.5 for place in range(len(columns))],) for of in ages]
     encoded = spark.createDataFrame(vectors, "of array<double>").select(
-        stages.array_to_vector(F.col("of")).alias("features")
+        spark_ml_io.array_to_vector(F.col("of")).alias("features")
     )
     means = baseline._means(encoded, shop.dataset)
     assert [mean for mean in means if mean is not None] == [31.0, 0.5, 0.5, 0.5]  # age, year, hour, weekday
@@ -136,18 +140,18 @@ def test_missing_numbers_stand_at_their_mean(spark: SparkSession, shop: Trained)
 
 
 def test_a_live_model_is_skipped_for_a_reason(shop: Trained, tmp_path: Path) -> None:
-    gone = live.load(tmp_path / "1234", shop.dataset)
+    gone = live_model.load(tmp_path / "1234", shop.dataset)
     assert gone == Live("1234", skipped="its artefact is no longer in the lake")
-    assert live.load(None, shop.dataset) is None
+    assert live_model.load(None, shop.dataset) is None
     fewer = dict(shop.dataset.features)
     del fewer["year"]
     crosses = tuple(cross for cross in shop.dataset.crosses if "year" not in cross)
     other = dataclasses.replace(shop.dataset, features=fewer, crosses=crosses)
-    assert live.load(shop.artefact, other) == Live("run-1", skipped="it needs feature 'year', which is gone")
+    assert live_model.load(shop.artefact, other) == Live("run-1", skipped="it needs feature 'year', which is gone")
     typed = dataclasses.replace(
         shop.dataset, features={**shop.dataset.features, "year": spec.Feature("number", "item", bands=(1950.0,))}
     )
-    assert live.load(shop.artefact, typed) == Live(
+    assert live_model.load(shop.artefact, typed) == Live(
         "run-1", skipped="its feature 'year' is of type integer, and now of type number"
     )
 
@@ -155,7 +159,7 @@ def test_a_live_model_is_skipped_for_a_reason(shop: Trained, tmp_path: Path) -> 
 def test_an_artefact_without_a_profile_is_compared_all_the_same(shop: Trained, tmp_path: Path) -> None:
     older = Path(shutil.copytree(shop.artefact, tmp_path / "older"))
     (older / "profile.json").unlink()
-    found = live.load(older, shop.dataset)
+    found = live_model.load(older, shop.dataset)
     assert found is not None
     assert found.pipeline is not None
     assert found.profile is None

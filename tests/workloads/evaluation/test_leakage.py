@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
-import workloads_clicks as clicks
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from workloads_shop import Trained
 
-from infra.release.gate import judge
-from infra.settings import QualitySettings
-from workloads import leakage, model_card, stages
+from infra.config.settings import QualitySettings
+from infra.release.checks.gate import judge
+from testing.workloads import clicks
+from testing.workloads.shop import Trained
+from workloads.evaluation import leakage, model_card
+from workloads.training import spark_ml_io
 
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 ROWS = 4_000
@@ -25,8 +26,10 @@ LEAKS = {
 
 def with_first(rows: DataFrame, value: str) -> DataFrame:
     """The rows with another value of the first feature."""
-    others = F.slice(stages.vector_to_array("features"), 2, clicks.COLUMNS - 1)
-    return rows.withColumn("features", stages.array_to_vector(F.concat(F.array(F.expr(value).cast("double")), others)))
+    others = F.slice(spark_ml_io.vector_to_array("features"), 2, clicks.COLUMNS - 1)
+    return rows.withColumn(
+        "features", spark_ml_io.array_to_vector(F.concat(F.array(F.expr(value).cast("double")), others))
+    )
 
 
 @pytest.mark.parametrize("leak", LEAKS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workloads import compare, evaluate
+from workloads.evaluation import metrics, paired_bootstrap
 
 
 def scored(rows: int, seed: int, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -16,19 +16,19 @@ def scored(rows: int, seed: int, sharpness: float = 1.0) -> tuple[np.ndarray, np
 
 def test_identical_models_differ_by_nothing_at_all() -> None:
     labels, p = scored(2_000, seed=1)
-    found = compare.paired(labels, p, p.copy())
+    found = paired_bootstrap.paired(labels, p, p.copy())
     assert found["auc_change_interval"] == found["log_loss_change_interval"] == [0.0, 0.0]
     assert (found["auc_change"], found["log_loss_change"]) == (0.0, 0.0)
-    assert found["auc"] == evaluate.auc(labels, p)
+    assert found["auc"] == metrics.auc(labels, p)
 
 
 def test_a_known_difference_is_covered_and_is_not_nothing() -> None:
     """The true one, of a million rows."""
     labels, p = scored(1_000_000, seed=2)
     _, worse = scored(1_000_000, seed=2, sharpness=0.6)
-    auc = evaluate.auc(labels, p) - evaluate.auc(labels, worse)  # type: ignore[operator]
-    loss = evaluate.log_loss(labels, p) - evaluate.log_loss(labels, worse)
-    found = compare.paired(labels[:5_000], p[:5_000], worse[:5_000])
+    auc = metrics.auc(labels, p) - metrics.auc(labels, worse)  # type: ignore[operator]
+    loss = metrics.log_loss(labels, p) - metrics.log_loss(labels, worse)
+    found = paired_bootstrap.paired(labels[:5_000], p[:5_000], worse[:5_000])
     for true, (low, high) in ((auc, found["auc_change_interval"]), (loss, found["log_loss_change_interval"])):
         assert low < true < high
         assert low * high > 0
@@ -37,30 +37,30 @@ def test_a_known_difference_is_covered_and_is_not_nothing() -> None:
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     labels, p = scored(400_000, seed=3)
     _, worse = scored(400_000, seed=3, sharpness=0.6)
-    true = evaluate.auc(labels, p) - evaluate.auc(labels, worse)  # type: ignore[operator]
+    true = metrics.auc(labels, p) - metrics.auc(labels, worse)  # type: ignore[operator]
     covered = 0
     for part in np.split(np.arange(40_000), 40):
-        low, high = compare.paired(labels[part], p[part], worse[part])["auc_change_interval"]
+        low, high = paired_bootstrap.paired(labels[part], p[part], worse[part])["auc_change_interval"]
         covered += low <= true <= high
     assert covered >= 34
 
 
 def test_more_rows_than_are_drawn_from_have_an_interval_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "ROWS", 1_000)
+    monkeypatch.setattr(paired_bootstrap, "ROWS", 1_000)
     labels, p = scored(5_000, seed=4)
     _, worse = scored(5_000, seed=4, sharpness=0.5)
-    low, high = compare.paired(labels, p, worse)["auc_change_interval"]
+    low, high = paired_bootstrap.paired(labels, p, worse)["auc_change_interval"]
     assert 0 < low < high
 
 
 def test_probabilities_in_ties_are_compared_as_auc_counts_them() -> None:
     labels, p = scored(3_000, seed=5)
-    weighted = compare._weighted_auc(labels, np.round(p, 1))
-    assert weighted(np.ones(3_000, int)) == pytest.approx(evaluate.auc(labels, np.round(p, 1)))
+    weighted = paired_bootstrap._weighted_auc(labels, np.round(p, 1))
+    assert weighted(np.ones(3_000, int)) == pytest.approx(metrics.auc(labels, np.round(p, 1)))
 
 
 def test_rows_without_a_click_have_no_ranking_to_compare() -> None:
-    found = compare.paired(np.zeros(50), np.full(50, 0.1), np.full(50, 0.2))
+    found = paired_bootstrap.paired(np.zeros(50), np.full(50, 0.1), np.full(50, 0.2))
     assert (found["auc"], found["auc_change"], found["auc_change_interval"]) == (None, None, None)
     low, high = found["log_loss_change_interval"]
     assert low < 0

@@ -10,15 +10,18 @@ import pytest
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from workloads_shop import GENRES, Reader, Trained, in_few_parts
 
-from workloads import encode, history, learn, levels, spec, split, stages
-from workloads.evaluate import auc
-from workloads.learn import Encoded
+from testing.workloads.shop import GENRES, Reader, Trained, in_few_parts
+from workloads import spec
+from workloads.data import split
+from workloads.evaluation.metrics import auc
+from workloads.features import categories, encode, encode_split, target_statistics
+from workloads.features.encode_split import Encoded
 from workloads.spec import Spec
+from workloads.training import spark_ml_io
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 ROWS, PARTS = 20_000, 5
@@ -74,15 +77,17 @@ def _rows(spark: SparkSession, rows: int = ROWS) -> DataFrame:
 def _encoded(rows: DataFrame, dataset: Spec, training: int = ROWS) -> Iterator[Encoded]:
     """Rows from `training` on are for validation."""
     edges = [training * part / PARTS for part in range(1, PARTS)]
-    placed = F.when(F.col("time") >= training, F.lit(PARTS)).otherwise(history.part(dataset, edges))
-    with learn.encoded(levels.normaliser(dataset).transform(rows).withColumn("part", placed), dataset) as encoded:
+    placed = F.when(F.col("time") >= training, F.lit(PARTS)).otherwise(target_statistics.part(dataset, edges))
+    with encode_split.encoded(
+        categories.normaliser(dataset).transform(rows).withColumn("part", placed), dataset
+    ) as encoded:
         yield encoded
 
 
 def _vectors(rows: DataFrame, dataset: Spec, training: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
     """Labels and features of the encoded rows, in order of time."""
     with _encoded(rows, dataset, training) as encoded:
-        found = encoded.rows.select("label", stages.vector_to_array("features").alias("v")).collect()
+        found = encoded.rows.select("label", spark_ml_io.vector_to_array("features").alias("v")).collect()
     found.sort(key=lambda row: row.v[COLUMNS["at", "number"]])
     return np.array([row.label for row in found]), np.array([row.v for row in found])
 
@@ -148,7 +153,7 @@ def test_a_row_after_training_is_encoded_as_serving_encodes_it(spark: SparkSessi
     dataset = _toys(passes=1)
     with _encoded(_rows(spark), dataset, training=15_000) as encoded:
         served = encoded.levels
-        later = encoded.rows.filter("validation").select(stages.vector_to_array("features").alias("v")).collect()
+        later = encoded.rows.filter("validation").select(spark_ml_io.vector_to_array("features").alias("v")).collect()
     at, user = (COLUMNS[column] for column in (("at", "number"), ("user", "rate")))
     users = {int(row.at): row.user for row in _rows(spark).select("at", "user").collect()}
     pairs = dict(zip(served["user"].words, served["user"].values.tolist(), strict=True))
@@ -161,11 +166,11 @@ def test_levels_are_trimmed_banded_and_combined(spark: SparkSession) -> None:
         [(" u ", 20, "", ["a", " b "]), (None, None, "i", []), ("u", 41, "i", None), ("u", 19, "i", [""])],
         "user string, age int, item string, tags array<string>",
     ).select("*", F.lit(1).alias("at"), F.lit("n").alias("noise"))
-    found = levels.normaliser(TOYS).transform(rows).select(*map(levels.levels_column, TOYS.encodings)).collect()
-    missing, between = levels.MISSING_LEVEL, levels.BETWEEN
+    found = categories.normaliser(TOYS).transform(rows).select(*map(categories.levels_column, TOYS.encodings)).collect()
+    missing, between = categories.MISSING_LEVEL, categories.BETWEEN
 
     def of(name: str) -> list[list[str]]:
-        return [row[levels.levels_column(name)] for row in found]
+        return [row[categories.levels_column(name)] for row in found]
 
     assert of("user") == [["u"], [missing], ["u"], ["u"]]
     assert of("tags") == [["a", "b"], [missing], [missing], [missing]]
@@ -186,7 +191,7 @@ def _shuffles_and_joins(dataset: Spec, spark: SparkSession) -> tuple[int, str]:
         many = F.array(value.cast("string"), F.lit("x"))
         rows = rows.withColumn(feature, many if of.type == "strings" else value.cast(_SQL_TYPES[of.type]))
     learning = split.by_time(rows, {"time_percentiles": [10.0 * p for p in range(101)]}, dataset).learning
-    with learn.encoded(learning, dataset) as encoded:
+    with encode_split.encoded(learning, dataset) as encoded:
         return _plan(encoded.counts).count("Exchange hashpartitioning"), _plan(encoded.rows)
 
 
@@ -230,7 +235,7 @@ def test_beyond_the_bound_only_the_most_frequent_levels_are_kept(spark: SparkSes
     rows, bound = _rows(spark), 400
     with _encoded(rows, _toys(max_levels=bound)) as encoded:
         found = {(i, word) for i, of in enumerate(encoded.levels.values()) for word in of.words}
-        kept = [word for _, word in found if word != levels.MISSING_LEVEL]
+        kept = [word for _, word in found if word != categories.MISSING_LEVEL]
         every = {(row.encoding, row.level): row.rows[-1] for row in encoded.counts.collect()}
     assert bound / 2 < len(kept) <= bound < len(every)
     assert min(every[level] for level in found if level in every) >= max(
@@ -277,7 +282,7 @@ def test_encoder_arrays_and_spark_stages_agree_exactly(shop: Trained, spark: Spa
     )
     names = list(reader.parts)
     encoded = PipelineModel.load(str(shop.artefact / "pipeline")).transform(frame)
-    vectors = encoded.select(*(stages.vector_to_array(encode.encoded_column(n)).alias(n) for n in names)).collect()
+    vectors = encoded.select(*(spark_ml_io.vector_to_array(encode.encoded_column(n)).alias(n) for n in names)).collect()
     for row, vector in zip(rows, vectors, strict=True):
         for name in names:
             values = [row[feature] for feature in reader.parts[name]]

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
-from workloads_shop import in_few_parts, write_shop
 
-from workloads import crossvalidate, evaluate, prepare
-from workloads.command import writable
-from workloads.crossvalidate import SHOWN
+from testing.workloads.shop import in_few_parts, write_shop
 from workloads.errors import WorkloadError
+from workloads.evaluation import metrics
+from workloads.tasks import crossvalidate, prepare
+from workloads.tasks.command import writable
+from workloads.tasks.crossvalidate import SHOWN
 
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 
 WHOLE = dict.fromkeys(SHOWN, 0.5) | {"rows": 10, "clicks": 5}
 
@@ -40,7 +41,7 @@ def test_a_fold_that_cannot_train_has_no_figures_and_the_reason(spark: SparkSess
 
 
 def test_figures_of_no_rows_are_not_defined() -> None:
-    assert set(evaluate.summary(np.array([]), np.array([])).values()) == {0, None}
+    assert set(metrics.summary(np.array([]), np.array([])).values()) == {0, None}
 
 
 def test_the_folder_of_a_result_is_made_before_the_work(tmp_path: Path) -> None:

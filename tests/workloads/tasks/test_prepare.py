@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from workloads_shop import Trained, write_shop
 
-from workloads import spec, synthesize
+from testing.workloads.shop import Trained, write_shop
+from workloads import spec
+from workloads.data import synthesize
 from workloads.errors import WorkloadError
-from workloads.prepare import PREPARED, REJECTED, prepare
 from workloads.spec import Time
+from workloads.tasks.prepare import PREPARED, REJECTED, prepare
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
@@ -312,7 +313,7 @@ def test_two_files_that_could_both_be_the_table_are_refused(
 
 
 def test_the_shop_of_the_docs_is_prepared_as_its_spec_says(spark: SparkSession, tmp_path: Path) -> None:
-    raw = Path(__file__).parent.parent / "docs" / "own-dataset"
+    raw = Path(__file__).parents[3] / "docs" / "own-dataset"
     dataset = spec.parse((raw / "bookshop.yaml").read_text("utf-8"), "bookshop.yaml")
     prepared = prepare(spark, dataset, raw, tmp_path / "features")
     assert (prepared["rows"], prepared["clicks"], prepared["orphans"]) == (12, 6, 0)

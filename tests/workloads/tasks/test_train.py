@@ -10,26 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scoring_fixtures
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from test_infra_gate import FLOORS
-from tracking_fixtures import tracking_server
-from workloads_shop import Reader, Trained
 
-from infra.release.gate import verdict
-from operations import local
-from operations.endpoint import Endpoint
-from operations.errors import UserError
-from operations.rows import side
-from workloads import artefact, fit, spec, train, warm
-from workloads import pipeline as serving
+from cli.catalogue import side
+from cli.endpoint import Endpoint
+from cli.errors import UserError
+from cli.local_run import command
+from infra.release.checks.gate import verdict
+from testing import scoring
+from testing.sandbox.tracking import tracking_server
+from testing.workloads.shop import Reader, Trained
+from tests.infra.release.checks.test_gate import FLOORS
+from workloads import artefact, spec
 from workloads.errors import WorkloadError
-from workloads.live import Live
+from workloads.live_model import Live
+from workloads.tasks import train
+from workloads.training import fit, warm_start
+from workloads.training import pipeline as serving
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 _MISSING_IS_NAN = 2
 """In the bits of LightGBM's `decision_type` that say what a missing value is; 0: there is none, it counts as 0."""
@@ -150,12 +152,12 @@ def test_a_row_that_is_not_told_the_hour_is_not_one_of_midnight(shop: Trained) -
 
 
 def test_another_hour_is_another_ranking_and_no_hour_is_guessed(shop: Trained) -> None:
-    with scoring_fixtures.serving(scoring_fixtures.scoring_environment(shop.artefact)) as service:
+    with scoring.serving(scoring.scoring_environment(shop.artefact)) as service:
         endpoint = Endpoint(service.client, "/score")
 
         def best(*given: str) -> list[tuple[str, float]]:
-            context = local.context_of(shop.dataset, given)
-            ranked = local.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
+            context = command.context_of(shop.dataset, given)
+            ranked = command.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
             return [(item["id"], item["probability"]) for item in ranked]
 
         morning, evening, untold = best("hour=4", "weekday=6"), best("hour=20", "weekday=6"), best()
@@ -241,12 +243,12 @@ def test_what_cannot_be_gone_on_from_is_trained_anew_and_says_why(shop: Trained)
     text, trees = (shop.artefact / "model.txt").read_text(), shop.read("metrics.json")["trees"]
     live = Live("run-1", model=text)
 
-    def asked(**model: int) -> warm.Start:
-        return warm.start(
+    def asked(**model: int) -> warm_start.Start:
+        return warm_start.start(
             live, dataclasses.replace(shop.dataset, model=dataclasses.replace(shop.dataset.model, **model))
         )
 
-    assert asked() == warm.Start(shop.dataset)
+    assert asked() == warm_start.Start(shop.dataset)
     going_on = asked(warm_start=10)
     assert going_on.model == text
     assert going_on.dataset.model.num_iterations == 10
@@ -258,10 +260,10 @@ def test_what_cannot_be_gone_on_from_is_trained_anew_and_says_why(shop: Trained)
         "anew": f"{trees} trees and 10 further ones are more than num_iterations {trees + 9}",
     }
     asks = dataclasses.replace(shop.dataset, model=dataclasses.replace(shop.dataset.model, warm_start=10))
-    assert warm.start(None, asks) == warm.Start(asks)
-    gone = warm.start(Live("run-0", skipped="its artefact is no longer in the lake"), asks)
+    assert warm_start.start(None, asks) == warm_start.Start(asks)
+    gone = warm_start.start(Live("run-0", skipped="its artefact is no longer in the lake"), asks)
     assert gone.lineage == {"run_id": "run-0", "trees": 0, "anew": "its artefact is no longer in the lake"}
-    other = warm.start(live, dataclasses.replace(asks, crosses=asks.crosses[1:]))
+    other = warm_start.start(live, dataclasses.replace(asks, crosses=asks.crosses[1:]))
     assert other.lineage is not None
     assert "it has 'user_id__genres_rate' where" in other.lineage["anew"]
 

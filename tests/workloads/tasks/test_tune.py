@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import workloads_clicks as clicks
 from pyspark.sql import DataFrame, SparkSession
-from workloads_shop import Trained
 
-from workloads import fit, spec, tune
+from testing.workloads import clicks
+from testing.workloads.shop import Trained
+from workloads import spec
 from workloads.errors import WorkloadError
+from workloads.tasks import tune
+from workloads.training import fit
 
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 FOUND = {"num_leaves": 9, "learning_rate": 0.0625, "bagging_fraction": 1.0, "lambda_l2": 0.5}
 
 

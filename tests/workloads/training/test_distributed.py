@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import workloads_clicks as clicks
-import workloads_cluster as cluster
 from pyspark.sql import SparkSession
 
-from infra.release import job
-from operations import spark as local_spark
+from cli import local_spark
+from infra.release.training_stage import job
 from sandbox import java
-from workloads import evaluate
-from workloads.watch import SETTLE_SECONDS, STALL_SECONDS, Stall
+from testing.workloads import clicks
+from testing.workloads import spark_cluster as cluster
+from workloads.evaluation import metrics
+from workloads.training.fit_watchdog import SETTLE_SECONDS, STALL_SECONDS, Stall
 
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 TOLERANCE = 1e-9
@@ -84,7 +84,7 @@ def test_two_executors_learn_what_one_learns(found: dict[str, Any], spark: Spark
     clicked = rows.filter(f"id < {cluster.SCORED}").orderBy("id").select("label").collect()
     labels = np.array([row.label for row in clicked])
     alone, ring = np.array(cluster.probabilities(rows)), np.array(found["first"])
-    assert abs(evaluate.log_loss(labels, alone) - evaluate.log_loss(labels, ring)) < LOG_LOSS_TOLERANCE
+    assert abs(metrics.log_loss(labels, alone) - metrics.log_loss(labels, ring)) < LOG_LOSS_TOLERANCE
     assert np.abs(alone - ring).mean() < 0.02
 
 

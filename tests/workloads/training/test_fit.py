@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import workloads_clicks as clicks
 from pyspark.sql import SparkSession
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
-from workloads import curve, evaluate, fit, session, stages
+from testing.workloads import clicks
+from workloads import session
 from workloads.errors import WorkloadError
+from workloads.evaluation import learning_curve, metrics
+from workloads.training import fit, spark_ml_io
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
@@ -80,15 +82,17 @@ def test_a_fit_goes_on_from_an_earlier_model_and_learns_what_it_misses(spark: Sp
     dataset, test = clicks.dataset(num_iterations=30), clicks.rows(spark, 4_000, first=1_000_000)
     with fit.laid_out(clicks.rows(spark, 8_000), 2) as rows:
         thirty, forty = fit.fit(rows, dataset), fit.fit(rows, clicks.dataset(num_iterations=40))
-        joined = fit.fit(rows, clicks.dataset(num_iterations=10), warm_start=thirty.getNativeModel())
+        joined = fit.fit(rows, clicks.dataset(num_iterations=10), earlier_model=thirty.getNativeModel())
         other = dataclasses.replace(dataset, features=dict(reversed(dataset.features.items())))
         with pytest.raises(WorkloadError, match="cannot go on from the earlier model: it has 'I1_number' where 'I6"):
-            fit.fit(rows, other, warm_start=thirty.getNativeModel())
+            fit.fit(rows, other, earlier_model=thirty.getNativeModel())
     assert joined.getBoosterNumTotalIterations() == 40
 
     def loss(model: LightGBMClassificationModel) -> float:
-        scored = model.transform(test).select("label", stages.vector_to_array("probability")[1].alias("p")).collect()
-        return evaluate.log_loss(np.array([row.label for row in scored]), np.array([row.p for row in scored]))
+        scored = (
+            model.transform(test).select("label", spark_ml_io.vector_to_array("probability")[1].alias("p")).collect()
+        )
+        return metrics.log_loss(np.array([row.label for row in scored]), np.array([row.p for row in scored]))
 
     assert loss(joined) < loss(thirty) - 0.001
     assert abs(loss(joined) - loss(forty)) < 0.005
@@ -98,11 +102,13 @@ def test_the_curve_ends_at_the_loss_of_the_whole_model(spark: SparkSession) -> N
     dataset = clicks.dataset(num_iterations=20, early_stopping_round=0)
     with fit.laid_out(clicks.rows(spark, 2_000, validation=0.2), 0) as rows:
         model = fit.fit(rows, dataset)
-        curves = curve.by_tree(model, rows, 1_600, 400)
-        scored = model.transform(rows).select("validation", "label", stages.vector_to_array("probability")[1]).collect()
+        curves = learning_curve.by_tree(model, rows, 1_600, 400)
+        scored = (
+            model.transform(rows).select("validation", "label", spark_ml_io.vector_to_array("probability")[1]).collect()
+        )
     for name, validates in (("train", False), ("validation", True)):
         labels, probabilities = np.array([row[1:] for row in scored if row[0] is validates]).T
         by_tree = curves[f"{name}/log_loss_by_tree"]
         assert len(by_tree) == 20
-        assert by_tree[-1] == pytest.approx(evaluate.log_loss(labels, probabilities), abs=1e-12)
+        assert by_tree[-1] == pytest.approx(metrics.log_loss(labels, probabilities), abs=1e-12)
         assert by_tree[-1] < by_tree[0]

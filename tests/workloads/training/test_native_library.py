@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-import workloads_clicks as clicks
 from pyspark.sql import SparkSession
 
-from workloads import fit, native_library
+from testing.workloads import clicks
+from workloads.training import fit, native_library
 
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 

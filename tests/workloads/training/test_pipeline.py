@@ -8,13 +8,13 @@ import pytest
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from workloads_shop import Trained
 
-from workloads import pipeline, stages
-from workloads.levels import BETWEEN, MISSING_LEVEL
+from testing.workloads.shop import Trained
+from workloads.features.categories import BETWEEN, MISSING_LEVEL
+from workloads.training import pipeline, spark_ml_io
 
 # Imported, a session fixture would be made once for every module.
-pytest_plugins = ["workloads_fixtures"]
+pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
@@ -23,7 +23,7 @@ def test_it_computes_what_sparks_own_computes(shop: Trained, spark: SparkSession
     rows = spark.read.parquet(str(shop.features)).orderBy("time").limit(300)
 
     def probabilities(scored: DataFrame) -> list[float]:
-        click = stages.vector_to_array("probability")[1].alias("click")
+        click = spark_ml_io.vector_to_array("probability")[1].alias("click")
         return [row.click for row in scored.select("time", click).orderBy("time", "click").collect()]
 
     ours = probabilities(pipeline.load(folder).transform(rows))
@@ -36,8 +36,8 @@ def test_a_lookup_is_read_as_spark_reads_it(words: list[str], spark: SparkSessio
     """Made with constructors that are not Spark's public ones, of words that no way of writing them may change."""
     vectors = np.arange(2 * len(words), dtype=np.float32).reshape(-1, 2) / 3
     folder = tmp_path / "lookup"
-    stages.write_lookup(folder, "looked_up", ("words", "mean"), words, vectors, spark)
-    ours = stages.load(folder, spark)
+    spark_ml_io.write_lookup(folder, "looked_up", ("words", "mean"), words, vectors, spark)
+    ours = spark_ml_io.load(folder, spark)
     sparks = spark._jvm.org.apache.spark.ml.feature.Word2VecModel.load(str(folder))
     assert ours.uid() == sparks.uid() == "looked_up"
     assert ours.explainParams() == sparks.explainParams()
@@ -52,7 +52,7 @@ def test_a_lookup_is_read_as_spark_reads_it(words: list[str], spark: SparkSessio
 
 def test_its_stages_are_in_the_order_in_which_they_were_saved(shop: Trained) -> None:
     folder = shop.artefact / "pipeline"
-    saved = stages.read_metadata(folder)["paramMap"]["stageUids"]
+    saved = spark_ml_io.read_metadata(folder)["paramMap"]["stageUids"]
     assert len(saved) > 10
     assert list(pipeline.load(folder).stages) == saved
 
@@ -67,6 +67,6 @@ def test_the_jvm_is_asked_once_what_a_name_is(spark: SparkSession, monkeypatch: 
         return real(command, *options, **more)
 
     monkeypatch.setattr(client, "send_command", send)
-    spark.range(1).select(F.concat(F.lit("a"), F.col("id")), stages.vector_to_array("id"))
+    spark.range(1).select(F.concat(F.lit("a"), F.col("id")), spark_ml_io.vector_to_array("id"))
     assert asked
     assert [command for command in asked if command.startswith("r\nu\n")] == []

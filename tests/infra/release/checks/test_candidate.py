@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from databricks.sdk.service.jobs import RunResultState
-from test_infra_gate import FLOORS, GOOD
 
-from infra.release import candidate
-from infra.release.artefact import ArtefactError
-from infra.release.live import LiveModel
+from infra.cloud.artefact import ArtefactError
+from infra.cloud.live_deployment import LiveModel
+from infra.release.checks import candidate
+from tests.infra.release.checks.test_gate import FLOORS, GOOD
 
 Runs = list[tuple[int, RunResultState, dict[str, Any] | None]]
 

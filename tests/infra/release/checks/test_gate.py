@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.release.gate import judge, verdict
-from infra.settings import QualitySettings
+from infra.config.settings import QualitySettings
+from infra.release.checks.gate import judge, verdict
 
 FLOORS = QualitySettings().model_dump()
 GOOD = {

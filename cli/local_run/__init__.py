@@ -1,0 +1,1 @@
+"""The local run: sandbox, Pulumi engine, rows, and their folder."""

@@ -1,0 +1,1 @@
+"""Stacks: files, state, lineage and teardown."""

@@ -1,0 +1,1 @@
+"""Clients for Azure ML, Databricks and storage, with the login that azure-native uses."""

@@ -1,0 +1,1 @@
+"""Components of the infrastructure, one Azure service each, and what they share."""

@@ -1,0 +1,1 @@
+"""The base of every dynamic resource: inputs, differences, ownership."""

@@ -1,0 +1,1 @@
+"""Capacity, cost, versions and regions, computed before any resource exists."""

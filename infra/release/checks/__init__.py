@@ -1,0 +1,1 @@
+"""Decisions of a release: which model is a candidate, whether it passes the gate, how it answers."""

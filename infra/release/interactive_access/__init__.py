@@ -1,0 +1,1 @@
+"""Interactive access for people: cluster, cluster policy, notebooks and the endpoint's key."""

@@ -1,0 +1,107 @@
+"""The endpoint's key where notebooks find it: one secret in a scope of the Databricks workspace.
+
+The key goes from Azure ML to the scope inside `create` and `update`; it is no input and no output, and in no state. The
+deployer and the workspace's admins may read it. A refresh finds a key that was regenerated. Does not renew a token
+(`serving:auth: AMLToken`), which ends after hours: `pulumi up --replace <urn>` of this resource puts the present one in
+place of the old, and keeps the scope with its access lists.
+"""
+
+import hashlib
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
+
+from infra.cloud.clients import Cloud, databricks_of
+from infra.cloud.live_deployment import endpoint_key
+from infra.dynamic.ownership import WorkspaceProvider
+from infra.dynamic.provider import gone
+
+KEY = "endpoint-key"
+
+
+class _EndpointKeyProvider(WorkspaceProvider):
+    object_name = ("scope",)
+    identity = ("workspace_id", "workspace_uid", "scope", "endpoint_name")
+    inputs = ("workspace_url", "ml_workspace_id", "endpoint_revision")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(f"{props['scope']}/{KEY}", {**props, **_put(props)})
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone where the secret is, where somebody else wrote it, and where the endpoint has another key now."""
+        from azure.core.exceptions import ResourceNotFoundError
+        from databricks.sdk.errors import NotFound
+
+        try:
+            written = _written(databricks_of(props), props["scope"])
+            digest = _digest(Cloud.discover().machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
+        except (NotFound, ResourceNotFoundError):
+            return gone()
+        now = {"written": written, "key_digest": digest}
+        return ReadResult(id_, props) if all(props.get(name) in (None, now[name]) for name in now) else gone()
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult({**news, **_put(news)})
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        from databricks.sdk.errors import NotFound
+
+        try:
+            databricks_of(props).secrets.delete_scope(props["scope"])
+        except NotFound:
+            return
+
+
+def _put(props: dict[str, Any]) -> dict[str, str]:
+    registry, client = Cloud.discover().machine_learning(props["ml_workspace_id"]), databricks_of(props)
+    digest = _digest(registry, props["endpoint_name"])  # before the key: one that changes in between is found later
+    key, secrets = endpoint_key(registry, props["endpoint_name"]), client.secrets
+    if props["scope"] not in {scope.name for scope in secrets.list_scopes()}:
+        secrets.create_scope(props["scope"])
+    secrets.put_secret(props["scope"], KEY, string_value=key)
+    return {"written": _written(client, props["scope"]), "key_digest": digest}
+
+
+def _written(client: Any, scope: str) -> str:
+    """When the secret was last written; empty where it is missing. Raises the SDK's `NotFound` without the scope.
+
+    Its value cannot be compared: Databricks hands that out to notebooks alone (databricks-sdk, `get_secret`).
+    """
+    found = {secret.key: secret.last_updated_timestamp for secret in client.secrets.list_secrets(scope)}
+    return str(found.get(KEY, ""))
+
+
+def _digest(registry: Any, endpoint: str) -> str:
+    """Sixteen hex digits of sha-256 of the endpoint's key, which is random and cannot be found from them.
+
+    Empty for a token, of which every request may return another.
+    """
+    key = getattr(registry.online_endpoints.get_keys(endpoint), "primary_key", None)
+    return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""
+
+
+class EndpointKey(Resource, module="databricks", name="EndpointKey"):
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspace_url: pulumi.Input[str],
+        workspace_id: pulumi.Input[str],
+        workspace_uid: pulumi.Input[str],
+        scope: str,
+        ml_workspace_id: pulumi.Input[str],
+        endpoint_name: pulumi.Input[str],
+        endpoint_revision: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "workspace_url": workspace_url,
+            "workspace_id": workspace_id,
+            "workspace_uid": workspace_uid,
+            "scope": scope,
+            "ml_workspace_id": ml_workspace_id,
+            "endpoint_name": endpoint_name,
+            "endpoint_revision": endpoint_revision,
+        }
+        super().__init__(_EndpointKeyProvider(), name, props, opts)

@@ -1,0 +1,1 @@
+"""From a registered model to the live deployment."""

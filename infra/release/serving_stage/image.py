@@ -1,0 +1,173 @@
+"""The scoring image: built by the registry from the `scoring/` folder, or one that it has already (`release:image`).
+
+Referred to by digest only. Needs no container engine where `pulumi up` runs. An existing image is not looked for in the
+registry, whose own protocol that would need: Azure ML looks when it deploys the image, before any traffic. Does not
+delete images: rollback needs them, the registry's retention rules decide.
+"""
+
+import io
+import re
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, ReadResult, Resource
+
+from infra.cloud.clients import Cloud
+from infra.dynamic.provider import ReleaseProvider, gone
+from infra.release.training_stage.workload import sources_digest
+
+_CONTEXT = Path(__file__).parents[3] / "scoring"
+REPOSITORY = "personalization-scoring"
+_BUILD_MINUTES = 30
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/containerregistry/registry.py
+_REGISTRY_API_VERSION = "2023-01-01-preview"
+
+
+class ImageBuildFailed(Exception):
+    """The registry could not build the image; the message carries the end of its log."""
+
+
+def context_digest() -> str:
+    """sha-256 over the build context: what is in the image decides its tag."""
+    return sources_digest(_CONTEXT, suffixes=None)
+
+
+def build_context() -> bytes:
+    """The `scoring/` folder as tar.gz, in a fixed order and without times or owners."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if "__pycache__" in member.name:
+            return None
+        member.mtime = member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        return member
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path in sorted(_CONTEXT.iterdir()):
+            archive.add(path, arcname=path.name, filter=plain)
+    return buffer.getvalue()
+
+
+def build_arguments(engine: str, digest: str) -> dict[str, str]:
+    """Of the Dockerfile; what the image is made from ends as labels on it."""
+    lock = (_CONTEXT / f"requirements-{engine}.txt").read_text()
+    pins = re.findall(r"^((?:lightgbm|numpy|pyspark|synapseml)==\S+)", lock, re.MULTILINE)
+    return {"ENGINE": engine, "CODE_DIGEST": digest, "VERSIONS": " ".join(pins)}
+
+
+class _ImageProvider(ReleaseProvider):
+    identity = ("registry_id", "registry_uid", "engine", "digest", "existing")
+    optional = ("login_server", "build_pool")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        digest = props["existing"] or self._built(props)
+        return CreateResult(
+            digest,
+            {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
+        )
+
+    @staticmethod
+    def _built(props: dict[str, Any]) -> str:
+        """Digest of the image that the registry makes of the build context."""
+        from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
+        from azure.storage.blob import BlobClient
+
+        part = props["registry_id"].split("/")
+        place = (part[4], part[8])
+        client = Cloud.discover().registry_tasks(part[2])
+        target = client.registries.get_build_source_upload_url(*place)
+        BlobClient.from_blob_url(target.upload_url).upload_blob(build_context(), overwrite=True)
+        run = _scheduled(
+            client,
+            place,
+            DockerBuildRequest(
+                image_names=[f"{REPOSITORY}:{props['engine']}-{props['digest'][:16]}"],
+                is_push_enabled=True,
+                source_location=target.relative_path,
+                docker_file_path="Dockerfile",
+                platform=PlatformProperties(os="Linux", architecture="amd64"),
+                arguments=[
+                    {"name": name, "value": value}
+                    for name, value in build_arguments(props["engine"], props["digest"]).items()
+                ],
+                timeout=_BUILD_MINUTES * 60,
+                agent_pool_name=props.get("build_pool"),
+            ),
+        )
+        done = _wait(client, place, run.run_id)
+        return str(done.output_images[0].digest)
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone with its registry. An image that was deleted alone is not found: that needs the registry's own API."""
+        uid = props.get("registry_uid")
+        exists = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
+        return ReadResult(id_, props) if exists else gone()
+
+
+def _scheduled(client: Any, place: tuple[str, str], request: Any) -> Any:
+    """The run of the build.
+
+    Registries of free and trial subscriptions, among others, refuse builds, and say only to ask for support.
+    Source: Azure-Samples/azure-search-openai-demo#2592; MicrosoftDocs/azure-aks-docs#112
+    """
+    from azure.core.exceptions import HttpResponseError
+
+    try:
+        return client.registries.schedule_run(*place, request)
+    except HttpResponseError as error:
+        if error.error and error.error.code == "TasksOperationsNotAllowed":
+            raise ImageBuildFailed(
+                f"the subscription may not build in its registry {place[1]}: {error.error.message} Or build the image "
+                f"elsewhere, push it there as {REPOSITORY}, and set release:image to its digest."
+            ) from None
+        raise
+
+
+def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
+    import requests
+
+    deadline = time.monotonic() + (_BUILD_MINUTES + 5) * 60
+    while time.monotonic() < deadline:
+        run = client.runs.get(*place, run_id)
+        if run.status == "Succeeded":
+            return run
+        if run.status in ("Failed", "Canceled", "Error", "Timeout"):
+            log = requests.get(client.runs.get_log_sas_url(*place, run_id).log_link, timeout=60).text
+            raise ImageBuildFailed(f"image build {run_id} ended as {run.status}:\n{log[-4000:]}")
+        time.sleep(0.5 if time.monotonic() < deadline - _BUILD_MINUTES * 60 + 30 else 5)
+    raise ImageBuildFailed(f"image build {run_id} did not end within {_BUILD_MINUTES + 5} minutes")
+
+
+class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
+    image: pulumi.Output[str]
+    """`<login server>/<repository>@sha256:…`"""
+    image_digest: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        registry_id: pulumi.Input[str],
+        registry_uid: pulumi.Input[str],
+        login_server: pulumi.Input[str],
+        engine: str,
+        digest: str | None,
+        existing: str | None,
+        build_pool: pulumi.Input[str] | None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """`digest`: of the build context. `existing`: `sha256:…` of an image that is not built but there already."""
+        props = {
+            "registry_id": registry_id,
+            "registry_uid": registry_uid,
+            "login_server": login_server,
+            "engine": engine,
+            "digest": digest,
+            "existing": existing,
+            "build_pool": build_pool,
+        }
+        super().__init__(_ImageProvider(), name, {**props, "image": None, "image_digest": None}, opts)

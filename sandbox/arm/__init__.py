@@ -1,0 +1,1 @@
+"""Azure Resource Manager: one generic store of resources, with rules as data."""

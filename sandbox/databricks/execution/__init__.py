@@ -1,0 +1,1 @@
+"""Execution of Databricks runs and notebooks on this machine."""

@@ -1,0 +1,1 @@
+"""Entra, certificates, roles and role assignments."""

@@ -1,0 +1,1 @@
+"""The container registry: builds, images and the container engine."""

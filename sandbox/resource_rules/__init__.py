@@ -1,0 +1,1 @@
+"""Rules of single resource types that `resource_types.yaml` cannot express."""

@@ -1,0 +1,1 @@
+"""Requests and responses: bodies, parsing, content negotiation and problem documents."""

@@ -1,0 +1,1 @@
+"""Requests to ARM, and models of Azure's clients to check them with."""

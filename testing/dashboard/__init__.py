@@ -1,0 +1,1 @@
+"""A stack for tests of the dashboard."""

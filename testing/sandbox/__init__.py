@@ -1,0 +1,1 @@
+"""Sandboxes for tests, with the resources that a test needs."""

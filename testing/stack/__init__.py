@@ -1,0 +1,1 @@
+"""Stacks for tests: local runs, the program under mocks, and manual changes."""

@@ -1,0 +1,1 @@
+"""Rows, specs and Spark sessions for tests of the workload."""

@@ -1,0 +1,1 @@
+"""Raw files, typed tables and the split by time."""

@@ -1,0 +1,1 @@
+"""Raw columns to features: categories, target statistics and encodings."""

@@ -1,0 +1,1 @@
+"""Entry points: one module for each task that a cluster runs."""
