@@ -99,14 +99,11 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     known = {each.name for each in fields(TypeRule)} - {"type", "raw"}
     if unknown := entry.keys() - {*known, *_PROVIDER_KEYS, "sources"}:
         raise ValueError(f"resource_types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
+    file = f"resource_types.yaml: {arm_type}"
     if unknown := {key for keys in entry.get("sources", {}) for key in keys.split(", ")} - entry.keys():
-        raise ValueError(
-            f"resource_types.yaml: {arm_type}: sources names {', '.join(sorted(unknown))}, which is not there."
-        )
+        raise ValueError(f"{file}: sources names {', '.join(sorted(unknown))}, which is not there.")
     if location not in ("required", "optional", "none"):
-        raise ValueError(
-            f"resource_types.yaml: {arm_type}: location is '{location}'; write required, optional or none."
-        )
+        raise ValueError(f"{file}: location is '{location}'; write required, optional or none.")
     return TypeRule(
         type=arm_type,
         token=entry.get("token", ""),

@@ -200,7 +200,7 @@ class Arm:
         check_name(rule, found.name)
         for taken, body in self._store.below("/subscriptions") if rule.unique else ():
             if body["type"].lower() == rule.type.lower() and body["name"].lower() == found.name.lower():
-                # Source: Azure/ARO-Landing-Zone-Accelerator#28 (the status of a taken vault; which code: resource_types.yaml)
+                # Source: Azure/ARO-Landing-Zone-Accelerator#28 (the status; the code is in resource_types.yaml)
                 raise CloudError(
                     409, rule.unique, f"The {rule.type} name '{found.name}' is already taken by '{taken}'."
                 )

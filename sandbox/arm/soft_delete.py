@@ -49,7 +49,7 @@ class SoftDeleted:
     def require_free(self, found: ResourceId, rule: TypeRule, sent: Body) -> None:
         """Refuse to create what lies deleted under the same name, unless the request recovers it."""
         if time.monotonic() < self._lingering.get(found.id.lower(), 0):
-            # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (the status; the code is in resource_types.yaml)
+            # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (the status)
             raise CloudError(409, rule.lingers, f"'{found.id}' is being deleted. Try operation later.")
         for body in self.of_type(rule.type) if rule.soft_delete else ():
             same_id, same_name = body["id"].lower() == found.id.lower(), body["name"].lower() == found.name.lower()

@@ -277,7 +277,7 @@ def test_roles_that_are_assigned_under_a_condition_are_a_warning(preflight: Pref
     preflight.answer({"permissions": [*CONTRIBUTOR, administrator]})
     code, said = preflight.run()
     assert (code, "warning" in said) == (0, True)
-    assert "under a condition" in said
+    assert "have a condition" in said
 
 
 def test_a_quota_without_room_for_an_upgrade_is_a_warning(preflight: Preflight) -> None:

@@ -204,7 +204,7 @@ def test_only_a_sandbox_is_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_type_that_is_not_in_the_table_says_where_to_add_it(provider: Provider) -> None:
     with pytest.raises(
-        grpc.RpcError, match=r"network:FirewallPolicy is not known .* add it to sandbox/arm/resource_types\.yaml"
+        grpc.RpcError, match=r"FirewallPolicy is not known .* add it to sandbox/arm/resource_types\.yaml"
     ):
         provider.check("network:FirewallPolicy", {})
 
