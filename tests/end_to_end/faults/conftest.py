@@ -41,8 +41,8 @@ def page(tried: dict[str, dict[str, Any] | None]) -> str:
         "`pytest tests/end_to_end/faults --faults`. A cell says how `up` went on: `at once` if the run that met the",
         "fault succeeded, else the seconds that the next `up` took; `-` if the fault cannot be there. In every cell",
         "but those of `cloud dies`, where the endpoint dies with the cloud, a probe asked it twenty times a second.",
-        "After each: one job, cluster and policy, one model version for each model trained, one live deployment, no secret",
-        "in log or state.",
+        "After each: one job, cluster and policy, one model version for each model trained, one live deployment, no",
+        "secret in log or state.",
         "",
         f"{len(found)} cells survived, {len(tried) - len(found)} did not; of {sum(each.asked for each in found):,} "
         f"requests {sum(each.lost for each in found)} were lost. {platform.machine()}, {os.cpu_count()} cores.",
