@@ -41,7 +41,7 @@ def commands(program: str) -> list[list[str]]:
 
 
 def config(after: int = 99) -> dict[str, str]:
-    """Of the development stack, as Pulumi hands it to a program, with the first `after` settings of the page."""
+    """Return the development stack's config as Pulumi hands it to a program, with the page's first `after` settings."""
     found = dict(stacks.read(ROOT, "dev"))
     for words in [words for words in commands("pulumi") if words[1:3] == ["config", "set"]][:after]:
         key, value = words[-2:]
@@ -55,7 +55,7 @@ def settings(after: int = 99) -> Settings:
 
 
 def _parses(command: str, arguments: list[str]) -> None:
-    """Raises Click's error where an argument or an option is unknown or wrong."""
+    """Raise Click's error where an argument or an option is unknown or wrong."""
     offered: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert command in offered, command
     offered[command].make_context(command, list(arguments))
