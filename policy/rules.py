@@ -2,9 +2,8 @@
 
 A rule is a function of one resource (public network access: of the whole stack) that yields what is wrong with it and
 which value would do. All are mandatory but `public-network-access` and `tls-inside-network`; `--policy-pack-config`
-changes the level of any, the regions and the tags. The SDK gives a pack neither stack nor configuration: whether this
-is production is read off the tag `environment`, else off the stack's name, and a private network is known by its
-private endpoints.
+changes the level of any, the regions and the tags. Whether the stack is production is its setting
+`personalization:production` (`stack.py`). A private network is recognized by its private endpoints.
 
 A public production endpoint has to speak TLS: its key and its users' features would cross the internet in plain text.
 Inside a private network that is advice, repeated in every preview: no stack file can ship a certificate, which is of a
@@ -46,8 +45,8 @@ from policy.settings import (
     TLS,
     Setting,
 )
+from policy.stack import is_production
 
-PRODUCTION = "prod"
 REQUIRED_TAGS = ["environment", "stack"]
 STATEFUL = {
     "azure-native:containerregistry:Registry",
@@ -93,11 +92,6 @@ PINS = {
 """Form that a value must have, by the name of a library's or a cluster's property."""
 
 Check = Callable[[ResourceValidationArgs], Iterator[str]]
-
-
-def is_production(resource: Resource) -> bool:
-    stack = resource.urn.partition("::")[0].rpartition(":")[2]
-    return (read(resource.props, "tags.environment") or stack).startswith(PRODUCTION)
 
 
 def settings(table: list[Setting]) -> Check:
@@ -188,7 +182,7 @@ def endpoint_tls(resource: ResourceValidationArgs, inside: bool) -> Iterator[str
     settings = read(resource.props, "configurationSettings") or {}
     private = str(settings.get("scoringFe.serviceType.internalLoadBalancer", False)).lower() != "false"
     plain = str(settings.get("allowInsecureConnections")).lower() == "true"
-    if plain and private == inside and is_production(resource):
+    if plain and private == inside and is_production():
         yield (
             "configurationSettings.allowInsecureConnections is True, and the endpoint's key crosses the network in "
             "plain text; set a certificate for the endpoint's name (serving:hostname)."
@@ -196,7 +190,7 @@ def endpoint_tls(resource: ResourceValidationArgs, inside: bool) -> Iterator[str
 
 
 def protection(resource: ResourceValidationArgs) -> Iterator[str]:
-    if resource.resource_type in STATEFUL and not resource.opts.protect and is_production(resource):
+    if resource.resource_type in STATEFUL and not resource.opts.protect and is_production():
         yield "the resource option protect is not set; set it to True: what it holds cannot be made again."
 
 
@@ -213,7 +207,7 @@ def roles(resource: ResourceValidationArgs) -> Iterator[str]:
 def public_access(stack: StackValidationArgs, binding: bool) -> Iterator[tuple[str, Resource]]:
     """What is reachable over public endpoints; `binding` asks for a production stack with a private network alone."""
     private = any(resource.resource_type == "azure-native:network:PrivateEndpoint" for resource in stack.resources)
-    if binding == (private and any(map(is_production, stack.resources))):
+    if binding == (private and is_production()):
         for resource in stack.resources:
             for setting in PUBLIC_ACCESS:
                 yield from ((problem, resource) for problem in setting.problems(resource))

@@ -83,8 +83,8 @@ def _up(
     engine = Engine(state.folder, environment, state.sandbox)
     engine.configure(
         {
-            "training:dataset": dataset,
-            "training:data": str(folder),
+            "training:local_dataset": dataset,
+            "training:local_data": str(folder),
             "serving:engine": engine_name,
             "access:deployers": {sandbox.deployer(): "ServicePrincipal"},
         }
@@ -213,7 +213,7 @@ def _rows(state: State, described: spec.Spec, data: Path | None, say: Callable[[
         try:
             _require_tables(described, files_of(str(data)), data)
         except SnapshotError as error:
-            raise UserError(str(error).replace("training:data", "DATA")) from None
+            raise UserError(str(error).replace("training:local_data", "DATA")) from None
         return data.absolute()
     if described.name == "movielens":
         return movielens.fetch(paths.folder() / "movielens", say)

@@ -1,6 +1,7 @@
 """Rows: whether the snapshot for the release's training is in the lake, before any machine starts.
 
-The lake does not exist before the first `up`, and `up` itself uploads the rows of `training:data`. Does not read rows.
+The lake does not exist before the first `up`, and `up` itself uploads the rows of `training:local_data`. Does not read
+rows.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ _RAW = "raw"
 
 def questions(target: Target) -> Iterator[Question]:
     training = target.settings.training
-    if target.settings.release.enabled and target.settings.release.model == "trained" and not training.data:
+    if target.settings.release.enabled and target.settings.release.model == "trained" and not training.local_data:
         yield Question("rows", f"{training.dataset}/{training.snapshot}", partial(_landed, target))
 
 

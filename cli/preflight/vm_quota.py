@@ -46,7 +46,7 @@ class Need:
 def needs(target: Target) -> list[Need]:
     settings = target.settings
     training, serving = settings.training, settings.serving
-    zones = settings.zones if settings.is_production else []
+    zones = settings.zones if settings.production else []
     # As large as the training cluster, and it may run at the same time.
     interactive = settings.has_interactive_cluster
     pools = [

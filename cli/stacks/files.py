@@ -84,7 +84,8 @@ def create(folder: Path, name: str, like: str, location: str | None) -> NewStack
     """Write the file of stack `name` from that of `like`, with `location` or the region that ends the name.
 
     The part of the name before the region becomes the environment, where it can be one; else the environment is kept
-    and listed for review.
+    and listed for review. Unless the name gives the environment of `like`, `production` is listed, too. Former names of
+    settings are replaced by the present ones.
 
     Raises `UserError`, and has written nothing, if the file exists, the region is unknown or the settings are wrong.
     """
@@ -99,19 +100,23 @@ def create(folder: Path, name: str, like: str, location: str | None) -> NewStack
         raise UserError(f"{path} exists already: remove it, or choose another name for the new stack.")
     _require_region(region, named=location is not None)
     text, secrets = _without_secrets(text_of(folder, like))
-    before = stack_config.parse(text, _project()).get(LOCATION)
-    if before is None:
-        raise UserError(f"{file_of(folder, like)} has no {LOCATION} to change: set it there first.")
-    text = _replaced(text, LOCATION, region)
+    old = stack_config.parse(text, _project())
+    environment_key, production_key = f"{_project()}:environment", f"{_project()}:production"
+    for key in (LOCATION, production_key):
+        if key not in old:
+            raise UserError(f"{file_of(folder, like)} has no {key}: set it there first.")
+    text = _with_present_names(_replaced(text, LOCATION, region))
     promised = name.removesuffix(f"-{region}")
     if promised != name and re.fullmatch(ENVIRONMENT, promised):
-        text = _replaced(text, f"{_project()}:environment", promised)
+        text = _replaced(text, environment_key, promised)
     config = stack_config.parse(text, _project())
     environment = settings_of(_whole(config, secrets), path.name).environment
     _write_new(path, text)
-    review = dict(_to_review(config, before))
+    review = dict(_to_review(config, old[LOCATION]))
     if promised != environment:
-        review[f"{_project()}:environment"] = f"{environment}, as in {like}: it decides on protection, zones and price"
+        review[environment_key] = f"{environment}, as in {like}: it is part of every resource name"
+    if promised != old.get(environment_key):
+        review[production_key] = f"{old[production_key]}, as in {like}: it decides on protection, zones and price"
     return NewStack(path, region, environment, secrets, review)
 
 
@@ -191,6 +196,17 @@ def _replaced(text: str, key: str, value: str) -> str:
     spelled = (key, key.removeprefix(f"{_project()}:"))
     node = next((node for name, node in _entries(config) if name.value in spelled), None)
     return text if node is None else text[: node.start_mark.index] + value + text[node.end_mark.index :]
+
+
+def _with_present_names(text: str) -> str:
+    """The text with present names of settings for former ones, except where both are set, which is refused later."""
+    config = next(node for name, node in _entries(yaml.compose(text, yaml.SafeLoader)) if name.value == "config")
+    keys = [name for name, _ in _entries(config)]
+    for key in reversed(keys):
+        present = loading.RENAMED.get(key.value)
+        if present and present not in (other.value for other in keys):
+            text = text[: key.start_mark.index] + present + text[key.end_mark.index :]
+    return text
 
 
 def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:

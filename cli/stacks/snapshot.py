@@ -14,6 +14,7 @@ from typing import Any
 from cli.errors import UserError
 from cli.stacks import files, state
 from infra.cloud.clients import Cloud
+from infra.config import loading
 from infra.config.settings import ReleaseSettings, TrainingSettings, without_time
 
 KEY = "training:snapshot"
@@ -33,11 +34,11 @@ def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     Lists the lake's days only if `landed` and the stack has a release: a private lake answers
     inside its network alone. Raises `UserError` for a stack that has no lake yet.
     """
-    config = files.read(folder, stack)
+    config = loading.with_present_names(files.read(folder, stack))
     if landed and not ReleaseSettings.model_validate({"enabled": config.get("release:enabled", True)}).enabled:
         return f"{stack}: it has no release (release:enabled), so nothing is trained"
-    if "training:data" in config:
-        return f"{stack}: it trains on local files, training:data, which no day replaces"
+    if "training:local_data" in config:
+        return f"{stack}: it trains on local files (training:local_data), which no day replaces"
     in_file, dataset = without_time(config.get(KEY)), config.get("training:dataset", TrainingSettings().dataset)
     outputs = _outputs(folder, stack)
     trained = outputs.get("training_snapshot")

@@ -75,13 +75,13 @@ class KubernetesArgs:
             scoring_node_size=settings.serving.node_size,
             scoring_nodes_min=settings.serving.nodes_min,
             scoring_nodes_max=settings.serving.nodes_max,
-            tier="Standard" if settings.is_production else "Free",
-            zones=settings.zones if settings.is_production else (),
+            tier="Standard" if settings.production else "Free",
+            zones=settings.zones if settings.production else (),
             maintenance_day=settings.reliability.maintenance_day,
             maintenance_hour=settings.reliability.maintenance_hour,
             authorized_ranges=settings.network.authorized_ranges,
             node_subnet_id=node_subnet_id,
-            protect=settings.is_production,
+            protect=settings.production,
         )
 
 

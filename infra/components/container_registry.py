@@ -46,7 +46,7 @@ class ContainerRegistryArgs:
             private=settings.network.is_private,
             zone_redundant=settings.zone_redundant,
             build_subnet_id=build_subnet_id,
-            protect=settings.is_production,
+            protect=settings.production,
         )
 
     @property

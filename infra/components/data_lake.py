@@ -36,7 +36,7 @@ class DataLakeArgs:
             account_name=names.lake,
             zone_redundant=settings.zone_redundant,
             private=settings.network.is_private,
-            protect=settings.is_production,
+            protect=settings.production,
         )
 
 

@@ -48,7 +48,7 @@ class DatabricksArgs:
             connector_identity=identities.databricks,
             zone_redundant=settings.zone_redundant,
             network_id=network.network_id if network else None,
-            protect=settings.is_production,
+            protect=settings.production,
         )
 
 

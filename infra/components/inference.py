@@ -73,7 +73,7 @@ class InferenceArgs:
             scoring_nodes=serving.nodes_min,
             network=IPv4Network(network.address_space) if network.is_private else None,
             certificate=Certificate.of(serving),
-            protect=settings.is_production,
+            protect=settings.production,
         )
 
 

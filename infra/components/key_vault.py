@@ -34,7 +34,7 @@ class KeyVaultArgs:
             tenant_id=tenant_id,
             purge_protection=settings.access.purge_protection,
             private=settings.network.is_private,
-            protect=settings.is_production,
+            protect=settings.production,
         )
 
 

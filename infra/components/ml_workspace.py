@@ -65,7 +65,7 @@ class MachineLearningArgs:
             lake_account_name=lake.account_name,
             models_container=lake.containers["models"],
             private=settings.network.is_private,
-            protect=settings.is_production,
+            protect=settings.production,
         )
 
 

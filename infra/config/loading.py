@@ -1,6 +1,8 @@
-"""Pulumi's flat configuration to `Settings`, or one error that names each wrong key, the rule and what would do.
+"""Conversion of Pulumi's flat configuration to `Settings`, or to one error that lists every mistake.
 
-Knows no setting by name but the region's: what may be set is `settings.py`.
+Each line of the error names a key, the value, the rule and the remedy. Former names of settings are accepted here and
+reported. Does not define settings: their names, types, defaults and rules are in `settings.py`. Of all settings it
+knows by name only the region, whose key is azure-native's.
 """
 
 import json
@@ -15,45 +17,61 @@ from pydantic import ValidationError
 from infra.config import tls
 from infra.config.settings import OF_THE_PROJECT, REMOVED, Settings
 
+RENAMED = {
+    "alerts:missing_share": "alerts:featureless_share",
+    "budget:steps": "budget:thresholds_percent",
+    "quality:commonest_probability_max": "quality:mode_share_max",
+    "release:drift_max": "release:prediction_shift_max",
+    "release:rollout": "release:traffic_steps",
+    "training:data": "training:local_data",
+    "training:interactive_minutes": "training:autotermination_minutes",
+}
+"""Former names of settings, each with the present name. This release accepts them with a warning, the next does not."""
+
 _MISSPELT = 0.75
-"""How like a group (1: the same) a namespace is that was meant to be it. Others are those of providers and of whoever
-shares the file: they are let be."""
+"""Similarity to a group's name (1: equal) from which a namespace counts as misspelt. Namespaces less similar belong to
+providers or to other programs that share the stack file, and are ignored."""
 
 
 class ConfigError(Exception):
-    """The stack's configuration is wrong; the message names each key, the rule and what would do."""
+    """The stack's configuration is wrong. The message names each key, the rule and the remedy."""
 
 
 def of_this_stack() -> Settings:
-    """Return the running program's settings. Warns of each version, and the certificate, that will soon end.
+    """Return the running program's settings.
 
-    Raises `pulumi.RunError`, which is shown without a stack trace.
+    Warns about settings under a former name, and about versions and a certificate that end soon. Raises
+    `pulumi.RunError`, which Pulumi shows without a stack trace.
     """
-    # `pulumi.Config` can only be asked for keys it is told; a misspelt key shows in the whole map alone.
+    # Not `pulumi.Config`, which returns only keys that it is asked for: a misspelt key would stay unnoticed.
+    config = {**get_config_env(), **CONFIG.get()}
     try:
-        settings = load({**get_config_env(), **CONFIG.get()}, pulumi.get_project())
+        settings = load(config, pulumi.get_project())
     except ConfigError as error:
         raise pulumi.RunError(str(error)) from None
+    for message in deprecations(config):
+        pulumi.warn(message)
     for end in settings.support_ends:
         pulumi.warn(str(end))
     certificate = settings.serving.tls_certificate
     if certificate and (days := tls.days_left(certificate)) < tls.NOTICE_DAYS:
         pulumi.warn(
-            f"the certificate of {settings.serving.hostname} ends in {days} days: set serving:tls_certificate and "
+            f"the certificate of {settings.serving.hostname} expires in {days} days: set serving:tls_certificate and "
             "serving:tls_key to a new certificate and key (docs/operations.md, 'A certificate for the endpoint')"
         )
     return settings
 
 
 def load(config: Mapping[str, str], project: str) -> Settings:
-    """Settings from Pulumi's flat config, such as `{"training:workers": "12", "azure-native:location": "westeurope"}`.
+    """Return the settings of a flat config such as `{"training:workers": "12", "azure-native:location": "westeurope"}`.
 
-    Raises `ConfigError` for wrong values and for keys this program does not know (a misspelt key is never ignored).
+    Raises `ConfigError` for wrong values, for unknown keys in the program's namespaces or in one that is spelled
+    similarly, and for a setting that is set under both its former and its present name.
     """
     groups = set(Settings.model_fields) - {*OF_THE_PROJECT, "location"}
     values: dict[str, Any] = {}
-    unknown = []
-    for key, text in config.items():
+    mistakes = _set_twice(config)
+    for key, text in with_present_names(config).items():
         namespace, _, name = key.partition(":")
         if namespace == project and name in OF_THE_PROJECT:
             values[name] = text
@@ -62,20 +80,47 @@ def load(config: Mapping[str, str], project: str) -> Settings:
         elif namespace in groups:
             values.setdefault(namespace, {})[name] = _value(text)
         elif namespace == project:
-            unknown.append(f"{key}: is not a setting. The project has {', '.join(OF_THE_PROJECT)}.")
+            mistakes.append(f"{key}: is not a setting. The project has {', '.join(OF_THE_PROJECT)}.")
         elif close := get_close_matches(namespace, groups, 1, _MISSPELT):
-            unknown.append(f"{key}: no setting has the namespace {namespace}. Did you mean {close[0]}:{name}?")
+            mistakes.append(f"{key}: no setting has the namespace {namespace}. Did you mean {close[0]}:{name}?")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain([*unknown, *(_line(found, project) for found in error.errors())])) from None
-    if unknown:
-        raise ConfigError(_explain(unknown))
+        mistakes += [_line(mistake, project) for mistake in error.errors()]
+        raise ConfigError(_explain([*mistakes, *deprecations(config)])) from None
+    if mistakes:
+        raise ConfigError(_explain(mistakes))
     return settings
 
 
+def with_present_names(config: Mapping[str, str]) -> dict[str, str]:
+    """Return `config` with present names instead of former ones. A value under the present name has priority."""
+    present = {key: text for key, text in config.items() if key not in RENAMED}
+    for former, key in RENAMED.items():
+        if former in config:
+            present.setdefault(key, config[former])
+    return present
+
+
+def deprecations(config: Mapping[str, str]) -> list[str]:
+    """Return one message for each key in `config` that is a former name of a setting."""
+    return [
+        f"{former}: is now named {key}; the next release does not accept the former name. Rename it in the stack file."
+        for former, key in RENAMED.items()
+        if former in config and key not in config
+    ]
+
+
+def _set_twice(config: Mapping[str, str]) -> list[str]:
+    return [
+        f"{former}: is the former name of {key}, which is also set. Remove the former: pulumi config rm {former}"
+        for former, key in RENAMED.items()
+        if former in config and key in config
+    ]
+
+
 def _value(text: Any) -> Any:
-    """Pulumi hands objects and lists over as JSON text, and everything else as plain text."""
+    """Decode objects and lists, which Pulumi passes as JSON text. It passes every other value as plain text."""
     if isinstance(text, str) and text[:1] in ("{", "["):
         try:
             return json.loads(text)
@@ -85,30 +130,31 @@ def _value(text: Any) -> Any:
 
 
 def _line(error: Any, project: str) -> str:
-    place = [str(part) for part in error["loc"]]
-    if not place:
+    location = [str(part) for part in error["loc"]]
+    if not location:
         return error["msg"].removeprefix("Value error, ")
-    if len(place) == 1:
-        key = f"{project}:{place[0]}" if place[0] in OF_THE_PROJECT else f"azure-native:{place[0]}"
-        field = Settings.model_fields.get(place[0])
+    if len(location) == 1:
+        key = f"{project}:{location[0]}" if location[0] in OF_THE_PROJECT else f"azure-native:{location[0]}"
+        field = Settings.model_fields.get(location[0])
     else:
-        key = ":".join(place[:2]) + "".join(f".{part}" for part in place[2:] if not part.startswith("literal"))
-        group = Settings.model_fields[place[0]].annotation
+        key = ":".join(location[:2]) + "".join(f".{part}" for part in location[2:] if not part.startswith("literal"))
+        group = Settings.model_fields[location[0]].annotation
         fields = getattr(group, "model_fields", {})
-        field = fields.get(place[1])
+        field = fields.get(location[1])
         if error["type"] == "extra_forbidden" and key in REMOVED:
             return f"{key}: is no longer a setting. {REMOVED[key]} Remove it: pulumi config rm {key}"
         if error["type"] == "extra_forbidden":
-            return f"{key}: is not a setting. {place[0]} has {', '.join(sorted(fields))}."
+            return f"{key}: is not a setting. {location[0]} has {', '.join(sorted(fields))}."
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        of_a_group = len(place) == 1 and place[0] not in (*OF_THE_PROJECT, "location")
+        of_a_group = len(location) == 1 and location[0] not in (*OF_THE_PROJECT, "location")
         return message if of_a_group else f"{key}: {message}"
+    description = f" {field.description}" if field and field.description else ""
     if error["type"] == "missing":
-        return f"{key}: must be set. {field.description if field else ''}"
-    hint = f" {field.description}" if field and field.description else ""
+        remedy = f" Run pulumi config set {key} true, or pulumi config set {key} false."
+        return f"{key}: must be set.{description}{remedy if field and field.annotation is bool else ''}"
     default = "" if field is None or field.is_required() else f" The default is {json.dumps(_plain(field.default))}."
-    return f"{key}: {message}, not {error['input']!r}.{hint}{default}"
+    return f"{key}: {message}, not {error['input']!r}.{description}{default}"
 
 
 def _plain(default: Any) -> Any:

@@ -1,9 +1,11 @@
-"""Every setting of a stack, validated once and frozen before any resource exists.
+"""All settings of a stack, validated and frozen before the first resource is declared.
 
-One pydantic model per config namespace (`training:workers` is `Settings.training.workers`). Components never read
-`pulumi.Config`; they get the values they need as arguments. Does not know names (`naming.py`) or defaults of Azure
-itself. `docs/reference/configuration.md` is generated from the fields: their descriptions, bounds, examples, and the
-rules in words where a pattern or a validator has the rule.
+Each config namespace is one pydantic model: `training:workers` is `Settings.training.workers`. Components do not read
+`pulumi.Config`; they get values as arguments. `docs/reference/configuration.md` is generated from the fields: their
+descriptions, bounds and examples, and `rule` where a pattern or a validator holds the rule.
+
+Does not read Pulumi's configuration or accept former names (`configuration.py`), does not build resource names
+(`naming.py`), and does not know Azure's own defaults.
 """
 
 import json
@@ -26,19 +28,18 @@ from pydantic.config import JsonDict
 from infra.config import addresses, tag_rules, tls
 from infra.planning import capacity, compatibility, regions
 
-PRODUCTION = "prod"
 ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
-OF_THE_PROJECT = ("environment", "generation")
-"""Settings in the project's own namespace; all others are in a group."""
+OF_THE_PROJECT = ("environment", "production", "generation")
+"""Settings in the project's namespace. All others belong to a group."""
 REMOVED = {
     "budget:start": "The budget starts in the month of the first `up`.",
     "serving:tls_secret": "Set serving:tls_certificate and serving:tls_key: Azure ML creates the secret from them.",
 }
-"""Settings of earlier releases, each with what holds now."""
+"""Settings of earlier releases that no longer exist, each with its replacement."""
 
 
 def _rule(words: str) -> JsonDict:
-    """A field's rule in words, for the reference page, where a pattern or a validator has it."""
+    """Return schema extras with a field's rule in words, for fields whose rule is a pattern or a validator."""
     return {"rule": words}
 
 
@@ -52,15 +53,15 @@ VmSize = Annotated[
     AfterValidator(_known_size),
     Field(json_schema_extra=_rule("a VM size of infra/planning/vm_sizes.yaml that Azure does not retire")),
 ]
-"""A VM size that stays on offer."""
+"""A VM size that Azure has not announced to retire."""
 
 
 def _known_dataset(value: str) -> str:
     known = sorted(file.stem for file in _DATASETS.glob("*.yaml"))
     if value not in known:
         raise ValueError(
-            f"no spec {value!r} in workloads/datasets/, there are: {', '.join(known)}; "
-            "docs/own-dataset/ says how to bring one"
+            f"no spec {value!r} in workloads/datasets/, which has {', '.join(known)}; docs/own-dataset/ explains how "
+            "to add one"
         )
     return value
 
@@ -69,7 +70,17 @@ _DATASETS = Path(__file__).parents[2] / "workloads" / "datasets"
 Dataset = Annotated[
     str, AfterValidator(_known_dataset), Field(json_schema_extra=_rule("name of a spec in workloads/datasets/"))
 ]
-"""Name of a dataset spec that the workload's wheel contains."""
+"""Name of a dataset spec in the workload's wheel."""
+
+
+def _true_or_false(value: Any) -> bool:
+    """Convert `value`, and refuse pydantic's other spellings (yes, 1, on): the policy pack reads the same text.
+
+    See `policy/stack.py`.
+    """
+    if value not in (True, False, "true", "false"):
+        raise ValueError(f"must be true or false, not {value!r}")
+    return value in (True, "true")
 
 
 class _Group(BaseModel):
@@ -77,20 +88,20 @@ class _Group(BaseModel):
 
 
 def without_time(value: str | None) -> str | None:
-    """The name as it was meant: Pulumi takes a day without quotes in a stack file for a moment in time."""
+    """Remove the time that Pulumi adds to a date without quotes in a stack file."""
     return value.removesuffix(" 00:00:00 +0000 UTC") if value else value
 
 
 class NetworkSettings(_Group):
     mode: Literal["public", "private"] = Field(
         "public",
-        description="Whether the resources have public endpoints, or are reachable only from the stack's own virtual "
-        "network.",
+        description="public: the resources have public endpoints. private: they are reachable only from the stack's "
+        "virtual network.",
         examples=["private"],
     )
     address_space: str = Field(
         "10.40.0.0/20",
-        description="IPv4 range of the virtual network of a private stack. It is split into four equal subnets.",
+        description="IPv4 range of a private stack's virtual network. It is split into four equal subnets.",
         examples=["10.40.0.0/20"],
         json_schema_extra=_rule(
             f"a private IPv4 range from /24 to /16, outside {addresses.POD_RANGE} (pods) and "
@@ -99,8 +110,8 @@ class NetworkSettings(_Group):
     )
     authorized_ranges: list[str] = Field(
         default_factory=list,
-        description="IPv4 ranges that may reach the Kubernetes API server. Empty: the API server of a private stack "
-        "has no public address; that of a public stack accepts connections from everywhere, and needs a login.",
+        description="IPv4 ranges that may connect to the Kubernetes API server. Empty: in a private stack the API "
+        "server has no public address; in a public stack every address may connect, and must log in.",
         examples=[["203.0.113.0/24"]],
         json_schema_extra=_rule("each an IPv4 range"),
     )
@@ -126,8 +137,8 @@ class AccessSettings(_Group):
     # azure/mgmt/authorization/v2022_04_01/models/_authorization_management_client_enums.py (`PrincipalType`)
     deployers: dict[str, Literal["ServicePrincipal", "User", "Group"]] = Field(
         default_factory=dict,
-        description="Entra object ids that run releases, each with its kind. They may write to the lake, "
-        "whose account keys are disabled.",
+        description="Entra object ids that run releases, each with its kind. They get the role to write to the lake, "
+        "because the lake's account keys are disabled.",
         examples=[{"22222222-2222-2222-2222-222222222222": "ServicePrincipal"}],
     )
     cluster_admins: list[str] = Field(
@@ -139,15 +150,15 @@ class AccessSettings(_Group):
     team: str | None = Field(
         None,
         min_length=1,
-        description="Group of the Databricks account that the interactive cluster is dedicated to. Its members may "
-        "also create clusters under the cluster's policy. Unset: only the identity that runs `up` has the cluster.",
+        description="Databricks account group to which the interactive cluster is dedicated. Its members may also "
+        "create clusters with the cluster's policy. Unset: the cluster is dedicated to the identity that runs `up`.",
         examples=["data-science"],
     )
     # Source: MicrosoftDocs/azure-docs articles/key-vault/general/soft-delete-overview.md ("Purge protection")
     purge_protection: bool = Field(
         True,
         description="Purge protection of the key vault. true: nobody can purge a deleted vault before its retention of "
-        "30 days ends, and the protection cannot be switched off again. false: a deleted vault can be purged at once.",
+        "30 days ends, and the protection cannot be switched off later. false: a deleted vault can be purged at once.",
         examples=["false"],
     )
 
@@ -156,15 +167,15 @@ class ReliabilitySettings(_Group):
     # Source: MicrosoftDocs/azure-docs articles/reliability/availability-zones-overview.md (three in a region)
     zones: list[Literal["1", "2", "3"]] | None = Field(
         None,
-        description="Availability zones of a production stack's nodes, and of public addresses. Unset: all zones of "
+        description="Availability zones of public IP addresses and, in production, of the nodes. Unset: all zones of "
         "the region.",
         examples=[["1", "2"]],
         json_schema_extra=_rule("zones that the region has"),
     )
     redundancy: Literal["zone", "local"] | None = Field(
         None,
-        description="Where the copies of stored data are: in several zones, or in one. Unset: zone for prod if the "
-        "region has zones, else local.",
+        description="Replication of stored data. zone: copies in several zones. local: copies in one zone. Unset: zone "
+        "in production if the region has zones, otherwise local.",
         examples=["zone"],
     )
     # Source: MicrosoftDocs/azure-aks-docs articles/aks/planned-maintenance.md
@@ -174,7 +185,7 @@ class ReliabilitySettings(_Group):
         examples=["Saturday"],
     )
     maintenance_hour: int = Field(
-        1, ge=0, le=23, description="Hour (UTC) at which the four hours for upgrades begin.", examples=[3]
+        1, ge=0, le=23, description="Hour (UTC) at which the four-hour upgrade window begins.", examples=[3]
     )
 
 
@@ -188,7 +199,7 @@ class AlertSettings(_Group):
         0.01,
         gt=0,
         lt=1,
-        description="An alert fires if a larger share of requests is answered with 5xx within five minutes.",
+        description="An alert fires if the share of requests answered with 5xx within five minutes is larger.",
         examples=[0.02],
     )
     p99_ms: int = Field(
@@ -205,13 +216,13 @@ class AlertSettings(_Group):
         examples=[90],
     )
     model_age_days: int = Field(
-        2, ge=1, description="An alert fires if the live model was trained more days ago than this.", examples=[3]
+        2, ge=1, description="An alert fires if the live model was trained more than this many days ago.", examples=[3]
     )
-    missing_share: float = Field(
+    featureless_share: float = Field(
         0.05,
         gt=0,
         le=1,
-        description="An alert fires if a larger share of requests contains a row in which no feature has a value.",
+        description="An alert fires if the share of requests with a row in which every feature is missing is larger.",
         examples=[0.1],
     )
 
@@ -220,16 +231,16 @@ class BudgetSettings(_Group):
     monthly: int | None = Field(
         None,
         ge=1,
-        description="Budget per month in the subscription's currency. Unset: no budget is created.",
+        description="Monthly budget in the subscription's currency. Unset: no budget is created.",
         examples=[3000],
     )
     # Source: azure-mgmt-consumption==11.0.0 azure/mgmt/consumption/models/_models.py (`Notification.threshold`: up to
     # 1000; "up to five notifications", of which the forecast's is one)
-    steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
+    thresholds_percent: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         [50, 80, 100],
         min_length=1,
         max_length=4,
-        description="Percentages of the budget at which an e-mail goes to alerts:emails.",
+        description="Percentages of the budget at which Azure sends an e-mail to alerts:emails.",
         examples=[[80, 100]],
     )
 
@@ -239,13 +250,14 @@ class TrainingSettings(_Group):
     snapshot: Annotated[str | None, BeforeValidator(without_time)] = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="Folder in the lake, raw/<dataset>/<snapshot>/, with the rows to train on.",
+        description="Folder in the lake, raw/<dataset>/<snapshot>/, that holds the training rows.",
         examples=["2026-11-26"],
         json_schema_extra=_rule("1 to 64 letters, digits, dots, hyphens and underscores"),
     )
-    data: str | None = Field(
+    local_data: str | None = Field(
         None,
-        description="Local folder or file to upload as the snapshot. The snapshot is named by the digest of its rows.",
+        description="Local folder or file that `up` uploads as the snapshot. The snapshot's name is the digest of its "
+        "rows.",
         examples=["first-rows"],
     )
     spark_version: str = Field(
@@ -262,7 +274,7 @@ class TrainingSettings(_Group):
     )
     spot: bool = Field(
         False,
-        description="Whether workers are spot machines, which cost less and which Azure may take away during a run.",
+        description="Whether workers are spot VMs, which cost less and can be evicted during a run.",
         examples=["true"],
         json_schema_extra=_rule("true only with training:workers 0 or 1"),
     )
@@ -273,25 +285,25 @@ class TrainingSettings(_Group):
     )
     schedule_enabled: bool = Field(
         False,
-        description="Whether Databricks starts the daily run by training:schedule. false: the daily workflow or `up` "
+        description="true: Databricks starts the daily run by training:schedule. false: the daily workflow or `up` "
         "starts it.",
         examples=["true"],
     )
     timeout_minutes: int = Field(
-        240, ge=5, le=1440, description="Minutes after which a run is stopped and fails.", examples=[120]
+        240, ge=5, le=1440, description="Minutes after which Databricks cancels a run; it then fails.", examples=[120]
     )
     interactive_cluster: bool | None = Field(
         None,
-        description="Whether a release also creates an interactive cluster, for notebooks, with the job's definition. "
-        "Unset: true, but false for prod.",
+        description="Whether a release also creates an interactive cluster for notebooks, with the job's cluster "
+        "definition. Unset: false in production, otherwise true.",
         examples=["false"],
     )
     # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
-    interactive_minutes: int = Field(
+    autotermination_minutes: int = Field(
         30,
         ge=10,
         le=10_000,
-        description="Minutes without use after which Databricks terminates an interactive cluster.",
+        description="Idle minutes after which Databricks terminates an interactive cluster.",
         examples=[60],
     )
     run_hours: float = Field(
@@ -305,20 +317,20 @@ class TrainingSettings(_Group):
         return value
 
     @model_validator(mode="after")
-    def _workers_must_stay(self) -> Self:
+    def _a_ring_has_no_spot_workers(self) -> Self:
         if self.spot and self.workers > 1:
             raise ValueError(
-                "training:spot breaks distributed LightGBM: one evicted worker stops the whole ring. "
-                "Set training:spot to false, or training:workers to 1."
+                "training:spot is not allowed with more than one worker: LightGBM's network ring stops if one of them "
+                "is evicted. Set training:spot to false, or training:workers to 1."
             )
         return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.snapshot and self.data:
+        if self.snapshot and self.local_data:
             raise ValueError(
-                "training:snapshot and training:data both name the rows to train on. "
-                "Set training:data to upload local files, or training:snapshot for a folder already in the lake."
+                "training:snapshot and training:local_data both name the rows to train on. Set only one: "
+                "training:local_data to upload local files, or training:snapshot for a folder already in the lake."
             )
         return self
 
@@ -326,7 +338,8 @@ class TrainingSettings(_Group):
 class ServingSettings(_Group):
     engine: Literal["native", "spark"] = Field(
         "native",
-        description="Scoring engine: LightGBM's C library, or Spark Serving with SynapseML. Both give equal answers.",
+        description="Scoring engine. native: LightGBM's C library. spark: Spark Serving with SynapseML. Both return "
+        "the same probabilities.",
         examples=["spark"],
     )
     node_size: VmSize = Field(
@@ -334,7 +347,7 @@ class ServingSettings(_Group):
     )
     system_node_size: VmSize | None = Field(
         None,
-        description="VM size of the system node pool. Unset: the same as serving:node_size.",
+        description="VM size of the system node pool. Unset: the value of serving:node_size.",
         examples=["Standard_D4s_v5"],
     )
     system_nodes: int = Field(2, ge=1, le=20, description="Number of nodes of the system node pool.", examples=[3])
@@ -342,26 +355,30 @@ class ServingSettings(_Group):
         1,
         ge=1,
         le=100,
-        description="Fewest nodes of the scoring pool's autoscaler. Unset: 1, or 3 for prod, where each of the "
-        "router's three replicas needs its own node.",
+        description="Smallest number of nodes of the scoring pool's autoscaler. Unset: 1; in production 3, because "
+        "each of the inference router's three replicas needs its own node.",
         examples=[2],
     )
     nodes_max: int = Field(
         3,
         ge=1,
         le=100,
-        description="Most nodes of the scoring pool's autoscaler. Unset: 3, or 4 for prod.",
+        description="Largest number of nodes of the scoring pool's autoscaler. Unset: 3; in production 4.",
         examples=[4],
     )
     replicas_min: int = Field(
         1,
         ge=1,
         le=100,
-        description="Fewest replicas of a deployment, which it also starts with.",
+        description="Smallest number of replicas of a deployment, and the number it starts with.",
         examples=[2],
     )
     replicas_max: int = Field(
-        4, ge=1, le=100, description="Most replicas to which the inference router scales a deployment.", examples=[5]
+        4,
+        ge=1,
+        le=100,
+        description="Largest number of replicas to which the inference router scales a deployment.",
+        examples=[5],
     )
     # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
     cpu: str = Field(
@@ -369,50 +386,53 @@ class ServingSettings(_Group):
         pattern=r"^[0-9]+(m|(\.[0-9]+)?)$",
         description="CPU cores that a replica requests.",
         examples=["500m"],
-        json_schema_extra=_rule("a number of cores (1, 1.5) or of thousandths of a core (500m)"),
+        json_schema_extra=_rule("a number of cores (1, 1.5) or of millicores (500m)"),
     )
     memory: str = Field(
         "1Gi",
         pattern=r"^[0-9]+(Mi|Gi)$",
-        description="Memory that a replica requests, and its limit. Unset: 1Gi, or 2000Mi for the engine spark, which "
-        "has a JVM.",
+        description="Memory request and limit of a replica. Unset: 1Gi; for the engine spark 2000Mi, because it runs a "
+        "JVM.",
         examples=["1500Mi"],
         json_schema_extra=_rule("a whole number with the unit Mi or Gi"),
     )
     instance_type: str | None = Field(
         None,
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-        description="Azure ML instance type that an administrator created in the cluster. Replicas of 2 CPU or 2Gi and "
-        "more need one. Unset: the default instance type, which every cluster has.",
+        description="Azure ML instance type that an administrator created in the cluster. Required for replicas of 2 "
+        "CPU or 2Gi and more. Unset: the default instance type, which every cluster has.",
         examples=["large"],
-        json_schema_extra=_rule("lower-case letters, digits and hyphens; neither first nor last a hyphen"),
+        json_schema_extra=_rule("lower-case letters, digits and hyphens; no hyphen at the start or the end"),
     )
-    concurrency: int = Field(16, ge=1, le=512, description="Requests that a replica works on at once.", examples=[32])
+    concurrency: int = Field(
+        16, ge=1, le=512, description="Requests that a replica processes concurrently.", examples=[32]
+    )
     target_rps: float | None = Field(
         None,
         gt=0,
-        description="Requests per second at the peak, for the capacity plan. Unset: the plan uses the replica range.",
+        description="Requests per second at peak load, for the capacity plan. Unset: the plan uses the range from "
+        "serving:replicas_min to serving:replicas_max.",
         examples=[500],
     )
     latency_ms: float | None = Field(
         None,
         gt=0,
-        description="99th percentile of the time of a request in a replica, in milliseconds and with its wait, that "
-        "the capacity plan must keep. Unset: the plan keeps serving:utilisation only.",
+        description="Upper limit in the capacity plan for the 99th percentile of a request's time in a replica, in "
+        "milliseconds, including the time it waits. Unset: only serving:utilisation limits the plan.",
         examples=[50],
     )
     utilisation: float = Field(
         0.7,
         gt=0,
         lt=1,
-        description="Largest share of a replica's time that is busy at the peak, for the capacity plan.",
+        description="Largest share of a replica's time that may be busy at peak load, for the capacity plan.",
         examples=[0.6],
     )
     service_ms: float | None = Field(
         None,
         gt=0,
-        description="Measured CPU time of one request in milliseconds, for the capacity plan. Unset: the engine's "
-        "figure in infra/planning/capacity.yaml.",
+        description="Measured CPU time of one request in milliseconds, for the capacity plan. Unset: the value for "
+        "the engine in infra/planning/capacity.yaml.",
         examples=[2.5],
     )
     # Source: MicrosoftDocs/azure-aks-docs articles/aks/supported-kubernetes-versions.md
@@ -421,27 +441,29 @@ class ServingSettings(_Group):
         pattern=r"^1\.[0-9]+(\.[0-9]+)?$",
         description="Kubernetes version of the cluster. Unset: AKS's default.",
         examples=["1.36"],
-        json_schema_extra=_rule("1.<minor> or 1.<minor>.<patch>, in support by infra/planning/compatibility.yaml"),
+        json_schema_extra=_rule(
+            "1.<minor> or 1.<minor>.<patch>, supported according to infra/planning/compatibility.yaml"
+        ),
     )
     # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online-auth.md
     auth: Literal["Key", "AMLToken"] = Field(
         "Key",
-        description="How callers of the endpoint authenticate: with a key, or with a token that expires.",
+        description="How callers of the endpoint authenticate. Key: with a key. AMLToken: with a token that expires.",
         examples=["AMLToken"],
     )
     hostname: str | None = Field(
         None,
-        description="Host name of the endpoint. Unset: the endpoint has the router's address, over plain HTTP.",
+        description="Host name of the endpoint. Unset: callers use the inference router's IP address and plain HTTP.",
         examples=["scores.example.com"],
         json_schema_extra=_rule("one of the names in serving:tls_certificate"),
     )
     tls_certificate: str | None = Field(
         None,
-        description="TLS certificate for serving:hostname as PEM text, followed by the certificates that signed it.",
+        description="TLS certificate for serving:hostname as PEM text, followed by its chain of issuers.",
         examples=["< scores.pem"],
     )
     tls_key: SecretStr | None = Field(
-        None, description="Private key of serving:tls_certificate, RSA, as PEM text.", examples=["< scores.key"]
+        None, description="RSA private key of serving:tls_certificate as PEM text.", examples=["< scores.key"]
     )
 
     @property
@@ -457,7 +479,7 @@ class ServingSettings(_Group):
         return values
 
     @model_validator(mode="after")
-    def _ranges(self) -> Self:
+    def _ranges_are_ordered(self) -> Self:
         for low, high in (("nodes_min", "nodes_max"), ("replicas_min", "replicas_max")):
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(
@@ -467,13 +489,13 @@ class ServingSettings(_Group):
         return self
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
+    def _tls_is_complete(self) -> Self:
         given = (self.hostname, self.tls_certificate, self.tls_key)
         if any(given) and not all(given):
             # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-online-endpoint.md
             raise ValueError(
-                "serving:hostname, serving:tls_certificate and serving:tls_key go together. Set all three, or none for "
-                "plain HTTP inside a trusted network."
+                "serving:hostname, serving:tls_certificate and serving:tls_key must be set together. Set all three, or "
+                "none of them for plain HTTP inside a trusted network."
             )
         if self.hostname and self.tls_certificate and self.tls_key:
             tls.require(self.tls_certificate, self.tls_key.get_secret_value(), self.hostname)
@@ -496,46 +518,46 @@ class RunnerSettings(_Group):
     repository: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$",
-        description="GitHub repository for whose workflows the stack creates a runner inside the private network. "
-        "Unset: no runner is created.",
+        description="GitHub repository whose workflows run on a runner that the stack creates inside the private "
+        "network. Unset: no runner is created.",
         examples=["octo-org/personalization"],
         json_schema_extra=_rule("<owner>/<name>"),
     )
     app: int | None = Field(
         None,
         ge=1,
-        description="Id of the GitHub App that registers the runner. It needs the repository permission "
+        description="Id of the GitHub App that registers the runner. The App needs the repository permission "
         "Administration (read and write).",
         examples=[1234],
     )
     installation: int | None = Field(
-        None, ge=1, description="Id of the App's installation on the repository's owner.", examples=[5678]
+        None, ge=1, description="Id of the App's installation in the owner's account.", examples=[5678]
     )
     # Source: hashicorp/terraform-provider-azurerm internal/services/compute/validate/ssh_key.go
     ssh_key: str | None = Field(
         None,
         pattern=r"^(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?$",
-        description="SSH public key for a login to the machine from inside the network. Azure requires one.",
+        description="SSH public key for logins to the machine from inside the network. Azure requires one.",
         examples=["$(cat operator.pub)"],
-        json_schema_extra=_rule("one line: ssh-rsa or ssh-ed25519, the key, and a comment if you like"),
+        json_schema_extra=_rule("one line: ssh-rsa or ssh-ed25519, the key, and optionally a comment"),
     )
     api: str = Field(
         "https://api.github.com",
         pattern=r"^https://[^/]+[^ ]*[^/ ]$",
         description="Address of GitHub's REST API.",
         examples=["https://github.example.com/api/v3"],
-        json_schema_extra=_rule("an https:// address without spaces and without a slash at its end"),
+        json_schema_extra=_rule("an https:// address without spaces and without a slash at the end"),
     )
     size: VmSize = Field("Standard_D2s_v5", description="VM size of a runner.", examples=["Standard_D4s_v5"])
     count: int = Field(1, ge=1, le=20, description="Number of machines. Each runs one job at a time.", examples=[2])
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _is_complete(self) -> Self:
         given = {name: getattr(self, name) for name in ("repository", "app", "installation", "ssh_key")}
         missing = [f"runner:{name}" for name, value in given.items() if value is None]
         if 0 < len(missing) < len(given):
             raise ValueError(
-                f"a runner also needs {', '.join(missing)}: set all of them (docs/operations.md, A private stack)."
+                f"a runner also needs {', '.join(missing)}: set all of them (docs/operations.md, 'A private stack')."
             )
         return self
 
@@ -547,7 +569,8 @@ class QualitySettings(_Group):
     log_loss_gain_min: float = Field(
         0.0,
         ge=0,
-        description="The log loss must be lower than that of the constant click rate by more than this.",
+        description="The log loss must be lower by more than this than the log loss of a constant prediction, the "
+        "click rate.",
         examples=[0.005],
     )
     calibration_gap_max: float = Field(
@@ -561,90 +584,108 @@ class QualitySettings(_Group):
         0.1,
         gt=0,
         le=1,
-        description="Largest expected calibration error, computed over ten groups of the test set.",
+        description="Largest expected calibration error over ten groups of the test set.",
         examples=[0.05],
     )
     test_clicks_min: int = Field(
-        100, ge=1, description="Fewest clicks in the test set. With fewer, a model cannot be judged.", examples=[500]
+        100,
+        ge=1,
+        description="Smallest number of clicks in the test set. With fewer clicks the other figures are too uncertain.",
+        examples=[500],
     )
     probability_spread_min: float = Field(
         0.05,
         ge=0,
-        description="Smallest standard deviation of the probabilities, as a share of their mean.",
+        description="Smallest standard deviation of the probabilities, divided by their mean.",
         examples=[0.1],
     )
-    commonest_probability_max: float = Field(
-        0.5, gt=0, le=1, description="Largest share of rows that get the same probability.", examples=[0.3]
+    mode_share_max: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest share of rows that may get the most frequent probability.",
+        examples=[0.3],
     )
     feature_auc_max: float = Field(
         0.98,
         gt=0.5,
         le=1,
-        description="Largest area under the ROC curve of a single feature. Above it, the feature contains the label.",
+        description="Largest area under the ROC curve of a single feature. A feature above it probably contains the "
+        "label.",
         examples=[0.95],
     )
     auc_drop_max: float = Field(
         0.005,
         ge=0,
         le=1,
-        description="Largest drop of the AUC below the live model's, by the optimistic bound of the change's 95 % "
-        "interval.",
+        description="Largest drop of the AUC from the live model to the candidate, at the optimistic bound of the 95 % "
+        "interval of the change.",
         examples=[0.01],
     )
     log_loss_rise_max: float = Field(
         0.005,
         ge=0,
-        description="Largest rise of the log loss above the live model's, by the optimistic bound of the change's 95 % "
-        "interval.",
+        description="Largest rise of the log loss from the live model to the candidate, at the optimistic bound of the "
+        "95 % interval of the change.",
         examples=[0.01],
     )
     psi_max: float = Field(
         0.25,
         gt=0,
-        description="Largest population stability index of a feature against the live model's training rows.",
+        description="Largest feature drift: population stability index of a feature, compared with the live model's "
+        "training rows.",
         examples=[0.4],
     )
     unseen_rise_max: float = Field(
         0.2,
         ge=0,
         le=1,
-        description="Largest rise of the share of a feature's values that the live model does not know, compared with "
-        "the rows it was trained on.",
+        description="Largest rise of a feature's share of values that the live model does not know, compared with the "
+        "live model's training rows.",
         examples=[0.3],
     )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Limits of the gate by rule, as `infra/release/checks/gate.py` takes them.
+
+        They are stored in the state under these names; another name would update every registered model version.
+        """
+        limits = self.model_dump()
+        limits["commonest_probability_max"] = limits.pop("mode_share_max")
+        return limits
 
 
 class ReleaseSettings(_Group):
     enabled: bool = Field(
         True,
-        description="Whether the stack trains and serves a model. false: only the infrastructure exists.",
+        description="Whether the stack trains and serves a model. false: it has only the infrastructure.",
         examples=["false"],
     )
     model: Literal["trained", "latest"] | Annotated[int, Field(ge=1)] = Field(
         "trained",
-        description="Model version to serve. trained: the model that this stack trains now. latest: the newest model "
-        "of the job's scheduled runs that passes the gate. A number: that version, as for a rollback. Only trained "
-        "starts a training run.",
+        description="Model version to serve. trained: the model that this `up` trains. latest: the newest model from "
+        "the job's scheduled runs that passes the gate. A number: that version, for a rollback. Only trained starts a "
+        "training run.",
         examples=[3],
     )
     # Source: opencontainers/image-spec descriptor.md ("Digests")
     image: str | None = Field(
         None,
         pattern=r"^sha256:[0-9a-f]{64}$",
-        description="Digest of an existing image of serving:engine in the stack's own registry, repository "
-        "personalization-scoring: an earlier live image, or one that you pushed. Unset: the image is built from "
+        description="Digest of an existing image for serving:engine in the repository personalization-scoring of the "
+        "stack's registry: an earlier live image, or an image that you pushed. Unset: the image is built from "
         "scoring/.",
         examples=[f"sha256:{'1' * 64}"],
-        json_schema_extra=_rule("sha256: and 64 hexadecimal digits in lower case"),
+        json_schema_extra=_rule("sha256: followed by 64 lower-case hexadecimal digits"),
     )
-    rollout: list[Annotated[int, Field(ge=1, le=100)]] = Field(
+    traffic_steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [10, 50, 100],
         min_length=1,
-        description="Traffic steps of a new deployment in percent.",
+        description="Percentages of the traffic that the candidate gets, step by step.",
         examples=[[5, 25, 100]],
         json_schema_extra=_rule("ascending, the last is 100"),
     )
-
     error_share_max: float = Field(
         0.01,
         ge=0,
@@ -655,45 +696,55 @@ class ReleaseSettings(_Group):
     p99_ms_max: float = Field(
         500,
         gt=0,
-        description="Largest 99th percentile of the probe's response time in milliseconds, measured where `up` runs. A "
-        "new deployment also passes if it takes at most 1.5 times as long as the live deployment.",
+        description="Largest 99th percentile of the probe's response time in milliseconds, measured on the machine "
+        "that runs `up`. A candidate also passes if it takes at most 1.5 times as long as the live deployment.",
         examples=[300],
     )
-    drift_max: float = Field(
+    prediction_shift_max: float = Field(
         0.5,
         gt=0,
         description="Largest prediction shift: mean difference from the live deployment's probabilities on the same "
-        "rows, as a share of their mean. Not checked if release:model is a number or release:image is set.",
+        "rows, divided by their mean. Not checked if release:model is a number or release:image is set.",
         examples=[0.3],
     )
     probe_rps: float = Field(
         50, gt=0, le=1000, description="Probe requests per second at each traffic step.", examples=[100]
     )
     probe_seconds: float = Field(
-        4, gt=0, le=3600, description="Seconds that the probe runs at each traffic step.", examples=[30]
+        4, gt=0, le=3600, description="Seconds for which the probe runs at each traffic step.", examples=[30]
     )
 
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Self:
-        if self.rollout != sorted(set(self.rollout)) or self.rollout[-1] != 100:
-            raise ValueError(f"release:rollout {self.rollout} must rise and end with 100, such as [10, 50, 100].")
+        steps = self.traffic_steps
+        if steps != sorted(set(steps)) or steps[-1] != 100:
+            raise ValueError(f"release:traffic_steps {steps} must rise and end with 100, such as [10, 50, 100].")
         return self
 
     @property
     def limits(self) -> dict[str, float]:
-        """Limits of a deployment at each step, as arguments of `infra/release/checks/probe.py`."""
-        names = {"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"}
+        """Limits of a deployment at each step, as `infra/release/checks/probe.py` takes them.
+
+        They are stored in the state under these names; another name would update every existing rollout.
+        """
+        limits = self.model_dump(include={"error_share_max", "p99_ms_max", "probe_rps", "probe_seconds"})
         pinned = isinstance(self.model, int) or self.image is not None
-        return self.model_dump(include=names if pinned else {*names, "drift_max"})
+        return limits if pinned else {**limits, "drift_max": self.prediction_shift_max}
 
 
 class Settings(_Group):
     environment: str = Field(
         pattern=ENVIRONMENT,
-        description="Short name of the environment, part of every resource name. A name that begins with prod is "
-        "production: its resources are protected, and some defaults differ.",
+        description="Short name of the environment, part of every resource name.",
         examples=["dev"],
         json_schema_extra=_rule("2 to 10 lower-case letters and digits, the first a letter"),
+    )
+    production: Annotated[bool, BeforeValidator(_true_or_false)] = Field(
+        description="Whether this is a production stack. true: Pulumi refuses to delete resources that hold data, the "
+        "cluster has Azure's uptime SLA, its nodes are spread over zones, stored data has copies in several zones, the "
+        "scoring pool has at least 3 nodes, no interactive cluster is created, and the policy rules for production "
+        "apply. Settings below can change zones, copies and the interactive cluster.",
+        examples=["false"],
     )
     location: str = Field(
         pattern=r"^[a-z0-9]+$",
@@ -705,8 +756,8 @@ class Settings(_Group):
         1,
         ge=1,
         le=99,
-        description="Part of every resource name. Raise it before the first deployment if the names are still taken by "
-        "soft-deleted resources. On a deployed stack it renames, and so replaces, everything.",
+        description="Part of every resource name. Raise it before the first deployment if soft-deleted resources still "
+        "have the names. On a deployed stack a new value renames, and so replaces, every resource.",
         examples=[2],
     )
     network: NetworkSettings = NetworkSettings()
@@ -721,8 +772,8 @@ class Settings(_Group):
     release: ReleaseSettings = ReleaseSettings()
     tags: dict[str, str] = Field(
         default_factory=dict,
-        description="Tags for every resource. A DNS zone gets at most 15 of them, those with plain names. An endpoint "
-        "keeps the tags of its creation, because a write takes its traffic away for a while.",
+        description="Tags of every resource. A DNS zone gets at most 15 of them, those with plain names. An endpoint "
+        "keeps the tags it was created with, because each write to it interrupts its traffic.",
         examples=[{"owner": "team-a"}],
         json_schema_extra=_rule(
             "Azure's rules for tags: at most 48 tags, names of at most 128 and values of at most 256 characters, no "
@@ -732,48 +783,48 @@ class Settings(_Group):
 
     @model_validator(mode="before")
     @classmethod
-    def _nodes_by_environment(cls, values: Any) -> Any:
-        if not str(values.get("environment")).startswith(PRODUCTION):
+    def _nodes_by_production(cls, values: Any) -> Any:
+        if values.get("production") not in (True, "true"):
             return values
         return {**values, "serving": {"nodes_min": capacity.ROUTERS, "nodes_max": 4, **values.get("serving", {})}}
 
     @field_validator("location")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _is_a_region(cls, value: str) -> str:
         regions.require(value)
         return value
 
     @field_validator("tags")
     @classmethod
-    def _azure_takes_them(cls, value: dict[str, str]) -> dict[str, str]:
+    def _azure_accepts_them(cls, value: dict[str, str]) -> dict[str, str]:
         tag_rules.require(value)
         return value
 
     @model_validator(mode="after")
-    def _zones_are_where_they_are_wanted(self) -> Self:
-        has = regions.zones_by_region()[self.location]
-        if unknown := sorted(set(self.reliability.zones or ()) - set(has)):
+    def _the_region_has_the_zones(self) -> Self:
+        zones = regions.zones_by_region()[self.location]
+        if unknown := sorted(set(self.reliability.zones or ()) - set(zones)):
             raise ValueError(
-                f"reliability:zones names {', '.join(unknown)}; {self.location} has {', '.join(has) or 'no zones'}. "
-                f"Set reliability:zones to {json.dumps(list(has))}, or leave it out."
+                f"reliability:zones names {', '.join(unknown)}, but {self.location} has "
+                f"{', '.join(zones) or 'no zones'}. Set reliability:zones to {json.dumps(list(zones))}, or remove it."
             )
-        if self.reliability.redundancy == "zone" and not has:
+        if self.reliability.redundancy == "zone" and not zones:
             raise ValueError(
-                f"reliability:redundancy is zone, and {self.location} has no zones. Set it to local, or choose a "
-                "region with zones."
+                f"reliability:redundancy is zone, but {self.location} has no zones. Set reliability:redundancy to "
+                "local, or choose a region with zones."
             )
         return self
 
     @model_validator(mode="after")
     def _production_has_nodes_for_the_router(self) -> Self:
-        if self.is_production:
+        if self.production:
             capacity.require_three_nodes(self.serving)
         return self
 
     @model_validator(mode="after")
-    def _the_network_has_room(self) -> Self:
+    def _the_network_has_addresses(self) -> Self:
         machines = {
-            # While a pool of another size or zone replaces one, both run.
+            # Both pools run while a pool of another size or zone replaces one.
             addresses.NODES: 2 * (self.serving.system_nodes + self.serving.nodes_max) + self.runners,
             addresses.DATABRICKS_HOSTS: (self.training.workers + 1) * (2 if self.has_interactive_cluster else 1),
         }
@@ -785,67 +836,64 @@ class Settings(_Group):
         return self
 
     @model_validator(mode="after")
-    def _a_runner_is_inside(self) -> Self:
+    def _a_runner_needs_a_private_network(self) -> Self:
         if self.runners and not self.network.is_private:
             raise ValueError(
-                "runner:repository is set and network:mode is public: GitHub's own runners reach a public stack. Set "
-                "network:mode to private, or remove runner:repository."
+                "runner:repository is set, but network:mode is public. GitHub's own runners can reach a public stack. "
+                "Set network:mode to private, or remove runner:repository."
             )
         return self
 
     @model_validator(mode="after")
-    def _a_budget_tells_someone(self) -> Self:
+    def _a_budget_needs_an_address(self) -> Self:
         if self.budget.monthly and not self.alerts.emails:
             raise ValueError(
-                "budget:monthly is set and alerts:emails is empty, so nobody would be told. Set "
-                "pulumi config set --path 'alerts:emails[0]' <address>, or leave the budget out."
+                "budget:monthly is set, but alerts:emails is empty, so Azure could notify nobody. Run "
+                "pulumi config set --path 'alerts:emails[0]' <address>, or remove budget:monthly."
             )
         return self
 
     @model_validator(mode="after")
-    def _a_release_needs_rows_and_someone_to_run_it(self) -> Self:
+    def _a_release_needs_rows_and_a_deployer(self) -> Self:
         if not self.release.enabled:
             return self
-        if not (self.training.data or self.training.snapshot):
+        if not (self.training.local_data or self.training.snapshot):
             raise ValueError(
-                "training has no rows: set training:data to local files to upload, training:snapshot to a folder "
-                "already in the lake, or release:enabled to false for a stack without a model."
+                "a release needs rows to train on: set training:local_data to local files to upload, or "
+                "training:snapshot to a folder already in the lake. For a stack without a model, set release:enabled "
+                "to false."
             )
         if not self.access.deployers:
             raise ValueError(
-                "access:deployers is empty, so nobody may write to the lake. Set it with "
+                "access:deployers is empty, so nobody may write to the lake. Run "
                 "pulumi config set --path 'access:deployers.<object id>' ServicePrincipal (or User)."
             )
         return self
 
     @property
     def support_ends(self) -> list[compatibility.SupportEnd]:
-        """Versions in use, set or by default, whose support has ended or ends soon."""
+        """Versions in use, set or default, whose support has ended or ends soon."""
         runtime = compatibility.runtime_support(self.training.spark_version) if self.release.enabled else None
         version = self.serving.kubernetes_version
         return [end for end in (runtime, version and compatibility.kubernetes_support(version)) if end]
 
     @property
-    def is_production(self) -> bool:
-        return self.environment.startswith(PRODUCTION)
-
-    @property
     def runners(self) -> int:
-        """Machines that run GitHub's workflows inside the network."""
+        """Number of machines that run GitHub's workflows inside the network."""
         return self.runner.count if self.runner.repository else 0
 
     @property
     def has_interactive_cluster(self) -> bool:
-        wanted = self.training.interactive_cluster
-        return self.release.enabled and (not self.is_production if wanted is None else wanted)
+        configured = self.training.interactive_cluster
+        return self.release.enabled and (not self.production if configured is None else configured)
 
     @property
     def zones(self) -> list[str]:
-        wanted = self.reliability.zones
-        return list(regions.zones_by_region()[self.location] if wanted is None else wanted)
+        configured = self.reliability.zones
+        return list(regions.zones_by_region()[self.location] if configured is None else configured)
 
     @property
     def zone_redundant(self) -> bool:
-        """Whether what is stored has copies in several zones."""
-        default = "zone" if self.is_production and self.zones else "local"
+        """Whether stored data has copies in several zones."""
+        default = "zone" if self.production and self.zones else "local"
         return (self.reliability.redundancy or default) == "zone"

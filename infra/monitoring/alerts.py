@@ -56,9 +56,9 @@ def log_alerts(limits: AlertSettings, replicas_min: int, replicas_max: int, *, r
         ),
         LogAlert(
             "features",
-            f"More than {limits.missing_share:.1%} of requests hold a row in which no feature has a value.",
+            f"More than {limits.featureless_share:.1%} of requests hold a row in which no feature has a value.",
             queries.WITHOUT_FEATURES_SHARE,
-            limits.missing_share,
+            limits.featureless_share,
         ),
         LogAlert(
             "model-age",

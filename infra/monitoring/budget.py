@@ -50,14 +50,14 @@ def declare(
             )
         ),
         notifications={
-            f"at-{step}-percent": consumption.NotificationArgs(
+            f"at-{percent}-percent": consumption.NotificationArgs(
                 enabled=True,
                 operator=consumption.OperatorType.GREATER_THAN_OR_EQUAL_TO,
-                threshold=step,
+                threshold=percent,
                 threshold_type=consumption.ThresholdType.ACTUAL,
                 contact_emails=list(emails),
             )
-            for step in budget.steps
+            for percent in budget.thresholds_percent
         },
         opts=pulumi.ResourceOptions(
             parent=parent,

@@ -33,7 +33,7 @@ class Release(pulumi.ComponentResource):
             "code": self.trained.code,
             "image": self.served.source,
             "engine": settings.serving.engine,
-            "steps": " ".join(map(str, settings.release.rollout)),
+            "steps": " ".join(map(str, settings.release.traffic_steps)),
         }
         self.register_outputs({})
 

@@ -72,7 +72,7 @@ class Stand:
         return folder
 
     def trains_on_other_rows(self) -> None:
-        self.run.configure("training:data", str(self.other_rows()))
+        self.run.configure("training:local_data", str(self.other_rows()))
         self.run.configure("release:model", "trained")
 
     def toggle(self, key: str, first: str, second: str) -> None:

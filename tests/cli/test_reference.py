@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from cli.reference import COMMAND, FOLDER, PAGES, PROJECT, commands, configuration, http_api
-from infra.config.loading import load
+from infra.config.loading import RENAMED, load
 from infra.config.settings import OF_THE_PROJECT, Settings
 from scoring.settings import Settings as ScoringSettings
 from testing.certificates import pem
@@ -70,6 +70,13 @@ def test_every_setting_is_on_its_page() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| .* \| .* \| .* \| (.+) \|$", committed("configuration.md"), re.MULTILINE)
     described = {key for key, description in rows if description.strip()}
     assert described == keys
+
+
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
+def test_a_renamed_setting_is_listed_with_its_former_name(former: str, present: str) -> None:
+    page = committed("configuration.md")
+    assert re.search(rf"^\| `{present}` \| .* Formerly `{former}`\. \|$", page, re.MULTILINE)
+    assert f"| `{former}` | `{present}` |" in page
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)

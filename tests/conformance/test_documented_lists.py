@@ -55,7 +55,7 @@ def test_databricks_answers_with_codes_that_its_sdk_lists() -> None:
 
 @pytest.fixture(scope="module")
 def private() -> Graph:
-    return graph(network__mode="private", personalization__environment="prod")
+    return graph(network__mode="private", personalization__production="true")
 
 
 def test_each_private_endpoint_names_a_documented_sub_resource_and_its_zones(private: Graph) -> None:

@@ -18,7 +18,7 @@ PARTS = ("**Symptom.**", "**Likely causes.**", "**Look.**", "**Do.**", "**Do not
 @pytest.fixture(scope="module")
 def program() -> Graph:
     emails = '["platform@example.com"]'
-    return graph(personalization__environment="prod", alerts__emails=emails, budget__monthly="2500")
+    return graph(personalization__production="true", alerts__emails=emails, budget__monthly="2500")
 
 
 def test_every_alert_of_the_program_has_a_section_and_no_section_is_without_one(program: Graph) -> None:

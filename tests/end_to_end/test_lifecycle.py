@@ -371,10 +371,10 @@ def test_the_approved_release_is_applied_with_outputs_that_change_and_nothing_el
 ) -> None:
     jobs, github = workflows
     before, known = stack.outputs, stack.jobs_runs_versions()
-    shutil.copytree(stack.configured("training:data") or "", jobs.folder / "rows")
+    shutil.copytree(stack.configured("training:local_data") or "", jobs.folder / "rows")
     (table,) = (jobs.folder / "rows").glob("*.inter")
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-    stack.configure("training:data", str(jobs.folder / "rows"))
+    stack.configure("training:local_data", str(jobs.folder / "rows"))
     shutil.copy(Engine(stack.state, stack.environment).config_file, jobs.folder / "Pulumi.local.yaml")
     stack.plain = False
 

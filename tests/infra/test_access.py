@@ -14,7 +14,7 @@ OWNER = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
 
 @pytest.fixture(scope="module")
 def program() -> Graph:
-    return graph(network__mode="private", personalization__environment="prod")
+    return graph(network__mode="private", personalization__production="true")
 
 
 def assignments(program: Graph) -> list[Declared]:

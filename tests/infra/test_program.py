@@ -25,7 +25,7 @@ from pulumi_azure_native import (
 from cli.changes.mock_program import PROGRAM, run
 from infra.release.serving_stage.rollout import _deployment
 from testing.certificates import pem
-from testing.stack.infra_graph import RELEASE, Graph, graph
+from testing.stack.infra_graph import RELEASE, STACK, Graph, graph
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_certificate_is_warned_of_thirty_days_before_its_end(monkeypatch: pyte
         chain, key = pem("score.example.com", days=days)
         tls = {"serving__tls_certificate": chain, "serving__tls_key": key}
         graph(serving__hostname="score.example.com", release__enabled="false", **tls)
-    assert [line for line in said if "certificate of score.example.com ends in 19 days" in line] == said[-1:]
+    assert [line for line in said if "certificate of score.example.com expires in 19 days" in line] == said[-1:]
     assert len([line for line in said if "certificate" in line]) == 1
 
 
@@ -208,9 +208,9 @@ def test_local_rows_are_read_once_to_name_their_snapshot(tmp_path: Path, monkeyp
         return file_digest(file, algorithm)
 
     monkeypatch.setattr(hashlib, "file_digest", counted)
-    config = {"azure-native:location": "westeurope", "personalization:environment": "test", **RELEASE}
+    config = {**STACK, **RELEASE}
     del config["training:snapshot"]
-    rows = run({**config, "training:data": str(tmp_path)}, "test")
+    rows = run({**config, "training:local_data": str(tmp_path)}, "test")
     (snapshot,), (training,) = rows.of("lake:Snapshot"), rows.of("databricks:TrainingRun")
     assert snapshot.inputs["snapshot"] == training.inputs["snapshot"]
     assert read == ["train.txt"]
@@ -221,7 +221,7 @@ def test_program_passes_flags_by_keyword_and_unpacks_no_tuple() -> None:
     assert len(source.splitlines()) < 100
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     assert len(calls) > 40
-    flag = re.compile(r"\b(is_\w+|prod|private|zone_redundant|purge_\w+)$")
+    flag = re.compile(r"\b(is_\w+|production|private|zone_redundant|purge_\w+)$")
     for call in calls:
         assert not any(isinstance(given, ast.Starred) for given in call.args), ast.unparse(call)
         assert not any(flag.search(ast.unparse(argument)) for argument in call.args), ast.unparse(call)

@@ -12,7 +12,7 @@ from tests.infra.config.test_settings import settings
 
 @pytest.fixture(scope="module")
 def prod() -> Graph:
-    return graph(personalization__environment="prod", serving__system_nodes="3")
+    return graph(personalization__production="true", serving__system_nodes="3")
 
 
 def test_production_spans_the_zones_of_its_region(prod: Graph) -> None:
@@ -31,7 +31,7 @@ def test_production_spans_the_zones_of_its_region(prod: Graph) -> None:
     [
         pytest.param({}, "Basic", id="public"),
         pytest.param(
-            {"personalization__environment": "prod", "reliability__redundancy": "local"}, "Basic", id="protected"
+            {"personalization__production": "true", "reliability__redundancy": "local"}, "Basic", id="protected"
         ),
         pytest.param({"reliability__redundancy": "zone"}, "Premium", id="zones"),
         pytest.param({"network__mode": "private"}, "Premium", id="private"),
@@ -53,13 +53,13 @@ def test_registry_sku_of_each_shipped_stack(stack: str, sku: str) -> None:
 
 
 def test_a_region_without_zones_gets_none_and_says_so_where_they_are_wanted() -> None:
-    plain = graph(personalization__environment="prod", **{"azure-native__location": "westus"})
+    plain = graph(personalization__production="true", **{"azure-native__location": "westus"})
     (pool,) = plain.of("containerservice:AgentPool")
     assert "availabilityZones" not in pool.inputs
     assert {account.inputs["sku"]["name"] for account in plain.of("storage:StorageAccount")} == {"Standard_LRS"}
-    with pytest.raises(ConfigError, match=r"reliability:zones names 1; westus has no zones.*leave it out"):
+    with pytest.raises(ConfigError, match=r"reliability:zones names 1, but westus has no zones.*or remove it"):
         settings(reliability__zones='["1"]', **{"azure-native__location": "westus"})
-    with pytest.raises(ConfigError, match=r"reliability:redundancy is zone, and westus has no zones.*local"):
+    with pytest.raises(ConfigError, match=r"reliability:redundancy is zone, but westus has no zones.*local"):
         settings(reliability__redundancy="zone", **{"azure-native__location": "westus"})
 
 

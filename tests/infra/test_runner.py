@@ -32,7 +32,7 @@ from testing.stack.infra_graph import Graph, graph
 from testing.stack.infra_stack import RUNNER
 from tests.infra.config.test_settings import settings
 
-PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
+PRIVATE = {"network__mode": "private", "personalization__production": "true"}
 JIT = "encoded-jit-config"
 GROUPS = """root daemon bin sys adm tty disk lp mail news uucp man proxy kmem dialout fax voice cdrom floppy tape sudo
 audio dip www-data backup operator list irc src shadow utmp video sasl plugdev staff games users nogroup""".split()
@@ -261,7 +261,7 @@ def test_a_stack_without_a_repository_has_no_runner() -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({**RUNNER, "network__mode": "public"}, "runner:repository is set and network:mode is public"),
+        ({**RUNNER, "network__mode": "public"}, "runner:repository is set, but network:mode is public"),
         (
             {"network__mode": "private", "runner__repository": "octo-org/personalization"},
             "a runner also needs runner:app, runner:installation, runner:ssh_key: set all of them",

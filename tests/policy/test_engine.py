@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from policy.stack import PRODUCTION
 from testing.arm.azure_native import Engine, engine
 from testing.sandbox.process import ROOT, running_sandbox
 
@@ -25,7 +26,7 @@ storage.StorageAccount(
 
 def configure(engine: Engine, stack: str, values: dict[str, str]) -> None:
     engine("stack", "init", stack)
-    for key, value in {"azure-native:location": "westeurope", **values}.items():
+    for key, value in {"azure-native:location": "westeurope", PRODUCTION: "false", **values}.items():
         engine("config", "set", key, value)
 
 
@@ -39,6 +40,9 @@ def test_the_engine_refuses_account_keys_by_the_rules_name(engine: Engine, tmp_p
     assert "allowSharedKeyAccess is true; set it to false." in refused.stdout
     assert refused.stdout.count("[mandatory]") == 1
 
+    engine("config", "set", PRODUCTION, "true")
+    assert "[mandatory]  protected-in-production" in engine.run(*PACK).stdout
+    engine("config", "set", PRODUCTION, "false")
     engine.program(PROGRAM.format(keys=False))
     passed = engine(*PACK)
     assert "[advisory]  public-network-access  (azure-native:storage:StorageAccount: lake)" in passed
@@ -55,7 +59,7 @@ def test_a_public_production_stack_of_this_program_lacks_a_certificate_alone(eng
     (engine.folder / "infra").symlink_to(ROOT / "infra")
     with running_sandbox(tmp_path / "sandbox") as cloud:
         engine.environment = {**engine.environment, **cloud.environment}
-        configure(engine, "prod-westeurope", {"environment": "prod", "release:enabled": "false"})
+        configure(engine, "westeurope", {"environment": "live", PRODUCTION: "true", "release:enabled": "false"})
         shown = engine.run(*PACK).stdout
     assert "[mandatory]  endpoint-tls" in shown
     assert shown.count("[mandatory]") == 1

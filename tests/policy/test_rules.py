@@ -4,7 +4,7 @@ import base64
 import inspect
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pulumi
@@ -23,10 +23,10 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError, unknown_checking_proxy
 
-from infra.config.settings import PRODUCTION
+from infra.config.loading import ConfigError, load
 from infra.release.training_stage.job import JobSpec, job_settings
-from policy import rules
-from testing.stack.infra_graph import graph
+from policy import rules, stack
+from testing.stack.infra_graph import STACK, graph
 
 RESOURCE_RULES = {rule.name: rule for rule in rules.POLICIES if isinstance(rule, ResourceValidationPolicy)}
 STACK_RULES = {rule.name: rule for rule in rules.POLICIES if isinstance(rule, StackValidationPolicy)}
@@ -48,19 +48,30 @@ SECRETS = {
 
 
 def declared(
-    resource_type: str, properties: Mapping[str, Any], *, stack: str = "dev", protect: bool = False, **config: Any
+    resource_type: str, properties: Mapping[str, Any], *, protect: bool = False, **config: Any
 ) -> ResourceValidationArgs:
     """A resource as the SDK hands it to a rule, of a provider whose region is westeurope."""
     token = full(resource_type)
     return ResourceValidationArgs(
         token,
         unknown_checking_proxy(dict(properties)),
-        f"urn:pulumi:{stack}::personalization::{token}::it",
+        f"urn:pulumi:dev::personalization::{token}::it",
         "it",
         options(protect),
         PolicyProviderResource("pulumi:providers:azure-native", {"location": "westeurope"}, "urn", "default"),
         config,
     )
+
+
+def configure(*, production: bool) -> None:
+    stack.configure({stack.PRODUCTION: str(production).lower()})
+
+
+@pytest.fixture(autouse=True)
+def _not_production() -> Iterator[None]:
+    configure(production=False)
+    yield
+    stack.configure({})
 
 
 def full(resource_type: str) -> str:
@@ -235,16 +246,17 @@ def test_a_rule_passes_what_keeps_to_it_and_says_what_would_do_of_what_does_not(
 def test_a_production_endpoint_speaks_tls_and_a_private_one_is_advised_to(private: bool, rule: str) -> None:
     other = "tls-inside-network" if rule == "endpoint-tls" else "endpoint-tls"
 
-    def found(name: str, stack: str, **how: bool) -> list[str]:
-        return violations(name, declared(EXTENSION, router(private=private, **how), stack=stack))
+    def found(name: str, *, plain: bool) -> list[str]:
+        return violations(name, declared(EXTENSION, router(private=private, plain=plain)))
 
-    (message,) = found(rule, "prod-eu", plain=True)
+    configure(production=True)
+    (message,) = found(rule, plain=True)
     assert "allowInsecureConnections is True" in message
     assert "serving:hostname" in message
-    assert found(rule, "dev", plain=True) == found(rule, "prod-eu", plain=False) == found(other, "prod-eu", plain=True)
-    assert found(rule, "dev", plain=True) == []
-    monitor = {"extensionType": "microsoft.azuremonitor.containers"}
-    assert violations(rule, declared(EXTENSION, monitor, stack="prod-eu")) == []
+    assert found(rule, plain=False) == found(other, plain=True) == []
+    assert violations(rule, declared(EXTENSION, {"extensionType": "microsoft.azuremonitor.containers"})) == []
+    configure(production=False)
+    assert found(rule, plain=True) == []
     assert (RESOURCE_RULES[rule].enforcement_level is EnforcementLevel.ADVISORY) is private
 
 
@@ -285,19 +297,35 @@ def test_digests_ids_and_references_are_not_taken_for_secrets() -> None:
 
 
 @pytest.mark.parametrize("resource_type", sorted(rules.STATEFUL))
-def test_state_is_protected_in_production_by_tag_or_by_stack_name(resource_type: str) -> None:
-    def found(properties: dict[str, Any], **how: Any) -> list[str]:
-        return violations("protected-in-production", declared(resource_type, properties, **how))
+def test_production_resources_that_hold_state_are_protected(resource_type: str) -> None:
+    def found(*, protect: bool) -> list[str]:
+        # Neither the name of an environment nor a tag makes a stack production.
+        tags = {"environment": "dev" if stack.is_production() else "prod"}
+        return violations("protected-in-production", declared(resource_type, {"tags": tags}, protect=protect))
 
-    assert "protect is not set" in found({}, stack="prod-westeurope")[0]
-    assert "set it to True" in found({"tags": {"environment": "prod"}})[0]
-    assert found({}, stack="prod-westeurope", protect=True) == []
-    assert found({}, stack="dev") == []
-    assert found({"tags": {"environment": "dev"}}, stack="production-like") == []
+    configure(production=True)
+    assert "protect is not set; set it to True" in found(protect=False)[0]
+    assert found(protect=True) == []
+    configure(production=False)
+    assert found(protect=False) == []
 
 
-def test_production_is_what_the_program_calls_so() -> None:
-    assert rules.PRODUCTION == PRODUCTION
+@pytest.mark.parametrize("text", ["true", "false"])
+def test_program_and_policy_pack_read_the_same_production_setting(text: str) -> None:
+    config = {**STACK, "release:enabled": "false", stack.PRODUCTION: text}
+    stack.configure(config)
+    assert stack.is_production() is load(config, "personalization").production is (text == "true")
+
+
+@pytest.mark.parametrize("text", ["yes", "False", "0", ""])
+def test_production_has_no_other_spelling_that_the_policy_pack_could_misread(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"personalization:production: must be true or false, not {text!r}"):
+        load({**STACK, "release:enabled": "false", stack.PRODUCTION: text}, "personalization")
+
+
+def test_a_stack_without_the_production_setting_gets_the_stricter_rules() -> None:
+    stack.configure({})
+    assert stack.is_production()
 
 
 def test_tags_and_regions_are_configurable() -> None:
@@ -334,13 +362,13 @@ def test_what_a_preview_cannot_know_is_neither_passed_nor_refused() -> None:
     assert len(violations("secret-in-inputs", mixed)) == 1
 
 
-def reported(rule: str, stack: str, *resources: tuple[str, dict[str, Any]]) -> list[str | None]:
+def reported(rule: str, *resources: tuple[str, dict[str, Any]]) -> list[str | None]:
     found: list[str | None] = []
     members = [
         PolicyResource(
             resource_type=full(token),
             props=unknown_checking_proxy(properties),
-            urn=f"urn:pulumi:{stack}::p::{token}",
+            urn=f"urn:pulumi:it::p::{token}",
             name=token,
             opts=options(),
             provider=None,
@@ -362,12 +390,14 @@ PRIVATE: tuple[str, dict[str, Any]] = ("network:PrivateEndpoint", {})
 def test_public_access_is_advice_until_a_production_stack_has_a_private_network() -> None:
     assert STACK_RULES["public-network-access"].enforcement_level is EnforcementLevel.ADVISORY
     assert STACK_RULES["private-network"].enforcement_level is EnforcementLevel.MANDATORY
-    for stack, members in (("dev", [OPEN]), ("dev", [OPEN, PRIVATE]), ("prod-eu", [OPEN])):
-        assert reported("public-network-access", stack, *members) == [f"urn:pulumi:{stack}::p::{VAULT}"]
-        assert reported("private-network", stack, *members) == []
-    assert reported("public-network-access", "prod-eu", OPEN, PRIVATE) == []
-    assert reported("private-network", "prod-eu", OPEN, PRIVATE) == [f"urn:pulumi:prod-eu::p::{VAULT}"]
-    assert reported("private-network", "prod-eu", SHUT, PRIVATE) == []
+    for production, members in ((False, [OPEN]), (False, [OPEN, PRIVATE]), (True, [OPEN])):
+        configure(production=production)
+        assert reported("public-network-access", *members) == [f"urn:pulumi:it::p::{VAULT}"]
+        assert reported("private-network", *members) == []
+    configure(production=True)
+    assert reported("public-network-access", OPEN, PRIVATE) == []
+    assert reported("private-network", OPEN, PRIVATE) == [f"urn:pulumi:it::p::{VAULT}"]
+    assert reported("private-network", SHUT, PRIVATE) == []
 
 
 @pytest.mark.parametrize(
@@ -382,8 +412,9 @@ def test_public_access_is_advice_until_a_production_stack_has_a_private_network(
     ],
 )
 def test_every_way_into_a_private_stack_must_be_shut(token: str, shut: dict[str, Any]) -> None:
-    assert len(reported("private-network", "prod", (token, {}), PRIVATE)) == 1
-    assert reported("private-network", "prod", (token, shut), PRIVATE) == []
+    configure(production=True)
+    assert len(reported("private-network", (token, {}), PRIVATE)) == 1
+    assert reported("private-network", (token, shut), PRIVATE) == []
 
 
 def test_every_rule_is_mandatory_but_advice_and_has_its_cases() -> None:
@@ -401,16 +432,17 @@ def test_the_program_in_production_keeps_to_every_mandatory_rule(mode: str) -> N
     """
     certificate = {"public": "endpoint-tls", "private": "tls-inside-network"}[mode]
     people = {"training__interactive_cluster": "true", "access__team": "data-science"}
-    program = graph(network__mode=mode, personalization__environment="prod", **people)
+    program = graph(network__mode=mode, personalization__production="true", **people)
+    configure(production=True)
     assert program.of("databricks:TrainingJob")
     for found in program.resources:
         inputs = {"location": "westeurope", **found.inputs}
         if str(inputs.get("scope")).startswith("/id/of/"):  # ids of the mocks, not of Azure
             inputs["scope"] = LAKE
         for rule in RESOURCE_RULES:
-            problems = violations(rule, declared(found.type, inputs, stack="prod", protect=True))
+            problems = violations(rule, declared(found.type, inputs, protect=True))
             expected = (found.type, rule) == (full(EXTENSION), certificate)
             assert bool(problems) is expected, f"{found.name} against {rule}: {problems}"
     everything = [(found.type, found.inputs) for found in program.resources]
-    assert reported("private-network", "prod", *everything) == []
-    assert bool(reported("public-network-access", "prod", *everything)) == (mode == "public")
+    assert reported("private-network", *everything) == []
+    assert bool(reported("public-network-access", *everything)) == (mode == "public")

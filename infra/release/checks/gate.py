@@ -35,6 +35,10 @@ def verdict(metrics: Metrics, floors: Mapping[str, float]) -> list[dict[str, Any
     return [asdict(rule) for rule in judge(metrics, floors)]
 
 
+_SETTINGS = {"commonest_probability_max": "mode_share_max"}
+"""Settings of `quality:` whose limit has another name in the state, by that name (`QualitySettings.limits`)."""
+
+
 @dataclass(frozen=True)
 class _Demand:
     floor: str
@@ -48,8 +52,8 @@ class _Demand:
 
 
 def _judged(demand: _Demand, metrics: Metrics, limit: float) -> Rule:
-    name = demand.floor.removesuffix("_min").removesuffix("_max")
-    setting = f"quality:{demand.floor}"
+    key = _SETTINGS.get(demand.floor, demand.floor)
+    name, setting = key.removesuffix("_min").removesuffix("_max"), f"quality:{key}"
     if demand.compares and (absent := demand.compares(metrics)):
         return Rule(name, None, limit, True, f"not judged: {absent}")
     found = demand.figure(metrics)

@@ -34,7 +34,10 @@ class CheckFailed(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of `release:`, by the same names."""
+    """Limits of `release:` under the names that they have in the state.
+
+    `drift_max` is `release:prediction_shift_max`; the other names are equal.
+    """
 
     error_share_max: float
     p99_ms_max: float
@@ -83,7 +86,7 @@ def broken(found: Figures, limits: Limits) -> list[str]:
     if found.drift is not None and limits.drift_max is not None and found.drift > limits.drift_max:
         said.append(
             f"probabilities differ by {found.drift:.1%} from those of what serves, on the same rows "
-            f"(release:drift_max {limits.drift_max:g})"
+            f"(release:prediction_shift_max {limits.drift_max:g})"
         )
     return said
 

@@ -57,7 +57,7 @@ class People(pulumi.ComponentResource):
 
     def _interactive(self, name: str, args: ReleaseArgs, trained: Trained) -> tuple[ClusterPolicy, InteractiveCluster]:
         minutes, team, catalog = (
-            args.settings.training.interactive_minutes,
+            args.settings.training.autotermination_minutes,
             args.settings.access.team,
             args.names.catalog,
         )

@@ -66,7 +66,7 @@ class Served(pulumi.ComponentResource):
                 "utilisation": planned.utilisation,
                 **({"heap": jvm} if (jvm := heap(serving)) else {}),
             },
-            rollout=settings.release.rollout,
+            rollout=settings.release.traffic_steps,
             limits=settings.release.limits,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered]),
         )

@@ -28,12 +28,12 @@ def files_of(data: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise SnapshotError(
-            f"training:data {data!r}: there is no such file or folder (looked at {path.absolute()}). "
+            f"training:local_data {data!r}: no such file or folder (looked at {path.absolute()}). "
             "Name a file such as train.txt, or a folder that holds the dataset's files."
         )
     files = sorted(found for found in path.iterdir() if found.is_file() and not found.name.startswith("."))
     if not files:
-        raise SnapshotError(f"training:data {data!r} is an empty folder. Put the dataset's files there.")
+        raise SnapshotError(f"training:local_data {data!r} is an empty folder. Put the dataset's files there.")
     return files
 
 

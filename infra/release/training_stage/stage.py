@@ -48,10 +48,10 @@ class Trained(pulumi.ComponentResource):
         sources = sources_digest()
         self.code = sources[:16]
 
-        assert training.data or training.snapshot  # `Settings` refuses a release without rows
+        assert training.local_data or training.snapshot  # `Settings` refuses a release without rows
         # The name reads every byte of local rows, so it is computed once.
-        self.rows = snapshot_name(training.data) if training.data else str(training.snapshot)
-        uploaded = [self._uploaded(name, args, self.rows, child)] if training.data else []
+        self.rows = snapshot_name(training.local_data) if training.local_data else str(training.snapshot)
+        uploaded = [self._uploaded(name, args, self.rows, child)] if training.local_data else []
         job_name = f"{args.names.catalog}-train"
 
         catalog = Catalog(
@@ -107,7 +107,7 @@ class Trained(pulumi.ComponentResource):
             "snapshot": self.rows,
             "code": self.code,
         }
-        floors = args.settings.quality.model_dump()
+        floors = args.settings.quality.limits
         if wanted == "latest":
             where = {name: value for name, value in args.workspace.items() if name != "workspace_uid"}
             self.run = newest(
@@ -162,7 +162,7 @@ class Trained(pulumi.ComponentResource):
             **args.lake_identity,
             container=args.lake.containers["raw"],
             dataset=args.settings.training.dataset,
-            data=str(args.settings.training.data),
+            data=str(args.settings.training.local_data),
             snapshot=snapshot,
             opts=opts,
         )

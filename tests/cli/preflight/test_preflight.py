@@ -38,13 +38,14 @@ STACK = "test-westeurope"
 DEV = {
     "azure-native:location": "westeurope",
     "personalization:environment": "test",
+    "personalization:production": "false",
     "access:purge_protection": "false",
     "training:node_type": "Standard_D4s_v5",
     "training:workers": "2",
     "serving:node_size": "Standard_D4s_v5",
     "release:enabled": "false",
 }
-PROD = {"personalization:environment": "prod"}
+PROD = {"personalization:production": "true"}
 PRIVATE = {"network:mode": "private"}
 RELEASE = {
     "release:enabled": "true",

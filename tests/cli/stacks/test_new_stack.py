@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from cli.errors import UserError
 from cli.main import app
 from cli.stacks import files
+from infra.config import loading
 from testing.stack.infra_graph import graph
 
 LIKE = "prod-westeurope"
@@ -21,6 +22,7 @@ config:
   # The region with the most users.
   azure-native:location: "westeurope"  # agreed with legal
   personalization:environment: prod
+  personalization:production: "true"
   access:deployers:
     00000000-0000-0000-0000-000000000001: ServicePrincipal  # the pipeline
   other:token:
@@ -37,7 +39,7 @@ config:
   other:inline: {key: {secure: "v1:iiii"}, rest: 1}
   other:listed:
     - secure: v1:jjjj
-  release:rollout: [50, 100]
+  release:traffic_steps: [50, 100]
   serving:hostname: scores-westeurope.example.com
   serving:tls_certificate: of the pipeline
   serving:tls_key:
@@ -76,7 +78,8 @@ def test_what_is_rarely_right_in_two_regions_is_shown(folder: Path) -> None:
     _, said = new_stack(folder, "prod-swedencentral")
     for key in ("access:deployers", "serving:hostname", "serving:tls_certificate", "training:snapshot"):
         assert f"look at {key}: " in said
-    assert "look at release:rollout" not in said
+    assert "look at release:traffic_steps" not in said
+    assert "look at personalization:production" not in said
     assert "personalization preflight --stack prod-swedencentral" in said
 
 
@@ -151,6 +154,7 @@ def test_the_part_of_the_name_before_the_region_is_the_environment(folder: Path)
     assert files.read(folder, "qa1-swedencentral")["personalization:environment"] == "qa1"
     assert "in swedencentral, environment qa1" in said
     assert "look at personalization:environment" not in said
+    assert "look at personalization:production: true, as in prod-westeurope: it decides on protection" in said
 
 
 @pytest.mark.parametrize("arguments", [("canary", "--location", "uksouth"), ("blue-green-uksouth",)])
@@ -159,3 +163,27 @@ def test_an_environment_that_the_name_does_not_give_is_kept_and_shown(folder: Pa
     assert code == 0, said
     assert files.read(folder, arguments[0])["personalization:environment"] == "prod"
     assert "look at personalization:environment: prod, as in prod-westeurope" in said
+    assert "look at personalization:production: true, as in prod-westeurope" in said
+
+
+@pytest.mark.parametrize(("former", "present"), loading.RENAMED.items())
+def test_former_names_of_settings_become_present_ones(folder: Path, former: str, present: str) -> None:
+    path, snapshot = files.file_of(folder, LIKE), '  training:snapshot: "2026-11-01"\n'
+    path.write_text(TEXT.replace("  release:traffic_steps: [50, 100]\n", "").replace(snapshot, ""))
+    value = {"budget:thresholds_percent": "[80]", "release:traffic_steps": "[5, 100]", "training:local_data": "rows"}
+    with path.open("a") as file:
+        file.write(f"  {former}: {value.get(present, '0.2' if 'minutes' not in present else '60')}  # kept\n")
+        file.write("" if present == "training:local_data" else snapshot)
+    code, said = new_stack(folder, "prod-swedencentral")
+    assert code == 0, said
+    written = (folder / "Pulumi.prod-swedencentral.yaml").read_text()
+    assert f"  {present}: " in written
+    assert former not in written.replace(present, "")
+    assert "# kept" in written
+
+
+def test_a_file_without_the_production_setting_is_refused(folder: Path) -> None:
+    path = files.file_of(folder, LIKE)
+    path.write_text(TEXT.replace('  personalization:production: "true"\n', ""))
+    with pytest.raises(UserError, match=rf"{path.name} has no personalization:production: set it there first"):
+        new_stack(folder, "prod-swedencentral")

@@ -66,12 +66,13 @@ def test_the_file_is_written_only_where_the_rows_are_others(stack: SimpleNamespa
     assert "# why" in stack.file.read_text()
 
 
-def test_a_stack_of_local_files_keeps_to_them(stack: SimpleNamespace) -> None:
+@pytest.mark.parametrize("key", ["training:local_data", "training:data"])
+def test_a_stack_of_local_files_keeps_to_them(stack: SimpleNamespace, key: str) -> None:
     """A snapshot beside them would be refused."""
-    stack.file.write_text("config:\n  training:data: ./rows\n")
+    stack.file.write_text(f"config:\n  {key}: ./rows\n")
     before = stack.file.read_text()
     stack.outputs = {"lake_blob_endpoint": "https://lake", "training_snapshot": "0f1e2d3c4b5a6978"}
-    assert "training:data" in snapshot.update(stack.folder, "dev", landed=False, today=TODAY)
+    assert "training:local_data" in snapshot.update(stack.folder, "dev", landed=False, today=TODAY)
     assert stack.file.read_text() == before
 
 

@@ -25,7 +25,7 @@ STACK = "dev"
 
 
 class Standing:
-    """A stack of environment `prod` with dev's smaller set of resources, and the cloud it stands in."""
+    """A production stack of environment `prod` with dev's smaller set of resources, and its subscription."""
 
     def __init__(self, stacks: InfraStacks, folder: Path) -> None:
         self.stacks, self.folder = stacks, folder
@@ -66,7 +66,13 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(destroy, "PAUSES", (0.0,))
-        stacks.up(STACK, personalization__environment="prod", serving__nodes_min=3, serving__nodes_max=4)
+        stacks.up(
+            STACK,
+            personalization__environment="prod",
+            personalization__production="true",
+            serving__nodes_min=3,
+            serving__nodes_max=4,
+        )
         folder = stacks.folder / "project"
         shutil.copyfile(stacks.folder / f"Pulumi.{STACK}.yaml", folder / f"Pulumi.{STACK}.yaml")
         (folder / "infra").symlink_to(ROOT / "infra")

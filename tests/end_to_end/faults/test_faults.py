@@ -21,7 +21,7 @@ QUICK = {
     **{f"quality:{name}": "1" for name in LIMITS},
     "quality:psi_max": "100",
     "quality:auc_min": "0.5",
-    "release:drift_max": "10",
+    "release:prediction_shift_max": "10",
     "release:probe_seconds": "0.5",
 }
 

@@ -18,7 +18,7 @@ from testing.sandbox.machine_learning import EXTENSION, ROLE, Cloud, cluster_pro
 from testing.sandbox.process import in_environment, running_sandbox
 from testing.stack.infra_graph import graph
 
-PRIVATE = {"network__mode": "private", "personalization__environment": "prod", "release__enabled": "false"}
+PRIVATE = {"network__mode": "private", "personalization__production": "true", "release__enabled": "false"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from infra.config.loading import ConfigError
 from testing.stack.infra_graph import Graph, graph
 from tests.infra.config.test_settings import settings
 
-PRIVATE = {"network__mode": "private", "personalization__environment": "prod"}
+PRIVATE = {"network__mode": "private", "personalization__production": "true"}
 
 
 @pytest.fixture(scope="module")

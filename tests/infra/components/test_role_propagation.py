@@ -135,6 +135,6 @@ def test_an_identity_whose_id_a_preview_does_not_know_is_not_another_one() -> No
 
 def test_the_cluster_waits_for_every_role_that_it_needs() -> None:
     for network, actions in (("public", ["assign"]), ("private", ["assign", "join"])):
-        program = graph(network__mode=network, personalization__environment="prod", serving__system_nodes="3")
+        program = graph(network__mode=network, personalization__production="true", serving__system_nodes="3")
         (waiting,) = [it for it in program.of("authorization:RolesInEffect") if it.name == "identity-cluster-roles"]
         assert [access["action"].split("/")[-2] for access in waiting.inputs["access"]] == actions

@@ -1,8 +1,9 @@
 """What a stack file may say, and what a person reads when it says something else."""
 
+import pulumi
 import pytest
 
-from infra.config.loading import ConfigError, load
+from infra.config.loading import RENAMED, ConfigError, deprecations, load
 from infra.config.settings import Settings
 from infra.planning import capacity
 from testing.certificates import pem
@@ -11,6 +12,7 @@ from testing.stack.infra_graph import graph
 ENOUGH = {
     "azure-native:location": "westeurope",
     "personalization:environment": "dev",
+    "personalization:production": "false",
     "training:snapshot": "2026-11-01",
     "access:deployers": '{"1": "User"}',
 }
@@ -22,9 +24,9 @@ def settings(**config: str) -> Settings:
 
 def test_text_from_pulumi_becomes_typed_values() -> None:
     found = settings(
-        training__workers="3", release__rollout="[5, 100]", release__model="12", access__purge_protection="false"
+        training__workers="3", release__traffic_steps="[5, 100]", release__model="12", access__purge_protection="false"
     )
-    assert (found.training.workers, found.release.rollout, found.release.model) == (3, [5, 100], 12)
+    assert (found.training.workers, found.release.traffic_steps, found.release.model) == (3, [5, 100], 12)
     assert found.access.purge_protection is False
 
 
@@ -74,9 +76,9 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("tags__Azure-Owner", "x", r"tags:Azure-Owner: names that start with microsoft, azure, windows are reserved"),
         ("alerts__error_share", "5", r"alerts:error_share: .*less than 1"),
         ("budget__start", "2026-11-01", r"budget:start: is no longer a setting.*pulumi config rm budget:start"),
-        ("budget__monthly", "500", r"budget:monthly is set and alerts:emails is empty.*alerts:emails\[0\]"),
+        ("budget__monthly", "500", r"budget:monthly is set, but alerts:emails is empty.*alerts:emails\[0\]"),
         ("personalization__generation", "0", r"personalization:generation: .*soft-deleted"),
-        ("training__interactive_minutes", "5", r"training:interactive_minutes: .*greater than or equal to 10"),
+        ("training__autotermination_minutes", "5", r"training:autotermination_minutes: .*greater than or equal to 10"),
         ("training__worker", "3", r"training:worker: is not a setting.*training has .*workers"),
         ("trainig__workers", "3", r"trainig:workers: no setting.* trainig. Did you mean training:workers"),
         ("acess__purge_protection", "false", r"acess:purge_protection: .*Did you mean access:purge_protection"),
@@ -90,15 +92,15 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         (
             "serving__hostname",
             "a.example",
-            r"serving:hostname, serving:tls_certificate and serving:tls_key go together",
+            r"serving:hostname, serving:tls_certificate and serving:tls_key must be set together",
         ),
-        ("release__rollout", "[50, 10]", r"must rise and end with 100"),
+        ("release__traffic_steps", "[50, 10]", r"release:traffic_steps .*must rise and end with 100"),
         ("release__model", "newest", r"release:model: "),
         ("personalization__environment", "Prod West", r"personalization:environment: .*pattern"),
         ("personalization__colour", "red", r"personalization:colour: is not a setting"),
         ("quality__auc_min", "0.4", r"quality:auc_min: .*greater than or equal to 0.5"),
         ("training__spark_version", "17.3.x-scala2.13", r"training:spark_version: .*16.4.x-scala2.12"),
-        ("training__data", "/rows", r"training:snapshot and training:data both name the rows"),
+        ("training__local_data", "/rows", r"training:snapshot and training:local_data both name the rows"),
     ],
 )
 def test_a_wrong_value_names_the_key_the_rule_and_what_would_do(key: str, value: str, says: str) -> None:
@@ -155,13 +157,13 @@ def test_the_heap_of_the_spark_engine_leaves_room_for_the_rest_of_its_replica(me
 
 
 def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
-    with pytest.raises(ConfigError, match="evicted worker stops the whole ring"):
+    with pytest.raises(ConfigError, match=r"ring stops if one of them is evicted\. Set training:spot to false"):
         settings(training__spot="true")
 
 
 def test_a_release_without_rows_or_deployer_is_refused_with_the_ways_out() -> None:
     without_rows = {key: value for key, value in ENOUGH.items() if key != "training:snapshot"}
-    with pytest.raises(ConfigError, match=r"training:data.*training:snapshot.*release:enabled to false"):
+    with pytest.raises(ConfigError, match=r"training:local_data.*training:snapshot.*release:enabled to false"):
         load(without_rows, "personalization")
     without_deployer = {key: value for key, value in ENOUGH.items() if key != "access:deployers"}
     with pytest.raises(ConfigError, match=r"access:deployers is empty.*pulumi config set --path"):
@@ -171,6 +173,75 @@ def test_a_release_without_rows_or_deployer_is_refused_with_the_ways_out() -> No
 def test_the_location_must_be_set() -> None:
     with pytest.raises(ConfigError, match="azure-native:location: must be set"):
         load({key: value for key, value in ENOUGH.items() if "location" not in key}, "personalization")
+
+
+def test_production_must_be_set_with_one_of_two_commands() -> None:
+    with pytest.raises(ConfigError) as error:
+        load({key: value for key, value in ENOUGH.items() if "production" not in key}, "personalization")
+    assert "personalization:production: must be set. Whether this is a production stack." in str(error.value)
+    assert "Pulumi refuses to delete resources that hold data" in str(error.value)
+    for value in ("true", "false"):
+        assert f"pulumi config set personalization:production {value}" in str(error.value)
+
+
+def test_the_environments_name_does_not_make_a_stack_production() -> None:
+    live = settings(personalization__environment="live", personalization__production="true")
+    assert (live.production, live.zone_redundant, live.serving.nodes_min) == (True, True, capacity.ROUTERS)
+    named = settings(personalization__environment="prod")
+    assert (named.production, named.zone_redundant, named.serving.nodes_min) == (False, False, 1)
+
+
+VALUES = {
+    "alerts:featureless_share": "0.1",
+    "budget:thresholds_percent": "[80]",
+    "quality:mode_share_max": "0.3",
+    "release:prediction_shift_max": "0.3",
+    "release:traffic_steps": "[5, 100]",
+    "training:local_data": "first-rows",
+    "training:autotermination_minutes": "60",
+}
+"""A value other than the default of each setting that has a former name."""
+
+
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
+def test_a_former_name_has_the_effect_of_the_present_one(former: str, present: str) -> None:
+    enough = {key: value for key, value in ENOUGH.items() if key != "training:snapshot" or "local" not in present}
+    given = load({**enough, former: VALUES[present]}, "personalization")
+    assert given == load({**enough, present: VALUES[present]}, "personalization")
+    group, _, name = present.partition(":")
+    assert name in getattr(given, group).model_fields_set
+    (warning,) = deprecations({**enough, former: VALUES[present]})
+    assert warning.startswith(f"{former}: is now named {present}; the next release does not accept the former name")
+    assert deprecations({**enough, present: VALUES[present]}) == []
+
+
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
+def test_a_setting_under_both_names_is_refused_with_the_one_to_remove(former: str, present: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        settings(**{former: VALUES[present], present: VALUES[present]})
+    assert f"{former}: is the former name of {present}, which is also set." in str(error.value)
+    assert f"pulumi config rm {former}" in str(error.value)
+
+
+def test_a_wrong_value_under_a_former_name_is_reported_with_both_names() -> None:
+    with pytest.raises(ConfigError) as error:
+        settings(release__rollout="[50, 10]")
+    assert "release:traffic_steps [50, 10] must rise" in str(error.value)
+    assert "release:rollout: is now named release:traffic_steps" in str(error.value)
+
+
+def test_the_program_warns_of_a_former_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi, "warn", warnings.append)
+    steps = graph(release__rollout="[5, 100]").of(":Rollout")[0].inputs["rollout"]
+    assert steps == [5, 100]
+    assert [warning for warning in warnings if "release:rollout: is now named release:traffic_steps" in warning]
+
+
+def test_a_renamed_limit_keeps_its_name_in_the_state() -> None:
+    program = graph(quality__mode_share_max="0.3", release__prediction_shift_max="0.4")
+    assert program.of(":ModelVersion")[0].inputs["floors"]["commonest_probability_max"] == 0.3
+    assert program.of(":Rollout")[0].inputs["limits"]["drift_max"] == 0.4
 
 
 def test_tags_that_azure_counts_as_one_or_as_too_many_are_refused() -> None:

@@ -15,7 +15,7 @@ from testing.arm.kusto_tables import documented
 from testing.stack.infra_graph import Graph, graph
 
 CONFIG = {
-    "personalization__environment": "prod",
+    "personalization__production": "true",
     "alerts__emails": '["platform@example.com"]',
     "budget__monthly": "2500",
 }

@@ -176,5 +176,5 @@ def test_every_stack_of_the_repository_can_be_scheduled(path: Path) -> None:
     serving = ServingSettings(
         **{key.partition(":")[2]: value for key, value in config.items() if key.startswith("serving:")}
     )
-    if config["personalization:environment"].startswith("prod"):
+    if config["personalization:production"] == "true":
         capacity.require_three_nodes(serving)

@@ -14,7 +14,12 @@ from testing.stack.infra_graph import graph
 
 ROOT = Path(__file__).parents[3]
 TABLE = compatibility.table()
-ENOUGH = {"azure-native:location": "westeurope", "personalization:environment": "dev", "release:enabled": "false"}
+ENOUGH = {
+    "azure-native:location": "westeurope",
+    "personalization:environment": "dev",
+    "personalization:production": "false",
+    "release:enabled": "false",
+}
 RELEASE = {"release:enabled": "true", "training:snapshot": "2026-11-01", "access:deployers": '{"1": "User"}'}
 
 

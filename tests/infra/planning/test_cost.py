@@ -22,7 +22,12 @@ JOB = "pulumi-python:dynamic/databricks:TrainingJob"
 
 def settings(location: str = "eastus2", **config: str) -> Settings:
     values = {key.replace("__", ":"): value for key, value in config.items()}
-    stack = {"azure-native:location": location, "personalization:environment": "dev", "release:enabled": "false"}
+    stack = {
+        "azure-native:location": location,
+        "personalization:environment": "dev",
+        "personalization:production": "false",
+        "release:enabled": "false",
+    }
     return load({**stack, **values}, "personalization")
 
 
@@ -125,7 +130,7 @@ def test_the_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> Non
 
 
 def test_the_program_is_metered_whole() -> None:
-    private = graph(personalization__environment="prod", network__mode="private", serving__system_nodes="3")
+    private = graph(personalization__production="true", network__mode="private", serving__system_nodes="3")
     found = private.outputs["monthly_cost"]
     endpoints = len(private.of("network:PrivateEndpoint"))
     assert endpoints

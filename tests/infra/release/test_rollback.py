@@ -202,7 +202,11 @@ def test_a_refused_build_names_the_setting_for_an_existing_image(cloud: Cloud, s
 
 
 def test_an_image_digest_in_the_settings_turns_the_drift_limit_off() -> None:
-    enough = {"azure-native:location": "westeurope", "personalization:environment": "dev"}
+    enough = {
+        "azure-native:location": "westeurope",
+        "personalization:environment": "dev",
+        "personalization:production": "false",
+    }
     release = {"release:enabled": "false", "release:image": f"sha256:{'a' * 64}"}
     found = load({**enough, **release}, "personalization").release
     assert found.image == release["release:image"]

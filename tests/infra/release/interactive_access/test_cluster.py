@@ -18,10 +18,9 @@ from infra.release.training_stage.job import _JobProvider
 from infra.release.training_stage.workload import _WorkloadProvider
 from testing.sandbox.data import Served
 from testing.sandbox.databricks import lake_workspace, trusted
-from testing.stack.infra_graph import RELEASE, Graph, graph
+from testing.stack.infra_graph import RELEASE, STACK, Graph, graph
 from testing.waiting import eventually
 
-STACK = {"azure-native:location": "westeurope", "personalization:environment": "test"}
 CLUSTER, POLICY = _ClusterProvider(), _PolicyProvider()
 
 
@@ -32,7 +31,7 @@ def program() -> Graph:
 
 @pytest.fixture(scope="module")
 def without_team() -> Graph:
-    return graph(training__workers="1", training__interactive_minutes="45")
+    return graph(training__workers="1", training__autotermination_minutes="45")
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +85,14 @@ def test_it_stands_with_a_release_unless_this_is_production_or_the_setting_says_
     for config, stands in (
         ({}, True),
         ({"release:enabled": "false"}, False),
-        ({"personalization:environment": "prod"}, False),
-        ({"personalization:environment": "prod", "training:interactive_cluster": "true"}, True),
+        ({"personalization:production": "true"}, False),
+        ({"personalization:production": "true", "training:interactive_cluster": "true"}, True),
         ({"training:interactive_cluster": "false"}, False),
     ):
         assert settings(**config).has_interactive_cluster is stands, config
-    for found, stands in ((program, True), (graph(personalization__environment="prod"), False)):
-        assert len(found.of(":InteractiveCluster")) == len(found.of(":ClusterPolicy")) == stands
-        assert ({"interactive_cluster_page", "cluster_policy_id"} <= set(found.outputs)) is stands
+    for declared, has_cluster in ((program, True), (graph(personalization__production="true"), False)):
+        assert len(declared.of(":InteractiveCluster")) == len(declared.of(":ClusterPolicy")) == has_cluster
+        assert ({"interactive_cluster_page", "cluster_policy_id"} <= set(declared.outputs)) is has_cluster
 
 
 def test_its_machines_have_room_in_a_private_network_beside_the_jobs() -> None:
