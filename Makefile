@@ -1,4 +1,5 @@
-# The targets prepare the machine first (tools/bootstrap.py); where all is there, that takes well under a second.
+# The targets first install what they need and no more (tools/bootstrap.py); where all is there, that takes well under a
+# second. An environment that has more is left as it is.
 
 PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
 DATASET ?= movielens
@@ -11,7 +12,7 @@ FORCE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap local local-down test test-fast test-container test-browser test-azure-cli preflight preview up down lock clean
+.PHONY: help bootstrap bootstrap-local bootstrap-preview local local-down test test-fast test-container test-browser test-azure-cli preflight preview up down lock clean
 
 # Recipes read what a person writes from the environment: it may hold any character, and neither make nor the shell
 # must read it as their own.
@@ -30,15 +31,21 @@ container_engine = CONTAINER_ENGINE=$$(python -m tools.container_engine start "$
 stack = $(or $(STACK),$(error Name the stack: make $@ STACK=dev))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
-bootstrap: ## Python environment, Pulumi CLI and Java; the other targets do it by themselves
+bootstrap: ## Python environment with all packages, Pulumi CLI and Java; the other targets prepare what they need themselves
 	@$(PYTHON) tools/bootstrap.py
 
-local: bootstrap ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark CONTAINER=1
+bootstrap-local: ## the same without what only the tests need
+	@$(PYTHON) tools/bootstrap.py --for local
+
+bootstrap-preview: ## the smallest environment: preview, up and the commands for a stack on Azure, without Spark and Java
+	@$(PYTHON) tools/bootstrap.py --for preview
+
+local: bootstrap-local ## the whole chain on this machine: DATASET=movielens|criteo DATA=path ENGINE=native|spark CONTAINER=1
 	@$(ready) $(if $(CONTAINER),$(container_engine) &&) personalization local --dataset "$$DATASET" $${DATA:+--data "$$DATA"} --engine "$$ENGINE" --state "$$STATE"
 
-local-down: bootstrap ## removes the run of `make local`; FORCE=1 without Pulumi
+local-down: bootstrap-local ## removes the run of `make local`; FORCE=1 without Pulumi
 	@$(ready) personalization local-down --state "$$STATE" $(if $(FORCE),--force) && if [ -d "$$STATE/engine" ]; then \
 		python -m tools.container_engine stop "$$STATE/engine"; fi
 
@@ -59,21 +66,21 @@ test-browser: bootstrap ## the page in the machine's own Chromium, which `make t
 test-azure-cli: bootstrap ## Azure CLI against the sandbox, installed into the user's cache the first time
 	@$(ready) python -m tools.azure_cli && pytest tests/conformance/test_azure_cli.py
 
-preflight: bootstrap ## what would stop `make up` in a stack's region and subscription: STACK=dev
+preflight: bootstrap-preview ## what would stop `make up` in a stack's region and subscription: STACK=dev
 	@$(ready) personalization preflight --stack '$(stack)'
 
-preview: bootstrap ## what `make up` would change: STACK=dev
+preview: bootstrap-preview ## what `make up` would change: STACK=dev
 	@$(ready) pulumi preview --stack '$(stack)' --policy-pack policy $(ARGS)
 
-up: bootstrap ## brings a stack on Azure to what the code says: STACK=dev
+up: bootstrap-preview ## brings a stack on Azure to what the code says: STACK=dev
 	@$(ready) pulumi up --stack '$(stack)' --policy-pack policy $(ARGS)
 
-down: bootstrap ## destroys a stack on Azure and sees that nothing is left: STACK=dev
+down: bootstrap-preview ## destroys a stack on Azure and sees that nothing is left: STACK=dev
 	@$(ready) personalization teardown '$(stack)' $(ARGS)
 
-lock: bootstrap ## requirements.lock anew, from pyproject.toml
+lock: bootstrap-preview ## requirements.lock anew, from pyproject.toml
 	@$(ready) UV_SYSTEM_CERTS=true uv pip compile --python-version 3.11 --no-emit-index-url --generate-hashes \
-		--prerelease if-necessary-or-explicit --extra test pyproject.toml -o requirements.lock
+		--prerelease if-necessary-or-explicit --all-extras pyproject.toml -o requirements.lock
 
 clean: ## build leftovers and tool caches; not .venv, not the state of `make local`
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli import paths
+from cli import packages, paths
 from cli.errors import UserError
 from infra.release.training_stage import job
 from sandbox import class_archive, java
@@ -20,6 +20,7 @@ _OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
 
 
 def require_java() -> None:
+    packages.require_local()
     home = os.environ.get("JAVA_HOME")
     if not (home and (Path(home) / "bin" / "java").exists()) and not shutil.which("java"):
         raise UserError(

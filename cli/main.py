@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import strict_json
+from cli import packages, strict_json
 from cli.errors import UserError
 from cli.local_run.run_directory import State
 
@@ -497,9 +497,17 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main() -> None:
+def _run() -> None:
     try:
         app()
+    except ModuleNotFoundError:
+        packages.require_local()
+        raise
+
+
+def main() -> None:
+    try:
+        _run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -13,8 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyspark
-
 
 def option() -> str:
     """Of a JVM of Spark; empty where there is no file, for with the name of none the JVM would not share even its own
@@ -62,6 +60,8 @@ def _java() -> Path:
 
 def _file() -> Path:
     """Beside the packages, and gone with them."""
+    import pyspark  # not in the environment of `make preview`, where commands import this module and do not use it
+
     of = (_java(), Path(pyspark.__file__).with_name("jars"))
     made_of = [f"{path.resolve()} {path.stat().st_mtime_ns}" for path in of if path.exists()]
     return Path(sys.prefix, f"spark-classes-{hashlib.sha256('|'.join(made_of).encode()).hexdigest()[:16]}.jsa")

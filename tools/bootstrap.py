@@ -32,7 +32,7 @@ def main():  # type: () -> int
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from tools.steps import bootstrap
 
-    return bootstrap()
+    return bootstrap(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -1,17 +1,23 @@
 """The project's one virtual environment: locked packages, bytecode compiled, the project itself editable.
 
+It holds one of the sets of `package_sets.py` and only grows: after `make test`, `make preview` finds all it needs.
+
 An install that was cut off is started afresh: a package that is half there looks installed to every installer. The
 wheels are in the user's cache by then, so that costs seconds.
 """
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+from tools import package_sets
 from tools.commands import Argument, Outcome, run
 from tools.package_index import requirements_file, uv
 from tools.pins import pin
+
+_IMPORT = re.compile(r"^from pulumi_azure_native import (.+)$", re.MULTILINE)
 
 
 def create(root: Path) -> Outcome:
@@ -33,30 +39,55 @@ def create(root: Path) -> Outcome:
     return Outcome(detail, changed=True)
 
 
-def install(root: Path) -> Outcome:
-    """What `requirements.lock` says, then the project."""
-    venv, lock = root / ".venv", root / "requirements.lock"
+def chosen(root: Path, wanted: str) -> str:
+    """Return the set to install: `wanted`, or the larger one that is installed already."""
+    stamp = root / ".venv" / "installed"
+    installed = stamp.read_text().partition(" ")[0] if stamp.exists() else wanted
+    return package_sets.larger(wanted, installed) if installed in package_sets.SETS else wanted
+
+
+def install(root: Path, name: str) -> Outcome:
+    """Install the part of `requirements.lock` that set `name` needs, then the project."""
+    venv = root / ".venv"
     stamp, unfinished = venv / "installed", venv / "unfinished"
-    state = _state(root)
-    count = sum("==" in line for line in lock.read_text().splitlines() if not line.startswith(("#", " ")))
-    detail = f"{count} packages of requirements.lock"
+    packages, state = package_sets.packages(root, name), f"{name} {_digest(root)}"
+    detail = f"{len(packages)} packages of requirements.lock, for {name}"
     if stamp.exists() and stamp.read_text() == state:
         return Outcome(detail, changed=False)
     into: list[Argument] = ["pip", "install", "--python", venv]
     unfinished.touch()
     stamp.unlink(missing_ok=True)
+    requirements = venv / "requirements.txt"
+    requirements.write_text("\n".join(packages.values()) + "\n")
     uv(
         venv,
-        [*into, "--require-hashes", "--compile-bytecode", "-r", lock],
+        [*into, "--require-hashes", "-r", requirements],
         "could not install requirements.lock from the Python package index.",
     )
+    _compile(root)
     uv(venv, [*into, "--no-deps", "--no-build-isolation", "-e", root], "could not install the project itself.")
     stamp.write_text(state)
     unfinished.unlink()
     return Outcome(detail, changed=True)
 
 
-def _state(root: Path) -> str:
+def _compile(root: Path) -> None:
+    """Compile what processes that start together would otherwise each compile.
+
+    Of the azure-native SDK only the modules that the program imports, 17 of 260: the bytecode of all of them takes
+    195 MB. uv's own option cannot leave any out.
+    """
+    packages = root / ".venv" / "lib" / "python3.11" / "site-packages"
+    sdk = packages / "pulumi_azure_native"
+    sources = "".join(path.read_text() for name in ("infra", "policy") for path in (root / name).rglob("*.py"))
+    imported = [sdk / name for line in _IMPORT.findall(sources) for name in re.findall(r"(?:^|, )(\w+)", line)]
+    for arguments in (["-x", f"/{sdk.name}/", packages], ["-l", sdk, *imported]):
+        command: list[Argument] = [root / ".venv" / "bin" / "python", "-m", "compileall", "-qq", "-j", "0", *arguments]
+        # It ends with 1 after a file in the syntax of another Python, which some packages have among their tests.
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def _digest(root: Path) -> str:
     """Digest of everything that decides what is installed; the path counts, an environment cannot be moved."""
     parts = [str(root).encode(), *((root / name).read_bytes() for name in ("requirements.lock", "pyproject.toml"))]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -3,16 +3,17 @@
 The Pulumi CLI takes longest where it must be built, so that goes on in the background while the rest is installed.
 """
 
+import argparse
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tools import java, python_environment
+from tools import java, package_sets, python_environment
 from tools.commands import Outcome, Unavailable, one_at_a_time, writable_folder
 from tools.java import Java
 from tools.pulumi_engine import pulumi_cli
@@ -22,12 +23,21 @@ ROOT = Path(__file__).resolve().parent.parent
 _NEWS_SECONDS = 60
 
 
-def bootstrap() -> int:
+def bootstrap(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bootstrap.py", description=__doc__)
+    parser.add_argument(
+        "--for",
+        dest="use",
+        choices=package_sets.SETS,
+        default="test",
+        help="prepare for `pulumi preview` and `up`, for the local run too, or for the tests too (default)",
+    )
+    use = parser.parse_args(arguments).use
     # Being terminated must end what was started, as an interrupt does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with one_at_a_time(ROOT):
-            _bootstrap(ROOT, os.environ)
+            _bootstrap(ROOT, os.environ, use)
     except Unavailable as missing:
         print(f"error: {missing}", file=sys.stderr)
         return 1
@@ -41,22 +51,25 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "personalization-azure"
 
 
-def _bootstrap(root: Path, environment: Mapping[str, str]) -> None:
+def _bootstrap(root: Path, environment: Mapping[str, str], use: str = "test") -> None:
     cache, venv = cache_folder(environment), root / ".venv"
 
     step = _Step("Python")
     step.done(python_environment.create(root))
+    use = python_environment.chosen(root, use)
 
     asked_for_cli = time.monotonic()
     cli = pulumi_cli.find(environment, cache)
     making = None if cli else _start_making_cli(cache, venv)
     try:
         step = _Step("packages")
-        step.done(python_environment.install(root))
+        step.done(python_environment.install(root, use))
 
-        step = _Step("Java")
-        runtime = java.find(environment, cache) or java.install(cache, venv)
-        step.done(Outcome(runtime.detail, runtime.changed))
+        runtime = None
+        if use != "preview":
+            step = _Step("Java")
+            runtime = java.find(environment, cache) or java.install(cache, venv)
+            step.done(Outcome(runtime.detail, runtime.changed))
 
         made = _wait_for_cli(making) if making else ""
     finally:
@@ -115,7 +128,7 @@ def _wait_for_cli(making: "subprocess.Popen[str]") -> str:
         return origin.strip()
 
 
-def _write_settings(venv: Path, cli: PulumiCli, runtime: Java) -> Outcome:
+def _write_settings(venv: Path, cli: PulumiCli, runtime: Java | None) -> Outcome:
     """`. .venv/personalization.sh` makes the current shell, or a recipe of the Makefile, ready for every command."""
     file = venv / "personalization.sh"
     path = shlex.quote(f"{cli.folder}:") if cli.is_ours else ""
@@ -123,11 +136,12 @@ def _write_settings(venv: Path, cli: PulumiCli, runtime: Java) -> Outcome:
         "# Written by tools/steps.py, for every POSIX shell: . .venv/personalization.sh",
         f"export VIRTUAL_ENV={shlex.quote(str(venv))}",
         f'export PATH="$VIRTUAL_ENV/bin:"{path}"$PATH"',
-        f"export JAVA_HOME={shlex.quote(str(runtime.home))}",
         "export PULUMI_SKIP_UPDATE_CHECK=true",
         "unset PYTHONHOME",
     ]
-    if runtime.options:
+    if runtime:
+        lines.append(f"export JAVA_HOME={shlex.quote(str(runtime.home))}")
+    if runtime and runtime.options:
         # Sourced twice it must not grow, and a trust store of the user's own comes first.
         lines += [
             'case "${JAVA_TOOL_OPTIONS:-}" in',

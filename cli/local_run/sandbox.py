@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import jwt
 
+from cli import packages
 from cli.errors import UserError
 from cli.local_run.run_directory import FORCE
 from infra.cloud.clients import Cloud
@@ -19,6 +20,7 @@ from sandbox.instance_lock import Damaged, environment
 
 def start(folder: Path, port: int | None) -> dict[str, str]:
     """Start it, or find it running; returns its environment, which this process takes on for the SDKs it calls."""
+    packages.require_local()
     _command("start", "--folder", str(folder), *(["--port", str(port)] if port else []))
     added = environment(folder)
     os.environ.update(added)

@@ -23,9 +23,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _make(project: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def _make(
+    project: Path, *arguments: str, python: str = "true", **environment: str
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["make", *arguments, "PYTHON=true"],
+        ["make", *arguments, f"PYTHON={python}"],
         cwd=project,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environment},
         capture_output=True,
@@ -84,8 +86,22 @@ def test_a_stack_must_be_named(project: Path, target: str, command: str) -> None
     assert named.stdout == f"{command}--diff|--yes|"
 
 
+@pytest.mark.parametrize(
+    ("targets", "use"),
+    [
+        ("bootstrap test test-fast test-container test-browser test-azure-cli", ""),
+        ("bootstrap-local local local-down", " --for local"),
+        ("bootstrap-preview preflight preview up down lock", " --for preview"),
+    ],
+)
+def test_a_target_installs_the_packages_of_its_use(project: Path, targets: str, use: str) -> None:
+    for target in targets.split():
+        prepared = _make(project, target, "STACK=dev", python="echo").stdout.splitlines()[0]
+        assert prepared == f"tools/bootstrap.py{use}", target
+
+
 def test_plain_make_lists_the_targets_and_prepares_nothing(project: Path) -> None:
     listed = _make(project).stdout
-    targets = "local local-down test test-fast test-container preflight preview up down lock clean"
-    for target in targets.split():
+    prepared = "bootstrap bootstrap-local bootstrap-preview local local-down test test-fast test-container preflight"
+    for target in [*prepared.split(), "preview", "up", "down", "lock", "clean"]:
         assert f"make {target} " in listed

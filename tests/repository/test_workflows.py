@@ -242,12 +242,31 @@ def test_every_command_of_a_step_exists() -> None:
             assert (ROOT / folder / "PulumiPolicy.yaml").is_file()
     used = {"approval", "preflight", "report", "snapshot", "steps"}
     assert seen == {
-        "make bootstrap",
         "make test",
         "make local",
         "make local-down",
         *(f"personalization {command}" for command in used),
     }
+
+
+def test_a_job_installs_the_smallest_set_of_packages_that_does_it() -> None:
+    given = {
+        name: step.get("with", {}).get("for") for name, step in steps() if step.get("uses", "").endswith("/prepare")
+    }
+    # The sandbox is a part of the local run.
+    assert {name: use for name, use in given.items() if use} == {
+        "ci/test": "test",
+        "ci/local": "local",
+        "preview/sandbox": "local",
+    }
+    assert given.keys() - {"ci/test", "ci/local", "preview/sandbox"} == {
+        name for name, job in jobs() if "environment" in job
+    }
+    action = load(ROOT / ".github" / "actions" / "prepare" / "action.yml")
+    assert action["inputs"]["for"]["default"] == "preview"
+    (prepared,) = (step for step in action["runs"]["steps"] if "tools/bootstrap.py" in step.get("run", ""))
+    assert prepared["run"] == 'python tools/bootstrap.py --for "$USE"'
+    assert prepared["env"] == {"USE": "${{ inputs.for }}"}
 
 
 def test_the_workflows_run_the_pinned_versions() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import package_index, steps
+from tools import package_index, package_sets, python_environment, steps
 from tools.bootstrap import refusal
 from tools.commands import Unavailable, run
 from tools.java import Java
@@ -75,16 +75,16 @@ def _with_dependencies(name: str, locked: dict[str, str]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project that locks nothing but its build backend, in a folder whose name needs quoting."""
+    """A project that locks its build backend, and one package for `local`, in a folder whose name needs quoting."""
     root = tmp_path_factory.mktemp("a small project")
-    entries = re.findall(r"^\S+==[^\n]*(?:\n    --hash[^\n]*)*", (steps.ROOT / "requirements.lock").read_text(), re.M)
-    locked = {entry.split("==")[0]: entry for entry in entries}
-    backend = sorted(_with_dependencies("hatchling", locked))
-    (root / "requirements.lock").write_text("\n".join(locked[name] for name in backend) + "\n")
+    locked = package_sets.locked(steps.ROOT)
+    wanted = sorted(_with_dependencies("hatchling", locked) | {"six"})
+    (root / "requirements.lock").write_text("\n".join(locked[name] for name in wanted) + "\n")
     (root / "small.py").write_text("")
     (root / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
-        '[project]\nname = "small"\nversion = "1"\n'
+        '[project]\nname = "small"\nversion = "1"\ndependencies = ["hatchling"]\n'
+        '[project.optional-dependencies]\nlocal = ["six"]\ntest = []\n'
         '[tool.hatch.build]\ndev-mode-dirs = ["."]\n[tool.hatch.build.targets.wheel]\ninclude = ["small.py"]\n'
     )
     yield root
@@ -142,6 +142,49 @@ def test_a_changed_lock_is_installed(small_project: Path, equipped: dict[str, st
         lock.write("\n# changed\n")
     steps._bootstrap(small_project, equipped)
     assert (small_project / ".venv" / "installed").read_text() != before
+
+
+def _has(project: Path, module: str) -> bool:
+    return subprocess.run([project / ".venv/bin/python", "-c", f"import {module}"], capture_output=True).returncode == 0
+
+
+def test_an_environment_gets_the_packages_of_its_use_and_later_ones_are_added(
+    small_project: Path, equipped: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(small_project / ".venv", ignore_errors=True)
+    steps._bootstrap(small_project, equipped, "preview")
+    assert "Java" not in capsys.readouterr().out
+    assert "JAVA" not in (small_project / ".venv" / "personalization.sh").read_text()
+    assert _has(small_project, "small")
+    assert not _has(small_project, "six")
+
+    steps._bootstrap(small_project, equipped, "local")
+    assert "Java" in capsys.readouterr().out
+    assert _has(small_project, "six")
+
+    steps._bootstrap(small_project, equipped, "preview")
+    assert all(line.endswith("already there") for line in capsys.readouterr().out.splitlines())
+    assert _has(small_project, "six")
+
+
+def test_a_use_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    refused = subprocess.run([sys.executable, BOOTSTRAP, "--for", "serving"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert all(use in refused.stderr for use in ("preview", "local", "test"))
+
+
+def test_bytecode_is_written_for_the_modules_of_the_sdk_that_the_program_imports(tmp_path: Path) -> None:
+    packages = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages"
+    for name in ("other", "pulumi_azure_native/storage", "pulumi_azure_native/compute", "pulumi_azure_native/web"):
+        (packages / name).mkdir(parents=True)
+        (packages / name / "account.py").write_text("")
+    (tmp_path / ".venv" / "bin").mkdir()
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "lake.py").write_text("from pulumi_azure_native import compute as vm, storage\n")
+    python_environment._compile(tmp_path)
+    compiled = {str(path.relative_to(packages).parents[1]) for path in packages.rglob("*.pyc")}
+    assert compiled == {"other", "pulumi_azure_native/storage", "pulumi_azure_native/compute"}
 
 
 def test_temporary_files_of_an_install_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
