@@ -7,7 +7,7 @@ what the live model's own levels do not hold. The rows are few enough to be coun
 
 The change is the population stability index, the sum over bins of (now - then) ln(now / then): N. Siddiqi, Credit Risk
 Scorecards, 2006, where 0.1 is worth a look and 0.25 a shift. Bins of its kind have no order: a feature that moved a
-little and one that moved far out of a bin look alike.
+little and one that moved far out of a bin look alike. scikit-learn and SciPy have no such function.
 """
 
 from collections.abc import Mapping, Sequence

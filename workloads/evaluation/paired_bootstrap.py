@@ -3,6 +3,9 @@
 The interval is the paired bootstrap's, by percentiles (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 chapters 13 and 16): rows are drawn with replacement, both models are judged on each draw, and what varies is the
 difference alone. Rows count as independent; where a few users have most rows, the true interval is wider.
+
+scikit-learn has no paired interval, and its AUC sorts the rows for each draw. Here they are sorted once: 200 draws of
+200,000 rows for one model take 4 s of CPU instead of 14, with the same figures.
 """
 
 from collections.abc import Callable
