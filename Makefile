@@ -1,5 +1,5 @@
-# The targets first install what they need and no more (tools/bootstrap.py); where all is there, that takes well under a
-# second. An environment that has more is left as it is.
+# Each target first installs its own packages and tools, no others (tools/bootstrap.py). If they are installed already,
+# that takes well under a second. An environment that has more packages is not changed.
 
 PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
 DATASET ?= movielens
@@ -33,7 +33,7 @@ stack = $(or $(STACK),$(error Name the stack: make $@ STACK=dev))
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
-bootstrap: ## Python environment with all packages, Pulumi CLI and Java; the other targets prepare what they need themselves
+bootstrap: ## Python environment with all packages, Pulumi CLI and Java; the other targets install their part themselves
 	@$(PYTHON) tools/bootstrap.py
 
 bootstrap-local: ## the same without what only the tests need
@@ -78,7 +78,7 @@ up: bootstrap-preview ## brings a stack on Azure to what the code says: STACK=de
 down: bootstrap-preview ## destroys a stack on Azure and sees that nothing is left: STACK=dev
 	@$(ready) personalization teardown '$(stack)' $(ARGS)
 
-lock: bootstrap-preview ## requirements.lock anew, from pyproject.toml
+lock: bootstrap-preview ## requirements.lock again, from pyproject.toml
 	@$(ready) UV_SYSTEM_CERTS=true uv pip compile --python-version 3.11 --no-emit-index-url --generate-hashes \
 		--prerelease if-necessary-or-explicit --all-extras pyproject.toml -o requirements.lock
 

@@ -1,7 +1,7 @@
 """Checks that the environment has the packages of a command.
 
-Each target of the Makefile installs only what it needs (pyproject.toml, tools/package_sets.py), so that a command which
-needs Spark or the sandbox may be started in the environment of `make preview`. Installs nothing.
+Each target of the Makefile installs its own packages only (pyproject.toml, tools/package_sets.py). A command that needs
+Spark or the sandbox may therefore be started in the environment of `make preview`. Installs nothing.
 """
 
 import re
