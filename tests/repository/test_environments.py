@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from tools import package_sets
 from tools.package_sets import SETS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OF_THE_ISSUE = ["pulumi", "pulumi-azure-native", "azure-ai-ml", "databricks-sdk"]
 MORE_THAN_THESE = 60
@@ -144,9 +144,9 @@ def failed_imports(modules: list[str], statements: list[tuple[str, str]], name: 
 
 
 def test_the_program_the_policies_and_the_commands_for_a_stack_need_the_smallest_set_only() -> None:
-    operations = [module for module in modules_of("operations") if not module.startswith(tuple(ONLY_LOCAL))]
-    modules = [*modules_of("infra"), *modules_of("policy"), *operations]
-    of_larger_sets = tuple(f"from operations import {name.partition('.')[2]}" for name in ONLY_LOCAL)
+    commands = [module for module in modules_of("cli") if not module.startswith(tuple(ONLY_LOCAL))]
+    modules = [*modules_of("infra"), *modules_of("policy"), *commands]
+    of_larger_sets = tuple(f"from cli import {name.partition('.')[2]}" for name in ONLY_LOCAL)
     statements = [found for found in lazy_imports(modules) if not found[1].startswith(of_larger_sets)]
     assert len(modules) > 100
     assert any("azure.ai.ml" in statement for _, statement in statements)
@@ -157,7 +157,7 @@ def test_modules_that_are_left_out_do_need_a_larger_set() -> None:
     assert failed_imports(sorted(ONLY_LOCAL), [], "preview").keys() == ONLY_LOCAL
 
 
-@pytest.mark.parametrize("package", ["operations", "sandbox", "workloads", "scoring"])
+@pytest.mark.parametrize("package", ["cli", "sandbox", "workloads", "scoring"])
 def test_the_local_run_needs_no_package_of_the_tests(package: str) -> None:
     packages, brought_by = package_sets.packages(ROOT, "local").keys(), metadata.packages_distributions()
     for path in sorted((ROOT / package).rglob("*.py")):
