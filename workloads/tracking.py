@@ -1,8 +1,8 @@
 """Log trainings and tunings to MLflow: parameters, metrics by step, files and nested runs.
 
 A background thread sends the requests in order, so that none delays the training. After the first error nothing more is
-sent; on exit `run` prints one line listing what was not logged. MLflow's own setting selects the server: the one of the
-Databricks runtime, or `MLFLOW_TRACKING_URI`.
+sent; on exit `run` prints one line listing the requests that were not sent. MLflow's own setting selects the server:
+the one of the Databricks runtime, or `MLFLOW_TRACKING_URI`.
 
 Nothing reads from MLflow, and everything logged is in the artefact or the tuning's evidence, too. This is the only
 module that uses MLflow's client, and it imports it only if an experiment is given.
@@ -45,7 +45,7 @@ class _Sender:
         Thread(target=self._work, name="tracking", daemon=True).start()
 
     def send(self, title: str, request: Callable[[], None]) -> None:
-        """Queue a request. `title` names it in the message about what was not logged."""
+        """Queue a request. `title` names it in the message about requests that failed."""
         self.pending.append(title)
         self._queue.put((title, request))
 
@@ -180,7 +180,7 @@ def run(experiment: str, name: str) -> Iterator[Run]:
     """Create a run in this MLflow experiment, and the experiment if it does not exist; empty: log nothing.
 
     The run's status is that of the block: failed after an exception. Leaving the block takes at most `WAIT_SECONDS`
-    longer, and prints the run's id or what was not logged.
+    longer, and prints the run's id or a list of failed requests.
     """
     sender = _Sender(experiment) if experiment else None
     new = Run(sender, name)

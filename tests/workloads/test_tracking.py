@@ -1,4 +1,4 @@
-"""MLflow receives every number exactly; if it cannot be reached, nothing waits and the log lists what is missing."""
+"""MLflow receives every number exactly; if it cannot be reached, training continues and the log lists the omissions."""
 
 import re
 import socket

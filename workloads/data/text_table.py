@@ -26,7 +26,7 @@ NOT_BLANK = r"[^\x00-\x20]"
 NUMBER = r"[\x00-\x20]*(?:[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:Infinity|NaN))[\x00-\x20]*"
 """Matches a field that is a number. Java's parser would also accept `1d`, `2f` and `0x1p4`, which are codes."""
 _INTEGER = re.compile(r"[\x00-\x20\x7f]*([+-]?[0-9]+)[\x00-\x20\x7f]*")
-"""Matches what Spark's cast of a string to a bigint accepts (UTF8String.toLong without fractions)."""
+"""Matches the strings that Spark casts to a bigint (UTF8String.toLong without fractions)."""
 _NUMBER = re.compile(NUMBER)
 _NOT_BLANK = re.compile(NOT_BLANK.encode())
 

@@ -37,16 +37,16 @@ _MIN_SHARE = 1e-4
 """Share assumed for an empty bin, because 0 has no logarithm."""
 
 Bins = Mapping[str, Mapping[str, Any]]
-"""By feature, either `edges`, the lower bounds of all bins but the first, or `levels`, one bin each."""
+"""Bins by feature: either `edges`, the lower bounds of all bins but the first, or `levels`, one bin each."""
 
 
 @dataclass(frozen=True)
 class Sample:
     rows: int
     lists: Mapping[str, Sequence[tuple[Sequence[str], int]]]
-    """By categorical feature, each distinct list of levels with its number of rows."""
+    """Distinct lists of levels with their number of rows, by categorical feature."""
     numbers: Mapping[str, np.ndarray]
-    """By numeric feature, the values; NaN where a row has none."""
+    """Values by numeric feature; NaN where a row has none."""
 
 
 def sample(training: DataFrame, rows: int, dataset: Spec) -> Sample:

@@ -44,7 +44,7 @@ class Scored:
     without_context: np.ndarray | None
     """The model's probabilities with all context features missing; None if no feature or every feature is context."""
     slices: Mapping[str, np.ndarray]
-    """By slice, the value of each row."""
+    """Value of each row, by slice."""
     golden: np.ndarray
     """The model's probabilities of the golden rows, in their order."""
 

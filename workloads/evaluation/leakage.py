@@ -20,7 +20,7 @@ _MIN_ROWS = 10
 
 
 def feature_auc(laid_out: DataFrame, rows_train: int, rows_validation: int, dataset: Spec) -> dict[str, float | None]:
-    """Return the AUC by feature, from 0.5 to 1 whatever the direction; None with too few clicks or other rows.
+    """Return the AUC by feature, from 0.5 to 1 for either direction; None with too few clicks or other rows.
 
     laid_out: (label, validation, features). A categorical feature gets the higher AUC of its smoothed click rate and
     its count. A number gets the higher AUC with missing values below and above all others.

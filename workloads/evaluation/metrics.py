@@ -85,7 +85,7 @@ def spread(probabilities: np.ndarray) -> dict[str, float]:
 
 
 def undefined(rows: int, clicks: int) -> dict[str, Any]:
-    """Return a `summary` whose metrics are all None: there are no rows, or no model could be fitted."""
+    """Return a `summary` whose metrics are all None, for an empty set of rows or if no model could be fitted."""
     figures = ("auc", "log_loss", "base_rate", "base_log_loss", "mean_probability", "calibration_gap")
     return {"rows": rows, "clicks": clicks, **dict.fromkeys(figures)}
 

@@ -171,7 +171,7 @@ def _share(value: float | None) -> str:
 
 def _drift(drift: Mapping[str, Mapping[str, float | None]]) -> str:
     if not drift:
-        return "<p>Not measured: there is no comparable live model with a profile of its training rows.</p>"
+        return "<p>Not measured: no comparable live model has a profile of its training rows.</p>"
     most = sorted(drift.items(), key=lambda item: -(item[1]["psi"] or 0.0))[:_MOST_DRIFTED]
     rows = [
         [name, _number(change["psi"]), _share(change["unseen_share"]), _share(change["unseen_rise"])]

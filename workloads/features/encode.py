@@ -9,7 +9,7 @@ vector of a row's levels, without Python, for up to a million levels. Training n
 each encoding. The driver holds at most `max_levels` levels, and one pair per level and part that uses it. Hashes have
 64 bits: the probability that two of ten million coincide is 3 in a million.
 
-Does not count levels (`target_statistics.py`) and does not manage what Spark caches (`encode_split.py`).
+Does not count levels (`target_statistics.py`) or manage cached frames (`encode_split.py`).
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from workloads.training import spark_ml_io
 
 WIDTH = len(PAIR)
 _ALWAYS_KEPT = 1_000
-"""Levels with at least this count are kept whatever `max_levels` is."""
+"""Levels with at least this count are always kept, even above `max_levels`."""
 _UNBOUNDED_PARTITIONS = 1_000_000
 """Coalescing to this number of partitions changes no partition, but ends the Java method that Spark generates.
 

@@ -1,4 +1,4 @@
-"""Count levels and encode the training and validation rows of one split, and release what Spark cached for it.
+"""Count levels and encode the training and validation rows of one split, and release the cached frames.
 
 Does not fit or evaluate anything: `tasks/train.py`, `tasks/crossvalidate.py` and `tasks/tune.py` do.
 """

@@ -1,7 +1,7 @@
 """Deterministic sampling: a row is chosen by a hash of its content.
 
-The same rows are chosen whatever Spark's partitions are, and copies of a row are chosen together. Does not split rows
-by time: `workloads/data/split.py` does.
+The choice does not depend on Spark's partitions, and copies of a row are chosen together. Does not split rows by time:
+`workloads/data/split.py` does.
 """
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ dbutils.widgets.text("trees", "40")
 
 features, artefact = (Path(dbutils.widgets.get(name)) for name in ("features", "artefact"))
 trees = int(dbutils.widgets.get("trees"))
-# Without early stopping there is no validation set.
+# Without early stopping no validation set is needed.
 dataset = spec.load(dbutils.widgets.get("dataset")).with_model(num_iterations=trees, early_stopping_round=0)
 
 # COMMAND ----------

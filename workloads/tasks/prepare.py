@@ -210,7 +210,7 @@ def _check_width(file: Path, wide: int, lines: int, dataset: Spec) -> None:
 
 
 def _check_orphans(file: Path, figures: Mapping[str, Any], sides: Mapping[str, _Side], dataset: Spec) -> None:
-    """Raise `WorkloadError` if there are no rows, or too many refer to a user or item that is in no table."""
+    """Raise `WorkloadError` if the table is empty, or too many rows refer to an unknown user or item."""
     orphans, total = figures["orphans"], figures["rows"]
     if total == 0:
         raise WorkloadError(f"{file}: has no valid rows")

@@ -24,7 +24,7 @@ _ROWS = 200_000
 @dataclass(frozen=True)
 class Baseline:
     means: Sequence[float | None]
-    """For each model column, the mean that replaces a missing value; None for encodings, which are never missing."""
+    """Means that replace missing values, by model column; None for encodings, which are never missing."""
     regression: LogisticRegressionModel
 
     def transform(self, encoded: DataFrame) -> DataFrame:

@@ -54,7 +54,7 @@ PACKED = gzip.compress(HEADER + row() * 3_000, mtime=0)
 WRONG_CRC = PACKED[:-8] + bytes([PACKED[-8] ^ 1]) + PACKED[-7:]
 
 Expected = list[tuple[Any, ...] | str] | str
-"""For each line its values or the reason why it is malformed; or a part of the message that refuses the file."""
+"""A list with the values of each line, or the reason why it is malformed; or a part of the file's refusal."""
 CASES: dict[str, tuple[str, bytes, Expected]] = {
     # Lines.
     "CRLF": ("t.tsv", (HEADER + row() * 2).replace(b"\n", b"\r\n"), [GOOD, GOOD]),

@@ -108,7 +108,7 @@ def test_each_executor_has_the_native_library_once(results: dict[str, Any]) -> N
     assert results["fetched"] == 2 + len(KILLED)
 
 
-def test_one_executor_working_long_after_the_others_is_a_stall() -> None:
+def test_an_executor_working_long_after_the_others_is_a_stall() -> None:
     stall = Stall()
     assert not stall.check(0, 7, {"a": 1, "b": 2})
     assert not stall.check(10, 7, {"a": 0, "b": 1})
