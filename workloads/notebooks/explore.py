@@ -69,7 +69,7 @@ plt.show()
 share = float(dbutils.widgets.get("share"))
 learning = split.by_time(table, prepared, dataset).learning.sample(share, seed=dataset.model.seed)
 with encode_split.encode_learning_rows(learning, dataset) as encoded:
-    kept = [len(table.levels) for table in encoded.levels.values()]
+    level_counts = [len(table.levels) for table in encoded.levels.values()]
     vector = spark_ml_io.vector_to_array("features").alias("vector")
     rows = encoded.rows.select("label", vector).sample(min(1.0, 20_000 / (share * prepared["rows"])), seed=1).toPandas()
 labels, values = rows["label"].to_numpy(), np.stack(rows["vector"].to_numpy())
@@ -78,7 +78,7 @@ print(f"{len(rows):,} encoded rows, {values.shape[1]} columns of the model")
 # COMMAND ----------
 
 figure, axes = plt.subplots(figsize=(8, 0.28 * len(dataset.encodings) + 1.2), layout="constrained")
-axes.barh([" and ".join(features) for features in dataset.encodings.values()], kept)
+axes.barh([" and ".join(features) for features in dataset.encodings.values()], level_counts)
 axes.set(xscale="log", xlabel="levels kept", title="Levels of each feature and each cross")
 axes.invert_yaxis()
 plt.show()
