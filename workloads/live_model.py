@@ -29,7 +29,7 @@ class Live:
     model: str = ""
     """Its trees, as LightGBM's text."""
     skipped: str = ""
-    """Why it cannot be compared."""
+    """Reason why it cannot be compared; empty if it can."""
 
 
 def load(live: Path | None, dataset: Spec) -> Live | None:

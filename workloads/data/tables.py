@@ -22,7 +22,7 @@ _LINE, _FIELDS, _PLACE = "__line", "__fields", "__place"
 """The bytes of a line, its fields, and its place in the file: the partition and the number of lines before it there."""
 _ROWS_OF_A_PARTITION = 33
 """Bits of `monotonically_increasing_id` below the number of the partition."""
-_WIDTH = 2_000  # characters of a rejected line that are kept
+_WIDTH = 2_000  # characters to keep of a rejected line
 _SQL_TYPES = {"integer": "BIGINT", "number": "DOUBLE"}
 _UNREADABLE = {"integer": text_table.NO_INTEGER, "number": text_table.NO_NUMBER}
 

@@ -35,7 +35,7 @@ REJECTED = "_rejected"
 """A separate table: Spark ignores names that begin with `_` when it reads the folder above."""
 SYNTHETIC = "SYNTHETIC.json"
 """The generator writes this file next to its rows. Everything made from such rows is marked as synthetic, too."""
-_SAMPLE = 1_000  # lines of a file
+_SAMPLE = 1_000  # maximal number of malformed lines to keep per file
 _REASONS_SHOWN, _SHOWN_WIDTH = 5, 120
 _SIDES = ("users", "items")
 _KEY = "key__of_side"

@@ -129,7 +129,7 @@ def _rounded(value: float) -> float:
 
 def _log_loss(scored: DataFrame) -> float:
     click = spark_ml_io.vector_to_array("probability")[1]
-    probability = F.when(F.col("label") == 1, click).otherwise(1 - click)  # of the actual label
+    probability = F.when(F.col("label") == 1, click).otherwise(1 - click)  # that of the observed label
     row = scored.agg(F.avg(-F.log(F.greatest(probability, F.lit(1e-15)))).alias("log_loss")).first()
     assert row is not None
     return float(row.log_loss)

@@ -233,7 +233,7 @@ def test_the_same_snapshot_and_seed_give_the_same_model_on_one_core(shop: Traine
 
 def test_a_warm_start_continues_from_the_live_model(shop: Trained, spark: SparkSession, tmp_path: Path) -> None:
     model = dataclasses.replace(shop.dataset.model, warm_start=7, early_stopping_round=0)
-    # Without early stopping all learning rows are training rows, so the parts differ from those of the live model.
+    # Without early stopping, the live model's validation rows are training rows here.
     dataset = dataclasses.replace(shop.dataset, model=model)
     warm = request(shop, tmp_path / "warm", dataset=dataset, tasks=1, live=shop.artefact)
     metrics = train.train(spark, warm)
