@@ -60,7 +60,10 @@ def measure(rows: int, cores: int, heap: str, trees: int, native: bool) -> dict[
         started = time.monotonic()
         prepare.prepare(spark, of, folder / "raw", folder / "features")
         prepared = time.monotonic() - started
-        metrics = train.train(spark, of, folder / "features", folder / "model", "benchmark", {})
+        metrics = train.train(
+            spark,
+            train.TrainRequest(dataset=of, features=folder / "features", artefact=folder / "model", run_id="benchmark"),
+        )
         whole = time.monotonic() - started
         found: dict[str, Any] = {
             "rows": rows,
@@ -99,7 +102,7 @@ def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
     """(rows, 1 + columns): the encoded training rows, label first, by way of a file."""
     rows = split.by_time(spark.read.parquet(str(folder / "features")), prepare.prepared(folder / "features", of), of)
     values = [F.col("values")[i].alias(str(i)) for i in range(len(of.model_columns))]
-    with encode_split.encoded(rows.learning, of) as encoded:
+    with encode_split.encode_learning_rows(rows.learning, of) as encoded:
         plain = encoded.rows.select("label", spark_ml_io.vector_to_array("features").alias("values"))
         plain.select("label", *values).write.csv(str(folder / "matrix"), sep="\t")
     parts = sorted((folder / "matrix").glob("part-*"))

@@ -35,10 +35,14 @@ def main() -> None:
         for raw, features in ((yesterday, "before"), (today, "now")):
             prepare.prepare(spark, dataset, raw, folder / features)
         live = folder / "models" / "yesterday"
-        train.train(spark, dataset, folder / "before", live, "yesterday", {})
+        first = train.TrainRequest(dataset=dataset, features=folder / "before", artefact=live, run_id="yesterday")
+        train.train(spark, first)
         print("\n| today's model | trees | fit, s | AUC | log loss |\n| --- | --- | --- | --- | --- |")
         for what, of in (("anew", dataset), ("on top of yesterday's", going_on)):
-            found = train.train(spark, of, folder / "now", folder / "models" / what, what, {}, 0, live)
+            request = train.TrainRequest(
+                dataset=of, features=folder / "now", artefact=folder / "models" / what, run_id=what, live=live
+            )
+            found = train.train(spark, request)
             figures = f"{found['seconds']['fit']:.1f} | {found['auc']:.4f} | {found['log_loss']:.4f}"
             print(f"| {what} | {found['trees']} | {figures} |", flush=True)
             if what == "anew":

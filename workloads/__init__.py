@@ -1,8 +1,8 @@
-"""What runs on Spark: dataset specs, prepare, train, and a generator of Criteo-shaped rows.
+"""The training workload on Spark: dataset specs, prepare, train, and a generator of synthetic rows in Criteo's format.
 
-Built as a wheel of its own and started by Databricks through its entry points. Imports none of the other rooms:
-what passes on to serving is the artefact, never code. Does not judge a model: `train` always writes its metrics,
-the gate reads them.
+It is built as a separate wheel, which Databricks starts through entry points. It imports no other package of this
+project: training passes the artefact to serving, never code. It does not decide about a model: `train` always writes
+metrics, and the release's gate evaluates them.
 """
 
 __version__ = "0.1.0"

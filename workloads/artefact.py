@@ -1,7 +1,8 @@
-"""What passes from training to serving: a folder of files, whole or not at all.
+"""The artefact that training passes to serving: a folder of files, complete or not valid at all.
 
-`MANIFEST.json` names every other file with its SHA-256 and comes last: a folder without it is no artefact, and the
-next run of the same id starts it afresh. Files are written from start to end once, as a volume demands.
+`MANIFEST.json` names every other file with its SHA-256 and is written last. A folder without it is not an artefact; the
+next run with the same id deletes it and starts again. Each file is written once, from start to end, because a
+Databricks volume allows neither seeking nor appending.
 """
 
 import hashlib
@@ -27,9 +28,9 @@ CONTRACT_VERSION = "1.2"
 
 @contextmanager
 def new(folder: Path) -> Iterator[Path]:
-    """The folder to fill; sealed at the end, removed if anything fails."""
+    """Create the folder for the block to fill; write the manifest at the end, or remove the folder after an error."""
     if (folder / MANIFEST).exists():
-        raise WorkloadError(f"{folder} already holds a whole artefact, which is never written over: use a new run id")
+        raise WorkloadError(f"{folder} already holds a complete artefact, which is never overwritten: use a new run id")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -55,7 +56,9 @@ def contract(dataset: Spec) -> dict[str, Any]:
         "model_columns": [{"feature": feature, "value": value} for feature, value in dataset.model_columns],
         "encoder": {
             "categoricals": dataset.categoricals,
-            "crosses": [{"name": name, "of": of} for name, of in dataset.encodings.items() if len(of) > 1],
+            "crosses": [
+                {"name": name, "of": features} for name, features in dataset.encodings.items() if len(features) > 1
+            ],
             "bands": {name: f.bands for name, f in dataset.features.items() if f.bands},
             "missing_level": MISSING_LEVEL,
             "between": BETWEEN,
@@ -71,27 +74,30 @@ def _contract_of(name: str, feature: Feature) -> dict[str, Any]:
 
 
 def encoder_arrays(levels: Mapping[str, Levels]) -> bytes:
-    """`encoder.npz`: for each categorical, then each cross, the UTF-8 bytes of its levels end to end, where each
-    begins, and their pairs."""
+    """Return the bytes of `encoder.npz`.
+
+    For each categorical, then each cross, it holds three arrays: `levels_<i>`, the concatenated UTF-8 bytes of the
+    levels; `offsets_<i>`, the start of each level and the end of the last one; `values_<i>`, the pairs.
+    """
     arrays: dict[str, Any] = {}
-    for i, of in enumerate(levels.values()):
-        words = [word.encode() for word in of.words]
-        arrays[f"levels_{i}"] = np.frombuffer(b"".join(words), np.uint8)
-        arrays[f"offsets_{i}"] = np.concatenate(([0], np.cumsum([len(word) for word in words]))).astype(np.int64)
-        arrays[f"values_{i}"] = of.values
-    buffer = io.BytesIO()  # a zip archive seeks back while it is written
+    for i, table in enumerate(levels.values()):
+        encoded = [level.encode() for level in table.levels]
+        arrays[f"levels_{i}"] = np.frombuffer(b"".join(encoded), np.uint8)
+        arrays[f"offsets_{i}"] = np.concatenate(([0], np.cumsum([len(level) for level in encoded]))).astype(np.int64)
+        arrays[f"values_{i}"] = table.values
+    buffer = io.BytesIO()  # writing a zip archive seeks back
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
 def levels(folder: Path, contract: Mapping[str, Any]) -> dict[str, Levels]:
-    """Of an artefact, by encoding: `encoder_arrays` read again."""
+    """Read `encoder.npz` of an artefact; return the levels by encoding."""
     encoder = contract["encoder"]
     names = [*encoder["categoricals"], *(cross["name"] for cross in encoder["crosses"])]
-    found: dict[str, Levels] = {}
+    tables: dict[str, Levels] = {}
     with np.load(folder / "encoder.npz", allow_pickle=False) as arrays:
         for i, name in enumerate(names):
             text, bounds = arrays[f"levels_{i}"].tobytes(), arrays[f"offsets_{i}"].tolist()
-            words = [text[start:end].decode() for start, end in pairwise(bounds)]
-            found[name] = Levels(words, arrays[f"values_{i}"])
-    return found
+            decoded = [text[start:end].decode() for start, end in pairwise(bounds)]
+            tables[name] = Levels(decoded, arrays[f"values_{i}"])
+    return tables

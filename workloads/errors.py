@@ -1,9 +1,9 @@
-"""Faults that a person can make, told apart from our own: these end with one line, ours with a traceback."""
+"""Errors of input or configuration. A task prints them in one line; any other exception is a bug, with traceback."""
 
 
 class WorkloadError(Exception):
-    """Says what is wrong, where, and what would work."""
+    """The message names the fault, where it is, and a remedy."""
 
 
 class UndefinedError(WorkloadError):
-    """These rows define no model or no figure: they hold clicks only, no click, or nothing."""
+    """The rows do not define a model or a metric: they hold only clicks, no clicks, or no rows."""

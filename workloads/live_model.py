@@ -1,8 +1,8 @@
 """The live model's artefact, with which a new model is compared.
 
-Reads the artefact, and returns the reason where it cannot be read; a training run never fails because of it. Does not
-ask Azure ML which model is live: the release does. It passes the artefact's folder; for runs that Databricks starts
-itself it writes the file `live.json`, which names the folder.
+Returns the reason if the artefact cannot be used; a training run never fails because of it. Does not ask Azure ML which
+model is live: the release does. It passes the artefact's folder; for runs that Databricks starts on schedule it writes
+the file `live.json`, which names the folder.
 """
 
 import json
@@ -29,12 +29,12 @@ class Live:
     model: str = ""
     """Its trees, as LightGBM's text."""
     skipped: str = ""
-    """Why it cannot be compared."""
+    """Reason why it cannot be compared; empty if it can."""
 
 
 def load(live: Path | None, dataset: Spec) -> Live | None:
-    """Return the live model; None if there is none. Its clicks may have been counted by another rule: both models are
-    judged on the new model's rows and labels.
+    """Return the live model; None if there is none. It may have been trained on clicks by another rule: both models are
+    evaluated on the new model's rows and labels.
 
     live: folder of the artefact, or the file `live.json` next to it, which names it and is missing if no model is live.
     """
@@ -43,7 +43,7 @@ def load(live: Path | None, dataset: Spec) -> Live | None:
     folder = live
     if live.suffix == ".json":
         if not live.exists():
-            print(f"{live} does not exist: nothing is live", flush=True)
+            print(f"{live} does not exist: no model is live", flush=True)
             return None
         named = _named(live)
         if not named:
@@ -66,7 +66,7 @@ def load(live: Path | None, dataset: Spec) -> Live | None:
 
 
 def _named(file: Path) -> str:
-    """The run that the file names; empty where it names none."""
+    """Return the run that the file names; empty if it names none."""
     try:
         named = str(json.loads(file.read_text("utf-8"))["run_id"])
     except (ValueError, KeyError, TypeError):
@@ -75,13 +75,13 @@ def _named(file: Path) -> str:
 
 
 def _differs(contract: Mapping[str, Any], dataset: Spec) -> str:
-    """Why it cannot score this dataset's rows; it may know fewer features than the new model does."""
+    """Return why the model cannot score this dataset's rows; empty if it can. It may use fewer features."""
     if contract["dataset"] != dataset.name:
         return f"it was trained on dataset {contract['dataset']!r}, not {dataset.name!r}"
     for feature in contract["features"]:
         name, kind = feature["name"], feature["type"]
         if name not in dataset.features:
-            return f"it needs feature {name!r}, which is gone"
+            return f"it needs feature {name!r}, which the spec no longer has"
         if (now := dataset.features[name].type) != kind:
-            return f"its feature {name!r} is of type {kind}, and now of type {now}"
+            return f"its feature {name!r} has type {kind}, and type {now} in the spec"
     return ""

@@ -1,7 +1,7 @@
-"""Dataset specs: which files hold users, items and interactions, what a click is, and how the model is made.
+"""Dataset specs: files of users, items and interactions, the definition of a click, features, encoder and model.
 
-A spec is a YAML file in `datasets/`; a dataset of one's own is one more file there. Everything is checked before
-Spark starts. Does not read any data: `tables.py` checks that the files have the columns a spec names.
+A spec is a YAML file in `datasets/`; to use your own dataset, add a file there. A spec is checked completely before
+Spark starts. Does not read any data: `data/tables.py` checks that the files have the spec's columns.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ FEATURE_TYPES = ("integer", "number", "string", "strings")
 SIDES = ("user", "item", "context")
 HISTORIES = ("earlier", "others")
 OF_TIME: Mapping[str, tuple[int, int]] = {"hour": (0, 23), "weekday": (1, 7)}
-"""What a feature may be of a row's time, by UTC, with its lowest and highest value; weekday 1 is Monday."""
+"""Features that can be computed from a row's time in UTC, with lowest and highest value; weekday 1 is Monday."""
 
-# Spark column names are case-insensitive, LightGBM refuses punctuation, and `__` sets our own columns apart.
+# Spark column names are case-insensitive, LightGBM refuses punctuation, and `__` marks internal columns.
 _FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 _SHARES = [hundredths / 100 for hundredths in range(1, 100)]
 _RESERVED = {
@@ -47,12 +47,12 @@ _RESERVED = {
 MAX_STRING = 1000
 """Characters of a string in a scoring request: the service's default (`Limits` in scoring/settings.py)."""
 MAX_STRINGS = 100
-"""Strings in one list of a scoring request, and combinations of the lists that a cross joins: the same."""
+"""Strings in one list of a scoring request, and combinations of the lists in a cross: the service's default."""
 
 CROSS = "__"
-"""Between the names of crossed features."""
+"""Separator of the names of crossed features."""
 PAIR = ("rate", "count")
-"""What a level becomes."""
+"""The two values of an encoded level."""
 
 
 def _require(holds: bool, rule: str) -> None:
@@ -76,10 +76,10 @@ class Table:
         _require(len({c.lower() for c in self.columns}) == len(self.columns), "columns must differ")
 
     def among(self, paths: Iterable[Path]) -> list[Path]:
-        """Those of a folder's files that have the first of `files` that any has as its name, or else match it."""
-        there = sorted(paths)
-        named = ([path for path in there if path.name == pattern] for pattern in self.files)
-        matches = ([path for path in there if path.match(pattern)] for pattern in self.files)
+        """Return the paths that match the first of `files` that any path matches; an equal name wins over a pattern."""
+        candidates = sorted(paths)
+        named = ([path for path in candidates if path.name == pattern] for pattern in self.files)
+        matches = ([path for path in candidates if path.match(pattern)] for pattern in self.files)
         return next((a or b for a, b in zip(named, matches, strict=True) if a or b), [])
 
 
@@ -90,8 +90,8 @@ class Label:
     column: str
     at_least: float | None = None
     scale: tuple[float, ...] = ()
-    """The lowest and the highest value there may be. Levels are then counted on where in between the column lies, and
-    not on clicks: five stars say more than four."""
+    """Lowest and highest possible value. Encodings then use the column's position on this scale instead of the click:
+    five stars carry more information than four."""
 
     def __post_init__(self) -> None:
         _require(not self.scale or self.at_least is not None, "scale goes with at_least")
@@ -102,26 +102,27 @@ class Label:
 
     @property
     def outcome(self) -> str:
-        """The prepared table's column that levels are counted on: 0 to 1."""
+        """Column of the prepared table that encodings are computed from, 0 to 1."""
         return "outcome" if self.scale else "label"
 
 
 @dataclass(frozen=True)
 class Time:
-    """What orders the rows: a column of Unix seconds, or the order of the file cut into `chunks` days."""
+    """Order of the rows: a column of Unix seconds, or the order of the file, cut into `chunks` days."""
 
     column: str | None = None
     chunks: int | None = None
     earliest: date | None = None
-    """The first day by UTC that a time may lie on; without it 1990-01-01."""
+    """First allowed day of a time, in UTC; by default 1990-01-01."""
     latest: date | None = None
-    """The last; without it 2099-12-31. Not the day of the run: a snapshot is judged alike whenever it is read."""
+    """Last allowed day; by default 2099-12-31, and not the day of the run, so that a snapshot always has the same
+    malformed lines."""
 
     def __post_init__(self) -> None:
         _require((self.column is None) != (self.chunks is None), "give either column or chunks")
         _require(self.chunks is None or self.chunks >= 1, "chunks must be 1 or more")
         _require(bool(self.column) or not (self.earliest or self.latest), "earliest and latest go with column")
-        _require(self.days[0] <= self.days[1], "latest must not lie before earliest")
+        _require(self.days[0] <= self.days[1], "latest must not be before earliest")
 
     @property
     def days(self) -> tuple[date, date]:
@@ -129,7 +130,7 @@ class Time:
 
     @property
     def seconds(self) -> tuple[int, int]:
-        """From the first (included) to the last (excluded)."""
+        """Return the allowed Unix seconds: the first, and the first that is too late."""
         first, last = (day.toordinal() - date(1970, 1, 1).toordinal() for day in self.days)
         return first * 86_400, (last + 1) * 86_400
 
@@ -139,13 +140,13 @@ class Feature:
     type: str
     side: str
     column: str | None = None
-    """The raw column, where it has another name."""
+    """Name of the raw column if it differs."""
     separator: str | None = None
-    """Between the values of a `strings` feature."""
+    """Separator of the values of a `strings` feature."""
     bands: tuple[float, ...] = ()
-    """Of a number that takes part in a cross: the lower bounds of its levels, ascending."""
+    """Lower bounds of the levels of a number that is part of a cross, ascending."""
     of_time: str | None = None
-    """`hour` or `weekday`: computed from the row's time in training, and sent by whoever asks at request time."""
+    """`hour` or `weekday`: training computes it from the row's time; in a request the caller sends it."""
 
     def __post_init__(self) -> None:
         _require(self.type in FEATURE_TYPES, f"type must be one of {', '.join(FEATURE_TYPES)}, not {self.type!r}")
@@ -156,11 +157,11 @@ class Feature:
         if self.of_time is not None:
             self._check_of_time(self.of_time)
 
-    def _check_of_time(self, what: str) -> None:
-        _require(what in OF_TIME, f"of_time must be one of {', '.join(OF_TIME)}, not {what!r}")
+    def _check_of_time(self, kind: str) -> None:
+        _require(kind in OF_TIME, f"of_time must be one of {', '.join(OF_TIME)}, not {kind!r}")
         _require(
             (self.type, self.side) == ("integer", "context"),
-            f"the {what} of a row's time is an integer that changes by the request: it needs type integer and "
+            f"the {kind} of a row's time is an integer that depends on the request: it needs type integer and "
             f"side context, not {self.type} and {self.side}",
         )
         _require(self.column is None, "of_time is computed and column is read: give one of them")
@@ -170,60 +171,61 @@ class Feature:
         return self.type in ("string", "strings")
 
     def wanted(self, name: str) -> tuple[str, str]:
-        """The raw column of a feature of this name, and what its fields are read as."""
+        """Return the raw column of a feature called `name`, and the type to read it as."""
         return self.column or name, "string" if self.categorical else self.type
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """The lowest and the highest value there can be, where that is known."""
+        """Lowest and highest possible value, if known."""
         return OF_TIME[self.of_time] if self.of_time else None
 
 
 @dataclass(frozen=True)
 class Limits:
     malformed_share: float = 0.01
-    """Of the lines of one file; above it the snapshot is refused."""
+    """Share of malformed lines of one file above which the snapshot is refused."""
     orphan_share: float = 0.01
-    """Of the interactions, those whose user or item is in no table."""
+    """Share of interactions whose user or item is in no table, above which the snapshot is refused."""
 
     def __post_init__(self) -> None:
         for limit in dataclasses.astuple(self):
-            _require(0 <= limit <= 1, "a share lies between 0 and 1")
+            _require(0 <= limit <= 1, "a share must be between 0 and 1")
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How a level becomes a smoothed click rate and a count, without any row's own label."""
+    """Target encoding: a level becomes a smoothed click rate and a count, cross-fitted over parts."""
 
     parts: int = 20
-    """Training rows are cut into so many parts, and each is encoded from what is counted in others."""
+    """Number of parts of the training rows; each is encoded from statistics of other parts."""
     history: str = "earlier"
-    """Which others: `earlier` parts by time; or, where time means nothing, all `others` of parts drawn at random."""
+    """Which parts: the `earlier` ones by time or, if time means nothing, all `others` of parts chosen at random."""
     smoothing: float = 20.0
-    """Rows without any effect that every level is given on top of its own."""
+    """Number of rows with the mean outcome that are added to every level."""
     min_count: int = 2
-    """Levels seen less often count as unseen."""
+    """Levels with fewer rows count as unseen."""
     max_levels: int = 2_000_000
-    """Of all columns together; beyond it, the rarest count as unseen. What the driver and every executor hold."""
+    """Maximal number of levels of all encodings together; the rarest beyond it count as unseen. The driver and every
+    executor hold this many levels in memory."""
     passes: int = 0
-    """How often the effects of users and of items are estimated in turn before levels are counted on what they leave;
-    0: levels are counted on the label."""
+    """Backfitting passes over the effects of users and items; encodings then use the residual. 0: encodings use the
+    outcome itself."""
 
     def __post_init__(self) -> None:
-        _require(2 <= self.parts <= 50, "parts must lie between 2 and 50")
+        _require(2 <= self.parts <= 50, "parts must be between 2 and 50")
         _require(self.history in HISTORIES, f"history must be one of {', '.join(HISTORIES)}, not {self.history!r}")
         _require(self.smoothing > 0, "smoothing must be above 0")
         _require(self.min_count >= 1, "min_count must be 1 or more")
         _require(self.max_levels >= 1, "max_levels must be 1 or more")
-        _require(0 <= self.passes <= 5, "passes must lie between 0 and 5")
+        _require(0 <= self.passes <= 5, "passes must be between 0 and 5")
 
 
 @dataclass(frozen=True)
 class Model:
-    """LightGBM's own parameters, under its own names."""
+    """LightGBM's parameters, under its names, and `warm_start`."""
 
     num_iterations: int
-    """With early stopping, at most."""
+    """Number of trees; with early stopping, the maximal number."""
     num_leaves: int
     learning_rate: float
     min_data_in_leaf: int = 20
@@ -232,10 +234,10 @@ class Model:
     lambda_l2: float = 0.0
     max_bin: int = 255
     early_stopping_round: int = 0
-    """Stop when so many trees have not lowered log loss on the validation rows; 0: never, and no rows are set apart."""
+    """Stop after this number of trees without a lower log loss on the validation set; 0: no early stopping, and no
+    validation set."""
     warm_start: int = 0
-    """So many trees on top of those of the model that serves now, as long as all of them are no more than
-    `num_iterations`; 0: always all anew."""
+    """Number of trees to add to the live model, if the total is at most `num_iterations`; 0: always fit all trees."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -243,23 +245,23 @@ class Model:
         _require(self.num_leaves >= 2, "num_leaves must be 2 or more")
         _require(self.learning_rate > 0, "learning_rate must be above 0")
         _require(self.min_data_in_leaf >= 1, "min_data_in_leaf must be 1 or more")
-        _require(0 < self.feature_fraction <= 1, "feature_fraction lies between 0 and 1")
-        _require(0 < self.bagging_fraction <= 1, "bagging_fraction lies between 0 and 1")
+        _require(0 < self.feature_fraction <= 1, "feature_fraction must be above 0 and at most 1")
+        _require(0 < self.bagging_fraction <= 1, "bagging_fraction must be above 0 and at most 1")
         _require(self.lambda_l2 >= 0, "lambda_l2 must be 0 or more")
-        _require(2 <= self.max_bin <= 65535, "max_bin must lie between 2 and 65535")
+        _require(2 <= self.max_bin <= 65535, "max_bin must be between 2 and 65535")
         _require(self.early_stopping_round >= 0, "early_stopping_round must be 0 or more")
         _require(0 <= self.warm_start < self.num_iterations, "warm_start must be 0 or more, and below num_iterations")
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Those of one fit that are LightGBM's alone: when it ends early and where it begins is told otherwise."""
+        """Parameters that are passed to LightGBM as they are; early stopping and warm start are set separately."""
         ours = ("early_stopping_round", "warm_start")
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in ours}
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Test rows are also judged by the values of this feature; `bands` are lower bounds for a numeric one."""
+    """A breakdown of the test metrics by a feature; `bands` are lower bounds for a number."""
 
     feature: str
     bands: tuple[float, ...] = ()
@@ -270,7 +272,7 @@ class Spec:
     name: str
     title: str
     terms: str
-    """What the data may be used for; printed on the model card."""
+    """Terms of use of the data, shown on the model card."""
     interactions: Table
     label: Label
     time: Time
@@ -283,14 +285,14 @@ class Spec:
     item_id: str | None = None
     limits: Limits = field(default_factory=Limits)
     crosses: tuple[tuple[str, ...], ...] = ()
-    """Features whose levels also count together: (user_id, genres) is a user's own taste."""
+    """Features whose combinations are encoded, too: (user_id, genres) is a user's taste."""
     test_share: float = 0.1
-    """The last part by time, in whole hundredths, never seen by training."""
+    """Share of the test set, the last rows by time, in whole hundredths."""
     validation_share: float = 0.1
-    """The part before it, in whole hundredths, on which early stopping chooses the number of trees."""
+    """Share of the validation set, the rows before it, in whole hundredths; early stopping uses it."""
     slices: tuple[Slice, ...] = ()
     unused: tuple[str, ...] = ()
-    """Features that are described and left out, with whatever is crossed or sliced by them."""
+    """Features that are described but not used; crosses and slices with them are left out, too."""
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -309,17 +311,17 @@ class Spec:
             )
             _require(
                 not self.of_interactions(name) or (self.features[name].column or name) != self.label.column,
-                f"feature {name!r}: it is read from {self.label.column}, the label's column, which nobody knows before "
+                f"feature {name!r}: it is read from {self.label.column}, the label's column, which is unknown before "
                 "the click. Leave the feature out, or name another column",
             )
         for name, feature in self.features.items():
             _require(
                 not feature.of_time or self.time.column is not None,
-                f"feature {name!r}: of_time needs time: column; rows in the order of a file have no {feature.of_time}",
+                f"feature {name!r}: of_time needs time: column; rows ordered by file have no {feature.of_time}",
             )
         for name in self.unused:
             _require(name in self.features, f"unused: no feature {name!r}")
-            _require(name not in (self.user_id, self.item_id), f"unused: {name} is what users or items are known by")
+            _require(name not in (self.user_id, self.item_id), f"unused: {name} identifies users or items")
         for key in ("user_id", "item_id"):
             named = getattr(self, key)
             _require(
@@ -345,7 +347,7 @@ class Spec:
             )
 
     def of_interactions(self, name: str) -> bool:
-        """Whether a feature is read from the file of interactions: all but those of a side that has its own table."""
+        """Return whether a feature is read from the file of interactions and not from a table of users or items."""
         return not self.features[name].of_time and not any(name in self.features_of(side) for side in SIDES)
 
     def _check_cross(self, cross: tuple[str, ...]) -> None:
@@ -369,7 +371,7 @@ class Spec:
         return [name for name, feature in self.features.items() if feature.categorical]
 
     def features_of(self, side: str) -> dict[str, Feature]:
-        """The features that the table of `side` holds; its key comes with the interactions."""
+        """Return the features in the table of `side`, without its key, which the interactions hold."""
         table: Table | None = {"user": self.users, "item": self.items}.get(side)
         if table is None:
             return {}
@@ -377,26 +379,26 @@ class Spec:
 
     @property
     def context(self) -> list[str]:
-        """The features that change by the request."""
+        """Features of side context, which depend on the request."""
         return [name for name, feature in self.features.items() if feature.side == "context"]
 
     @property
     def of_time(self) -> list[str]:
-        """The features that training computes from the row's time."""
+        """Features that training computes from the row's time."""
         return [name for name, feature in self.features.items() if feature.of_time]
 
     @property
     def encodings(self) -> dict[str, tuple[str, ...]]:
-        """What has levels: each categorical by itself, then each cross, by name with the features it is made of."""
+        """Features of each encoding by name: each categorical by itself, then each cross."""
         return {name: (name,) for name in self.categoricals} | {CROSS.join(cross): cross for cross in self.crosses}
 
     def single(self, encoding: str) -> bool:
-        """Whether every row has exactly one level of it."""
+        """Return whether every row has exactly one level of this encoding."""
         return all(self.features[name].type != "strings" for name in self.encodings[encoding])
 
     @property
     def model_columns(self) -> list[tuple[str, str]]:
-        """What the model sees, in its order: (feature or cross, value)."""
+        """Columns of the model in order: (feature or cross, value)."""
         own = [
             (name, value)
             for name, feature in self.features.items()
@@ -409,7 +411,7 @@ class Spec:
 
     @property
     def slot_names(self) -> list[str]:
-        """The model columns under LightGBM's names."""
+        """Model columns as LightGBM names them."""
         return [f"{feature}_{value}" for feature, value in self.model_columns]
 
 
@@ -423,7 +425,7 @@ def load(name: str) -> Spec:
         raise WorkloadError(f"no dataset {name!r}; there are: {', '.join(names())}")
     spec = parse(text(name), f"{name}.yaml")
     if spec.name != name:
-        raise WorkloadError(f"{name}.yaml: name is {spec.name!r}, and the file's is {name!r}: give both the same")
+        raise WorkloadError(f"{name}.yaml: name is {spec.name!r}, but the file is called {name!r}: use the same name")
     return spec
 
 
@@ -432,7 +434,7 @@ def text(name: str) -> str:
 
 
 def parse(text: str, source: str) -> Spec:
-    """`source` is what errors name."""
+    """Return the spec of a YAML text. Raises `WorkloadError`; `source` is the file's name in messages."""
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as fault:
@@ -442,7 +444,7 @@ def parse(text: str, source: str) -> Spec:
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value` as `kind`: nothing unknown, nothing missing, every type right."""
+    """Return `value` as `kind`. Raises `WorkloadError` for unknown or missing keys and wrong types."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         return None if value is None else _build(arguments[0], value, where)

@@ -1,9 +1,11 @@
-"""What MLflow is told of a training or a tuning: parameters, metrics by step, files, and the runs below a run.
+"""Log trainings and tunings to MLflow: parameters, metrics by step, files and nested runs.
 
-Decides nothing, and is nobody's only record: what is told here is in the artefact or the evidence as well. A thread of
-its own tells it, in order, so that no request delays the work. The first fault ends the telling, and `run` says at its
-end, in one line, all that was not told. Which server is told is MLflow's own setting, that of the Databricks runtime
-or `MLFLOW_TRACKING_URI`. The one module that needs MLflow's client, and that only where an experiment is given.
+A background thread sends the requests in order, so that none delays the training. After the first error nothing more is
+sent; on exit `run` prints one line listing the requests that were not sent. MLflow's own setting selects the server:
+the one of the Databricks runtime, or `MLFLOW_TRACKING_URI`.
+
+Nothing reads from MLflow, and everything logged is in the artefact or the tuning's evidence, too. This is the only
+module that uses MLflow's client, and it imports it only if an experiment is given.
 """
 
 import json
@@ -19,37 +21,38 @@ from threading import Event, Thread
 from typing import Any
 
 WAIT_SECONDS = 10.0
-"""In all, for a server that does not answer; MLflow itself would wait for minutes."""
+"""Total wait for a server that does not answer; MLflow itself would wait for minutes."""
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_DATABRICKS_ENDPOINT_HTTP_RETRY_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each trial, in between its own
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # otherwise two lines per trial in its output
 }
-_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE = 1_000, 100  # what the service takes
+_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE = 1_000, 100  # the service's limits
 _PARAMETER_MAX = 500
 _NAMED_MAX = 8
 
 
-class _Teller:
-    """Does what it is asked one after the other, until something fails."""
+class _Sender:
+    """Sends requests one after the other on a background thread, until one fails."""
 
     def __init__(self, experiment: str) -> None:
         self.experiment = experiment
         self.fault = ""
-        self.untold: list[str] = []
-        self._asked: Queue[tuple[str, Callable[[], None]] | Event] = Queue()
+        self.pending: list[str] = []
+        self._queue: Queue[tuple[str, Callable[[], None]] | Event] = Queue()
         Thread(target=self._work, name="tracking", daemon=True).start()
 
-    def tell(self, what: str, request: Callable[[], None]) -> None:
-        self.untold.append(what)
-        self._asked.put((what, request))
+    def send(self, title: str, request: Callable[[], None]) -> None:
+        """Queue a request. `title` names it in the message about requests that failed."""
+        self.pending.append(title)
+        self._queue.put((title, request))
 
     def mark(self) -> Event:
-        """Set once all that was asked for until now is told, or has failed."""
+        """Return an event that is set once all requests queued so far were sent, or have failed."""
         mark = Event()
-        self._asked.put(mark)
+        self._queue.put(mark)
         return mark
 
     def wait(self, mark: Event, seconds: float) -> None:
@@ -58,21 +61,21 @@ class _Teller:
 
     def _work(self) -> None:
         while True:
-            asked = self._asked.get()
-            if isinstance(asked, Event):
-                asked.set()
+            entry = self._queue.get()
+            if isinstance(entry, Event):
+                entry.set()
                 continue
-            what, request = asked
+            title, request = entry
             if self.fault:
                 continue
             try:
                 request()
-                self.untold.remove(what)
-            except Exception as fault:  # whatever it is, it is no reason to stop the work
-                said = str(fault).strip().splitlines() or [""]
+                self.pending.remove(title)
+            except Exception as fault:  # no failure of MLflow may stop a training
+                first_line = (str(fault).strip().splitlines() or [""])[0]
                 # An address may hold a password.
-                told = re.sub(r"//[^/@\s]*@", "//", f"{type(fault).__name__}: {said[0]}")
-                self.fault = self.fault or (told if len(told) <= 300 else f"{told[:299]}…")
+                message = re.sub(r"//[^/@\s]*@", "//", f"{type(fault).__name__}: {first_line}")
+                self.fault = self.fault or (message if len(message) <= 300 else f"{message[:299]}…")
 
     @cached_property
     def client(self) -> Any:
@@ -84,31 +87,31 @@ class _Teller:
 
     @cached_property
     def experiment_id(self) -> str:
-        found = self.client.get_experiment_by_name(self.experiment)
-        return found.experiment_id if found else self.client.create_experiment(self.experiment)
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        return experiment.experiment_id if experiment else self.client.create_experiment(self.experiment)
 
 
 class Run:
-    """A run of MLflow. Whatever it is told it takes at once; without a teller it does nothing."""
+    """A run in MLflow. All methods that log return immediately; without a sender they do nothing."""
 
-    def __init__(self, teller: _Teller | None = None, name: str = "", parent: "Run | None" = None) -> None:
-        self._teller = teller
+    def __init__(self, sender: _Sender | None = None, name: str = "", parent: "Run | None" = None) -> None:
+        self._sender = sender
         self._name = name
         self._parent = parent
         self._id = ""
-        self._tell("the run itself", self._begin)
+        self._send("creation of the run", self._create)
         self._since = time.monotonic()
-        self._begun = teller.mark() if teller else Event()
+        self._created = sender.mark() if sender else Event()
 
     @property
     def on(self) -> bool:
-        return self._teller is not None and not self._teller.fault
+        return self._sender is not None and not self._sender.fault
 
     @property
     def id(self) -> str:
-        """MLflow's, which the server has had `WAIT_SECONDS` since the beginning to give; empty where there is none."""
-        if self._teller:
-            self._teller.wait(self._begun, self._since + WAIT_SECONDS - time.monotonic())
+        """MLflow's id of the run; empty if the server returned none within `WAIT_SECONDS` of the request."""
+        if self._sender:
+            self._sender.wait(self._created, self._since + WAIT_SECONDS - time.monotonic())
         return self._id
 
     def parameters(self, values: Mapping[str, Any]) -> None:
@@ -117,55 +120,56 @@ class Run:
         def send() -> None:
             from mlflow.entities import Param
 
-            for some in _parts(texts, _PARAMETERS_AT_ONCE):
-                self._client.log_batch(self._id, params=[Param(name, value) for name, value in some])
+            for batch in _batches(texts, _PARAMETERS_AT_ONCE):
+                self._client.log_batch(self._id, params=[Param(name, value) for name, value in batch])
 
-        self._tell("parameters", send)
+        self._send("parameters", send)
 
     def metrics(self, values: Mapping[str, Any]) -> None:
-        """Every number of `values`, `{"a": {"b": [1]}}` as `a/b/0`."""
+        """Log every number in `values`: `{"a": {"b": [1]}}` as `a/b/0`."""
         numbers = {name: [value] for name, value in _flat(values) if type(value) in (int, float)}
         self._send_metrics("metrics", numbers)
 
     def by_step(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Log series by name; the index of a value is its step."""
         self._send_metrics("metrics by step", values)
 
     def file(self, path: Path) -> None:
-        self._tell(path.name, lambda: self._client.log_artifact(self._id, str(path)))
+        self._send(path.name, lambda: self._client.log_artifact(self._id, str(path)))
 
     def end(self, succeeded: bool) -> None:
         status = "FINISHED" if succeeded else "FAILED"
-        self._tell("its end", lambda: self._client.set_terminated(self._id, status))
+        self._send("end of the run", lambda: self._client.set_terminated(self._id, status))
 
     def child(self, name: str) -> "Run":
-        return Run(self._teller, name, self)
+        return Run(self._sender, name, self)
 
     @property
     def _client(self) -> Any:
-        assert self._teller is not None
-        return self._teller.client
+        assert self._sender is not None
+        return self._sender.client
 
-    def _tell(self, what: str, request: Callable[[], None]) -> None:
-        if self._teller:
-            self._teller.tell(f"{self._name}: {what}" if self._parent else what, request)
+    def _send(self, title: str, request: Callable[[], None]) -> None:
+        if self._sender:
+            self._sender.send(f"{self._name}: {title}" if self._parent else title, request)
 
-    def _begin(self) -> None:
-        assert self._teller is not None
+    def _create(self) -> None:
+        assert self._sender is not None
         tags = {"mlflow.parentRunId": self._parent._id} if self._parent else {}
-        made = self._client.create_run(self._teller.experiment_id, tags=tags, run_name=self._name)
-        self._id = made.info.run_id
+        created = self._client.create_run(self._sender.experiment_id, tags=tags, run_name=self._name)
+        self._id = created.info.run_id
 
-    def _send_metrics(self, what: str, values: Mapping[str, Sequence[float]]) -> None:
+    def _send_metrics(self, title: str, values: Mapping[str, Sequence[float]]) -> None:
         now = int(time.time() * 1000)
-        every = [(name, float(value), step) for name, of in values.items() for step, value in enumerate(of)]
+        numbers = [(name, float(value), step) for name, series in values.items() for step, value in enumerate(series)]
 
         def send() -> None:
             from mlflow.entities import Metric
 
-            for some in _parts(every, _METRICS_AT_ONCE):
-                self._client.log_batch(self._id, [Metric(name, value, now, step) for name, value, step in some])
+            for batch in _batches(numbers, _METRICS_AT_ONCE):
+                self._client.log_batch(self._id, [Metric(name, value, now, step) for name, value, step in batch])
 
-        self._tell(what, send)
+        self._send(title, send)
 
 
 OFF = Run()
@@ -173,31 +177,32 @@ OFF = Run()
 
 @contextmanager
 def run(experiment: str, name: str) -> Iterator[Run]:
-    """A run of this MLflow experiment, which is made if it is not there; without one, nothing is told.
+    """Create a run in this MLflow experiment, and the experiment if it does not exist; empty: log nothing.
 
-    Ends as the block does, `WAIT_SECONDS` later at most, and says what was not told.
+    The run's status is that of the block: failed after an exception. Leaving the block takes at most `WAIT_SECONDS`
+    longer, and prints the run's id or a list of failed requests.
     """
-    teller = _Teller(experiment) if experiment else None
-    begun = Run(teller, name)
+    sender = _Sender(experiment) if experiment else None
+    new = Run(sender, name)
     succeeded = False
     try:
-        yield begun
+        yield new
         succeeded = True
     finally:
-        if teller:
-            begun.end(succeeded)
-            teller.wait(teller.mark(), 0 if teller.fault else WAIT_SECONDS)
-            told = f"MLflow run {begun.id} of experiment {experiment}"
-            print(_said(list(teller.untold), teller.fault) if teller.fault else told, flush=True)
+        if sender:
+            new.end(succeeded)
+            sender.wait(sender.mark(), 0 if sender.fault else WAIT_SECONDS)
+            logged = f"MLflow run {new.id} of experiment {experiment}"
+            print(_not_logged(list(sender.pending), sender.fault) if sender.fault else logged, flush=True)
 
 
-def _parts(every: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (every[start : start + size] for start in range(0, len(every), size))
+def _batches(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (entries[start : start + size] for start in range(0, len(entries), size))
 
 
-def _said(untold: Sequence[str], fault: str) -> str:
-    named = ", ".join(untold[:_NAMED_MAX])
-    more = f" and {len(untold) - _NAMED_MAX} more" if len(untold) > _NAMED_MAX else ""
+def _not_logged(pending: Sequence[str], fault: str) -> str:
+    named = ", ".join(pending[:_NAMED_MAX])
+    more = f" and {len(pending) - _NAMED_MAX} more" if len(pending) > _NAMED_MAX else ""
     return f"not logged to MLflow: {named}{more} ({fault}). Nothing else depends on it."
 
 
@@ -205,7 +210,7 @@ def _flat(value: Any, name: str = "", *, lists: bool = True) -> Iterator[tuple[s
     if isinstance(value, Mapping):
         parts = ((str(key), part) for key, part in value.items())
     elif lists and isinstance(value, list | tuple):
-        parts = ((str(place), part) for place, part in enumerate(value))
+        parts = ((str(index), part) for index, part in enumerate(value))
     else:
         yield name, value
         return
@@ -214,10 +219,10 @@ def _flat(value: Any, name: str = "", *, lists: bool = True) -> Iterator[tuple[s
 
 
 def metric_name(key: str) -> str:
-    """One level of a name as MLflow takes it: what else may stand in a value of the data becomes its code point."""
-    if not key.strip("."):  # as in paths, these would be no names
+    """Return one level of a metric's name; characters that MLflow refuses are replaced by their code points."""
+    if not key.strip("."):  # MLflow refuses empty names, `.` and `..`, as in paths
         return f"_{key}_"
-    return re.sub(r"[^A-Za-z0-9_.\- ]", lambda found: f"_{ord(found[0]):x}_", key)
+    return re.sub(r"[^A-Za-z0-9_.\- ]", lambda match: f"_{ord(match[0]):x}_", key)
 
 
 def _text(value: Any) -> str:

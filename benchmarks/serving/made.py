@@ -118,17 +118,17 @@ def _row(of: Spec, cells: np.ndarray) -> Row:
 
 def _fill(levels: dict[str, Levels], wanted: int, random: np.random.Generator) -> None:
     """In the sorted order of training."""
-    many = [name for name, of in levels.items() if len(of.words) >= _MANY]
-    missing = max(wanted - sum(len(of.words) for of in levels.values()), 0)
+    many = [name for name, of in levels.items() if len(of.levels) >= _MANY]
+    missing = max(wanted - sum(len(of.levels) for of in levels.values()), 0)
     for left, name in zip(range(len(many), 0, -1), many, strict=True):
         before = levels[name]
-        enough = len(before.words) + missing // left
+        enough = len(before.levels) + missing // left
         missing -= missing // left
-        words = set(before.words)
+        words = set(before.levels)
         while len(words) < enough:
             more = random.integers(0, 2**32, enough - len(words))
             words.update(f"{number:08x}" for number in more.tolist())
-        pairs = dict(zip(before.words, before.values.tolist(), strict=True))
+        pairs = dict(zip(before.levels, before.values.tolist(), strict=True))
         ordered = sorted(words)
         values = np.array([pairs.get(word) or (0.0, 0.7) for word in ordered], np.float32)
         levels[name] = Levels(ordered, values)

@@ -1,4 +1,4 @@
-"""Encoded rows with a signal, the same in every session, and a spec that fits them in a second."""
+"""Encoded rows with a signal, the same in every session, and a spec whose fit takes a second."""
 
 import dataclasses
 from typing import Any
@@ -22,16 +22,16 @@ def dataset(**model: Any) -> Spec:
 
 
 def rows(spark: SparkSession, count: int, first: int = 0, validation: float = 0.0) -> DataFrame:
-    """(id, label, features, validation); the last share of them validates."""
+    """Return (id, label, features, validation); the last share of the rows, `validation`, is the validation set."""
 
-    def drawn(what: int) -> Column:
-        return F.pmod(F.xxhash64("id", F.lit(what)), F.lit(1_000_003)) / 1_000_003.0
+    def uniform(stream: int) -> Column:
+        return F.pmod(F.xxhash64("id", F.lit(stream)), F.lit(1_000_003)) / 1_000_003.0
 
-    x = [2 * drawn(column) - 1 for column in range(COLUMNS)]
+    x = [2 * uniform(column) - 1 for column in range(COLUMNS)]
     score = 2 * x[0] * x[1] + F.sin(3 * x[2]) + x[3] - 1
     return spark.range(first, first + count, numPartitions=2).select(
         "id",
-        (drawn(COLUMNS) < 1 / (1 + F.exp(-score))).cast("double").alias("label"),
+        (uniform(COLUMNS) < 1 / (1 + F.exp(-score))).cast("double").alias("label"),
         spark_ml_io.array_to_vector(F.array(*x)).alias("features"),
         (F.col("id") >= first + count * (1 - validation)).alias("validation"),
     )

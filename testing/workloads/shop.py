@@ -1,4 +1,4 @@
-"""A small shop in MovieLens' file format, and a reader of what training makes of it.
+"""A small shop in MovieLens' file format, and an independent reader of the artefact that training writes.
 
 The reader is written from the artefact's description alone and shares no code with `workloads`.
 """
@@ -32,14 +32,14 @@ def write_shop(folder: Path, interactions: int = 6_000) -> Path:
         age, gender = random.integers(15, 70), random.choice(["F", "M", ""])
         user_lines.append(f"u{user}\t{age if user % 9 else ''}\t{gender}\tjob{user % 7}\t{10000 + user}")
     item_lines = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"]
-    for item in range(items - 1):  # the last one is in no table
+    for item in range(items - 1):  # the last item is in no table
         names = "" if item % 20 == 5 else " ".join(GENRES[g] for g in genres[item])
         item_lines.append(f"i{item}\tFilm «{item}»\t{1950 + item % 50}\t{names}")
     lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     for row in range(interactions):
         user, item = random.integers(users), random.integers(items - (row % 200 != 0))
         moment = 880_000_000 + row * 300
-        evening = moment // 3600 % 24 >= 18 and 0 in genres[item]  # Action is for the evening
+        evening = moment // 3600 % 24 >= 18 and 0 in genres[item]  # Action films are liked more in the evening
         liking = 3.4 + 0.8 * appeal[item] + 0.8 * taste[user][genres[item]].mean() + 0.6 * random.standard_normal()
         rating = int(np.clip(round(liking + evening), 1, 5))
         lines.append(f"u{user}\ti{item}\t{rating}\t{moment}")
@@ -49,13 +49,13 @@ def write_shop(folder: Path, interactions: int = 6_000) -> Path:
 
 
 def with_all_features(name: str) -> spec.Spec:
-    """Of a dataset that ships, also those that it leaves out."""
+    """Return a shipped dataset's spec with the features that it leaves out."""
     text = re.sub(r"^unused: .*\n", "", spec.text(name), flags=re.MULTILINE)
     return spec.parse(text, f"{name}.yaml")
 
 
 def in_few_parts(name: str) -> spec.Spec:
-    """Spark's plans grow with the parts, and small tables spend their time on plans."""
+    """Return the spec with few parts: plans grow with the parts, and dominate the time for small tables."""
     dataset = with_all_features(name)
     return dataclasses.replace(dataset, encoder=dataclasses.replace(dataset.encoder, parts=5))
 
@@ -75,7 +75,7 @@ class Trained:
 
 
 class Reader:
-    """What a serving engine makes of an artefact."""
+    """Computes probabilities from an artefact, as a serving engine does."""
 
     def __init__(self, artefact: Path) -> None:
         self.contract = json.loads((artefact / "contract.json").read_text("utf-8"))
@@ -96,11 +96,11 @@ class Reader:
     def levels_of(self, feature: str, value: Any) -> list[str]:
         if feature in self.bands:
             return ["\0" if value is None else str(bisect_right(self.bands[feature], value))]
-        given = [value] if self.types[feature] == "string" else value or [None]
-        return [(level or "").strip(" ") or "\0" for level in given]
+        levels = [value] if self.types[feature] == "string" else value or [None]
+        return [(level or "").strip(" ") or "\0" for level in levels]
 
     def pair(self, name: str, *values: Any) -> np.ndarray:
-        """Of one categorical's value, or of those of a cross."""
+        """Return the pair of a categorical feature's value, or of the values of a cross."""
         every = [self.levels_of(feature, value) for feature, value in zip(self.parts[name], values, strict=True)]
         levels = ["\1".join(several) for several in product(*every)]
         total = np.zeros(2)

@@ -1,4 +1,4 @@
-"""One Spark session with the released SynapseML, and models trained on it, each once for all tests."""
+"""One Spark session with the released SynapseML, and models trained in it, each once per test session."""
 
 import os
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     settings = {
         **local_spark.settings(tmp_path_factory.mktemp("spark"), cores=2),
         "spark.sql.shuffle.partitions": "2",
-        # Short tests end before code of the plan's own, too, has paid for itself.
+        # Tests are short: generating and compiling code for a plan takes longer than it saves.
         "spark.driver.extraJavaOptions": java.QUICK,
         "spark.sql.codegen.wholeStage": "false",
-        # Room is set aside for as many rows of a column, whether or not they come.
+        # Spark allocates memory for this number of rows per cached column, also if there are fewer.
         "spark.sql.inMemoryColumnarStorage.batchSize": "1000",
     }
     with SparkSession.builder.config(map=settings).getOrCreate():
@@ -37,10 +37,19 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def run(
     spark: SparkSession, dataset: spec.Spec, raw: Path, folder: Path, live: Path | None = None, tasks: int = 0
 ) -> Trained:
+    """Prepare a snapshot and train on it."""
     trained = Trained(raw, folder / "features", folder / "models" / "run-1", dataset)
     prepare.prepare(spark, dataset, raw, trained.features)
-    lineage = {"snapshot": raw.name}
-    train.train(spark, dataset, trained.features, trained.artefact, "run-1", lineage, tasks, live)
+    request = train.TrainRequest(
+        dataset=dataset,
+        features=trained.features,
+        artefact=trained.artefact,
+        run_id="run-1",
+        lineage={"snapshot": raw.name},
+        tasks=tasks,
+        live=live,
+    )
+    train.train(spark, request)
     return trained
 
 
@@ -52,7 +61,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Train
 
 @pytest.fixture(scope="session")
 def synthetic(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, shop: Trained) -> Trained:
-    """Trained while the shop's model serves."""
+    """A model trained on synthetic rows, while the shop's model is live."""
     folder = tmp_path_factory.mktemp("synthetic")
     synthesize.synthesize(folder / "raw", 20_000)
     return run(spark, in_few_parts("criteo"), folder / "raw", folder, shop.artefact)

@@ -1,8 +1,8 @@
-"""Fits on two executor JVMs, kills one of them in the middle of a fit, and fits again: what the tests read is JSON.
+"""Fit on two executor JVMs, kill one of them during a fit, and fit again; write the results as JSON for the tests.
 
-    python workloads_cluster.py <folder> <JSON: Spark configuration>
+    python spark_cluster.py <folder> <JSON: Spark configuration>
 
-A process of its own, because a process has one Spark context.
+Runs as a separate process, because a process can have only one Spark context.
 """
 
 import json
@@ -27,11 +27,11 @@ from workloads.training import fit, spark_ml_io
 ROWS = 20_000
 SCORED = 1_000
 FEW = 10
-"""Trees."""
+"""Number of trees of the short fit."""
 
 
 def spark_home(folder: Path) -> Path:
-    """Spark writes its workers' folders into its home, which here is not the installed package."""
+    """Return a Spark home of links to the installed package: Spark writes its workers' folders into its home."""
     folder.mkdir()
     for entry in Path(pyspark.__file__).parent.iterdir():
         (folder / entry.name).symlink_to(entry)
@@ -57,40 +57,41 @@ def probabilities(rows: DataFrame, **model: Any) -> list[float]:
 
 
 class Killer(threading.Thread):
-    """Kills the first executor whose log says `sign` in the fit after this moment."""
+    """Kills the first executor whose log contains `text` from now on."""
 
-    def __init__(self, home: Path, sign: str) -> None:
+    def __init__(self, home: Path, text: str) -> None:
         super().__init__(daemon=True)
-        self.at = 0.0
-        self._home, self._sign = home, sign
-        self._read = {log: log.stat().st_size for log in self._logs()}
+        self.killed_at = 0.0
+        """Seconds of the monotonic clock."""
+        self._home, self._text = home, text
+        self._sizes = {log: log.stat().st_size for log in self._logs()}
 
     def _logs(self) -> list[Path]:
         return sorted(self._home.glob("work/*/*/stderr"))
 
     def run(self) -> None:
-        while not (said := [log for log in self._logs() if self._sign in log.read_text()[self._read.get(log, 0) :]]):
+        while not (logs := [log for log in self._logs() if self._text in log.read_text()[self._sizes.get(log, 0) :]]):
             time.sleep(0.02)
-        # One of the fit: another, which is only about to take the place of one that was lost, would not be missed.
-        backend, number = "CoarseGrainedExecutorBackend", said[0].parent.name
+        # By its id: another executor may just be starting to replace a lost one; killing it would not affect the fit.
+        backend, number = "CoarseGrainedExecutorBackend", logs[0].parent.name
         (executor,) = (
             child
             for child in psutil.Process().children(recursive=True)
             if child.name() == "java" and re.search(rf"{backend}.* --executor-id {number} ", " ".join(child.cmdline()))
         )
-        self.at = time.monotonic()
+        self.killed_at = time.monotonic()
         executor.send_signal(signal.SIGKILL)
 
 
-def fault(rows: DataFrame, home: Path, sign: str) -> dict[str, Any]:
-    """What a fit says that loses an executor, and how many seconds later."""
-    killer = Killer(home, sign)
+def fault(rows: DataFrame, home: Path, text: str) -> dict[str, Any]:
+    """Return the message of a fit that loses an executor, and the seconds from the loss to the message."""
+    killer = Killer(home, text)
     killer.start()
     try:
         probabilities(rows, num_iterations=2_000)
-    except WorkloadError as said:
-        return {"says": str(said), "seconds": time.monotonic() - killer.at}
-    return {"says": "no fault", "seconds": 0}
+    except WorkloadError as error:
+        return {"message": str(error), "seconds": time.monotonic() - killer.killed_at}
+    return {"message": "no fault", "seconds": 0}
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ def main() -> None:
     rows = clicks.rows(spark, ROWS)
     first, few = probabilities(rows), probabilities(rows, num_iterations=FEW)
     machines = re.findall(r"total number of machines: (\d+)", "".join(p.read_text() for p in home.rglob("stdout")))
-    found = {
+    results = {
         "first": first,
         "few": few,
         "machines": [int(count) for count in machines],
@@ -109,10 +110,10 @@ def main() -> None:
         "before the ring": fault(rows, home, "connecting to host"),
         "again": probabilities(rows),
     }
-    found["unpacked"] = sorted(path.name for path in (folder / "java").glob("mml-natives*"))
-    found["fetched"] = len(list(home.glob("work/*/*/lib_lightgbm.so")))
+    results["unpacked"] = sorted(path.name for path in (folder / "java").glob("mml-natives*"))
+    results["fetched"] = len(list(home.glob("work/*/*/lib_lightgbm.so")))
     spark.stop()
-    (folder / "found.json").write_text(json.dumps(found))
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A shop with odd names and damaged files: prepared right, or refused, and the catalogue holds the same rows."""
+"""A shop with unusual names and damaged files: prepared correctly or refused; the catalogue has the same rows."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from workloads import spec
 from workloads.errors import WorkloadError
 from workloads.tasks.prepare import PREPARED, REJECTED, prepare
 
-# Imported, a session fixture would be made once for every module.
+# A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
@@ -79,7 +79,7 @@ def write_shop(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Files and table, each in a folder whose name is also a pattern that the folder next to it matches."""
+    """Return the folders of files and table. Their names are also patterns, which match the folders next to them."""
     folder = tmp_path_factory.mktemp("odd")
     raw, features = write_shop(folder / "raw[1]"), folder / "features[1]"
     shutil.copytree(raw, folder / "raw1")
@@ -88,18 +88,16 @@ def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> t
     return raw, features
 
 
-def test_each_feature_has_its_own_type_whatever_its_column_is_called(
-    spark: SparkSession, prepared: tuple[Path, Path]
-) -> None:
+def test_features_have_the_right_type_for_any_column_name(spark: SparkSession, prepared: tuple[Path, Path]) -> None:
     features = str(prepared[1]).replace("[", "\\[")
-    found = {row.customer: row.asDict() for row in spark.read.parquet(features).collect()}
-    assert found["01"] == {
+    rows = {row.customer: row.asDict() for row in spark.read.parquet(features).collect()}
+    assert rows["01"] == {
         **{"customer": "01", "zip": "00110", "malformed": 110, "key": 110.0},
         **{"product": "p.1", "position": 9.5, "kinds": ["a", "b"]},
         **{"device": "01", "device_number": 1, "clicks": 6},
-        **{"time": 1_767_600_001, "label": 1.0, "day": found["1"]["day"]},
+        **{"time": 1_767_600_001, "label": 1.0, "day": rows["1"]["day"]},
     }
-    assert [found["ö"][name] for name in ("zip", "malformed", "kinds", "label")] == [None, None, None, 1.0]
+    assert [rows["ö"][name] for name in ("zip", "malformed", "kinds", "label")] == [None, None, None, 1.0]
     assert json.loads((prepared[1] / PREPARED).read_text("utf-8"))["tables"]["users"]["unused_columns"] == ["Zip code"]
 
 
@@ -108,14 +106,14 @@ def test_the_catalogue_holds_the_rows_that_training_joined(spark: SparkSession, 
     users, items = catalogue.side(SHOP, "user", raw), catalogue.side(SHOP, "item", raw)
     assert (list(users), list(items)) == (["01", "1", "ö"], ["p.1", "p2", "p3"])
     for row in spark.read.parquet(str(features).replace("[", "\\[")).collect():
-        for known in (users[row.customer], items[row.product]):
-            assert known == {name: row[name] for name in known}
+        for features_of_side in (users[row.customer], items[row.product]):
+            assert features_of_side == {name: row[name] for name in features_of_side}
     assert catalogue.titles(SHOP, raw) == {"p.1": "Été", "p2": "Two\u2028", "p3": ""}
 
 
 @pytest.fixture
 def small_chunks(spark: SparkSession) -> Iterator[None]:
-    """Even these files have several partitions."""
+    """Splits even small files into several partitions."""
     names = {"spark.sql.files.maxPartitionBytes": "40", "spark.sql.files.openCostInBytes": "1"}
     before = {name: spark.conf.get(name) for name in names}
     for name, value in names.items():
@@ -126,9 +124,7 @@ def small_chunks(spark: SparkSession) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_line_that_is_not_utf8_is_left_out_everywhere_and_named_with_its_place(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_a_line_that_is_not_utf8_is_left_out_and_its_position_named(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw"), tmp_path / "features"
     write(raw, "customers[1].tsv", b"\n", "Malmö\t1\tx\n".encode("latin-1"))
     write(raw, "products.tsv", b"p4\t2\ta\t\xe9\n")
@@ -152,7 +148,7 @@ def test_a_line_that_is_not_utf8_is_left_out_everywhere_and_named_with_its_place
         (lambda packed: packed + b"garbage", "something that is not gzip follows the gzip archive"),
     ],
 )
-def test_a_broken_archive_is_named_with_its_cause_in_one_line(
+def test_a_damaged_archive_is_named_with_its_cause_in_one_line(
     spark: SparkSession, tmp_path: Path, damage: Any, cause: str
 ) -> None:
     raw = write_shop(tmp_path / "raw")

@@ -1,4 +1,4 @@
-"""Dataset specs: every one that ships is sound, and what is wrong in one is named."""
+"""Dataset specs: all shipped specs are valid, and errors in a spec are named."""
 
 import json
 import re
@@ -16,14 +16,14 @@ MOVIELENS = (resources.files("workloads") / "datasets" / "movielens.yaml").read_
 
 
 @pytest.mark.parametrize("name", spec.names())
-def test_every_dataset_that_ships_is_sound(name: str) -> None:
+def test_every_shipped_spec_is_valid(name: str) -> None:
     dataset = spec.load(name)
     assert dataset.name == name
     assert dataset.terms
     assert len(dataset.model_columns) == len(dataset.features) + len(dataset.categoricals) + 2 * len(dataset.crosses)
 
 
-def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
+def test_criteo_has_forty_columns_and_no_tables_to_join() -> None:
     dataset = spec.load("criteo")
     assert len(dataset.interactions.columns) == 40
     assert list(dataset.features) == list(dataset.interactions.columns[1:])
@@ -31,7 +31,7 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "instead", "complaint"),
+    ("written", "instead", "message"),
     [
         ("name: movielens", "nome: movielens", "unknown key 'nome'"),
         ("title: MovieLens 100K", "", "title is missing"),
@@ -39,7 +39,7 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("num_leaves: 7", "num_leaves: seven", "num_leaves: must be of type int, not 'seven'"),
         ("num_leaves: 7", "num_leaves: true", "num_leaves: must be of type int, not True"),
         ("num_leaves: 7", "num_leaves: 1", "num_leaves must be 2 or more"),
-        ("parts: 20", "parts: 1", "parts must lie between 2 and 50"),
+        ("parts: 20", "parts: 1", "parts must be between 2 and 50"),
         ("passes: 2", "passes: 2, history: later", "history must be one of earlier, others"),
         ("user_id: user_id\n", "", "passes need user_id and item_id"),
         ("[user_id, genres]", "[user_id]", "must name two features or more"),
@@ -50,7 +50,7 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("[10, 20, 30,", "[-.inf, 20, 30,", "age: bands[0]: must be a finite number, not -inf"),
         ("early_stopping_round: 50", "early_stopping_round: -1", "early_stopping_round must be 0 or more"),
         ("limits:", "validation_share: 0.95\nlimits:", "a tenth of the rows must be left"),
-        ("malformed_share: 0.01", "malformed_share: 2", "a share lies between 0 and 1"),
+        ("malformed_share: 0.01", "malformed_share: 2", "a share must be between 0 and 1"),
         ("age: {type: integer", "age: {type: decimal", "age: type must be one of integer, number, string, strings"),
         ("gender: {type: string, side: user", "gender: {type: string, side: shop", "side must be one of"),
         (', separator: " "', "", "separator goes with type strings"),
@@ -58,7 +58,7 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ("age: {type", "a b: {type", "letters, digits"),
         ("item_id: item_id\n", "item_id: genres\n", "item_id must be a feature of type string"),
         ("unused: [hour, weekday]", "unused: [hour, minute]", "unused: no feature 'minute'"),
-        ("unused: [hour, weekday]", "unused: [user_id]", "unused: user_id is what users or items are known by"),
+        ("unused: [hour, weekday]", "unused: [user_id]", "unused: user_id identifies users or items"),
         ("{feature: gender}", "{feature: sex}", "no feature 'sex'"),
         ("at_least: 4, scale: [1, 5]", "scale: [1, 5]", "label: scale goes with at_least"),
         ("scale: [1, 5]", "scale: [5, 1]", "scale must be [lowest, highest], with at_least in between"),
@@ -68,7 +68,7 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         (
             "{column: timestamp}",
             "{column: timestamp, earliest: 2020-01-02, latest: 2020-01-01}",
-            "latest must not lie before",
+            "latest must not be before",
         ),
         ("{column: timestamp}", "{chunks: 7, latest: 2020-01-01}", "earliest and latest go with column"),
         ("users: {files: [ml-100k.user], key: user_id}", "users: {files: [ml-100k.user]}", "users: key is missing"),
@@ -86,14 +86,14 @@ def test_criteo_is_forty_columns_with_nothing_to_join() -> None:
         ),
     ],
 )
-def test_what_is_wrong_in_a_spec_is_named(written: str, instead: str, complaint: str) -> None:
+def test_errors_in_a_spec_are_named(written: str, instead: str, message: str) -> None:
     assert written in MOVIELENS
     with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
         spec.parse(MOVIELENS.replace(written, instead), "shop.yaml")
-    assert complaint in str(fault.value)
+    assert message in str(fault.value)
 
 
-def test_a_column_of_another_file_may_be_called_as_the_labels() -> None:
+def test_a_column_of_another_file_may_have_the_name_of_the_label_column() -> None:
     """A film's own rating is known before the click."""
     text = MOVIELENS.replace("  gender: {type", "  stars: {type: number, side: item, column: rating}\n  gender: {type")
     assert "stars" in spec.parse(text, "shop.yaml").features
@@ -118,7 +118,7 @@ ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
 
 
 @pytest.mark.parametrize(
-    ("written", "instead", "complaint"),
+    ("written", "instead", "message"),
     [
         ("of_time: hour", "of_time: month", "asked_at: of_time must be one of hour, weekday, not 'month'"),
         ("integer, side: context", "integer, side: user", "needs type integer and side context, not integer and user"),
@@ -127,11 +127,11 @@ ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
         (
             "time: {column: timestamp}",
             "time: {chunks: 7}",
-            "feature 'asked_at': of_time needs time: column; rows in the order of a file have no hour",
+            "feature 'asked_at': of_time needs time: column; rows ordered by file have no hour",
         ),
     ],
 )
-def test_what_is_computed_of_the_time_is_context_and_needs_a_time(written: str, instead: str, complaint: str) -> None:
+def test_a_time_feature_is_context_and_needs_a_time_column(written: str, instead: str, message: str) -> None:
     text = re.sub(r"  (hour|weekday): .*\n|unused: .*\n", "", MOVIELENS)
     text = text.replace("features:\n", f"features:\n  {ASKED_AT}\n")
     dataset = spec.parse(text, "shop.yaml")
@@ -140,10 +140,10 @@ def test_what_is_computed_of_the_time_is_context_and_needs_a_time(written: str, 
     assert text.count(written) == 1
     with pytest.raises(WorkloadError, match=r"shop\.yaml") as fault:
         spec.parse(text.replace(written, instead), "shop.yaml")
-    assert complaint in str(fault.value)
+    assert message in str(fault.value)
 
 
-def test_what_is_unused_is_left_out_with_its_crosses_and_slices_until_its_line_is_gone() -> None:
+def test_unused_features_are_left_out_with_their_crosses_and_slices() -> None:
     line = "unused: [hour, weekday]\n"
     assert line in MOVIELENS
     shipped, used = spec.load("movielens"), spec.parse(MOVIELENS.replace(line, ""), "shop.yaml")
@@ -154,14 +154,14 @@ def test_what_is_unused_is_left_out_with_its_crosses_and_slices_until_its_line_i
     assert [cross for cross in shipped.crosses if "gender" not in cross] == list(less.crosses)
 
 
-def test_a_spec_under_another_name_than_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spec_whose_name_differs_from_its_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec, "text", lambda _: MOVIELENS)
-    with pytest.raises(WorkloadError, match=r"criteo\.yaml: name is 'movielens', and the file's is 'criteo'"):
+    with pytest.raises(WorkloadError, match=r"criteo\.yaml: name is 'movielens', but the file is called 'criteo'"):
         spec.load("criteo")
 
 
 @pytest.mark.parametrize("entry_point", [prepare.main, train.main])
-def test_an_unknown_dataset_ends_with_the_names_there_are(entry_point: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_dataset_is_refused_with_known_names(entry_point: object, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = ["--raw", "r", "--features", "f"] if entry_point is prepare.main else ["--features", "f"]
     more = [] if entry_point is prepare.main else ["--artefact", "a", "--run-id", "1"]
     monkeypatch.setattr(sys, "argv", ["task", "--dataset", "netflix", *folders, *more])

@@ -1,4 +1,4 @@
-"""What MLflow is told arrives to the last digit; where it cannot be told, nothing waits and nothing is lost unsaid."""
+"""MLflow receives every number exactly; if it cannot be reached, training continues and the log lists the omissions."""
 
 import re
 import socket
@@ -40,35 +40,35 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
 
 
 @pytest.fixture
-def told(server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """What the server was told, by MLflow's own client."""
+def client(server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """MLflow's own client, to read what the server received."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-    monkeypatch.setattr(tracking, "WAIT_SECONDS", 60.0)  # a busy machine is no failure
+    monkeypatch.setattr(tracking, "WAIT_SECONDS", 60.0)  # the tests' machine may be busy
     return MlflowClient(server.address)
 
 
-def the_run(client: MlflowClient, name: str) -> Any:
+def run_named(client: MlflowClient, name: str) -> Any:
     experiment_id = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    (found,) = client.search_runs([experiment_id], f"attributes.run_name = '{name}'")
-    return found
+    (run,) = client.search_runs([experiment_id], f"attributes.run_name = '{name}'")
+    return run
 
 
-def test_every_number_arrives_to_the_last_digit_whatever_its_name(told: MlflowClient, tmp_path: Path) -> None:
+def test_mlflow_receives_every_number_exactly_under_any_name(client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "lineage.json").write_text("{}")
-    curve = [1 / (step + 3) for step in range(1_234)]  # more than one request may hold
+    curve = [1 / (step + 3) for step in range(1_234)]  # more than one request can hold
     with tracking.run(EXPERIMENT, "whole") as run:
         run.parameters({"model": {"num_leaves": 31, "rate": 0.1}, "code": "c0de", "long": "x" * 9_000})
         run.by_step({"validation/log_loss": curve})
         run.metrics(FIGURES)
         run.file(tmp_path / "lineage.json")
         run_id = run.id
-    found = the_run(told, "whole")
-    assert found.info.run_id == run_id
-    assert found.info.status == "FINISHED"
-    assert found.data.params | {"long": ""} == {
+    logged = run_named(client, "whole")
+    assert logged.info.run_id == run_id
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params | {"long": ""} == {
         **{"model/num_leaves": "31", "model/rate": "0.1", "code": "c0de", "long": ""}
     }
-    assert {name: value for name, value in found.data.metrics.items() if name != "validation/log_loss"} == {
+    assert {name: value for name, value in logged.data.metrics.items() if name != "validation/log_loss"} == {
         "auc": 0.1 + 0.2,
         "tiny": 5e-324,
         "rows": 2**53 - 1,
@@ -79,30 +79,30 @@ def test_every_number_arrives_to_the_last_digit_whatever_its_name(told: MlflowCl
         "slices/film/__/auc": 0.5,
         "slices/film/_.._/auc": 0.4,
     }
-    history = sorted(told.get_metric_history(run_id, "validation/log_loss"), key=lambda metric: metric.step)
+    history = sorted(client.get_metric_history(run_id, "validation/log_loss"), key=lambda metric: metric.step)
     assert [metric.value for metric in history] == curve
-    assert [file.path for file in told.list_artifacts(run_id)] == ["lineage.json"]
+    assert [file.path for file in client.list_artifacts(run_id)] == ["lineage.json"]
 
 
-def test_a_tunings_trials_are_runs_below_it_and_one_that_failed_says_so(told: MlflowClient) -> None:
+def test_tuning_trials_are_nested_runs_with_their_status(client: MlflowClient) -> None:
     with tracking.run(EXPERIMENT, "tune") as parent:
         for number, succeeded in ((1, True), (2, False)):
             trial = parent.child(f"trial {number}")
             trial.metrics({"log_loss": 0.5 / number})
             trial.end(succeeded)
     for name, status in (("trial 1", "FINISHED"), ("trial 2", "FAILED")):
-        found = the_run(told, name)
-        assert found.data.tags["mlflow.parentRunId"] == the_run(told, "tune").info.run_id
-        assert found.info.status == status
+        trial_run = run_named(client, name)
+        assert trial_run.data.tags["mlflow.parentRunId"] == run_named(client, "tune").info.run_id
+        assert trial_run.info.status == status
 
 
-def test_work_that_fails_is_a_run_that_failed(told: MlflowClient) -> None:
+def test_an_exception_marks_the_run_as_failed(client: MlflowClient) -> None:
     with pytest.raises(KeyError), tracking.run(EXPERIMENT, "broken"):
         raise KeyError
-    assert the_run(told, "broken").info.status == "FAILED"
+    assert run_named(client, "broken").info.status == "FAILED"
 
 
-def test_a_server_that_refuses_costs_nothing_and_is_told_of(
+def test_an_unreachable_server_is_reported_in_one_line_without_the_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -111,13 +111,13 @@ def test_a_server_that_refuses_costs_nothing_and_is_told_of(
     with tracking.run(EXPERIMENT, "down") as run:
         run.metrics(FIGURES)
         assert run.id == ""
-    said = capsys.readouterr().out
-    assert said.startswith("not logged to MLflow: the run itself, metrics, its end (MlflowException: ")
-    assert said.count("\n") == 1
-    assert "secret" not in said
+    printed = capsys.readouterr().out
+    assert printed.startswith("not logged to MLflow: creation of the run, metrics, end of the run (MlflowException: ")
+    assert printed.count("\n") == 1
+    assert "secret" not in printed
 
 
-def test_a_server_that_never_answers_is_waited_for_no_longer_than_said(
+def test_a_silent_server_delays_the_run_by_at_most_the_wait_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tracking, "WAIT_SECONDS", 1.0)
@@ -131,20 +131,20 @@ def test_a_server_that_never_answers_is_waited_for_no_longer_than_said(
             assert time.monotonic() - since < 0.5
             assert run.id == ""
         assert time.monotonic() - since < 1.5
-    wanted = "the run itself, parameters, metrics, model_card.html, its end (no answer within 1 s)"
+    wanted = "creation of the run, parameters, metrics, model_card.html, end of the run (no answer within 1 s)"
     assert f"not logged to MLflow: {wanted}" in capsys.readouterr().out
 
 
-def test_without_an_experiment_nothing_is_told_and_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_experiment_nothing_is_logged_and_mlflow_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    monkeypatch.setattr(tracking, "_Teller", None)
+    monkeypatch.setattr(tracking, "_Sender", None)
     with tracking.run("", "none") as run:
         run.metrics(FIGURES)
         run.child("trial 1").end(True)
         assert (run.id, run.on) == ("", False)
 
 
-def test_the_workspace_asks_for_a_token_and_for_a_folder_that_is_there(server: TrackingServer) -> None:
+def test_the_workspace_requires_a_token_and_an_existing_folder(server: TrackingServer) -> None:
     from databricks.sdk.errors import InvalidParameterValue, ResourceDoesNotExist
 
     url = f"{server.cloud.sandbox.url}/api/2.0/mlflow/experiments/search"
@@ -156,28 +156,28 @@ def test_the_workspace_asks_for_a_token_and_for_a_folder_that_is_there(server: T
         experiments.create_experiment("training")
 
 
-def test_an_experiment_is_made_once_and_comes_back_with_its_runs(
-    server: TrackingServer, told: MlflowClient, monkeypatch: pytest.MonkeyPatch
+def test_an_experiment_is_created_once_and_restored_with_its_runs(
+    server: TrackingServer, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (experiment, ownership):
         monkeypatch.setattr(module, "databricks_of", lambda _: connect(server.cloud))
     provider = experiment._ExperimentProvider()
     props = {"workspace_url": "host", "workspace_id": "ws", "path": "/Shared/new/training"}
-    made = provider.create(props)
-    run_id = told.create_run(made.id).info.run_id
+    created = provider.create(props)
+    run_id = client.create_run(created.id).info.run_id
     replacement = provider.create(props)
-    assert replacement.id == made.id
-    assert made.outs["page"] == f"https://host/ml/experiments/{made.id}"
-    provider.delete(made.id, made.outs)
-    assert told.get_experiment(made.id).lifecycle_stage == "active"
-    provider.delete(made.id, replacement.outs)
-    assert told.get_experiment(made.id).lifecycle_stage == "deleted"
-    assert provider.create(props).id == made.id
-    assert [run.info.run_id for run in told.search_runs([made.id])] == [run_id]
-    provider.delete("999", props)  # of somebody who was quicker
+    assert replacement.id == created.id
+    assert created.outs["page"] == f"https://host/ml/experiments/{created.id}"
+    provider.delete(created.id, created.outs)
+    assert client.get_experiment(created.id).lifecycle_stage == "active"
+    provider.delete(created.id, replacement.outs)
+    assert client.get_experiment(created.id).lifecycle_stage == "deleted"
+    assert provider.create(props).id == created.id
+    assert [run.info.run_id for run in client.search_runs([created.id])] == [run_id]
+    provider.delete("999", props)  # already deleted by another process
 
 
-def test_a_server_that_is_killed_loses_only_what_is_said_and_is_there_again(
+def test_a_killed_server_loses_only_the_listed_requests_and_restarts(
     server: TrackingServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = server.address
@@ -189,26 +189,29 @@ def test_a_server_that_is_killed_loses_only_what_is_said_and_is_there_again(
         assert run.id
         server.kill()
         run.metrics(FIGURES)
-    assert re.match(r"not logged to MLflow: (parameters, )?metrics, its end \(MlflowException", capsys.readouterr().out)
-    assert server.address == address  # where it is listened for anew
+    assert re.match(
+        r"not logged to MLflow: (parameters, )?metrics, end of the run \(MlflowException", capsys.readouterr().out
+    )
+    assert server.address == address  # the next connection starts a new server there
 
 
-def test_the_cluster_gets_the_client_of_the_servers_version() -> None:
+def test_the_clusters_mlflow_client_has_the_servers_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = [line for extra in project["project"].get("optional-dependencies", {}).values() for line in extra]
     (pinned,) = (line for line in [*project["project"]["dependencies"], *extras] if line.startswith("mlflow="))
     assert compatibility.table().tracking == pinned.replace("mlflow", "mlflow-skinny")
 
 
-def test_one_module_of_the_workload_knows_mlflow_and_nothing_that_serves_does() -> None:
-    rooms = ("infra", "workloads", "scoring", "sandbox", "policy")
-    assert {path.name for room in rooms for path, module in imports(room) if module == "mlflow"} == {"tracking.py"}
+def test_only_the_tracking_module_imports_mlflow() -> None:
+    packages = ("infra", "workloads", "scoring", "sandbox", "policy")
+    importing = {path.name for package in packages for path, module in imports(package) if module == "mlflow"}
+    assert importing == {"tracking.py"}
     lists = sorted((ROOT / "scoring").glob("requirements*"))
     assert len(lists) == 4
     assert not [path for path in lists if "mlflow" in path.read_text()]
 
 
-def test_artefacts_are_reached_with_the_tracking_uri_databricks(
+def test_artifacts_are_reachable_with_the_tracking_uri_databricks(
     server: TrackingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cloud = server.cloud

@@ -1,4 +1,4 @@
-"""The wheel that Databricks installs: complete, small, and the same bytes for the same sources."""
+"""The wheel that Databricks installs: complete, minimal, and the same bytes for the same sources."""
 
 import shutil
 import zipfile
@@ -25,20 +25,20 @@ def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_wheel_holds_the_package_its_specs_and_its_entry_points(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_package_its_specs_and_its_entry_points(tmp_path: Path) -> None:
     with zipfile.ZipFile(_build(SOURCES, tmp_path)) as wheel:
         names = set(wheel.namelist())
         info = next(name.split("/")[0] for name in names if ".dist-info/" in name)
         entry_points = wheel.read(f"{info}/entry_points.txt").decode()
         metadata = wheel.read(f"{info}/METADATA").decode()
-    of_the_wheel = (p.relative_to(SOURCES) for p in SOURCES.rglob("*.py"))
-    expected = {f"workloads/{p.as_posix()}" for p in of_the_wheel if p.parts[0] != "notebooks"}
+    sources = (p.relative_to(SOURCES) for p in SOURCES.rglob("*.py"))
+    expected = {f"workloads/{p.as_posix()}" for p in sources if p.parts[0] != "notebooks"}
     expected |= {f"workloads/datasets/{p.name}" for p in (SOURCES / "datasets").iterdir()}
     assert {name for name in names if not name.startswith(info)} == expected
     for task in ("prepare", "train", "crossvalidate", "tune"):
         assert f"{task} = workloads.tasks.{task}:main" in entry_points
     assert "synthesize = workloads.data.synthesize:main" in entry_points
-    # Spark and SynapseML are the cluster's: a second copy from the package index would shadow them.
+    # The cluster provides Spark and SynapseML: a second copy from the package index would shadow them.
     assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist")] == [
         "Requires-Dist: pyyaml>=6",
         "Requires-Dist: optuna>=4.5; extra == 'tune'",

@@ -1,7 +1,7 @@
-"""The data files of a snapshot: which one a table is, its bytes, plain or gzip, and its lines.
+"""The data files of a snapshot: which file is which table, its bytes (plain or gzip) and its lines.
 
-A file that cannot be read as a whole is refused with the cause. Spark reads the same files through Hadoop, which takes
-a file for gzip by its name alone; so does this module. Does not decode anything: `text_table.py` does.
+A file that cannot be read completely is refused with the cause. Spark reads the same files through Hadoop, which
+recognises gzip by the file's name alone; so does this module. Does not decode text: `text_table.py` does.
 """
 
 import re
@@ -14,7 +14,7 @@ from workloads.spec import Table
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
-# Of files that are often given the name of a text file.
+# First bytes of files that are often named like text files.
 _FOREIGN = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -30,23 +30,27 @@ PATTERN = re.compile(r"[{}\[\]*?\\]")
 _CHUNK = 1 << 20
 
 
-def locate(snapshot: Path, table: Table, what: str) -> Path:
+def locate(snapshot: Path, table: Table, name: str) -> Path:
+    """Return the file of a table. Raises `WorkloadError` if there is none or more than one.
+
+    name: users, items or interactions, for the message.
+    """
     if not snapshot.is_dir():
-        raise WorkloadError(f"{what}: no folder {snapshot}")
+        raise WorkloadError(f"{name}: no folder {snapshot}")
     for pattern in table.files:
         if (snapshot / pattern).is_file():
             return snapshot / pattern
         matches = sorted(path for path in snapshot.glob(pattern) if path.is_file())
         if len(matches) > 1:
             listed = ", ".join(path.name for path in matches)
-            raise WorkloadError(f"{what}: {snapshot} holds {listed}: leave one file that matches {pattern}")
+            raise WorkloadError(f"{name}: {snapshot} holds {listed}: leave one file that matches {pattern}")
         if matches:
             return matches[0]
-    raise WorkloadError(f"{what}: no file {' or '.join(str(snapshot / name) for name in table.files)}")
+    raise WorkloadError(f"{name}: no file {' or '.join(str(snapshot / pattern) for pattern in table.files)}")
 
 
 def check(file: Path) -> None:
-    """Raise `WorkloadError` for a file that is not text, not packed as its name says, or that Spark cannot open."""
+    """Raise `WorkloadError` if the file is not text, is gzip though its name is not, or cannot be opened by Spark."""
     if file.suffix in _OTHER_CODECS:
         raise WorkloadError(f"{file}: a table is plain or gzip (.gz), not {file.suffix}")
     if file.name.startswith(("_", ".")):  # HadoopFSUtils.shouldFilterOutPathName
@@ -71,7 +75,7 @@ def check(file: Path) -> None:
 
 
 def check_archive(file: Path) -> None:
-    """Read all of a gzip file. Raises `WorkloadError` with the cause when it is broken."""
+    """Read all of a gzip file. Raises `WorkloadError` with the cause if it is damaged."""
     if file.suffix == ".gz":
         for _ in _chunks(file):
             pass
@@ -93,7 +97,7 @@ def lines(file: Path) -> Iterator[bytes]:
 
 
 def _chunks(file: Path) -> Iterator[bytes]:
-    """The bytes, unpacked if the file's name says gzip."""
+    """Yield the bytes, unpacked if the file's name ends in `.gz`."""
     with file.open("rb") as opened:
         if file.suffix == ".gz":
             yield from _unpacked(file, iter(lambda: opened.read(_CHUNK), b""))
@@ -102,7 +106,7 @@ def _chunks(file: Path) -> Iterator[bytes]:
 
 
 def _unpacked(file: Path, packed: Iterator[bytes]) -> Iterator[bytes]:
-    """An archive may have several members, and nothing but members: Hadoop refuses padding, too."""
+    """Unpack an archive of one or more members. Anything else in it is an error, as in Hadoop, even padding."""
     member, begun, members = zlib.decompressobj(31), False, 0
     for chunk in packed:
         while chunk:

@@ -1,7 +1,8 @@
-"""The limits of a scoring request, applied to raw lines: what the service refuses is malformed here.
+"""The limits of a scoring request, applied to raw lines: values that the service would refuse are malformed.
 
-Without this, such a row is trained on, and refused only by the deployment that replays it or by the first caller.
-The figures are `spec.MAX_STRING` and `spec.MAX_STRINGS`. Does not read files: `tables.py` does.
+Otherwise the model would be trained on such rows, and only the deployment that replays one as a golden row, or the
+first caller, would fail. The limits are `spec.MAX_STRING` and `spec.MAX_STRINGS`. Does not read files: `tables.py`
+does.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,10 @@ from workloads.spec import MAX_STRING, MAX_STRINGS, Feature, Spec
 
 
 def mark(lines: Lines, features: Mapping[str, tuple[Feature, Column]]) -> Lines:
-    """`features`: by name, with the column of its value in `lines`."""
+    """Mark lines with a value beyond the limits.
+
+    features: by name, the feature and the column of its value in `lines`.
+    """
     reasons = [reason for name, (feature, value) in features.items() for reason in _reasons(name, feature, value)]
     return lines.mark(F.lit(True), F.coalesce(*reasons)) if reasons else lines
 
@@ -32,7 +36,10 @@ def _reasons(name: str, feature: Feature, value: Column) -> list[Column]:
 
 
 def too_many_combinations(dataset: Spec) -> Column | None:
-    """Whether the lists of a joined row give a cross more levels than the service takes; None if no cross has two."""
+    """Return whether a joined row gives a cross more levels than the service accepts.
+
+    None if no cross has two features that are lists.
+    """
     faults = []
     for cross in dataset.crosses:
         lists = [name for name in cross if dataset.features[name].type == "strings"]

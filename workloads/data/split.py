@@ -1,10 +1,8 @@
-"""Which rows train, which choose the number of trees, and which judge.
+"""Training, validation and test set of a prepared table.
 
-In production by time, because tomorrow's clicks are what a model is for: the last part judges, the part before it is
-for early stopping, and what comes first trains. Does not count or encode anything.
-
-Of the rows to learn from, one in twenty is not told the hour or weekday of its time, for a request may not tell them
-either: what training computes is missing nowhere, and LightGBM takes a missing number for 0 where it has seen none.
+In production the split is by time, because a model must predict tomorrow's clicks: the last rows are the test set, the
+rows before them the validation set for early stopping, and the rest is the training set. Does not count or encode
+levels: `workloads/features` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,23 +12,25 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from workloads.features import target_statistics
-from workloads.features.categories import normaliser
+from workloads.data import masking
+from workloads.features import sampling, target_statistics
+from workloads.features.categories import level_transformer
 from workloads.spec import Spec
-
-_UNTOLD = 20
 
 
 @dataclass(frozen=True)
 class Split:
     learning: DataFrame
-    """Normalised, with `part`: 0 to parts - 1 train, the one after them is for early stopping."""
+    """Training and validation rows, with their levels and `part`: 0 to parts - 1 for training, parts for validation."""
     test: DataFrame
-    """As prepared."""
+    """Test rows, with the columns of the prepared table."""
 
 
 def by_time(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec, test: Column | None = None) -> Split:
-    """With `test`, those rows judge instead of the last ones, and the others are cut by time."""
+    """Split by time.
+
+    test: condition of the test rows, in place of the last rows by time; all other rows are then split by time.
+    """
     percentiles: Sequence[float] = prepared["time_percentiles"]
     last = 100 if test is not None else round(100 * (1 - dataset.test_share))
     end = last - (round(100 * dataset.validation_share) if dataset.model.early_stopping_round else 0)
@@ -39,21 +39,22 @@ def by_time(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec, test: 
     if test is None:
         test = F.col("time") >= percentiles[last]
     validation = F.col("time") >= percentiles[end] if end < last else F.lit(False)
-    return _split(table, dataset, test, validation, edges)
+    return _split(table, dataset, test=test, validation=validation, edges=edges)
 
 
 def at_random(table: DataFrame, dataset: Spec) -> Split:
-    """For comparison with what is published on random splits; the spec's `history` should then be `others`."""
-    drawn = target_statistics.drawn(dataset, dataset.model.seed + 1, 100)
+    """Split at random, for comparison with published figures on random splits.
+
+    The spec's `history` should then be `others`.
+    """
+    bucket = sampling.hash_bucket(dataset, seed=dataset.model.seed + 1, buckets=100)
     test = round(100 * dataset.test_share)
     validation = round(100 * dataset.validation_share) if dataset.model.early_stopping_round else 0
-    return _split(table, dataset, drawn < test, drawn < test + validation, [])
+    return _split(table, dataset, test=bucket < test, validation=bucket < test + validation, edges=[])
 
 
-def _split(table: DataFrame, dataset: Spec, test: Column, validation: Column, edges: Sequence[float]) -> Split:
-    placed = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(target_statistics.part(dataset, edges))
-    learning = table.filter(~test).withColumn("part", placed)
-    if dataset.of_time:
-        told = target_statistics.drawn(dataset, dataset.model.seed + 2, _UNTOLD) > 0
-        learning = learning.withColumns({name: F.when(told, F.col(name)) for name in dataset.of_time})
-    return Split(normaliser(dataset).transform(learning), table.filter(test))
+def _split(table: DataFrame, dataset: Spec, *, test: Column, validation: Column, edges: Sequence[float]) -> Split:
+    training_part = target_statistics.training_part(dataset, edges)
+    part = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(training_part)
+    learning = masking.mask_time_features(table.filter(~test).withColumn("part", part), dataset)
+    return Split(level_transformer(dataset).transform(learning), table.filter(test))

@@ -1,11 +1,11 @@
-"""SYNTHETIC click rows in the shape of Criteo's table, for tests and for measuring speed.
+"""Generate SYNTHETIC click rows in the format of Criteo's table, for tests and for measuring speed.
 
     synthesize --rows 40000 --output <snapshot folder> [--seed 1] [--gzip]
 
-Forty tab separated columns with Criteo's shares of missing values, numbers of distinct levels and about 25 % clicks.
-What makes a row a click is a formula of ours: a model can learn it, and nothing about people can be learned from it.
-`SYNTHETIC.json` comes last, says so, and holds the best AUC and log loss that any model could reach.
-The same seed gives the same bytes, and the first rows of a longer file are those of a shorter one. No Spark here.
+The file has forty tab separated columns with Criteo's shares of missing values, numbers of distinct levels and about
+25 % clicks. A formula determines the clicks: a model can learn it, and it holds no information about people.
+`SYNTHETIC.json` is written last; it marks the rows as synthetic and holds the best AUC and log loss that a model can
+reach. The same seed gives the same bytes, and a longer file begins with the rows of a shorter one. Does not use Spark.
 """
 
 import argparse
@@ -28,8 +28,10 @@ FILE = "synthetic_criteo.tsv"
 CLICK_RATE = 0.25
 _CHUNK = 50_000
 _OWN_EFFECT = 100
-"""So many of a column's most frequent levels have an effect of their own, all others one in common: of what is seen
-once or twice no model could know it, and the best AUC would be out of reach."""
+"""Number of a column's most frequent levels that have their own effect; all other levels share one.
+
+A model cannot learn the effect of a level that occurs once or twice, so the best AUC would be out of reach.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ class _Integer:
     spread: float
     lowest: int = 0
     slope: float = 0.0
-    """Of the log odds in the standard normal."""
+    """Change of the log odds per unit of the standard normal variable."""
 
 
 @dataclass(frozen=True)
 class _Category:
-    """Levels by a power law: `levels` of them, the r-th about as frequent as r ** -exponent (which is not 1)."""
+    """`levels` levels by a power law: the r-th has a frequency proportional to r ** -exponent; exponent is not 1."""
 
     missing: float
     levels: int
@@ -103,7 +105,7 @@ _CATEGORIES = [
 
 @dataclass(frozen=True)
 class _Rows:
-    """A chunk: integers and level numbers with a mask where they are missing, and the log odds before the intercept."""
+    """A chunk: integers and indices of levels, each with a mask of missing values, and log odds without intercept."""
 
     integers: np.ndarray
     integers_missing: np.ndarray
@@ -113,7 +115,7 @@ class _Rows:
 
 
 def synthesize(folder: Path, rows: int, seed: int = 1, zipped: bool = False) -> Path:
-    """The file written into `folder`, with its marker beside it."""
+    """Write the file and its marker into `folder`; return the path of the file."""
     if rows < 1:
         raise WorkloadError(f"--rows must be 1 or more, not {rows}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +124,7 @@ def synthesize(folder: Path, rows: int, seed: int = 1, zipped: bool = False) -> 
     file = folder / (f"{FILE}.gz" if zipped else FILE)
     intercept = _intercept(seed)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    # Without a time stamp the same rows give the same bytes.
+    # Without a time stamp in the archive, the same rows give the same bytes.
     with gzip.GzipFile(file, "wb", compresslevel=3, mtime=0) if zipped else file.open("wb") as out:
         for chunk, (labels, probabilities, text) in enumerate(_chunks(rows, seed, intercept)):
             out.write(text)
@@ -145,11 +147,12 @@ def synthesize(folder: Path, rows: int, seed: int = 1, zipped: bool = False) -> 
 def _chunks(rows: int, seed: int, intercept: float) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
     for chunk in range(-(-rows // _CHUNK)):
         random = np.random.default_rng([seed, chunk])
-        drawn = _draw(random, seed)
-        probabilities = _probability(drawn.log_odds + intercept)
+        chunk_rows = _draw(random, seed)
+        probabilities = _probability(chunk_rows.log_odds + intercept)
         labels = (random.random(_CHUNK) < probabilities).astype(np.int64)
-        wanted = min(_CHUNK, rows - chunk * _CHUNK)
-        yield labels[:wanted], probabilities[:wanted], _text(drawn, labels)[:wanted].tobytes().replace(b"\0", b"")
+        count = min(_CHUNK, rows - chunk * _CHUNK)
+        text = _text(chunk_rows, labels)[:count].tobytes().replace(b"\0", b"")
+        yield labels[:count], probabilities[:count], text
 
 
 def _probability(log_odds: np.ndarray) -> np.ndarray:
@@ -157,7 +160,7 @@ def _probability(log_odds: np.ndarray) -> np.ndarray:
 
 
 def _intercept(seed: int) -> float:
-    """What brings the click rate to `CLICK_RATE`, by halving."""
+    """Return the intercept for a click rate of `CLICK_RATE`, found by bisection."""
     log_odds = _draw(np.random.default_rng([seed, 2**32 - 1]), seed).log_odds
     low, high = -10.0, 10.0
     for _ in range(60):
@@ -168,21 +171,21 @@ def _intercept(seed: int) -> float:
 
 def _draw(random: np.random.Generator, seed: int) -> _Rows:
     log_odds = np.zeros(_CHUNK)
-    # Criteo's columns miss together: equal shares share one draw.
+    # In Criteo's table, values of columns with the same share of missing values are missing together.
     shares = {integer.missing for integer in _INTEGERS} | {category.missing for category in _CATEGORIES}
-    together = {share: random.random(_CHUNK) for share in sorted(shares)}
+    uniform = {share: random.random(_CHUNK) for share in sorted(shares)}
     integers, integers_missing, levels, levels_missing = [], [], [], []
     for integer in _INTEGERS:
-        normal, missing = random.standard_normal(_CHUNK), together[integer.missing] < integer.missing
+        normal, missing = random.standard_normal(_CHUNK), uniform[integer.missing] < integer.missing
         integers.append(np.floor(np.exp(integer.location + integer.spread * normal)).astype(np.int64) + integer.lowest)
         integers_missing.append(missing)
         log_odds += np.where(missing, 0.1, integer.slope * normal)
-    for place, category in enumerate(_CATEGORIES):
-        level, missing = _level(random.random(_CHUNK), category), together[category.missing] < category.missing
+    for index, category in enumerate(_CATEGORIES):
+        level, missing = _level(random.random(_CHUNK), category), uniform[category.missing] < category.missing
         levels.append(level)
         levels_missing.append(missing)
-        log_odds += np.where(missing, -0.1, category.strength * _effect(np.minimum(level, _OWN_EFFECT), place, seed))
-    # A taste that no single column shows: the level of one decides which way a number of another pulls.
+        log_odds += np.where(missing, -0.1, category.strength * _effect(np.minimum(level, _OWN_EFFECT), index, seed))
+    # An interaction that no single column shows: the level of one column sets the sign and size of a number's effect.
     taste = _effect(levels[8], 100, seed) * np.log1p(np.maximum(integers[6], 0))
     log_odds += np.where(integers_missing[6], 0.0, 0.2 * taste)
     return _Rows(
@@ -200,22 +203,22 @@ def _level(uniform: np.ndarray, category: _Category) -> np.ndarray:
     return np.minimum((top * uniform + 1) ** (1 / power) - 1, category.levels - 1).astype(np.int64)
 
 
-def _hash(level: np.ndarray, place: int, seed: int) -> np.ndarray:
-    """splitmix64 of (seed, place, level)."""
-    x = level.astype(np.uint64) + np.uint64((seed * 1_000_003 + place) % 2**32 << 32)
+def _hash(level: np.ndarray, column: int, seed: int) -> np.ndarray:
+    """Return splitmix64 of (seed, column, level)."""
+    x = level.astype(np.uint64) + np.uint64((seed * 1_000_003 + column) % 2**32 << 32)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return x ^ (x >> np.uint64(31))
 
 
-def _effect(level: np.ndarray, place: int, seed: int) -> np.ndarray:
-    """Mean 0, deviation 1, always the same for a level: the sum of its hash's four words, nearly normal."""
-    words = _hash(level, place, seed).view(np.uint16).reshape(-1, 4).astype(np.float64)
+def _effect(level: np.ndarray, column: int, seed: int) -> np.ndarray:
+    """Return each level's effect: mean 0, deviation 1, nearly normal, the sum of the four 16-bit words of its hash."""
+    words = _hash(level, column, seed).view(np.uint16).reshape(-1, 4).astype(np.float64)
     return (words.sum(axis=1) / 2**16 - 2) * np.sqrt(3)
 
 
 def _text(rows: _Rows, labels: np.ndarray) -> np.ndarray:
-    """One line a row in a table of bytes; zero bytes are padding."""
+    """Return a table of bytes, one line per row; zero bytes are padding."""
     hexadecimal = np.stack(
         [(_hash(rows.levels[:, c], c, 0) >> np.uint64(32)).astype(">u4") for c in range(len(_CATEGORIES))], axis=1
     )
@@ -234,25 +237,25 @@ def _text(rows: _Rows, labels: np.ndarray) -> np.ndarray:
 
 
 def _decimal(values: np.ndarray, digits: int = 10) -> np.ndarray:
-    """ASCII digits, padded with zero bytes on the left; the first place is the sign's."""
+    """Return ASCII digits, padded with zero bytes on the left; the first byte is for the sign."""
     out = np.zeros((*values.shape, digits + 1), np.uint8)
     rest = np.abs(values)
-    for place in range(digits, 0, -1):
-        out[..., place] = np.where((rest > 0) | (place == digits), rest % 10 + ord("0"), 0)
+    for digit in range(digits, 0, -1):
+        out[..., digit] = np.where((rest > 0) | (digit == digits), rest % 10 + ord("0"), 0)
         rest = rest // 10
     out[..., 0] = np.where(values < 0, ord("-"), 0)
     return out
 
 
 def _expected_auc(probabilities: np.ndarray) -> float:
-    """Of the true probabilities themselves, over all ways the labels may fall: no model ranks better."""
+    """Return the expected AUC of the true probabilities over random labels: the best that a model can reach."""
     p = np.sort(probabilities)
     below = np.cumsum(1 - p) - (1 - p)
     return float((p * (below + (1 - p) / 2)).sum() / (p.sum() * (1 - p).sum()))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="synthesize", description="Write SYNTHETIC rows in Criteo's shape.")
+    parser = argparse.ArgumentParser(prog="synthesize", description="Write SYNTHETIC rows in Criteo's format.")
     parser.add_argument("--rows", required=True, type=int)
     parser.add_argument("--output", required=True, type=Path, help="folder of the raw snapshot to write")
     parser.add_argument("--seed", default=1, type=int)

@@ -1,7 +1,6 @@
-"""The last part by time, scored by the saved and reloaded pipeline, the baseline and what serves now → the figures of
-`metrics.json`.
+"""Evaluation on the test set: the saved and reloaded pipeline, the baseline and the live model, for `metrics.json`.
 
-Sets no bar: the gate is the release's.
+Sets no limits: the release's gate does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,99 +20,134 @@ from workloads.training import baseline, spark_ml_io
 from workloads.training.baseline import Baseline
 from workloads.training.pipeline import Pipeline, raw_schema
 
-_LIVE, _UNTOLD = "live__probability", "untold__probability"
-_OURS = "judged__"
-"""Before columns that pass through the live pipeline, which has names of its own."""
-_PLACE = f"{_OURS}place"
-"""Of a test row where it was read; golden rows lie before them, below 0."""
+_PREFIX = "evaluated__"
+"""Prefix of all columns that are collected. Pipelines add columns under other names, the live model's included."""
+_POSITION = f"{_PREFIX}position"
+"""Place of a test row in the table, from 0; golden rows come before them, below 0."""
+_LABEL = f"{_PREFIX}label"
+_MODEL = f"{_PREFIX}model"
+_BASELINE = f"{_PREFIX}baseline"
+_LIVE = f"{_PREFIX}live"
+_WITHOUT_CONTEXT = f"{_PREFIX}without_context"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Of every test row."""
+    """Arrays over the test rows, and the probabilities of the golden rows."""
 
     labels: np.ndarray
     probabilities: np.ndarray
     baseline: np.ndarray
+    """Probabilities of logistic regression."""
     live: np.ndarray | None
-    untold: np.ndarray | None
-    """By the same model without the features of side context; None where it has no others or none of them."""
-    by: Mapping[str, np.ndarray]
-    """What to slice by."""
+    """Probabilities of the live model; None if there is none to compare with."""
+    without_context: np.ndarray | None
+    """The model's probabilities with all context features missing; None if no feature or every feature is context."""
+    slices: Mapping[str, np.ndarray]
+    """Value of each row, by slice."""
     golden: np.ndarray
-    """Of the golden rows, by the model, in their order."""
+    """The model's probabilities of the golden rows, in their order."""
 
 
 def score(
     test: DataFrame,
     dataset: Spec,
-    reloaded: Pipeline,
-    plain: Baseline,
-    live: Live | None,
+    *,
+    model: Pipeline,
+    baseline_model: Baseline,
+    live: Live | None = None,
     golden: Sequence[Mapping[str, Any]] = (),
 ) -> Scored:
-    """Golden rows are scored along: whenever a pipeline is used, Spark sends all its lookups to the executors."""
-    by = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day")}
+    """Score the test set with every model.
+
+    The golden rows are scored in the same pass, because Spark sends all lookup tables to the executors at every use of
+    a pipeline.
+    """
+    slices = _slice_columns(dataset)
+    slice_names = {name: f"{_PREFIX}slice_{index}" for index, name in enumerate(slices)}
+    columns = {
+        _POSITION: F.col(_POSITION),
+        _LABEL: F.col("label"),
+        _MODEL: _click("probability"),
+        _BASELINE: _click(baseline.PROBABILITY),
+        **{slice_names[name]: column for name, column in slices.items()},
+    }
+    # The test set is a small share of the table and often one file, which a single task would read and score.
+    rows = _with_golden(test, golden, dataset).repartition(session.cores(test.sparkSession)[0], _POSITION)
+    rows = baseline_model.transform(model.transform(rows))
+    rows = rows.select(*dataset.features, *(column.alias(name) for name, column in columns.items()))
+    names = list(columns)
+    if live and live.pipeline:
+        rows = live.pipeline.transform(rows).withColumn(_LIVE, _click("probability"))
+        names.append(_LIVE)
+    if 0 < len(dataset.context) < len(dataset.features):
+        rows = rows.select(*dataset.features, *names)
+        missing = {name: F.lit(None).cast(rows.schema[name].dataType) for name in dataset.context}
+        rows = model.transform(rows.withColumns(missing)).withColumn(_WITHOUT_CONTEXT, _click("probability"))
+        names.append(_WITHOUT_CONTEXT)
+    arrays = _collect(rows, names)
+    test_rows = {name: values[len(golden) :] for name, values in arrays.items()}
+    return Scored(
+        labels=test_rows[_LABEL],
+        probabilities=test_rows[_MODEL],
+        baseline=test_rows[_BASELINE],
+        live=test_rows.get(_LIVE),
+        without_context=test_rows.get(_WITHOUT_CONTEXT),
+        slices={name: test_rows[column] for name, column in slice_names.items()},
+        golden=arrays[_MODEL][: len(golden)],
+    )
+
+
+def _slice_columns(dataset: Spec) -> dict[str, Column]:
+    """Return the value of each slice: the spec's slices, the day, and whether training knew the user and the item."""
+    slices = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day")}
     for key in (dataset.user_id, dataset.item_id):
         if key:
             known = spark_ml_io.vector_to_array(encode.encoded_column(key))[1] > 0
-            by[f"{key} in training"] = F.when(known, "known").otherwise("new")
-    columns = [F.col("label"), _click("probability"), _click(baseline.PROBABILITY), *by.values()]
-    ours = [*(f"{_OURS}{place}" for place in range(len(columns))), _PLACE]
-    # The last part is little of the table, and often in a single file, which one task would read and score alone.
-    spread = _with_golden(test, golden, dataset).repartition(session.cores(test.sparkSession)[0], _PLACE)
-    rows = plain.transform(reloaded.transform(spread)).select(
-        *dataset.features, *(column.alias(name) for column, name in zip([*columns, F.col(_PLACE)], ours, strict=True))
-    )
-    serving = live.pipeline if live else None
-    if serving:
-        rows = serving.transform(rows).withColumn(_LIVE, _click("probability"))
-    wanted = [*ours, _LIVE] if serving else ours
-    if 0 < len(dataset.context) < len(dataset.features):
-        nothing = {name: F.lit(None).cast(rows.schema[name].dataType) for name in dataset.context}
-        asked = rows.select(*dataset.features, *wanted).withColumns(nothing)
-        rows = reloaded.transform(asked).withColumn(_UNTOLD, _click("probability"))
-        wanted = [*wanted, _UNTOLD]
-    # A few long arrays reach Python far quicker than many small rows.
-    parts = rows.groupBy(F.spark_partition_id()).agg(*(F.collect_list(name).alias(name) for name in wanted)).collect()
-    found = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in wanted}
-    in_order = np.argsort(found[_PLACE])
-    test_rows = {name: of[in_order[len(golden) :]] for name, of in found.items()}
-    labels, probabilities, plainly, *slices = (test_rows[name] for name in ours[:-1])
-    return Scored(
-        labels,
-        probabilities,
-        plainly,
-        test_rows.get(_LIVE),
-        test_rows.get(_UNTOLD),
-        dict(zip(by, slices, strict=True)),
-        found[ours[1]][in_order[: len(golden)]],
-    )
+            slices[f"{key} in training"] = F.when(known, "known").otherwise("new")
+    return slices
 
 
 def _with_golden(test: DataFrame, golden: Sequence[Mapping[str, Any]], dataset: Spec) -> DataFrame:
+    """Return (label, day, features, position) of the test rows and the golden rows."""
     day = F.col("day").cast("string").alias("day")
-    rows = test.select("label", day, *dataset.features, F.monotonically_increasing_id().alias(_PLACE))
+    rows = test.select("label", day, *dataset.features, F.monotonically_increasing_id().alias(_POSITION))
     if not golden:
         return rows
-    values = [(*(row[name] for name in dataset.features), place) for place, row in enumerate(golden, -len(golden))]
-    along = test.sparkSession.createDataFrame(values, raw_schema(dataset).add(_PLACE, "long"))
-    # A golden row has neither, but nulls are left out of collected lists, which would no longer fit together.
-    neither = {"label": F.lit(0.0), "day": F.lit("")}
-    return rows.unionByName(along.withColumns(neither))
+    values = [
+        (*(row[name] for name in dataset.features), position) for position, row in enumerate(golden, -len(golden))
+    ]
+    golden_rows = test.sparkSession.createDataFrame(values, raw_schema(dataset).add(_POSITION, "long"))
+    # Golden rows have no label or day. Placeholders keep the collected lists equally long: Spark leaves out nulls.
+    placeholders = {"label": F.lit(0.0), "day": F.lit("")}
+    return rows.unionByName(golden_rows.withColumns(placeholders))
+
+
+def _collect(rows: DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the columns as arrays, ordered by position."""
+    # A few long arrays reach Python much faster than many small rows.
+    lists = (F.collect_list(name).alias(name) for name in names)
+    partitions = rows.groupBy(F.spark_partition_id()).agg(*lists).collect()
+    arrays = {name: np.concatenate([np.asarray(partition[name]) for partition in partitions]) for name in names}
+    order = np.argsort(arrays[_POSITION])
+    return {name: values[order] for name, values in arrays.items()}
 
 
 def metrics_document(
-    scored: Scored, live: Live | None, drift: Mapping[str, Any], prepared: Mapping[str, Any], seed: int
+    scored: Scored, *, live: Live | None, drift: Mapping[str, Any], prepared: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
+    """Return the part of `metrics.json` that the test set determines.
+
+    drift: feature drift by feature (`drift.py`). prepared: content of `_prepared.json`. seed: that of the bootstrap.
+    """
     labels, probabilities = scored.labels, scored.probabilities
-    whole = metrics.summary(labels, probabilities)
+    summary = metrics.summary(labels, probabilities)
     rejected = sum(table["rejected"] for table in prepared["tables"].values())
     read = rejected + sum(table["rows"] for table in prepared["tables"].values())
-    rows_test, clicks_test = whole.pop("rows"), whole.pop("clicks")
+    rows_test, clicks_test = summary.pop("rows"), summary.pop("clicks")
     bins = metrics.calibration(labels, probabilities)
     return {
-        **whole,
+        **summary,
         **metrics.spread(probabilities),
         "average_precision": metrics.average_precision(labels, probabilities),
         "expected_calibration_error": metrics.expected_calibration_error(bins),
@@ -125,25 +159,26 @@ def metrics_document(
             "auc": metrics.auc(labels, scored.baseline),
             "log_loss": metrics.log_loss(labels, scored.baseline),
         },
-        "live": live and _against(live, scored, seed),
+        "live": live and _compare_with_live(live, scored, seed),
         "context": None
-        if scored.untold is None
-        else paired_bootstrap.paired(labels, probabilities, scored.untold, seed),
+        if scored.without_context is None
+        else paired_bootstrap.paired(labels, probabilities, scored.without_context, seed),
         "drift": drift,
-        "slices": metrics.slices(labels, probabilities, scored.by),
+        "slices": metrics.slices(labels, probabilities, scored.slices),
         "rejected_rows": rejected,
         "rejected_share": rejected / read,
         "synthetic": prepared["synthetic"] is not None,
     }
 
 
-def _against(live: Live, scored: Scored, seed: int) -> dict[str, Any]:
+def _compare_with_live(live: Live, scored: Scored, seed: int) -> dict[str, Any]:
     if scored.live is None:
         return {"run_id": live.run_id, "skipped": live.skipped}
     return {"run_id": live.run_id, **paired_bootstrap.paired(scored.labels, scored.probabilities, scored.live, seed)}
 
 
 def _click(vector: str) -> Column:
+    """Return the probability of a click, the second element of a probability vector."""
     return spark_ml_io.vector_to_array(vector)[1]
 
 

@@ -1,8 +1,8 @@
-"""Rows with the probability that training computed for them: what every serving engine must give again.
+"""Golden rows: rows with the probability that training computed, which every serving engine must reproduce.
 
-Most are test rows as they came; in the others one value is taken away or replaced by a level that training never
-saw, so that these paths are held too where the data does not walk them. Each probability is the saved and reloaded
-pipeline's for exactly the values that the row shows.
+Most are unchanged test rows. In the others one value is removed or replaced by an unseen level, so that these cases
+are tested even if the data does not contain them. Each probability is that of the saved and reloaded pipeline for
+exactly the values of the row. Does not score the rows: `evaluation.py` does.
 """
 
 import json
@@ -23,25 +23,27 @@ _UNSEEN = "never seen in training"
 
 
 def rows(test: DataFrame, dataset: Spec) -> list[dict[str, Any]]:
+    """Choose up to `ROWS` test rows by a hash of their content, and alter the last `_ALTERED` of them."""
     features = list(dataset.features)
-    # A request without any value is refused, and so would the golden row be.
-    sent = reduce(or_, (F.col(name).isNotNull() for name in features))
-    spread = test.filter(sent).orderBy(F.xxhash64("time", *features), "time").select(*features).limit(ROWS).collect()
-    found = [row.asDict() for row in spread]
-    for i, row in enumerate(found[ROWS - _ALTERED :]):
+    # The service refuses a request without any value.
+    has_value = reduce(or_, (F.col(name).isNotNull() for name in features))
+    shuffled = test.filter(has_value).orderBy(F.xxhash64("time", *features), "time").select(*features)
+    golden = [row.asDict() for row in shuffled.limit(ROWS).collect()]
+    for i, row in enumerate(golden[ROWS - _ALTERED :]):
         _alter(row, i, dataset)
-    return found
+    return golden
 
 
-def lines(of: Sequence[Mapping[str, Any]], probabilities: np.ndarray) -> str:
+def lines(golden: Sequence[Mapping[str, Any]], probabilities: np.ndarray) -> str:
+    """Return `golden.jsonl`: one JSON object per row."""
     return "".join(
         json.dumps({"row": row, "probability": probability}, allow_nan=False) + "\n"
-        for row, probability in zip(of, probabilities.tolist(), strict=True)
+        for row, probability in zip(golden, probabilities.tolist(), strict=True)
     )
 
 
 def _alter(row: dict[str, Any], i: int, dataset: Spec) -> None:
-    """Each feature in turn loses its value; every other round a categorical gets an unseen level instead."""
+    """Remove the value of one feature, or for odd `i` replace a categorical's level by an unseen one, in turn."""
     names = list(dataset.features)
     unseen = i % 2 == 1
     if unseen:
@@ -52,6 +54,6 @@ def _alter(row: dict[str, Any], i: int, dataset: Spec) -> None:
         if any(value is not None for other, value in row.items() if other != name):
             row[name] = None
     elif feature.type == "strings":
-        row[name] = [*(row[name] or [])[:-1], _UNSEEN]  # no longer than it was: a request's lists have a limit
+        row[name] = [*(row[name] or [])[:-1], _UNSEEN]  # same length, because a request's lists have a limit
     else:
         row[name] = _UNSEEN

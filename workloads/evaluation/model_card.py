@@ -1,7 +1,7 @@
 """The model card: one self-contained HTML file for a person who must decide whether to trust the model.
 
-Shows what `metrics.json` and `lineage.json` hold, with plots; decides nothing. Without scripts and without anything
-fetched, so it can be mailed and kept.
+Shows the content of `metrics.json` and `lineage.json`, with plots. Has no scripts and loads nothing, so it can be
+mailed and archived. Does not decide about the model: the release's gate does.
 """
 
 import base64
@@ -33,7 +33,7 @@ pre { background: #f4f5f7; padding: 1rem; overflow-x: auto; font-size: 13px; }
 
 _MOST_DRIFTED = 10
 _SUSPECT = 0.95
-"""AUC of a single feature, from which on the card warns that it may hold the label."""
+"""AUC of a single feature from which the card warns of label leakage."""
 
 
 def html(
@@ -45,8 +45,8 @@ def html(
     probabilities: np.ndarray,
 ) -> str:
     synthetic = (
-        "<p class=synthetic>SYNTHETIC: every row was generated. These figures say that the machinery works, "
-        "nothing about real users.</p>"
+        "<p class=synthetic>SYNTHETIC: every row was generated. These figures show that the software works; they "
+        "say nothing about real users.</p>"
         if metrics["synthetic"]
         else ""
     )
@@ -56,16 +56,16 @@ def html(
 <title>Model card: {_text(dataset.title)}</title>
 <style>{_STYLE}</style></head><body>
 <h1>Click probability, {_text(dataset.title)}</h1>
-<p>Run {_text(lineage["run_id"])}: LightGBM, {metrics["trees"]} trees. Judged on the last part by time
-({metrics["rows_test"]:,} rows, {metrics["clicks_test"]:,} clicks) that training never saw,
-by the saved and reloaded pipeline.</p>
+<p>Run {_text(lineage["run_id"])}: LightGBM, {metrics["trees"]} trees. Evaluated on the test set, the last rows by time
+({metrics["rows_test"]:,} rows, {metrics["clicks_test"]:,} clicks), which training never saw,
+with the saved and reloaded pipeline.</p>
 {synthetic}
 <h2>Quality</h2>
 {_quality(metrics)}
 <div class=plots>{_plots(metrics, importance, labels, probabilities)}</div>
-<h2>Against what serves now</h2>
+<h2>Comparison with the live model</h2>
 {_live(metrics["live"])}
-<h2>Drift</h2>
+<h2>Feature drift</h2>
 {_drift(metrics["drift"])}
 <h2>By slice</h2>
 {_slices(metrics)}
@@ -76,7 +76,7 @@ by the saved and reloaded pipeline.</p>
 {_data(lineage, metrics)}
 <h2>Features</h2>
 {_features(dataset, metrics["feature_auc"])}
-<p>Share of the trees' gain by the side of what a column is made of.</p>
+<p>Share of the trees' gain by side of the features in a column.</p>
 {_table(["side", "gain"], [[side, f"{share:.2%}"] for side, share in _gain(dataset, importance).items()])}
 <h2>Lineage</h2>
 <pre>{_text(json.dumps({k: v for k, v in lineage.items() if k != "data"}, indent=1))}</pre>
@@ -89,7 +89,7 @@ def _text(value: Any) -> str:
 
 
 def _table(head: list[str], rows: list[list[Any]], numbers: bool = True) -> str:
-    """The first column is text, and the others are numbers or, without `numbers`, text too."""
+    """Return an HTML table. The first column is text; the others are numbers or, without `numbers`, text."""
     kinds = ["", *[" class=n" if numbers else ""] * (len(head) - 1)]
     top = "".join(f"<th{kind}>{_text(name)}</th>" for kind, name in zip(kinds, head, strict=True))
     body = "".join(
@@ -104,10 +104,11 @@ def _number(value: float | None) -> str:
 
 
 def _quality(metrics: Mapping[str, Any]) -> str:
-    plain = metrics["baseline"]
+    baseline = metrics["baseline"]
+    losses = (metrics["log_loss"], baseline["log_loss"], metrics["base_log_loss"])
     rows = [
-        ["AUC", _number(metrics["auc"]), _number(plain["auc"]), "0.5000"],
-        ["Log loss", *(_number(of) for of in (metrics["log_loss"], plain["log_loss"], metrics["base_log_loss"]))],
+        ["AUC", _number(metrics["auc"]), _number(baseline["auc"]), "0.5000"],
+        ["Log loss", *map(_number, losses)],
         ["Average precision (PR-AUC)", _number(metrics["average_precision"]), "", _number(metrics["base_rate"])],
         ["Mean probability", _number(metrics["mean_probability"]), "", _number(metrics["base_rate"])],
         ["Expected calibration error, tenths", _number(metrics["expected_calibration_error"]), "", "0.0000"],
@@ -118,40 +119,40 @@ def _quality(metrics: Mapping[str, Any]) -> str:
 
 def _live(live: Mapping[str, Any] | None) -> str:
     if live is None:
-        return "<p>Nothing served when this model was trained.</p>"
+        return "<p>No model was live when this model was trained.</p>"
     if "skipped" in live:
         return f"<p>Not compared with run {_text(live['run_id'])}: {_text(live['skipped'])}.</p>"
-    return f"<p>Run {_text(live['run_id'])} on the same rows.</p>" + _against("what serves now", live)
+    return f"<p>Run {_text(live['run_id'])} on the same rows.</p>" + _comparison("live model", live)
 
 
-def _against(what: str, other: Mapping[str, Any]) -> str:
+def _comparison(title: str, other: Mapping[str, Any]) -> str:
     rows = [
-        [title, _number(other[key]), _change(other[f"{key}_change"]), _interval(other[f"{key}_change_interval"])]
-        for title, key in (("AUC", "auc"), ("Log loss", "log_loss"))
+        [metric, _number(other[key]), _change(other[f"{key}_change"]), _interval(other[f"{key}_change_interval"])]
+        for metric, key in (("AUC", "auc"), ("Log loss", "log_loss"))
     ]
-    return _table(["", what, "change", "95 % interval of the change"], rows)
+    return _table(["", title, "change", "95 % interval of the change"], rows)
 
 
 def _context(dataset: Spec, without: Mapping[str, Any] | None, importance: Mapping[str, float]) -> str:
     if not dataset.context:
-        return "<p>No feature changes by the request.</p>"
+        return "<p>The model has no context features.</p>"
     if without is None:
-        return "<p>Every feature is of side context: there is nothing to compare with.</p>"
-    share = sum(of for side, of in _gain(dataset, importance).items() if "context" in side)
+        return "<p>Every feature is a context feature: there is nothing to compare with.</p>"
+    share = sum(gain for side, gain in _gain(dataset, importance).items() if "context" in side)
     return (
-        f"<p>What changes by the request: {_text(', '.join(dataset.context))}, with {share:.2%} of the trees' gain. "
-        "The same rows, as from someone who does not send it, by the same trees: fitted without it, a model might "
-        "do better than these figures, or worse.</p>" + _against("not sent", without)
+        f"<p>Context features: {_text(', '.join(dataset.context))}, with {share:.2%} of the trees' gain. For the "
+        "comparison the same trees scored the same rows with these features missing, as if the caller did not send "
+        "them. A model fitted without them might be better or worse.</p>" + _comparison("not sent", without)
     )
 
 
 def _gain(dataset: Spec, importance: Mapping[str, float]) -> dict[str, float]:
-    """Shares of the whole by side, the largest first; what is crossed from several is of all of them together."""
+    """Return the share of the gain by side, largest first; crosses of several sides have their own entry."""
     shares: dict[str, float] = {}
     total = sum(importance.values()) or 1.0
     for name, value in dataset.model_columns:
-        of = {dataset.features[feature].side for feature in dataset.encodings.get(name, (name,))}
-        side = " and ".join(side for side in SIDES if side in of)
+        sides = {dataset.features[feature].side for feature in dataset.encodings.get(name, (name,))}
+        side = " and ".join(side for side in SIDES if side in sides)
         shares[side] = shares.get(side, 0.0) + importance.get(f"{name} {value}", 0.0) / total
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
@@ -160,8 +161,8 @@ def _change(value: float | None) -> str:
     return "not defined" if value is None else f"{value:+.4f}"
 
 
-def _interval(of: Sequence[float] | None) -> str:
-    return "not defined" if of is None else f"{of[0]:+.4f} to {of[1]:+.4f}"
+def _interval(ends: Sequence[float] | None) -> str:
+    return "not defined" if ends is None else f"{ends[0]:+.4f} to {ends[1]:+.4f}"
 
 
 def _share(value: float | None) -> str:
@@ -170,13 +171,16 @@ def _share(value: float | None) -> str:
 
 def _drift(drift: Mapping[str, Mapping[str, float | None]]) -> str:
     if not drift:
-        return "<p>No earlier rows to compare with.</p>"
+        return "<p>Not measured: no comparable live model has a profile of its training rows.</p>"
     most = sorted(drift.items(), key=lambda item: -(item[1]["psi"] or 0.0))[:_MOST_DRIFTED]
-    rows = [[name, _number(of["psi"]), _share(of["unseen_share"]), _share(of["unseen_rise"])] for name, of in most]
+    rows = [
+        [name, _number(change["psi"]), _share(change["unseen_share"]), _share(change["unseen_rise"])]
+        for name, change in most
+    ]
     return (
-        "<p>Training rows against those of what serves now: population stability index (from 0.25 on, a shift) and "
-        "the share of values that it does not know, which was not nothing in its own training rows.</p>"
-        + _table(["feature", "PSI", "unseen", "more than then"], rows)
+        "<p>Training rows against the live model's: population stability index (PSI; 0.25 or more is a shift), share "
+        "of values that the live model does not know, and the increase of this share since its own training.</p>"
+        + _table(["feature", "PSI", "unseen", "increase"], rows)
     )
 
 
@@ -188,7 +192,7 @@ def _slices(metrics: Mapping[str, Any]) -> str:
         for value, s in values.items()
     ]
     head = ["slice", "rows", "AUC", "log loss", "click rate", "mean probability"]
-    return _table(head, rows) if rows else "<p>None named in the dataset spec.</p>"
+    return _table(head, rows) if rows else "<p>The dataset spec names no slices.</p>"
 
 
 def _data(lineage: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -197,7 +201,7 @@ def _data(lineage: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         for name, table in lineage["data"]["tables"].items()
     ]
     return _table(["file", "rows read", "lines refused"], tables) + (
-        f"<p>{metrics['rows_train']:,} rows trained, {lineage['data']['orphans']:,} interactions whose user or item "
+        f"<p>{metrics['rows_train']:,} training rows, {lineage['data']['orphans']:,} interactions whose user or item "
         f"is in no table. Digest of the joined table: <code>{_text(lineage['data']['digest'])}</code></p>"
     )
 
@@ -206,8 +210,8 @@ def _features(dataset: Spec, alone: Mapping[str, float | None]) -> str:
     rows = [[n, f.type, f.side, _number(alone[n])] for n, f in dataset.features.items()]
     suspects = [name for name, area in alone.items() if area is not None and area >= _SUSPECT]
     warning = (
-        f"<p class=synthetic>{_text(', '.join(suspects))}: alone nearly as good as the label itself. "
-        "Check that it is known before the click.</p>"
+        f"<p class=synthetic>Possible label leakage: {_text(', '.join(suspects))} alone predicts the label almost "
+        "perfectly. Check that its values are known before the click.</p>"
         if suspects
         else ""
     )
@@ -241,12 +245,12 @@ def _plots(
         axes.barh([name for name, _ in top], [value / total for _, value in top], color="#1f5fbf")
         axes.set(xlabel="share of the trees' gain")
 
-    drawn = {"ROC": ranking, "Calibration": calibration, "Probabilities given": scores, "Importance": gain}
-    return "".join(_picture(title, draw) for title, draw in drawn.items())
+    plots = {"ROC": ranking, "Calibration": calibration, "Predicted probabilities": scores, "Importance": gain}
+    return "".join(_picture(title, draw) for title, draw in plots.items())
 
 
 def _picture(title: str, draw: Callable[[Axes], None]) -> str:
-    # A backend of its own per figure: no display, and no state shared with a notebook's pyplot.
+    # `Figure` instead of pyplot: needs no display, and shares no state with a notebook's pyplot.
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
         figure = Figure(figsize=(4.4, 3.8), layout="constrained")
         axes = figure.subplots()
@@ -254,5 +258,5 @@ def _picture(title: str, draw: Callable[[Axes], None]) -> str:
         draw(axes)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{title}" src="data:image/png;base64,{data}">'

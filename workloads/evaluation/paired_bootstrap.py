@@ -1,11 +1,12 @@
-"""The new model against another on the same rows, with intervals: numbers on labels and probabilities, nothing else.
+"""Paired bootstrap: compare a challenger with a champion on the same rows, with confidence intervals.
 
-The interval is the paired bootstrap's, by percentiles (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-chapters 13 and 16): rows are drawn with replacement, both models are judged on each draw, and what varies is the
-difference alone. Rows count as independent; where a few users have most rows, the true interval is wider.
+The percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 16): rows are
+drawn with replacement and both models are evaluated on each resample, so only the difference of the models varies.
+Rows count as independent; if a few users have most of the rows, the true interval is wider. Does not score rows:
+`evaluation.py` does.
 
-scikit-learn has no paired interval, and its AUC sorts the rows for each draw. Here they are sorted once: 200 draws of
-200,000 rows for one model take 4 s of CPU instead of 14, with the same figures.
+scikit-learn has no paired interval, and its AUC sorts the rows for each resample. Here they are sorted once: 200
+resamples of 200,000 rows for one model take 4 s of CPU instead of 14, with equal figures.
 """
 
 from collections.abc import Callable
@@ -17,18 +18,19 @@ from workloads.evaluation import metrics
 
 RESAMPLES = 200
 ROWS = 200_000
-"""Of more rows, so many are drawn once for the intervals, which are then wider than they need be."""
-_COVERED = (2.5, 97.5)
-"""Percentiles: 95 % of the draws lie between."""
+"""Larger test sets are sampled down to this size for the intervals, which makes them wider than necessary."""
+_PERCENTILES = (2.5, 97.5)
+"""Ends of the 95 % interval."""
 
 Weights = np.ndarray
-"""How often each row was drawn."""
+"""Number of times that each row is in a resample."""
 
 
 def paired(labels: np.ndarray, new: np.ndarray, live: np.ndarray, seed: int = 1) -> dict[str, Any]:
-    """The live model's `auc` and `log_loss`, and the new one's less those, each with its interval.
+    """Return the live model's `auc` and `log_loss`, and the new model's minus these with 95 % intervals.
 
-    AUC and its change are None without clicks or without others; draws that lack either are left out.
+    live: probabilities of the champion, the live model or another model on the same rows. AUC and its change are None
+    if clicks or non-clicks are absent; resamples without either are left out.
     """
     auc = metrics.auc(labels, live)
     new_auc = metrics.auc(labels, new)
@@ -49,26 +51,26 @@ def _intervals(
 ) -> tuple[list[float] | None, list[float] | None]:
     random = np.random.default_rng(seed)
     if len(labels) > ROWS:
-        some = random.choice(len(labels), ROWS, replace=False)
-        labels, new, live = labels[some], new[some], live[some]
+        sample = random.choice(len(labels), ROWS, replace=False)
+        labels, new, live = labels[sample], new[sample], live[sample]
     rows = len(labels)
     new_auc, live_auc = _weighted_auc(labels, new), _weighted_auc(labels, live)
     losses = metrics.log_losses(labels, new) - metrics.log_losses(labels, live)
     aucs, changes = np.empty(RESAMPLES), np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
+    for resample in range(RESAMPLES):
         weights = np.bincount(random.integers(rows, size=rows), minlength=rows)
-        aucs[draw] = new_auc(weights) - live_auc(weights)
-        changes[draw] = weights @ losses / rows
+        aucs[resample] = new_auc(weights) - live_auc(weights)
+        changes[resample] = weights @ losses / rows
     return _interval(aucs), _interval(changes)
 
 
-def _interval(of: np.ndarray) -> list[float] | None:
-    of = of[np.isfinite(of)]
-    return [float(end) for end in np.percentile(of, _COVERED)] if len(of) else None
+def _interval(values: np.ndarray) -> list[float] | None:
+    values = values[np.isfinite(values)]
+    return [float(end) for end in np.percentile(values, _PERCENTILES)] if len(values) else None
 
 
 def _weighted_auc(labels: np.ndarray, probabilities: np.ndarray) -> Callable[[Weights], float]:
-    """AUC of weighted rows, which are sorted once for all weights; not a number where clicks or others are absent."""
+    """Return a function from weights to AUC, NaN if clicks or non-clicks are absent. Rows are sorted only once."""
     order = np.argsort(probabilities, kind="stable")
     _, first = np.unique(probabilities[order], return_index=True)
     clicked = labels[order]

@@ -1,1 +1,1 @@
-"""Raw columns to features: categories, target statistics and encodings."""
+"""Raw columns to features: levels, target statistics and encodings."""

@@ -1,6 +1,7 @@
-"""Raw columns → the levels that are counted and looked up: one array of strings for each categorical and each cross.
+"""Raw columns to levels: for each categorical feature and each cross, an array of strings.
 
-A `SQLTransformer`, so training and both serving engines read the same rule. Does not know what a level is worth.
+The rule is a `SQLTransformer`, so training and both serving engines apply the same one. Does not count or encode
+levels: `target_statistics.py` and `encode.py` do.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from workloads.spec import Feature, Spec
 
 MISSING_LEVEL = "\u0000"
 BETWEEN = "\u0001"
-"""Between the levels of a cross."""
+"""Separator of the levels that a cross combines."""
 
 
 def levels_column(name: str) -> str:
@@ -22,26 +23,26 @@ def number_column(feature: str) -> str:
     return f"{feature}__number"
 
 
-def normaliser(dataset: Spec) -> SQLTransformer:
-    """Adds the array of levels of every encoding, and a double of every number.
+def level_transformer(dataset: Spec) -> SQLTransformer:
+    """Return the stage that adds the array of levels of every encoding, and every number as a double.
 
-    A level is trimmed of spaces; what is then empty is the missing level. A number has the level of its band. The
-    levels of a cross are all combinations, the first feature's outermost. `chr(0)` rather than a literal: how SQL
-    reads escapes in one is a setting.
+    Spaces around a level are removed; an empty level is the missing level. The level of a number is its band. The
+    levels of a cross are all combinations of its features' levels; the first feature varies slowest. The missing level
+    is written `chr(0)` and not as a literal, because a Spark setting decides how SQL reads escapes in literals.
     """
     crossed = {name for cross in dataset.crosses for name in cross}
-    columns, combined = [], []
+    columns, combinations = [], []
     for name, feature in dataset.features.items():
         if feature.categorical or name in crossed:
             columns.append(f"{_levels(name, feature)} AS `{levels_column(name)}`")
         if not feature.categorical:
             columns.append(f"CAST(`{name}` AS DOUBLE) AS `{number_column(name)}`")
-    for name, of in dataset.encodings.items():
-        if len(of) > 1:
-            combined.append(f"{_combinations(dataset, of)} AS `{levels_column(name)}`")
+    for name, features in dataset.encodings.items():
+        if len(features) > 1:
+            combinations.append(f"{_combinations(dataset, features)} AS `{levels_column(name)}`")
     statement = f"SELECT *, {', '.join(columns)} FROM __THIS__"
-    if combined:
-        statement = f"SELECT *, {', '.join(combined)} FROM ({statement})"
+    if combinations:
+        statement = f"SELECT *, {', '.join(combinations)} FROM ({statement})"
     return SQLTransformer(statement=statement)
 
 
@@ -56,17 +57,20 @@ def _levels(name: str, feature: Feature) -> str:
     return f"array(CASE WHEN `{name}` IS NULL THEN chr(0) {below} ELSE '{len(feature.bands)}' END)"
 
 
-def _combinations(dataset: Spec, of: Sequence[str]) -> str:
-    """What has one level takes no function over an array: Spark interprets those."""
-    several = [place for place, name in enumerate(of) if dataset.features[name].type == "strings"]
-    if len(several) > 1:
-        return _all_combinations(*of)
+def _combinations(dataset: Spec, features: Sequence[str]) -> str:
+    """Return SQL for the levels of a cross.
+
+    Spark interprets functions over arrays instead of compiling them, so features with one level per row use none.
+    """
+    lists = [index for index, name in enumerate(features) if dataset.features[name].type == "strings"]
+    if len(lists) > 1:
+        return _all_combinations(*features)
     joined = ", chr(1), ".join(
-        "level" if place in several else f"`{levels_column(name)}`[0]" for place, name in enumerate(of)
+        "level" if index in lists else f"`{levels_column(name)}`[0]" for index, name in enumerate(features)
     )
-    if not several:
+    if not lists:
         return f"array(concat({joined}))"
-    return f"transform(`{levels_column(of[several[0]])}`, level -> concat({joined}))"
+    return f"transform(`{levels_column(features[lists[0]])}`, level -> concat({joined}))"
 
 
 def _all_combinations(first: str, *others: str) -> str:

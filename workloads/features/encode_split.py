@@ -1,6 +1,6 @@
-"""Rows of one split → a model and the levels it was trained on: count, encode, fit.
+"""Count levels and encode the training and validation rows of one split, and release the cached frames.
 
-Writes nothing and judges nothing: `train.py` makes an artefact of it, `crossvalidate.py` and `tune.py` only a score.
+Does not fit or evaluate anything: `tasks/train.py`, `tasks/crossvalidate.py` and `tasks/tune.py` do.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,42 +18,45 @@ from workloads.spec import Spec
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedSplit:
     rows: DataFrame
     """(label, validation, features)"""
     levels: Mapping[str, Levels]
-    """By encoding, what a row after training knows."""
+    """Serving tables by encoding: all training rows count."""
     counts: DataFrame
-    """(encoding, level, rows, left), of every level there is."""
+    """(encoding, level, rows, residuals) of every level, also those that are too rare to be kept."""
     totals: Totals
 
 
 @contextmanager
-def encoded(learning: DataFrame, dataset: Spec) -> Iterator[Encoded]:
-    """Of a split's `learning`; what it keeps in memory is let go at the end."""
-    kept = []
-    if dataset.encoder.passes:  # each of them reads all rows twice
-        learning = learning.select(*_kept(dataset)).persist()
-        kept.append(learning)
+def encode_learning_rows(learning: DataFrame, dataset: Spec) -> Iterator[EncodedSplit]:
+    """Encode the training and validation rows of a split (`Split.learning`).
+
+    The result is valid inside the block; cached frames are released at its end.
+    """
+    cached = []
+    if dataset.encoder.passes:  # each pass reads all rows twice
+        learning = learning.select(*_columns(dataset)).persist()
+        cached.append(learning)
     training = learning.filter(F.col("part") < dataset.encoder.parts)
     try:
-        totals = target_statistics.totals(learning, dataset)
+        totals = target_statistics.count_totals(learning, dataset)
         counts = target_statistics.count_levels(training, dataset, totals).persist()
-        kept.append(counts)
-        # Both cut off from how they came about. Where a frame meets itself in a join or a union, Spark does not see
-        # that what it comes from is kept, and counts all levels again; and each of the many joins with the table would
-        # be planned with all that.
-        levels = encode.frequent(counts, dataset.encoder).localCheckpoint(eager=False)
-        table = encode.pairs(levels, learning, dataset, totals).localCheckpoint(eager=False)
-        rows = encode.encode_rows(learning, dataset, table)
-        yield Encoded(rows, encode.served(levels, dataset), counts, totals)
+        cached.append(counts)
+        # Checkpoints drop the plans. Where a frame is joined or united with itself, Spark does not recognise that its
+        # source is cached and would count all levels again; and each of the many joins with the lookup table would be
+        # planned with the whole plan of the table.
+        levels = encode.frequent_levels(counts, dataset.encoder).localCheckpoint(eager=False)
+        lookup = encode.training_lookup(levels, learning, dataset, totals).localCheckpoint(eager=False)
+        rows = encode.encode_rows(learning, dataset, lookup)
+        yield EncodedSplit(rows, encode.serving_tables(levels, dataset), counts, totals)
     finally:
-        for frame in kept:
+        for frame in cached:
             frame.unpersist()
 
 
-def _kept(dataset: Spec) -> list[str]:
-    """What counting and encoding read of a row."""
+def _columns(dataset: Spec) -> list[str]:
+    """Return the columns that counting and encoding read."""
     levels = [levels_column(name) for name in dataset.encodings]
     numbers = [number_column(name) for name, feature in dataset.features.items() if not feature.categorical]
     return [*dict.fromkeys(("label", dataset.label.outcome)), "part", *levels, *numbers]

@@ -1,8 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Explore
-# MAGIC The joined table that training reads, and what its columns become: how many rows and clicks a day, how many
-# MAGIC levels each encoding keeps, and how much each column of the model knows by itself. Changes nothing.
+# MAGIC The joined table that training reads, and its encoded columns: rows and clicks by day, the number of levels of
+# MAGIC each encoding, and the AUC of each column of the model by itself. Changes nothing.
 
 # COMMAND ----------
 
@@ -26,7 +26,7 @@ spark = session.start()
 settings = json.loads(Path("settings.json").read_text())
 dbutils.widgets.text("dataset", settings["dataset"])
 dbutils.widgets.text("features", settings["features"], "folder of the joined table")
-dbutils.widgets.text("share", "0.2", "share of the rows that are encoded here")
+dbutils.widgets.text("share", "0.2", "share of the rows to encode here")
 
 dataset = spec.load(dbutils.widgets.get("dataset"))
 features = Path(dbutils.widgets.get("features"))
@@ -44,8 +44,8 @@ prepared = prepare.prepared(features, dataset)
 table = spark.read.parquet(str(features))
 table.printSchema()
 print(f"{prepared['rows']:,} rows, {prepared['clicks']:,} clicks, {prepared['orphans']:,} without a user or an item")
-for name, read in prepared["tables"].items():
-    print(f"{name}: {read['rows']:,} lines read, {read['rejected']:,} refused")
+for name, report in prepared["tables"].items():
+    print(f"{name}: {report['rows']:,} lines read, {report['rejected']:,} rejected")
 
 # COMMAND ----------
 
@@ -61,15 +61,15 @@ plt.show()
 
 # MAGIC %md
 # MAGIC ## The encoded features
-# MAGIC A level becomes its smoothed effect on the click rate and the log of its count, each row from rows before it.
-# MAGIC Here a share of the rows that train is encoded, by the code that training runs.
+# MAGIC Target encoding: a level becomes its smoothed click rate, less that of all rows, and the log of its count; each
+# MAGIC row is encoded from earlier rows. A share of the training rows is encoded here, by the code of the training job.
 
 # COMMAND ----------
 
 share = float(dbutils.widgets.get("share"))
 learning = split.by_time(table, prepared, dataset).learning.sample(share, seed=dataset.model.seed)
-with encode_split.encoded(learning, dataset) as encoded:
-    kept = [len(of.words) for of in encoded.levels.values()]
+with encode_split.encode_learning_rows(learning, dataset) as encoded:
+    level_counts = [len(table.levels) for table in encoded.levels.values()]
     vector = spark_ml_io.vector_to_array("features").alias("vector")
     rows = encoded.rows.select("label", vector).sample(min(1.0, 20_000 / (share * prepared["rows"])), seed=1).toPandas()
 labels, values = rows["label"].to_numpy(), np.stack(rows["vector"].to_numpy())
@@ -78,7 +78,7 @@ print(f"{len(rows):,} encoded rows, {values.shape[1]} columns of the model")
 # COMMAND ----------
 
 figure, axes = plt.subplots(figsize=(8, 0.28 * len(dataset.encodings) + 1.2), layout="constrained")
-axes.barh([" and ".join(of) for of in dataset.encodings.values()], kept)
+axes.barh([" and ".join(features) for features in dataset.encodings.values()], level_counts)
 axes.set(xscale="log", xlabel="levels kept", title="Levels of each feature and each cross")
 axes.invert_yaxis()
 plt.show()
@@ -86,14 +86,14 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC How well each column alone ranks these rows. 0.5 is nothing; below it, more is worse.
+# MAGIC AUC of each column alone on these rows. 0.5 means no information; below 0.5, higher values mean fewer clicks.
 
 # COMMAND ----------
 
-alone = [metrics.auc(labels, np.nan_to_num(column, nan=np.nanmean(column))) or 0.5 for column in values.T]
-order = np.argsort(alone)[::-1]
+column_auc = [metrics.auc(labels, np.nan_to_num(column, nan=np.nanmean(column))) or 0.5 for column in values.T]
+order = np.argsort(column_auc)[::-1]
 figure, axes = plt.subplots(figsize=(8, 0.22 * len(order) + 1.2), layout="constrained")
-axes.barh([" ".join(dataset.model_columns[i]) for i in order], [alone[i] - 0.5 for i in order], left=0.5)
+axes.barh([" ".join(dataset.model_columns[i]) for i in order], [column_auc[i] - 0.5 for i in order], left=0.5)
 axes.set(xlabel="AUC", title="Each column of the model by itself")
 axes.invert_yaxis()
 plt.show()

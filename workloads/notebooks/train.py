@@ -1,8 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Train
-# MAGIC A model from a share of the rows with few trees, judged as the release judges: for trying an idea before the job
-# MAGIC trains on everything. Writes no artefact; what serves stays as it is.
+# MAGIC A model from a share of the rows with few trees, evaluated as the training job evaluates: to try an idea before
+# MAGIC the job trains on all rows. Writes no artefact and does not change the live model.
 
 # COMMAND ----------
 
@@ -29,21 +29,21 @@ session.check_for_training(spark)
 settings = json.loads(Path("settings.json").read_text())
 dbutils.widgets.text("dataset", settings["dataset"])
 dbutils.widgets.text("features", settings["features"], "folder of the joined table")
-dbutils.widgets.text("artefact", settings["artefact"], "what serves: its figures are shown beside")
+dbutils.widgets.text("artefact", settings["artefact"], "live model to compare with")
 dbutils.widgets.text("share", "0.2", "share of the rows")
 dbutils.widgets.text("trees", "40")
 
 features, artefact = (Path(dbutils.widgets.get(name)) for name in ("features", "artefact"))
 trees = int(dbutils.widgets.get("trees"))
-# Without early stopping no rows are set apart for it.
+# Without early stopping no validation set is needed.
 dataset = spec.load(dbutils.widgets.get("dataset")).with_model(num_iterations=trees, early_stopping_round=0)
 
 # COMMAND ----------
 
 # MAGIC %md
 # MAGIC ## Encode and fit
-# MAGIC The last part by time judges. The pipeline is saved and loaded again, as serving will use it, and only then
-# MAGIC judged.
+# MAGIC The test set is the last rows by time. The pipeline is saved and loaded again, as in serving, before it is
+# MAGIC evaluated.
 
 # COMMAND ----------
 
@@ -52,17 +52,17 @@ table = spark.read.parquet(str(features)).sample(float(dbutils.widgets.get("shar
 rows = split.by_time(table, prepared, dataset)
 scratch = features.parent / f"notebook-{uuid.uuid4().hex}"
 try:
-    with ExitStack() as kept:
-        encoded = kept.enter_context(encode_split.encoded(rows.learning, dataset))
-        laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks=0))
+    with ExitStack() as cached:
+        encoded = cached.enter_context(encode_split.encode_learning_rows(rows.learning, dataset))
+        laid_out = cached.enter_context(fit.laid_out(encoded.rows, tasks=0))
         model = fit.fit(laid_out, dataset)
         reloaded = pipeline.save(scratch, dataset, encoded.levels, model, spark)
         rows_train = encoded.totals.rows[-1]
-        plain = baseline.fit(laid_out, rows_train, dataset)
-        scored = evaluation.score(rows.test, dataset, reloaded, plain, live=None)
+        baseline_model = baseline.fit(laid_out, rows_train, dataset)
+        scored = evaluation.score(rows.test, dataset, model=reloaded, baseline_model=baseline_model)
 finally:
     shutil.rmtree(scratch, ignore_errors=True)
-print(f"{rows_train:,} rows trained {model.getBoosterNumTotalIterations()} trees; {len(scored.labels):,} rows judge")
+print(f"{rows_train:,} training rows, {model.getBoosterNumTotalIterations()} trees, {len(scored.labels):,} test rows")
 
 # COMMAND ----------
 
@@ -71,11 +71,11 @@ print(f"{rows_train:,} rows trained {model.getBoosterNumTotalIterations()} trees
 
 # COMMAND ----------
 
-metrics = evaluation.metrics_document(scored, None, {}, prepared, dataset.model.seed)
-serving = json.loads((artefact / "metrics.json").read_text())
+metrics = evaluation.metrics_document(scored, live=None, drift={}, prepared=prepared, seed=dataset.model.seed)
+live = json.loads((artefact / "metrics.json").read_text())
 print(f"{'':24}{'AUC':>8}{'log loss':>10}")
-for name, of in (("here", metrics), ("logistic regression", metrics["baseline"]), ("what serves", serving)):
-    print(f"{name:24}{of['auc']:8.4f}{of['log_loss']:10.4f}")
+for name, figures in (("this model", metrics), ("logistic regression", metrics["baseline"]), ("live model", live)):
+    print(f"{name:24}{figures['auc']:8.4f}{figures['log_loss']:10.4f}")
 print(f"{'base rate alone':24}{0.5:8.4f}{metrics['base_log_loss']:10.4f}")
 
 # COMMAND ----------
@@ -83,12 +83,12 @@ print(f"{'base rate alone':24}{0.5:8.4f}{metrics['base_log_loss']:10.4f}")
 figure, (ranking, calibration) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
 for axes in (ranking, calibration):
     axes.plot([0, 1], [0, 1], color="#9aa3af", linewidth=1, linestyle="--")
-ranking.plot(*roc(scored.labels, scored.probabilities), color="#1f5fbf", label="here")
+ranking.plot(*roc(scored.labels, scored.probabilities), color="#1f5fbf", label="this model")
 ranking.plot(*roc(scored.labels, scored.baseline), color="#d97706", label="logistic regression")
 ranking.set(title="ROC", xlabel="share of non-clicks", ylabel="share of clicks")
 ranking.legend(frameon=False)
-for name, of, colour in (("here", metrics, "#1f5fbf"), ("what serves", serving, "#9aa3af")):
-    tenths = of["calibration"]
+for name, figures, colour in (("this model", metrics, "#1f5fbf"), ("live model", live, "#9aa3af")):
+    tenths = figures["calibration"]
     points = [tenth["mean_probability"] for tenth in tenths], [tenth["rate"] for tenth in tenths]
     calibration.plot(*points, marker="o", color=colour, label=name)
 calibration.set(title="Calibration", xlabel="mean probability of a tenth", ylabel="click rate")
@@ -97,11 +97,11 @@ plt.show()
 
 # COMMAND ----------
 
-gain = dict(zip((" ".join(of) for of in dataset.model_columns), model.getFeatureImportances("gain"), strict=True))
-most = sorted(gain.items(), key=lambda of: of[1])[-12:]
+gain = dict(zip(map(" ".join, dataset.model_columns), model.getFeatureImportances("gain"), strict=True))
+most = sorted(gain.items(), key=lambda item: item[1])[-12:]
 figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
 axes.barh([name for name, _ in most], [value / (sum(gain.values()) or 1.0) for _, value in most], color="#1f5fbf")
-axes.set(title="What the trees split on", xlabel="share of the trees' gain")
+axes.set(title="Importance by gain", xlabel="share of the trees' gain")
 plt.show()
 
 # COMMAND ----------

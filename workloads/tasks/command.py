@@ -1,4 +1,4 @@
-"""How an entry point ends: a fault that a person can make with one line and exit code 1, ours with a traceback."""
+"""Run a task's entry point: a `WorkloadError` ends it with one line and exit code 1, any other error with traceback."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,10 @@ def run(work: Callable[[], None]) -> None:
 
 
 def writable(file: Path) -> None:
-    """Make the folder of a file that is written after long work. Raises `WorkloadError` where it cannot be written."""
+    """Create the folder of a file that is written at the end of a long task.
+
+    Raises `WorkloadError` if the file cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         new = not file.exists()

@@ -1,12 +1,12 @@
-"""The prepared table → a model artefact: encode, fit, save, and judge what was saved on the last part by time.
+"""Train a model from the prepared table and write its artefact: encode, fit, save, and evaluate on the test set.
 
     train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0 \
         --live <artefact folder or live.json> --experiment <name>
 
-Always writes its metrics and never refuses a weak model: the gate is the release's. The artefact is written whole or
-not at all; a run that is started again after it was done finds its artefact and ends well. What serves now (`--live`)
-is compared with, and takes no part in how the model is made unless the spec asks for a warm start. With an experiment
-of MLflow it is a run there, too; whether that can be told changes nothing of the artefact but the run's id in it.
+Always writes metrics and never refuses a weak model: the release's gate does. The artefact is written completely or not
+at all; a run that is started again after it finished finds its artefact and succeeds. The live model (`--live`) is only
+compared with, unless the spec asks for a warm start. With `--experiment` the training is logged to MLflow as well;
+whether that succeeds changes nothing in the artefact but the id of the MLflow run.
 """
 
 import argparse
@@ -15,42 +15,101 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
+from synapse.ml.lightgbm import LightGBMClassificationModel
 
 import workloads
 from workloads import artefact, live_model, session, spec, tracking
 from workloads.data import split, tables
+from workloads.data.split import Split
 from workloads.errors import WorkloadError
 from workloads.evaluation import drift, evaluation, golden, leakage, learning_curve, model_card
+from workloads.evaluation.evaluation import Scored
 from workloads.features import encode_split
+from workloads.live_model import Live
 from workloads.spec import Spec
 from workloads.tasks import prepare
 from workloads.tasks.command import run
 from workloads.training import baseline, fit, pipeline, warm_start
+from workloads.training.baseline import Baseline
+from workloads.training.pipeline import Pipeline
+from workloads.training.warm_start import Start
 
 
-def train(
-    spark: SparkSession,
-    dataset: Spec,
-    features: Path,
-    folder: Path,
-    run_id: str,
-    given_lineage: Mapping[str, Any],
-    tasks: int = 0,
-    live_folder: Path | None = None,
-    tracked: tracking.Run = tracking.OFF,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    dataset: Spec
+    features: Path
+    """Folder of the prepared table."""
+    artefact: Path
+    """Folder of the artefact to write."""
+    run_id: str
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    """Entries to add to `lineage.json`."""
+    tasks: int = 0
+    """LightGBM tasks; 0: one for each executor core."""
+    live: Path | None = None
+    """Artefact of the live model, or `live.json`, which names it."""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fitted and saved model, and the measurements that need the encoded training and validation rows."""
+
+    model: LightGBMClassificationModel
+    pipeline: Pipeline
+    baseline: Baseline
+    rows_train: int
+    rows_validation: int
+    profile: Any
+    drift: Mapping[str, Any]
+    feature_auc: Mapping[str, float | None]
+
+
+def train(spark: SparkSession, request: TrainRequest, tracked: tracking.Run = tracking.OFF) -> dict[str, Any]:
+    """Train, write the artefact and return its metrics. Raises `WorkloadError` if there is nothing to train on."""
     session.check_for_training(spark)
-    prepared = prepare.prepared(features, dataset)
-    lineage = {
-        **given_lineage,
-        "run_id": run_id,
+    dataset, folder = request.dataset, request.artefact
+    prepared = prepare.prepared(request.features, dataset)
+    live = live_model.load(request.live, dataset)
+    start = warm_start.start(live, dataset)
+    lineage = _lineage(request, prepared, _versions(spark)) | {"warm_start": start.lineage}
+    tracked.parameters({name: value for name, value in lineage.items() if name != "data"})
+    seconds: dict[str, float] = {}
+    with artefact.new(folder):
+        rows = split.by_time(spark.read.parquet(tables.literal(request.features)), prepared, dataset)
+        fitted = _fit_and_save(rows, request, start, live, tracked, seconds)
+        with _timed(seconds, "evaluate"):
+            scored = _evaluate(rows, request, fitted, live)
+        metrics = {
+            "rows_train": fitted.rows_train,
+            "rows_validation": fitted.rows_validation,
+            "trees": fitted.model.getBoosterNumTotalIterations(),
+            **evaluation.metrics_document(
+                scored, live=live, drift=fitted.drift, prepared=prepared, seed=dataset.model.seed
+            ),
+            "feature_auc": fitted.feature_auc,
+            "seconds": seconds,
+        }
+        lineage["mlflow_run_id"] = tracked.id or None
+        _write_documents(request, fitted, scored, metrics, lineage)
+    tracked.metrics(metrics)
+    for name in ("model_card.html", "lineage.json"):
+        tracked.file(folder / name)
+    return metrics
+
+
+def _lineage(request: TrainRequest, prepared: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+    dataset = request.dataset
+    return {
+        **request.lineage,
+        "run_id": request.run_id,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": dataset.name,
         "synthetic": prepared["synthetic"] is not None,
@@ -59,80 +118,101 @@ def train(
         "hyperparameters": asdict(dataset.model),
         "encoder": asdict(dataset.encoder),
         "seed": dataset.model.seed,
-        "versions": _versions(spark),
+        "versions": versions,
     }
-    serving = live_model.load(live_folder, dataset)
-    begun = warm_start.start(serving, dataset)
-    lineage["warm_start"] = begun.lineage
-    tracked.parameters({name: value for name, value in lineage.items() if name != "data"})
-    seconds: dict[str, float] = {}
-    with artefact.new(folder):
-        rows = split.by_time(spark.read.parquet(tables.literal(features)), prepared, dataset)
-        with ExitStack() as kept:
-            with _timed(seconds, "encode"):
-                encoded = kept.enter_context(encode_split.encoded(rows.learning, dataset))
-                laid_out = kept.enter_context(fit.laid_out(encoded.rows, tasks))
-                rows_train, rows_validation = encoded.totals.rows[-1], encoded.totals.validation
-            with _timed(seconds, "fit"):
-                model = fit.fit(laid_out, begun.dataset, begun.model)
-            with _timed(seconds, "save"):
-                (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encoded.levels))
-                (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
-                reloaded = pipeline.save(folder / "pipeline", dataset, encoded.levels, model, spark)
-            with _timed(seconds, "baseline"):
-                plain = baseline.fit(laid_out, rows_train, dataset)
-            if tracked.on:
-                with _timed(seconds, "curve"):
-                    tracked.by_step(learning_curve.by_tree(model, laid_out, rows_train, rows_validation))
-            with _timed(seconds, "drift"):
-                rows_learned = rows_train + rows_validation
-                some = drift.sample(rows.learning, rows_learned, dataset)
-                profile = drift.profile(some, dataset, encoded.levels)
-                moved = drift.since(serving, some) if serving else {}
-            with _timed(seconds, "leakage"):
-                alone = leakage.feature_auc(laid_out, rows_train, rows_validation, dataset)
-        with _timed(seconds, "evaluate"):
-            shown = golden.rows(rows.test, dataset)
-            scored = evaluation.score(rows.test, dataset, reloaded, plain, serving, shown)
-            (folder / "golden.jsonl").write_text(golden.lines(shown, scored.golden), "utf-8")
-        metrics = {
-            "rows_train": rows_train,
-            "rows_validation": rows_validation,
-            "trees": model.getBoosterNumTotalIterations(),
-            **evaluation.metrics_document(scored, serving, moved, prepared, dataset.model.seed),
-            "feature_auc": alone,
-            "seconds": seconds,
-        }
-        importance = dict(
-            zip((f"{f} {v}" for f, v in dataset.model_columns), model.getFeatureImportances("gain"), strict=True)
-        )
-        artefact.write_json(folder / "metrics.json", metrics)
-        artefact.write_json(folder / "profile.json", profile)
-        lineage["mlflow_run_id"] = tracked.id or None
-        artefact.write_json(folder / "lineage.json", lineage)
-        artefact.write_json(folder / "contract.json", artefact.contract(dataset))
-        card = model_card.html(dataset, metrics, lineage, importance, scored.labels, scored.probabilities)
-        (folder / "model_card.html").write_text(card, "utf-8")
-    tracked.metrics(metrics)
-    for name in ("model_card.html", "lineage.json"):
-        tracked.file(folder / name)
-    return metrics
 
 
-def already_trained(folder: Path, dataset: Spec, features: Path, given_lineage: Mapping[str, Any]) -> bool:
-    """Whether `folder` holds the whole artefact of the same inputs."""
-    if not (folder / artefact.MANIFEST).exists():
+def _fit_and_save(
+    rows: Split,
+    request: TrainRequest,
+    start: Start,
+    live: Live | None,
+    tracked: tracking.Run,
+    seconds: dict[str, float],
+) -> _Fit:
+    """Encode the rows, fit and save the model, and measure everything that needs the encoded rows.
+
+    seconds: receives the duration of each stage.
+    """
+    dataset, folder = request.dataset, request.artefact
+    with ExitStack() as cached:
+        with _timed(seconds, "encode"):
+            encoded = cached.enter_context(encode_split.encode_learning_rows(rows.learning, dataset))
+            laid_out = cached.enter_context(fit.laid_out(encoded.rows, request.tasks))
+            rows_train, rows_validation = encoded.totals.rows[-1], encoded.totals.validation
+        with _timed(seconds, "fit"):
+            model = fit.fit(laid_out, start.dataset, start.model)
+        with _timed(seconds, "save"):
+            (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encoded.levels))
+            (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
+            reloaded = pipeline.save(folder / "pipeline", dataset, encoded.levels, model, rows.test.sparkSession)
+        with _timed(seconds, "baseline"):
+            baseline_model = baseline.fit(laid_out, rows_train, dataset)
+        if tracked.on:
+            with _timed(seconds, "curve"):
+                tracked.by_step(learning_curve.by_tree(model, laid_out, rows_train, rows_validation))
+        with _timed(seconds, "drift"):
+            sampled = drift.sample(rows.learning, rows_train + rows_validation, dataset)
+            profile = drift.profile(sampled, dataset, encoded.levels)
+            feature_drift = drift.compare(live, sampled) if live else {}
+        with _timed(seconds, "leakage"):
+            feature_auc = leakage.feature_auc(laid_out, rows_train, rows_validation, dataset)
+    return _Fit(
+        model=model,
+        pipeline=reloaded,
+        baseline=baseline_model,
+        rows_train=rows_train,
+        rows_validation=rows_validation,
+        profile=profile,
+        drift=feature_drift,
+        feature_auc=feature_auc,
+    )
+
+
+def _evaluate(rows: Split, request: TrainRequest, fitted: _Fit, live: Live | None) -> Scored:
+    """Score the test set, and write the golden rows."""
+    dataset = request.dataset
+    golden_rows = golden.rows(rows.test, dataset)
+    scored = evaluation.score(
+        rows.test,
+        dataset,
+        model=fitted.pipeline,
+        baseline_model=fitted.baseline,
+        live=live,
+        golden=golden_rows,
+    )
+    (request.artefact / "golden.jsonl").write_text(golden.lines(golden_rows, scored.golden), "utf-8")
+    return scored
+
+
+def _write_documents(
+    request: TrainRequest, fitted: _Fit, scored: Scored, metrics: Mapping[str, Any], lineage: Mapping[str, Any]
+) -> None:
+    dataset, folder = request.dataset, request.artefact
+    columns = (f"{feature} {value}" for feature, value in dataset.model_columns)
+    importance = dict(zip(columns, fitted.model.getFeatureImportances("gain"), strict=True))
+    artefact.write_json(folder / "metrics.json", metrics)
+    artefact.write_json(folder / "profile.json", fitted.profile)
+    artefact.write_json(folder / "lineage.json", lineage)
+    artefact.write_json(folder / "contract.json", artefact.contract(dataset))
+    card = model_card.html(dataset, metrics, lineage, importance, scored.labels, scored.probabilities)
+    (folder / "model_card.html").write_text(card, "utf-8")
+
+
+def already_trained(request: TrainRequest) -> bool:
+    """Return whether the artefact exists, is complete and was trained from the same inputs."""
+    if not (request.artefact / artefact.MANIFEST).exists():
         return False
-    found = json.loads((folder / "lineage.json").read_text("utf-8"))
-    wanted = {**given_lineage, "dataset": dataset.name, "spec_digest": dataset.digest}
-    same_data = found["data"]["digest"] == prepare.prepared(features, dataset)["digest"]
-    return same_data and all(found.get(key) == value for key, value in wanted.items())
+    lineage = json.loads((request.artefact / "lineage.json").read_text("utf-8"))
+    wanted = {**request.lineage, "dataset": request.dataset.name, "spec_digest": request.dataset.digest}
+    same_data = lineage["data"]["digest"] == prepare.prepared(request.features, request.dataset)["digest"]
+    return same_data and all(lineage.get(key) == value for key, value in wanted.items())
 
 
 def _versions(spark: SparkSession) -> dict[str, str]:
     try:
         synapseml = version("synapseml")
-    except PackageNotFoundError:  # the cluster's jar brings the Python side along
+    except PackageNotFoundError:  # on a cluster, the jar contains the Python package
         synapseml = "of the cluster"
     return {
         "spark": spark.version,
@@ -157,10 +237,10 @@ def main() -> None:
     parser.add_argument("--features", required=True, type=Path, help="folder of the prepared table")
     parser.add_argument("--artefact", required=True, type=Path, help="folder of the artefact to write")
     parser.add_argument("--run-id", required=True)
-    parser.add_argument("--lineage", default="{}", help="JSON object that is kept with the artefact")
+    parser.add_argument("--lineage", default="{}", help="JSON object that is added to lineage.json")
     parser.add_argument("--tasks", default=0, type=int, help="LightGBM tasks; 0: one for each executor core")
     parser.add_argument("--live", default="", help="artefact of the live model, or live.json, which names it")
-    parser.add_argument("--experiment", default="", help="MLflow experiment that the run is logged to; empty: to none")
+    parser.add_argument("--experiment", default="", help="MLflow experiment to log to; empty: none")
     arguments = parser.parse_args()
 
     def work() -> None:
@@ -171,21 +251,20 @@ def main() -> None:
             raise WorkloadError(f"--lineage is not JSON: {fault}") from None
         if not isinstance(lineage, dict):
             raise WorkloadError("--lineage must be a JSON object")
-        if already_trained(arguments.artefact, dataset, arguments.features, lineage):
+        request = TrainRequest(
+            dataset=dataset,
+            features=arguments.features,
+            artefact=arguments.artefact,
+            run_id=arguments.run_id,
+            lineage=lineage,
+            tasks=arguments.tasks,
+            live=Path(arguments.live) if arguments.live else None,
+        )
+        if already_trained(request):
             print(f"{arguments.artefact} already holds the artefact of these inputs", flush=True)
             return
         with tracking.run(arguments.experiment, f"train {dataset.name} {arguments.run_id}") as tracked:
-            metrics = train(
-                session.start(),
-                dataset,
-                arguments.features,
-                arguments.artefact,
-                arguments.run_id,
-                lineage,
-                arguments.tasks,
-                Path(arguments.live) if arguments.live else None,
-                tracked,
-            )
+            metrics = train(session.start(), request, tracked)
         auc = "not defined" if metrics["auc"] is None else f"{metrics['auc']:.4f}"
         print(f"AUC {auc}, log loss {metrics['log_loss']:.4f}, {metrics['trees']} trees", flush=True)
 

@@ -1,1 +1,1 @@
-"""Fitting: LightGBM on Spark, its watchdog, warm start, baseline and the saved pipeline."""
+"""Fit LightGBM on Spark: its watchdog, warm start, the baseline and the saved pipeline."""

@@ -1,13 +1,15 @@
-"""LightGBM's native library, unpacked once for each JVM, where the JVM looks for it.
+"""Unpack LightGBM's native library once per JVM, into the folder in which the JVM looks for it.
 
-SynapseML loads it at every fit and in every task. It asks `java.library.path` first; where that has none it unpacks
-7 MB into a new folder `mml-natives…` of the temporary directory and maps another copy (`loadLibraryByName` in
-microsoft/SynapseML core/src/main/java/com/microsoft/azure/synapse/ml/core/env/NativeLoader.java). Those folders go
-only when the JVM ends by itself, and an hour of cross-validation makes a thousand.
+SynapseML loads the library at every fit and in every task. It searches `java.library.path` first; if the library is not
+there, it unpacks 7 MB into a new folder `mml-natives…` of the temporary directory and maps another copy
+(`loadLibraryByName` in microsoft/SynapseML
+core/src/main/java/com/microsoft/azure/synapse/ml/core/env/NativeLoader.java). These folders are deleted only when the
+JVM exits normally, and an hour of cross-validation creates a thousand.
 
-The job's settings name the folder: `spark.driver.extraLibraryPath`, and for executors their working directory, which
-is where they put the files of `SparkContext.addFile` (`SparkFiles.getRootDirectory` in apache/spark
-core/src/main/scala/org/apache/spark/SparkFiles.scala). A platform that honours neither behaves as before.
+The job's settings name the folder: `spark.driver.extraLibraryPath`, and for executors their working directory, into
+which they copy the files of `SparkContext.addFile` (`SparkFiles.getRootDirectory` in apache/spark
+core/src/main/scala/org/apache/spark/SparkFiles.scala). On a platform that ignores these settings SynapseML unpacks as
+before.
 """
 
 from typing import Any
@@ -20,7 +22,10 @@ _NAMES = ("lib_lightgbm.so", "lib_lightgbm_swig.so")
 
 
 def unpack(spark: SparkSession, *, executors: bool) -> None:
-    """Into the driver's folder, and from there into that of each executor. Without SynapseML or a folder: nothing."""
+    """Unpack the library for the driver and, with `executors`, copy it to each executor.
+
+    Does nothing without SynapseML on the class path or without the setting `FOLDER`.
+    """
     folder = spark.sparkContext.getConf().get(FOLDER)
     if not folder:
         return
@@ -31,7 +36,10 @@ def unpack(spark: SparkSession, *, executors: bool) -> None:
 
 
 def _unpacked(spark: SparkSession, folder: str, name: str) -> str:
-    """Path of the file. The JVM writes it, because a relative folder is relative to its working directory."""
+    """Return the path of the unpacked file; empty without SynapseML.
+
+    The JVM writes the file, because a relative folder is relative to the JVM's working directory.
+    """
     gateway: Any = spark.sparkContext._gateway
     java = gateway.jvm.java
     file = java.io.File(folder, name).getAbsoluteFile()

@@ -1,7 +1,8 @@
-"""The Spark pipeline that serves: raw features in, `probability` out, JVM-only stages.
+"""The serving pipeline in Spark: raw features in, `probability` out, JVM-only stages.
 
-normalise → one lookup for each categorical and each cross → assemble → LightGBM. Written stage by stage into the
-layout of a `PipelineModel`, and only ever used after it was loaded again, as serving will use it.
+Its stages are the level transformer, one lookup per categorical and per cross, the vector assembler and LightGBM. They
+are written one by one into the layout of a `PipelineModel`. Training evaluates the pipeline only after loading it
+again, as serving does. Does not fit anything: `fit.py` does.
 """
 
 from collections.abc import Mapping
@@ -15,8 +16,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, LongType, StringT
 from synapse.ml.lightgbm import LightGBMClassificationModel
 
 from workloads.features import encode
-from workloads.features.categories import levels_column, number_column
-from workloads.features.categories import normaliser as normalise
+from workloads.features.categories import level_transformer, levels_column, number_column
 from workloads.features.encode import Levels
 from workloads.spec import Spec
 from workloads.training import spark_ml_io
@@ -31,11 +31,14 @@ _COLUMN_TYPES: dict[str, DataType] = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """As `PipelineModel`, which keeps an object of Python beside each stage and has it tell the JVM all its parameters
-    whenever it is used: hundreds of calls for a few dozen stages."""
+    """A lightweight `PipelineModel`.
+
+    PySpark's class keeps a Python object per stage, which sends all its parameters to the JVM at every use: hundreds
+    of calls for a few dozen stages.
+    """
 
     stages: Mapping[str, Any]
-    """Of the JVM, in their order, by uid."""
+    """The JVM's stages by uid, in order."""
 
     def transform(self, rows: DataFrame) -> DataFrame:
         frame = rows._jdf
@@ -54,33 +57,33 @@ def raw_schema(dataset: Spec) -> StructType:
 def save(
     folder: Path, dataset: Spec, levels: Mapping[str, Levels], model: LightGBMClassificationModel, spark: SparkSession
 ) -> Pipeline:
-    """Written to `folder` and loaded again."""
-    normaliser = normalise(dataset)
+    """Write the pipeline to `folder`, and return it loaded again."""
+    transformer = level_transformer(dataset)
     assembler = VectorAssembler(
         inputCols=[
             *(
                 encode.encoded_column(name) if feature.categorical else number_column(name)
                 for name, feature in dataset.features.items()
             ),
-            *(encode.encoded_column(name) for name, of in dataset.encodings.items() if len(of) > 1),
+            *(encode.encoded_column(name) for name, features in dataset.encodings.items() if len(features) > 1),
         ],
         outputCol="features",
         handleInvalid="keep",  # a missing number reaches LightGBM as NaN
     )
     lookups = [encode.lookup_uid(name) for name in dataset.encodings]
-    uids = [normaliser.uid, *lookups, assembler.uid, model.uid]
-    places = {uid: spark_ml_io.pipeline_stage(folder, uids, uid) for uid in uids}
+    uids = [transformer.uid, *lookups, assembler.uid, model.uid]
+    folders = {uid: spark_ml_io.pipeline_stage(folder, uids, uid) for uid in uids}
     spark_ml_io.write_pipeline(folder, uids, spark)
-    for stage in (normaliser, assembler, model):
-        stage.write().save(str(places[stage.uid]))
-    for name, of in levels.items():
-        uid, between = encode.lookup_uid(name), (levels_column(name), encode.encoded_column(name))
-        spark_ml_io.write_lookup(places[uid], uid, between, of.words, of.values, spark)
+    for stage in (transformer, assembler, model):
+        stage.write().save(str(folders[stage.uid]))
+    for name, table in levels.items():
+        uid, columns = encode.lookup_uid(name), (levels_column(name), encode.encoded_column(name))
+        spark_ml_io.write_lookup(folders[uid], uid, columns, table.levels, table.values, spark)
     return load(folder)
 
 
 def load(folder: Path) -> Pipeline:
-    """As `PipelineModel.load`, which runs three small jobs for each of a few dozen lookups."""
+    """Load the pipeline without Spark jobs: `PipelineModel.load` runs three for each of a few dozen lookups."""
     spark = SparkSession.active()
     uids = spark_ml_io.read_metadata(folder)["paramMap"]["stageUids"]
     return Pipeline({uid: spark_ml_io.load(spark_ml_io.pipeline_stage(folder, uids, uid), spark) for uid in uids})

@@ -1,10 +1,10 @@
-"""Spark ML stages written to and read from their saved layout without Spark, which runs a few jobs for each of many.
+"""Write and read Spark ML stages in their saved layout without Spark jobs; Spark itself runs several for each stage.
 
-`PipelineModel.load` reads what is written here, too. `Word2VecModel` can publicly be fitted and loaded only: the one
-that is read here is made with constructors that Spark keeps to its own packages.
+`PipelineModel.load` can read the result. `Word2VecModel` has no public constructor: `_lookup` uses constructors that
+are private to Spark's packages.
 
-A layout is a `metadata` text file of one JSON line, and for a lookup a parquet table (word, vector) in `data`. Written
-in order and never appended to, as a volume demands.
+The layout is a `metadata` text file of one JSON line and, for a lookup, a parquet table (word, vector) in `data`. Files
+are written from start to end, because a Databricks volume allows neither seeking nor appending.
 """
 
 import json
@@ -44,22 +44,25 @@ def read_metadata(stage: Path) -> dict[str, Any]:
 
 
 def write_lookup(
-    stage: Path, uid: str, between: tuple[str, str], words: Sequence[str], vectors: np.ndarray, spark: SparkSession
+    stage: Path, uid: str, columns: tuple[str, str], words: Sequence[str], vectors: np.ndarray, spark: SparkSession
 ) -> None:
-    """A `Word2VecModel` from one column to another, with float32 `vectors` (words, width)."""
-    source, target = between
+    """Write a `Word2VecModel`.
+
+    columns: input and output column. vectors: (words, width) float32.
+    """
+    source, target = columns
     count, width = vectors.shape
     parameters = {"inputCol": source, "outputCol": target, "vectorSize": width}
     write_metadata(stage, LOOKUP, uid, parameters, spark)
     lists = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * np.int32(width), vectors.ravel())
-    written = pa.BufferOutputStream()  # a writer may go back in its file
-    pq.write_table(pa.table({"word": pa.array(words, pa.string()), "vector": lists}), written)
+    buffer = pa.BufferOutputStream()  # the parquet writer may seek back in its file
+    pq.write_table(pa.table({"word": pa.array(words, pa.string()), "vector": lists}), buffer)
     (stage / "data").mkdir()
-    (stage / "data" / "part-00000.parquet").write_bytes(written.getvalue())
+    (stage / "data" / "part-00000.parquet").write_bytes(buffer.getvalue())
 
 
 def load(stage: Path, spark: SparkSession) -> Any:
-    """The JVM's object, as its class would load it; for a lookup without the three jobs that this takes there."""
+    """Return the JVM's object of a stage; lookups are built here, because Spark would run three jobs for each."""
     document = read_metadata(stage)
     if document["class"] == LOOKUP:
         return _lookup(document, pq.read_table(stage / "data"), spark)
@@ -67,12 +70,12 @@ def load(stage: Path, spark: SparkSession) -> Any:
 
 
 def _lookup(document: Mapping[str, Any], table: pa.Table, spark: SparkSession) -> Any:
-    """Its words go to the JVM as JSON and its vectors as bytes, each in one call."""
+    """Build a `Word2VecModel`. Words go to the JVM as JSON and vectors as bytes, each in one call."""
     jvm: Any = spark._jvm
-    places = {word: place for place, word in enumerate(table["word"].to_pylist())}
+    indices = {word: index for index, word in enumerate(table["word"].to_pylist())}
     vectors = table["vector"].combine_chunks().flatten().to_numpy().astype(">f4")
     words = jvm.com.fasterxml.jackson.databind.ObjectMapper().readValue(
-        json.dumps(places), jvm.java.util.HashMap().getClass()
+        json.dumps(indices), jvm.java.util.HashMap().getClass()
     )
     values = spark.sparkContext._gateway.new_array(jvm.float, len(vectors))
     jvm.java.nio.ByteBuffer.wrap(vectors.tobytes()).asFloatBuffer().get(values)
@@ -84,20 +87,20 @@ def _lookup(document: Mapping[str, Any], table: pa.Table, spark: SparkSession) -
 
 
 def write_pipeline(pipeline: Path, uids: Sequence[str], spark: SparkSession) -> None:
-    """The frame of a `PipelineModel` whose stages lie in `pipeline_stage(...)`."""
+    """Write the metadata of a `PipelineModel`, whose stages are written to the folders of `pipeline_stage`."""
     write_metadata(
         pipeline, "org.apache.spark.ml.PipelineModel", "PipelineModel_clicks", {"stageUids": list(uids)}, spark
     )
 
 
 def pipeline_stage(pipeline: Path, uids: Sequence[str], uid: str) -> Path:
-    """Where Spark looks for it: the place is padded to the width of the number of stages."""
-    place = list(uids).index(uid)
-    return pipeline / "stages" / f"{place:0{len(str(len(uids)))}d}_{uid}"
+    """Return the folder in which Spark looks for a stage: its index is padded to the digits of the stage count."""
+    index = list(uids).index(uid)
+    return pipeline / "stages" / f"{index:0{len(str(len(uids)))}d}_{uid}"
 
 
 def vector_to_array(column: str) -> Column:
-    """`pyspark.ml.functions` has it too, but wants pandas for its other functions."""
+    """Return a vector column as an array. The same function in `pyspark.ml.functions` requires pandas."""
     functions = SparkSession.active()._jvm.org.apache.spark.ml.functions
     return Column(functions.vector_to_array(F.col(column)._jc, "float64"))
 

@@ -1,4 +1,4 @@
-"""What the scoring service would refuse is left out before anything is trained on it."""
+"""Rows that the scoring service would refuse are left out of the training data."""
 
 import dataclasses
 import json
@@ -28,15 +28,15 @@ def with_words(cross: str = "") -> spec.Spec:
     return spec.parse(text.replace("  - [genres, gender]", f"  - [genres, gender]{cross}"), "movielens.yaml")
 
 
-def with_item(raw: Path, place: int, title: str, genres: str) -> Path:
+def with_item(raw: Path, index: int, title: str, genres: str) -> Path:
     file = raw / "ml-100k.item"
     lines = file.read_text("utf-8").splitlines()
-    lines[place] = "\t".join([lines[place].split("\t")[0], title, "1990", genres])
+    lines[index] = "\t".join([lines[index].split("\t")[0], title, "1990", genres])
     file.write_text("\n".join(lines) + "\n", "utf-8")
     return raw
 
 
-def test_the_limits_are_those_of_the_scoring_service() -> None:
+def test_the_limits_equal_those_of_the_scoring_service() -> None:
     assert (Limits.string, Limits.strings) == (spec.MAX_STRING, spec.MAX_STRINGS)
 
 
@@ -48,7 +48,7 @@ def test_the_limits_are_those_of_the_scoring_service() -> None:
         ("t", "g" * 1_001, "genres has more than 1000 characters, the most that a request may send"),
     ],
 )
-def test_a_line_that_no_request_could_send_is_left_out(
+def test_a_line_beyond_the_limits_of_a_request_is_left_out(
     spark: SparkSession, tmp_path: Path, title: str, genres: str, reason: str
 ) -> None:
     dataset = dataclasses.replace(spec.load("movielens"), limits=spec.Limits(orphan_share=0.1))
@@ -57,38 +57,38 @@ def test_a_line_that_no_request_could_send_is_left_out(
     assert prepared["tables"]["items"]["rejected"] == 1
     line = json.loads((tmp_path / "features" / REJECTED / "lines.jsonl").read_text())
     assert (line["file"], line["reason"], line["line"][:3]) == ("ml-100k.item", reason, "i6\t")
-    # A ranking of the whole catalogue does not send it either.
+    # The catalogue that rankings send does not contain the item either.
     assert "i6" not in catalogue.side(dataset, "item", raw)
     assert "i7" in catalogue.side(dataset, "item", raw)
 
 
 @pytest.mark.spark
-def test_values_just_within_the_limits_are_kept(spark: SparkSession, tmp_path: Path) -> None:
+def test_values_at_the_limits_are_kept(spark: SparkSession, tmp_path: Path) -> None:
     genres = " ".join(["g" * 1_000, *(f"g{i}" for i in range(99))])
     raw = with_item(write_shop(tmp_path / "raw", 500), 7, "t", genres)
     assert prepare(spark, spec.load("movielens"), raw, tmp_path / "features")["tables"]["items"]["rejected"] == 0
 
 
 @pytest.mark.spark
-def test_rows_whose_lists_give_a_cross_too_many_combinations_are_left_out_or_refused(
+def test_rows_with_too_many_combinations_in_a_cross_are_left_out_or_refused(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     eleven = " ".join(f"g{i}" for i in range(11))
     raw = with_item(write_shop(tmp_path / "raw", 500), 7, eleven, eleven)
-    concerned = sum(line.split("\t")[1] == "i6" for line in (raw / "ml-100k.inter").read_text().splitlines())
+    affected = sum(line.split("\t")[1] == "i6" for line in (raw / "ml-100k.inter").read_text().splitlines())
     crossed = with_words("\n  - [genres, words]")
-    with pytest.raises(WorkloadError, match=f"{concerned} of 500 interactions join lists .* more than 100 combin"):
+    with pytest.raises(WorkloadError, match=f"{affected} of 500 interactions join lists .* more than 100 combin"):
         prepare(spark, dataclasses.replace(crossed, limits=spec.Limits(0.0, 0.1)), raw, tmp_path / "features")
     lenient = dataclasses.replace(crossed, limits=spec.Limits(0.1, 0.1))
     prepared = prepare(spark, lenient, raw, tmp_path / "features")
-    assert prepared["rows"] == 500 - concerned == prepared["tables"]["interactions"]["rows"]
-    assert prepared["tables"]["interactions"]["rejected"] == concerned > 0
+    assert prepared["rows"] == 500 - affected == prepared["tables"]["interactions"]["rows"]
+    assert prepared["tables"]["interactions"]["rejected"] == affected > 0
     assert prepare(spark, with_words(), raw, tmp_path / "features")["rows"] == 500
 
 
 @pytest.mark.spark
-def test_every_golden_row_is_a_request_that_the_service_takes(spark: SparkSession) -> None:
-    """Lists are as long as may be, rows without any value among them, and taking a value away may leave none."""
+def test_the_service_accepts_every_golden_row(spark: SparkSession) -> None:
+    """Includes lists of maximal length, rows without values, and rows that lose their only value when altered."""
     features = {
         "words": spec.Feature("strings", "item", separator=" "),
         "shelf": spec.Feature("string", "item"),
@@ -100,6 +100,6 @@ def test_every_golden_row_is_a_request_that_the_service_takes(spark: SparkSessio
         "time long, words array<string>, shelf string",
     )
     parser = RequestParser(read_contract(json.dumps(artefact.contract(dataset)).encode()), Limits())
-    taken = [parser.parse(msgspec.json.encode({"rows": [row]})).rows for row in golden.rows(test, dataset)]
-    assert len(taken) == golden.ROWS
-    assert any("never seen" in str(row) for row in taken)
+    accepted = [parser.parse(msgspec.json.encode({"rows": [row]})).rows for row in golden.rows(test, dataset)]
+    assert len(accepted) == golden.ROWS
+    assert any("never seen" in str(row) for row in accepted)

@@ -1,4 +1,4 @@
-"""The generator: the same rows for the same seed, in Criteo's shape, and declared synthetic."""
+"""The generator: the same rows for the same seed, in Criteo's format, and marked as synthetic."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert zipped.read_bytes() == synthesize.synthesize(tmp_path / "e", 3_000, zipped=True).read_bytes()
 
 
-def test_rows_have_the_shape_of_criteo(tmp_path: Path) -> None:
+def test_rows_have_the_format_and_distributions_of_criteo(tmp_path: Path) -> None:
     lines = synthesize.synthesize(tmp_path, 8_000).read_text("ascii").splitlines()
     columns = list(zip(*(line.split("\t") for line in lines), strict=True))
     assert len(columns) == 40
@@ -39,7 +39,7 @@ def test_rows_have_the_shape_of_criteo(tmp_path: Path) -> None:
     assert all(len(value) == 8 for value in columns[16] if value)
 
 
-def test_its_marker_holds_what_no_model_can_beat(tmp_path: Path) -> None:
+def test_the_marker_holds_the_best_auc_that_a_model_can_reach(tmp_path: Path) -> None:
     synthesize.synthesize(tmp_path, 60_000)
     marker = json.loads((tmp_path / "SYNTHETIC.json").read_text("utf-8"))
     assert marker["synthetic"] is True
@@ -49,7 +49,7 @@ def test_its_marker_holds_what_no_model_can_beat(tmp_path: Path) -> None:
     assert auc(labels, p) == pytest.approx(marker["best_auc"], abs=0.005)
 
 
-def test_no_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_count_of_zero_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["synthesize", "--rows", "0", "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match="--rows must be 1 or more, not 0"):
         synthesize.main()

@@ -1,4 +1,4 @@
-"""Odd data files: the reader in Spark and the one in Python find the same rows, reasons and refusals."""
+"""Unusual data files: the reader in Spark and the one in Python return the same rows, reasons and refusals."""
 
 import gzip
 import re
@@ -14,7 +14,7 @@ from workloads.data.tables import MALFORMED
 from workloads.errors import WorkloadError
 from workloads.spec import Table
 
-# Imported, a session fixture would be made once for every module.
+# A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]
 
 HEADER = b"key\tsize\tprice\tname\n"
@@ -54,7 +54,7 @@ PACKED = gzip.compress(HEADER + row() * 3_000, mtime=0)
 WRONG_CRC = PACKED[:-8] + bytes([PACKED[-8] ^ 1]) + PACKED[-7:]
 
 Expected = list[tuple[Any, ...] | str] | str
-"""Values or the reason of each line; or a part of the refusal of the whole file."""
+"""A list with the values of each line, or the reason why it is malformed; or a part of the file's refusal."""
 CASES: dict[str, tuple[str, bytes, Expected]] = {
     # Lines.
     "CRLF": ("t.tsv", (HEADER + row() * 2).replace(b"\n", b"\r\n"), [GOOD, GOOD]),
@@ -140,9 +140,9 @@ CASES: dict[str, tuple[str, bytes, Expected]] = {
     "UTF-16 without a mark": ("t.tsv", HEADER.decode().encode("utf-16-le"), r"there are: 'k\x00e\x00y\x00', "),
     # Headers.
     "types in the header": ("t.tsv", HEADER.replace(b"price", b"price:float") + row(), [GOOD]),
-    "a type of many values": ("t.tsv", HEADER.replace(b"size", b"size:token_seq"), "'size' is of type token_seq"),
+    "a type of many values": ("t.tsv", HEADER.replace(b"size", b"size:token_seq"), "'size' has type token_seq"),
     "a column that is missing": ("t.tsv", HEADER.replace(b"size", b"sise"), "no column 'size'; there are: key, sise, "),
-    "a column twice": ("t.tsv", HEADER.replace(b"name", b"Size"), "column 'size' is there twice"),
+    "a column twice": ("t.tsv", HEADER.replace(b"name", b"Size"), "column 'size' exists twice"),
     "a space after a name": ("t.tsv", HEADER.replace(b"size", b"size "), "there are: key, 'size ', price"),
     # Archives.
     "gzip": ("t.tsv.gz", gzip.compress(HEADER + row()), [GOOD]),
@@ -173,13 +173,13 @@ CASES: dict[str, tuple[str, bytes, Expected]] = {
 
 def in_spark(spark: SparkSession, file: Path, table: Table) -> list[Any]:
     lines = tables.read(spark, file, table, WANTED, [KEY])
-    found = lines.values().select(*(lines.column(*one) for one in WANTED), MALFORMED).collect()
-    return [values[-1] or tuple(values[:-1]) for values in found]
+    rows = lines.values().select(*(lines.column(*column) for column in WANTED), MALFORMED).collect()
+    return [row[-1] or tuple(row[:-1]) for row in rows]
 
 
 def in_python(file: Path, table: Table) -> list[Any]:
     lines = text_table.read(file, table, WANTED, [KEY])
-    return [line.malformed or tuple(line.values[one] for one in WANTED) for line in lines]
+    return [line.malformed or tuple(line.values[column] for column in WANTED) for line in lines]
 
 
 def outcome(read: Callable[[], list[Any]], file: Path) -> Any:
@@ -187,7 +187,7 @@ def outcome(read: Callable[[], list[Any]], file: Path) -> Any:
         return read()
     except WorkloadError as refusal:
         return str(refusal)
-    except Exception as fault:  # Spark's, of which `prepare` finds out the cause
+    except Exception as fault:  # an error of Spark, for which `prepare` finds the cause like this
         try:
             raw_file.check_archive(file)
         except WorkloadError as refusal:
@@ -195,34 +195,32 @@ def outcome(read: Callable[[], list[Any]], file: Path) -> Any:
         return repr(fault)
 
 
-def as_expected(found: Any, expected: Expected, file: Path) -> bool:
+def as_expected(result: Any, expected: Expected, file: Path) -> bool:
     if isinstance(expected, str):
-        return isinstance(found, str) and found.startswith(str(file)) and expected in found and "\n" not in found
-    return bool(found == expected)
+        return isinstance(result, str) and result.startswith(str(file)) and expected in result and "\n" not in result
+    return bool(result == expected)
 
 
 @pytest.mark.spark
-def test_both_readers_agree_on_every_odd_file(spark: SparkSession, tmp_path: Path) -> None:
+def test_both_readers_agree_on_every_unusual_file(spark: SparkSession, tmp_path: Path) -> None:
     wrong = {}
-    for place, (case, (name, content, expected)) in enumerate(CASES.items()):
-        folder = tmp_path / str(place)
+    for index, (case, (name, content, expected)) in enumerate(CASES.items()):
+        folder = tmp_path / str(index)
         folder.mkdir()
         (folder / name).write_bytes(content)
-        (folder / re.sub(r"\W", "", name)).write_bytes(HEADER + row(name=b"of another file"))
+        (folder / re.sub(r"\W", "", name)).write_bytes(HEADER + row(name=b"in another file"))
         file, table = folder / name, Table((name,))
-        for reader, found in (
+        for reader, result in (
             ("Spark", outcome(lambda file=file, table=table: in_spark(spark, file, table), file)),  # type: ignore[misc]
             ("Python", outcome(lambda file=file, table=table: in_python(file, table), file)),  # type: ignore[misc]
         ):
-            if not as_expected(found, expected, file):
-                wrong[f"{reader}: {case}"] = str(found)[:300]
+            if not as_expected(result, expected, file):
+                wrong[f"{reader}: {case}"] = str(result)[:300]
     assert len(CASES) >= 60
     assert wrong == {}
 
 
-def test_a_large_file_has_the_same_lines_wherever_its_chunks_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_do_not_depend_on_where_chunks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "t.tsv"
     content = b"\xef\xbb\xbfa\r\nb\rc\n\n\r\n\rd\r\r\ne"
     file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A feature that is the label, or nearly, stands out by itself."""
+"""Label leakage: a feature that is nearly the label has an AUC near 1 by itself."""
 
 import numpy as np
 import pytest
@@ -17,15 +17,15 @@ pytestmark = pytest.mark.spark
 
 ROWS = 4_000
 LEAKS = {
-    "equal but for one row in a hundred": "IF(id % 100 = 0, 1 - label, label)",
-    "the other way round": "5 - label",
-    "there only where a click was": "IF(label = 1, rand(1), double('NaN'))",
-    "there only where no click was": "IF(label = 0, rand(1), double('NaN'))",
+    "equal except in one row of a hundred": "IF(id % 100 = 0, 1 - label, label)",
+    "inverted": "5 - label",
+    "present only for clicks": "IF(label = 1, rand(1), double('NaN'))",
+    "present only for other rows": "IF(label = 0, rand(1), double('NaN'))",
 }
 
 
 def with_first(rows: DataFrame, value: str) -> DataFrame:
-    """The rows with another value of the first feature."""
+    """Return the rows with another value of the first feature."""
     others = F.slice(spark_ml_io.vector_to_array("features"), 2, clicks.COLUMNS - 1)
     return rows.withColumn(
         "features", spark_ml_io.array_to_vector(F.concat(F.array(F.expr(value).cast("double")), others))
@@ -33,37 +33,37 @@ def with_first(rows: DataFrame, value: str) -> DataFrame:
 
 
 @pytest.mark.parametrize("leak", LEAKS)
-def test_a_feature_that_is_nearly_the_label_is_found(leak: str, spark: SparkSession) -> None:
+def test_a_feature_that_is_nearly_the_label_has_a_high_auc(leak: str, spark: SparkSession) -> None:
     dataset = clicks.dataset()
-    found = leakage.feature_auc(with_first(clicks.rows(spark, ROWS), LEAKS[leak]), ROWS, 0, dataset)
+    auc = leakage.feature_auc(with_first(clicks.rows(spark, ROWS), LEAKS[leak]), ROWS, 0, dataset)
     first, *others = dataset.features
-    assert found[first] > 0.985
-    assert all(0.5 <= found[name] < 0.8 for name in others)
+    assert auc[first] > 0.985
+    assert all(0.5 <= auc[name] < 0.8 for name in others)
 
 
-def test_rows_that_did_not_train_are_looked_at_where_there_are_any(spark: SparkSession) -> None:
+def test_leakage_is_measured_on_the_validation_set_if_there_is_one(spark: SparkSession) -> None:
     rows = clicks.rows(spark, ROWS, validation=0.5)
     leaks = "IF(validation, label, 0)"
-    found = leakage.feature_auc(with_first(rows, leaks), ROWS // 2, ROWS // 2, clicks.dataset())
-    assert max(found.values()) == 1.0
+    auc = leakage.feature_auc(with_first(rows, leaks), ROWS // 2, ROWS // 2, clicks.dataset())
+    assert max(auc.values()) == 1.0
 
 
-def test_a_handful_of_clicks_says_nothing(spark: SparkSession) -> None:
+def test_too_few_clicks_give_no_auc(spark: SparkSession) -> None:
     few = clicks.rows(spark, ROWS).filter("label = 0 OR id < 10")
     assert set(leakage.feature_auc(few, ROWS, 0, clicks.dataset()).values()) == {None}
 
 
-def test_a_training_measures_every_feature_and_an_honest_shop_passes(shop: Trained) -> None:
-    alone = shop.read("metrics.json")["feature_auc"]
-    assert list(alone) == list(shop.dataset.features)
-    assert all(0.5 <= value < 0.9 for value in alone.values())
+def test_training_measures_every_feature_and_the_shop_passes_the_gate(shop: Trained) -> None:
+    auc = shop.read("metrics.json")["feature_auc"]
+    assert list(auc) == list(shop.dataset.features)
+    assert all(0.5 <= value < 0.9 for value in auc.values())
     (rule,) = (r for r in judge(shop.read("metrics.json"), QualitySettings().model_dump()) if r.name == "feature_auc")
     assert rule.passed
 
 
-def test_the_model_card_warns_of_a_feature_that_is_nearly_the_label(shop: Trained) -> None:
+def test_the_model_card_warns_of_label_leakage(shop: Trained) -> None:
     metrics, lineage = shop.read("metrics.json"), shop.read("lineage.json")
-    assert "nearly as good as the label itself" not in (shop.artefact / "model_card.html").read_text()
+    assert "Possible label leakage" not in (shop.artefact / "model_card.html").read_text()
     metrics["feature_auc"]["gender"] = 0.999
     card = model_card.html(shop.dataset, metrics, lineage, {}, np.array([0.0, 1.0]), np.array([0.1, 0.9]))
-    assert "gender: alone nearly as good as the label itself" in card
+    assert "Possible label leakage: gender alone predicts the label almost perfectly" in card

@@ -1,4 +1,4 @@
-"""The encoding: no row sees its own label or a later one, and Spark's stages hold exactly what `encoder.npz` says."""
+"""Target encoding: cross-fitting uses no own or later label, and Spark's stages equal `encoder.npz`."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from workloads import spec
 from workloads.data import split
 from workloads.evaluation.metrics import auc
 from workloads.features import categories, encode, encode_split, target_statistics
-from workloads.features.encode_split import Encoded
+from workloads.features.encode_split import EncodedSplit
 from workloads.spec import Spec
 from workloads.training import spark_ml_io
 
-# Imported, a session fixture would be made once for every module.
+# A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
@@ -28,7 +28,7 @@ ROWS, PARTS = 20_000, 5
 TOYS = spec.parse(
     f"""
 name: toys
-title: Levels by chance
+title: Random levels
 terms: none
 interactions: {{files: [x]}}
 label: {{column: label}}
@@ -56,109 +56,111 @@ def _toys(**encoder: Any) -> Spec:
 
 
 def _rows(spark: SparkSession, rows: int = ROWS) -> DataFrame:
-    """Labels by chance, 0.4 clicks; levels by chance too, and many rows to each of them but noise's."""
+    """Return rows with random labels, 40 % clicks, and random levels; all but those of `noise` have many rows each."""
 
-    def drawn(what: int, below: int) -> Any:
-        return F.pmod(F.xxhash64("id", F.lit(what)), F.lit(below))
+    def random(stream: int, below: int) -> Any:
+        return F.pmod(F.xxhash64("id", F.lit(stream)), F.lit(below))
 
     return spark.range(rows).select(
         F.col("id").alias("time"),
-        (drawn(1, 10) < 4).cast("double").alias("label"),
+        (random(1, 10) < 4).cast("double").alias("label"),
         F.col("id").alias("at"),
-        drawn(2, 3_000).cast("string").alias("noise"),
-        drawn(3, 100).cast("string").alias("user"),
-        drawn(3, 100).alias("age"),
-        drawn(4, 50).cast("string").alias("item"),
-        F.array(drawn(4, 3).cast("string"), drawn(4, 4).cast("string")).alias("tags"),
+        random(2, 3_000).cast("string").alias("noise"),
+        random(3, 100).cast("string").alias("user"),
+        random(3, 100).alias("age"),
+        random(4, 50).cast("string").alias("item"),
+        F.array(random(4, 3).cast("string"), random(4, 4).cast("string")).alias("tags"),
     )
 
 
 @contextmanager
-def _encoded(rows: DataFrame, dataset: Spec, training: int = ROWS) -> Iterator[Encoded]:
-    """Rows from `training` on are for validation."""
+def _encoded(rows: DataFrame, dataset: Spec, training: int = ROWS) -> Iterator[EncodedSplit]:
+    """Encode rows; those with a time of `training` or later are the validation set."""
     edges = [training * part / PARTS for part in range(1, PARTS)]
-    placed = F.when(F.col("time") >= training, F.lit(PARTS)).otherwise(target_statistics.part(dataset, edges))
-    with encode_split.encoded(
-        categories.normaliser(dataset).transform(rows).withColumn("part", placed), dataset
-    ) as encoded:
+    part = target_statistics.training_part(dataset, edges)
+    part = F.when(F.col("time") >= training, F.lit(PARTS)).otherwise(part)
+    learning = categories.level_transformer(dataset).transform(rows).withColumn("part", part)
+    with encode_split.encode_learning_rows(learning, dataset) as encoded:
         yield encoded
 
 
 def _vectors(rows: DataFrame, dataset: Spec, training: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and features of the encoded rows, in order of time."""
+    """Return labels and features of the encoded rows, ordered by time."""
     with _encoded(rows, dataset, training) as encoded:
-        found = encoded.rows.select("label", spark_ml_io.vector_to_array("features").alias("v")).collect()
-    found.sort(key=lambda row: row.v[COLUMNS["at", "number"]])
-    return np.array([row.label for row in found]), np.array([row.v for row in found])
+        collected = encoded.rows.select("label", spark_ml_io.vector_to_array("features").alias("v")).collect()
+    collected.sort(key=lambda row: row.v[COLUMNS["at", "number"]])
+    return np.array([row.label for row in collected]), np.array([row.v for row in collected])
 
 
 def _plan(frame: DataFrame) -> str:
     return str(frame._jdf.queryExecution().executedPlan().toString())
 
 
-@pytest.mark.parametrize("how", spec.HISTORIES)
-def test_a_column_of_noise_tells_nothing(how: str, spark: SparkSession) -> None:
-    labels, vectors = _vectors(_rows(spark, 2 * ROWS), _toys(history=how), training=ROWS)
+@pytest.mark.parametrize("history", spec.HISTORIES)
+def test_encoding_a_noise_column_does_not_leak_labels(history: str, spark: SparkSession) -> None:
+    labels, vectors = _vectors(_rows(spark, 2 * ROWS), _toys(history=history), training=ROWS)
     for value in spec.PAIR:
-        shown, held_out = np.split(vectors[:, COLUMNS["noise", value]], 2)
-        assert abs((auc(labels[:ROWS], shown) or 0) - 0.5) < 0.02
+        training, held_out = np.split(vectors[:, COLUMNS["noise", value]], 2)
+        assert abs((auc(labels[:ROWS], training) or 0) - 0.5) < 0.02
         assert abs((auc(labels[ROWS:], held_out) or 0) - 0.5) < 0.02
 
 
-def test_where_the_label_has_a_scale_levels_are_counted_on_it_and_clicks_stay_the_label(spark: SparkSession) -> None:
-    """Every click has five stars where the item's number is even, and four where it is odd."""
+def test_a_label_with_a_scale_is_encoded_by_its_value_and_clicks_stay_the_label(spark: SparkSession) -> None:
+    """Every click has five stars if the item's number is even, and four if it is odd."""
     even = F.col("item").cast("int") % 2 == 0
     stars = F.when(F.col("label") == 0, 0.0).when(even, 1.0).otherwise(0.75)
     rows = _rows(spark).withColumn("outcome", stars)
     scaled = dataclasses.replace(TOYS, label=spec.Label("stars", at_least=4.0, scale=(1.0, 5.0)))
-    of_even = np.array([row[0] for row in rows.orderBy("time").select(even).collect()])
+    is_even = np.array([row[0] for row in rows.orderBy("time").select(even).collect()])
 
     def difference(dataset: Spec) -> float:
         labels, vectors = _vectors(rows, dataset)
         assert set(labels) == {0.0, 1.0}
         known = vectors[ROWS // PARTS :, COLUMNS["item", "rate"]]
-        return float(known[of_even[ROWS // PARTS :]].mean() - known[~of_even[ROWS // PARTS :]].mean())
+        return float(known[is_even[ROWS // PARTS :]].mean() - known[~is_even[ROWS // PARTS :]].mean())
 
     assert difference(scaled) - difference(TOYS) == pytest.approx(0.4 * 0.25, abs=0.015)
 
 
-def test_training_shows_the_model_what_serving_will(spark: SparkSession) -> None:
-    """Scaled up, a count of a part that knows little is not a sign of it."""
+def test_encodings_have_the_same_distribution_in_training_and_serving(spark: SparkSession) -> None:
+    """Counts are scaled up, so the model cannot recognise a part with few known rows by them."""
     _, vectors = _vectors(_rows(spark, 2 * ROWS), _toys(history="others"), training=ROWS)
     for column in (("noise", "rate"), ("noise", "count"), ("user__tags", "count"), ("age__item", "rate")):
-        shown, held_out = np.split(vectors[:, COLUMNS[column]], 2)
-        assert abs(shown.mean() - held_out.mean()) < 0.06, column
-        assert np.allclose(shown.std(), held_out.std(), rtol=0.3, atol=0.02), column
+        training, held_out = np.split(vectors[:, COLUMNS[column]], 2)
+        assert abs(training.mean() - held_out.mean()) < 0.06, column
+        assert np.allclose(training.std(), held_out.std(), rtol=0.3, atol=0.02), column
 
 
-@pytest.mark.parametrize(("how", "passes"), [("earlier", 0), ("earlier", 2), ("others", 0), ("others", 2)])
-def test_no_row_sees_its_own_label_nor_any_that_came_later(how: str, passes: int, spark: SparkSession) -> None:
-    dataset, count, changed = _toys(history=how, passes=passes), 4_000, 1_540
+@pytest.mark.parametrize(("history", "passes"), [("earlier", 0), ("earlier", 2), ("others", 0), ("others", 2)])
+def test_no_encoding_depends_on_the_rows_own_or_a_later_label(history: str, passes: int, spark: SparkSession) -> None:
+    dataset, count, changed = _toys(history=history, passes=passes), 4_000, 1_540
     rows = _rows(spark, count)
     label = F.when(F.col("time") == changed, 1 - F.col("label")).otherwise(F.col("label"))
     labels, before = _vectors(rows, dataset, training=count)
     labels_after, after = _vectors(rows.withColumn("label", label), dataset, training=count)
     assert list(np.flatnonzero(labels != labels_after)) == [changed]
-    moved = (before != after).any(axis=1)
-    assert not moved[changed]
-    if how == "earlier":
-        first_of_the_next_part = 1_600
-        assert not moved[:first_of_the_next_part].any()
-        assert moved[first_of_the_next_part:].all()  # at least the rate of clicks is known to all of them
+    differs = (before != after).any(axis=1)
+    assert not differs[changed]
+    if history == "earlier":
+        next_part = 1_600
+        assert not differs[:next_part].any()
+        assert differs[next_part:].all()  # all of them depend at least on the click rate
     else:
-        assert moved.mean() > 0.7
+        assert differs.mean() > 0.7
 
 
-def test_a_row_after_training_is_encoded_as_serving_encodes_it(spark: SparkSession) -> None:
+def test_validation_rows_are_encoded_as_serving_encodes_them(spark: SparkSession) -> None:
     dataset = _toys(passes=1)
     with _encoded(_rows(spark), dataset, training=15_000) as encoded:
-        served = encoded.levels
-        later = encoded.rows.filter("validation").select(spark_ml_io.vector_to_array("features").alias("v")).collect()
+        levels = encoded.levels
+        validation = (
+            encoded.rows.filter("validation").select(spark_ml_io.vector_to_array("features").alias("v")).collect()
+        )
     at, user = (COLUMNS[column] for column in (("at", "number"), ("user", "rate")))
     users = {int(row.at): row.user for row in _rows(spark).select("at", "user").collect()}
-    pairs = dict(zip(served["user"].words, served["user"].values.tolist(), strict=True))
-    assert len(later) == 5_000
-    assert [row.v[user : user + 2] for row in later] == [pairs[users[int(row.v[at])]] for row in later]
+    pairs = dict(zip(levels["user"].levels, levels["user"].values.tolist(), strict=True))
+    assert len(validation) == 5_000
+    assert [row.v[user : user + 2] for row in validation] == [pairs[users[int(row.v[at])]] for row in validation]
 
 
 def test_levels_are_trimmed_banded_and_combined(spark: SparkSession) -> None:
@@ -166,16 +168,17 @@ def test_levels_are_trimmed_banded_and_combined(spark: SparkSession) -> None:
         [(" u ", 20, "", ["a", " b "]), (None, None, "i", []), ("u", 41, "i", None), ("u", 19, "i", [""])],
         "user string, age int, item string, tags array<string>",
     ).select("*", F.lit(1).alias("at"), F.lit("n").alias("noise"))
-    found = categories.normaliser(TOYS).transform(rows).select(*map(categories.levels_column, TOYS.encodings)).collect()
+    columns = map(categories.levels_column, TOYS.encodings)
+    collected = categories.level_transformer(TOYS).transform(rows).select(*columns).collect()
     missing, between = categories.MISSING_LEVEL, categories.BETWEEN
 
-    def of(name: str) -> list[list[str]]:
-        return [row[categories.levels_column(name)] for row in found]
+    def levels(name: str) -> list[list[str]]:
+        return [row[categories.levels_column(name)] for row in collected]
 
-    assert of("user") == [["u"], [missing], ["u"], ["u"]]
-    assert of("tags") == [["a", "b"], [missing], [missing], [missing]]
-    assert of("user__tags")[0] == [f"u{between}a", f"u{between}b"]
-    assert of("age__item") == [
+    assert levels("user") == [["u"], [missing], ["u"], ["u"]]
+    assert levels("tags") == [["a", "b"], [missing], [missing], [missing]]
+    assert levels("user__tags")[0] == [f"u{between}a", f"u{between}b"]
+    assert levels("age__item") == [
         [f"1{between}{missing}"],
         [f"{missing}{between}i"],
         [f"2{between}i"],
@@ -186,25 +189,25 @@ def test_levels_are_trimmed_banded_and_combined(spark: SparkSession) -> None:
 def _shuffles_and_joins(dataset: Spec, spark: SparkSession) -> tuple[int, str]:
     label = (F.col("id") % 2).cast("double")
     rows = spark.range(1_000).select(F.col("id").alias("time"), label.alias("label"), label.alias("outcome"), "id")
-    for feature, of in dataset.features.items():
+    for name, feature in dataset.features.items():
         value = F.col("id") % 10
-        many = F.array(value.cast("string"), F.lit("x"))
-        rows = rows.withColumn(feature, many if of.type == "strings" else value.cast(_SQL_TYPES[of.type]))
+        strings = F.array(value.cast("string"), F.lit("x"))
+        rows = rows.withColumn(name, strings if feature.type == "strings" else value.cast(_SQL_TYPES[feature.type]))
     learning = split.by_time(rows, {"time_percentiles": [10.0 * p for p in range(101)]}, dataset).learning
-    with encode_split.encoded(learning, dataset) as encoded:
+    with encode_split.encode_learning_rows(learning, dataset) as encoded:
         return _plan(encoded.counts).count("Exchange hashpartitioning"), _plan(encoded.rows)
 
 
-def test_counting_takes_one_shuffle_however_many_columns_there_are(spark: SparkSession) -> None:
+def test_counting_takes_one_shuffle_for_any_number_of_columns(spark: SparkSession) -> None:
     dataset = in_few_parts("criteo")
     shuffles, joins = _shuffles_and_joins(dataset, spark)
     assert shuffles == 1
-    # One table, broadcast once and joined for every encoding.
+    # One lookup table, broadcast once and joined once for every encoding.
     joins = joins.partition("InMemoryTableScan")[0]
     assert joins.count("BroadcastHashJoin") == len(dataset.encodings) == 26
     assert "SortMergeJoin" not in joins
     assert "Exchange hashpartitioning" not in joins
-    # Between normalising and the joins: in one method they would be too long for Java's compilers.
+    # Separates the levels from the joins: in one generated method both are too long for Java's compilers.
     assert "Coalesce" in joins
 
 
@@ -214,43 +217,42 @@ def test_crosses_take_no_further_shuffle(spark: SparkSession) -> None:
     assert _shuffles_and_joins(dataset, spark)[0] == _shuffles_and_joins(without, spark)[0]
 
 
-def test_levels_are_counted_alike_whether_or_not_another_column_has_several(spark: SparkSession) -> None:
-    several, crosses = _toys(), (("age", "item"),)
-    features = {name: of for name, of in several.features.items() if name != "tags"}
-    single = dataclasses.replace(several, features=features, crosses=crosses)
-    found: list[set[Any]] = []
-    for dataset in (several, single):
+def test_counts_do_not_depend_on_whether_another_column_holds_lists(spark: SparkSession) -> None:
+    with_lists, crosses = _toys(), (("age", "item"),)
+    features = {name: feature for name, feature in with_lists.features.items() if name != "tags"}
+    single = dataclasses.replace(with_lists, features=features, crosses=crosses)
+    counts: list[set[Any]] = []
+    for dataset in (with_lists, single):
         names = list(dataset.encodings)
         with _encoded(_rows(spark), dataset) as encoded:
-            counted = [(names[row.encoding], row.level, *row.rows, *row.left) for row in encoded.counts.collect()]
-        found.append({row for row in counted if row[0] in single.encodings})
-    assert found[0] == found[1]
-    assert len(found[1]) > 3_000
+            counted = [(names[row.encoding], row.level, *row.rows, *row.residuals) for row in encoded.counts.collect()]
+        counts.append({row for row in counted if row[0] in single.encodings})
+    assert counts[0] == counts[1]
+    assert len(counts[1]) > 3_000
 
 
 _SQL_TYPES = {"integer": "bigint", "number": "double", "string": "string"}
 
 
-def test_beyond_the_bound_only_the_most_frequent_levels_are_kept(spark: SparkSession) -> None:
+def test_above_max_levels_only_the_most_frequent_levels_are_kept(spark: SparkSession) -> None:
     rows, bound = _rows(spark), 400
     with _encoded(rows, _toys(max_levels=bound)) as encoded:
-        found = {(i, word) for i, of in enumerate(encoded.levels.values()) for word in of.words}
-        kept = [word for _, word in found if word != categories.MISSING_LEVEL]
-        every = {(row.encoding, row.level): row.rows[-1] for row in encoded.counts.collect()}
-    assert bound / 2 < len(kept) <= bound < len(every)
-    assert min(every[level] for level in found if level in every) >= max(
-        seen for level, seen in every.items() if level not in found
-    )
+        kept = {(i, level) for i, table in enumerate(encoded.levels.values()) for level in table.levels}
+        present = [level for _, level in kept if level != categories.MISSING_LEVEL]
+        counts = {(row.encoding, row.level): row.rows[-1] for row in encoded.counts.collect()}
+    assert bound / 2 < len(present) <= bound < len(counts)
+    least_kept = min(counts[level] for level in kept if level in counts)
+    assert least_kept >= max(count for level, count in counts.items() if level not in kept)
 
 
-def test_rare_and_unseen_levels_stand_at_the_base_rate(shop: Trained) -> None:
+def test_rare_and_unseen_levels_have_the_base_rate(shop: Trained) -> None:
     reader = Reader(shop.artefact)
     assert reader.pair("occupation", "job3")[1] > 0
     assert (reader.pair("occupation", "job9") == 0).all()
     assert (reader.pair("user_id__genres", "nobody", ["War"]) == 0).all()
-    for of in reader.levels.values():
-        assert "\0" in of
-        counts = np.expm1([float(pair[1]) for pair in of.values()])
+    for levels in reader.levels.values():
+        assert "\0" in levels
+        counts = np.expm1([float(pair[1]) for pair in levels.values()])
         assert all(count == 0 or round(count) >= shop.dataset.encoder.min_count for count in counts)
 
 
@@ -261,12 +263,12 @@ def test_encoder_arrays_and_spark_stages_agree_exactly(shop: Trained, spark: Spa
     genres = [*GENRES, "Opera", " War ", "", None]
     rows: list[dict[str, Any]] = []
     for _ in range(300):
-        several = random.choice(len(genres), random.integers(0, 5))
+        chosen = random.choice(len(genres), random.integers(0, 5))
         rows.append(
             {
                 "user_id": users[random.integers(len(users))],
                 "item_id": items[random.integers(len(items))],
-                "genres": [genres[i] for i in several] if random.random() < 0.9 else None,
+                "genres": [genres[i] for i in chosen] if random.random() < 0.9 else None,
                 "age": int(random.integers(5, 80)) if random.random() < 0.9 else None,
                 "year": int(random.integers(1920, 2001)) if random.random() < 0.9 else None,
                 "gender": ["F", "M", None][random.integers(3)],

@@ -1,4 +1,4 @@
-"""Raw files become one typed table, and every line that was not understood is counted, named or refused."""
+"""Preparation: raw files become one typed table; malformed lines are counted and sampled, too many are refused."""
 
 import dataclasses
 import json
@@ -18,13 +18,13 @@ from workloads.errors import WorkloadError
 from workloads.spec import Time
 from workloads.tasks.prepare import PREPARED, REJECTED, prepare
 
-# Imported, a session fixture would be made once for every module.
+# A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
-def _column(file: Path, place: int) -> list[str]:
-    return [line.split("\t")[place] for line in file.read_text("utf-8").splitlines()[1:]]
+def _column(file: Path, index: int) -> list[str]:
+    return [line.split("\t")[index] for line in file.read_text("utf-8").splitlines()[1:]]
 
 
 def _rejected(features: Path) -> list[dict[str, Any]]:
@@ -43,8 +43,8 @@ def test_users_and_items_are_joined_to_every_interaction(shop: Trained, spark: S
     assert prepared["tables"]["users"]["rows"] == 200
     first = rows.orderBy("time").first()
     assert first is not None
-    given = (shop.raw / "ml-100k.inter").read_text("utf-8").splitlines()[1].split("\t")
-    assert [first.user_id, first.item_id, first.label] == [given[0], given[1], float(float(given[2]) >= 4)]
+    line = (shop.raw / "ml-100k.inter").read_text("utf-8").splitlines()[1].split("\t")
+    assert [first.user_id, first.item_id, first.label] == [line[0], line[1], float(float(line[2]) >= 4)]
     film = next(
         line.split("\t")
         for line in (shop.raw / "ml-100k.item").read_text("utf-8").splitlines()
@@ -53,21 +53,21 @@ def test_users_and_items_are_joined_to_every_interaction(shop: Trained, spark: S
     assert (first.year, first.genres) == (int(film[2]), film[3].split())
 
 
-def test_the_hour_and_weekday_of_a_row_are_those_of_its_time_by_utc(shop: Trained, spark: SparkSession) -> None:
+def test_hour_and_weekday_are_computed_from_the_time_in_utc(shop: Trained, spark: SparkSession) -> None:
     rows = spark.read.parquet(str(shop.features)).select("time", "hour", "weekday").collect()
-    told = [datetime.fromtimestamp(row.time, UTC) for row in rows]
-    assert [(row.hour, row.weekday) for row in rows] == [(moment.hour, moment.isoweekday()) for moment in told]
+    moments = [datetime.fromtimestamp(row.time, UTC) for row in rows]
+    assert [(row.hour, row.weekday) for row in rows] == [(moment.hour, moment.isoweekday()) for moment in moments]
     assert {row.weekday for row in rows} == set(range(1, 8))
 
 
-def test_an_interaction_of_an_unknown_item_is_kept_and_counted(shop: Trained, spark: SparkSession) -> None:
+def test_an_interaction_with_an_unknown_item_is_kept_and_counted(shop: Trained, spark: SparkSession) -> None:
     orphans = spark.read.parquet(str(shop.features)).filter(F.col("item_id") == "i119")
     count = json.loads((shop.features / PREPARED).read_text("utf-8"))["orphans"]
     assert 0 < count == orphans.count()
     assert orphans.filter("year IS NOT NULL OR genres IS NOT NULL").isEmpty()
 
 
-def test_too_many_interactions_of_unknown_items_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_too_many_interactions_with_unknown_items_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 500)
     items = (raw / "ml-100k.item").read_text("utf-8").splitlines()
     (raw / "ml-100k.item").write_text("\n".join(items[:60]) + "\n", "utf-8")
@@ -80,7 +80,7 @@ def test_too_many_interactions_of_unknown_items_are_refused(spark: SparkSession,
     assert not (tmp_path / "features").exists()
 
 
-def test_a_repeated_user_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_duplicate_user_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 500)
     with (raw / "ml-100k.user").open("a") as users:
         users.write("u5\t30\tF\tjob1\t10005\n")
@@ -88,7 +88,7 @@ def test_a_repeated_user_is_refused(spark: SparkSession, tmp_path: Path) -> None
         prepare(spark, spec.load("movielens"), raw, tmp_path / "features")
 
 
-def test_rows_without_a_time_keep_the_order_of_the_file(
+def test_rows_without_a_time_column_keep_the_order_of_the_file(
     spark: SparkSession,
     criteo_raw: Path,
     tmp_path: Path,
@@ -103,7 +103,7 @@ def test_rows_without_a_time_keep_the_order_of_the_file(
     assert prepared["synthetic"]["rows"] == 2_000
 
 
-def test_the_digest_is_of_the_rows_not_of_their_order(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_rows_and_not_on_their_order(spark: SparkSession, tmp_path: Path) -> None:
     dataset = spec.load("movielens")
     raw, features = write_shop(tmp_path / "raw", 500), tmp_path / "features"
     digest = prepare(spark, dataset, raw, features)["digest"]
@@ -121,7 +121,7 @@ def _with_lines(raw: Path, folder: Path, *more: str) -> Path:
     return folder
 
 
-def test_few_malformed_lines_are_counted_and_kept_in_a_table_beside_the_rows(
+def test_few_malformed_lines_are_counted_and_kept_in_a_separate_table(
     spark: SparkSession,
     criteo_raw: Path,
     tmp_path: Path,
@@ -135,7 +135,7 @@ def test_few_malformed_lines_are_counted_and_kept_in_a_table_beside_the_rows(
     assert spark.read.parquet(str(features)).count() == 2_000
 
 
-def test_every_kind_of_malformed_line_is_kept_with_its_reason_and_too_many_are_refused(
+def test_malformed_lines_are_kept_with_their_reason_and_too_many_are_refused(
     spark: SparkSession,
     criteo_raw: Path,
     tmp_path: Path,
@@ -153,30 +153,30 @@ def test_every_kind_of_malformed_line_is_kept_with_its_reason_and_too_many_are_r
     raw = _with_lines(criteo_raw, tmp_path / "raw", *("\t".join(fields) for _, fields in faults))
     with pytest.raises(WorkloadError) as fault:
         prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
-    said = str(fault.value)
-    assert f"train.txt: {len(faults)} of {2_000 + len(faults)} lines (0.35%) were not understood" in said
-    assert f"limits.malformed_share 0.10%. The first 7 are in {tmp_path / 'features' / REJECTED}" in said
-    assert "2 x I1 is not an integer, first in line 2005: '0\\tmany" in said
+    message = str(fault.value)
+    assert f"train.txt: {len(faults)} of {2_000 + len(faults)} lines (0.35%) are malformed" in message
+    assert f"limits.malformed_share 0.10%. The first 7 are in {tmp_path / 'features' / REJECTED}" in message
+    assert "2 x I1 is not an integer, first in line 2005: '0\\tmany" in message
     assert _rejected(tmp_path / "features") == [
         {"file": "train.txt", "number": number, "reason": reason, "line": "\t".join(fields)}
         for number, (reason, fields) in enumerate(faults, 2_001)
     ]
 
 
-def test_a_sample_of_malformed_lines_is_bounded(spark: SparkSession, criteo_raw: Path, tmp_path: Path) -> None:
+def test_the_sample_of_malformed_lines_is_bounded(spark: SparkSession, criteo_raw: Path, tmp_path: Path) -> None:
     raw = _with_lines(criteo_raw, tmp_path / "raw", *(f"{'x' * 3_000}{i}" for i in range(1_100)))
     with pytest.raises(WorkloadError, match=r"1100 of 3100 lines .* The first 1000 are in"):
         prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
     assert [len(row["line"]) for row in _rejected(tmp_path / "features")] == [2_000] * 1_000
 
 
-def test_a_time_out_of_range_is_a_malformed_line(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_time_out_of_range_makes_the_line_malformed(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw", 1_000), tmp_path / "features"
     faults = {
         "880000000000": "timestamp looks like milliseconds; expected Unix seconds",
         "880000000000000": "timestamp looks like microseconds; expected Unix seconds",
         "880000000000000000": "timestamp looks like nanoseconds; expected Unix seconds",
-        "-1": "timestamp does not lie from 1990-01-01 to 2099-12-31",
+        "-1": "timestamp is not between 1990-01-01 and 2099-12-31",
         "NaN": "timestamp is not a finite number",
         "": "timestamp is missing",
         "1997-11-20": "timestamp is not a number",
@@ -185,22 +185,22 @@ def test_a_time_out_of_range_is_a_malformed_line(spark: SparkSession, tmp_path: 
         lines.writelines(f"u1\ti1\t5\t{moment}\n" for moment in faults)
     prepared = prepare(spark, spec.load("movielens"), raw, features)
     assert (prepared["rows"], prepared["tables"]["interactions"]["rejected"]) == (1_000, 7)
-    kept = {row["line"].split("\t")[3]: row["reason"] for row in _rejected(features)}
-    assert kept == faults
+    reasons = {row["line"].split("\t")[3]: row["reason"] for row in _rejected(features)}
+    assert reasons == faults
 
 
-def test_a_label_off_its_scale_is_a_malformed_line(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_label_outside_its_scale_makes_the_line_malformed(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw", 1_000), tmp_path / "features"
     with (raw / "ml-100k.inter").open("a") as lines:
         lines.writelines(f"u1\ti1\t{stars}\t880000000\n" for stars in ("0.5", "1", "5", "6"))
     prepared = prepare(spark, spec.load("movielens"), raw, features)
     assert (prepared["rows"], prepared["tables"]["interactions"]["rejected"]) == (1_002, 2)
-    assert {row["reason"] for row in _rejected(features)} == {"rating does not lie from 1 to 5"}
-    found = spark.read.parquet(str(features)).select("label", "outcome").distinct().collect()
-    assert {(row.label, row.outcome) for row in found} <= {(0, 0), (0, 0.25), (0, 0.5), (1, 0.75), (1, 1)}
+    assert {row["reason"] for row in _rejected(features)} == {"rating is not between 1 and 5"}
+    outcomes = spark.read.parquet(str(features)).select("label", "outcome").distinct().collect()
+    assert {(row.label, row.outcome) for row in outcomes} <= {(0, 0), (0, 0.25), (0, 0.5), (1, 0.75), (1, 1)}
 
 
-def test_a_file_in_milliseconds_is_refused_with_the_unit_it_looks_like(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_file_with_times_in_milliseconds_is_refused_and_the_unit_named(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 500)
     header, *lines = (raw / "ml-100k.inter").read_text("utf-8").splitlines()
     (raw / "ml-100k.inter").write_text("\n".join([header, *(f"{line}000" for line in lines)]) + "\n", "utf-8")
@@ -208,7 +208,7 @@ def test_a_file_in_milliseconds_is_refused_with_the_unit_it_looks_like(spark: Sp
         prepare(spark, spec.load("movielens"), raw, tmp_path / "features")
 
 
-def test_the_days_a_time_may_lie_on_are_the_specs(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_spec_sets_the_allowed_days_of_a_time(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw", 600), tmp_path / "features"
     days = Time("timestamp", earliest=date(1997, 11, 21), latest=date(1997, 11, 21))
     dataset = dataclasses.replace(spec.load("movielens"), time=days, limits=spec.Limits(malformed_share=1.0))
@@ -220,17 +220,17 @@ def _tree(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_refused_snapshot_leaves_only_what_was_rejected_and_earlier_tables_as_they_were(
+def test_a_refused_snapshot_leaves_only_rejected_lines_and_no_other_table_changes(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     raw, features, dataset = write_shop(tmp_path / "raw", 500), tmp_path / "features", spec.load("movielens")
     prepare(spark, dataset, raw, features / "monday")
-    monday = _tree(features / "monday")
+    first_table = _tree(features / "monday")
     users = (raw / "ml-100k.user").read_text("utf-8")
     (raw / "ml-100k.user").write_text(users + "u900\told\tF\tjob1\t10005\n" * 3, "utf-8")
     with pytest.raises(WorkloadError, match=r"ml-100k.user: 3 of 203 lines"):
         prepare(spark, dataset, raw, features / "tuesday")
-    assert _tree(features / "monday") == monday
+    assert _tree(features / "monday") == first_table
     assert list(_tree(features / "tuesday")) == [f"{REJECTED}/lines.jsonl"]
     assert {row["reason"] for row in _rejected(features / "tuesday")} == {"age is not an integer"}
 
@@ -240,7 +240,7 @@ def test_a_refused_snapshot_leaves_only_what_was_rejected_and_earlier_tables_as_
     assert not (features / "tuesday" / REJECTED).exists()
 
 
-def test_a_missing_file_is_named_with_its_path(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_path_of_a_missing_file_is_named(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 10)
     (raw / "ml-100k.item").unlink()
     with pytest.raises(WorkloadError, match=f"items: no file {raw}/ml-100k.item"):
@@ -261,15 +261,15 @@ def test_a_missing_file_is_named_with_its_path(spark: SparkSession, tmp_path: Pa
         (
             "release_year:token",
             "release_year:token_seq",
-            "ml-100k.item: column 'release_year' is of type token_seq by the header, and the spec reads it as integer. "
+            "ml-100k.item: column 'release_year' has type token_seq in the header, and the spec reads it as integer. "
             "Land it as token or float, or change its type in the spec",
         ),
-        ("item_id:token", "item_id:float", "column 'item_id' is of type float by the header, and the spec reads it as"),
-        ("movie_title:token_seq", "Class:token_seq", "ml-100k.item: column 'Class' is there twice"),
+        ("item_id:token", "item_id:float", "column 'item_id' has type float in the header, and the spec reads it as"),
+        ("movie_title:token_seq", "Class:token_seq", "ml-100k.item: column 'Class' exists twice"),
     ],
-    ids=["renamed", "of many values", "an id that became a number", "repeated"],
+    ids=["renamed", "list type", "id became a number", "duplicate"],
 )
-def test_a_column_that_drifted_is_named_with_what_would_do(
+def test_a_changed_column_is_named_with_the_remedy(
     spark: SparkSession, tmp_path: Path, written: str, instead: str, complaint: str
 ) -> None:
     raw = write_shop(tmp_path / "raw", 10)
@@ -280,7 +280,7 @@ def test_a_column_that_drifted_is_named_with_what_would_do(
     assert complaint in str(fault.value)
 
 
-def test_a_file_without_header_that_lost_a_column_is_refused(
+def test_a_missing_column_in_a_file_without_header_is_refused(
     spark: SparkSession, criteo_raw: Path, tmp_path: Path
 ) -> None:
     lines = (criteo_raw / synthesize.FILE).read_text("utf-8").splitlines()[:50]
@@ -289,7 +289,7 @@ def test_a_file_without_header_that_lost_a_column_is_refused(
         prepare(spark, spec.load("criteo"), tmp_path, tmp_path / "features")
 
 
-def test_a_column_more_is_read_over_and_named(spark: SparkSession, shop: Trained, tmp_path: Path) -> None:
+def test_an_additional_column_is_ignored_and_reported(spark: SparkSession, shop: Trained, tmp_path: Path) -> None:
     raw = shutil.copytree(shop.raw, tmp_path / "raw")
     header, *lines = (raw / "ml-100k.user").read_text("utf-8").splitlines()
     wider = [f"a.b:token\t{header}", *(f"x\t{line}" for line in lines)]
@@ -299,7 +299,7 @@ def test_a_column_more_is_read_over_and_named(spark: SparkSession, shop: Trained
     assert prepared["digest"] == json.loads((shop.features / PREPARED).read_text("utf-8"))["digest"]
 
 
-def test_two_files_that_could_both_be_the_table_are_refused(
+def test_two_files_that_match_one_table_are_refused(
     spark: SparkSession,
     criteo_raw: Path,
     tmp_path: Path,
@@ -312,7 +312,7 @@ def test_two_files_that_could_both_be_the_table_are_refused(
         prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
 
 
-def test_the_shop_of_the_docs_is_prepared_as_its_spec_says(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_bookshop_of_the_docs_can_be_prepared(spark: SparkSession, tmp_path: Path) -> None:
     raw = Path(__file__).parents[3] / "docs" / "own-dataset"
     dataset = spec.parse((raw / "bookshop.yaml").read_text("utf-8"), "bookshop.yaml")
     prepared = prepare(spark, dataset, raw, tmp_path / "features")

@@ -1,4 +1,4 @@
-"""Training: an artefact that every reader understands alike."""
+"""Training: the artefact, its readers, and runs that fail or are repeated."""
 
 import contextlib
 import dataclasses
@@ -27,20 +27,21 @@ from workloads import artefact, spec
 from workloads.errors import WorkloadError
 from workloads.live_model import Live
 from workloads.tasks import train
+from workloads.tasks.train import TrainRequest
 from workloads.training import fit, warm_start
 from workloads.training import pipeline as serving
 
-# Imported, a session fixture would be made once for every module.
+# A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 _MISSING_IS_NAN = 2
-"""In the bits of LightGBM's `decision_type` that say what a missing value is; 0: there is none, it counts as 0."""
+"""Value of the bits of LightGBM's `decision_type` for the missing type; 0: a missing value is read as 0."""
 
 
 def test_every_file_is_in_the_manifest_with_its_digest(shop: Trained) -> None:
     listed = shop.read("MANIFEST.json")["files"]
-    found = {p.relative_to(shop.artefact).as_posix() for p in shop.artefact.rglob("*") if p.is_file()}
-    assert found == {*listed, "MANIFEST.json"}
+    files = {p.relative_to(shop.artefact).as_posix() for p in shop.artefact.rglob("*") if p.is_file()}
+    assert files == {*listed, "MANIFEST.json"}
     assert {"model.txt", "encoder.npz", "contract.json", "golden.jsonl", "metrics.json", "lineage.json"} < set(listed)
     assert "profile.json" in listed
     for name, digest in listed.items():
@@ -48,7 +49,7 @@ def test_every_file_is_in_the_manifest_with_its_digest(shop: Trained) -> None:
 
 
 @pytest.mark.parametrize("name", ["shop", "synthetic"])
-def test_native_lightgbm_gives_the_golden_probabilities(name: str, request: pytest.FixtureRequest) -> None:
+def test_native_lightgbm_reproduces_the_golden_probabilities(name: str, request: pytest.FixtureRequest) -> None:
     trained: Trained = request.getfixturevalue(name)
     reader, golden = Reader(trained.artefact), trained.golden()
     assert len(golden) == 100
@@ -64,7 +65,7 @@ def pipeline(shop: Trained) -> PipelineModel:
     return PipelineModel.load(str(shop.artefact / "pipeline"))
 
 
-def test_the_model_is_the_trees_up_to_the_best_on_validation(shop: Trained, pipeline: PipelineModel) -> None:
+def test_early_stopping_keeps_the_trees_up_to_the_best_one(shop: Trained, pipeline: PipelineModel) -> None:
     trees = shop.read("metrics.json")["trees"]
     assert 10 < trees <= shop.dataset.model.num_iterations - shop.dataset.model.early_stopping_round
     assert trees == Reader(shop.artefact).booster.num_trees()
@@ -72,12 +73,12 @@ def test_the_model_is_the_trees_up_to_the_best_on_validation(shop: Trained, pipe
     assert pipeline.stages[-1].getNumIterations() == -1
 
 
-def test_the_pipeline_has_stages_of_the_jvm_only(pipeline: PipelineModel) -> None:
+def test_the_pipeline_has_jvm_stages_only(pipeline: PipelineModel) -> None:
     assert {type(stage).__module__.split(".")[0] for stage in pipeline.stages} == {"pyspark", "synapse"}
     assert "Word2VecModel" in {type(stage).__name__ for stage in pipeline.stages}
 
 
-def test_judged_on_the_last_part_by_time_only(shop: Trained, spark: SparkSession) -> None:
+def test_the_test_set_is_the_last_rows_by_time(shop: Trained, spark: SparkSession) -> None:
     metrics = shop.read("metrics.json")
     rows = spark.read.parquet(str(shop.features)).orderBy(F.desc("time")).limit(metrics["rows_test"])
     assert metrics["rows_train"] + metrics["rows_validation"] + metrics["rows_test"] == 6_000
@@ -86,7 +87,7 @@ def test_judged_on_the_last_part_by_time_only(shop: Trained, spark: SparkSession
     assert rows.filter("label = 1").count() == metrics["clicks_test"]
 
 
-def test_the_shop_is_learned_and_calibrated(shop: Trained) -> None:
+def test_the_shops_model_is_better_than_the_base_rate_and_calibrated(shop: Trained) -> None:
     metrics = shop.read("metrics.json")
     assert metrics["auc"] > 0.7
     assert metrics["log_loss"] < metrics["base_log_loss"] - 0.03
@@ -100,7 +101,7 @@ def test_the_shop_is_learned_and_calibrated(shop: Trained) -> None:
     assert set(metrics["slices"]) == {"gender", "age", "day", "user_id in training", "item_id in training"}
 
 
-def test_synthetic_criteo_is_learned_and_says_what_it_is(synthetic: Trained) -> None:
+def test_a_model_of_synthetic_rows_is_good_and_marked_as_synthetic(synthetic: Trained) -> None:
     metrics = synthetic.read("metrics.json")
     best = json.loads((synthetic.raw / "SYNTHETIC.json").read_text("utf-8"))
     assert 0.70 <= metrics["auc"] <= best["best_auc"] + 0.02
@@ -110,14 +111,14 @@ def test_synthetic_criteo_is_learned_and_says_what_it_is(synthetic: Trained) -> 
     assert "SYNTHETIC" in (synthetic.artefact / "model_card.html").read_text("utf-8")
 
 
-def test_a_live_model_of_another_dataset_is_skipped_by_a_training_run(synthetic: Trained) -> None:
+def test_training_skips_a_live_model_of_another_dataset(synthetic: Trained) -> None:
     metrics = synthetic.read("metrics.json")
     assert metrics["live"] == {"run_id": "run-1", "skipped": "it was trained on dataset 'movielens', not 'criteo'"}
     assert metrics["drift"] == {}
     assert "Not compared with run run-1" in (synthetic.artefact / "model_card.html").read_text("utf-8")
 
 
-def test_the_model_card_stands_alone_and_names_the_terms(shop: Trained) -> None:
+def test_the_model_card_is_self_contained_and_names_the_terms_of_use(shop: Trained) -> None:
     card = (shop.artefact / "model_card.html").read_text("utf-8")
     assert "no redistribution" in card
     assert "SYNTHETIC" not in card
@@ -125,53 +126,53 @@ def test_the_model_card_stands_alone_and_names_the_terms(shop: Trained) -> None:
     assert not re.search(r"(src|href)=(?!.data:)|<script|@import|url\(", card)
 
 
-def test_the_gain_of_the_context_is_measured_by_asking_without_it(shop: Trained) -> None:
+def test_the_value_of_context_is_measured_by_scoring_without_it(shop: Trained) -> None:
     metrics, card = shop.read("metrics.json"), (shop.artefact / "model_card.html").read_text("utf-8")
     without = metrics["context"]
     assert without["auc_change"] == pytest.approx(metrics["auc"] - without["auc"])
     assert without["auc_change_interval"][0] > 0 > without["log_loss_change"]
-    shown = re.search(r"What changes by the request: hour, weekday, with (\d+\.\d\d)% of the trees' gain", card)
+    shown = re.search(r"Context features: hour, weekday, with (\d+\.\d\d)% of the trees' gain", card)
     assert shown
     booster = Reader(shop.artefact).booster
     gain = dict(zip(booster.feature_name(), booster.feature_importance("gain"), strict=True))
-    of_context = gain["hour_number"] + gain["weekday_number"]
-    assert float(shown[1]) == pytest.approx(100 * of_context / sum(gain.values()), abs=0.01)
+    context_gain = gain["hour_number"] + gain["weekday_number"]
+    assert float(shown[1]) == pytest.approx(100 * context_gain / sum(gain.values()), abs=0.01)
     assert f"{without['auc']:.4f}" in card
 
 
-def test_a_row_that_is_not_told_the_hour_is_not_one_of_midnight(shop: Trained) -> None:
-    """LightGBM reads a missing number as 0 wherever training had none that was missing."""
+def test_a_missing_hour_is_not_scored_as_midnight(shop: Trained) -> None:
+    """LightGBM reads a missing number as 0 if the training set had no missing values."""
     hour = Reader(shop.artefact).booster.feature_name().index("hour_number")
     lines = (line.partition("=") for line in (shop.artefact / "model.txt").read_text("utf-8").splitlines())
-    kept: dict[str, list[int]] = {"split_feature": [], "decision_type": []}
+    nodes: dict[str, list[int]] = {"split_feature": [], "decision_type": []}
     for name, _, values in lines:
-        if name in kept:
-            kept[name] += map(int, values.split())
-    decisions = [kind for feature, kind in zip(*kept.values(), strict=True) if feature == hour]
+        if name in nodes:
+            nodes[name] += map(int, values.split())
+    decisions = [kind for feature, kind in zip(*nodes.values(), strict=True) if feature == hour]
     assert {kind >> 2 & 3 for kind in decisions} == {_MISSING_IS_NAN}
 
 
-def test_another_hour_is_another_ranking_and_no_hour_is_guessed(shop: Trained) -> None:
+def test_the_ranking_depends_on_the_hour_and_a_missing_hour_stays_missing(shop: Trained) -> None:
     with scoring.serving(scoring.scoring_environment(shop.artefact)) as service:
         endpoint = Endpoint(service.client, "/score")
 
-        def best(*given: str) -> list[tuple[str, float]]:
-            context = command.context_of(shop.dataset, given)
+        def best(*arguments: str) -> list[tuple[str, float]]:
+            context = command.context_of(shop.dataset, arguments)
             ranked = command.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
             return [(item["id"], item["probability"]) for item in ranked]
 
-        morning, evening, untold = best("hour=4", "weekday=6"), best("hour=20", "weekday=6"), best()
+        morning, evening, no_context = best("hour=4", "weekday=6"), best("hour=20", "weekday=6"), best()
         with pytest.raises(UserError, match=r'400: .*"field":"hour"'):
             best("hour=24")
     assert [id_ for id_, _ in morning] != [id_ for id_, _ in evening]
     user, items = (side(shop.dataset, which, shop.raw) for which in ("user", "item"))
     reader = Reader(shop.artefact)
-    for context, found in (({"hour": 20, "weekday": 6}, evening), ({"hour": None, "weekday": None}, untold)):
-        for id_, probability in found:
+    for context, ranking in (({"hour": 20, "weekday": 6}, evening), ({"hour": None, "weekday": None}, no_context)):
+        for id_, probability in ranking:
             assert abs(reader.probability({**user["u5"], **items[id_], **context}) - probability) <= 1e-12
 
 
-def test_contract_and_lineage_say_what_was_trained(shop: Trained) -> None:
+def test_contract_and_lineage_describe_the_training(shop: Trained) -> None:
     contract, lineage = shop.read("contract.json"), shop.read("lineage.json")
     assert [f["name"] for f in contract["features"]] == list(shop.dataset.features)
     assert contract["item_id"] == "item_id"
@@ -185,52 +186,57 @@ def test_adaptive_execution_is_refused(shop: Trained, spark: SparkSession, tmp_p
     spark.conf.set("spark.sql.adaptive.enabled", "true")
     try:
         with pytest.raises(WorkloadError, match=r"spark.sql.adaptive.enabled is on: .* Set .* to false"):
-            train.train(spark, shop.dataset, shop.features, tmp_path / "model", "r", {})
+            train.train(spark, request(shop, tmp_path / "model"))
     finally:
         spark.conf.set("spark.sql.adaptive.enabled", "false")
     assert not (tmp_path / "model").exists()
 
 
+def request(shop: Trained, folder: Path, **changes: Any) -> TrainRequest:
+    """Return a request to train on the shop's rows."""
+    arguments: dict[str, Any] = {"dataset": shop.dataset, "features": shop.features, "artefact": folder, "run_id": "r"}
+    return TrainRequest(**(arguments | changes))
+
+
 @dataclasses.dataclass(frozen=True)
-class Again:
+class RepeatedRun:
     artefact: Path
     printed: str
 
 
 @pytest.fixture(scope="module")
-def again(shop: Trained, tmp_path_factory: pytest.TempPathFactory) -> Again:
-    """The shop's rows trained on anew, on one core, by a task whose tracking server was killed mid-run."""
-    folder, real = tmp_path_factory.mktemp("again"), fit.fit
+def repeated(shop: Trained, tmp_path_factory: pytest.TempPathFactory) -> RepeatedRun:
+    """A second training on the shop's rows, on one core, whose tracking server is killed during the run."""
+    folder, real_fit = tmp_path_factory.mktemp("repeated"), fit.fit
     arguments = ["--features", str(shop.features), "--artefact", str(folder / "model"), "--run-id", "run-2"]
     arguments += ["--dataset", "movielens", "--tasks", "1", "--experiment", "/Shared/shop/training"]
     printed = io.StringIO()
     with tracking_server(folder / "sandbox") as server, pytest.MonkeyPatch.context() as patch:
 
-        def killed_then_fit(*given: Any) -> Any:
+        def kill_server_and_fit(*arguments: Any) -> Any:
             server.end()
-            return real(*given)
+            return real_fit(*arguments)
 
         patch.setattr(spec, "load", lambda name: shop.dataset)
         patch.setattr("sys.argv", ["train", *arguments])
         patch.setenv("MLFLOW_TRACKING_URI", server.address)
-        patch.setattr(fit, "fit", killed_then_fit)
+        patch.setattr(fit, "fit", kill_server_and_fit)
         with contextlib.redirect_stdout(printed):
             train.main()
-    return Again(folder / "model", printed.getvalue())
+    return RepeatedRun(folder / "model", printed.getvalue())
 
 
-def test_the_same_snapshot_and_seed_are_the_same_model_on_one_core(shop: Trained, again: Again) -> None:
+def test_the_same_snapshot_and_seed_give_the_same_model_on_one_core(shop: Trained, repeated: RepeatedRun) -> None:
     for name in ("model.txt", "encoder.npz"):
-        assert (again.artefact / name).read_bytes() == (shop.artefact / name).read_bytes()
+        assert (repeated.artefact / name).read_bytes() == (shop.artefact / name).read_bytes()
 
 
-def test_training_goes_on_from_what_serves_where_the_spec_says_so(
-    shop: Trained, spark: SparkSession, tmp_path: Path
-) -> None:
+def test_a_warm_start_continues_from_the_live_model(shop: Trained, spark: SparkSession, tmp_path: Path) -> None:
     model = dataclasses.replace(shop.dataset.model, warm_start=7, early_stopping_round=0)
-    # With the same parts as before: without early stopping, its rows would be trained on too.
+    # Without early stopping, the live model's validation rows are training rows here.
     dataset = dataclasses.replace(shop.dataset, model=model)
-    metrics = train.train(spark, dataset, shop.features, tmp_path / "warm", "warm", {}, 1, shop.artefact)
+    warm = request(shop, tmp_path / "warm", dataset=dataset, tasks=1, live=shop.artefact)
+    metrics = train.train(spark, warm)
     before = shop.read("metrics.json")["trees"]
     lineage = json.loads((tmp_path / "warm" / "lineage.json").read_text())
     assert lineage["warm_start"] == {"run_id": "run-1", "trees": before}
@@ -239,36 +245,34 @@ def test_training_goes_on_from_what_serves_where_the_spec_says_so(
     assert earlier in (tmp_path / "warm" / "model.txt").read_text()
 
 
-def test_what_cannot_be_gone_on_from_is_trained_anew_and_says_why(shop: Trained) -> None:
+def test_an_impossible_warm_start_fits_from_scratch_and_records_the_reason(shop: Trained) -> None:
     text, trees = (shop.artefact / "model.txt").read_text(), shop.read("metrics.json")["trees"]
     live = Live("run-1", model=text)
 
-    def asked(**model: int) -> warm_start.Start:
-        return warm_start.start(
-            live, dataclasses.replace(shop.dataset, model=dataclasses.replace(shop.dataset.model, **model))
-        )
+    def start(**model: int) -> warm_start.Start:
+        return warm_start.start(live, shop.dataset.with_model(**model))
 
-    assert asked() == warm_start.Start(shop.dataset)
-    going_on = asked(warm_start=10)
-    assert going_on.model == text
-    assert going_on.dataset.model.num_iterations == 10
-    full = asked(warm_start=10, num_iterations=trees + 9)
+    assert start() == warm_start.Start(shop.dataset)
+    warm = start(warm_start=10)
+    assert warm.model == text
+    assert warm.dataset.model.num_iterations == 10
+    full = start(warm_start=10, num_iterations=trees + 9)
     assert (full.model, full.dataset.model.num_iterations) == ("", trees + 9)
     assert full.lineage == {
         "run_id": "run-1",
         "trees": 0,
         "anew": f"{trees} trees and 10 further ones are more than num_iterations {trees + 9}",
     }
-    asks = dataclasses.replace(shop.dataset, model=dataclasses.replace(shop.dataset.model, warm_start=10))
-    assert warm_start.start(None, asks) == warm_start.Start(asks)
-    gone = warm_start.start(Live("run-0", skipped="its artefact is no longer in the lake"), asks)
+    dataset = shop.dataset.with_model(warm_start=10)
+    assert warm_start.start(None, dataset) == warm_start.Start(dataset)
+    gone = warm_start.start(Live("run-0", skipped="its artefact is no longer in the lake"), dataset)
     assert gone.lineage == {"run_id": "run-0", "trees": 0, "anew": "its artefact is no longer in the lake"}
-    other = warm_start.start(live, dataclasses.replace(asks, crosses=asks.crosses[1:]))
+    other = warm_start.start(live, dataclasses.replace(dataset, crosses=dataset.crosses[1:]))
     assert other.lineage is not None
     assert "it has 'user_id__genres_rate' where" in other.lineage["anew"]
 
 
-def test_an_artefact_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_an_artefact_is_complete_or_missing(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "run"
 
     def fill_half() -> None:
@@ -280,17 +284,17 @@ def test_an_artefact_is_whole_or_not_there(tmp_path: Path) -> None:
         fill_half()
     assert not folder.exists()
 
-    folder.mkdir()  # as a killed run leaves it
+    folder.mkdir()  # the state that a killed run leaves
     (folder / "model.txt").write_text("half")
     with artefact.new(folder):
         assert not any(folder.iterdir())
         (folder / "model.txt").write_text("whole")
-    with pytest.raises(WorkloadError, match="never written over"), artefact.new(folder):
+    with pytest.raises(WorkloadError, match="never overwritten"), artefact.new(folder):
         pass
     assert (folder / "model.txt").read_text() == "whole"
 
 
-def test_a_run_that_fails_half_way_leaves_nothing(
+def test_a_run_that_fails_midway_leaves_no_files(
     shop: Trained,
     spark: SparkSession,
     tmp_path: Path,
@@ -303,28 +307,29 @@ def test_a_run_that_fails_half_way_leaves_nothing(
     monkeypatch.setattr(serving, "save", full)
     quick = dataclasses.replace(shop.dataset, crosses=(), encoder=dataclasses.replace(shop.dataset.encoder, passes=0))
     with pytest.raises(OSError, match="No space left"):
-        train.train(spark, quick, shop.features, tmp_path / "model", "r", {})
+        train.train(spark, request(shop, tmp_path / "model", dataset=quick))
     assert not (tmp_path / "model").exists()
 
 
-def test_a_run_started_again_finds_its_artefact(shop: Trained) -> None:
-    assert train.already_trained(shop.artefact, shop.dataset, shop.features, {"snapshot": "raw"})
-    assert not train.already_trained(shop.artefact, shop.dataset, shop.features, {"snapshot": "other"})
+def test_a_restarted_run_finds_its_artefact(shop: Trained) -> None:
+    same = request(shop, shop.artefact, lineage={"snapshot": "raw"})
+    assert train.already_trained(same)
+    assert not train.already_trained(dataclasses.replace(same, lineage={"snapshot": "other"}))
     other = dataclasses.replace(shop.dataset, digest="another spec")
-    assert not train.already_trained(shop.artefact, other, shop.features, {"snapshot": "raw"})
+    assert not train.already_trained(dataclasses.replace(same, dataset=other))
 
 
 def test_training_needs_a_prepared_table(shop: Trained, spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="run prepare first"):
-        train.train(spark, shop.dataset, tmp_path, tmp_path / "model", "r", {})
+        train.train(spark, request(shop, tmp_path / "model", features=tmp_path))
     with pytest.raises(WorkloadError, match="no column 'I1'"):
-        train.train(spark, spec.load("criteo"), shop.features, tmp_path / "model", "r", {})
+        train.train(spark, request(shop, tmp_path / "model", dataset=spec.load("criteo")))
 
 
-def test_a_tracking_server_killed_mid_run_changes_nothing_of_the_model_and_is_told_of(
-    shop: Trained, again: Again
+def test_a_killed_tracking_server_is_reported_and_does_not_change_the_model(
+    shop: Trained, repeated: RepeatedRun
 ) -> None:
-    assert re.search(r"^not logged to MLflow: .*metrics, model_card.html, lineage.json", again.printed, re.M)
-    found = json.loads((again.artefact / "metrics.json").read_text())
-    assert all(rule["passed"] for rule in verdict(found, FLOORS | {"test_clicks_min": 100}))
-    assert found | {"seconds": {}} == shop.read("metrics.json") | {"seconds": {}}
+    assert re.search(r"^not logged to MLflow: .*metrics, model_card.html, lineage.json", repeated.printed, re.M)
+    metrics = json.loads((repeated.artefact / "metrics.json").read_text())
+    assert all(rule["passed"] for rule in verdict(metrics, FLOORS | {"test_clicks_min": 100}))
+    assert metrics | {"seconds": {}} == shop.read("metrics.json") | {"seconds": {}}

@@ -1,4 +1,4 @@
-"""LightGBM's ring over two executor JVMs: what it computes, and how it ends when one of them is killed."""
+"""LightGBM's ring over two executor JVMs: its results, and the end of a fit when one executor is killed."""
 
 import json
 import os
@@ -25,17 +25,20 @@ pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 TOLERANCE = 1e-9
-"""Of a probability of a few trees: sums of histograms differ in the order of rows only. Bagging would draw others."""
+"""Tolerance of a probability after few trees: sums of histograms differ only by the order of rows.
+
+Bagging is off, because it would sample other rows.
+"""
 LOG_LOSS_TOLERANCE = 0.002
-"""Of many trees: sooner or later two splits are equally good to the last bit, and that order decides."""
+"""Tolerance after many trees: at some point two splits are equally good, and the order of rows decides."""
 BOUND = 1.0 + SETTLE_SECONDS
 KILLED = ("between trees", "before the ring")
 _SAME = ("spark.jars.packages", "spark.jars.excludes", "spark.jars.ivy", "spark.sql.adaptive.enabled")
 
 
 @pytest.fixture(scope="module")
-def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `workloads_cluster.py` wrote."""
+def results(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results that `testing/workloads/spark_cluster.py` wrote."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "java").mkdir()
     temporary = f"-Djava.io.tmpdir={folder / 'java'}"
@@ -65,63 +68,63 @@ def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict
             os.killpg(process.pid, signal.SIGKILL)
     left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
     assert not psutil.wait_procs(left, timeout=30)[1]
-    read: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    read: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return read
 
 
-def test_two_executors_are_one_ring(found: dict[str, Any]) -> None:
-    assert found["machines"] == [2, 2, 2, 2]
+def test_two_executors_form_one_ring(results: dict[str, Any]) -> None:
+    assert results["machines"] == [2, 2, 2, 2]
 
 
-def test_two_executors_compute_what_one_computes(found: dict[str, Any], spark: SparkSession) -> None:
+def test_two_executors_compute_the_probabilities_of_one(results: dict[str, Any], spark: SparkSession) -> None:
     alone = cluster.probabilities(clicks.rows(spark, cluster.ROWS), num_iterations=cluster.FEW)
     assert len(set(alone)) > 200
-    assert max(abs(a - b) for a, b in zip(alone, found["few"], strict=True)) <= TOLERANCE
+    assert max(abs(a - b) for a, b in zip(alone, results["few"], strict=True)) <= TOLERANCE
 
 
-def test_two_executors_learn_what_one_learns(found: dict[str, Any], spark: SparkSession) -> None:
+def test_two_executors_reach_the_log_loss_of_one(results: dict[str, Any], spark: SparkSession) -> None:
     rows = clicks.rows(spark, cluster.ROWS)
     clicked = rows.filter(f"id < {cluster.SCORED}").orderBy("id").select("label").collect()
     labels = np.array([row.label for row in clicked])
-    alone, ring = np.array(cluster.probabilities(rows)), np.array(found["first"])
+    alone, ring = np.array(cluster.probabilities(rows)), np.array(results["first"])
     assert abs(metrics.log_loss(labels, alone) - metrics.log_loss(labels, ring)) < LOG_LOSS_TOLERANCE
     assert np.abs(alone - ring).mean() < 0.02
 
 
 @pytest.mark.parametrize("when", KILLED)
-def test_a_killed_executor_ends_the_fit_in_time_and_by_name(when: str, found: dict[str, Any]) -> None:
-    assert "lost mid-fit (Command exited with code 137)" in found[when]["says"]
-    assert "nothing was written: run again" in found[when]["says"]
-    assert 0 < found[when]["seconds"] < BOUND
+def test_a_killed_executor_is_named_and_ends_the_fit_in_time(when: str, results: dict[str, Any]) -> None:
+    assert "lost mid-fit (Command exited with code 137)" in results[when]["message"]
+    assert "nothing was written: run again" in results[when]["message"]
+    assert 0 < results[when]["seconds"] < BOUND
 
 
-def test_a_fit_after_a_killed_executor_is_whole(found: dict[str, Any]) -> None:
-    assert max(abs(a - b) for a, b in zip(found["first"], found["again"], strict=True)) <= TOLERANCE
+def test_a_fit_after_a_killed_executor_is_complete(results: dict[str, Any]) -> None:
+    assert max(abs(a - b) for a, b in zip(results["first"], results["again"], strict=True)) <= TOLERANCE
 
 
-def test_each_executor_has_the_native_library_once(found: dict[str, Any]) -> None:
-    """Also the two that take the place of those that were killed; no fit unpacks another copy."""
-    assert found["unpacked"] == []
-    assert found["fetched"] == 2 + len(KILLED)
+def test_each_executor_has_the_native_library_once(results: dict[str, Any]) -> None:
+    """The two executors that replace the killed ones have it, too; no fit unpacks another copy."""
+    assert results["unpacked"] == []
+    assert results["fetched"] == 2 + len(KILLED)
 
 
-def test_a_worker_that_others_have_left_long_ago_is_a_stall() -> None:
+def test_an_executor_working_long_after_the_others_is_a_stall() -> None:
     stall = Stall()
-    assert not stall.found(0, 7, {"a": 1, "b": 2})
-    assert not stall.found(10, 7, {"a": 0, "b": 1})
-    assert not stall.found(9 + STALL_SECONDS, 7, {"a": 0, "b": 1})
-    assert "b still works" in stall.found(10 + STALL_SECONDS, 7, {"a": 0, "b": 1})
+    assert not stall.check(0, 7, {"a": 1, "b": 2})
+    assert not stall.check(10, 7, {"a": 0, "b": 1})
+    assert not stall.check(9 + STALL_SECONDS, 7, {"a": 0, "b": 1})
+    assert "b still works" in stall.check(10 + STALL_SECONDS, 7, {"a": 0, "b": 1})
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "states",
     [
-        pytest.param([(1, {"a": 1, "b": 1})] * 2, id="all at work"),
+        pytest.param([(1, {"a": 1, "b": 1})] * 2, id="all executors work"),
         pytest.param([(1, {"a": 0, "b": 1})] * 2, id="an executor that never had a task"),
         pytest.param([(1, {"a": 1, "b": 1}), (1, {"a": 0, "b": 0})], id="between two jobs"),
         pytest.param([(1, {"a": 1, "b": 1}), (1, {"a": 0, "b": 1}), (2, {"a": 1, "b": 1})], id="another job"),
     ],
 )
-def test_work_that_goes_on_is_no_stall(seen: list[tuple[int, dict[str, int]]]) -> None:
+def test_normal_work_is_not_a_stall(states: list[tuple[int, dict[str, int]]]) -> None:
     stall = Stall()
-    assert not any(stall.found(2 * STALL_SECONDS * i, *state) for i, state in enumerate(seen))
+    assert not any(stall.check(2 * STALL_SECONDS * i, *state) for i, state in enumerate(states))

@@ -1,4 +1,4 @@
-"""The fit: the clusters it refuses, the trees it counts, and an earlier model that it goes on from."""
+"""The fit: refused clusters, the count of trees, warm start and learning curve."""
 
 import dataclasses
 from typing import Any
@@ -14,16 +14,16 @@ from workloads.errors import WorkloadError
 from workloads.evaluation import learning_curve, metrics
 from workloads.training import fit, spark_ml_io
 
-# Imported, a session fixture would be made once for every module.
+# A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
 @pytest.mark.parametrize("setting", ["spark.speculation", "spark.dynamicAllocation.enabled"])
-def test_a_cluster_that_may_change_mid_fit_is_refused(
+def test_a_cluster_whose_tasks_may_change_mid_fit_is_refused(
     setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A running session cannot be given these.
+    # These cannot be set on a running session.
     get = spark.conf.get
     monkeypatch.setattr(type(spark.conf), "get", lambda _, key, *d: "true" if key == setting else get(key, *d))
     with pytest.raises(WorkloadError, match=f"{setting} is on"):
@@ -31,14 +31,14 @@ def test_a_cluster_that_may_change_mid_fit_is_refused(
 
 
 @pytest.mark.parametrize("setting", ["spark.task.reaper.enabled", "spark.task.reaper.killTimeout"])
-def test_a_cluster_that_would_keep_a_lost_workers_ring_waiting_is_refused(
+def test_a_cluster_without_task_reaper_is_refused(
     setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = {"spark.task.reaper.enabled": "true", "spark.task.reaper.killTimeout": "20s"}
+    correct = {"spark.task.reaper.enabled": "true", "spark.task.reaper.killTimeout": "20s"}
     get = spark.conf.get
 
     def without(_: Any, key: str, *default: str) -> Any:
-        return default[0] if key == setting else sound.get(key) or get(key, *default)
+        return default[0] if key == setting else correct.get(key) or get(key, *default)
 
     monkeypatch.setattr(session, "_one_process", lambda _: False)
     monkeypatch.setattr(type(spark.conf), "get", without)
@@ -47,7 +47,7 @@ def test_a_cluster_that_would_keep_a_lost_workers_ring_waiting_is_refused(
 
 
 def test_a_model_with_too_few_trees_is_refused(spark: SparkSession) -> None:
-    """No leaf may be as small as all rows are: LightGBM stops, and SynapseML says nothing."""
+    """The minimal leaf is larger than the training set: LightGBM stops, and SynapseML reports no error."""
     dataset = clicks.dataset(num_iterations=100, min_data_in_leaf=100_000)
     with (
         fit.laid_out(clicks.rows(spark, 2_000), 2) as rows,
@@ -57,34 +57,36 @@ def test_a_model_with_too_few_trees_is_refused(spark: SparkSession) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trees", "best", "patience", "whole"),
+    ("trees", "best", "rounds", "complete"),
     [
-        pytest.param(100, -1, 0, True, id="all of them"),
-        pytest.param(99, -1, 0, False, id="one is missing"),
+        pytest.param(100, -1, 0, True, id="all trees"),
+        pytest.param(99, -1, 0, False, id="one tree missing"),
         pytest.param(41, 40, 10, True, id="stopped early"),
-        pytest.param(100, -1, 10, True, id="never stopped"),
-        pytest.param(60, -1, 10, False, id="failed before it could stop"),
-        pytest.param(40, 40, 10, False, id="stopped early, and one is missing"),
-        pytest.param(96, 95, 10, False, id="stopped before it was patient"),
+        pytest.param(100, -1, 10, True, id="early stopping not reached"),
+        pytest.param(60, -1, 10, False, id="failed before early stopping"),
+        pytest.param(40, 40, 10, False, id="stopped early, one tree missing"),
+        pytest.param(96, 95, 10, False, id="stopped too early"),
     ],
 )
-def test_trees_are_counted_however_the_fit_ended(trees: int, best: int, patience: int, whole: bool) -> None:
-    wanted = clicks.dataset(num_iterations=100, early_stopping_round=patience).model
-    if whole:
+def test_missing_trees_are_detected_after_every_end_of_a_fit(
+    trees: int, best: int, rounds: int, complete: bool
+) -> None:
+    wanted = clicks.dataset(num_iterations=100, early_stopping_round=rounds).model
+    if complete:
         fit.check_trees(trees, best, wanted)
     else:
         with pytest.raises(WorkloadError, match=f"returned {trees} trees of 100"):
             fit.check_trees(trees, best, wanted)
 
 
-def test_a_fit_goes_on_from_an_earlier_model_and_learns_what_it_misses(spark: SparkSession) -> None:
-    """Ten trees on top of thirty say what forty say, and better than the thirty."""
+def test_a_warm_start_adds_trees_that_correct_the_earlier_model(spark: SparkSession) -> None:
+    """Thirty trees plus ten have about the log loss of forty, and a lower one than thirty."""
     dataset, test = clicks.dataset(num_iterations=30), clicks.rows(spark, 4_000, first=1_000_000)
     with fit.laid_out(clicks.rows(spark, 8_000), 2) as rows:
         thirty, forty = fit.fit(rows, dataset), fit.fit(rows, clicks.dataset(num_iterations=40))
         joined = fit.fit(rows, clicks.dataset(num_iterations=10), earlier_model=thirty.getNativeModel())
         other = dataclasses.replace(dataset, features=dict(reversed(dataset.features.items())))
-        with pytest.raises(WorkloadError, match="cannot go on from the earlier model: it has 'I1_number' where 'I6"):
+        with pytest.raises(WorkloadError, match="cannot continue from the earlier model: it has 'I1_number' where 'I6"):
             fit.fit(rows, other, earlier_model=thirty.getNativeModel())
     assert joined.getBoosterNumTotalIterations() == 40
 
@@ -98,7 +100,7 @@ def test_a_fit_goes_on_from_an_earlier_model_and_learns_what_it_misses(spark: Sp
     assert abs(loss(joined) - loss(forty)) < 0.005
 
 
-def test_the_curve_ends_at_the_loss_of_the_whole_model(spark: SparkSession) -> None:
+def test_the_learning_curve_ends_at_the_log_loss_of_the_model(spark: SparkSession) -> None:
     dataset = clicks.dataset(num_iterations=20, early_stopping_round=0)
     with fit.laid_out(clicks.rows(spark, 2_000, validation=0.2), 0) as rows:
         model = fit.fit(rows, dataset)
@@ -106,8 +108,8 @@ def test_the_curve_ends_at_the_loss_of_the_whole_model(spark: SparkSession) -> N
         scored = (
             model.transform(rows).select("validation", "label", spark_ml_io.vector_to_array("probability")[1]).collect()
         )
-    for name, validates in (("train", False), ("validation", True)):
-        labels, probabilities = np.array([row[1:] for row in scored if row[0] is validates]).T
+    for name, validation in (("train", False), ("validation", True)):
+        labels, probabilities = np.array([row[1:] for row in scored if row[0] is validation]).T
         by_tree = curves[f"{name}/log_loss_by_tree"]
         assert len(by_tree) == 20
         assert by_tree[-1] == pytest.approx(metrics.log_loss(labels, probabilities), abs=1e-12)

@@ -1,4 +1,4 @@
-"""LightGBM's library is unpacked once for a session, not at every fit."""
+"""LightGBM's library is unpacked once per session, not at every fit."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
-def test_fits_unpack_nothing_more(spark: SparkSession) -> None:
+def test_fits_unpack_no_further_copies(spark: SparkSession) -> None:
     temporary = Path(spark.sparkContext._jvm.System.getProperty("java.io.tmpdir"))
     with fit.laid_out(clicks.rows(spark, 2_000), 2) as rows:
         for _ in range(2):
@@ -26,7 +26,7 @@ def test_fits_unpack_nothing_more(spark: SparkSession) -> None:
     }
 
 
-def test_temporary_files_of_the_jvm_are_in_the_folder_of_the_run(spark: SparkSession) -> None:
+def test_the_jvms_temporary_folder_is_inside_the_run_folder(spark: SparkSession) -> None:
     scratch = Path(spark.sparkContext.getConf().get("spark.local.dir")).parent
     temporary = Path(spark.sparkContext._jvm.System.getProperty("java.io.tmpdir"))
     assert temporary.parent == scratch

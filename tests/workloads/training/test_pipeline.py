@@ -1,4 +1,4 @@
-"""The pipeline as the workload holds it against Spark's own, and how little it asks of the JVM for that."""
+"""The lightweight pipeline: the same results as Spark's, with few calls to the JVM."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from testing.workloads.shop import Trained
 from workloads.features.categories import BETWEEN, MISSING_LEVEL
 from workloads.training import pipeline, spark_ml_io
 
-# Imported, a session fixture would be made once for every module.
+# A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
-def test_it_computes_what_sparks_own_computes(shop: Trained, spark: SparkSession) -> None:
+def test_the_pipeline_computes_the_same_as_sparks_pipeline_model(shop: Trained, spark: SparkSession) -> None:
     folder = shop.artefact / "pipeline"
     rows = spark.read.parquet(str(shop.features)).orderBy("time").limit(300)
 
@@ -32,8 +32,8 @@ def test_it_computes_what_sparks_own_computes(shop: Trained, spark: SparkSession
 
 
 @pytest.mark.parametrize("words", [[MISSING_LEVEL], [MISSING_LEVEL, f"a{BETWEEN}b", 'line\n"break"\\', "über", "😀"]])
-def test_a_lookup_is_read_as_spark_reads_it(words: list[str], spark: SparkSession, tmp_path: Path) -> None:
-    """Made with constructors that are not Spark's public ones, of words that no way of writing them may change."""
+def test_a_lookup_is_loaded_as_spark_loads_it(words: list[str], spark: SparkSession, tmp_path: Path) -> None:
+    """`load` uses Spark's private constructors; the words contain characters that serialisation could change."""
     vectors = np.arange(2 * len(words), dtype=np.float32).reshape(-1, 2) / 3
     folder = tmp_path / "lookup"
     spark_ml_io.write_lookup(folder, "looked_up", ("words", "mean"), words, vectors, spark)
@@ -50,23 +50,23 @@ def test_a_lookup_is_read_as_spark_reads_it(words: list[str], spark: SparkSessio
     assert [row["mean"].tolist() for row in means(ours)[: len(words)]] == vectors.tolist()
 
 
-def test_its_stages_are_in_the_order_in_which_they_were_saved(shop: Trained) -> None:
+def test_pipeline_stages_are_loaded_in_the_saved_order(shop: Trained) -> None:
     folder = shop.artefact / "pipeline"
     saved = spark_ml_io.read_metadata(folder)["paramMap"]["stageUids"]
     assert len(saved) > 10
     assert list(pipeline.load(folder).stages) == saved
 
 
-def test_the_jvm_is_asked_once_what_a_name_is(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_jvm_names_are_resolved_once(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[str] = []
     client = spark._jvm._gateway_client
     real = client.send_command
 
     def send(command: str, *options: object, **more: object) -> object:
-        asked.append(command)
+        commands.append(command)
         return real(command, *options, **more)
 
     monkeypatch.setattr(client, "send_command", send)
     spark.range(1).select(F.concat(F.lit("a"), F.col("id")), spark_ml_io.vector_to_array("id"))
-    assert asked
-    assert [command for command in asked if command.startswith("r\nu\n")] == []
+    assert commands
+    assert [command for command in commands if command.startswith("r\nu\n")] == []
