@@ -133,7 +133,7 @@ def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, until
     while time.monotonic() < until:
         # Until the lock is held nobody can be ready, and what listens on the port may be a stranger who never answers.
         if runs(folder) and (ready := _ready(folder)):
-            for error in ready["unwell"]:
+            for error in ready["not_resumed"]:
                 _warn(f"not resumed, see {folder / 'sandbox.log'}: {error}")
             return f"https://127.0.0.1:{remembered_port(folder)}, state in {folder}"
         if child is not None and child.poll() not in (None, _RUNS_ALREADY):

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
@@ -32,7 +32,7 @@ from starlette.routing import BaseRoute, Route
 
 from sandbox import caller_network, state_files
 from sandbox.arm.store import Body, ResourceStore
-from sandbox.context import Behaviour, CloudError, Sandbox
+from sandbox.context import Behaviour, CloudError, Machines, Sandbox
 from sandbox.identity import entra, role_assignments
 from sandbox.resource_rules import credentials
 from sandbox.state_files import Unreadable
@@ -42,6 +42,8 @@ from sandbox.state_files import Unreadable
 _WRITERS = {"ba92f5b4-2d11-453d-a403-e96b0029c9fe", "b7e6dc6d-f1e8-4753-8033-0f276bb0955b"}
 _READERS = _WRITERS | {"2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"}
 _CHUNK = 1 << 20
+_ACCOUNT = "microsoft.storage/storageaccounts"
+CONTAINER = f"{_ACCOUNT}/blobservices/containers"
 # Names in one listing.
 # Source: Azure/Azurite src/blob/utils/constants.ts (`DEFAULT_LIST_BLOBS_MAX_RESULTS`)
 _PAGE = 5000
@@ -145,13 +147,40 @@ class _Call:
         return self.staging / "blocks" / _digest(self.blob)
 
 
-def routes(sandbox: Sandbox) -> list[BaseRoute]:
-    # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts; Azure/Azurite swagger/blob-storage-2021-10-04.json
-    # (`x-ms-request-id`, `x-ms-version`)
+class BlobService:
+    """Blob Storage as a service of a sandbox. Each container is a folder, so nothing is resumed or shut down."""
+
+    name = "blob"
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[BaseRoute]:
+        methods, account = ["GET", "HEAD", "PUT", "POST", "DELETE"], "/blob/{account}"
+        paths = account, f"{account}/", f"{account}/{{container}}", f"{account}/{{container}}/{{blob:path}}"
+        return [Route(path, self._serve, methods=methods) for path in paths]
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        return {
+            CONTAINER: Behaviour(on_put=_make_container, on_delete=_remove_container),
+            _ACCOUNT: Behaviour(on_delete=_remove_account, actions={"listkeys": credentials.list_storage_keys}),
+        }
+
+    def machines(self) -> Iterable[Machines]:
+        return ()
+
+    async def resume(self) -> None:
+        pass
+
+    async def shutdown(self) -> None:
+        pass
+
+    # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts; Azure/Azurite
+    # swagger/blob-storage-2021-10-04.json (`x-ms-request-id`, `x-ms-version`)
     # No source: send a name that no file could have to a blob endpoint on Azure, and read the code.
-    async def endpoint(request: Request) -> Response:
+    async def _serve(self, request: Request) -> Response:
         try:
-            response = await _answer(sandbox, request)
+            response = await _answer(self._sandbox, request)
         except CloudError as error:
             response = _error(error.status, error.code, error.message, error.headers)
         except ValueError as error:
@@ -160,40 +189,30 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
             response = _error(409, "ResourceTypeMismatch", "The name, or a part of it, is a directory or a blob.")
         except OSError as error:
             response = _error(500, "InternalError", f"{error.strerror}: {error.filename}")
-        with contextlib.suppress(RuntimeError):  # which says that the body was read already
+        with contextlib.suppress(RuntimeError):  # the body was read already
             async for _ in request.stream():
-                pass  # a refused upload is read to its end, so that the client sees the answer, not a broken pipe
+                pass  # a refused upload is read to its end, so that the client gets the answer, not a broken pipe
         response.headers["x-ms-request-id"] = str(uuid.uuid4())
         response.headers["x-ms-version"] = request.headers.get("x-ms-version", "2021-12-02")
         return response
 
-    methods, account = ["GET", "HEAD", "PUT", "POST", "DELETE"], "/blob/{account}"
-    shapes = account, f"{account}/", f"{account}/{{container}}", f"{account}/{{container}}/{{blob:path}}"
-    return [Route(shape, endpoint, methods=methods) for shape in shapes]
+
+# Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers`)
+async def _make_container(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
-    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers`)
-    async def make(_: Sandbox, resource_id: str, body: Body) -> None:
-        sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
-
-    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers.delete`)
-    async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
-        names = _names_in(resource_id)
-        for folder in (sandbox.container_folder(*names), _aside(sandbox, *names)):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`storage_accounts.delete`)
-    async def remove_account(_: Sandbox, resource_id: str, body: Body) -> None:
-        folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
+# Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers.delete`)
+async def _remove_container(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    names = _names_in(resource_id)
+    for folder in (sandbox.container_folder(*names), _aside(sandbox, *names)):
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    return {
-        "microsoft.storage/storageaccounts/blobservices/containers": Behaviour(on_put=make, on_delete=remove),
-        "microsoft.storage/storageaccounts": Behaviour(
-            on_delete=remove_account, actions={"listkeys": credentials.list_storage_keys}
-        ),
-    }
+
+# Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`storage_accounts.delete`)
+async def _remove_account(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _names_in(resource_id: str) -> tuple[str, str]:

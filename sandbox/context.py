@@ -12,7 +12,7 @@ from sandbox.arm.store import Body, ResourceStore
 from sandbox.identity import authority
 
 
-class Settings(msgspec.Struct, forbid_unknown_fields=True):
+class SandboxSettings(msgspec.Struct, forbid_unknown_fields=True):
     """How long things take: short here, so that a program that does not wait fails. `PUT /sandbox/settings` changes
     them until the sandbox ends."""
 
@@ -46,7 +46,7 @@ class Sandbox:
     store: ResourceStore
     environment: MutableMapping[str, str]
     """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings); see `environment`."""
-    settings: Settings = field(default_factory=Settings)
+    settings: SandboxSettings = field(default_factory=SandboxSettings)
     callers: dict[int, str] = field(default_factory=dict)
     """Virtual networks of the open connections that come from inside one, by the port they come from."""
 

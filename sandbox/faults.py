@@ -5,7 +5,7 @@ next `times` requests it matches, of whichever service: all are behind one port;
 one or more of: wait `delay` seconds, `reset` the connection, answer `status`, do the work and have the answer `lost`,
 make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`. What starts
 with a Databricks run is its cluster: each start of it is hindered.
-`PUT /sandbox/settings` sets what holds for every request: `cloud.Settings`.
+`PUT /sandbox/settings` sets what holds for every request: `context.SandboxSettings`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.context import CloudError, Sandbox, Settings
+from sandbox.context import CloudError, Sandbox, SandboxSettings
 
 T = TypeVar("T")
 _KEY = "sandbox.fault"
@@ -112,7 +112,7 @@ class Faults:
 
     async def _set(self, request: Request) -> Response:
         if request.method == "PUT":
-            for name, value in msgspec.structs.asdict(await _decoded(request, Settings)).items():
+            for name, value in msgspec.structs.asdict(await _decoded(request, SandboxSettings)).items():
                 setattr(self._settings, name, value)
         return Response(msgspec.json.encode(self._settings), media_type="application/json")
 

@@ -1,6 +1,6 @@
 """Services of Azure that the sandbox does not have: a request for one is refused by its name.
 
-Types of ARM resources that are left out are in `resource_types.yaml`, paths of Databricks in `databricks/__init__.py`.
+Types of ARM resources that are left out are in `resource_types.yaml`, paths of Databricks in `databricks/service.py`.
 A caller whom the resource's network does not admit is refused for that first, as Azure refuses it.
 """
 

@@ -22,7 +22,7 @@ _FILTER = re.compile(rf"{_CLAUSE}(?: and {_CLAUSE})*")
 _PART = f"/providers/{TYPE}/"
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE.lower(): Behaviour(on_put=_assign)}
 
 

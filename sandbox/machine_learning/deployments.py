@@ -22,18 +22,18 @@ from sandbox import state_files
 from sandbox.arm.store import Body
 from sandbox.context import Behaviour, CloudError, Sandbox
 from sandbox.machine_learning import endpoints
+from sandbox.machine_learning.deployment_spec import DeploymentSpec, resolve
 from sandbox.machine_learning.replicas import Deployment, NotReady, container_label, tail
-from sandbox.machine_learning.service import Service, resolve
 from sandbox.registry.containers import engine_of
 from sandbox.state_files import Unreadable
 
 DEPLOYMENT = f"{endpoints.ENDPOINT}/deployments"
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md
 _MOST_DEPLOYMENTS = 20
-_SERVICE = TypeAdapter(Service)
+_SPEC = TypeAdapter(DeploymentSpec)
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {DEPLOYMENT: Behaviour(on_put=_put, on_delete=_delete, actions={"getlogs": _get_logs})}
 
 
@@ -57,13 +57,13 @@ async def resume(sandbox: Sandbox) -> None:
             with contextlib.suppress(CloudError, FileNotFoundError):
                 endpoint, name, folder = _locate(sandbox, deployment_id)
                 try:
-                    service = _SERVICE.validate_json((folder / "service.json").read_bytes())
+                    spec = _SPEC.validate_json((folder / "service.json").read_bytes())
                 except ValidationError as error:
                     unreadable.append(Unreadable(folder / "service.json", f"{error.error_count()} faults in it"))
                     continue
                 for stale in folder.glob("run-*"):
                     shutil.rmtree(stale)
-                deployment = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())
+                deployment = Deployment(sandbox, endpoints.fleet(sandbox).transport, spec, folder, _generation())
                 endpoint.deployments[name] = deployment
                 deployment.guard()
     if unreadable:
@@ -86,14 +86,14 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
         # No source: create one deployment too many on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"An endpoint has at most {_MOST_DEPLOYMENTS} deployments.")
     body["properties"].setdefault("scaleSettings", {"scaleType": "Default"})  # azure-ai-ml reads it unasked
-    service, model = resolve(sandbox, endpoint.compute, body)
+    spec, model = resolve(sandbox, endpoint.compute, body)
     old = endpoint.deployments.get(name)
-    if old is not None and old.service == service:
+    if old is not None and old.spec == spec:
         return
     folder.mkdir(parents=True, exist_ok=True)
     if model is not None:
-        await asyncio.to_thread(_copy_model, model, folder / "models" / str(service.model) / model.name)
-    new = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())
+        await asyncio.to_thread(_copy_model, model, folder / "models" / str(spec.model) / model.name)
+    new = Deployment(sandbox, endpoints.fleet(sandbox).transport, spec, folder, _generation())
     try:
         await new.start()
     except NotReady as error:
@@ -101,7 +101,7 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
         # (`ResourceNotReady`)
         raise CloudError(400, "ResourceNotReady", message) from error
-    state_files.write(folder / "service.json", json.dumps(asdict(service)))
+    state_files.write(folder / "service.json", json.dumps(asdict(spec)))
     endpoint.deployments[name] = new
     if old is not None:
         await old.stop(drain=True)

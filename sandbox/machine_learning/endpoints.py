@@ -96,7 +96,7 @@ async def disband(sandbox: Sandbox) -> None:
         await ended.transport.aclose()
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     actions = {"listkeys": _list_keys, "regeneratekeys": _regenerate_keys, "token": _token}
     return {ENDPOINT: Behaviour(on_put=_put, on_delete=_delete, actions=actions)}
 

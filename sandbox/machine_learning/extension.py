@@ -31,7 +31,7 @@ _PUBLIC = "192.0.2.10"
 """Stands for a public address: it is one of those for documentation (RFC 5737), at which nothing can listen."""
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE: Behaviour(before_put=_check_certificate, on_put=_check_router)}
 
 

@@ -83,7 +83,7 @@ def _by_traffic(endpoint: Endpoint) -> str | None:
 async def _forward(deployment: Deployment, request: Request, body: bytes, marks: dict[str, str]) -> Response:
     headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
     headers |= {"accept-encoding": "identity", "x-request-id": marks["x-request-id"]}
-    service, lost = deployment.service, None
+    spec, lost = deployment.spec, None
     for _ in range(2):
         try:
             replica = await deployment.acquire(avoid=lost)
@@ -93,9 +93,9 @@ async def _forward(deployment: Deployment, request: Request, body: bytes, marks:
         except NoReplica:
             return _error(503, "NoReadyReplica", "No replica is ready.", {**marks, "retry-after": "5"})
         try:
-            answer = await replica.send("POST", service.scoring_path, headers, body, service.request_timeout)
+            answer = await replica.send("POST", spec.scoring_path, headers, body, spec.request_timeout)
         except TimeoutError:
-            message = f"Scoring took longer than requestTimeout, {service.request_timeout:g} s."
+            message = f"Scoring took longer than requestTimeout, {spec.request_timeout:g} s."
             return _error(504, "RequestTimeout", message, marks)
         except httpx.TransportError:
             lost = replica

@@ -30,7 +30,7 @@ _DEFAULT_TYPE = "defaultinstancetype"
 _DEFAULT_SIZE = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     versions = Behaviour(on_put=_put_version, on_delete=_delete_version)
     return {
         WORKSPACE: Behaviour(on_put=_put_workspace),
@@ -72,7 +72,7 @@ def private_router(sandbox: Sandbox, compute_id: str) -> str | None:
 
 
 def instance_types(sandbox: Sandbox) -> dict[str, Any]:
-    """Those that the cluster knows: the default, and what somebody created there with `kubectl` (`cloud.Settings`).
+    """Those that the cluster knows: the default, and what somebody created there with `kubectl` (`context.SandboxSettings`).
 
     `instanceTypes` of the attach creates none.
 

@@ -26,7 +26,7 @@ _growing = set[asyncio.Task[None]]()
 """Pools on their way to the autoscaler's lower bound; a task that nobody refers to may be collected."""
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {
         CLUSTER.lower(): Behaviour(
             before_put=_check_cluster,

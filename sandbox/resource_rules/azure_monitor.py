@@ -27,7 +27,7 @@ _KEYWORDS = {"and", "or", "in", "by"}
 _LITERAL = re.compile(r"""@?"(?:\\.|[^"\\])*"|@?'(?:\\.|[^'\\])*'""")
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {
         _TABLE.lower(): Behaviour(before_delete=_refuse_deletion),
         _COLLECTION_RULE.lower(): Behaviour(before_put=_check_collection_rule),

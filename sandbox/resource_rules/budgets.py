@@ -10,7 +10,7 @@ TYPE = "Microsoft.Consumption/budgets"
 _START = "properties.timePeriod.startDate"
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE.lower(): Behaviour(on_put=_check)}
 
 

@@ -25,7 +25,7 @@ _connecting: set[tuple[str, str]] = set()
 """Sandbox folder and target of each connection that is being created or removed."""
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE: Behaviour(before_put=_check, on_put=_connect, on_delete=_disconnect)}
 
 

@@ -12,7 +12,7 @@ from sandbox.context import Behaviour, CloudError, Sandbox
 TYPE = "microsoft.network/virtualnetworks"
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE: Behaviour(before_delete=_require_unused)}
 
 

@@ -21,8 +21,8 @@ import uvicorn
 from azure.core.credentials import AccessToken
 from azure.identity import ClientSecretCredential
 
-from sandbox import blob
 from sandbox.arm.store import ResourceStore
+from sandbox.blob import CONTAINER, BlobService
 from sandbox.context import Sandbox
 from sandbox.identity import authority
 from sandbox.server import application
@@ -103,7 +103,7 @@ class Served:
     def container(self, account: str, name: str) -> None:
         path = f"Microsoft.Storage/storageAccounts/{account}/blobServices/default/containers/{name}"
         resource_id = self.put(path, properties={})
-        hook = blob.behaviours(self.sandbox)["microsoft.storage/storageaccounts/blobservices/containers"].on_put
+        hook = BlobService(self.sandbox).behaviours()[CONTAINER].on_put
         assert hook is not None
         asyncio.run(hook(self.sandbox, resource_id, {}))
 

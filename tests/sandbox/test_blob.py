@@ -157,7 +157,7 @@ def test_owning_the_account_gives_no_access_to_its_data_without_a_data_role(clou
 def test_deleting_a_container_in_arm_deletes_its_blobs(cloud: Served, raw: ContainerClient) -> None:
     raw.upload_blob("x", b"1")
     record = blob.container_id(f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake", raw.container_name)
-    hook = blob.behaviours(cloud.sandbox)["microsoft.storage/storageaccounts/blobservices/containers"].on_delete
+    hook = blob.BlobService(cloud.sandbox).behaviours()[blob.CONTAINER].on_delete
     assert hook is not None
     asyncio.run(hook(cloud.sandbox, record, {}))
     assert not cloud.sandbox.container_folder("lake", raw.container_name).exists()

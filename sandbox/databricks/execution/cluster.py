@@ -51,7 +51,7 @@ class TaskFailed(Exception):
         return "TERMINATED" if self.code == "RUN_EXECUTION_ERROR" else "INTERNAL_ERROR"
 
 
-class Cluster:
+class SparkCluster:
     """One Spark driver, started when the first task needs it and again after it has died."""
 
     def __init__(

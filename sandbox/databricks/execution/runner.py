@@ -14,7 +14,7 @@ from pathlib import Path
 from sandbox.arm.store import ResourceStore
 from sandbox.context import CloudError, Sandbox
 from sandbox.databricks import clusters, secrets
-from sandbox.databricks.execution.cluster import DRIVER_LOG, POLL, Cluster, Launch, TaskFailed
+from sandbox.databricks.execution.cluster import DRIVER_LOG, POLL, SparkCluster, Launch, TaskFailed
 from sandbox.databricks.files import local_path
 from sandbox.databricks.unity_catalog import volumes
 from sandbox.databricks.workspace import Json, Workspace, now
@@ -120,7 +120,7 @@ class _Execution:
         self._run = run
         self._folder = folder
         self._launch = launch
-        self._clusters: dict[str, Cluster] = {}
+        self._clusters: dict[str, SparkCluster] = {}
         self._outcomes: dict[str, asyncio.Task[str]] = {}
 
     async def run(self) -> None:
@@ -226,7 +226,7 @@ class _Execution:
             self._save()
         return str(task["state"]["result_state"])
 
-    def _cluster(self, task: Json) -> Cluster:
+    def _cluster(self, task: Json) -> SparkCluster:
         existing = task.get("existing_cluster_id")
         key = existing or task.get("job_cluster_key") or f"task-{task['task_key']}"
         if key not in self._clusters:
@@ -239,7 +239,7 @@ class _Execution:
             else:
                 definitions = {entry["job_cluster_key"]: entry["new_cluster"] for entry in self._run["job_clusters"]}
                 definition = task.get("new_cluster") or definitions[key]
-            self._clusters[key] = Cluster(self._workspace, self._folder / key, definition, libraries, self._launch)
+            self._clusters[key] = SparkCluster(self._workspace, self._folder / key, definition, libraries, self._launch)
         return self._clusters[key]
 
     def _order(self, task: Json) -> Json:
