@@ -1,6 +1,6 @@
-"""The server process of one sandbox folder: every service behind one TLS port on 127.0.0.1, until SIGTERM.
+"""The server process of one sandbox folder: all services on one TLS port of 127.0.0.1, until SIGTERM.
 
-Does not detach from the terminal: `sandbox start` does that around it.
+Does not detach from the terminal; `sandbox start` does.
 """
 
 import asyncio
@@ -54,31 +54,31 @@ _PORTS = range(20000, 30000)
 
 
 def serve(folder: Path, port: int | None) -> None:
-    held = lock(folder)
+    lock_file = lock(folder)
     if containers.engine_of(folder) is None:
-        # Containers run as another user, who has to read the model.
+        # With an engine, containers run as another user and must be able to read the model.
         os.umask(0o077)
     authority.ensure(folder)
     authority.require_usable(folder)
     listener = _listen(folder, port)
-    used = listener.getsockname()[1]
+    listening_port = listener.getsockname()[1]
     store = _store(folder)
-    sandbox = Sandbox(folder, used, store, environment.prepare(folder, used, os.environ))
+    sandbox = Sandbox(folder, listening_port, store, environment.prepare(folder, listening_port, os.environ))
     certificate, key = authority.certificate_files(folder)
     access_log.configure()
     config = uvicorn.Config(
         application(sandbox),
         ssl_certfile=certificate,
         ssl_keyfile=key,
-        # The children that services start are reaped by their Popen objects: no event loop may do it first.
+        # Services reap their processes by Popen objects, and uvloop would reap them first.
         loop="asyncio",
-        # Idle TLS connections of clients that do not answer the goodbye count as busy, too.
+        # Idle TLS connections of clients that do not answer the close message count as busy, too.
         timeout_graceful_shutdown=1,
         log_config=None,
     )
     server = uvicorn.Server(config)
     server.run([listener])
-    held.close()
+    lock_file.close()
     if not server.started:
         sys.exit(1)
 
@@ -141,10 +141,13 @@ def application(sandbox: Sandbox) -> Starlette:
 
 
 def _store(folder: Path) -> ResourceStore:
-    """The resources of this folder: those of its first start, which makes the store before it names the port."""
+    """The folder's store of resources. The first start creates it before it writes the port.
+
+    Raises `Damaged` if only one of the two files exists.
+    """
     path = folder / "resources.sqlite"
-    started, known = (folder / "environment.json").exists(), path.exists() and path.stat().st_size > 0
-    if started and not known:
+    started, has_content = (folder / "environment.json").exists(), path.exists() and path.stat().st_size > 0
+    if started and not has_content:
         raise Damaged(Unreadable(path, "the file is empty or missing"))
     store = ResourceStore(path)
     if not started and any(store.below("")):
@@ -153,14 +156,14 @@ def _store(folder: Path) -> ResourceStore:
 
 
 def _listen(folder: Path, port: int | None) -> socket.socket:
-    """The port of the first start for ever: the address is part of every stored resource."""
+    """Listen on the port of the first start, because stored resources contain the address."""
     remembered = remembered_port(folder)
     if port and remembered and port != remembered:
         message = f"{folder} belongs to port {remembered}, which its resources' addresses contain, not to {port}."
         raise CannotServe(f"{message} Start it without --port, or name another --folder.")
     wanted = port or remembered
     for candidate in [wanted] if wanted else random.sample(_PORTS, 50):
-        # Named, or asyncio would not know it for TCP and leave Nagle's algorithm on: 40 ms an answer.
+        # Without the protocol asyncio does not recognise TCP and leaves Nagle's algorithm on: 40 ms per answer.
         listener = socket.socket(proto=socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -171,7 +174,7 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
             reason = error.strerror
     if remembered:
         message = f"port {wanted} of the sandbox in {folder} is taken: {reason}. Its resources' addresses contain it:"
-        raise CannotServe(f"{message} end what listens there, or start afresh in another --folder.")
+        raise CannotServe(f"{message} end the process that listens there, or start again in another --folder.")
     raise CannotServe(f"port {wanted} is taken: {reason}. Name another --port, or none for any that is free.")
 
 

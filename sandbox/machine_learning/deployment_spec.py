@@ -1,6 +1,6 @@
-"""What a deployment names, resolved to what there is to run; or the reason why that does not exist or fit.
+"""Resolves a deployment's request to the service to run, or refuses it because a part of it does not exist or fit.
 
-Environments must name an image: none is built from a context. Models must lie in a blob datastore of their workspace.
+Environments must name an image: none is built from a context. Models must be in a blob datastore of their workspace.
 """
 
 import re
@@ -33,19 +33,19 @@ _MODEL_URI = re.compile(
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """What a deployment runs, resolved: enough to start it again when nothing else is known any more."""
+    """All values that are needed to start a deployment, also after a restart of the sandbox."""
 
     image: str
     model: str | None
     """`<model>/<version>` below the deployment's `models` folder."""
     environment: dict[str, str]
     instances: int
-    """Replicas it starts with; the fewest, where `scale` adds some."""
+    """Number of replicas at the start; with `scale`, the least number."""
     scoring_path: str
     liveness_path: str
     readiness_path: str
     container_port: int
-    """The port the image says it listens on. A process without a network of its own gets a free one instead."""
+    """Port on which the image listens. A replica on the host's network gets a free port instead."""
     cpu_limit: float
     memory_limit: int
     max_concurrent: int
@@ -56,9 +56,9 @@ class DeploymentSpec:
     liveness_failures: int
     probe_timeout: float
     cluster: str = ""
-    """Id of the cluster on whose nodes it runs."""
+    """Id of the cluster that runs it."""
     scale: Scale | None = None
-    """None: as many replicas as it starts with, whatever the load."""
+    """None: a fixed number of replicas."""
 
 
 class _Model(BaseModel):
@@ -128,14 +128,14 @@ class _Settings(_Model):
 
 
 def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[DeploymentSpec, Path | None]:
-    """What to run, and where its model lies now; `CloudError` if anything it names does not exist or fit."""
+    """The service to run, and the present path of its model. Raises `CloudError` if a part does not exist or fit."""
     try:
         settings = _Settings.model_validate(_without_nulls(body["properties"]))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        path = ".".join(str(part) for part in first["loc"])
         # No source: create a deployment with a wrong property on Azure, and read the code.
-        raise CloudError(400, "BadArgument", f"Deployment property '{where}': {first['msg']}.") from error
+        raise CloudError(400, "BadArgument", f"Deployment property '{path}': {first['msg']}.") from error
     if settings.endpoint_compute_type != "Kubernetes" or settings.model_mount_path:
         raise CloudError(400, "BadArgument", "The sandbox needs endpointComputeType Kubernetes and no modelMountPath.")
     compute = kubernetes_compute(sandbox, compute_id)
@@ -186,15 +186,16 @@ def resolve(sandbox: Sandbox, compute_id: str | None, body: Body) -> tuple[Deplo
 
 
 def _require_pull(sandbox: Sandbox, network: str | None, image: str) -> None:
-    """The cluster pulls from its own network.
+    """Refuse an image that the cluster cannot pull from its own network.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md;
     MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md (ImagePullLoopBackOff)
     """
     name = image.removeprefix(f"{sandbox.authority}/").partition("/")[0].lower()
     for registry_id, body in sandbox.store.below("/subscriptions"):
-        meant = body["type"].lower() == "microsoft.containerregistry/registries" and body["name"].lower() == name
-        if meant and not is_public(body) and not reaches(sandbox, network, registry_id, "registry"):
+        is_registry = body["type"].lower() == "microsoft.containerregistry/registries"
+        matches = is_registry and body["name"].lower() == name
+        if matches and not is_public(body) and not reaches(sandbox, network, registry_id, "registry"):
             message = (
                 f"The cluster cannot pull '{image}': its network has no private endpoint to the registry '{name}'."
             )
@@ -202,7 +203,7 @@ def _require_pull(sandbox: Sandbox, network: str | None, image: str) -> None:
 
 
 def _require_download(sandbox: Sandbox, network: str | None, account_name: str) -> None:
-    """The cluster downloads a model from its own network, too.
+    """Refuse a model that the cluster cannot download from its own network.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-inferencing-environment.md
     """
@@ -214,7 +215,7 @@ def _require_download(sandbox: Sandbox, network: str | None, account_name: str) 
 
 
 def _model(sandbox: Sandbox, version_id: str, network: str | None) -> tuple[str, Path]:
-    """`<model>/<version>` and the folder or file that the version's URI names in a blob datastore's container.
+    """`<model>/<version>`, and the path of the version's folder or file in a blob datastore's container.
 
     Source: Azure/AML-Kubernetes docs/faq.md ("compute only support Azure blob container")
     """
@@ -224,13 +225,13 @@ def _model(sandbox: Sandbox, version_id: str, network: str | None) -> tuple[str,
     match = _MODEL_URI.fullmatch(uri)
     if not match or (match["workspace"] or parts[-5]).lower() != parts[-5].lower():
         message = (
-            f"Model '{name}:{version}': '{uri}' is no azureml://…/datastores/<name>/paths/<path> of its workspace."
+            f"Model '{name}:{version}': '{uri}' is not azureml://…/datastores/<name>/paths/<path> of its workspace."
         )
         # No source: register a model on Azure with such an address, and read the code.
         raise CloudError(400, "InvalidModelUri", message)
     datastore = _asset(sandbox, f"{workspace_id}/datastores/{match['datastore']}", "Datastore")["properties"]
     if datastore["datastoreType"] != "AzureBlob":
-        message = f"Model '{name}:{version}' lies in a datastore of type {datastore['datastoreType']}, not AzureBlob."
+        message = f"Model '{name}:{version}' is in a datastore of type {datastore['datastoreType']}, not AzureBlob."
         # No source: deploy a model of a Gen2 datastore to Kubernetes on Azure, and read the code.
         raise CloudError(400, "UnsupportedDatastore", message)
     _require_download(sandbox, network, datastore["accountName"])
@@ -239,7 +240,7 @@ def _model(sandbox: Sandbox, version_id: str, network: str | None) -> tuple[str,
     if not source.is_relative_to(container.resolve()) or not source.exists():
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
         # (`BadArgument`: unable to download the model)
-        raise CloudError(400, "BadArgument", f"Model '{name}:{version}': there is nothing at '{uri}'.")
+        raise CloudError(400, "BadArgument", f"Model '{name}:{version}': '{uri}' does not exist.")
     return f"{name}/{version}", source
 
 

@@ -1,11 +1,11 @@
-"""A deployment as it runs: replicas of the scoring service, watched, and handed out to one request after another.
+"""A running deployment: starts and watches replicas of the scoring service, and assigns requests to them.
 
-A replica is a process (or a container, where the image is one) with a port of its own. A replica that ends, or whose
-liveness probe fails as often as its threshold allows, is started again, each time after a longer pause. So is one that
-holds more memory than its limit: Kubernetes kills it (`OOMKilled`). CPU limits are checked when a deployment is made;
-only containers are held to them. Each runs on a node of the cluster, and moves or ends with it (`nodes.py`). How many
-replicas there are follows the load where the deployment says so (`scaling.py`): a new one takes requests once it is
-ready, and one that goes takes no more and first answers those it has.
+A replica is a process (or a container, if the image is one) with its own port. A replica is restarted, each time after
+a longer pause, when it ends, when its liveness probe reaches its failure threshold, or when it uses more memory than
+its limit (Kubernetes kills it: `OOMKilled`). CPU limits are checked when a deployment is created, and enforced for
+containers only. Each replica runs on a node of the cluster, and moves or ends with it (`nodes.py`). With scale settings
+the number of replicas follows the load (`scaling.py`): a new one gets requests once it is ready, and a removed one gets
+no new requests and answers its open ones first.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _PASSED_ON = ("PATH", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LANG")
 
 
 class NotReady(Exception):
-    """A replica did not get ready, or is no longer."""
+    """A replica did not get ready, or is no longer ready."""
 
 
 class Overloaded(Exception):
@@ -69,7 +69,7 @@ class Replica:
         self.turn = 0
 
     async def launch(self) -> None:
-        """Start the service and wait until it is ready, or `NotReady`."""
+        """Start the service and wait until it is ready. Raises `NotReady`."""
         self._counted = 0.0
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -90,7 +90,7 @@ class Replica:
         self.ready = True
 
     async def watch(self) -> None:
-        """Return never: `NotReady` when the process has ended or hangs."""
+        """Run until the process has ended or hangs, then raise `NotReady`."""
         failures, next_probe = 0, time.monotonic()
         while True:
             await asyncio.sleep(0.1)
@@ -102,7 +102,7 @@ class Replica:
                     raise NotReady(f"'{self._spec.liveness_path}' failed {failures} times in a row")
 
     def kill(self) -> None:
-        """End the process at once, as when its node goes. `watch` then finds it."""
+        """Kill the process, as when its node is removed. `watch` then raises `NotReady`."""
         self.ready, self.node = False, None
         if self._process is not None:
             self._process.kill()
@@ -127,7 +127,7 @@ class Replica:
             own |= {"SCORING_HOST": "127.0.0.1", "SCORING_PORT": str(self.port)}
             if spec.model:
                 own["AZUREML_MODEL_DIR"] = str(models / spec.model)
-            # An engine on Spark starts with 40 % less work, and then answers some 1,700 requests a second, not 2,500.
+            # A service on Spark starts with 40 % less CPU, and then answers 1,700 requests per second instead of 2,500.
             given = {"LANG": "C.UTF-8", "SPARK_SUBMIT_OPTS": java.QUICK}
             return [str(image.root / "bin" / "serve")], {**given, **base, **spec.environment, **own}
 
@@ -135,7 +135,9 @@ class Replica:
         if self._engine is None:
             # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
             # (`BadArgument`: unable to download the container image)
-            raise CloudError(400, "BadArgument", f"'{spec.image}' is a container's, and no engine is here.")
+            raise CloudError(
+                400, "BadArgument", f"'{spec.image}' is a container image, and there is no container engine."
+            )
         own = {"AZUREML_MODEL_DIR": f"{_MODELS_IN_CONTAINER}/{spec.model}"} if spec.model else {}
         return await self._engine.run(
             str(image.container),
@@ -152,7 +154,7 @@ class Replica:
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, seconds: float
     ) -> httpx.Response:
-        """The service's answer, or `TimeoutError`, or `httpx.TransportError`."""
+        """The service's answer. Raises `TimeoutError` or `httpx.TransportError`."""
         request = httpx.Request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers, content=body)
         async with asyncio.timeout(seconds):
             response = await self._transport.handle_async_request(request)
@@ -173,7 +175,7 @@ class Replica:
             await self._check_memory(self._process)
 
     async def _check_memory(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the process above its limit; a container is held to it by its engine."""
+        """Kill the process if it is above its limit. For a container, the engine does that."""
         now = time.monotonic()
         if now - self._measured < _MEMORY_SECONDS:
             return
@@ -183,12 +185,12 @@ class Replica:
         held, limit = memory.held(self._family), self._spec.memory_limit
         if held > limit:
             process.kill()
-            mib = f"{held >> 20} MiB, and its limit is {limit >> 20} MiB"
-            raise NotReady(f"OOMKilled (exit code 137): it held {mib}")
+            mib = f"{held >> 20} MiB, above its limit of {limit >> 20} MiB"
+            raise NotReady(f"OOMKilled (exit code 137): it used {mib}")
 
 
 class Deployment:
-    """The replicas of one deployment in one generation; an update is a new generation beside the old one."""
+    """The replicas of one generation of a deployment; an update starts a new generation next to the old one."""
 
     def __init__(
         self, sandbox: Sandbox, transport: httpx.AsyncBaseTransport, spec: DeploymentSpec, folder: Path, generation: str
@@ -201,14 +203,14 @@ class Deployment:
         self._numbers, self._turns = itertools.count(), itertools.count(1)
         self._replicas: list[Replica] = []
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
-        """What keeps each replica running, or ends one that is no longer among `_replicas`."""
+        """Task of each replica: it keeps the replica running, or ends one that is no longer in `_replicas`."""
         self._followers: list[asyncio.Task[None]] = []
         self._queue: deque[asyncio.Future[Replica]] = deque()
         for _ in range(spec.instances):
             self._add()
 
     async def start(self) -> None:
-        """All replicas ready and watched, or `NotReady` and none left."""
+        """Start all replicas, wait until they are ready, and watch them. On `NotReady`, all are stopped."""
         try:
             async with asyncio.TaskGroup() as group:
                 for replica in self._replicas:
@@ -222,7 +224,7 @@ class Deployment:
         self.guard()
 
     def guard(self) -> None:
-        """Keep the replicas running from now on, starting those that do not run."""
+        """Start the replicas that do not run, and restart them from now on."""
         for replica in self._replicas:
             self._tasks[replica] = asyncio.create_task(self._guard(replica))
         self._followers.append(asyncio.create_task(self._follow_nodes()))
@@ -230,7 +232,7 @@ class Deployment:
             self._followers.append(asyncio.create_task(self._follow_load(self.spec.scale)))
 
     async def stop(self, *, drain: bool) -> None:
-        """End all replicas; with `drain`, once the requests they hold are answered."""
+        """End all replicas; with `drain`, after they have answered their open requests."""
         for follower in self._followers:
             follower.cancel()
         replicas = {*self._replicas, *self._tasks}
@@ -244,7 +246,7 @@ class Deployment:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def acquire(self, avoid: Replica | None = None) -> Replica:
-        """The least busy replica with room for one more request; give it back with `release`."""
+        """The least busy replica with a free place; return it with `release`. Raises `NoReplica` or `Overloaded`."""
         if not self._queue and (replica := self._with_room(avoid)):
             return replica
         if not any(replica.ready for replica in self._replicas):
@@ -268,7 +270,7 @@ class Deployment:
 
     @property
     def addresses(self) -> list[str]:
-        """Of the replicas that are ready."""
+        """Addresses of the ready replicas."""
         return [f"127.0.0.1:{replica.port}" for replica in self._replicas if replica.ready]
 
     def tail(self, lines: int) -> str:
@@ -294,7 +296,7 @@ class Deployment:
             await asyncio.sleep(_NODE_SECONDS)
             for replica in list(self._replicas):
                 if nodes.is_gone(self._sandbox, cluster, replica.node):
-                    self._note(f"The node of a replica went with its pool, {replica.node}.")
+                    self._note(f"The node of a replica was deleted with its pool: {replica.node}.")
                     replica.kill()
                 elif nodes.is_drained(self._sandbox, cluster, replica.node):
                     self._note(f"A replica moves from {replica.node}, which is drained.")
@@ -317,7 +319,7 @@ class Deployment:
                 replica = self._add()
                 self._tasks[replica] = asyncio.create_task(self._guard(replica))
             if change < 0:
-                # One that does not run goes first, then the least busy, then the youngest.
+                # Remove one that does not run; else the least busy, and of those the newest.
                 replica = min(reversed(self._replicas), key=lambda it: (it.ready, it.busy))
                 self._replicas.remove(replica)
                 self._tasks[replica] = asyncio.create_task(self._end(replica, self._tasks[replica]))
@@ -331,7 +333,7 @@ class Deployment:
         del self._tasks[replica]
 
     async def _drained(self, replicas: Collection[Replica]) -> None:
-        """Wait until they hold no request; no longer than a request may take."""
+        """Wait until the replicas have no open request, at most for the time that one request may take."""
         deadline = time.monotonic() + self.spec.request_timeout
         while any(replica.busy for replica in replicas) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)

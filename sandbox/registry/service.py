@@ -1,8 +1,8 @@
-"""The sandbox's container registry as its clients see it: upload a context, schedule its build, follow the run.
+"""API of the container registry: upload a context, schedule its build, follow the run.
 
-How an image comes from a context is `images.py`. A run that the process did not live to finish is found `Failed`.
-A run reaches a registry without public access from its agent pool's network alone.
-Does not speak the registry's own API (`/v2/`), build from git, or run other task types.
+`images.py` makes the image from the context. After a restart, an unfinished run is `Failed`.
+A run reaches a registry without public access only from its agent pool's network.
+Does not have the registry's own API (`/v2/`), builds from git, or other task types.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from sandbox.resource_rules.private_endpoints import network_of, reaches
 
 _TYPE = "Microsoft.ContainerRegistry/registries"
 _LINK_SECONDS = 3600
-_LINK_KEY = secrets.token_bytes(32)  # links die with the process: a client asks for a new one
+_LINK_KEY = secrets.token_bytes(32)  # links end with the process, and a client requests a new one
 # Source: distribution/reference reference.go (the grammar of names and tags)
 _IMAGE_NAME = re.compile(r"(?P<repository>[a-z0-9]+((?:[./_]|__|-+)[a-z0-9]+)*)(:(?P<tag>\w[\w.-]{0,127}))?")
 
 _running: dict[Path, asyncio.Task[None]] = {}
-"""Builds under way, by the path of their log."""
+"""Running builds, by the path of their log."""
 
 
 class _Model(BaseModel):
@@ -127,7 +127,7 @@ class RegistryService:
         return PlainTextResponse((folder / "runs" / request.path_params["name"]).read_text(errors="replace"))
 
 
-# No source: delete a registry on Azure with a build under way, and look what becomes of it.
+# No source: delete a registry on Azure during a build, and read the run.
 async def _delete(sandbox: Sandbox, registry_id: str, body: Body) -> None:
     folder = registry_folder(sandbox, body["name"])
     await _cancel_below(folder)
@@ -237,7 +237,7 @@ async def _run(
 
 
 def _log_in(sandbox: Sandbox, registry_id: str, pool_name: str | None) -> None:
-    """A build logs in to its registry first, from the network of its agent pool, or from none.
+    """Log in to the registry before a build, from the network of its agent pool, if it has one.
 
     Source: MicrosoftDocs/azure-docs articles/container-registry/container-registry-tasks-agent-pools.md;
     MicrosoftDocs/SupportArticles-docs
@@ -269,7 +269,7 @@ async def _cancel_below(folder: Path) -> None:
 
 
 def _link(sandbox: Sandbox, registry_id: str, path: str) -> str:
-    """An address that is its own permission, as a shared access signature is."""
+    """An address with a signature that grants access to it, like a shared access signature."""
     path = f"/acr/{registry_id.rpartition('/')[2].lower()}/{path}"
     claims = {"sub": path, "exp": int(time.time()) + _LINK_SECONDS}
     return f"{sandbox.url}{path}?{urllib.parse.urlencode({'sig': jwt.encode(claims, _LINK_KEY, algorithm='HS256')})}"

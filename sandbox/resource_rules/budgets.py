@@ -1,4 +1,4 @@
-"""Budgets of Microsoft.Consumption: the rules for a monthly budget's start. They count no cost and notify nobody."""
+"""Budgets of Microsoft.Consumption: rules for a monthly budget's start. Counts no cost and sends no notification."""
 
 import datetime
 

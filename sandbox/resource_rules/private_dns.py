@@ -1,4 +1,4 @@
-"""Private DNS zones, each with the number of networks to which it is linked.
+"""Private DNS zones, each with the number of its links to networks.
 
 Does not resolve names: `private_endpoints.py` decides whether a name resolves.
 

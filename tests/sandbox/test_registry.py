@@ -110,7 +110,7 @@ def test_what_is_no_archive_fails_the_run(cloud: Cloud) -> None:
     source = cloud.tasks.registries.get_build_source_upload_url(GROUP, REGISTRY)
     BlobClient.from_blob_url(source.upload_url, connection_verify=cloud.ca_bundle).upload_blob(b"not an archive")
     run = cloud.schedule(source.relative_path)
-    assert "no readable .tar.gz archive" in run.run_error_message
+    assert "not a readable .tar.gz archive" in run.run_error_message
 
 
 def test_whether_there_is_a_container_engine_is_settled_by_the_first_start(

@@ -201,7 +201,7 @@ def test_a_clock_outside_the_certificates_validity_is_told_at_once(
         serve(folder, None)
         assert served
         return
-    with pytest.raises(CannotServe, match=r"is valid from .* and this machine's clock says .* Correct the clock"):
+    with pytest.raises(CannotServe, match=r"is valid from .* and this machine's clock shows .* Correct the clock"):
         serve(folder, None)
 
 

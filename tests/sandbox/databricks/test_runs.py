@@ -243,7 +243,7 @@ def test_a_driver_that_writes_down_sparks_classes_keeps_nobody_waiting(
     """Whether its run has ended or is cancelled. The driver is a stand-in: it waits where a JVM would long write."""
     (tmp_path / "driver.py").write_text(SLOW_TO_END.format(ends=ends))
     monkeypatch.setattr("sandbox.databricks.execution.cluster._DRIVER", tmp_path / "driver.py")
-    monkeypatch.setattr("sandbox.class_archive.wanted", lambda: True)
+    monkeypatch.setattr("sandbox.class_archive.is_missing", lambda: True)
     with trusted(tmp_path / "sandbox") as cloud:
         client = lake_workspace(cloud)
         library = compute.Library(maven=compute.MavenLibrary("group:nothing:1"))
