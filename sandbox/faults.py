@@ -132,4 +132,4 @@ async def abort(receive: Receive) -> None:
     """Reset the connection. ASGI has no message for that, so this uses the connection behind uvicorn's `receive`."""
     receive.__self__.transport.abort()  # type: ignore[attr-defined]  # without a close message of TLS
     while (await receive())["type"] != "http.disconnect":
-        pass  # after the disconnect, uvicorn accepts that there is no answer
+        pass  # after the disconnect, uvicorn accepts a request without an answer

@@ -1,7 +1,7 @@
 """The project's one virtual environment: locked packages, bytecode compiled, the project itself editable.
 
-An install that was cut off is started afresh: a package that is half there looks installed to every installer. The
-wheels are in the user's cache by then, so that costs seconds.
+An interrupted installation starts again from the beginning, because every installer takes an incomplete package for
+installed. The wheels are in the user's cache by then, so that takes seconds.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from tools.pins import pin
 
 
 def create(root: Path) -> Outcome:
-    """`.venv` with the pinned installer."""
+    """Create `.venv` with the pinned installer."""
     venv = root / ".venv"
     wanted = pin("uv")
     detail = f".venv with uv {wanted.version}"
@@ -34,7 +34,7 @@ def create(root: Path) -> Outcome:
 
 
 def install(root: Path) -> Outcome:
-    """What `requirements.lock` says, then the project."""
+    """Install the packages of `requirements.lock`, then the project."""
     venv, lock = root / ".venv", root / "requirements.lock"
     stamp, unfinished = venv / "installed", venv / "unfinished"
     state = _state(root)
@@ -57,7 +57,7 @@ def install(root: Path) -> Outcome:
 
 
 def _state(root: Path) -> str:
-    """Digest of everything that decides what is installed; the path counts, an environment cannot be moved."""
+    """Digest of all inputs of the installation, with the path, because an environment cannot be moved."""
     parts = [str(root).encode(), *((root / name).read_bytes() for name in ("requirements.lock", "pyproject.toml"))]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -71,7 +71,7 @@ def _make(venv: Path) -> None:
 
 
 def _answers(venv: Path, program: str) -> str:
-    """The version a program of the environment says it has; nothing if it, or the Python under it, is gone."""
+    """Output of `--version` of a program of the environment; empty if it or its Python is missing."""
     try:
         answer = subprocess.run([venv / "bin" / program, "--version"], capture_output=True, text=True)
     except OSError:

@@ -1,6 +1,6 @@
-"""The steps of a bootstrap, one line each, and the one file that says what an activated environment is.
+"""The steps of a bootstrap, one line each, and the file that activates the environment.
 
-The Pulumi CLI takes longest where it must be built, so that goes on in the background while the rest is installed.
+A build of the Pulumi CLI takes longest, so it runs in the background while the rest is installed.
 """
 
 import os
@@ -23,7 +23,7 @@ _NEWS_SECONDS = 60
 
 
 def bootstrap() -> int:
-    # Being terminated must end what was started, as an interrupt does.
+    # A termination must end the started processes, as an interrupt does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with one_at_a_time(ROOT):
@@ -32,7 +32,7 @@ def bootstrap() -> int:
         print(f"error: {missing}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: the same command continues from here", file=sys.stderr)
         return 130
     return 0
 
@@ -75,7 +75,7 @@ def _bootstrap(root: Path, environment: Mapping[str, str]) -> None:
 
 
 class _Step:
-    """Times a step and prints its one line, and its name meanwhile where somebody watches."""
+    """Times a step and prints its line; on a terminal also its name while it runs."""
 
     def __init__(self, name: str, started: float | None = None) -> None:
         self._name = name
@@ -108,7 +108,7 @@ def _wait_for_cli(making: "subprocess.Popen[str]") -> str:
             origin, errors = making.communicate(timeout=_NEWS_SECONDS)
         except subprocess.TimeoutExpired:
             waiting += _NEWS_SECONDS
-            print(f"Pulumi CLI  still being made, everything else is there ({waiting} s)", flush=True)
+            print(f"Pulumi CLI  still being made, everything else is installed ({waiting} s)", flush=True)
             continue
         if making.returncode != 0:
             raise Unavailable(errors.strip())
@@ -116,7 +116,7 @@ def _wait_for_cli(making: "subprocess.Popen[str]") -> str:
 
 
 def _write_settings(venv: Path, cli: PulumiCli, runtime: Java) -> Outcome:
-    """`. .venv/personalization.sh` makes the current shell, or a recipe of the Makefile, ready for every command."""
+    """Write `.venv/personalization.sh`, which prepares a shell, or a recipe of the Makefile, for every command."""
     file = venv / "personalization.sh"
     path = shlex.quote(f"{cli.folder}:") if cli.is_ours else ""
     lines = [
@@ -128,7 +128,7 @@ def _write_settings(venv: Path, cli: PulumiCli, runtime: Java) -> Outcome:
         "unset PYTHONHOME",
     ]
     if runtime.options:
-        # Sourced twice it must not grow, and a trust store of the user's own comes first.
+        # Sourcing it twice must not add it twice, and the user's own trust store takes precedence.
         lines += [
             'case "${JAVA_TOOL_OPTIONS:-}" in',
             "*javax.net.ssl.trustStore*) ;;",

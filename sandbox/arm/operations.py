@@ -167,7 +167,9 @@ class Operations:
         require_token(self._sandbox, request, self._sandbox.url)
         record = self._records.get(f"/operations/{request.path_params['operation']}")
         if record is None:
-            raise CloudError(404, "OperationNotFound", f"There is no operation {request.path_params['operation']}.")
+            raise CloudError(
+                404, "OperationNotFound", f"The operation {request.path_params['operation']} does not exist."
+            )
         return record
 
     # Source: Azure/azure-resource-manager-rpc v1.0/async-api-reference.md ("Azure-AsyncOperation Resource format")

@@ -77,7 +77,7 @@ class SoftDeleted:
                 self.purge(body["id"])
                 return Response(status_code=200)
         # No source: purge a vault that is not there on Azure, and read the code.
-        raise CloudError(404, "ResourceNotFound", f"There is no soft-deleted '{request.path_params['name']}'.")
+        raise CloudError(404, "ResourceNotFound", f"A soft-deleted '{request.path_params['name']}' does not exist.")
 
 
 # Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/operations/_operations.py

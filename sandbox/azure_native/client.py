@@ -38,7 +38,7 @@ class OperationFailed(ArmError):
 
 class ArmClient:
     def __init__(self, settings: Mapping[str, str]) -> None:
-        """Uses `metadataHost`, `tenantId`, `clientId`, `clientSecret`, and reports a missing one at the first request."""
+        """Uses `metadataHost`, `tenantId`, `clientId`, `clientSecret`; the first request fails without one of them."""
         self._settings = settings
         self.cancelled = threading.Event()
 

@@ -113,7 +113,7 @@ class DatabricksService:
         run_id = request.path_params["run_id"]
         run = self._record(f"/runs/{run_id}")
         if run is None:
-            return PlainTextResponse(f"There is no run {run_id}.\n", 404)
+            return PlainTextResponse(f"Run {run_id} does not exist.\n", 404)
         lines = [f"{run['run_name']} · run {run_id} · {_words(run)}", ""]
         for task in run["tasks"]:
             lines += [f"{task['task_key']} · {_words(task)}", task.get("error") or "", ""]
@@ -125,7 +125,7 @@ class DatabricksService:
         cluster_id = request.path_params["cluster_id"]
         cluster = self._record(f"/clusters/{cluster_id}")
         if cluster is None:
-            return PlainTextResponse(f"There is no cluster {cluster_id}.\n", 404)
+            return PlainTextResponse(f"Cluster {cluster_id} does not exist.\n", 404)
         return PlainTextResponse(f"{json.dumps(clusters.shown(cluster), indent=2)}\n")
 
     async def _experiment_page(self, request: Request) -> Response:

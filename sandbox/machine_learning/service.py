@@ -1,6 +1,6 @@
 """Azure ML as a service of a sandbox, composed of this package's modules.
 
-Deployments run the real scoring service. There are no jobs, no training compute and no managed endpoints.
+Deployments run the real scoring service. Has no jobs, training compute or managed endpoints.
 """
 
 from collections.abc import Iterable
