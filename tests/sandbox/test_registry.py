@@ -117,7 +117,7 @@ def test_container_engine_is_chosen_at_the_first_start(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONTAINER_ENGINE", str(tmp_path / "engine.json"))
-    assert "is no JSON file" in sandbox_command("start", cloud.folder).stderr
+    assert "is not a JSON file" in sandbox_command("start", cloud.folder).stderr
     (tmp_path / "engine.json").write_text('{"address": "unix:///nowhere.sock"}')
     assert "first started without a container engine" in sandbox_command("start", cloud.folder).stderr
 

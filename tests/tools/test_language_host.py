@@ -260,16 +260,16 @@ def test_the_real_engine_brings_up_keeps_and_destroys_a_dynamic_resource(
 ) -> None:
     command, environment, project = pulumi
 
-    def pulumi(*arguments: str) -> str:
+    def run_pulumi(*arguments: str) -> str:
         done = subprocess.run([*command, *arguments], cwd=project, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    pulumi("up", "--yes", "--skip-preview")
-    assert pulumi("stack", "output", "loud").strip() == "HELLO"
-    pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
-    pulumi("config", "set", "word", "bye")
-    pulumi("destroy", "--yes", "--skip-preview")
+    run_pulumi("up", "--yes", "--skip-preview")
+    assert run_pulumi("stack", "output", "loud").strip() == "HELLO"
+    run_pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    run_pulumi("config", "set", "word", "bye")
+    run_pulumi("destroy", "--yes", "--skip-preview")
 
 
 @pytest.mark.stack

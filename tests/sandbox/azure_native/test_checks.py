@@ -203,9 +203,7 @@ def test_provider_without_a_metadata_host_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_unknown_type_is_refused_with_the_place_to_add_it(provider: Provider) -> None:
-    with pytest.raises(
-        grpc.RpcError, match=r"FirewallPolicy is not known .* add it to sandbox/arm/resource_types\.yaml"
-    ):
+    with pytest.raises(grpc.RpcError, match=r"FirewallPolicy is not in .* add it to sandbox/arm/resource_types\.yaml"):
         provider.check("network:FirewallPolicy", {})
 
 

@@ -46,7 +46,7 @@ def test_jobs_are_found_by_each_version_of_the_api(client: WorkspaceClient, job:
 
 
 def test_jobs_api_2_0_cannot_define_a_job(client: WorkspaceClient) -> None:
-    with pytest.raises(InvalidParameterValue, match=r"takes definitions by 2\.1 and 2\.2"):
+    with pytest.raises(InvalidParameterValue, match=r"takes definitions of 2\.1 and 2\.2"):
         client.api_client.do("POST", "/api/2.0/jobs/create", body={"name": "one"})
 
 

@@ -92,7 +92,7 @@ def test_an_external_location_needs_a_role_for_the_access_connector(cloud: Serve
 
 
 def test_catalog_refuses_locations_that_the_lake_lacks(cloud: Served, workspace: WorkspaceClient) -> None:
-    with pytest.raises(InvalidParameterValue, match="no access connector"):
+    with pytest.raises(InvalidParameterValue, match="is not an access connector"):
         workspace.storage_credentials.create("x", azure_managed_identity=identity(f"{cloud.group}/nowhere"))
     with pytest.raises(InvalidParameterValue, match="does not exist"):
         workspace.external_locations.create("x", url(cloud, "absent"), "lake")
@@ -225,7 +225,7 @@ def test_secrets_are_stored_by_scope_and_lists_do_not_contain_them(cloud: Served
     assert set(listed.as_dict()) == {"key", "last_updated_timestamp"}
     (kept,) = (cloud.sandbox.folder / "databricks").glob("*/secrets/shop/key")
     assert kept.stat().st_mode & 0o077 == 0
-    with pytest.raises(DatabricksError, match="are a name"):
+    with pytest.raises(DatabricksError, match="is not a name of"):
         secrets.create_scope("..")
     secrets.delete_secret("shop", "key")
     with pytest.raises(NotFound, match="Secret does not exist"):
@@ -370,7 +370,7 @@ def test_unknown_policy_rules_and_permission_levels_are_refused(
     ):
         with pytest.raises(InvalidParameterValue, match="the sandbox has rules of type"):
             workspace.cluster_policies.create(name="odd", definition=definition)
-    with pytest.raises(InvalidParameterValue, match="no JSON document"):
+    with pytest.raises(InvalidParameterValue, match="not a JSON document"):
         workspace.cluster_policies.create(name="odd", definition="{")
     listed = workspace.cluster_policies.create(name="listed", definition="[]").policy_id
     with pytest.raises(InvalidParameterValue, match="malformed policy definition"):

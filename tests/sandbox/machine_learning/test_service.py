@@ -307,7 +307,7 @@ def test_invalid_endpoint_update_is_refused_and_the_endpoint_continues(
         ({"instanceType": "huge"}, "'huge' is not one of defaultinstancetype"),
         ({"containerResourceRequirements": {"containerResourceRequests": {"memory": "3Gi"}}}, "above its limit 2Gi"),
         ({"containerResourceRequirements": {"containerResourceLimits": {"memory": "2Gi"}}}, "less than 2Gi"),
-        ({"containerResourceRequirements": {"containerResourceLimits": {"cpu": "many"}}}, "no Kubernetes quantity"),
+        ({"containerResourceRequirements": {"containerResourceLimits": {"cpu": "many"}}}, "not a Kubernetes quantity"),
         ({"requestSettings": {"requestTimeout": "PT10M"}}, "requestTimeout"),
         ({"endpointComputeType": "Managed"}, "needs endpointComputeType Kubernetes"),
         ({"model": "/subscriptions/none"}, "does not exist"),
@@ -345,7 +345,7 @@ def test_missing_model_or_image_is_named_in_the_error(cloud: Cloud, endpoint: st
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/green"
     uri = "azureml://datastores/lake/paths/nothing"
     cloud.put(f"{cloud.workspace}/models/clicks/versions/90", properties={"modelUri": uri})
-    assert f"nothing at '{uri}'" in cloud.refused(path, **cloud.deployment_body(model="90"))
+    assert f"'{uri}' does not exist" in cloud.refused(path, **cloud.deployment_body(model="90"))
     image = {"image": f"{cloud.authority}/crtest/scoring@sha256:{'0' * 64}"}
     cloud.put(f"{cloud.workspace}/environments/scoring/versions/90", properties=image)
     environment = f"{cloud.workspace}/environments/scoring/versions/90"
