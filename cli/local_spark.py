@@ -59,7 +59,7 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
 
 def java_options() -> str:
     """As in the sandbox, with Spark's classes where they are kept."""
-    return f"{java.COLLECTOR} {class_archive.option()}".strip()
+    return f"{java.COLLECTOR} {class_archive.use_option()}".strip()
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:

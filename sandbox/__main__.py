@@ -1,4 +1,4 @@
-"""`python -m sandbox start|stop|env|serve --folder DIR`: one Azure on this machine per folder.
+"""`python -m sandbox start|stop|env|serve --folder DIR`: one emulated Azure on this machine per folder.
 
 Exit codes: 0 done, also if there was nothing to do; 1 the sandbox broke; 2 an error that the user can correct, reported
 in one line; 3 (`serve`) another server has the folder; 4 a file of the folder's state cannot be read.
@@ -35,7 +35,7 @@ class NotReady(Exception):
 
 
 def start(folder: Path, port: int | None) -> str:
-    """Start the sandbox of this folder, or find it running. One that ends meanwhile is started again."""
+    """Start the sandbox of this folder unless it is running. If it ends meanwhile, start it again."""
     containers.settle(folder, os.environ)
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
@@ -55,7 +55,7 @@ def start(folder: Path, port: int | None) -> str:
 
 
 def _launch(folder: Path, port: int | None, until: float) -> str | None:
-    """None: another start won the folder, and its server has ended since."""
+    """Start the server. Returns None if another start got the folder first and its server has ended since."""
     make(folder)
     command = [sys.executable, "-m", "sandbox", "serve", "--folder", str(folder)]
     if port:
@@ -73,7 +73,7 @@ def _launch(folder: Path, port: int | None, until: float) -> str | None:
         raise
     if ready and process_id(folder) == child.pid:
         return f"started: {ready}"
-    # If another start won the folder, this child would still try for a moment, and win it once that one has stopped.
+    # If another start got the folder first, this child still tries for a moment, and would get it once that one stops.
     exit_code = child.poll()
     _end(child)
     if ready:
@@ -89,7 +89,7 @@ def _launch(folder: Path, port: int | None, until: float) -> str | None:
         error.exit_code = exit_code
         raise error
     last = output.rpartition("\n")[2]
-    raise NotReady(f"the sandbox did not get ready: {last or 'it said nothing'}. See {folder / 'sandbox.log'}.")
+    raise NotReady(f"the sandbox did not get ready: {last or 'it printed nothing'}. See {folder / 'sandbox.log'}.")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -116,29 +116,29 @@ def stop(folder: Path) -> str:
 
 def environment(folder: Path, as_json: bool, network: str | None) -> str:
     try:
-        found = state.environment(folder)
+        variables = state.environment(folder)
         if network:
             from sandbox import caller_network
 
-            found |= caller_network.environment(folder, network)
+            variables |= caller_network.environment(folder, network)
     except FileNotFoundError as error:
         raise CannotServe(f"no sandbox was ever started in {folder}: `python -m sandbox start --folder …`.") from error
     if as_json:
-        return json.dumps(found, indent=2)
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items())
+        return json.dumps(variables, indent=2)
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, until: float) -> str | None:
     """The ready server's address and folder as a message; None if the child, or without one the server, ends first."""
     while time.monotonic() < until:
-        # Until the lock is held nobody can be ready, and what listens on the port may be a stranger who never answers.
+        # Without the lock no server is ready, and another program on the port may never answer.
         if runs(folder) and (ready := _ready(folder)):
-            for error in ready["unwell"]:
+            for error in ready["not_resumed"]:
                 _warn(f"not resumed, see {folder / 'sandbox.log'}: {error}")
             return f"https://127.0.0.1:{remembered_port(folder)}, state in {folder}"
         if child is not None and child.poll() not in (None, _RUNS_ALREADY):
             return None
-        # Another start may have won the folder: then its server is the one to wait for.
+        # If another start got the folder first, wait for its server.
         if (child is None or child.poll() == _RUNS_ALREADY) and not runs(folder):
             return None
         time.sleep(0.05)
@@ -146,7 +146,7 @@ def _wait_until_ready(folder: Path, child: subprocess.Popen[bytes] | None, until
 
 
 def _ready(folder: Path) -> dict[str, Any] | None:
-    """What the server answers once it is ready."""
+    """The server's answer if it is ready, else None."""
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
         status, content = _ask(folder, "GET", "/sandbox/ready")
         return json.loads(content) if status == 200 else None
@@ -158,7 +158,7 @@ def _warn(message: str) -> None:
 
 
 def _hand_over_environment(folder: Path) -> None:
-    """Have the running server follow this command's environment; a warning if it does not."""
+    """Send this command's environment to the running server. Print a warning if that fails."""
     answer: object
     try:
         secret = state.environment(folder)["ARM_CLIENT_SECRET"]
@@ -170,9 +170,9 @@ def _hand_over_environment(folder: Path) -> None:
 
 
 def _ask(folder: Path, method: str, path: str, body: Any = None, secret: str = "") -> tuple[Any, bytes]:
-    """Status and content of one answer, from the server that has this folder's certificate.
+    """Status and content of one answer of the server with this folder's certificate.
 
-    Raises `OSError` or `HTTPException` where there is none yet, and `CannotServe` where there never will be.
+    Raises `OSError` or `HTTPException` if no server answers yet, and `CannotServe` if none can.
     """
     port = remembered_port(folder)
     if port is None:
@@ -180,7 +180,7 @@ def _ask(folder: Path, method: str, path: str, body: Any = None, secret: str = "
     authority = folder / "identity" / "ca.pem"
     try:
         trust = ssl.create_default_context(cafile=authority)
-    except OSError as error:  # the port is known, so the identity was made
+    except OSError as error:  # the port exists, so the identity must exist, too
         raise Damaged(Unreadable(authority, error)) from error
     server = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=10 if body else 2)
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
@@ -198,26 +198,28 @@ def _ask(folder: Path, method: str, path: str, body: Any = None, secret: str = "
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description="Azure on this machine, for one folder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox", description="Emulate Azure on this machine; all state is in one folder."
+    )
     parser.add_argument("command", choices=["start", "stop", "env", "serve"])
-    parser.add_argument("--folder", type=Path, required=True, help="holds all state; made if it is not there")
-    parser.add_argument("--port", type=int, help="for the first start; without it any free one")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of all state; created if missing")
+    parser.add_argument("--port", type=int, help="port of the first start; by default any free one")
     parser.add_argument("--json", action="store_true", help="env: JSON instead of shell exports")
-    parser.add_argument("--network", help="env: for a caller inside the virtual network of this name")
-    asked = parser.parse_args()
-    folder = asked.folder.resolve()
+    parser.add_argument("--network", help="env: variables for a caller inside the virtual network of this name")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
     try:
-        match asked.command:
+        match arguments.command:
             case "start":
-                print("sandbox", start(folder, asked.port))
+                print("sandbox", start(folder, arguments.port))
             case "stop":
                 print("sandbox", stop(folder))
             case "env":
-                print(environment(folder, asked.json, asked.network))
+                print(environment(folder, arguments.json, arguments.network))
             case "serve":
-                from sandbox.server import serve  # the other commands answer without a web server's imports
+                from sandbox.server import serve  # imported here, so that the other commands do not load a web server
 
-                serve(folder, asked.port)
+                serve(folder, arguments.port)
     except CannotServe as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

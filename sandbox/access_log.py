@@ -1,10 +1,10 @@
-"""The server's log: one line a request, without queries, which may hold signatures that grant access (SAS)."""
+"""The server's log: one line per request, without the query, which may contain signatures that grant access (SAS)."""
 
 import logging
 
 
 class WithoutQuery(logging.Filter):
-    """Cuts the query from the address of `uvicorn.access` and `httpx`, both of which give it as an argument."""
+    """Removes the query from the address in records of `uvicorn.access` and `httpx`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name in ("uvicorn.access", "httpx") and isinstance(record.args, tuple):

@@ -1,13 +1,13 @@
 """Blob Storage's data plane over plain directories: a blob `a/b` of a container is the file `a/b` of its folder.
 
-Accounts and containers are what the ARM store says; bytes are streamed, staged beside the container and moved in whole.
-Callers need an Entra token and a Storage Blob Data role on the container or above, as when shared keys are off, and
+The ARM store has the accounts and containers. An upload is streamed into a staging folder, then moved to its place.
+Callers need an Entra token and a Storage Blob Data role on the container or above, as without shared keys, and must
 come from a network that the account admits.
-What a directory cannot hold (metadata, content type) lies in a sidecar tied to one version of the file, so a file
-that Spark writes into the folder is a blob too, with default properties.
+Metadata and content type are in a sidecar file for one version of the blob's file. So a file that Spark writes into the
+folder is a blob too, with default properties.
 
-Does not make or delete containers, which ARM does. Has no shared keys, SAS, checksums, conditions by date, snapshots,
-leases, copies, batches, append or page blobs.
+ARM creates and deletes containers. Has no shared keys, SAS, checksums, conditions by date, snapshots, leases, copies,
+batches, append or page blobs.
 A name cannot be both a blob and a prefix of other blobs, as in accounts with hierarchical namespace.
 """
 
@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
@@ -32,17 +32,17 @@ from starlette.routing import BaseRoute, Route
 
 from sandbox import caller_network, state_files
 from sandbox.arm.store import Body, ResourceStore
-from sandbox.context import Behaviour, CloudError, Sandbox
-from sandbox.identity import entra, role_assignments
+from sandbox.context import Behaviour, CloudError, Machines, Sandbox
+from sandbox.identity import entra, role_assignments, role_definitions
 from sandbox.resource_rules import credentials
 from sandbox.state_files import Unreadable
 
-# Storage Blob Data Contributor, Owner; Reader.
 # Source: MicrosoftDocs/azure-docs articles/role-based-access-control/built-in-roles/storage.md
-_WRITERS = {"ba92f5b4-2d11-453d-a403-e96b0029c9fe", "b7e6dc6d-f1e8-4753-8033-0f276bb0955b"}
-_READERS = _WRITERS | {"2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"}
+_DATA_ACTION = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
 _CHUNK = 1 << 20
-# Names in one listing.
+_ACCOUNT = "microsoft.storage/storageaccounts"
+CONTAINER = f"{_ACCOUNT}/blobservices/containers"
+# Names in one page of a listing.
 # Source: Azure/Azurite src/blob/utils/constants.ts (`DEFAULT_LIST_BLOBS_MAX_RESULTS`)
 _PAGE = 5000
 
@@ -59,19 +59,20 @@ def container_id(account_id: str, container: str) -> str:
 
 def may_access(sandbox: Sandbox, principal: str, scope: str, *, write: bool) -> bool:
     """Whether a role assignment at `scope` or above lets the principal read, or write, blobs."""
-    for found, body in sandbox.store.below("/subscriptions"):
-        at, is_assignment, _ = found.lower().partition("/providers/microsoft.authorization/roleassignments/")
-        given = body.get("properties", {})
-        role = str(given.get("roleDefinitionId", "")).rpartition("/")[2].lower()
-        enough = role in (_WRITERS if write else _READERS) and f"{scope}/".lower().startswith(f"{at}/")
-        theirs = is_assignment and str(given.get("principalId")).lower() == principal.lower()
-        if theirs and enough and role_assignments.in_effect(sandbox, body):
+    for resource_id, body in sandbox.store.below("/subscriptions"):
+        role_scope, separator, _ = resource_id.lower().partition("/providers/microsoft.authorization/roleassignments/")
+        assignment = body.get("properties", {})
+        role = str(assignment.get("roleDefinitionId", "")).rpartition("/")[2].lower()
+        allows = role_definitions.allows(role, f"{_DATA_ACTION}/{'write' if write else 'read'}", data=True)
+        sufficient = allows and f"{scope}/".lower().startswith(f"{role_scope}/")
+        is_principals = separator and str(assignment.get("principalId")).lower() == principal.lower()
+        if is_principals and sufficient and role_assignments.in_effect(sandbox, body):
             return True
     return False
 
 
 def safe_path(folder: Path, name: str) -> Path:
-    """`folder/name`; ValueError where the name would leave the folder or cannot be a file's."""
+    """`folder/name`. Raises `ValueError` if the path would leave the folder or cannot be a file's."""
     if any(part in ("", ".", "..") for part in name.split("/")) or any(ord(letter) < 32 for letter in name):
         raise ValueError(f"The name {name!r} has an empty, '.' or '..' segment, or a control character.")
     return folder / name
@@ -80,7 +81,7 @@ def safe_path(folder: Path, name: str) -> Path:
 # Source: Azure/Azurite swagger/blob-storage-2021-10-04.json (`BlockBlob_Upload`: the body is the blob)
 @contextlib.asynccontextmanager
 async def received(request: Request, folder: Path) -> AsyncIterator[Path]:
-    """The request's body, streamed into a new file in `folder` that is gone afterwards unless it was moved."""
+    """The request's body, streamed into a new file in `folder`, which is deleted afterwards unless it was moved."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / uuid.uuid4().hex
     try:
@@ -101,10 +102,10 @@ class _Version:
 
     @classmethod
     def of(cls, file: Path | int) -> "_Version":
-        found = os.stat(file)
-        # Two writes within one tick of the file system's clock still differ by inode: writes replace the file.
-        etag = f'"0x{found.st_mtime_ns:X}{found.st_ino:X}{found.st_size:X}"'
-        return cls(found.st_size, {"ETag": etag, "Last-Modified": formatdate(found.st_mtime, usegmt=True)})
+        status = os.stat(file)
+        # Writes replace the file, so two writes within one tick of the file system's clock differ by inode.
+        etag = f'"0x{status.st_mtime_ns:X}{status.st_ino:X}{status.st_size:X}"'
+        return cls(status.st_size, {"ETag": etag, "Last-Modified": formatdate(status.st_mtime, usegmt=True)})
 
     @property
     def etag(self) -> str:
@@ -145,13 +146,40 @@ class _Call:
         return self.staging / "blocks" / _digest(self.blob)
 
 
-def routes(sandbox: Sandbox) -> list[BaseRoute]:
-    # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts; Azure/Azurite swagger/blob-storage-2021-10-04.json
-    # (`x-ms-request-id`, `x-ms-version`)
+class BlobService:
+    """Blob Storage as a service of a sandbox. Each container is a folder, so nothing is resumed or shut down."""
+
+    name = "blob"
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[BaseRoute]:
+        methods, account = ["GET", "HEAD", "PUT", "POST", "DELETE"], "/blob/{account}"
+        paths = account, f"{account}/", f"{account}/{{container}}", f"{account}/{{container}}/{{blob:path}}"
+        return [Route(path, self._serve, methods=methods) for path in paths]
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        return {
+            CONTAINER: Behaviour(on_put=_make_container, on_delete=_remove_container),
+            _ACCOUNT: Behaviour(on_delete=_remove_account, actions={"listkeys": credentials.list_storage_keys}),
+        }
+
+    def machines(self) -> Iterable[Machines]:
+        return ()
+
+    async def resume(self) -> None:
+        pass
+
+    async def shutdown(self) -> None:
+        pass
+
+    # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts; Azure/Azurite
+    # swagger/blob-storage-2021-10-04.json (`x-ms-request-id`, `x-ms-version`)
     # No source: send a name that no file could have to a blob endpoint on Azure, and read the code.
-    async def endpoint(request: Request) -> Response:
+    async def _serve(self, request: Request) -> Response:
         try:
-            response = await _answer(sandbox, request)
+            response = await _answer(self._sandbox, request)
         except CloudError as error:
             response = _error(error.status, error.code, error.message, error.headers)
         except ValueError as error:
@@ -160,40 +188,30 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
             response = _error(409, "ResourceTypeMismatch", "The name, or a part of it, is a directory or a blob.")
         except OSError as error:
             response = _error(500, "InternalError", f"{error.strerror}: {error.filename}")
-        with contextlib.suppress(RuntimeError):  # which says that the body was read already
+        with contextlib.suppress(RuntimeError):  # the body was read already
             async for _ in request.stream():
-                pass  # a refused upload is read to its end, so that the client sees the answer, not a broken pipe
+                pass  # a refused upload is read to its end, so that the client gets the answer, not a broken pipe
         response.headers["x-ms-request-id"] = str(uuid.uuid4())
         response.headers["x-ms-version"] = request.headers.get("x-ms-version", "2021-12-02")
         return response
 
-    methods, account = ["GET", "HEAD", "PUT", "POST", "DELETE"], "/blob/{account}"
-    shapes = account, f"{account}/", f"{account}/{{container}}", f"{account}/{{container}}/{{blob:path}}"
-    return [Route(shape, endpoint, methods=methods) for shape in shapes]
+
+# Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers`)
+async def _make_container(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
-    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers`)
-    async def make(_: Sandbox, resource_id: str, body: Body) -> None:
-        sandbox.container_folder(*_names_in(resource_id)).mkdir(parents=True, exist_ok=True)
-
-    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers.delete`)
-    async def remove(_: Sandbox, resource_id: str, body: Body) -> None:
-        names = _names_in(resource_id)
-        for folder in (sandbox.container_folder(*names), _aside(sandbox, *names)):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`storage_accounts.delete`)
-    async def remove_account(_: Sandbox, resource_id: str, body: Body) -> None:
-        folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
+# Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`blob_containers.delete`)
+async def _remove_container(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    names = _names_in(resource_id)
+    for folder in (sandbox.container_folder(*names), _aside(sandbox, *names)):
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    return {
-        "microsoft.storage/storageaccounts/blobservices/containers": Behaviour(on_put=make, on_delete=remove),
-        "microsoft.storage/storageaccounts": Behaviour(
-            on_delete=remove_account, actions={"listkeys": credentials.list_storage_keys}
-        ),
-    }
+
+# Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/operations/_operations.py (`storage_accounts.delete`)
+async def _remove_account(sandbox: Sandbox, resource_id: str, body: Body) -> None:
+    folder = sandbox.folder / "accounts" / resource_id.rpartition("/")[2]
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _names_in(resource_id: str) -> tuple[str, str]:
@@ -202,7 +220,7 @@ def _names_in(resource_id: str) -> tuple[str, str]:
 
 
 def _aside(sandbox: Sandbox, account: str, container: str) -> Path:
-    """Beside the containers and on the same file system, under a name that no container can have."""
+    """Folder next to the containers, on the same file system, with a name that no container can have."""
     return sandbox.folder / "accounts" / account / ".aside" / container
 
 
@@ -210,21 +228,22 @@ def _aside(sandbox: Sandbox, account: str, container: str) -> Path:
 # (`ResourceNotFound`, `ContainerNotFound`)
 async def _answer(sandbox: Sandbox, request: Request) -> Response:
     path, query = request.path_params, request.query_params
-    account, container = path["account"].lower(), path.get("container", "").lower()  # as their folders are named
-    found = find_account(sandbox.store, account)
-    if found is None:
-        raise CloudError(404, "ResourceNotFound", f"There is no storage account {account!r}.")
-    call = _Call(sandbox, request, account, found[0], container, path.get("blob", ""))
-    if not caller_network.admits(sandbox, request, found[1], "blob"):
+    account, container = path["account"].lower(), path.get("container", "").lower()  # folders have lower-case names
+    pair = find_account(sandbox.store, account)
+    if pair is None:
+        raise CloudError(404, "ResourceNotFound", f"The storage account {account!r} does not exist.")
+    account_id, account_body = pair
+    call = _Call(sandbox, request, account, account_id, container, path.get("blob", ""))
+    if not caller_network.admits(sandbox, request, account_body, "blob"):
         # Source: MicrosoftDocs/SupportArticles-docs
         # support/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors.md
         raise CloudError(403, "AuthorizationFailure", "This request is not authorized to perform this operation.")
-    _authorise(call, found[1])
+    _authorise(call, account_body)
     level = "blob" if call.blob else query.get("restype", "account")
     operation = _OPERATIONS.get((request.method, level, query.get("comp", ""))) if container else None
     if operation is None:
         asked = f"{request.method} {request.url.path}?{request.url.query}"
-        raise CloudError(400, "UnsupportedQueryParameter", f"The sandbox's blob endpoint does not do {asked}.")
+        raise CloudError(400, "UnsupportedQueryParameter", f"The sandbox's blob endpoint does not support {asked}.")
     if sandbox.store.get(call.record) is None:
         raise CloudError(404, "ContainerNotFound", "The specified container does not exist.")
     return await operation(call)
@@ -268,8 +287,8 @@ async def _list_blobs(call: _Call) -> Response:
     query = call.request.query_params
     prefix, delimiter, marker = query.get("prefix", ""), query.get("delimiter", ""), query.get("marker", "")
     limit = min(int(query.get("maxresults", _PAGE)), _PAGE)
-    found = await asyncio.to_thread(_names, call.folder, prefix, delimiter)
-    names = sorted(name for name in found if name > marker)
+    matching = await asyncio.to_thread(_names, call.folder, prefix, delimiter)
+    names = sorted(name for name in matching if name > marker)
     root = ElementTree.Element("EnumerationResults", ContainerName=call.container)
     _children(root, {"Prefix": prefix, "Marker": marker, "MaxResults": str(limit), "Delimiter": delimiter})
     entries = ElementTree.SubElement(root, "Blobs")
@@ -277,7 +296,7 @@ async def _list_blobs(call: _Call) -> Response:
         if delimiter and name.endswith(delimiter):
             _children(ElementTree.SubElement(entries, "BlobPrefix"), {"Name": name})
             continue
-        with contextlib.suppress(FileNotFoundError):  # deleted since
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
             version = _Version.of(call.folder / name)
             kind, metadata = _sidecar(call, name, version)
             entry = _children(ElementTree.SubElement(entries, "Blob"), {"Name": name})
@@ -291,12 +310,12 @@ async def _list_blobs(call: _Call) -> Response:
 
 
 def _names(folder: Path, prefix: str, delimiter: str) -> set[str]:
-    """Blobs whose names begin with `prefix`; those that go on behind the delimiter become the prefix they share."""
+    """Names of blobs that begin with `prefix`. Names with a further delimiter are replaced by their common prefix."""
     parent = prefix.rpartition("/")[0]
     names: set[str] = set()
-    for where, _, files in os.walk(safe_path(folder, parent) if parent else folder):
+    for directory, _, files in os.walk(safe_path(folder, parent) if parent else folder):
         for file in files:
-            name = os.path.relpath(os.path.join(where, file), folder)
+            name = os.path.relpath(os.path.join(directory, file), folder)
             if name.startswith(prefix):
                 end = name.find(delimiter, len(prefix)) if delimiter else -1
                 names.add(name if end < 0 else name[: end + len(delimiter)])
@@ -406,7 +425,7 @@ async def _get_blob(call: _Call) -> Response:
     first, last = _range(asked, version.size)
     if asked:
         headers["Content-Range"] = f"bytes {first}-{last}/{version.size}"
-    file = call.file.open("rb")  # and not in `content`, which runs after another request may have replaced it
+    file = call.file.open("rb")  # here, because another request may replace it before `content` runs
 
     def content() -> Iterator[bytes]:
         with file:
@@ -463,7 +482,7 @@ def _sidecar_file(call: _Call, blob: str) -> Path:
 
 # Source: Azure/Azurite src/blob/handlers/BlockBlobHandler.ts (the content type of a blob that was given none)
 def _sidecar(call: _Call, blob: str, version: _Version) -> tuple[str, dict[str, str]]:
-    """Content type and metadata of this version of a blob; what cannot be read counts as not set."""
+    """Content type and metadata of this version of a blob; the defaults if the sidecar cannot be read."""
     with contextlib.suppress(FileNotFoundError, Unreadable):
         side = state_files.read_json(_sidecar_file(call, blob), "etag", "type", "metadata")
         if side["etag"] == version.etag:

@@ -54,7 +54,7 @@ def environment(folder: Path, network: str) -> dict[str, str]:
 
 
 def network_of(sandbox: Sandbox, request: Request) -> str | None:
-    """Id of the caller's virtual network; None for a caller outside."""
+    """Id of the caller's virtual network; None for a caller outside all of them."""
     return sandbox.callers.get(request.client.port) if request.client else None
 
 
@@ -69,7 +69,7 @@ def admits(sandbox: Sandbox, request: Request, resource: Body, group: str) -> bo
 
 
 def is_public(resource: Body) -> bool:
-    """Whether it answers on its public address. In the sandbox, rules for addresses and subnets admit nobody."""
+    """Whether the resource answers on its public address. Rules for single addresses or subnets admit no caller."""
     properties = resource.get("properties", {})
     closed = str(properties.get("publicNetworkAccess")).lower() in _PRIVATE
     rules = properties.get("networkAcls") or properties.get("networkRuleSet") or {}
@@ -117,7 +117,7 @@ async def _tunnel(sandbox: Sandbox, reader: asyncio.StreamReader, writer: asynci
     method, target, *_ = [*head[0].split(), "", ""]
     names = dict(line.split(": ", 1) for line in head[1:] if ": " in line)
     user = _user({name.lower(): value for name, value in names.items()}.get("proxy-authorization", ""))
-    network_id = next((found for found, body in sandbox.store.below("/subscriptions") if _is_network(body, user)), None)
+    network_id = next((each for each, body in sandbox.store.below("/subscriptions") if _is_network(body, user)), None)
     if method != "CONNECT" or target != sandbox.authority:
         return await _refuse(writer, "403 Forbidden", f"This proxy connects to {sandbox.authority} only.")
     if network_id is None:

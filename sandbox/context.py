@@ -1,4 +1,4 @@
-"""What every service of the sandbox shares: where it lives, what it holds, what it may start."""
+"""Types that all services of the sandbox share: its state and settings, behaviours of resource types, errors."""
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -12,20 +12,22 @@ from sandbox.arm.store import Body, ResourceStore
 from sandbox.identity import authority
 
 
-class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """How long things take: short here, so that a program that does not wait fails. `PUT /sandbox/settings` changes
-    them until the sandbox ends."""
+class SandboxSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """Settings that `PUT /sandbox/settings` changes until the sandbox ends.
+
+    Durations are shorter than on Azure, but long enough that a program that does not wait fails.
+    """
 
     role_propagation: float = 1.0
-    """Seconds for which a new role assignment grants nothing yet. On Azure up to 600.
+    """Seconds until a new role assignment takes effect. On Azure up to 600.
 
     Source: MicrosoftDocs/azure-docs articles/role-based-access-control/troubleshooting.md
     """
     token_lifetime: int = 3600
     container_deletion: float = 0.0
-    """Seconds for which a deleted blob container still holds its name."""
+    """Seconds for which the name of a deleted blob container stays taken."""
     instance_types: dict[str, dict[str, str]] = {}
-    """Limits (`cpu`, `memory`) of Azure ML's instance types, as somebody creates them in a cluster with `kubectl`."""
+    """Limits (`cpu`, `memory`) of Azure ML's instance types that were created in a cluster with `kubectl`."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Sandbox:
     port: int
     store: ResourceStore
     environment: MutableMapping[str, str]
-    """Environment for processes that services start (PATH, JAVA_HOME, trust, loopback settings); see `environment`."""
-    settings: Settings = field(default_factory=Settings)
+    """Environment of the processes that services start (PATH, JAVA_HOME, certificates, loopback); see `environment`."""
+    settings: SandboxSettings = field(default_factory=SandboxSettings)
     callers: dict[int, str] = field(default_factory=dict)
-    """Virtual networks of the open connections that come from inside one, by the port they come from."""
+    """Virtual network of each open connection from inside one, by the connection's local port."""
 
     @property
     def identity(self) -> authority.Identity:
@@ -63,14 +65,14 @@ class Sandbox:
         return f"https://{self.authority}"
 
     def container_folder(self, account: str, container: str) -> Path:
-        """Where a blob container's bytes lie; the Databricks and Azure ML services read and write the same folder."""
+        """Folder of a blob container's bytes; Databricks and Azure ML read and write the same folder."""
         return self.folder / "accounts" / account / container
 
 
 BeforePut = Callable[[Sandbox, str, Body, Body | None], None]
 """`(sandbox, resource id, body as sent, existing body)`; may change the body as sent, or raise `CloudError`."""
 BeforeDelete = Callable[[Sandbox, str, Body], None]
-"""`(sandbox, resource id, full body)`; may raise `CloudError`. Not called when the resource goes with its parent."""
+"""`(sandbox, resource id, full body)`; may raise `CloudError`. Not called if the parent is being deleted."""
 Hook = Callable[[Sandbox, str, Body], Awaitable[None]]
 """`(sandbox, resource id, full body)`; may change the body's properties, or raise `CloudError`."""
 Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
@@ -79,7 +81,7 @@ Action = Callable[[Sandbox, str, Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a resource type does beyond being stored. Keyed by lower-case type: `microsoft.storage/storageaccounts`."""
+    """Functions of a resource type that run on its requests, in addition to storing it."""
 
     before_put: BeforePut | None = None
     """Runs before anything is stored; its error is the answer to the request."""
@@ -88,11 +90,11 @@ class Behaviour:
     before_delete: BeforeDelete | None = None
     on_delete: Hook | None = None
     actions: Mapping[str, Action] = field(default_factory=dict)
-    """By lower-case action name, such as `listkeys`."""
+    """Actions by lower-case name, such as `listkeys`."""
 
 
 class CloudError(Exception):
-    """An error an Azure service answers: `{"error": {"code", "message"}}` with an HTTP status."""
+    """An error answer of an Azure service: `{"error": {"code", "message"}}` with an HTTP status."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

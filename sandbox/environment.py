@@ -1,8 +1,7 @@
-"""Environment variables: those that a client of the sandbox needs, and those that its services start processes with.
+"""Environment variables: of clients of the sandbox, and of the processes that its services start.
 
-A sandbox that runs follows the environment of the last command that started or found it: `sandbox start` sends its
-own, and all is as if that command had started the server. Running processes keep theirs until they are
-started again.
+A running sandbox uses the environment of the last `sandbox start`, which sends its own, as if that command had started
+the server. Running processes keep theirs until they are restarted.
 """
 
 import hmac
@@ -19,7 +18,7 @@ from sandbox import state_files
 from sandbox.context import CloudError, Sandbox
 from sandbox.identity import authority
 
-# What a caller may have set for itself and a job or a service of the cloud would never see.
+# Prefixes of a caller's own variables, which a job or service in the cloud would not have.
 _PRIVATE = (
     *("ARM_", "AZURE_", "DATABRICKS_", "MLFLOW_", "PULUMI_", "PYTHON", "VIRTUAL_ENV"),
     *("PYSPARK_", "SPARK_", "HADOOP_", "YARN_"),
@@ -27,7 +26,7 @@ _PRIVATE = (
 
 
 def of_clients(folder: Path, port: int, caller: Mapping[str, str]) -> dict[str, str]:
-    """What an unmodified client needs to find this cloud, log in to it and trust it."""
+    """Variables with which an unmodified client finds this cloud, logs in and trusts its certificate."""
     who, authority_host = authority.identity(folder), f"127.0.0.1:{port}"
     bundle = str(authority.ca_bundle(folder))
     unproxied = (caller.get("NO_PROXY") or caller.get("no_proxy") or "").split(",")
@@ -51,7 +50,7 @@ def of_clients(folder: Path, port: int, caller: Mapping[str, str]) -> dict[str, 
 
 
 def prepare(folder: Path, port: int, caller: Mapping[str, str]) -> dict[str, str]:
-    """Write what clients need, trust included, and return the environment of services' processes."""
+    """Write the clients' variables and certificates; return the environment of the services' processes."""
     authority.write_ca_bundle(folder, caller)
     client = of_clients(folder, port, caller)
     state_files.write(folder / "environment.json", json.dumps(client, indent=2))
@@ -64,15 +63,17 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def follow(request: Request) -> Response:
         secret = f"Bearer {sandbox.identity.client_secret}"
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), secret.encode()):
-            raise CloudError(401, "AuthenticationFailed", "Only who owns the sandbox's folder may set its environment.")
+            raise CloudError(
+                401, "AuthenticationFailed", "Only the owner of the sandbox's folder may set its environment."
+            )
         caller: dict[str, str] = await request.json()
-        for kept, wanted in (
+        for variables, replacement in (
             (os.environ, caller),
             (sandbox.environment, prepare(sandbox.folder, sandbox.port, caller)),
         ):
-            for name in set(kept) - set(wanted):
-                del kept[name]
-            kept.update(wanted)
+            for name in set(variables) - set(replacement):
+                del variables[name]
+            variables.update(replacement)
         return JSONResponse({})
 
     return [Route("/sandbox/environment", follow, methods=["PUT"])]

@@ -1,11 +1,11 @@
-"""The sandbox misbehaving on demand, so that tests can prove recovery.
+"""Faults that tests inject, to prove that clients recover.
 
-`POST /sandbox/faults` with a list of rules adds them, GET shows those left, DELETE removes all. A rule applies to the
-next `times` requests it matches, of whichever service: all are behind one port; the first matching rule wins. It does
-one or more of: wait `delay` seconds, `reset` the connection, answer `status`, do the work and have the answer `lost`,
-make the operation that the request starts take `operation_delay` seconds or end with `operation_failure`. What starts
-with a Databricks run is its cluster: each start of it is hindered.
-`PUT /sandbox/settings` sets what holds for every request: `cloud.Settings`.
+`POST /sandbox/faults` with a list of rules adds them, GET returns the remaining ones, DELETE removes all. A rule acts
+on the next `times` requests that it matches, of any service; the first matching rule wins. It does one or more of: wait
+`delay` seconds, `reset` the connection, answer `status`, do the work but lose the answer (`lost`), delay the operation
+that the request starts by `operation_delay` seconds or end it with `operation_failure`. The operation of a Databricks
+run is each start of its cluster.
+`PUT /sandbox/settings` sets values for all requests: `context.SandboxSettings`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.context import CloudError, Sandbox, Settings
+from sandbox.context import CloudError, Sandbox, SandboxSettings
 
 T = TypeVar("T")
 _KEY = "sandbox.fault"
@@ -37,9 +37,9 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     times: int = 1
     delay: float = 0.0
     reset: bool = False
-    """The connection breaks, without an answer, before anything is done."""
+    """Reset the connection, without an answer, before any work."""
     lost: bool = False
-    """The same after all is done: the client cannot know that it was."""
+    """Reset the connection after the work, so that the client cannot know its result."""
     status: int = 0
     headers: dict[str, str] = {}
     body: Any = None
@@ -112,7 +112,7 @@ class Faults:
 
     async def _set(self, request: Request) -> Response:
         if request.method == "PUT":
-            for name, value in msgspec.structs.asdict(await _decoded(request, Settings)).items():
+            for name, value in msgspec.structs.asdict(await _decoded(request, SandboxSettings)).items():
                 setattr(self._settings, name, value)
         return Response(msgspec.json.encode(self._settings), media_type="application/json")
 
@@ -121,7 +121,7 @@ async def _decoded(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except msgspec.MsgspecError as error:
-        raise CloudError(400, "InvalidFault", f"Not what the sandbox can be told: {error}.") from error
+        raise CloudError(400, "InvalidFault", f"Not a fault or setting of the sandbox: {error}.") from error
 
 
 async def _discard(message: Message) -> None:
@@ -129,7 +129,7 @@ async def _discard(message: Message) -> None:
 
 
 async def abort(receive: Receive) -> None:
-    """ASGI has no word for it: uvicorn's `receive` belongs to the object that knows the connection."""
-    receive.__self__.transport.abort()  # type: ignore[attr-defined]  # and no goodbye in TLS
+    """Reset the connection. ASGI has no message for that, so this uses the connection behind uvicorn's `receive`."""
+    receive.__self__.transport.abort()  # type: ignore[attr-defined]  # without a close message of TLS
     while (await receive())["type"] != "http.disconnect":
-        pass  # without a client there is nobody whom uvicorn would tell that there was no answer
+        pass  # after the disconnect, uvicorn accepts a request without an answer

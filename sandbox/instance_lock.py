@@ -1,7 +1,7 @@
-"""What the folder of a sandbox says: whether one runs there, as which process, and on which port it will always be.
+"""State of a sandbox folder: whether a server runs, its process id, and its port, which never changes.
 
-A lock, held as long as the server's process lives, decides whether a sandbox runs: the kernel drops it even when the
-process is killed, where a file with a process id would stay.
+The server holds a file lock while it runs. The kernel releases the lock even if the process is killed; a file with a
+process id would stay.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from sandbox import state_files
 from sandbox.state_files import Unreadable
 
 FRESH = "stop the sandbox, remove its folder and start again, or name another --folder"
-"""The remedy for a file that nothing can make again: stored resources and clients refer to its content."""
+"""Remedy for a file that cannot be recreated, because stored resources and clients refer to its content."""
 
 
 class CannotServe(Exception):
@@ -27,12 +27,12 @@ class CannotServe(Exception):
 
 
 class Damaged(CannotServe):
-    """The folder's state cannot be used any more, and only a fresh folder helps."""
+    """The folder's state is unusable; the remedy is a new folder."""
 
     exit_code = 4
 
     def __init__(self, cause: object) -> None:
-        super().__init__(f"{cause}. It cannot be made again: {FRESH}.")
+        super().__init__(f"{cause}. It cannot be recreated: {FRESH}.")
 
 
 class RunsAlready(Exception):
@@ -45,13 +45,13 @@ def runs(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # without the file nobody can see who holds it
+    except OSError:  # without the file, look for the process
         return _server(folder) is not None
     return False
 
 
 def process_id(folder: Path) -> int | None:
-    """Process id of the running server: it writes it into its lock, and is found by its command where that is gone."""
+    """Process id of the running server, from its lock; if that is missing, from its command line."""
     try:
         return int((folder / "lock").read_text())
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def remembered_port(folder: Path) -> int | None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a client needs to find this sandbox. Raises `FileNotFoundError` before the first start, and `Damaged`."""
+    """Variables that a client needs. Raises `FileNotFoundError` before the first start, and `Damaged`."""
     try:
         return state_files.read_json(folder / "environment.json", "ARM_METADATA_HOSTNAME")
     except Unreadable as error:
@@ -78,7 +78,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def make(folder: Path) -> None:
-    """Make the folder if it is not there; for its owner alone. Raises `CannotServe`."""
+    """Create the folder if it is missing, readable by its owner only. Raises `CannotServe`."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600))
@@ -88,10 +88,10 @@ def make(folder: Path) -> None:
 
 
 def lock(folder: Path) -> IO[str]:
-    """Take the folder; it is free again when the file is closed or the process ends, however it ends."""
+    """Lock the folder, until the file is closed or the process ends. Raises `RunsAlready`."""
     make(folder)
     file = (folder / "lock").open("a+")
-    for _ in range(20):  # whoever only looks whether a sandbox runs holds the lock for a moment, too
+    for _ in range(20):  # `runs` holds the lock for a moment, too
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.truncate(0)

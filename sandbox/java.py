@@ -1,13 +1,13 @@
-"""Options and locale of a JVM that Spark runs in on this machine."""
+"""Options and locale of Spark's JVM on this machine."""
 
 from collections.abc import Mapping
 
-# On few cores the collector that stops all is the one that takes least of them.
+# On few cores the collector that pauses the program uses the least CPU.
 COLLECTOR = "-XX:+UseParallelGC"
 
-# A trial's run lasts about a minute on few cores: the second compiler takes more time there than it saves (116 s with
-# it, 72 s without, on two cores). Without it the JVM sets aside a fifth of its usual room for compiled code, which a
-# training fills: what is hot would be thrown out and compiled again.
+# A local run lasts about a minute on few cores, and there the second compiler takes more time than it saves: 116 s with
+# it, 72 s without, on two cores. Without it the JVM reserves a fifth of its usual memory for compiled code; a training
+# fills that, and then hot code would be discarded and compiled again.
 QUICK = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
 

@@ -1,4 +1,4 @@
-"""Processes the sandbox starts: each ends with the sandbox, and is stopped by the process id that was started."""
+"""Processes that the sandbox starts. Each ends with the sandbox, and is stopped by its process id."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, even by SIGKILL; elsewhere only an orderly stop reaps."""
+    """Make Linux kill this process when its parent dies, even by SIGKILL. Other systems need a regular stop."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -26,7 +26,7 @@ def start(
     folder: Path,
     inherited: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a process group of its own, output to `log`; it keeps the `inherited` file descriptors.
+    """Start `command` in a new process group, output to `log`, with the `inherited` file descriptors.
 
     Call it from the main thread: Linux ties the parent-death signal to the thread that forked.
     """
@@ -45,7 +45,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], *, grace: float = 10.0) -> None:
-    """SIGTERM to the process's group, SIGKILL after `grace` seconds; returns once it is reaped."""
+    """Send SIGTERM to the process's group, and SIGKILL after `grace` seconds. Returns once the process is reaped."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)

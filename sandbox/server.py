@@ -1,20 +1,18 @@
-"""The server process of one sandbox folder: every service behind one TLS port on 127.0.0.1, until SIGTERM.
+"""The server process of one sandbox folder: all services on one TLS port of 127.0.0.1, until SIGTERM.
 
-Does not detach from the terminal: `sandbox start` does that around it.
+Does not detach from the terminal; `sandbox start` does.
 """
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,80 +26,102 @@ from sandbox import access_log, caller_network, environment, unsupported_service
 from sandbox.arm import resource_types
 from sandbox.arm.service import Arm
 from sandbox.arm.store import ResourceStore
+from sandbox.blob import BlobService
 from sandbox.context import Behaviour, CloudError, Sandbox
+from sandbox.databricks.service import DatabricksService
 from sandbox.faults import Faults
 from sandbox.identity import authority, entra, metadata, role_assignments
 from sandbox.instance_lock import CannotServe, Damaged, lock, remembered_port
+from sandbox.machine_learning.service import MachineLearningService
 from sandbox.registry import containers
+from sandbox.registry.service import RegistryService
 from sandbox.resource_rules import agent_pools, azure_monitor, budgets, private_dns, private_endpoints, virtual_networks
+from sandbox.service import MachineRules, ResourceRules, Service
 from sandbox.state_files import Unreadable
 
-BEHAVIOURS = (role_assignments, budgets, azure_monitor, agent_pools, private_dns, private_endpoints, virtual_networks)
-SERVICES = ("blob", "registry.service", "databricks", "machine_learning")
+MACHINE_RULES: tuple[MachineRules, ...] = (agent_pools,)
+RULES: tuple[ResourceRules, ...] = (
+    *MACHINE_RULES,
+    azure_monitor,
+    budgets,
+    private_dns,
+    private_endpoints,
+    role_assignments,
+    virtual_networks,
+)
 # Below the ports that Linux and macOS hand out to clients, so that a stopped sandbox finds its port free again.
 _PORTS = range(20000, 30000)
 
 
 def serve(folder: Path, port: int | None) -> None:
-    held = lock(folder)
+    lock_file = lock(folder)
     if containers.engine_of(folder) is None:
-        # Containers run as another user, who has to read the model.
+        # With an engine, containers run as another user and must be able to read the model.
         os.umask(0o077)
     authority.ensure(folder)
     authority.require_usable(folder)
     listener = _listen(folder, port)
-    used = listener.getsockname()[1]
+    listening_port = listener.getsockname()[1]
     store = _store(folder)
-    sandbox = Sandbox(folder, used, store, environment.prepare(folder, used, os.environ))
+    sandbox = Sandbox(folder, listening_port, store, environment.prepare(folder, listening_port, os.environ))
     certificate, key = authority.certificate_files(folder)
     access_log.configure()
     config = uvicorn.Config(
         application(sandbox),
         ssl_certfile=certificate,
         ssl_keyfile=key,
-        # The children that services start are reaped by their Popen objects: no event loop may do it first.
+        # Services reap their processes by Popen objects, and uvloop would reap them first.
         loop="asyncio",
-        # Idle TLS connections of clients that do not answer the goodbye count as busy, too.
+        # Idle TLS connections of clients that do not answer the close message count as busy, too.
         timeout_graceful_shutdown=1,
         log_config=None,
     )
     server = uvicorn.Server(config)
     server.run([listener])
-    held.close()
+    lock_file.close()
     if not server.started:
         sys.exit(1)
 
 
+def services(sandbox: Sandbox) -> list[Service]:
+    return [
+        BlobService(sandbox),
+        RegistryService(sandbox),
+        DatabricksService(sandbox),
+        MachineLearningService(sandbox),
+    ]
+
+
 def application(sandbox: Sandbox) -> Starlette:
-    services = [importlib.import_module(f"sandbox.{name}") for name in SERVICES]
+    running = services(sandbox)
     behaviours: dict[str, Behaviour] = {}
-    for module in (*BEHAVIOURS, *services):
-        if hasattr(module, "behaviours"):
-            behaviours |= module.behaviours(sandbox)
+    for rules in (*RULES, *running):
+        behaviours |= rules.behaviours()
     records = ResourceStore(sandbox.folder / "operations.sqlite")
-    machines = [partial(module.machines, sandbox) for module in (agent_pools, *services) if hasattr(module, "machines")]
+    machines = [partial(rules.machines, sandbox) for rules in MACHINE_RULES] + [service.machines for service in running]
     arm, faults = Arm(sandbox, records, resource_types.load(), behaviours, machines), Faults(sandbox)
-    inside = caller_network.Proxy(sandbox)
+    proxy = caller_network.Proxy(sandbox)
     resumed = asyncio.Event()
-    unwell: list[str] = []
+    not_resumed: list[str] = []
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         arm.operations.fail_unfinished()
-        await inside.open()
-        # Not awaited: what a service brings back may itself ask this server.
-        resuming = asyncio.create_task(_resume(sandbox, services, unwell, resumed))
+        await proxy.open()
+        # Not awaited: a resumed process may send requests to this server.
+        resuming = asyncio.create_task(_resume(running, not_resumed, resumed))
         yield
         resuming.cancel()
-        await inside.close()
+        await proxy.close()
         await arm.operations.stop()
-        for module in services:
-            await _call(module, "shutdown", sandbox)
+        for service in running:
+            await _error_of(f"shutdown of {service.name}", service.shutdown())
         records.close()
         sandbox.store.close()
 
     async def ready(request: Request) -> Response:
-        return JSONResponse({"folder": str(sandbox.folder), "unwell": unwell}, 200 if resumed.is_set() else 503)
+        content = {"folder": str(sandbox.folder), "not_resumed": not_resumed}
+        return JSONResponse(content, 200 if resumed.is_set() else 503)
 
     return Starlette(
         routes=[
@@ -110,7 +130,7 @@ def application(sandbox: Sandbox) -> Starlette:
             *environment.routes(sandbox),
             *metadata.routes(sandbox),
             *entra.routes(sandbox),
-            *(route for module in services if hasattr(module, "routes") for route in module.routes(sandbox)),
+            *(route for service in running for route in service.routes()),
             *arm.routes(),
             *unsupported_services.routes(sandbox),
         ],
@@ -121,10 +141,13 @@ def application(sandbox: Sandbox) -> Starlette:
 
 
 def _store(folder: Path) -> ResourceStore:
-    """The resources of this folder: those of its first start, which makes the store before it names the port."""
+    """The folder's store of resources. The first start creates it before it writes the port.
+
+    Raises `Damaged` if only one of the two files exists.
+    """
     path = folder / "resources.sqlite"
-    started, known = (folder / "environment.json").exists(), path.exists() and path.stat().st_size > 0
-    if started and not known:
+    started, has_content = (folder / "environment.json").exists(), path.exists() and path.stat().st_size > 0
+    if started and not has_content:
         raise Damaged(Unreadable(path, "the file is empty or missing"))
     store = ResourceStore(path)
     if not started and any(store.below("")):
@@ -133,14 +156,14 @@ def _store(folder: Path) -> ResourceStore:
 
 
 def _listen(folder: Path, port: int | None) -> socket.socket:
-    """The port of the first start for ever: the address is part of every stored resource."""
+    """Listen on the port of the first start, because stored resources contain the address."""
     remembered = remembered_port(folder)
     if port and remembered and port != remembered:
         message = f"{folder} belongs to port {remembered}, which its resources' addresses contain, not to {port}."
         raise CannotServe(f"{message} Start it without --port, or name another --folder.")
     wanted = port or remembered
     for candidate in [wanted] if wanted else random.sample(_PORTS, 50):
-        # Named, or asyncio would not know it for TCP and leave Nagle's algorithm on: 40 ms an answer.
+        # Without the protocol asyncio does not recognise TCP and leaves Nagle's algorithm on: 40 ms per answer.
         listener = socket.socket(proto=socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -151,23 +174,23 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
             reason = error.strerror
     if remembered:
         message = f"port {wanted} of the sandbox in {folder} is taken: {reason}. Its resources' addresses contain it:"
-        raise CannotServe(f"{message} end what listens there, or start afresh in another --folder.")
+        raise CannotServe(f"{message} end the process that listens there, or start again in another --folder.")
     raise CannotServe(f"port {wanted} is taken: {reason}. Name another --port, or none for any that is free.")
 
 
-async def _resume(sandbox: Sandbox, services: list[ModuleType], unwell: list[str], resumed: asyncio.Event) -> None:
-    errors = [(module.__name__, await _call(module, "resume", sandbox)) for module in services]
-    unwell += [f"{name}: {error}" for name, error in errors if error]
+async def _resume(running: Sequence[Service], not_resumed: list[str], resumed: asyncio.Event) -> None:
+    for service in running:
+        if error := await _error_of(f"resume of {service.name}", service.resume()):
+            not_resumed.append(f"{service.name}: {error}")
     resumed.set()
 
 
-async def _call(module: ModuleType, hook: str, sandbox: Sandbox) -> str:
-    """The error, if there was one. It is logged, and the other services go on."""
+async def _error_of(step: str, work: Awaitable[None]) -> str:
+    """Await the step of one service. An error is logged and returned, so that the other services continue."""
     try:
-        if hasattr(module, hook):
-            await getattr(module, hook)(sandbox)
+        await work
     except Exception as error:
-        logging.exception("%s of %s", hook, module.__name__)
+        logging.exception(step)
         return str(error) or type(error).__name__
     return ""
 

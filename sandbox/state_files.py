@@ -1,7 +1,7 @@
 """Files of state: written to a second file and renamed, and read with one error that names the file and the cause.
 
-A kill, a full disk or a power failure leaves the old content or the new, never a part. Does not name a remedy:
-the caller knows whether the file can be made again.
+After a kill, a full disk or a power failure the file has the old content or the new, never a part. Does not name a
+remedy: the caller knows whether the file can be recreated.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Unreadable(Exception):
-    """A state file whose content is not as it was written."""
+    """A state file with damaged content."""
 
     def __init__(self, path: Path, cause: object) -> None:
         super().__init__(f"{path} cannot be read: {cause}")
@@ -19,7 +19,7 @@ class Unreadable(Exception):
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Replace the file's content as a whole; only its owner can read it, from its first byte on."""
+    """Replace the file's content in one step. At no time can anybody but the owner read it."""
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -30,9 +30,9 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def read_json(path: Path, *names: str) -> dict[str, Any]:
-    """The file's JSON object, which holds at least `names`.
+    """The file's JSON object, which must have the keys `names`.
 
-    Raises `FileNotFoundError` where the file is missing, and `Unreadable` where it holds anything else.
+    Raises `FileNotFoundError` if the file is missing, and `Unreadable` if it has other content.
     """
     try:
         content = json.loads(path.read_bytes())

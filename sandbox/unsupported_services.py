@@ -1,7 +1,7 @@
-"""Services of Azure that the sandbox does not have: a request for one is refused by its name.
+"""Services of Azure that the sandbox does not have: each request for one is refused with its name.
 
-Types of ARM resources that are left out are in `resource_types.yaml`, paths of Databricks in `databricks/__init__.py`.
-A caller whom the resource's network does not admit is refused for that first, as Azure refuses it.
+Types of ARM resources that are left out are in `resource_types.yaml`, paths of Databricks in `databricks/service.py`.
+A caller that the resource's network does not admit is refused for that reason first, as on Azure.
 """
 
 from functools import partial

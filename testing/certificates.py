@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 
 
 def pem(*names: str, days: float = 60) -> tuple[str, str]:
-    """A certificate for these names, valid for so many days from now on or until so many days ago, and its key."""
+    """A certificate for these names, and its key. It is valid for so many days; negative: expired so long ago."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     now, span = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=days)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])

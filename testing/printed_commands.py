@@ -13,13 +13,15 @@ _EXTENSIONS = ("quota", "extension", "ml ", "monitor log-analytics query")
 
 def options_by_command() -> dict[str, set[str]]:
     """Names of options by command, such as `keyvault purge`; commands without an option are prose."""
-    found: dict[str, set[str]] = {}
+    options: dict[str, set[str]] = {}
     for text in _texts():
         for words, rest in _COMMAND.findall(text):
             if rest.strip() and not words.startswith(_EXTENSIONS):
-                own = re.sub(r"\$\(.*?\)", "X", rest)  # without what another program is asked for
-                found.setdefault(" ".join(words.split()), set()).update(re.findall(r"(?<=\s)--[a-z][a-z-]*", f" {own}"))
-    return found
+                own = re.sub(r"\$\(.*?\)", "X", rest)  # without a command substitution's options
+                options.setdefault(" ".join(words.split()), set()).update(
+                    re.findall(r"(?<=\s)--[a-z][a-z-]*", f" {own}")
+                )
+    return options
 
 
 def _texts() -> Iterator[str]:

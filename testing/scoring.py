@@ -1,4 +1,4 @@
-"""A small model artefact made without Spark, and a scoring service started on it as its users start it.
+"""A small model artefact made without Spark, and a scoring service started on it.
 
 The golden probabilities are an independent oracle: the Python lightgbm package on a deliberately plain encoder.
 """
@@ -57,7 +57,7 @@ Tables = dict[str, dict[str, Any]]
 
 
 def contract(crosses: bool = True) -> dict[str, Any]:
-    """Version 1.2, or the one of before, which knew neither crosses nor limits."""
+    """Version 1.2, or the version before it, without crosses and limits."""
     columns = [column for column in COLUMNS if crosses or column[0] not in CROSSES]
     crossing = {
         "crosses": [{"name": name, "of": of} for name, of in CROSSES.items()],
@@ -147,13 +147,13 @@ def make_artefact(folder: Path, seed: int = 7, crosses: bool = True) -> Toys:
     rows = [random_row(rng) for _ in range(2000)]
     vectors = numpy.array([reference_vector(row, tables) for row in rows])
     score = numpy.nan_to_num(vectors[:, 0]) / 40 + 6 * vectors[:, 3] + 4 * vectors[:, 5] - 1
-    score += 3 * ((vectors[:, 1] >= 18) & (vectors[:, 2] > 7))  # what is dear goes in the evening
+    score += 3 * ((vectors[:, 1] >= 18) & (vectors[:, 2] > 7))  # expensive items are clicked in the evening
     score += 9 * vectors[:, COLUMNS.index(("gender__genres", "rate"))]
     score += 9 * vectors[:, COLUMNS.index(("age__maker name", "rate"))]
     clicks = [rng.random() < 1 / (1 + numpy.exp(-value)) for value in score]
     parameters = {"objective": "binary", "num_leaves": 15, "verbosity": -1, "num_threads": 1, "seed": seed}
     of = contract(crosses)
-    known = vectors[:, : len(of["model_columns"])]  # the columns of crosses are the last
+    known = vectors[:, : len(of["model_columns"])]  # without the columns of crosses, which are last
     booster = lightgbm.train(parameters, lightgbm.Dataset(known, label=clicks), num_boost_round=30)
 
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Waiting for what another process or thread does."""
+"""Waiting for results of other processes or threads."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def eventually(get: Callable[[], T], done: Callable[[T], object] = bool, seconds: float = 20) -> T:
-    """The first value that is done; a failed assertion that shows the last one, if none is in so many seconds."""
+    """The first value that satisfies `done`. Fails with the last value after so many seconds."""
     deadline = time.monotonic() + seconds
     while not done(value := get()):
         assert time.monotonic() < deadline, value

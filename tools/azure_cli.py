@@ -1,8 +1,8 @@
 """Azure CLI in a separate environment in the user's cache: its packages conflict with the project's.
 
-`python -m tools.azure_cli` installs it, which takes a minute or more, and prints its folder. `make test` uses it where
-it is installed and never installs it. Does not lock the hundred packages that it brings: it is a client to test
-against, and no part of the product.
+`python -m tools.azure_cli` installs it, which takes a minute or more, and prints its folder. `make test` uses it if
+it is installed and never installs it. Does not lock its hundred packages, because it is a client for tests and not a
+part of the product.
 """
 
 import os
@@ -18,7 +18,7 @@ from tools.steps import ROOT, cache_folder
 
 
 def find(environment: Mapping[str, str]) -> list[str | Path] | None:
-    """The command that starts the pinned version; None where it is not installed whole."""
+    """Command of the pinned version; None if its installation is missing or incomplete."""
     folder = _folder(environment)
     return [folder / "bin" / "python", "-m", "azure.cli"] if (folder / "installed").exists() else None
 
@@ -28,7 +28,7 @@ def install(environment: Mapping[str, str]) -> Path:
     writable_folder(folder.parent)
     with one_at_a_time(folder.parent):
         if find(environment) is None:
-            shutil.rmtree(folder, ignore_errors=True)  # what an install that was cut off has left
+            shutil.rmtree(folder, ignore_errors=True)  # the rest of an interrupted installation
             run([sys.executable, "-m", "venv", "--without-pip", folder], f"could not make {folder}.")
             wanted = f"azure-cli=={pin('azure-cli').version}"
             arguments: list[str | Path] = ["pip", "install", "--python", folder, "--compile-bytecode", wanted]
@@ -44,8 +44,8 @@ def _folder(environment: Mapping[str, str]) -> Path:
 def main() -> int:
     try:
         print(install(os.environ))
-    except Unavailable as missing:
-        print(f"error: {missing}", file=sys.stderr)
+    except Unavailable as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 

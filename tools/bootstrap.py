@@ -1,6 +1,6 @@
-"""The first thing that runs on a machine: refuses a Python that will not do, then hands over to `tools.steps`.
+"""First program on a machine: refuses unsupported Python versions, then calls `tools.steps`.
 
-Only syntax and functions that every Python since 2.7 has, so that the refusal itself can be read.
+Uses only syntax and functions that Python has since 2.7, so that every version can print the refusal.
 """
 
 import os
@@ -10,7 +10,7 @@ REQUIRED = (3, 11)
 
 
 def refusal(version, executable):  # type: (tuple[int, ...], str) -> str
-    """Why this Python will not do and what would; empty if it will."""
+    """Error message with the remedy for an unsupported Python; empty for a supported one."""
     if version[:2] == REQUIRED:
         return ""
     found = ".".join(str(part) for part in version[:3])

@@ -1,4 +1,4 @@
-"""Runs other programs: silent when they work, with their last lines when they do not, and never left behind."""
+"""Runs other programs: shows their last lines only if they fail, and ends them with this program."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ _SHOWN_LINES = 12
 
 
 class Unavailable(Exception):
-    """Something the machine lacks: the message says what, where, and what to install or free."""
+    """The machine lacks something; the message names it, its place, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Standard output of `command`; a failure is `Unavailable` with `on_failure` and the command's last lines."""
+    """Standard output of `command`. Raises `Unavailable` with `on_failure` and the command's last lines."""
     try:
         process = subprocess.Popen(
             command,
@@ -74,9 +74,9 @@ def writable_folder(folder: Path) -> Path:
 
 @contextmanager
 def making_in(folder: Path) -> Iterator[Path]:
-    """A place to make something that is then moved into `folder` whole; sweeps away what a killed attempt left there.
+    """A temporary folder in `folder`, for files that are moved to their place once they are complete.
 
-    Within `one_at_a_time(folder)` only: it takes what it finds for abandoned.
+    Removes the temporary folders of killed attempts, so it must run within `one_at_a_time(folder)`.
     """
     for abandoned in folder.glob(".making-*"):
         shutil.rmtree(abandoned)
@@ -86,7 +86,7 @@ def making_in(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two bootstraps at once do their work after each other; the lock goes when its holder ends, however it ends."""
+    """Lock the folder, so that simultaneous bootstraps run one after the other. The lock ends with the process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

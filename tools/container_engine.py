@@ -1,12 +1,12 @@
 """A container engine for builds and tests: `python -m tools.container_engine start|stop FOLDER`, or `run COMMAND…`.
 
-The engine that answers already is used as it is. Where none does, Debian's dockerd is started on a socket and a data
-root of its own below FOLDER, without a bridge and without touching the firewall; `stop` ends it by its process id.
-Where the base image cannot be pulled, one is made with debootstrap; where the machine trusts authorities of its own,
-builds get a base that trusts them too.
+A running engine is used unchanged. Without one, Debian's dockerd is started with its own socket and data root below
+FOLDER, without a bridge and without changing the firewall; `stop` ends it by its process id. If the base image cannot
+be pulled, one is made with debootstrap. If the machine trusts additional authorities, builds get a base that trusts
+them.
 
-FOLDER/engine.json says where the engine is and which build arguments the machine needs; `start` prints its path, `run`
-sets CONTAINER_ENGINE to it, or says why there is none and runs the command all the same.
+FOLDER/engine.json has the engine's address and the build arguments that the machine needs. `start` prints its path.
+`run` sets CONTAINER_ENGINE to it, or prints the reason without an engine, and runs the command in both cases.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _START_SECONDS, _STOP_SECONDS, _PULL_SECONDS = 60, 30, 120
 _STAND_IN_DAYS = 7
 _LONGEST_FOLDER = 60
 """Characters: a socket's path has at most 107, and the engine's are below the folder."""
-# What the official slim image leaves out, too.
+# The official slim image leaves these out, too.
 _LEFT_OUT = (
     *("dev/*", "var/cache/apt/*", "var/lib/apt/lists/*", "var/log/*.log"),
     *(f"usr/share/{name}/*" for name in ("doc", "groff", "info", "lintian", "locale", "man")),
@@ -47,23 +47,24 @@ ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 
 
 def start(folder: Path) -> Path:
-    """Path of `engine.json`, once the engine answers and has its base images; else `Unavailable`, and nothing new left.
+    """Start the engine, prepare its base images, and return the path of `engine.json`.
 
-    An engine that stood here and has ended, as after a restart of the machine, goes on with its images.
+    Raises `Unavailable`, after removing everything that it created. An earlier engine of this folder that has ended, as
+    after a restart of the machine, is started again with its images.
     """
     folder = folder.absolute()
     record = folder / "engine.json"
     try:
-        stood = json.loads(record.read_text()) if record.exists() else None
-    except ValueError:  # cut short: begin afresh
+        earlier = json.loads(record.read_text()) if record.exists() else None
+    except ValueError:  # truncated: start again from the beginning
         stop(folder)
-        stood = None
-    if stood and _answers(stood["address"]):
+        earlier = None
+    if earlier and _answers(earlier["address"]):
         return record
     if not shutil.which("docker"):
         raise Unavailable(f"there is no `docker` command. {_INSTALL}")
     writable_folder(folder)
-    state: dict[str, object] = {"process": None, "arguments": stood["arguments"] if stood else {}}
+    state: dict[str, object] = {"process": None, "arguments": earlier["arguments"] if earlier else {}}
     try:
         if _answers(None):
             context = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
@@ -73,33 +74,33 @@ def start(folder: Path) -> Path:
             state["process"] = _start_engine(folder, address)
         state["address"] = address
         _write(record, state)
-        if not stood:
+        if not earlier:
             engine = {**os.environ, "DOCKER_HOST": address}
             state["arguments"] = arguments = _bases(engine, folder)
             _write(record, state)
             probe = ["docker", "run", "--rm", "--network", "host", arguments.get("BASE", _BASE), "true"]
             run(probe, "the container engine answers, but runs no container here", env=engine)
     except BaseException:
-        if not stood:
+        if not earlier:
             stop(folder)
         raise
     return record
 
 
 def _write(record: Path, state: dict[str, object]) -> None:
-    """Replace the record as a whole or not at all."""
+    """Replace the record in one step."""
     partial = record.with_name(f"{record.name}.partial")
     partial.write_text(json.dumps(state))
     partial.replace(record)
 
 
 def stop(folder: Path) -> None:
-    """End the engine that was started here and remove its data; of an engine that was there, only our base images."""
+    """End the engine that was started here and remove its data; of another engine, remove only our base images."""
     folder = folder.absolute()
     with suppress(FileNotFoundError):
         try:
             state = json.loads((folder / "engine.json").read_text())
-        except ValueError:  # cut short; dockerd writes a file with its process id itself
+        except ValueError:  # truncated; dockerd itself writes a file with its process id
             state = {"process": int((folder / "docker.pid").read_text())}
         if state["process"] is None:
             removal = ["docker", "--host", state["address"], "image", "rm", *state["arguments"].values()]
@@ -119,7 +120,7 @@ def _start_engine(folder: Path, address: str) -> int:
         "data-root": folder / "data",
         "exec-root": folder / "exec",
         "pidfile": folder / "docker.pid",
-        # Of its own also where the machine's containerd is found running.
+        # Separate namespaces, in case the machine's containerd is running.
         "containerd-namespace": f"personalization-{os.getpid()}",
         "containerd-plugins-namespace": f"personalization-plugins-{os.getpid()}",
         "bridge": "none",
@@ -144,17 +145,19 @@ def _start_engine(folder: Path, address: str) -> int:
 
 
 def _end(process: int, folder: Path) -> None:
-    """An id that another program has got since is left alone."""
+    """End the engine's process, unless its id now belongs to another program."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
         if _is_ours(process, folder):
-            os.kill(process, sent)  # once: the engine takes a third for an order to leave its containers
+            os.kill(process, sent)  # only once: at a third signal the engine would leave its containers running
         until = time.monotonic() + _STOP_SECONDS
         while _is_ours(process, folder) and time.monotonic() < until:
             with suppress(ChildProcessError):
                 os.waitpid(process, os.WNOHANG)
             time.sleep(0.1)
     for mount in Path("/proc/mounts").read_text().splitlines():
-        if (place := mount.split()[1]).startswith(f"{folder}/"):  # the engine leaves one, and a killed one all of them
+        if (place := mount.split()[1]).startswith(
+            f"{folder}/"
+        ):  # the engine leaves one mount, and a killed one leaves all
             subprocess.run(["umount", "--lazy", place], capture_output=True)
 
 
@@ -172,7 +175,7 @@ def _answers(address: str | None) -> bool:
 
 
 def _bases(engine: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The Dockerfile's BASE and BUILD_BASE, where its own defaults do not do here."""
+    """Values of the Dockerfile's BASE and BUILD_BASE, if its defaults do not work on this machine."""
     arguments: dict[str, str] = {}
     if not _has_base(engine):
         stand_in = _stand_in(cache_folder(os.environ))
@@ -201,7 +204,7 @@ def _has_base(engine: Mapping[str, str]) -> bool:
 
 
 def _stand_in(cache: Path) -> Path:
-    """A tar file of Debian's smallest system, made now or within the last days."""
+    """A tar file of Debian's smallest system, at most a week old."""
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         raise Unavailable(f"{_BASE} cannot be pulled, and without root and debootstrap none can be made. {_INSTALL}")
     made = writable_folder(cache / "base") / "bookworm.tar"
@@ -218,11 +221,11 @@ def _stand_in(cache: Path) -> Path:
 
 
 def _own_authorities() -> list[bytes]:
-    """PEM blocks of all that this machine trusts, if it was told to trust anything by itself."""
-    told = os.environ.get("SSL_CERT_FILE") or any(Path("/usr/local/share/ca-certificates").rglob("*.crt"))
+    """PEM blocks of all authorities of this machine, if it has additional ones."""
+    has_additional = os.environ.get("SSL_CERT_FILE") or any(Path("/usr/local/share/ca-certificates").rglob("*.crt"))
     bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     bundle = bundle or "/etc/ssl/certs/ca-certificates.crt"
-    if not told or not os.path.isfile(bundle):
+    if not has_additional or not os.path.isfile(bundle):
         return []
     return certificates(Path(bundle).read_bytes())
 
@@ -244,17 +247,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.container_engine", description=__doc__)
     parser.add_argument("action", choices=["start", "stop", "run"])
     parser.add_argument("operands", nargs=argparse.REMAINDER, help="FOLDER, or the command to run")
-    asked = parser.parse_args()
-    # Being terminated must end what was started, as an interrupt does.
+    arguments = parser.parse_args()
+    # A termination must end the started processes, as an interrupt does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        match asked.action:
+        match arguments.action:
             case "run":
-                return _run(asked.operands)
+                return _run(arguments.operands)
             case "start":
-                print(start(Path(asked.operands[0])))
+                print(start(Path(arguments.operands[0])))
             case "stop":
-                stop(Path(asked.operands[0]))
+                stop(Path(arguments.operands[0]))
     except Unavailable as missing:
         print(f"error: no container engine: {missing}", file=sys.stderr)
         return 1

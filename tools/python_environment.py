@@ -2,8 +2,8 @@
 
 It holds one of the sets of `package_sets.py` and only grows: after `make test`, `make preview` finds all it needs.
 
-An install that was cut off is started afresh: a package that is half there looks installed to every installer. The
-wheels are in the user's cache by then, so that costs seconds.
+An interrupted installation starts again from the beginning, because every installer takes an incomplete package for
+installed. The wheels are in the user's cache by then, so that takes seconds.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _IMPORT = re.compile(r"^from pulumi_azure_native import (.+)$", re.MULTILINE)
 
 
 def create(root: Path) -> Outcome:
-    """`.venv` with the pinned installer."""
+    """Create `.venv` with the pinned installer."""
     venv = root / ".venv"
     wanted = pin("uv")
     detail = f".venv with uv {wanted.version}"
@@ -102,7 +102,7 @@ def _make(venv: Path) -> None:
 
 
 def _answers(venv: Path, program: str) -> str:
-    """The version a program of the environment says it has; nothing if it, or the Python under it, is gone."""
+    """Output of `--version` of a program of the environment; empty if it or its Python is missing."""
     try:
         answer = subprocess.run([venv / "bin" / program, "--version"], capture_output=True, text=True)
     except OSError:

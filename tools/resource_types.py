@@ -1,11 +1,10 @@
-"""Write `testing/data/resource_types.yaml`: what Microsoft's types say of those in `sandbox/arm/resource_types.yaml`.
+"""Write `testing/data/resource_types.yaml`: Microsoft's rules for the types in `sandbox/arm/resource_types.yaml`.
 
     python -m tools.resource_types CHECKOUT COMMIT DATE
 
-CHECKOUT holds Azure/bicep-types-az at that commit, of that date; Microsoft generates it from its REST specifications.
-Names a path of the body required if each object it lies in is; `properties` is taken for required. Of what a service
-fills in, only what `computed` of the table names is looked up. Does not look up the rules of which the types know
-nothing, such as codes of refusals.
+CHECKOUT is Azure/bicep-types-az at that commit, of that date; Microsoft generates it from its REST specifications.
+A path of the body is required if each object around it is; `properties` counts as required. Of the computed values only
+those in the table's `computed` are looked up. Rules that the types do not contain, such as error codes, are not.
 """
 
 import json
@@ -17,7 +16,8 @@ from typing import Any
 import yaml
 
 _ROOT = Path(__file__).parents[1]
-TABLE, TARGET = _ROOT / "sandbox" / "resource_types.yaml", _ROOT / "tests" / "data" / "resource_types.yaml"
+TABLE = _ROOT / "sandbox" / "arm" / "resource_types.yaml"
+TARGET = _ROOT / "testing" / "data" / "resource_types.yaml"
 _HEADER = """\
 # By resource type, what the types of github.com/Azure/bicep-types-az say at the commit named: limits of the name,
 # whether a body has a location, its required paths, and the read-only ones among those that `computed` of
@@ -43,7 +43,7 @@ class Types:
         return self._all[int(reference["$ref"].rpartition("/")[2])]
 
     def required(self, kind: Mapping[str, Any], before: str = "", depth: int = _DEPTH) -> Iterator[str]:
-        """Dotted paths; of an object with required members, the members alone."""
+        """Dotted paths of required values; for an object with required members, only those of the members."""
         if discriminator := kind.get("discriminator"):
             yield before + discriminator
         for name, member in _members(kind).items():

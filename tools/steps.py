@@ -1,6 +1,6 @@
-"""The steps of a bootstrap, one line each, and the one file that says what an activated environment is.
+"""The steps of a bootstrap, one line each, and the file that activates the environment.
 
-The Pulumi CLI takes longest where it must be built, so that goes on in the background while the rest is installed.
+A build of the Pulumi CLI takes longest, so it runs in the background while the rest is installed.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def bootstrap(arguments: Sequence[str]) -> int:
         help="prepare for `pulumi preview` and `up`, for the local run too, or for the tests too (default)",
     )
     use = parser.parse_args(arguments).use
-    # Being terminated must end what was started, as an interrupt does.
+    # A termination must end the started processes, as an interrupt does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with one_at_a_time(ROOT):
@@ -42,7 +42,7 @@ def bootstrap(arguments: Sequence[str]) -> int:
         print(f"error: {missing}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: the same command continues from here", file=sys.stderr)
         return 130
     return 0
 
@@ -88,7 +88,7 @@ def _bootstrap(root: Path, environment: Mapping[str, str], use: str = "test") ->
 
 
 class _Step:
-    """Times a step and prints its one line, and its name meanwhile where somebody watches."""
+    """Times a step and prints its line; on a terminal also its name while it runs."""
 
     def __init__(self, name: str, started: float | None = None) -> None:
         self._name = name
@@ -121,7 +121,7 @@ def _wait_for_cli(making: "subprocess.Popen[str]") -> str:
             origin, errors = making.communicate(timeout=_NEWS_SECONDS)
         except subprocess.TimeoutExpired:
             waiting += _NEWS_SECONDS
-            print(f"Pulumi CLI  still being made, everything else is there ({waiting} s)", flush=True)
+            print(f"Pulumi CLI  still being made, everything else is installed ({waiting} s)", flush=True)
             continue
         if making.returncode != 0:
             raise Unavailable(errors.strip())
@@ -129,7 +129,7 @@ def _wait_for_cli(making: "subprocess.Popen[str]") -> str:
 
 
 def _write_settings(venv: Path, cli: PulumiCli, runtime: Java | None) -> Outcome:
-    """`. .venv/personalization.sh` makes the current shell, or a recipe of the Makefile, ready for every command."""
+    """Write `.venv/personalization.sh`, which prepares a shell, or a recipe of the Makefile, for every command."""
     file = venv / "personalization.sh"
     path = shlex.quote(f"{cli.folder}:") if cli.is_ours else ""
     lines = [
@@ -142,7 +142,7 @@ def _write_settings(venv: Path, cli: PulumiCli, runtime: Java | None) -> Outcome
     if runtime:
         lines.append(f"export JAVA_HOME={shlex.quote(str(runtime.home))}")
     if runtime and runtime.options:
-        # Sourced twice it must not grow, and a trust store of the user's own comes first.
+        # Sourcing it twice must not add it twice, and the user's own trust store takes precedence.
         lines += [
             'case "${JAVA_TOOL_OPTIONS:-}" in',
             "*javax.net.ssl.trustStore*) ;;",

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 PASSWORD = "changeit"
-"""Java's own default: a trust store holds no secret, the format only wants a password."""
+"""Java's default password. A trust store has no secrets, but the format requires one."""
 
 
 def certificates(bundle: bytes) -> list[bytes]:
-    """PEM blocks, as they stand in a bundle."""
+    """PEM blocks of a bundle."""
     return re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", bundle, re.DOTALL)
 
 
@@ -24,7 +24,7 @@ def write(bundle: Path, store: Path) -> None:
         try:
             trusted.append(PKCS12Certificate(load_pem_x509_certificate(block), b"%d" % number))
         except ValueError:
-            continue  # Old bundles hold certificates that break today's rules; Java would not accept them either.
+            continue  # Old bundles have certificates that break today's rules; Java would not accept them either.
     fresh = store.with_suffix(f".{os.getpid()}")
     fresh.write_bytes(serialize_java_truststore(trusted, BestAvailableEncryption(PASSWORD.encode())))
     os.replace(fresh, store)

@@ -7,7 +7,7 @@ Prices service's Consumption rows of every region, without Windows, Spot and Low
 still in it, at the price of Windows (for example D8as_v5 in eastus2). So the rate of a series is the lowest price of a
 vCPU among its sizes, and a series is left out of a region where fewer than half of its sizes agree, or where the rate
 is out of proportion to the region's others (Das_v5 in malaysiawest).
-Does not ask the Retail Prices service.
+Does not call the Retail Prices service.
 """
 
 import re
@@ -35,15 +35,15 @@ vcpu_hours:
 
 
 def prices(generated: str) -> dict[str, dict[str, float]]:
-    """USD an hour by region and size."""
-    found: dict[str, dict[str, float]] = {}
+    """USD per hour by region and size."""
+    by_region: dict[str, dict[str, float]] = {}
     region: dict[str, float] = {}
     for line in generated.splitlines():
         if start := re.search(r'initialOnDemandPrices\["(\w+)"\] =', line):
-            region = found.setdefault(start[1], {})
+            region = by_region.setdefault(start[1], {})
         elif row := re.match(r'\s*"(\w+)":\s*([\d.e+-]+),', line):
             region[row[1]] = float(row[2])
-    return found
+    return by_region
 
 
 def rates(of_region: dict[str, float]) -> Iterator[tuple[str, float]]:
@@ -57,7 +57,7 @@ def rates(of_region: dict[str, float]) -> Iterator[tuple[str, float]]:
 
 
 def proportionate(of_region: dict[str, float], reference: dict[str, float]) -> dict[str, float]:
-    """The rates without those that exceed `reference` by much more than the region's others do."""
+    """The rates without outliers: those that exceed `reference` by much more than the region's others do."""
     ratio = statistics.median(rate / reference[series] for series, rate in of_region.items() if series in reference)
     limits = {series: _PROPORTION * ratio * rate for series, rate in reference.items()}
     return {series: rate for series, rate in of_region.items() if rate <= limits.get(series, rate)}
@@ -72,8 +72,8 @@ def main(source: str, commit: str) -> None:
     lines = [_HEADER.format(commit=commit, date=match[1])]
     by_region = {region: dict(rates(sizes)) for region, sizes in prices(generated).items()}
     for region in sorted(names & by_region.keys()):
-        found = proportionate(by_region[region], by_region["eastus"])
-        row = ", ".join(f"{series}:\N{NO-BREAK SPACE}{rate:.6g}" for series, rate in found.items())
+        plausible = proportionate(by_region[region], by_region["eastus"])
+        row = ", ".join(f"{series}:\N{NO-BREAK SPACE}{rate:.6g}" for series, rate in plausible.items())
         text = textwrap.fill(f"{region}: {{{row}}}", 118, initial_indent="  ", subsequent_indent="    ")
         lines.append(text.replace("\N{NO-BREAK SPACE}", " ") + "\n")
     (_PLANNING / "vm_prices.yaml").write_text("".join(lines))

@@ -1,7 +1,7 @@
 """The subscription's regions, resource providers, VM sizes, quota and permissions, from `offerings.yaml`.
 
-The vCPU in use are those of the deployed machines, on top of `used` in the table. Enforces nothing: a machine beyond
-the quota is made all the same.
+The vCPU in use are those of the deployed machines plus `used` in the table. Enforces nothing: a machine above the quota
+is created as well.
 """
 
 import re
@@ -19,107 +19,135 @@ from sandbox.arm.subscriptions import PATH, admit, table
 from sandbox.context import Machines, Sandbox
 
 
-def routes(
-    sandbox: Sandbox, rules: Mapping[str, TypeRule], machines: Iterable[Callable[[], Iterable[Machines]]]
-) -> list[BaseRoute]:
-    """`machines` are asked, at each request, for all that are deployed."""
-    registered: set[str] = set()
+class Offerings:
+    """Routes that answer questions about the subscription. The table is read at each request."""
 
-    def provider(namespace: str) -> Body:
-        """Those of the table of types, and any other that is asked for by name."""
-        known = table(sandbox)
-        types = [
-            {"resourceType": rule.type.split("/", 1)[1], "apiVersions": [rule.api_version]}
-            | {"locations": _locations(rule, known)}
-            for rule in rules.values()
-            if _namespace(rule).lower() == namespace.lower() and not rule.left_out
-            if rule.type not in known["unlisted"]
+    def __init__(
+        self, sandbox: Sandbox, rules: Mapping[str, TypeRule], sources: Iterable[Callable[[], Iterable[Machines]]]
+    ) -> None:
+        """`sources` return the deployed machines; each is called at every request for the usage."""
+        self._sandbox, self._rules, self._sources = sandbox, rules, list(sources)
+        self._registered: set[str] = set()
+
+    def routes(self) -> list[BaseRoute]:
+        compute = f"{PATH}/providers/Microsoft.Compute"
+        return [
+            Route(f"{PATH}/locations", self._list_locations),
+            Route(f"{PATH}/providers", self._list_providers),
+            Route(f"{compute}/skus", self._list_sizes),
+            Route(f"{compute}/locations/{{location}}/usages", self._list_usages),
+            Route(f"{PATH}/providers/{{namespace}}", self._get_provider),
+            Route(f"{PATH}/providers/{{namespace}}/register", self._register_provider, methods=["POST"]),
+            Route("/subscriptions/{scope:path}/providers/Microsoft.Authorization/permissions", self._list_permissions),
         ]
-        state = "Registered" if namespace in registered else known["unregistered"].get(namespace, "Registered")
-        shown = {"namespace": namespace, "registrationState": state, "resourceTypes": types}
-        return {"id": f"/subscriptions/{sandbox.identity.subscription_id}/providers/{namespace}", **shown}
 
     # Source: Azure/azure-rest-api-specs
-    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Providers_List`,
-    # `Providers_Get`, `Providers_Register`)
-    async def providers(request: Request) -> Response:
-        admit(sandbox, request)
-        namespace = request.path_params.get("namespace")
-        if namespace and request.method == "POST":
-            registered.add(namespace)
-        if namespace:
-            return JSONResponse(provider(namespace))
-        return JSONResponse(
-            {"value": [provider(name) for name in sorted({_namespace(rule) for rule in rules.values()})]}
-        )
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Providers_List`)
+    async def _list_providers(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        namespaces = sorted({_namespace(rule) for rule in self._rules.values()})
+        return JSONResponse({"value": [self._provider(namespace) for namespace in namespaces]})
+
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Providers_Get`)
+    async def _get_provider(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        return JSONResponse(self._provider(request.path_params["namespace"]))
+
+    # Source: Azure/azure-rest-api-specs
+    # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
+    # (`Providers_Register`)
+    async def _register_provider(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        self._registered.add(request.path_params["namespace"])
+        return JSONResponse(self._provider(request.path_params["namespace"]))
 
     # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`ResourceSku`)
-    async def sizes(request: Request) -> Response:
-        admit(sandbox, request)
-        known = table(sandbox)
-        asked = re.search(r"location eq '([^']+)'", request.query_params.get("$filter", ""))
-        regions = [name for name in known["regions"] if not asked or name == asked[1]]
-        found = [_size(name, size, region) for name, size in known["sizes"].items() if size for region in regions]
-        return JSONResponse({"value": found})
+    async def _list_sizes(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        offered = table(self._sandbox)
+        filtered = re.search(r"location eq '([^']+)'", request.query_params.get("$filter", ""))
+        regions = [region for region in offered["regions"] if not filtered or region == filtered[1]]
+        sizes = [(name, size) for name, size in offered["sizes"].items() if size]
+        return JSONResponse({"value": [_size(name, size, region) for name, size in sizes for region in regions]})
 
     # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`Usage`)
-    async def usages(request: Request) -> Response:
-        admit(sandbox, request)
-        known, region = table(sandbox), request.path_params["location"].replace(" ", "").lower()
-        used = _used(known, (group for ask in machines for group in ask() if group.location == region))
-        found = [
+    async def _list_usages(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        offered, region = table(self._sandbox), request.path_params["location"].replace(" ", "").lower()
+        deployed = (machines for source in self._sources for machines in source() if machines.location == region)
+        used = _used(offered, deployed)
+        usages = [
             {"unit": "Count", "currentValue": usage["used"] + used[name], "limit": usage["limit"]}
             | {"name": {"value": name, "localizedValue": usage["called"]}}
-            for name, usage in known["usages"].items()
+            for name, usage in offered["usages"].items()
         ]
-        return JSONResponse({"value": found})
+        return JSONResponse({"value": usages})
 
     # Source: Azure/azure-rest-api-specs
     # specification/resources/resource-manager/Microsoft.Resources/subscriptions/models.tsp (`Location`)
-    async def locations(request: Request) -> Response:
-        admit(sandbox, request)
-        own = f"/subscriptions/{sandbox.identity.subscription_id}/locations"
-        found = [
-            {"id": f"{own}/{name}", "name": name, "type": "Region", "displayName": shown, "regionalDisplayName": shown}
+    async def _list_locations(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        prefix = f"/subscriptions/{self._sandbox.identity.subscription_id}/locations"
+        locations = [
+            {"id": f"{prefix}/{name}", "name": name, "type": "Region"}
+            | {"displayName": display_name, "regionalDisplayName": display_name}
             | {"metadata": {"regionType": "Physical", "regionCategory": "Recommended"}}
-            for name, shown in table(sandbox)["regions"].items()
+            for name, display_name in table(self._sandbox)["regions"].items()
         ]
-        return JSONResponse({"value": found})
+        return JSONResponse({"value": locations})
 
     # Source: azure-mgmt-authorization==4.0.0 azure/mgmt/authorization/v2022_04_01/operations/_permissions_operations.py
-    async def permissions(request: Request) -> Response:
-        admit(sandbox, request)
-        return JSONResponse({"value": table(sandbox)["permissions"]})
+    async def _list_permissions(self, request: Request) -> Response:
+        admit(self._sandbox, request)
+        return JSONResponse({"value": table(self._sandbox)["permissions"]})
 
-    return [
-        Route(f"{PATH}/locations", locations),
-        Route(f"{PATH}/providers", providers),
-        Route(f"{PATH}/providers/Microsoft.Compute/skus", sizes),
-        Route(f"{PATH}/providers/Microsoft.Compute/locations/{{location}}/usages", usages),
-        Route(f"{PATH}/providers/{{namespace}}", providers),
-        Route(f"{PATH}/providers/{{namespace}}/register", providers, methods=["POST"]),
-        Route("/subscriptions/{scope:path}/providers/Microsoft.Authorization/permissions", permissions),
-    ]
+    def _provider(self, namespace: str) -> Body:
+        """The provider of this namespace; one that the table of types does not have is returned without types."""
+        offered = table(self._sandbox)
+        types = [
+            {"resourceType": rule.type.split("/", 1)[1], "apiVersions": [rule.api_version]}
+            | {"locations": _locations(rule, offered)}
+            for rule in self._rules.values()
+            if _namespace(rule).lower() == namespace.lower() and not rule.left_out
+            if rule.type not in offered["unlisted"]
+        ]
+        registered = namespace in self._registered
+        state = "Registered" if registered else offered["unregistered"].get(namespace, "Registered")
+        return {
+            "id": f"/subscriptions/{self._sandbox.identity.subscription_id}/providers/{namespace}",
+            "namespace": namespace,
+            "registrationState": state,
+            "resourceTypes": types,
+        }
 
 
 def _namespace(rule: TypeRule) -> str:
     return rule.type.split("/")[0]
 
 
-def _locations(rule: TypeRule, known: Mapping[str, Any]) -> list[str]:
-    """Display names, as Azure lists them; none for what lies in no region."""
-    absent = known["absent"].get(rule.type, ())
-    return [shown for name, shown in known["regions"].items() if rule.location != "none" and name not in absent]
+def _locations(rule: TypeRule, offered: Mapping[str, Any]) -> list[str]:
+    """Display names, as Azure lists them; none for a type without a location."""
+    absent = offered["absent"].get(rule.type, ())
+    return [
+        display_name
+        for name, display_name in offered["regions"].items()
+        if rule.location != "none" and name not in absent
+    ]
 
 
-def _used(known: Mapping[str, Any], deployed: Iterable[Machines]) -> Counter[str]:
-    """vCPU of the deployed machines by quota: each family's and the region's, or that of spot machines alone."""
-    sizes = {name.lower(): size for name, size in known["sizes"].items() if size}
+def _used(offered: Mapping[str, Any], deployed: Iterable[Machines]) -> Counter[str]:
+    """vCPU of the deployed machines by quota.
+
+    A machine counts in its region's quota and its family's; a spot machine in the quota of spot machines alone.
+    """
+    sizes = {name.lower(): size for name, size in offered["sizes"].items() if size}
     used = Counter[str]()
-    for group in deployed:
-        if size := sizes.get(group.size.lower()):
-            for quota in ("lowPriorityCores",) if group.spot else ("cores", size["family"]):
-                used[quota] += group.count * size["vcpus"]
+    for machines in deployed:
+        if size := sizes.get(machines.size.lower()):
+            quotas = ("lowPriorityCores",) if machines.spot else ("cores", size["family"])
+            for quota in quotas:
+                used[quota] += machines.count * size["vcpus"]
     return used
 
 

@@ -1,7 +1,7 @@
-"""ARM's asynchronous operations: work that outlives its request, its status document, and the lock it holds meanwhile.
+"""ARM's asynchronous operations: work that continues after its request, its status document, and its lock.
 
-An operation that the sandbox did not live to finish is found `Failed` after the restart, and its resource with it.
-Some resources accept one write at a time, their own and those of resources below them: `Turn`.
+After a restart, an unfinished operation is `Failed`, and so is its resource.
+Some resources accept one write at a time, of themselves and of resources below them: `Turn`.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Turn:
 
 class Operations:
     def __init__(self, sandbox: Sandbox, records: ResourceStore, visible: Callable[[Body], Body]) -> None:
-        """`visible`: what an answer shows of a stored resource."""
+        """`visible` returns the part of a stored resource that answers contain."""
         self._sandbox, self._records, self._visible = sandbox, records, visible
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._busy: set[str] = set()
@@ -47,8 +47,8 @@ class Operations:
     def require_idle(self, resource_id: str, turn: Turn | None = None, *, below: bool = False) -> None:
         """Refuse a write while another runs on the resource, on one it lies in, or (`below`) on one inside it.
 
-        With a `turn`, also while another has the turn. What extends a resource (a role on it, its diagnostics) does not
-        lie in it: another provider writes it.
+        With a `turn`, also while another has the turn. An extension resource (a role assignment, diagnostics) is not in
+        the resource that it extends, because another provider writes it.
         Source: Azure/terraform-azurerm-avm-ptn-aks-production#25; cilium/cilium#25944 (AKS: code and words)
         """
         if turn and (others := self._turns.get(turn.resource_id.lower())):
@@ -72,7 +72,7 @@ class Operations:
         return resource_id.lower() in self._turns
 
     async def run(self, resource_id: str, work: Work, turn: Turn | None = None) -> None:
-        """Do `work` while the request waits; its error is the request's answer."""
+        """Run `work` while the request waits; its error is the request's answer."""
         key = resource_id.lower()
         self._busy.add(key)
         self._take(turn)
@@ -83,7 +83,7 @@ class Operations:
             self._leave(turn)
 
     def start(self, resource_id: str, work: Work, turn: Turn | None = None) -> dict[str, str]:
-        """Begin `work`; returns the headers by which the client finds the operation."""
+        """Start `work`; returns the headers with the addresses of the operation."""
         operation = str(uuid.uuid4())
         record = {"name": operation, "resource": resource_id, "status": "InProgress", "began": time.time()}
         self._records.put(f"/operations/{operation}", record)
@@ -93,7 +93,7 @@ class Operations:
         return self._headers(record)
 
     def stay_busy(self, turn: Turn, seconds: float) -> None:
-        """Keep the turn for so long, for work that no request started."""
+        """Hold the turn for so many seconds, for work of Azure's that no request started."""
 
         async def wait() -> None:
             try:
@@ -153,7 +153,7 @@ class Operations:
             self._sandbox.store.put(record["resource"], body)
 
     def _headers(self, record: Body) -> dict[str, str]:
-        # A client should notice the end of a short operation at once, and not hammer through a long one.
+        # Short pauses at first, so that a client sees the end of a short operation soon; longer ones later.
         wait = min(1000, max(10, int((time.time() - record["began"]) * 100)))
         ids = {"subscription": self._sandbox.identity.subscription_id, "operation": record["name"]}
         return {
@@ -167,7 +167,9 @@ class Operations:
         require_token(self._sandbox, request, self._sandbox.url)
         record = self._records.get(f"/operations/{request.path_params['operation']}")
         if record is None:
-            raise CloudError(404, "OperationNotFound", f"There is no operation {request.path_params['operation']}.")
+            raise CloudError(
+                404, "OperationNotFound", f"The operation {request.path_params['operation']} does not exist."
+            )
         return record
 
     # Source: Azure/azure-resource-manager-rpc v1.0/async-api-reference.md ("Azure-AsyncOperation Resource format")

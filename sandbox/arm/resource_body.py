@@ -1,4 +1,4 @@
-"""What ARM does with the body of a resource, as pure functions: check it, keep what cannot change, fill in the rest."""
+"""Functions on the body of a resource: check it, keep immutable properties, and add the computed ones."""
 
 import copy
 import datetime
@@ -36,7 +36,7 @@ def check_body(rule: TypeRule, resource_id: str, sent: Body) -> None:
 
 
 def keep_immutable(rule: TypeRule, existing: Body, sent: Body) -> None:
-    """Refuse a change of what cannot change; what is not sent again stays as it is."""
+    """Refuse a change of an immutable property, and keep its value if the request omits it."""
     if home := str(existing.get("location") or ""):
         sent["location"] = sent.get("location") or home
         if _location(sent["location"]) != _location(home):
@@ -59,7 +59,7 @@ def keep_immutable(rule: TypeRule, existing: Body, sent: Body) -> None:
 
 
 def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, existing: Body | None) -> Body:
-    """The resource as Azure would show it: what was sent, over what the service computes."""
+    """The resource as Azure would return it: the computed values, overridden by the request's."""
     now = datetime.datetime.now(datetime.UTC).isoformat()
     created = dig(existing, "systemData.createdAt") or now
     parent_sku = str(dig(sandbox.store.get(found.parent), "sku.name") or "")
@@ -103,7 +103,7 @@ def complete(sandbox: Sandbox, found: ResourceId, rule: TypeRule, sent: Body, ex
 
 
 def visible(rule: TypeRule, body: Body) -> Body:
-    """What an answer shows of a stored resource."""
+    """The part of a stored resource that answers contain."""
     if not rule.absent:
         return body
     shown = {**body, "properties": dict(body.get("properties") or {})}
@@ -118,7 +118,7 @@ def etag(rule: TypeRule, body: Body) -> str:
 
 
 def merge(under: Any, over: Any) -> Any:
-    """`over` laid on `under`, objects key by key."""
+    """`under` with the values of `over`; objects are merged key by key."""
     if not (isinstance(under, Mapping) and isinstance(over, Mapping)):
         return copy.deepcopy(over)
     return {**under, **{key: merge(under.get(key), value) for key, value in over.items()}}
@@ -165,5 +165,5 @@ def _folded(value: Any) -> str:
 
 
 def _guid(resource_id: str, created: str) -> str:
-    """The same for as long as the resource exists; another one if it is deleted and created again."""
+    """Unchanged while the resource exists; another one after it is deleted and created again."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{resource_id.lower()} {created}"))

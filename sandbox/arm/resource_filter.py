@@ -1,7 +1,7 @@
 """`$filter` of ARM's lists of resources and resource groups.
 
-Knows neither `or` nor the properties of `identity` and `plan`; an unknown filter is refused, because an ignored one
-would answer too much.
+Has neither `or` nor the properties of `identity` and `plan`. An unknown filter is refused: if it were ignored, the
+answer would contain too much.
 """
 
 import re
@@ -38,10 +38,10 @@ _PROPERTIES: Mapping[str, Callable[[Body], str]] = {
 _SUBSTRINGS = ("name", "resourcegroup")
 
 
-def filtered(found: list[Body], asked: str, *, groups: bool) -> list[Body]:
-    """Those of `found` that fit the filter; resource groups can be filtered by tags only."""
+def filtered(bodies: list[Body], asked: str, *, groups: bool) -> list[Body]:
+    """Return the bodies that match the filter. Resource groups can be filtered by tags only."""
     if not asked:
-        return found
+        return bodies
     tags: dict[str, str] = {}
     tests: list[Test] = []
     rest = asked.strip()
@@ -60,10 +60,10 @@ def filtered(found: list[Body], asked: str, *, groups: bool) -> list[Body]:
         raise _refused(asked)
     if tags:
         tests.append(partial(_has_tag, tags["tagname"], tags.get("tagvalue")))
-    fit = [body for body in found if all(test(body) for test in tests)]
+    matching = [body for body in bodies if all(test(body) for test in tests)]
     # "The original tags for each resource will not be returned in the results": Resources_List
     by_tag = "tagname" in tags and not groups
-    return [{key: value for key, value in body.items() if key != "tags"} for body in fit] if by_tag else fit
+    return [{key: value for key, value in body.items() if key != "tags"} for body in matching] if by_tag else matching
 
 
 def _tests(clause: re.Match[str], tags: dict[str, str], asked: str, *, groups: bool) -> list[Test]:
@@ -85,7 +85,7 @@ def _tests(clause: re.Match[str], tags: dict[str, str], asked: str, *, groups: b
 
 
 def _has_tag(name: str, value: str | None, body: Body) -> bool:
-    """Names are compared without case, values with it."""
+    """Whether the tag exists: names are compared without case, values with case."""
     return any(
         key.lower() == name.lower() and value in (None, "", given) for key, given in (body.get("tags") or {}).items()
     )

@@ -1,7 +1,7 @@
-"""ARM ids: what a path names, spelled as Azure spells it.
+"""ARM ids: the resource or collection of a path, spelled as Azure spells it.
 
 An id is `/subscriptions/{s}[/resourceGroups/{g}]`, then once or more `/providers/{namespace}` with pairs of type and
-name; the last such part says what the resource is (an extension resource has its scope's parts before it).
+name. The last such part is the resource's type and name (before it, an extension resource has its scope's parts).
 """
 
 import re
@@ -24,16 +24,16 @@ class ResourceId:
     type: str
     name: str
     parent: str
-    """Id of what must exist first: a resource, a resource group, a subscription; empty for the tenant."""
+    """Id of the containing resource, resource group or subscription; empty for the tenant."""
 
     @property
     def group(self) -> str:
-        found = _GROUP.match(self.id)
-        return found[2] if found else ""
+        match = _GROUP.match(self.id)
+        return match[2] if match else ""
 
 
 def parse(path: str, rules: Mapping[str, TypeRule]) -> ResourceId | None:
-    """The resource that `path` names; None if it names a subscription, a collection or nothing."""
+    """The resource of `path`; None for a subscription, a collection or an unknown path."""
     if group := _GROUP.fullmatch(path):
         return ResourceId(f"{group[1]}/resourceGroups/{group[2]}", GROUP, group[2], group[1])
     match = _RESOURCE.fullmatch(path)
@@ -51,7 +51,7 @@ def parse(path: str, rules: Mapping[str, TypeRule]) -> ResourceId | None:
 
 
 def parse_collection(path: str) -> tuple[str, str] | None:
-    """What a list's path asks for: below which id, and which lower-case type (empty: every top-level one)."""
+    """Scope and lower-case type of a list's path; an empty type means all top-level types."""
     scope, _, kind = path.lower().rpartition("/")
     if match := _COLLECTION.fullmatch(path):
         types = match[3].strip("/").split("/")[::2] if match[3] else []

@@ -1,7 +1,7 @@
 """Rules that differ by resource type, read from `resource_types.yaml`.
 
-A type that is not in the table is still stored, by `TypeRule`'s defaults. Keys this class does not name
-belong to the azure-native stand-in, which finds them in `raw`.
+A type that is not in the table is stored by `TypeRule`'s defaults. Keys without a field of `TypeRule` are for the
+azure-native stand-in, which reads them from `raw`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ TABLE = Path(__file__).with_name("resource_types.yaml")
 
 _FLAGS = ("asynchronous", "accepted", "implied", "answers_deleted")
 _PROVIDER_KEYS = ("path", "flattened", "rename", "dotted", "flatten", "kebab", "query", "singleton", "private_link")
-"""Rules that the ARM of the sandbox does not read: the stand-in provider does, and `private_endpoints.py`."""
+"""Keys that only the stand-in provider and `private_endpoints.py` read."""
 # Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md ("Limitations")
 _TAGS = {"name": 512, "most": 50}
 
@@ -24,54 +24,54 @@ _TAGS = {"name": 512, "most": 50}
 @dataclass(frozen=True)
 class TypeRule:
     type: str
-    """As Azure writes it: `Microsoft.Storage/storageAccounts`."""
+    """Type in Azure's spelling, such as `Microsoft.Storage/storageAccounts`."""
     token: str = ""
     api_version: str = ""
     name: Mapping[str, Any] = field(default_factory=dict)
-    """`min`, `max`, `pattern`; each may be missing."""
+    """`min`, `max` and `pattern`, all optional."""
     location: Literal["required", "optional", "none"] = "optional"
     required: tuple[str, ...] = ()
     """Dotted paths in the ARM body that a PUT must carry."""
     immutable: tuple[str, ...] = ()
     """Dotted paths that a later PUT may repeat but not change."""
     write_only: tuple[str, ...] = ()
-    """Dotted paths of what a caller sends and no answer holds."""
+    """Dotted paths of properties that callers send and answers omit."""
     absent: tuple[str, ...] = ()
-    """Dotted paths that the sandbox keeps for itself, and that the type's API version does not have."""
+    """Dotted paths that only the sandbox uses, and that answers omit: the type's API version lacks them."""
     creating: str = "Creating"
     """The state of a resource that is being created."""
     asynchronous: bool = False
     accepted: bool = False
-    """The older protocol, which SDKs insist on: a creation answers 202, not 201; a deletion 200, when it is done."""
+    """The older protocol, which some SDKs require: 202 for a creation, not 201; 200 for a finished deletion."""
     implied: bool = False
-    """Exists from the moment something below it is created, as `blobServices/default` and model containers do."""
+    """Created with its first child, like `blobServices/default` and model containers."""
     unique: str = ""
-    """No two resources in all of Azure have the same name: the code with which a taken one is refused."""
+    """Error code for a taken name, if names are unique in all of Azure."""
     soft_delete: Mapping[str, Any] = field(default_factory=dict)
-    """Keeps its name when it is deleted: the `status` and `code` with which another of the same id is refused."""
+    """`status` and `code` of the refusal to create the id of a soft-deleted resource, if the type has soft delete."""
     lingers: str = ""
-    """Deleted for longer than the answer says: the code with which its name is refused until then."""
+    """Error code for the name while the deletion continues after its answer."""
     etag: str = ""
-    """The key under which the body shows its ETag, for types that do; the header has it for all."""
+    """Key of the ETag in the body, for types that have it there; the header has it for all types."""
     answers_deleted: bool = False
-    """A deletion answers the deleted resource."""
+    """The answer to a deletion contains the deleted resource."""
     deletion: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Query parameters without which a DELETE is refused, each with the values that it may have."""
+    """Query parameters that a DELETE requires, each with its allowed values."""
     serialized_by: str = ""
-    """Type of the resource, this one or one above it, that accepts one write at a time, and refuses all others below it
-    that name it here."""
+    """Type of this resource or of a parent that accepts one write at a time, of itself and of all types that name it
+    here."""
     doing: str = "operation ({state})"
-    """What the refusal of another write calls an operation of this type."""
+    """Name of an operation of this type in the refusal of another write."""
     seconds: float = 0.0
-    """How long an operation takes: long enough here that writes which do not wait for each other meet."""
+    """Duration of an operation, long enough that writes without the necessary order overlap."""
     background: Mapping[str, Any] = field(default_factory=dict)
-    """`seconds` for which a new resource stays busy after its creation, if its body has what `when` names."""
+    """`seconds` for which a new resource stays busy after its creation, if its body has the path `when`."""
     left_out: str = ""
-    """What the sandbox does not do: every request for the type is refused with these words."""
+    """Description of the type, which the sandbox refuses, in the error message."""
     tags: Mapping[str, int] = field(default_factory=lambda: dict(_TAGS))
-    """The longest `name` of a tag and the `most` tags that a resource may have."""
+    """The greatest length of a tag's `name`, and the `most` tags of a resource."""
     computed: Mapping[str, Any] = field(default_factory=dict)
-    """What the service fills in unless the caller sent it; a template, see `fill`."""
+    """Values that the service computes unless the caller sent them; a template for `fill`."""
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -98,10 +98,10 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     location = entry.get("location", "none" if nested else "required")
     known = {each.name for each in fields(TypeRule)} - {"type", "raw"}
     if unknown := entry.keys() - {*known, *_PROVIDER_KEYS, "sources"}:
-        raise ValueError(f"resource_types.yaml: {arm_type}: no rule is called {', '.join(sorted(unknown))}.")
+        raise ValueError(f"resource_types.yaml: {arm_type}: unknown rules {', '.join(sorted(unknown))}.")
     file = f"resource_types.yaml: {arm_type}"
     if unknown := {key for keys in entry.get("sources", {}) for key in keys.split(", ")} - entry.keys():
-        raise ValueError(f"{file}: sources names {', '.join(sorted(unknown))}, which is not there.")
+        raise ValueError(f"{file}: sources names {', '.join(sorted(unknown))}, which the entry does not have.")
     if location not in ("required", "optional", "none"):
         raise ValueError(f"{file}: location is '{location}'; write required, optional or none.")
     return TypeRule(

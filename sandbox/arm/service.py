@@ -1,8 +1,8 @@
-"""Azure Resource Manager: one generic store of resources behind the rules that hold for every type.
+"""Azure Resource Manager: one generic store of resources, with the rules that apply to every type.
 
-Parents, names, locations, conflicts, ETags, soft delete and asynchronous operations are the same for all; what differs
-by type is data in `resource_types.yaml`, and what a type does beyond being stored is a service's `Behaviour`.
-Does not run template deployments; whoever has a token of the tenant may do everything.
+Parents, names, locations, conflicts, ETags, soft delete and asynchronous operations are the same for all types. Rules
+of single types are data in `resource_types.yaml`; everything else that a type does is a service's `Behaviour`.
+Does not run template deployments. Every caller with a token of the tenant may do everything.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.arm import offerings, subscriptions, tags
+from sandbox.arm import subscriptions, tags
+from sandbox.arm.offerings import Offerings
 from sandbox.arm.operations import Operations, Turn
 from sandbox.arm.resource_body import check_body, check_name, complete, dig, etag, keep_immutable, merge, visible
 from sandbox.arm.resource_filter import filtered
@@ -39,12 +40,12 @@ class Arm:
         records: ResourceStore,
         rules: Mapping[str, TypeRule],
         behaviours: Mapping[str, Behaviour],
-        machines: Iterable[Callable[[], Iterable[Machines]]] = (),
+        machines: Iterable[Callable[[], Iterable[Machines]]],
     ) -> None:
-        """`records` holds what is no live resource: operations, and what was soft-deleted."""
-        self._machines = list(machines)
+        """`records` is the store of operations and soft-deleted resources; `machines` as in `Offerings`."""
         self._sandbox, self._store, self._rules, self._behaviours = sandbox, sandbox.store, rules, behaviours
         self._deleted = SoftDeleted(sandbox, records)
+        self._offerings = Offerings(sandbox, rules, machines)
         self.operations = Operations(sandbox, records, self._visible)
 
     def routes(self) -> list[BaseRoute]:
@@ -53,7 +54,7 @@ class Arm:
         return [
             *self.operations.routes(),
             *subscriptions.routes(self._sandbox),
-            *offerings.routes(self._sandbox, self._rules, self._machines),
+            *self._offerings.routes(),
             *self._deleted.routes(),
             Route(check_name, self._check_name, methods=["POST"]),
             Route("/subscriptions/{path:path}", self._serve, methods=methods),
@@ -316,7 +317,7 @@ class Arm:
 
 
 def _summary(body: Body, request: Request) -> Body:
-    """What a list of resources shows of one.
+    """A resource as an entry of a list of resources.
 
     Source: Azure/azure-rest-api-specs
     specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json

@@ -1,5 +1,5 @@
-"""Names that a deleted resource keeps: a vault or Azure ML workspace until it is purged or recovered, a blob container
-for as long as its deletion goes on."""
+"""Names that stay taken after a deletion: of a vault or Azure ML workspace until it is purged or recovered, of a blob
+container until its deletion ends."""
 
 import datetime
 import time
@@ -43,11 +43,11 @@ class SoftDeleted:
         self._records.delete(f"/deleted{resource_id}")
 
     def of_type(self, resource_type: str) -> Iterator[Body]:
-        found = (body for _, body in self._records.below("/deleted"))
-        return (body for body in found if body["type"].lower() == resource_type.lower())
+        deleted = (body for _, body in self._records.below("/deleted"))
+        return (body for body in deleted if body["type"].lower() == resource_type.lower())
 
     def require_free(self, found: ResourceId, rule: TypeRule, sent: Body) -> None:
-        """Refuse to create what lies deleted under the same name, unless the request recovers it."""
+        """Refuse to create a resource with the name of a soft-deleted one, unless the request recovers that one."""
         if time.monotonic() < self._lingering.get(found.id.lower(), 0):
             # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts (the status)
             raise CloudError(409, rule.lingers, f"'{found.id}' is being deleted. Try operation later.")
@@ -77,7 +77,7 @@ class SoftDeleted:
                 self.purge(body["id"])
                 return Response(status_code=200)
         # No source: purge a vault that is not there on Azure, and read the code.
-        raise CloudError(404, "ResourceNotFound", f"There is no soft-deleted '{request.path_params['name']}'.")
+        raise CloudError(404, "ResourceNotFound", f"A soft-deleted '{request.path_params['name']}' does not exist.")
 
 
 # Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/operations/_operations.py
@@ -93,7 +93,7 @@ def _shown(request: Request, body: Body) -> Body:
     specification/keyvault/resource-manager/Microsoft.KeyVault/stable/2024-11-01/examples/getDeletedVault.json
     """
     subscription, namespace, kind = (request.path_params[part] for part in ("subscription", "namespace", "kind"))
-    place = f"/subscriptions/{subscription}/providers/{namespace}/locations/{body['location']}"
+    scope = f"/subscriptions/{subscription}/providers/{namespace}/locations/{body['location']}"
     deleted = body["systemData"]["lastModifiedAt"]
     days = body["properties"].get("softDeleteRetentionInDays", _RETENTION_DAYS)
     purge = datetime.datetime.fromisoformat(deleted) + datetime.timedelta(days=days)
@@ -106,9 +106,9 @@ def _shown(request: Request, body: Body) -> Body:
         "purgeProtectionEnabled": bool(body["properties"].get("enablePurgeProtection")),
     }
     shown = {"name": body["name"], "type": f"{namespace}/deleted{kind}", "properties": properties}
-    return {"id": f"{place}/deleted{kind}/{body['name']}", **shown}
+    return {"id": f"{scope}/deleted{kind}/{body['name']}", **shown}
 
 
 def _recovers(sent: Body) -> bool:
-    asked = dig(sent, "properties.createMode"), dig(sent, "properties.allowRecoverSoftDeletedWorkspace")
-    return asked[0] == "recover" or asked[1] is True
+    recovers_vault = dig(sent, "properties.createMode") == "recover"
+    return recovers_vault or dig(sent, "properties.allowRecoverSoftDeletedWorkspace") is True

@@ -1,7 +1,7 @@
-"""Every Azure resource the sandbox knows, in one SQLite file that survives a killed process.
+"""All Azure resources of the sandbox, in one SQLite file that survives a killed process.
 
 A resource is its ARM id and its JSON body; ids are compared without regard to case, as Azure does.
-Does not know what any type means: rules per type are data (`resource_types.yaml`), behaviour belongs to the services.
+Has no rules of types: those are in `resource_types.yaml` and in the services.
 """
 
 import json
@@ -19,7 +19,7 @@ Body = dict[str, Any]
 
 class ResourceStore:
     def __init__(self, path: Path) -> None:
-        """Raises `folder.Damaged` where the file is not a whole database."""
+        """Raises `instance_lock.Damaged` if the file is not a complete database."""
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
@@ -28,9 +28,9 @@ class ResourceStore:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS resources (key TEXT PRIMARY KEY, id TEXT NOT NULL, body TEXT NOT NULL)"
             )
-            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
+            (result,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if result != "ok":
+                raise sqlite3.DatabaseError(result)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise Damaged(Unreadable(path, error)) from error
@@ -48,14 +48,14 @@ class ResourceStore:
             )
 
     def delete(self, resource_id: str) -> list[str]:
-        """Delete the resource and all below it; returns the ids that went, deepest first."""
-        gone = [found for found, _ in self.below(resource_id)]
+        """Delete the resource and all below it; returns the deleted ids, deepest first."""
+        deleted = [child_id for child_id, _ in self.below(resource_id)]
         if self.get(resource_id) is not None:
-            gone.insert(0, resource_id)
-        gone.sort(key=lambda found: -found.count("/"))
+            deleted.insert(0, resource_id)
+        deleted.sort(key=lambda deleted_id: -deleted_id.count("/"))
         with self._lock:
-            self._db.executemany("DELETE FROM resources WHERE key = ?", [(_key(found),) for found in gone])
-        return gone
+            self._db.executemany("DELETE FROM resources WHERE key = ?", [(_key(each),) for each in deleted])
+        return deleted
 
     def below(self, resource_id: str) -> Iterator[tuple[str, Body]]:
         """All resources whose id continues `resource_id`, in order of id; the whole store for an empty id."""
@@ -64,7 +64,7 @@ class ResourceStore:
             rows = self._db.execute(
                 "SELECT id, body FROM resources WHERE substr(key, 1, ?) = ? ORDER BY key", (len(prefix), prefix)
             ).fetchall()
-        return ((found, json.loads(body)) for found, body in rows)
+        return ((child_id, json.loads(body)) for child_id, body in rows)
 
     def close(self) -> None:
         with self._lock:

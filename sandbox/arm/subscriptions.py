@@ -1,4 +1,4 @@
-"""The one subscription: whose requests it admits, and what it says of itself."""
+"""The one subscription: its admission of requests, and its own description."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ TABLE = Path(__file__).with_name("offerings.yaml")
 
 
 def table(sandbox: Sandbox) -> dict[str, Any]:
-    """What the subscription may use: the shipped table, and over it the one in the sandbox's folder."""
+    """Offerings of the subscription: the shipped table, overridden by the one in the sandbox's folder."""
     own = sandbox.folder / TABLE.name
     return merge(yaml.safe_load(TABLE.read_text()), yaml.safe_load(own.read_text()) if own.exists() else {})
 
 
 # Source: Azure/azure-resource-manager-rpc v1.0/resource-api-reference.md ("Arguments for CRUD on Resource")
 def admit(sandbox: Sandbox, request: Request) -> None:
-    """What ARM asks of every request: a token, an API version (any will do), and our subscription."""
+    """Require a token, an API version (any), and the sandbox's subscription, as ARM does for every request."""
     require_token(sandbox, request, sandbox.url)
     if "api-version" not in request.query_params:
         # Source: Azure/azure-dev#3914; Azure/azure-sdk-for-go#22571 (the status)

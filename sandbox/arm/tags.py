@@ -1,6 +1,6 @@
-"""The rules that Azure has for tags, and `{scope}/providers/Microsoft.Resources/tags/default`, which changes only tags.
+"""Azure's rules for tags, and `{scope}/providers/Microsoft.Resources/tags/default`, which changes only tags.
 
-Limits of single types: `tags` in resource_types.yaml. Keeps no tags of the subscription.
+Limits of single types: `tags` in resource_types.yaml. Does not store tags of the subscription.
 """
 
 import re
@@ -21,7 +21,7 @@ _VALUE_LENGTH = 256
 
 
 def checked(rule: TypeRule, tags: Any) -> dict[str, str]:
-    """The tags as they are stored, or `CloudError`. Two names that differ in case alone are one tag.
+    """The tags as they are stored. Raises `CloudError`. Names that differ only in case are one tag.
 
     Source: Azure/azure-powershell src/Migrate/Migrate.Autorest/custom/New-AzMigrateServerReplication.ps1 (codes and
     messages, which it repeats from the service)
@@ -76,11 +76,11 @@ def changed(method: str, before: dict[str, str], sent: Body) -> dict[str, str]:
     if operation == "merge":
         return _merged(before, tags)
     if operation == "delete":
-        doomed = {name.lower(): value for name, value in tags.items()}
+        deleted = {name.lower(): value for name, value in tags.items()}
         return {
             name: value
             for name, value in before.items()
-            if name.lower() not in doomed or doomed[name.lower()] not in ("", None, value)
+            if name.lower() not in deleted or deleted[name.lower()] not in ("", None, value)
         }
     raise CloudError(
         400, "InvalidRequestContent", f"operation is Merge, Replace or Delete, not {sent.get('operation')!r}."
@@ -93,7 +93,7 @@ def shown(scope: str, tags: dict[str, str]) -> Body:
 
 
 def _merged(before: dict[str, str], over: dict[str, str]) -> dict[str, str]:
-    """`over` laid on `before`. Of names that differ in case one is stored: MicrosoftDocs/azure-docs#57888."""
+    """`before` with the tags of `over`. Names that differ only in case are one tag: MicrosoftDocs/azure-docs#57888."""
     merged = dict(before)
     spelled = {name.lower(): name for name in before}
     for name, value in over.items():

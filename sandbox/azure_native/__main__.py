@@ -1,4 +1,4 @@
-"""Serves the provider to the engine that started it: prints a port, ends when asked to or when the engine is gone."""
+"""Serves the provider to the engine that started it: prints a port, and ends on a signal or after the engine."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ _LARGEST_MESSAGE = 400 * 1024 * 1024  # the engine's own limit
 
 def main() -> None:
     engine = os.getppid()
-    asked_to_leave = threading.Event()
+    terminated = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked_to_leave.set())
+        signal.signal(number, lambda *_: terminated.set())
 
     options = [(f"grpc.max_{way}_message_length", _LARGEST_MESSAGE) for way in ("send", "receive")]
     server = grpc.server(ThreadPoolExecutor(max_workers=_CALLS_AT_ONCE), options=options)
@@ -27,11 +27,11 @@ def main() -> None:
     server.start()
     print(port, flush=True)
 
-    # An engine that was killed cannot send a signal: being given to another parent is the only sign.
-    while not asked_to_leave.wait(0.5) and os.getppid() == engine:
+    # A killed engine sends no signal: then only the new parent process id shows its end.
+    while not terminated.wait(0.5) and os.getppid() == engine:
         pass
     server.stop(grace=None)
-    # Requests under way must not hold the process; what they began is ARM's, and the next run finds it there.
+    # Running requests must not delay the end. ARM continues their operations, and the next run finds the results.
     os._exit(0)
 
 

@@ -1,6 +1,6 @@
-"""What happens to a program's inputs before anything is sent: names, locations and versions filled in, rules applied.
+"""Checks of a program's inputs before a request: adds names, locations and versions, and applies the rules of types.
 
-Wording and order follow the genuine provider, so that a message found here can be looked up.
+Texts and order of messages are those of the genuine provider, so that users can search for them.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from sandbox.azure_native.shape import UNKNOWN, Properties
 
 # Source: pulumi/pulumi-azure-native provider/pkg/provider/provider.go (`createBeforeDeleteFlag`)
 RANDOMLY_NAMED = "__createBeforeDelete"
-"""Input that remembers a random name: such a resource can have its successor beside it."""
+"""Input that marks a random name: such a resource can exist together with its replacement."""
 
 _Options = proto.CheckRequest.AutonamingOptions
 # Source: pulumi/pulumi-azure-native provider/pkg/provider/provider.go
@@ -27,7 +27,7 @@ _LOCATION = ". Either set it explicitly or configure it with 'pulumi config set 
 def with_defaults(
     kind: ResourceType, request: Any, olds: Properties, news: Properties, locate: Callable[[str], str | None]
 ) -> Properties:
-    """`news`, completed. `locate` tells the default location, given a resource group's name or an empty string."""
+    """`news` with defaults. `locate` returns the default location for a resource group's name or an empty string."""
     filled = dict(news)
     if kind.name_input not in filled:
         filled |= _named(kind, request, olds)
@@ -39,20 +39,20 @@ def with_defaults(
 
 
 def failures(kind: ResourceType, inputs: Properties) -> list[str]:
-    found = [
+    messages = [
         f"missing required property '{path}'{_LOCATION if path == 'location' else ''}" for path in kind.missing(inputs)
     ]
     name, rule = inputs.get(kind.name_input, UNKNOWN), kind.rule.name
     if not isinstance(name, str) or name == UNKNOWN:
-        return found
+        return messages
     label, length = f"'{kind.name_input}'", len(name)
     if length < rule.get("min", 0):
-        found.append(f"{label} is too short ({length}): at least {rule['min']} characters required")
+        messages.append(f"{label} is too short ({length}): at least {rule['min']} characters required")
     if length > rule.get("max", length):
-        found.append(f"{label} is too long ({length}): at most {rule['max']} characters allowed")
+        messages.append(f"{label} is too long ({length}): at most {rule['max']} characters allowed")
     if "pattern" in rule and not re.search(rule["pattern"], name):
-        found.append(f"{label} does not match expression '{rule['pattern']}'")
-    return found
+        messages.append(f"{label} does not match expression '{rule['pattern']}'")
+    return messages
 
 
 def _named(kind: ResourceType, request: Any, olds: Properties) -> Properties:

@@ -1,8 +1,8 @@
 """Azure Resource Manager over HTTP: finds its cloud, logs in at first use, waits for operations.
 
-Repeats a request when and as often as the genuine provider does, with a hundredth of its pauses, because
-the sandbox's operations are short, too. Polling is azure-core's. Does not choose between logins: a sandbox hands out a
-service principal's secret.
+Repeats requests as often as the genuine provider does and for the same errors, with a hundredth of its pauses, because
+the sandbox's operations are short, too. Polling is azure-core's. Has one login only: with the secret of the sandbox's
+service principal.
 
 Source: pulumi/pulumi-azure-native provider/pkg/azure/client_azcore.go (`initPipelineOpts`, `shouldRetryConflict`);
 pulumi/pulumi-azure-native#3653; pulumi/pulumi-azure-native#4497; pulumi/pulumi-azure-native#4765 (all before 3.29.0);
@@ -20,7 +20,7 @@ _STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _CONFLICTS = frozenset(
     {"AnotherOperationInProgress", "StorageAccountOperationInProgress", "ConflictingConcurrentWriteNotAllowed"}
 )
-"""Codes of a 409 that is repeated. Not among them: AKS's `OperationNotAllowed`."""
+"""Codes of a 409 that is repeated. AKS's `OperationNotAllowed` is not one of them."""
 _PAUSE, _LONGEST_PAUSE = 0.2, 1.2
 """Seconds; 20 and 120 in the genuine provider."""
 
@@ -33,12 +33,12 @@ class ArmError(Exception):
 
 
 class OperationFailed(ArmError):
-    """The resource was accepted, and then could not be finished: it exists."""
+    """The request was accepted and its operation failed: the resource exists."""
 
 
 class ArmClient:
     def __init__(self, settings: Mapping[str, str]) -> None:
-        """Uses `metadataHost`, `tenantId`, `clientId` and `clientSecret`; what is missing shows at first use."""
+        """Uses `metadataHost`, `tenantId`, `clientId`, `clientSecret`; the first request fails without one of them."""
         self._settings = settings
         self.cancelled = threading.Event()
 
@@ -145,7 +145,7 @@ class ArmClient:
         return answer
 
     def _finish(self, accepted: Any) -> None:
-        """Follow an operation to its end, the way its first answer asks."""
+        """Poll an operation to its end, by the method in its first answer."""
         from azure.core.exceptions import AzureError
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
@@ -158,7 +158,7 @@ class ArmClient:
 
 
 def _code(answer: Any) -> str:
-    """The error's code as azcore's `ResponseError` finds it: in a header or in the body, with or without `error`."""
+    """Code of an error, as azcore's `ResponseError` reads it: from a header or the body, with or without `error`."""
     if header := answer.headers.get("x-ms-error-code"):
         return str(header)
     try:
@@ -173,6 +173,6 @@ def _code(answer: Any) -> str:
 
 
 def _shown(kind: type[ArmError], error: Any) -> ArmError:
-    told = getattr(error, "error", None)
-    message = getattr(told, "message", None) or error.message
-    return kind(getattr(error, "status_code", None), getattr(told, "code", None), message)
+    detail = getattr(error, "error", None)
+    message = getattr(detail, "message", None) or error.message
+    return kind(getattr(error, "status_code", None), getattr(detail, "code", None), message)

@@ -1,4 +1,4 @@
-"""What changed between two sets of inputs, and what a refresh makes of outputs that changed by themselves."""
+"""Differences between two sets of inputs, and the inputs after a refresh found changed outputs."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _ABSENT = object()
 def difference(
     kind: ResourceType, olds: Properties, news: Properties, ignored: Iterable[str] = ()
 ) -> proto.DiffResponse:
-    """`ignored`: dotted paths to treat as unchanged, which the engine has not applied when it refreshes."""
+    """Differences, and which of them replace. `ignored`: dotted paths to skip; at a refresh the engine does not."""
     detailed, replaces = {}, []
     unseen = [tuple(path.split(".")) for path in ignored]
     for path, change in _changes(_comparable(olds), _comparable(news)):
@@ -41,7 +41,7 @@ def difference(
 
 
 def drifted(inputs: Any, before: Any, after: Any) -> Any:
-    """`inputs` with what changed from `before` to `after`; what stayed the same stays as the program wrote it."""
+    """`inputs` with the changes from `before` to `after`; unchanged values stay as the program wrote them."""
     if before == after:
         return inputs
     if isinstance(inputs, dict) and isinstance(before, dict) and isinstance(after, dict):
@@ -57,7 +57,7 @@ def drifted(inputs: Any, before: Any, after: Any) -> Any:
 
 
 def _comparable(inputs: Properties) -> Properties:
-    """Without what Azure does not tell apart: case and blanks of a location, case of a resource group."""
+    """Inputs normalised as Azure compares them: case and blanks of a location, case of a resource group."""
     same = {key: value for key, value in inputs.items() if not key.startswith("__")}
     if isinstance(same.get("location"), str):
         same["location"] = same["location"].replace(" ", "").lower()

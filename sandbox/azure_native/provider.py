@@ -1,8 +1,8 @@
-"""The azure-native provider of a sandbox: what the Pulumi engine asks, answered with ARM requests.
+"""The azure-native provider of a sandbox: serves the Pulumi engine with requests to ARM.
 
-Follows the genuine provider where a program can tell: checks, automatic names and locations, what replaces, previews,
-drift. Knows the types of `resource_types.yaml` that carry a token. Refuses any cloud but one that
-`ARM_METADATA_HOSTNAME` names: it is no replacement for the genuine provider on Azure itself.
+Behaves like the genuine provider in everything that a program can observe: checks, automatic names and locations,
+replacements, previews, drift. Has the types of `resource_types.yaml` that have a token. Works only with the cloud of
+`ARM_METADATA_HOSTNAME`, and does not replace the genuine provider on Azure itself.
 """
 
 import functools
@@ -25,7 +25,7 @@ from sandbox.azure_native.resource_type import ResourceType, by_token
 from sandbox.azure_native.shape import Properties
 
 VERSION = "3.29.0"
-_HOW_TO_ADD = "add it to sandbox/arm/resource_types.yaml, whose first lines say how."
+_HOW_TO_ADD = "add it to sandbox/arm/resource_types.yaml, whose first lines describe how."
 # Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go
 _SETTINGS = {
     "metadataHost": "ARM_METADATA_HOSTNAME",
@@ -38,11 +38,11 @@ _SETTINGS = {
 
 
 class Refused(Exception):
-    """What the user can mend."""
+    """An error that the user can correct."""
 
 
 def _answered(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A fault that the cloud or the user made is shown as its own message; only our own keep their traceback."""
+    """Report an error of the cloud or the user by its message alone. The provider's own errors keep their traceback."""
 
     @functools.wraps(method)
     def call(self: "AzureNative", request: Any, context: grpc.ServicerContext) -> Any:
@@ -86,8 +86,8 @@ class AzureNative(provider_pb2_grpc.ResourceProviderServicer):
         }
         if "metadataHost" not in self._settings:
             raise Refused(
-                "this azure-native is the sandbox's stand-in and speaks to nothing else: set ARM_METADATA_HOSTNAME to "
-                "a running sandbox, or take its folder off PATH so that the genuine provider is used."
+                "this azure-native is the sandbox's stand-in and works with no other cloud: set ARM_METADATA_HOSTNAME "
+                "to a running sandbox, or remove its folder from PATH for the genuine one."
             )
         self._arm = ArmClient(self._settings)
         return proto.ConfigureResponse(supportsPreview=True, supports_autonaming_configuration=True)
@@ -171,7 +171,7 @@ class AzureNative(provider_pb2_grpc.ResourceProviderServicer):
             raise Refused("no subscription: set azure-native:subscriptionId or ARM_SUBSCRIPTION_ID") from None
 
     def _locate(self, group: str) -> str | None:
-        """The configured location, else the resource group's, as far as it can be asked for."""
+        """The configured location, else the resource group's; None if neither can be read."""
         if "location" in self._settings or not group:
             return self._settings.get("location")
         known = by_token()["azure-native:resources:ResourceGroup"]
@@ -202,7 +202,7 @@ def _kind(request: Any) -> ResourceType:
     try:
         return by_token()[token]
     except KeyError:
-        raise Refused(f"{token} is not known to the sandbox's azure-native: {_HOW_TO_ADD}") from None
+        raise Refused(f"{token} is not in the sandbox's azure-native: {_HOW_TO_ADD}") from None
 
 
 def _previewed(kind: ResourceType, inputs: Properties) -> Properties:
@@ -215,7 +215,7 @@ def _outputs(kind: ResourceType, body: Properties) -> Properties:
 
 
 def _abort_half_made(context: grpc.ServicerContext, address: str, outputs: Struct, reason: str) -> None:
-    """Fail, but let the engine keep the resource in its state: it exists, and the next `up` updates it."""
+    """Fail, but let the engine keep the resource in its state, because it exists: the next `up` updates it."""
     detail = any_pb2.Any()
     detail.Pack(proto.ErrorResourceInitFailed(id=address, properties=outputs, reasons=[reason]))
     code = grpc.StatusCode.UNKNOWN
@@ -229,12 +229,12 @@ def _struct(properties: Properties) -> Struct:
 
 
 def _read(struct: Struct) -> Properties:
-    found: Properties = _plain(json_format.MessageToDict(struct))
-    return found
+    properties: Properties = _plain(json_format.MessageToDict(struct))
+    return properties
 
 
 def _plain(value: Any) -> Any:
-    """Whole numbers as integers, as ARM wants them, and no nulls: to Pulumi they mean nothing."""
+    """The value with whole numbers as integers, as ARM requires, and without nulls, which Pulumi treats as absent."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):

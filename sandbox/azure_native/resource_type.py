@@ -12,7 +12,7 @@ from sandbox.azure_native.shape import UNKNOWN, Path, Properties, Shape
 _PREFIX = "azure-native:"
 _GROUP = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}"
 _WHOLE_IDS = ("scope", "resourceUri")
-"""Inputs that are a resource id, with slashes, and so a path of their own."""
+"""Inputs that are resource ids, whose slashes stay in the address."""
 
 
 class ResourceType:
@@ -27,13 +27,13 @@ class ResourceType:
         path: str = rule.raw.get("path", f"{kinds}/{{{self.name_input}}}")
         self._path = path if path.startswith("/") else f"{_GROUP}/providers/{namespace}/{path}"
         self.path_inputs = [name for name in re.findall(r"{(\w+)}", self._path) if name != "subscriptionId"]
-        # Azure's own rule: unique names get a random end; what lies inside another resource keeps its logical name.
+        # The provider's rule: a name gets a random suffix, but a child resource gets its logical name.
         inside = self._path.rpartition("/providers/")[2].count("{") > 1 and "/providers/" in self._path
         self.naming: str = rule.name.get("auto", "copy" if inside else "random")
 
     @cached_property
     def replacing(self) -> set[Path]:
-        """Inputs whose change makes another resource."""
+        """Inputs whose change replaces the resource."""
         own = {(name,) for name in self.path_inputs}
         return own | {("location",)} | {self.shape.sdk_path(path) for path in self.rule.immutable}
 
@@ -44,11 +44,11 @@ class ResourceType:
 
     def inputs_in(self, address: str) -> dict[str, str]:
         pattern = re.sub(r"{(\w+)}", lambda m: f"(?P<{m[1]}>{'.+' if m[1] in _WHOLE_IDS else '[^/]+'})", self._path)
-        found = re.fullmatch(pattern, address, re.IGNORECASE)
-        return {name: found[name] for name in self.path_inputs} if found else {}
+        match = re.fullmatch(pattern, address, re.IGNORECASE)
+        return {name: match[name] for name in self.path_inputs} if match else {}
 
     def own(self, inputs: Properties) -> Properties:
-        """What the service is told of, without what is part of its address."""
+        """Inputs for the request's body: without those in the address or query."""
         elsewhere = {*self.path_inputs, *self.query_inputs, "azureApiVersion"}
         return {key: value for key, value in inputs.items() if key not in elsewhere and not key.startswith("__")}
 
@@ -57,7 +57,7 @@ class ResourceType:
         return body
 
     def missing(self, inputs: Properties) -> list[str]:
-        """SDK paths of required properties that are neither there nor yet to come."""
+        """SDK paths of required properties that are absent and not unknown."""
         paths: list[Path] = [(name,) for name in self.path_inputs]
         paths += [("location",)] if self.rule.location == "required" else []
         paths += [self.shape.sdk_path(path) for path in self.rule.required]

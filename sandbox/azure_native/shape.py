@@ -1,8 +1,8 @@
-"""SDK-shaped properties to ARM bodies and back.
+"""Conversion of properties between the SDK's form and ARM's bodies.
 
-The SDK hides `properties`, renames some keys and writes sets of strings as lists; `resource_types.yaml` says where.
-Everything not named there passes through as it is, so a wrong key reaches ARM. Paths are tuples of keys; lists do not
-count.
+The SDK flattens `properties`, renames some keys and has lists for sets of strings; `resource_types.yaml` lists these
+places. All other keys are unchanged, so a wrong key reaches ARM. Paths are tuples of keys; an element of a list has the
+path of the list.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 from sandbox.arm.resource_types import TypeRule
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""How Pulumi writes a value that only the deployment will know."""
+"""Pulumi's mark for a value that is unknown before the deployment."""
 
 Properties = dict[str, Any]
 Path = tuple[str, ...]
@@ -59,15 +59,15 @@ class Shape:
             return [self.from_wire(item, path) for item in value]
         if not isinstance(value, Mapping):
             return value
-        found = {self._sdk_key(path, (key,)): inner for key, inner in value.items()}
+        converted = {self._sdk_key(path, (key,)): inner for key, inner in value.items()}
         if path in self._outside:
             hidden = value.get("properties") or {}
-            found.pop("properties", None)
-            found |= {self._sdk_key(path, ("properties", key)): inner for key, inner in hidden.items()}
-        return {key: self.from_wire(inner, (*path, key)) for key, inner in found.items() if inner is not None}
+            converted.pop("properties", None)
+            converted |= {self._sdk_key(path, ("properties", key)): inner for key, inner in hidden.items()}
+        return {key: self.from_wire(inner, (*path, key)) for key, inner in converted.items() if inner is not None}
 
     def sdk_path(self, wire: str) -> Path:
-        """Where the SDK keeps what ARM keeps at the dotted path `wire`."""
+        """The SDK's path of the property with ARM's dotted path `wire`."""
         rest, path = _path(wire), _path("")[:0]
         while rest:
             size = 2 if path in self._outside and rest[0] == "properties" else 1
@@ -78,7 +78,7 @@ class Shape:
         return {key: value for key, value in self.from_wire(body).items() if key != "id"}
 
     def preview(self, inputs: Properties) -> Properties:
-        """What is known of the outputs before there are any: the inputs, and marks where the service will fill in."""
+        """The outputs before the deployment: the inputs, and `UNKNOWN` for values that the service computes."""
         unknown = {key: _blank(value) for key, value in self._computed.items()}
         identity = inputs.get("identity")
         known = inputs
@@ -88,7 +88,7 @@ class Shape:
         return merge(unknown, known)
 
     def as_inputs(self, outputs: Properties, inputs: Properties) -> Properties:
-        """The part of `outputs` that a program could have written: what it did write, and what no service computes."""
+        """The part of `outputs` that can be inputs: the program's own inputs, and all that no service computes."""
         found = _writable(outputs, self._read_only, inputs)
         identity = found.get("identity")
         if isinstance(identity, dict):
@@ -113,7 +113,7 @@ class Shape:
 
 
 def merge(under: Properties, over: Properties) -> Properties:
-    """`over` laid on `under`, objects key by key."""
+    """`under` with the values of `over`; objects are merged key by key."""
     both = {
         key: merge(under[key], over[key])
         for key in under.keys() & over.keys()

@@ -1,8 +1,8 @@
-"""MLflow artefacts as a workspace shows them: addresses of Databricks' own storage, and the files behind them.
+"""MLflow artefacts of a workspace: Databricks' addresses of them, and their files on this machine.
 
 A client whose tracking URI is `databricks` reads and writes them through the Files API, below `/WorkspaceInternal`
-(`DatabricksRunArtifactRepository` and `DatabricksLoggedModelArtifactRepository` of mlflow). The server keeps its own
-addresses, which clusters use. Hands out no signed addresses, the older way.
+(`DatabricksRunArtifactRepository` and `DatabricksLoggedModelArtifactRepository` of mlflow). Clusters use the
+MLflow server's own addresses. Has no signed addresses, which older clients use.
 """
 
 import re
@@ -21,7 +21,7 @@ _PATH = re.compile(rf"{ROOT}([^/]+)/(Runs|LoggedModels)/(.+)")
 
 
 def folder(workspace: Workspace) -> Path:
-    """Where the server keeps them: `<experiment>/<run>/artifacts`, `<experiment>/models/<model>/artifacts`."""
+    """Folder of the server's artefacts: `<experiment>/<run>/artifacts`, `<experiment>/models/<model>/artifacts`."""
     return workspace.folder / "tracking" / "artifacts"
 
 

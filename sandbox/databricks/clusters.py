@@ -1,9 +1,9 @@
 """All-purpose clusters: the Clusters API 2.0 and 2.1, which are the same here, and the libraries on them.
 
-A cluster is a record. It is PENDING for a moment, then RUNNING, and costs nothing: the Spark of a run that names it
-starts with that run, from this definition and these libraries, and ends with it. So what one run leaves in Spark's
-memory, the next does not see. Auto-termination is kept and never comes.
-A cluster's policy (`policies.py`) holds for everyone, also for admins, as on Databricks. Does not resize or restart.
+A cluster is a record, without a process. It is PENDING for half a second, then RUNNING. A run on the cluster starts its
+own Spark with this definition and these libraries, and ends it; the next run does not share its memory.
+Auto-termination is stored and never happens. A cluster's policy (`policies.py`) also applies to admins, as on
+Databricks. Does not resize or restart.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,12 @@ from sandbox.context import CloudError, Machines
 from sandbox.databricks import policies
 from sandbox.databricks.workspace import Handler, Json, Workspace, body_of, new_id, now
 
+# The supported versions are also in infra/planning/compatibility.yaml: tests/conformance/test_documented_lists.py
+# compares them.
 # Source: https://docs.databricks.com/release-notes/runtime (versions with their Spark, read 2026-11; 18.0 as beta)
 # No source: the Scala versions that spark-versions lists for each, which that page does not give: databricks clusters
 # spark-versions.
-_RUNTIMES = {  # databricks runtime: its Spark
+RUNTIMES = {
     "14.3.x-scala2.12": "3.5.0",
     "15.4.x-scala2.12": "3.5.0",
     "16.4.x-scala2.12": "3.5.2",
@@ -29,8 +31,9 @@ _RUNTIMES = {  # databricks runtime: its Spark
     "17.3.x-scala2.13": "4.0.0",
     "18.0.x-scala2.13": "4.1.0",
 }
+"""Databricks runtimes, each with its version of Spark."""
 # Source: https://docs.databricks.com/release-notes/runtime (LTS)
-_LONG_TERM = ("14.3", "15.4", "16.4", "17.3")
+LONG_TERM_SUPPORT = ("14.3", "15.4", "16.4", "17.3")
 _LIBRARIES = ("whl", "maven", "pypi")
 _START = 500
 """Milliseconds from PENDING to RUNNING."""
@@ -50,57 +53,57 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
 
 
 def find(workspace: Workspace, cluster_id: Any) -> Json:
-    """The record: `spec` as it was sent, `libraries`, and when it last began to start or has ended."""
-    found = workspace.records.get(workspace.record("clusters", str(cluster_id)))
-    if found is None:
+    """The record: `spec` as it was sent, `libraries`, `start_time`, and `terminated_time` of a terminated cluster."""
+    record = workspace.records.get(workspace.record("clusters", str(cluster_id)))
+    if record is None:
         # Source: databricks/terraform-provider-databricks clusters/clusters_api_test.go (INVALID_PARAMETER_VALUE,
         # "Cluster abc does not exist")
         raise CloudError(400, "INVALID_PARAMETER_VALUE", f"Cluster {cluster_id} does not exist")
-    return found
+    return record
 
 
 def wake(workspace: Workspace, cluster_id: str) -> Json:
-    """The record of a cluster that a run needs: one that has ended is started."""
-    found = find(workspace, cluster_id)
-    if _state(found) == "TERMINATED":
-        found["start_time"], found["terminated_time"] = now(), None
-        _store(workspace, found)
-    return found
+    """The record of a cluster that a run needs. Starts the cluster if it is terminated."""
+    record = find(workspace, cluster_id)
+    if _state(record) == "TERMINATED":
+        record["start_time"], record["terminated_time"] = now(), None
+        _store(workspace, record)
+    return record
 
 
 def running(workspace: Workspace) -> Iterator[Json]:
-    """Definitions of the clusters that have machines now."""
-    for _, found in workspace.records.below(workspace.record("clusters")):
-        if _state(found) != "TERMINATED":
-            yield found["spec"]
+    """Definitions of the clusters that have machines: all that are not terminated."""
+    for _, record in workspace.records.below(workspace.record("clusters")):
+        if _state(record) != "TERMINATED":
+            yield record["spec"]
 
 
 def machines(definition: Json, location: str) -> Iterator[Machines]:
-    """The driver, and the workers; of a cluster that scales, as many as it begins with."""
+    """Machines of the driver and the workers; for an autoscaled cluster, of its least number of workers."""
     worker = definition.get("node_type_id", "")
     azure = definition.get("azure_attributes") or {}
     on_demand = azure.get("first_on_demand", 1) if "SPOT" in str(azure.get("availability", "")) else None
     workers = definition.get("num_workers") or (definition.get("autoscale") or {}).get("min_workers", 0)
-    kept = workers if on_demand is None else min(workers, max(0, on_demand - 1))
+    dedicated = workers if on_demand is None else min(workers, max(0, on_demand - 1))
     yield Machines(location, definition.get("driver_node_type_id") or worker, 1, spot=on_demand == 0)
-    yield Machines(location, worker, kept)
-    yield Machines(location, worker, workers - kept, spot=True)
+    yield Machines(location, worker, dedicated)
+    yield Machines(location, worker, workers - dedicated, spot=True)
 
 
 def accepted(workspace: Workspace, where: str, definition: Json, kind: str) -> Json:
-    """The definition with what its policy fixes.
+    """The definition with the values that its policy fixes.
 
-    ValueError if policy or service refuse it, or if it is not for the Spark of this machine.
+    Raises `ValueError` if the policy or the service refuses it, or if it needs another Spark than this machine has.
     """
     cluster = policies.applied(workspace, definition, kind)
     version = cluster.get("spark_version", "")
-    if version not in _RUNTIMES:
+    if version not in RUNTIMES:
         # Source: databrickslabs/dbx#782 (INVALID_PARAMETER_VALUE, "Invalid spark version")
-        raise ValueError(f"{where}: Invalid spark version {version}; known are {', '.join(_RUNTIMES)}.")
+        raise ValueError(f"{where}: Invalid spark version {version}; known are {', '.join(RUNTIMES)}.")
     line = pyspark.__version__.rpartition(".")[0]
-    if not _RUNTIMES[version].startswith(f"{line}.") or not version.endswith("scala2.12"):
+    if not RUNTIMES[version].startswith(f"{line}.") or not version.endswith("scala2.12"):
         raise ValueError(
-            f"{where}: {version} is Spark {_RUNTIMES[version]}; the sandbox has {pyspark.__version__} for Scala 2.12."
+            f"{where}: {version} is Spark {RUNTIMES[version]}; the sandbox has {pyspark.__version__} for Scala 2.12."
         )
     if not (cluster.get("node_type_id") or cluster.get("instance_pool_id")):
         # Source: databricks/terraform-provider-databricks#2521 (INVALID_PARAMETER_VALUE and the message);
@@ -122,7 +125,7 @@ def accepted(workspace: Workspace, where: str, definition: Json, kind: str) -> J
 def check_libraries(where: str, libraries: list[Json]) -> None:
     kinds = [kind for library in libraries for kind in library if kind not in _LIBRARIES]
     if kinds:
-        raise ValueError(f"{where}: the sandbox knows whl, maven and pypi libraries, not {kinds}.")
+        raise ValueError(f"{where}: the sandbox has libraries of type whl, maven and pypi, not {kinds}.")
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.create: PENDING when it returns);
@@ -134,21 +137,21 @@ async def _create(workspace: Workspace, request: Request) -> Json:
         spec.setdefault("single_user_name", workspace.caller)
     number = new_id()
     cluster_id = f"{number // 10**12:04d}-{number // 10**6 % 10**6:06d}-{number % 10**6:06d}"
-    found = {"cluster_id": cluster_id, "creator_user_name": workspace.caller, "start_time": now()}
-    _store(workspace, found | {"spec": spec, "libraries": []})
+    record = {"cluster_id": cluster_id, "creator_user_name": workspace.caller, "start_time": now()}
+    _store(workspace, record | {"spec": spec, "libraries": []})
     return {"cluster_id": cluster_id}
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.edit: RUNNING or TERMINATED, else
 # INVALID_STATE; a running one restarts)
 async def _edit(workspace: Workspace, request: Request) -> Json:
-    """The whole definition is replaced; a running cluster starts again with the new one."""
+    """Replace the whole definition. A running cluster restarts with it."""
     body = await body_of(request)
-    found = _in(workspace, body, "RUNNING", "TERMINATED")
-    found["spec"] = _all_purpose(workspace, {name: value for name, value in body.items() if name != "cluster_id"})
-    if _state(found) == "RUNNING":
-        found["start_time"] = now()
-    _store(workspace, found)
+    record = _in(workspace, body, "RUNNING", "TERMINATED")
+    record["spec"] = _all_purpose(workspace, {name: value for name, value in body.items() if name != "cluster_id"})
+    if _state(record) == "RUNNING":
+        record["start_time"] = now()
+    _store(workspace, record)
     return {}
 
 
@@ -161,26 +164,26 @@ async def _start(workspace: Workspace, request: Request) -> Json:
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.delete)
 async def _delete(workspace: Workspace, request: Request) -> Json:
-    """What Databricks calls deleting: the machines go, the definition and the libraries that stay stay."""
-    found = find(workspace, (await body_of(request)).get("cluster_id"))
-    if _state(found) != "TERMINATED":
-        found["terminated_time"] = now()
-        found["libraries"] = [entry for entry in found["libraries"] if not entry["leaving"]]
-        _store(workspace, found)
+    """Terminate the cluster, which the API calls delete. Its definition is kept, and its libraries but leaving ones."""
+    record = find(workspace, (await body_of(request)).get("cluster_id"))
+    if _state(record) != "TERMINATED":
+        record["terminated_time"] = now()
+        record["libraries"] = [entry for entry in record["libraries"] if not entry["leaving"]]
+        _store(workspace, record)
     return {}
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.permanent_delete)
 async def _permanent_delete(workspace: Workspace, request: Request) -> Json:
-    found = find(workspace, (await body_of(request)).get("cluster_id"))
-    workspace.records.delete(workspace.record("clusters", found["cluster_id"]))
+    record = find(workspace, (await body_of(request)).get("cluster_id"))
+    workspace.records.delete(workspace.record("clusters", record["cluster_id"]))
     return {}
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.pin; unpin)
 async def _pin(pinned: bool, workspace: Workspace, request: Request) -> Json:
-    found = find(workspace, (await body_of(request)).get("cluster_id"))
-    _store(workspace, found | {"pinned_by_user_name": workspace.caller if pinned else None})
+    record = find(workspace, (await body_of(request)).get("cluster_id"))
+    _store(workspace, record | {"pinned_by_user_name": workspace.caller if pinned else None})
     return {}
 
 
@@ -191,15 +194,15 @@ async def _get(workspace: Workspace, request: Request) -> Json:
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.list)
 async def _list(workspace: Workspace, request: Request) -> Json:
-    return {"clusters": [shown(found) for _, found in workspace.records.below(workspace.record("clusters"))]}
+    return {"clusters": [shown(record) for _, record in workspace.records.below(workspace.record("clusters"))]}
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClustersAPI.spark_versions)
 async def _spark_versions(workspace: Workspace, request: Request) -> Json:
     versions = []
-    for key, spark in _RUNTIMES.items():
+    for key, spark in RUNTIMES.items():
         line, _, scala = key.partition(".x-scala")
-        long_term = " LTS" if line in _LONG_TERM else ""
+        long_term = " LTS" if line in LONG_TERM_SUPPORT else ""
         name = f"{line}{long_term} (includes Apache Spark {spark}, Scala {scala})"
         versions.append({"key": key, "name": name})
     return {"versions": versions}
@@ -209,41 +212,41 @@ async def _spark_versions(workspace: Workspace, request: Request) -> Json:
 async def _node_types(workspace: Workspace, request: Request) -> Json:
     """The VM sizes of `offerings.yaml`."""
     sizes = subscriptions.table(workspace.sandbox)["sizes"]
-    found = [
+    node_types = [
         {"node_type_id": name, "instance_type_id": name, "description": name, "num_cores": float(size["vcpus"])}
         | {"memory_mb": size["memory"] * 1024, "num_gpus": 0, "is_deprecated": False}
         | {"category": "Storage Optimized" if name.startswith("Standard_L") else "General Purpose"}
         for name, size in sizes.items()
         if size
     ]
-    return {"node_types": found}
+    return {"node_types": node_types}
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (LibrariesAPI.install; uninstall: when the cluster
 # is restarted, an unknown library is ignored); MicrosoftDocs/azure-docs#96960 (a terminated cluster takes them, too);
 # databricks/terraform-provider-databricks#4353 (and does not start for them)
 async def _libraries(action: str, workspace: Workspace, request: Request) -> Json:
-    """Installed with the next Spark; uninstalled when the cluster has ended."""
+    """Add libraries for the next Spark, or mark libraries as leaving until the cluster is terminated."""
     body = await body_of(request)
-    found, asked = find(workspace, body.get("cluster_id")), body.get("libraries", [])
+    record, asked = find(workspace, body.get("cluster_id")), body.get("libraries", [])
     check_libraries("libraries", asked)
-    kept = [entry for entry in found["libraries"] if entry["library"] not in asked]
-    known = [library for library in asked if any(entry["library"] == library for entry in found["libraries"])]
-    leaving, ended = action == "uninstall", _state(found) == "TERMINATED"
+    kept = [entry for entry in record["libraries"] if entry["library"] not in asked]
+    known = [library for library in asked if any(entry["library"] == library for entry in record["libraries"])]
+    leaving, ended = action == "uninstall", _state(record) == "TERMINATED"
     entries = [{"library": library, "leaving": leaving} for library in (known if leaving else asked)]
     if leaving and ended:
         entries = []
-    _store(workspace, found | {"libraries": kept + entries})
+    _store(workspace, record | {"libraries": kept + entries})
     return {}
 
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (LibrariesAPI.cluster_status; LibraryInstallStatus)
 async def _status(workspace: Workspace, request: Request) -> Json:
-    found = find(workspace, request.query_params.get("cluster_id"))
-    ready = "INSTALLED" if _state(found) == "RUNNING" else "PENDING"
+    record = find(workspace, request.query_params.get("cluster_id"))
+    ready = "INSTALLED" if _state(record) == "RUNNING" else "PENDING"
     words = {True: "UNINSTALL_ON_RESTART", False: ready}
-    entries = [{"library": each["library"], "status": words[each["leaving"]]} for each in found["libraries"]]
-    return {"cluster_id": found["cluster_id"], "library_statuses": entries}
+    entries = [{"library": each["library"], "status": words[each["leaving"]]} for each in record["libraries"]]
+    return {"cluster_id": record["cluster_id"], "library_statuses": entries}
 
 
 def _all_purpose(workspace: Workspace, body: Json) -> Json:
@@ -257,28 +260,28 @@ def _all_purpose(workspace: Workspace, body: Json) -> Json:
 
 
 def _in(workspace: Workspace, body: Json, *states: str) -> Json:
-    found = find(workspace, body.get("cluster_id"))
-    state = _state(found)
+    record = find(workspace, body.get("cluster_id"))
+    state = _state(record)
     if state not in states:
-        message = f"Cluster {found['cluster_id']} is in unexpected state {state.capitalize()}."
+        message = f"Cluster {record['cluster_id']} is in unexpected state {state.capitalize()}."
         # Source: databricks/cli cmd/workspace/clusters/overrides_test.go (INVALID_STATE, "Cluster abc is in unexpected
         # state Running.")
         raise CloudError(400, "INVALID_STATE", message)
-    return found
+    return record
 
 
-def _state(found: Json) -> str:
-    if found.get("terminated_time"):
+def _state(record: Json) -> str:
+    if record.get("terminated_time"):
         return "TERMINATED"
-    # A negative age is of a clock that was set back since.
-    return "PENDING" if 0 <= now() - found["start_time"] < _START else "RUNNING"
+    # A negative age means that the clock was set back.
+    return "PENDING" if 0 <= now() - record["start_time"] < _START else "RUNNING"
 
 
-def shown(found: Json) -> Json:
-    """The cluster as the service describes it."""
-    own = {name: value for name, value in found.items() if name != "libraries" and value is not None}
-    return {**found["spec"], **own, "state": _state(found), "cluster_source": "API"}
+def shown(record: Json) -> Json:
+    """The cluster as the API returns it."""
+    own = {name: value for name, value in record.items() if name != "libraries" and value is not None}
+    return {**record["spec"], **own, "state": _state(record), "cluster_source": "API"}
 
 
-def _store(workspace: Workspace, found: Json) -> None:
-    workspace.records.put(workspace.record("clusters", found["cluster_id"]), found)
+def _store(workspace: Workspace, record: Json) -> None:
+    workspace.records.put(workspace.record("clusters", record["cluster_id"]), record)

@@ -1,8 +1,8 @@
 """Files in volumes (`/api/2.0/fs`) and in the workspace (`/api/2.0/workspace`).
 
 A volume's files are the lake's: see `unity_catalog.real_path`. Workspace files lie in the sandbox's folder, and so do
-notebooks: Python ones in source format (SOURCE, or AUTO where it begins like one); DBC, JUPYTER and other languages are
-refused. Hands out no presigned URLs: the SDK then sends and fetches files of any size through the Files API.
+notebooks: Python in source format (SOURCE, or AUTO with the header of one). DBC, JUPYTER and other languages are
+refused. Has no presigned URLs, so the SDK transfers files of any size through the Files API.
 """
 
 import base64
@@ -36,7 +36,7 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
 
 
 def local_path(workspace: Workspace, path: str) -> Path:
-    """The file on this machine that a volume or workspace path means."""
+    """The file on this machine for a volume or workspace path."""
     if path.removeprefix("dbfs:").startswith("/Volumes/"):
         return unity_catalog.real_path(workspace, path)
     inside = path.removeprefix("/Workspace").strip("/")
@@ -87,7 +87,7 @@ async def _upload(workspace: Workspace, request: Request) -> Response:
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/mixins/files.py (_FilesExt: falls back to a single upload)
 async def _start_upload(workspace: Workspace, request: Request) -> Json:
-    """A session without part URLs: their refusal is what makes the SDK fall back to one PUT."""
+    """Start a session. Part URLs are refused later, and then the SDK falls back to one PUT."""
     path, file = _asked(workspace, request)
     if request.query_params.get("overwrite") == "false" and file.exists():
         raise CloudError(409, "ALREADY_EXISTS", f"The file being created already exists: {path}")
@@ -159,14 +159,14 @@ async def _import(workspace: Workspace, request: Request) -> Json:
     else:
         fields = {name: str(value) for name, value in (await body_of(request)).items()}
         content = base64.b64decode(fields.get("content", ""), validate=True)
-    path, kept = fields.get("path", ""), fields.get("format", "SOURCE")
-    if kept not in ("AUTO", "RAW", "SOURCE"):
-        raise ValueError(f"{path}: the sandbox takes format AUTO, RAW or SOURCE, not {kept}.")
-    if kept == "SOURCE" and fields.get("language") != "PYTHON":
+    path, file_format = fields.get("path", ""), fields.get("format", "SOURCE")
+    if file_format not in ("AUTO", "RAW", "SOURCE"):
+        raise ValueError(f"{path}: the sandbox takes format AUTO, RAW or SOURCE, not {file_format}.")
+    if file_format == "SOURCE" and fields.get("language") != "PYTHON":
         raise ValueError(f"{path}: the sandbox takes notebooks with language PYTHON, not {fields.get('language')}.")
-    if kept == "SOURCE" and not content.startswith(_NOTEBOOK):
+    if file_format == "SOURCE" and not content.startswith(_NOTEBOOK):
         content = _NOTEBOOK + b"\n" + content
-    if kept == "AUTO" and content.startswith(_NOTEBOOK):
+    if file_format == "AUTO" and content.startswith(_NOTEBOOK):
         path = path.removesuffix(".py")
     file = local_path(workspace, path)
     if not file.parent.is_dir():

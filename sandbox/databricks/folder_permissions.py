@@ -1,8 +1,8 @@
-"""Permissions on workspace folders (`/api/2.0/permissions/directories`), kept and inherited; nobody is refused.
+"""Permissions on workspace folders (`/api/2.0/permissions/directories`), stored and inherited, not enforced.
 
 Levels and inheritance are those of Azure Databricks' "Access control lists" and "Share workspace objects using
-folders": what a folder holds has the folder's permissions, and below /Shared every user has CAN_MANAGE, which cannot be
-taken away there. Admins' own entries are left out, as everywhere in this workspace.
+folders": an object inherits the permissions of its folder, and below /Shared every user has CAN_MANAGE, which cannot be
+revoked there. Admins' own entries are left out, as everywhere in this workspace.
 """
 
 from collections.abc import Iterator
@@ -37,22 +37,25 @@ async def _permissions(workspace: Workspace, request: Request) -> Json:
         if wrong := sorted({str(entry.get("permission_level")) for entry in asked} - set(_LEVELS)):
             raise ValueError(f"{', '.join(wrong)} is not a permission level of a directory: {', '.join(_LEVELS)}.")
         changed = {principal_of(entry): entry["permission_level"] for entry in asked}
-        kept = {} if request.method == "PUT" else _granted(workspace, folder)
-        workspace.records.put(_record(workspace, folder), {"path": str(folder), "granted": kept | changed})
+        before = {} if request.method == "PUT" else _granted(workspace, folder)
+        workspace.records.put(_record(workspace, folder), {"path": str(folder), "granted": before | changed})
     entries: dict[str, list[Json]] = {}
     for path in (folder, *folder.parents[: len(folder.relative_to(root).parts)]):
         inherited = {"inherited": path != folder, "inherited_from_object": [f"/directories/{_id(path)}"]}
-        for who, level in _granted(workspace, path).items():
-            entries.setdefault(who, []).append({"permission_level": level, **(inherited if path != folder else {})})
+        for principal, level in _granted(workspace, path).items():
+            entries.setdefault(principal, []).append(
+                {"permission_level": level, **(inherited if path != folder else {})}
+            )
     shown = [
-        {who.partition("=")[0]: who.partition("=")[2], "all_permissions": levels} for who, levels in entries.items()
+        {principal.partition("=")[0]: principal.partition("=")[2], "all_permissions": levels}
+        for principal, levels in entries.items()
     ]
     return {"object_id": f"/directories/{object_id}", "object_type": "directory", "access_control_list": shown}
 
 
 def _granted(workspace: Workspace, folder: Path) -> dict[str, str]:
     found = workspace.records.get(_record(workspace, folder)) or {}
-    # The number of a folder that was deleted may be given again.
+    # The inode number of a deleted folder may be reused.
     granted: dict[str, str] = found.get("granted", {}) if found.get("path") == str(folder) else {}
     # No source: get the permissions of /Shared and of a folder in it.
     everybody = {"group_name=users": "CAN_MANAGE"} if folder == local_path(workspace, "/Shared") else {}

@@ -1,11 +1,11 @@
 """The Jobs API 2.0, 2.1 and 2.2: job definitions, and the runs that `runner.py` executes.
 
-2.1 and 2.2 take and answer the same here; 2.0 answers without tasks, which it does not know, and defines no job
+2.1 and 2.2 are the same here; answers of 2.0 have no tasks, and 2.0 cannot define a job
 ("Updating from Jobs API 2.0 to 2.1", https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates).
 
-Refuses what the service refuses (unknown runtimes, clusters, tasks, cycles), and what this machine cannot do: task
-types other than Python wheels, Python files and notebooks, runtimes with another Spark line than this pyspark.
-A schedule is kept and never fires; lists come newest first. Has no notifications, webhooks or repairs.
+Refuses unknown runtimes, clusters and tasks, and cycles, as the service does; and tasks that this machine cannot run:
+other types than Python wheels, Python files and notebooks, and runtimes with another Spark line than this pyspark.
+A schedule is stored and never starts a run. Lists are sorted newest first. Has no notifications, webhooks or repairs.
 """
 
 import graphlib
@@ -51,7 +51,9 @@ def handlers(runner: Runner) -> Iterator[tuple[str, str, Handler]]:
 
 # Source: https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates
 async def _single_task(workspace: Workspace, request: Request) -> Json:
-    raise ValueError("The Jobs API 2.0 defines a job by a single task: the sandbox takes definitions by 2.1 and 2.2.")
+    raise ValueError(
+        "The Jobs API 2.0 defines a job by a single task. The sandbox takes definitions of 2.1 and 2.2 only."
+    )
 
 
 def _taskless(handler: Handler) -> Handler:
@@ -75,7 +77,7 @@ def _untasked(found: Json) -> Json:
 
 
 def running(workspace: Workspace) -> Iterator[Json]:
-    """Definitions of the clusters of runs that go on."""
+    """Definitions of the job clusters of active runs."""
     for run in _runs(workspace):
         if is_active(run) and run["state"]["life_cycle_state"] != "QUEUED":
             holders = [*run["job_clusters"], *run["tasks"]]
@@ -118,7 +120,7 @@ class _Jobs:
 
     # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.update: arrays are merged by key)
     async def on_update(self, workspace: Workspace, request: Request) -> Json:
-        """Top-level fields are replaced, lists of tasks and clusters are merged by key."""
+        """Replace top-level fields, and merge lists of tasks and clusters by key."""
         body = await body_of(request)
         job = find(workspace, body.get("job_id"))
         old, new = job["settings"], body.get("new_settings", {})
@@ -164,7 +166,7 @@ class _Jobs:
 
     # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobsAPI.submit: idempotency_token)
     async def on_runs_submit(self, workspace: Workspace, request: Request) -> Json:
-        """A run without a job: its settings are its own."""
+        """Start a run without a job, with the settings in the request."""
         body = await body_of(request)
         token = body.pop("idempotency_token", None)
         if same := _run_of(workspace, token):
@@ -280,7 +282,7 @@ def _runs(workspace: Workspace) -> list[Json]:
 
 
 def _run(workspace: Workspace, run_id: Any) -> tuple[Json, Json | None]:
-    """The run of that id; or, where it is the id of a task's run, the run it belongs to and the task."""
+    """The run of that id; for the id of a task's run, the run that contains it, and the task."""
     for run in _runs(workspace):
         if str(run["run_id"]) == str(run_id):
             return run, None
@@ -341,7 +343,7 @@ def _new_run(workspace: Workspace, job: Json, parameters: Json, token: str | Non
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (JobSettings: name, max_concurrent_runs, queue;
 # Task.task_key); databricks/cli libs/testserver/jobs.go (jobFixUps: what the service fills in)
 def _checked(workspace: Workspace, request: Request, settings: Json) -> Json:
-    """The settings with the service's defaults, or ValueError: what is wrong, and where."""
+    """The settings with the service's defaults. Raises `ValueError` with the place and the cause of an error."""
     # Source: databricks/cli bundle/config/mutator/resourcemutator/resource_mutator.go ("API 2.1 which has queueing
     # disabled by default")
     queue = {"enabled": request.url.path.startswith("/api/2.2/")}
@@ -353,9 +355,7 @@ def _checked(workspace: Workspace, request: Request, settings: Json) -> Json:
     tasks, shared = settings.get("tasks", []), settings.get("job_clusters", [])
     keys = [task.get("task_key", "") for task in tasks]
     if not tasks or len(set(keys)) < len(keys) or not all(re.fullmatch(r"[\w-]{1,100}", key) for key in keys):
-        raise ValueError(
-            f"tasks: at least one, each with a task_key of its own made of letters, digits, - and _; got {keys}."
-        )
+        raise ValueError(f"tasks: at least one, each with a unique task_key of letters, digits, - and _; got {keys}.")
     for cluster in shared:
         where = f"job_clusters.{cluster.get('job_cluster_key')}"
         cluster["new_cluster"] = clusters.accepted(workspace, where, cluster.get("new_cluster", {}), "job")
@@ -365,7 +365,7 @@ def _checked(workspace: Workspace, request: Request, settings: Json) -> Json:
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        raise ValueError(f"tasks depend on each other in a circle: {' -> '.join(error.args[1])}.") from error
+        raise ValueError(f"tasks depend on each other in a cycle: {' -> '.join(error.args[1])}.") from error
     return settings
 
 
@@ -379,11 +379,11 @@ def _check_task(workspace: Workspace, task: Json, shared: set[str], keys: set[st
     elif "existing_cluster_id" in task:
         clusters.find(workspace, task["existing_cluster_id"])
     elif task.get("job_cluster_key") not in shared:
-        raise ValueError(f"{where}: job_cluster_key {task.get('job_cluster_key')!r} is none of {sorted(shared)}.")
+        raise ValueError(f"{where}: job_cluster_key {task.get('job_cluster_key')!r} is not one of {sorted(shared)}.")
     kinds = [kind for kind in task if kind.endswith("_task")]
     if len(kinds) != 1 or kinds[0] not in _TASKS:
         raise ValueError(f"{where}: the sandbox runs one of {', '.join(_TASKS)} per task, not {kinds}.")
     unknown = [needed["task_key"] for needed in task.get("depends_on", []) if needed["task_key"] not in keys]
     if unknown or task.get("run_if", "ALL_SUCCESS") != "ALL_SUCCESS":
-        raise ValueError(f"{where}: depends_on names no task {unknown}, or run_if is not ALL_SUCCESS.")
+        raise ValueError(f"{where}: depends_on has unknown tasks {unknown}, or run_if is not ALL_SUCCESS.")
     clusters.check_libraries(where, task.get("libraries", []))

@@ -1,7 +1,8 @@
 """The metastore of a workspace: its id, and who may create storage credentials, external locations and catalogs in it.
 
-One metastore per workspace. The workspace's admins have the privileges, as where Databricks assigned the metastore by
-itself, until a request takes them away; then creation is refused. Every caller with a token is an admin.
+One metastore per workspace. The workspace's admins have the privileges until a request revokes them, as if Databricks
+had assigned the metastore automatically; without a privilege, creation is refused. Every caller with a token is an
+admin.
 
 Source: https://learn.microsoft.com/azure/databricks/data-governance/unity-catalog/manage-privileges/admin-privileges
 (workspaces that were enabled for Unity Catalog automatically); databricks/terraform-provider-databricks#2222;

@@ -1,7 +1,7 @@
-"""Permissions on clusters, policies and jobs: kept and shown; nobody is refused by them.
+"""Permissions on clusters, policies and jobs: stored and returned, not enforced.
 
 Levels: https://docs.databricks.com/aws/en/security/auth/access-control (one table for each kind of object). A job has
-exactly one owner, its creator at first, never a group. Folders: `folder_permissions.py`.
+exactly one owner, which is never a group; at first its creator. Folders: `folder_permissions.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -75,12 +75,12 @@ async def _levels(workspace: Workspace, request: Request) -> Json:
 def _sought(workspace: Workspace, request: Request) -> tuple[_Kind, str, Any]:
     kind, object_id = _KINDS.get(request.path_params["kind"]), request.path_params["id"]
     if kind is None:
-        raise ValueError(f"The sandbox keeps permissions of {', '.join(_KINDS)} only.")
+        raise ValueError(f"The sandbox has permissions of {', '.join(_KINDS)} only.")
     return kind, object_id, kind.find(workspace, object_id)
 
 
 def _with(granted: dict[str, str], changed: dict[str, str]) -> dict[str, str]:
-    """A new owner takes the place of the old one."""
+    """The permissions after the change. A new owner replaces the old one."""
     if "IS_OWNER" in changed.values():
         granted = {principal: level for principal, level in granted.items() if level != "IS_OWNER"}
     return granted | changed

@@ -1,9 +1,9 @@
-"""Cluster policies: what Databricks' policy language says a cluster must, may and may not be.
+"""Cluster policies: rules of Databricks' policy language for the attributes of a cluster's definition.
 
-A rule is for one attribute, named by its path. Knows the types fixed, forbidden, allowlist, range and unlimited, the
-virtual attribute `cluster_type`, and no paths with `*`; other rules are refused when the policy is made. As on
-Databricks, a fixed value is put into a definition that leaves it out, a default only where it is asked for, and an
-attribute with a rule must be there unless the rule says `isOptional`. Has no policy families and no libraries.
+A rule is for one attribute, named by its path. Has the types fixed, forbidden, allowlist, range and unlimited and the
+virtual attribute `cluster_type`; a policy with another type, or with `*` in a path, is refused. As on Databricks, a
+fixed value is added to a definition without it, a default only with `apply_policy_default_values`, and an attribute
+with a rule is required unless the rule has `isOptional`. Has no policy families and no libraries.
 """
 
 import copy
@@ -36,7 +36,7 @@ def find(workspace: Workspace, policy_id: Any) -> Json:
 
 
 def applied(workspace: Workspace, cluster: Json, kind: str) -> Json:
-    """The definition with what its policy fixes. ValueError names every rule that it breaks."""
+    """The definition with the values that its policy fixes. Raises `ValueError` with every broken rule."""
     body = copy.deepcopy(cluster)
     defaults = body.pop("apply_policy_default_values", False)
     if not body.get("policy_id"):
@@ -67,7 +67,7 @@ def applied(workspace: Workspace, cluster: Json, kind: str) -> Json:
 
 
 def _at(body: Json, path: str) -> Any:
-    """What stands at a path; the keys of a map such as `spark_conf` have dots of their own."""
+    """Value at a dotted path. Keys of a map such as `spark_conf` contain dots themselves."""
     top, _, rest = path.partition(".")
     found = body.get(top)
     if not rest or found is None:
@@ -140,9 +140,9 @@ def _store(workspace: Workspace, known: Json, body: Json) -> None:
         wrong = sorted(path for path, rule in named.items() if rule["type"] not in _TYPES or "*" in path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # No source: create a policy whose definition is not JSON and read the error.
-        raise ValueError(f"definition is no JSON document of rules, each with a type: {error!r}") from error
+        raise ValueError(f"definition is not a JSON document of rules, each with a type: {error!r}") from error
     if wrong:
-        raise ValueError(f"{', '.join(wrong)}: the sandbox knows rules of type {', '.join(_TYPES)}, and no * in paths.")
+        raise ValueError(f"{', '.join(wrong)}: the sandbox has rules of type {', '.join(_TYPES)}, and no * in paths.")
     others = (found for _, found in workspace.records.below(workspace.record("policies")))
     if any(found["name"] == body["name"] and found["policy_id"] != known["policy_id"] for found in others):
         # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (ClusterPoliciesAPI.create: "This has to be

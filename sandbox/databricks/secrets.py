@@ -1,8 +1,7 @@
 """Secret scopes (`/api/2.0/secrets`): files that only their owner can read, in the workspace's folder.
 
-Access lists are kept and nobody is refused: every caller with a token of this workspace is an admin. Has no scopes
-backed by a key vault. Values go out by `get` and through `dbutils.secrets`, which reads the same files; lists name keys
-only.
+Access lists are stored but not enforced: every caller with a token of this workspace is an admin. Has no scopes backed
+by a key vault. `get` returns values, and so does `dbutils.secrets`, which reads the same files; lists have only keys.
 """
 
 import base64
@@ -40,7 +39,7 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
 
 
 def folder(workspace: Workspace) -> Path:
-    """Of all scopes: `<scope>/<key>` is a secret."""
+    """Folder of all scopes; `<scope>/<key>` in it is a secret's file."""
     return workspace.folder / "secrets"
 
 
@@ -62,11 +61,11 @@ def _secret(workspace: Workspace, scope: str, key: str) -> Path:
     return secret
 
 
-def _valid(what: str, name: str) -> str:
+def _valid(kind: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         # Source: databricks-sdk==0.156.0 databricks/sdk/service/workspace.py (SecretsAPI.put_secret:
         # INVALID_PARAMETER_VALUE)
-        raise ValueError(f"{what} {name!r}: 1 to 128 letters, digits and -_. are a name.")
+        raise ValueError(f"{kind} {name!r} is not a name of 1 to 128 letters, digits and -_. characters.")
     return name
 
 
@@ -80,7 +79,7 @@ async def _create(workspace: Workspace, request: Request) -> Json:
     if scope.exists():
         raise CloudError(400, "RESOURCE_ALREADY_EXISTS", f"Scope {scope.name} already exists!")
     scope.mkdir(parents=True, mode=0o700)
-    # The creator may manage it, and `initial_manage_principal` (which can be `users` alone) gives that to everybody.
+    # The creator has MANAGE, or everybody with `initial_manage_principal`, which can only be `users`.
     manager = body.get("initial_manage_principal") or workspace.caller
     if manager not in ("users", workspace.caller):
         raise ValueError(f"initial_manage_principal can be users only, not {manager}.")

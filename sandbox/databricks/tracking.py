@@ -1,10 +1,10 @@
-"""A workspace's MLflow: the real `mlflow` server on SQLite, on a port of its own of 127.0.0.1, without a key.
+"""A workspace's MLflow: the real `mlflow` server on SQLite, on a separate port of 127.0.0.1, without authentication.
 
-Costs a socket until somebody connects: that starts the server, which takes the socket over and finds the connection in
-it. One that has died is listened for again, on the same port. Its program is the process that
-`mlflow server` itself would start, without the one before it, which only reads the same imports again.
-What passes through the workspace's own address is checked for its token and handed on; of Databricks' own rules only
-those on an experiment's name are kept. Has no permissions, and no registry that anybody uses.
+Until the first connection there is only a listening socket. The connection starts the server, which inherits the socket
+with the connection. If the server dies, the sandbox listens on the same port again. It runs the process that
+`mlflow server` itself would start, without the parent process, which would only repeat the imports.
+Requests to the workspace's own address need a token and are forwarded. Of Databricks' own rules only those for the name
+of an experiment apply. Has no permissions; its model registry is not used.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from sandbox.databricks import artifacts
 from sandbox.databricks.files import local_path
 from sandbox.databricks.workspace import Handler, Workspace, body_of
 
-_ANSWER_SECONDS = 50.0  # the SDK waits for a minute, and then asks again
+_ANSWER_SECONDS = 50.0  # less than the minute after which the SDK repeats a request
 _LOOK_SECONDS = 0.5
 # Source: mlflow==3.17.2 mlflow/store/artifact/mlflow_artifacts_repo.py
 _FILES = "/api/2.0/mlflow-artifacts/"
@@ -51,9 +51,9 @@ class _Server:
         self._port = 0
 
     def listen(self) -> str:
-        """The address, at which from now on somebody answers."""
+        """Listen if nothing listens yet; returns the address."""
         if self._process and self._process.poll() is not None:
-            self._process = None  # for callers between two looks of `_restart`
+            self._process = None  # ended since `_restart` looked
         if not (self._listener or self._process):
             self._listener = self._bound()
             asyncio.get_running_loop().add_reader(self._listener, self._start)
@@ -71,7 +71,7 @@ class _Server:
             await asyncio.to_thread(processes.stop, process)
 
     def _bound(self) -> socket.socket:
-        """To the port of the first time if that is free: the address has been shown."""
+        """A listening socket, on the port of the first start if that is free, because users may know the address."""
         self._folder.mkdir(parents=True, exist_ok=True)
         remembered = self._folder / "port"
         for port in dict.fromkeys((self._port or _number(remembered), 0)):
@@ -101,7 +101,7 @@ class _Server:
                 environment={
                     **self._environment,
                     **_QUIET,
-                    # As `mlflow server --backend-store-uri … --artifacts-destination …` hands them on.
+                    # The variables that `mlflow server --backend-store-uri … --artifacts-destination …` sets.
                     "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{self._folder / 'mlflow.db'}",
                     "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
                     "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self._artifacts),
@@ -114,14 +114,14 @@ class _Server:
         self._watch = asyncio.get_running_loop().create_task(self._restart(self._process))
 
     async def _restart(self, process: subprocess.Popen[bytes]) -> None:
-        """Listen again once `process` has ended: its address is in browsers."""
+        """Listen again once `process` has ended, because browsers may have its address."""
         while process.poll() is None:
             await asyncio.sleep(_LOOK_SECONDS)
         self.listen()
 
 
 def _number(file: Path) -> int:
-    """The port that the file holds; 0, for any, where there is none or it cannot be read."""
+    """The port in the file; 0 (any port) if the file is missing or has no valid port."""
     try:
         port = int(file.read_text())
     except (OSError, ValueError):
@@ -139,12 +139,12 @@ def handlers() -> Iterator[tuple[str, str, Handler]]:
 
 
 def address(workspace: Workspace) -> str:
-    """Of the workspace's server, for who needs no token: its own clusters and people on this machine."""
+    """Address of the workspace's server. It needs no token; the workspace's clusters and local browsers use it."""
     return _servers.setdefault(workspace.folder, _Server(workspace)).listen()
 
 
 def resume(workspace: Workspace) -> None:
-    """After a restart: an address that was shown answers again."""
+    """Listen again at an address of an earlier process, if there was one."""
     if (workspace.folder / "tracking" / "port").exists():
         address(workspace)
 
@@ -156,16 +156,16 @@ async def forget(workspace: Workspace) -> None:
 
 
 async def stop(folder: Path) -> None:
-    """Of all workspaces of the sandbox in this folder."""
-    for of in [of for of in _servers if of.is_relative_to(folder)]:
-        await _servers.pop(of).stop()
+    """Stop the servers of all workspaces of the sandbox in this folder."""
+    for workspace_folder in [each for each in _servers if each.is_relative_to(folder)]:
+        await _servers.pop(workspace_folder).stop()
 
 
 # Source: mlflow==3.17.2 mlflow/protos/service_pb2.py (the REST API that Databricks serves, too)
 async def _forward(workspace: Workspace, request: Request) -> Response:
     if request.url.path == _CREATE:
         _check_name(workspace, (await body_of(request)).get("name", ""))
-    kept = {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
+    headers = {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
     query = f"?{request.url.query}" if request.url.query else ""
     try:
         async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, trust_env=False) as client:
@@ -173,7 +173,7 @@ async def _forward(workspace: Workspace, request: Request) -> Response:
                 request.method,
                 f"{address(workspace)}{request.url.path}{query}",
                 content=await request.body(),
-                headers=kept,
+                headers=headers,
             )
     except httpx.TransportError as error:
         message = f"MLflow does not answer: {type(error).__name__} {error}"
@@ -186,12 +186,12 @@ async def _forward(workspace: Workspace, request: Request) -> Response:
 
 
 def _require_database(file: Path) -> None:
-    """MLflow names no file where its database is not whole."""
+    """Name the database in the error if it is damaged, because MLflow's own error does not."""
     try:
         with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
+            (result,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if result != "ok":
+                raise sqlite3.DatabaseError(result)
     except sqlite3.DatabaseError as error:
         # Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py (500: InternalError)
         raise CloudError(500, "INTERNAL_ERROR", str(state_files.Unreadable(file, error))) from error

@@ -1,10 +1,10 @@
-"""Unity Catalog as far as a lake needs it: storage credentials, external locations, catalogs, schemas, volumes.
+"""The part of Unity Catalog that a lake needs: storage credentials, external locations, catalogs, schemas, volumes.
 
-Refuses what Azure refuses: parents and credentials that do not exist, an access connector without a role on the
-storage account, locations that overlap, a catalog without storage of its own (a metastore made with a workspace has
-no root storage), a caller without the metastore's privilege (`metastore.py`), and the deletion of an object in use.
-Keeps other grants and refuses nobody; has no tables, functions, managed volumes or renaming, and does not check roles
-again when a volume is used.
+Refuses, as Azure does, parents and credentials that do not exist, an access connector without a role on the storage
+account, overlapping locations, a catalog without a storage root (a metastore that was created with a workspace has
+none), a caller without the metastore's privilege (`metastore.py`), and the deletion of an object in use.
+Stores other grants without enforcing them. Has no tables, functions, managed volumes or renaming, and does not check
+roles again when a volume is used.
 """
 
 import re
@@ -34,7 +34,7 @@ class _Kind:
     complete: Callable[[Workspace, Json, Json], None]
     """`(workspace, object, request)`: check a new or changed object and fill in what the service computes."""
     parents: tuple[str, ...] = ()
-    """Fields that hold the names of what it lies in, outermost first."""
+    """Fields with the names of the objects that contain it, outermost first."""
 
     @property
     def code(self) -> str:
@@ -225,13 +225,14 @@ def _delete(workspace: Workspace, kind: _Kind, found: Json, *, force: bool) -> N
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (GrantsAPI.get; update)
 async def _grants(workspace: Workspace, request: Request) -> Json:
-    """Privileges by principal; with the object they go."""
+    """Privileges by principal. They are deleted with the object."""
     kind, name = request.path_params["kind"].lower(), request.path_params["name"]
     of = _KINDS.get(f"{kind.replace('_', '-')}s")
     if of is None and kind != "metastore":
-        raise ValueError(f"The sandbox keeps grants on metastore, {', '.join(_KINDS)} only.")
+        raise ValueError(f"The sandbox has grants on metastore, {', '.join(_KINDS)} only.")
     found = _get(workspace, of, name) if of else metastore.record(workspace)
-    granted = {who: set(privileges) for who, privileges in found.get("grants", {}).items()}
+    grants = found.get("grants", {})
+    granted = {principal: set(privileges) for principal, privileges in grants.items()}
     if request.method == "PATCH":
         for change in (await body_of(request)).get("changes", []):
             mine = granted.setdefault(change["principal"], set())
@@ -242,12 +243,12 @@ async def _grants(workspace: Workspace, request: Request) -> Json:
             _store(workspace, of, changed)
         else:
             workspace.records.put(metastore.key(workspace), changed)
-    assigned = [{"principal": who, "privileges": sorted(mine)} for who, mine in granted.items() if mine]
+    assigned = [{"principal": principal, "privileges": sorted(held)} for principal, held in granted.items() if held]
     return {"privilege_assignments": assigned}
 
 
 def _users(workspace: Workspace, kind: _Kind, found: Json) -> list[str]:
-    """What else leans on a credential or an external location."""
+    """Objects that use a credential or an external location."""
     if kind.path == "storage-credentials":
         locations = _all(workspace, "external-locations")
         return [body["name"] for body in locations if body["credential_name"] == found["name"]]
@@ -265,7 +266,7 @@ def _in_use(workspace: Workspace) -> list[tuple[str, _Location]]:
 
 
 def _covered(workspace: Workspace, url: str, own_name: str) -> None:
-    """A url must lie in an external location and overlap with nothing else that has a place."""
+    """Require that the url is in an external location and overlaps no volume or managed storage."""
     location = _Location.parse(workspace.sandbox, url)
     roots = [_Location.parse(workspace.sandbox, body["url"]) for body in _all(workspace, "external-locations")]
     if not any(location.lies_in(root) for root in roots):
@@ -290,13 +291,13 @@ def _complete_credential(workspace: Workspace, made: Json, request: Json) -> Non
 
 
 def _principal(sandbox: Sandbox, credential: Json) -> str:
-    """Object id of the identity that a storage credential stands for."""
+    """Object id of the managed identity behind a storage credential."""
     identity = credential.get("azure_managed_identity") or {}
     connector_id = identity.get("access_connector_id", "")
     connector = sandbox.store.get(connector_id) if connector_id else None
     if connector is None:
         # No source: create a storage credential with an access connector that does not exist and read the error.
-        raise ValueError(f"azure_managed_identity.access_connector_id {connector_id!r} names no access connector.")
+        raise ValueError(f"azure_managed_identity.access_connector_id {connector_id!r} is not an access connector.")
     if user_assigned := identity.get("managed_identity_id"):
         body = sandbox.store.get(user_assigned) or {}
         principal = body.get("properties", {}).get("principalId")

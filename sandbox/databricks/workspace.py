@@ -1,7 +1,7 @@
-"""A Databricks workspace as its REST services see it: which one is meant, who asks, where its records and files lie.
+"""The workspace of a request to Databricks: its id, its caller, and the places of its records and files.
 
-Every answer is JSON; errors have Databricks' shape, `{"error_code", "message"}`. Whoever holds a token of this
-sandbox's Entra for Databricks is an admin: there are no users or groups, and any name may be given permissions.
+Every answer is JSON; errors have Databricks' shape, `{"error_code", "message"}`. Every caller with a token of this
+sandbox's Entra for Databricks is an admin. The sandbox has no users or groups; any name may receive permissions.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class Workspace:
     records: ResourceStore
     resource_id: str
     caller: str
-    """Application id of whoever sent the request."""
+    """Application id of the caller."""
 
     def record(self, *path: str) -> str:
         return "/".join((self.resource_id, *path))
@@ -45,14 +45,14 @@ class Workspace:
 
     @property
     def network(self) -> str | None:
-        """Id of the virtual network that its clusters are in, and from which they call others."""
+        """Id of the virtual network of its clusters; None for a network that Databricks manages."""
         body = self.sandbox.store.get(self.resource_id)
-        found: str | None = dig(body, "properties.parameters.customVirtualNetworkId.value")
-        return found
+        network_id: str | None = dig(body, "properties.parameters.customVirtualNetworkId.value")
+        return network_id
 
 
 class _OutsideNetwork(Exception):
-    """Refused before any service of Databricks sees the request: a line of text without their JSON."""
+    """The workspace's network refuses the caller: the answer is a line of text, not Databricks' JSON."""
 
 
 Handler = Callable[[Workspace, Request], Awaitable[Json | Response]]
@@ -92,7 +92,7 @@ def now() -> int:
 
 
 def new_id() -> int:
-    """Unique, growing, never given again after a delete or a restart, and exact in a JSON number."""
+    """A unique, growing number that is never reused, also after a restart, and exact as a JSON number."""
     global _last_id
     _last_id = max(_last_id + 1, time.time_ns() // 1000)
     return _last_id

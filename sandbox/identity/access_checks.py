@@ -21,7 +21,7 @@ ACTION = "checkaccess"
 
 
 def allowed(sandbox: Sandbox, principal: str, action: str, scope: str, *, data: bool = False) -> bool:
-    """Whether an assignment that is in effect, at `scope` or above it, allows the principal the action."""
+    """Whether an assignment in effect at `scope` or above allows the principal the action."""
     return any(
         role_definitions.allows(_role(body), action, data=data) and role_assignments.in_effect(sandbox, body)
         for body in role_assignments.find(sandbox.store, scope, f"atScope() and principalId eq '{principal.lower()}'")

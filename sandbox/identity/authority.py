@@ -1,8 +1,8 @@
-"""Who the sandbox is: its tenant, subscription and service principal, its certificate, and whom clients trust.
+"""The sandbox's identity: tenant, subscription, service principal, certificate, and the CA bundle for clients.
 
-Made once, at the first start of a folder, and never again: stored resources and clients refer to it.
-The certificate authority's private key is forgotten as soon as it has signed the server's certificate, so trusting
-it trusts one loopback server and nothing else. Does not renew: the certificate outlives any sandbox folder.
+It is created once, at the first start of a folder, because stored resources and clients refer to it.
+The certificate authority's private key is not stored after it has signed the server's certificate, so a client that
+trusts the authority trusts only this server. Does not renew the certificate, which is valid for ten years.
 """
 
 import datetime
@@ -38,7 +38,7 @@ class Identity:
     client_id: str
     client_secret: str
     object_id: str
-    """Of the service principal: the `oid` of its tokens, the `principalId` of its role assignments."""
+    """The service principal's: `oid` in its tokens, `principalId` in its role assignments."""
 
 
 @lru_cache
@@ -65,12 +65,12 @@ def ca_bundle(folder: Path) -> Path:
 
 
 def ensure(folder: Path) -> None:
-    """Make the identity unless it is there; whole or not at all, so that a killed first start can be repeated."""
-    whole, partial = folder / "identity", folder / "identity.partial"
-    if whole.exists():
+    """Create the identity unless it exists. It is complete or absent, so a killed first start can be repeated."""
+    complete, partial = folder / "identity", folder / "identity.partial"
+    if complete.exists():
         return
     if (folder / "environment.json").exists():  # written after it
-        raise Damaged(Unreadable(whole, "the folder is missing"))
+        raise Damaged(Unreadable(complete, "the folder is missing"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
     ids = [str(uuid.uuid4()) for _ in range(4)]
@@ -82,16 +82,16 @@ def ensure(folder: Path) -> None:
     state_files.write(partial / "server-key.pem", _pem(server_key))
     (partial / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     (partial / "server.pem").write_bytes(server.public_bytes(serialization.Encoding.PEM))
-    partial.rename(whole)
+    partial.rename(complete)
 
 
 def write_ca_bundle(folder: Path, environment: Mapping[str, str]) -> None:
-    """What clients trust: what they trusted before (their environment's bundle, else certifi's), and this sandbox."""
+    """Write the clients' CA bundle: that of their environment, else certifi's, plus this sandbox's authority."""
     bundle = ca_bundle(folder)
     before = Path(environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE") or certifi.where())
     own = (folder / "identity" / "ca.pem").read_bytes()
     if not before.exists() or (bundle.exists() and before.samefile(bundle)):
-        # The caller uses this sandbox's environment already.
+        # The caller already uses this sandbox's environment.
         if bundle.exists() and bundle.read_bytes().endswith(own):
             return
         before = Path(certifi.where())
@@ -99,8 +99,11 @@ def write_ca_bundle(folder: Path, environment: Mapping[str, str]) -> None:
 
 
 def require_usable(folder: Path) -> None:
-    """Read every file of the identity. Raises `Damaged` naming the one that is not whole, and `CannotServe` where the
-    machine's clock is outside the certificate's validity, which every client would refuse."""
+    """Read every file of the identity.
+
+    Raises `Damaged` with the name of a damaged file, and `CannotServe` if the clock is outside the certificate's
+    validity, because every client would refuse the certificate.
+    """
     certificate, key = certificate_files(folder)
     trusted = folder / "identity" / "ca.pem"
     with _reading(folder / "identity" / "identity.json"):
@@ -118,13 +121,13 @@ def require_usable(folder: Path) -> None:
 
 
 def require_valid_today(folder: Path) -> None:
-    found = x509.load_pem_x509_certificate(certificate_files(folder)[0].read_bytes())
-    first, last = found.not_valid_before_utc, found.not_valid_after_utc
+    certificate = x509.load_pem_x509_certificate(certificate_files(folder)[0].read_bytes())
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     now = datetime.datetime.now(datetime.UTC)
     if not first <= now <= last:
         message = f"the certificate of the sandbox in {folder} is valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d}"
         raise CannotServe(
-            f"{message}, and this machine's clock says {now:%Y-%m-%d %H:%M} (UTC). "
+            f"{message}, and this machine's clock shows {now:%Y-%m-%d %H:%M} (UTC). "
             f"Correct the clock; if it is right: {FRESH}."
         )
 
@@ -143,7 +146,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _certificates() -> tuple[x509.Certificate, x509.Certificate, ec.EllipticCurvePrivateKey]:
     authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    # The serial makes the names of two sandboxes differ: some clients look an issuer up by name alone.
+    # The suffix distinguishes sandboxes, because some clients look an issuer up by its name alone.
     authority_name = _name(f"Personalization sandbox CA {secrets.token_hex(4)}")
     authority = (
         _builder(authority_name, authority_name, authority_key, authority_key)

@@ -1,7 +1,7 @@
-"""Entra, as far as a service principal with a secret needs it: discovery, token, keys; and the check of its tokens.
+"""The part of Entra that a service principal with a secret needs: discovery, token, keys; and the check of its tokens.
 
-Issues a token for whatever audience is asked, as Entra does for every registered application; it is each service's
-part to refuse the wrong one. Does not know users, certificates as credentials, or consent.
+Issues a token for any requested audience, as Entra does for every registered application; each service refuses a wrong
+one. Has no users, certificates as credentials, or consent.
 """
 
 import datetime
@@ -39,9 +39,9 @@ def management_audience(sandbox: Sandbox) -> str:
 
 # Source: MicrosoftDocs/entra-docs docs/identity-platform/access-tokens.md ("Validate tokens")
 def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str, Any]:
-    """The claims of the request's bearer token, or `CloudError` 401.
+    """The claims of the request's bearer token. Raises `CloudError` 401.
 
-    `audience` is what the service answers to: `sandbox.url` for ARM and Azure ML, which also take
+    `audience` is the service's: `sandbox.url` for ARM and Azure ML, which also take
     `management_audience`, else one of this module's constants.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -49,13 +49,13 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
     # Source: Azure/Azure-Sentinel#11922 (`InvalidAuthenticationTokenAudience`, `ExpiredAuthenticationToken`);
     # azure-storage-blob==12.31.1 azure/storage/blob/_shared/authentication.py (the challenge)
     def refused(code: str, message: str) -> CloudError:
-        # Storage clients ask for a new token where this says, and send the request again.
+        # Storage clients request a new token at this address and repeat the request.
         where = f'authorization_uri="{sandbox.url}/{sandbox.identity.tenant_id}/oauth2/authorize"'
         challenge = f'Bearer {where} resource_id="{_bare(audience)}", error="invalid_token"'
         return CloudError(401, code, message, {"WWW-Authenticate": challenge})
 
     if scheme.lower() != "bearer" or not token:
-        raise refused("AuthenticationFailed", "The 'Authorization' header is missing or is no bearer token.")
+        raise refused("AuthenticationFailed", "The 'Authorization' header is missing or is not a bearer token.")
     try:
         return _claims(sandbox, token.strip(), audience)
     except jwt.ExpiredSignatureError as error:
@@ -64,11 +64,11 @@ def require_token(sandbox: Sandbox, request: Request, audience: str) -> dict[str
         message = f"The access token is for another audience: ask for scope '{_bare(audience)}/.default'."
         raise refused("InvalidAuthenticationTokenAudience", message) from error
     except jwt.InvalidTokenError as error:
-        raise refused("InvalidAuthenticationToken", f"No token of this sandbox: {error}.") from error
+        raise refused("InvalidAuthenticationToken", f"Not a token of this sandbox: {error}.") from error
 
 
 def is_for(sandbox: Sandbox, token: str, audience: str) -> bool:
-    """Return whether the token is one of this sandbox's for the audience, and valid."""
+    """Whether this is a valid token of this sandbox for the audience."""
     try:
         _claims(sandbox, token, audience)
     except jwt.InvalidTokenError:
@@ -158,7 +158,7 @@ def _issue(sandbox: Sandbox, audience: str) -> Mapping[str, Any]:
         "uti": uuid.uuid4().hex,
     }
     signed = jwt.encode(claims, authority.signing_key(sandbox.folder), algorithm="RS256", headers={"kid": _KEY_ID})
-    # The v1 endpoint's clients read `expires_on`, in a string; v2 clients do not mind it.
+    # The v1 endpoint's clients read `expires_on`, as a string; v2 clients ignore it.
     return {"access_token": signed, "expires_in": lifetime, "expires_on": str(now + lifetime), "resource": audience}
 
 

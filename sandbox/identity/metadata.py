@@ -1,4 +1,4 @@
-"""The document by which a client that knows only a host name learns the whole cloud, in the shapes that Azure gives it.
+"""The document that gives a client all addresses of the cloud, when it has only a host name, in Azure's formats.
 
 - from 2022-09-01: one object, which Azure CLI reads to register a cloud (`_populate_from_metadata_endpoint`)
 - from 2018 until then: a list of clouds, which ARM_CLOUD_METADATA_URL takes (`retrieve_arm_cloud_metadata`)
@@ -36,7 +36,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
             return JSONResponse(_oldest(sandbox))
         return JSONResponse([_cloud(sandbox)] if version < "2022-09-01" else _cloud(sandbox))
 
-    # A client that appends the path to an address with a slash at its end asks with two of them.
+    # A client that appends the path to an address with a final slash sends two slashes.
     return [Route(path, endpoints) for path in ("/metadata/endpoints", "//metadata/endpoints")]
 
 
@@ -44,7 +44,7 @@ def _cloud(sandbox: Sandbox) -> dict[str, Any]:
     return {
         "name": "Sandbox",
         "authentication": {
-            # Clients append `/{tenant}`; any other tenant or provider than these means Azure Stack to them.
+            # Clients append `/{tenant}`; for another tenant or provider than these they assume Azure Stack.
             "loginEndpoint": sandbox.url,
             "audiences": [management_audience(sandbox), f"{sandbox.url}/"],
             "tenant": "common",

@@ -1,7 +1,7 @@
-"""Role assignments: who may do what where, recorded and checked for sense.
+"""Role assignments: stored, and checked for consistency.
 
-ARM does not enforce them on its own requests. Enforced are roles on blob data (`blob.py`), of a cluster's identity over
-its kubelet's (`cluster_identity.py`) and of Azure ML's identity on a cluster that it attaches
+ARM does not enforce them on its own requests. Other modules enforce roles on blob data (`blob.py`), of a cluster's
+identity on its kubelet's (`cluster_identity.py`), and of Azure ML's identity on a cluster that it attaches
 (`machine_learning/workspace.py`).
 """
 
@@ -22,12 +22,12 @@ _FILTER = re.compile(rf"{_CLAUSE}(?: and {_CLAUSE})*")
 _PART = f"/providers/{TYPE}/"
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE.lower(): Behaviour(on_put=_assign)}
 
 
 def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
-    """Role assignments at and above a scope and, unless only `atScope()` is asked, below it."""
+    """Role assignments at and above a scope; without `atScope()` in the filter also below it."""
     if asked and not _FILTER.fullmatch(asked.strip()):
         message = (
             f"The filter '{asked}' is not supported. Supported filters are either 'atScope()' or "
@@ -37,20 +37,20 @@ def find(store: ResourceStore, scope: str, asked: str) -> list[Body]:
         # No source: list role assignments on Azure with a filter that is none of these, and read the code.
         raise CloudError(400, "UnsupportedQuery", message)
     principal = re.search(r"(?:principalId eq |assignedTo\()'([^']+)'", asked)
-    found = []
+    assignments = []
     for resource_id, body in store.below(""):
         if body["type"] == TYPE:
             at, here = f"{_scope(resource_id)}/".lower(), f"{scope}/".lower()
             fits = here.startswith(at) or (at.startswith(here) and "atScope()" not in asked)
             if fits and (not principal or body["properties"]["principalId"].lower() == principal[1].lower()):
-                found.append(body)
-    return found
+                assignments.append(body)
+    return assignments
 
 
 def in_effect(sandbox: Sandbox, body: Body) -> bool:
-    """Whether the assignment has spread to the services, which takes a while after it exists.
+    """Whether the assignment is in effect, which it is some time after its creation.
 
-    Where the clock was set back since, its age is counted as 0.
+    If the clock was set back, its age is 0.
     """
     created = datetime.datetime.fromisoformat(dig(body, "systemData.createdAt"))
     age = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
@@ -107,6 +107,6 @@ def _grant(body: Body) -> tuple[str, str]:
 
 
 def _exists(sandbox: Sandbox, principal: str) -> bool:
-    """Whether it is the sandbox's service principal, or an identity that some resource shows as its own."""
+    """Whether it is the sandbox's service principal, or an identity that a stored resource has."""
     shown = (json.dumps(body).lower() for _, body in sandbox.store.below("") if body.get("type") != TYPE)
     return principal.lower() == sandbox.identity.object_id or any(f'"{principal.lower()}"' in body for body in shown)

@@ -1,4 +1,4 @@
-"""Built-in roles by name and id, as `roles.yaml` holds them: read and listed. Has no custom roles and enforces none."""
+"""Built-in roles of `roles.yaml`, by name and id. Has no custom roles, and does not enforce roles itself."""
 
 import fnmatch
 import re
@@ -33,9 +33,9 @@ def get(sandbox: Sandbox, role: str) -> Body:
 
 
 def find(sandbox: Sandbox, asked: str) -> list[Body]:
-    found = [_shown(sandbox, name, known) for name, known in _roles().items()]
+    roles = [_shown(sandbox, name, known) for name, known in _roles().items()]
     if not asked:
-        return found
+        return roles
     clause = _FILTER.fullmatch(asked.strip())
     if clause is None:
         supported = "either roleName eq '{value}' or type eq 'BuiltInRole|CustomRole'"
@@ -44,15 +44,16 @@ def find(sandbox: Sandbox, asked: str) -> list[Body]:
         raise CloudError(400, "UnsupportedFilter", message)
     if clause[1]:
         key = {"rolename": "roleName", "type": "type"}[clause[1].lower()]
-        found = [role for role in found if role["properties"][key].lower() == clause[2].replace("''", "'").lower()]
-    return found
+        value = clause[2].replace("''", "'").lower()
+        roles = [role for role in roles if role["properties"][key].lower() == value]
+    return roles
 
 
 def allows(role: str, action: str, *, data: bool = False) -> bool:
-    """Whether the role with this id has the action. A role that is not in `roles.yaml` has none.
+    """Whether the role with this id has the action. A role that is not in `roles.yaml` has no action.
 
-    A `*` stands for any part of an action, also for none between two slashes: AKS asks for
-    `userAssignedIdentities/assign/action`, and the role that gives it names `userAssignedIdentities/*/assign/action`.
+    A `*` matches any part of an action, also an empty one between two slashes: AKS needs
+    `userAssignedIdentities/assign/action`, and the role for it has `userAssignedIdentities/*/assign/action`.
     Source: MicrosoftDocs/azure-docs articles/role-based-access-control/role-definitions.md;
     aztfmod/terraform-azurerm-caf#928
     """

@@ -1,9 +1,9 @@
-"""Online deployments: started, updated in place, deleted, found after a restart.
+"""Online deployments: start, update in place, deletion, and restart with the sandbox.
 
-The model is copied beside the deployment, `models/<model>/<version>/<last part of its path>`, and `AZUREML_MODEL_DIR`
-names `models/<model>/<version>`, as in Azure. An update starts the new replicas before the old ones stop; one that
-does not get ready changes nothing. What runs is remembered in the deployment's own folder, not in the resource, so
-that a failed update does not outlive a restart.
+The model is copied to `models/<model>/<version>/<last part of its path>` in the deployment's folder, and
+`AZUREML_MODEL_DIR` is `models/<model>/<version>`, as in Azure. An update starts the new replicas before the old ones
+stop; if they do not get ready, the old ones continue. The running service is stored in the deployment's folder, not in
+the resource, so a restart does not start a failed update.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from sandbox import state_files
 from sandbox.arm.store import Body
 from sandbox.context import Behaviour, CloudError, Sandbox
 from sandbox.machine_learning import endpoints
+from sandbox.machine_learning.deployment_spec import DeploymentSpec, resolve
 from sandbox.machine_learning.replicas import Deployment, NotReady, container_label, tail
-from sandbox.machine_learning.service import Service, resolve
 from sandbox.registry.containers import engine_of
 from sandbox.state_files import Unreadable
 
 DEPLOYMENT = f"{endpoints.ENDPOINT}/deployments"
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md
 _MOST_DEPLOYMENTS = 20
-_SERVICE = TypeAdapter(Service)
+_SPEC = TypeAdapter(DeploymentSpec)
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {DEPLOYMENT: Behaviour(on_put=_put, on_delete=_delete, actions={"getlogs": _get_logs})}
 
 
 async def resume(sandbox: Sandbox) -> None:
-    """Bring every deployment back; it answers 503 until it is ready again.
+    """Restart every deployment. It answers 503 until it is ready again.
 
-    Raises `Unreadable`, once all others are back, where the file of one cannot be read.
+    Raises `Unreadable` for the first unreadable file, after all other deployments were restarted.
     """
     resources = list(sandbox.store.below("/subscriptions"))
     unreadable: list[Unreadable] = []
@@ -57,13 +57,13 @@ async def resume(sandbox: Sandbox) -> None:
             with contextlib.suppress(CloudError, FileNotFoundError):
                 endpoint, name, folder = _locate(sandbox, deployment_id)
                 try:
-                    service = _SERVICE.validate_json((folder / "service.json").read_bytes())
+                    spec = _SPEC.validate_json((folder / "service.json").read_bytes())
                 except ValidationError as error:
-                    unreadable.append(Unreadable(folder / "service.json", f"{error.error_count()} faults in it"))
+                    unreadable.append(Unreadable(folder / "service.json", f"{error.error_count()} errors in it"))
                     continue
                 for stale in folder.glob("run-*"):
                     shutil.rmtree(stale)
-                deployment = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())
+                deployment = Deployment(sandbox, endpoints.fleet(sandbox).transport, spec, folder, _generation())
                 endpoint.deployments[name] = deployment
                 deployment.guard()
     if unreadable:
@@ -85,15 +85,15 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-quotas.md (the limit)
         # No source: create one deployment too many on Azure, and read the code.
         raise CloudError(400, "BadArgument", f"An endpoint has at most {_MOST_DEPLOYMENTS} deployments.")
-    body["properties"].setdefault("scaleSettings", {"scaleType": "Default"})  # azure-ai-ml reads it unasked
-    service, model = resolve(sandbox, endpoint.compute, body)
+    body["properties"].setdefault("scaleSettings", {"scaleType": "Default"})  # azure-ai-ml expects it
+    spec, model = resolve(sandbox, endpoint.compute, body)
     old = endpoint.deployments.get(name)
-    if old is not None and old.service == service:
+    if old is not None and old.spec == spec:
         return
     folder.mkdir(parents=True, exist_ok=True)
     if model is not None:
-        await asyncio.to_thread(_copy_model, model, folder / "models" / str(service.model) / model.name)
-    new = Deployment(sandbox, endpoints.fleet(sandbox).transport, service, folder, _generation())
+        await asyncio.to_thread(_copy_model, model, folder / "models" / str(spec.model) / model.name)
+    new = Deployment(sandbox, endpoints.fleet(sandbox).transport, spec, folder, _generation())
     try:
         await new.start()
     except NotReady as error:
@@ -101,7 +101,7 @@ async def _put(sandbox: Sandbox, deployment_id: str, body: Body) -> None:
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
         # (`ResourceNotReady`)
         raise CloudError(400, "ResourceNotReady", message) from error
-    state_files.write(folder / "service.json", json.dumps(asdict(service)))
+    state_files.write(folder / "service.json", json.dumps(asdict(spec)))
     endpoint.deployments[name] = new
     if old is not None:
         await old.stop(drain=True)
@@ -135,7 +135,7 @@ async def _get_logs(sandbox: Sandbox, deployment_id: str, request: Request) -> R
 
 
 def _copy_model(source: Path, target: Path) -> None:
-    """A version never changes, so what was copied once stays; a copy counts only when it is whole."""
+    """Copy a model's version, which never changes, once. The copy is renamed at the end, so it is complete."""
     if target.exists():
         return
     partial = target.with_name(f".{target.name}.partial")
@@ -155,7 +155,7 @@ def _locate(sandbox: Sandbox, deployment_id: str) -> tuple[endpoints.Endpoint, s
 
 
 def _goes_with_parent(sandbox: Sandbox, deployment_id: str) -> bool:
-    """Whether its endpoint, workspace or resource group is what is being deleted."""
+    """Whether its endpoint, workspace or resource group is being deleted."""
     parts = deployment_id.split("/")
     above = (sandbox.store.get("/".join(parts[:end])) for end in range(5, len(parts), 2))
     return any(body["properties"].get("provisioningState") == "Deleting" for body in above if body)

@@ -1,7 +1,7 @@
-"""Online endpoints: their rules, keys and tokens, and what of them is in memory for the router.
+"""Online endpoints: their rules, keys and tokens, and the objects in memory that the router uses.
 
-Keys lie in a file that only the owner may read, never in a resource's body. Kubernetes endpoints take keys or Azure ML
-tokens; Entra tokens and mirrored traffic are refused, as Azure refuses them there.
+Keys are in a file that only the owner may read, never in a resource's body. Kubernetes endpoints accept keys or Azure
+ML tokens, and refuse Entra tokens and mirrored traffic, as on Azure.
 """
 
 import asyncio
@@ -44,9 +44,9 @@ class Endpoint:
     traffic: dict[str, int] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     network: str | None = None
-    """The one virtual network from which its router can be reached; None where it has a public address."""
+    """The virtual network from which its router can be reached; None for a public address."""
     deployments: dict[str, Deployment] = field(default_factory=dict)
-    """Those that were ready once, by lower-case name."""
+    """Deployments that have been ready, by lower-case name."""
 
     @property
     def name(self) -> str:
@@ -62,18 +62,18 @@ class Endpoint:
         return True
 
     def remember(self) -> None:
-        """Write what a restart needs; whole or not at all, for the owner's eyes only."""
+        """Write the values that a restart needs, in one step, readable by the owner only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state_files.write(self.folder / _FILE, json.dumps({name: getattr(self, name) for name in _REMEMBERED}))
 
 
 class Fleet:
-    """All endpoints of a sandbox, by lower-case name, and the one connection pool to their replicas."""
+    """All endpoints of a sandbox, by lower-case name, and the common connection pool to their replicas."""
 
     def __init__(self) -> None:
         self.endpoints: dict[str, Endpoint] = {}
-        # Replicas speak plain HTTP on loopback: no certificates to load. The transport alone, without the client around
-        # it, also knows no proxies, redirects or cookies, which saves a fifth of the router's time.
+        # Replicas use plain HTTP on loopback, without certificates. A transport without a client around it has no
+        # proxies, redirects or cookies, which saves a fifth of the router's time.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         self.transport = httpx.AsyncHTTPTransport(verify=False, limits=limits)
 
@@ -89,20 +89,20 @@ def fleet(sandbox: Sandbox) -> Fleet:
 
 async def disband(sandbox: Sandbox) -> None:
     """Stop every replica; the endpoints stay in the store and on disk."""
-    if ended := _fleets.pop(sandbox.folder, None):
-        await asyncio.gather(
-            *(it.stop(drain=False) for endpoint in ended.endpoints.values() for it in endpoint.deployments.values())
-        )
-        await ended.transport.aclose()
+    if disbanded := _fleets.pop(sandbox.folder, None):
+        endpoints = disbanded.endpoints.values()
+        deployments = [deployment for endpoint in endpoints for deployment in endpoint.deployments.values()]
+        await asyncio.gather(*(deployment.stop(drain=False) for deployment in deployments))
+        await disbanded.transport.aclose()
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     actions = {"listkeys": _list_keys, "regeneratekeys": _regenerate_keys, "token": _token}
     return {ENDPOINT: Behaviour(on_put=_put, on_delete=_delete, actions=actions)}
 
 
 def recall(sandbox: Sandbox, endpoint_id: str) -> Endpoint | None:
-    """Take an endpoint back into memory after a restart, without its deployments; not if it was never made whole.
+    """Load an endpoint after a restart, without its deployments. None if its creation was never finished.
 
     Raises `state_files.Unreadable`.
     """
@@ -160,9 +160,7 @@ async def _put(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
     traffic: dict[str, int] = properties.get("traffic") or {}
     if not all(isinstance(share, int) and share >= 0 for share in traffic.values()):
         # No source: set the traffic of a deployment to -1 on Azure, and read the code.
-        raise CloudError(
-            400, "BadArgument", f"Traffic is a whole number of percent for each deployment, not {traffic}."
-        )
+        raise CloudError(400, "BadArgument", f"Traffic must be a whole percentage for each deployment, not {traffic}.")
     if unknown := [deployment for deployment in traffic if deployment.lower() not in endpoint.deployments]:
         message = f"Traffic names deployments that do not exist: {', '.join(unknown)}. Create them, then set traffic."
         # No source: set the traffic of a deployment that does not exist on Azure, and read the code.
@@ -206,7 +204,7 @@ async def _regenerate_keys(sandbox: Sandbox, endpoint_id: str, request: Request)
     if name is None or endpoint.auth_mode != "Key":
         # No source: renew a key of another type on Azure, and read the code.
         raise CloudError(400, "BadArgument", "keyType must be Primary or Secondary, and the endpoint's auth mode Key.")
-    # azure-ai-ml sends the present key as the value to set; what it wants is another one.
+    # azure-ai-ml sends the present key as `keyValue`, and expects a new one.
     value = asked.get("keyValue")
     endpoint.keys[name] = value if value and value != endpoint.keys[name] else secrets.token_urlsafe(32)
     endpoint.remember()

@@ -1,7 +1,7 @@
-"""The Azure ML extension of a cluster: what its health check refuses, and the address at which its router listens.
+"""The Azure ML extension of a cluster: the errors of its health check, and the address of its router.
 
-Its Helm chart is not public. What a setting means is what Microsoft's template and CLI make of it. Does not install
-anything: a cluster of the sandbox has no Kubernetes objects, and so no secret that `scoringFe.sslSecret` could name.
+Its Helm chart is not public; the meaning of its settings is taken from Microsoft's template and CLI. Does not install
+anything: a cluster of the sandbox has no Kubernetes objects, and so no secret for `scoringFe.sslSecret`.
 
 Source: Azure/AML-Kubernetes files/deployextension.json; Azure/azure-cli-extensions
 src/k8s-extension/azext_k8s_extension/partner_extensions/AzureMLKubernetes.py; MicrosoftDocs/azure-ai-docs
@@ -28,10 +28,10 @@ _ROUTERS = 3
 _SERVICE_TYPES = ("loadbalancer", "nodeport", "clusterip")
 _SELECTOR = "nodeSelector."
 _PUBLIC = "192.0.2.10"
-"""Stands for a public address: it is one of those for documentation (RFC 5737), at which nothing can listen."""
+"""A public address, from the range for documentation (RFC 5737), so nothing listens there."""
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE: Behaviour(before_put=_check_certificate, on_put=_check_router)}
 
 
@@ -49,7 +49,7 @@ def is_true(settings: Mapping[str, Any], name: str, *, default: bool = False) ->
 
 
 def is_internal(sandbox: Sandbox, cluster_id: str) -> bool:
-    """Whether the router has a private address: the raw setting must be true, however the provider is called.
+    """Whether the router has a private address. Only the raw setting counts, not the name of the provider.
 
     Source: Azure/AML-Kubernetes files/deployextension.json (`isInternalLoadBalancer`); Azure/azure-cli-extensions
     src/k8s-extension/azext_k8s_extension/partner_extensions/AzureMLKubernetes.py (`__normalize_config`)
@@ -60,8 +60,8 @@ def is_internal(sandbox: Sandbox, cluster_id: str) -> bool:
 def router_url(sandbox: Sandbox, cluster_id: str) -> str:
     """Scheme, host and port of the router of the cluster.
 
-    With a certificate, its name. Without an internal load balancer the address is public, and so of no use inside a
-    virtual network: there the sandbox answers one that cannot be reached. Everywhere else it listens there itself.
+    With a certificate, the host is its name. Without an internal load balancer the address is public, which is useless
+    inside a virtual network: there the sandbox returns an unreachable address. Otherwise it returns its own.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-secure-kubernetes-online-endpoint.md ("it
     replaces the IP address in the scoring URI")
@@ -75,7 +75,7 @@ def router_url(sandbox: Sandbox, cluster_id: str) -> str:
 
 
 def _check_certificate(sandbox: Sandbox, extension_id: str, sent: Body, existing: Body | None) -> None:
-    """Azure reads it while it installs; here it is read first, because nothing keeps it.
+    """Check the certificate and its key. Azure reads them during the installation; the sandbox does not store them.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md (RSA)
     """
@@ -111,9 +111,10 @@ async def _check_router(sandbox: Sandbox, extension_id: str, body: Body) -> None
     settings = properties.get("configurationSettings") or {}
     if not _has_router(properties):
         return
-    kind = str(settings.get("inferenceRouterServiceType") or "")
-    if kind.lower() not in _SERVICE_TYPES:
-        raise _unhealthy("E40001", f"inferenceRouterServiceType is '{kind}', not one of {', '.join(_SERVICE_TYPES)}")
+    service_type = str(settings.get("inferenceRouterServiceType") or "")
+    if service_type.lower() not in _SERVICE_TYPES:
+        allowed = ", ".join(_SERVICE_TYPES)
+        raise _unhealthy("E40001", f"inferenceRouterServiceType is '{service_type}', not one of {allowed}")
     if (provider := settings.get("internalLoadBalancerProvider", "azure")) != "azure":
         raise _unhealthy("E40003", f"internalLoadBalancerProvider is '{provider}', and only 'azure' is supported")
     _check_nodes(sandbox, extension_id.lower().partition("/providers/microsoft.kubernetesconfiguration/")[0], settings)

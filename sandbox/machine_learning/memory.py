@@ -1,7 +1,7 @@
-"""Memory of a replica's processes, and the limit at which Kubernetes would kill its container.
+"""Memory of a replica's processes, as Kubernetes compares it with the limit at which it kills a container.
 
-Counts what the kernel cannot give back when a container reaches its limit: anonymous and shared memory. Pages of
-files, which it drops first, do not count. Knows it on Linux only; elsewhere nothing is ever over its limit.
+Counts the memory that the kernel cannot reclaim when a container reaches its limit: anonymous and shared memory. File
+pages, which the kernel reclaims first, do not count. Measures on Linux only; elsewhere the result is 0.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ def family(process_id: int) -> list[int]:
 
 
 def held(process_ids: Iterable[int]) -> int:
-    """Bytes; a process that has ended holds none."""
+    """Bytes of all processes together. A process that has ended has 0."""
     return sum(_held(process_id) for process_id in process_ids)
 
 

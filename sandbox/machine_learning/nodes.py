@@ -1,8 +1,8 @@
-"""The nodes that replicas of a deployment run on, and what becomes of replicas whose node goes.
+"""The nodes of a deployment's replicas, and the effect of removed nodes on replicas.
 
-A node that a pool gives up when it is scaled in is drained first: its replicas are started on another node. A pool that
-is deleted takes its nodes with it, and what ran there is killed. Does not know how much a node holds:
-`infra/planning/capacity.py` plans that.
+When a pool is scaled in, its removed nodes are drained first: their replicas are started on other nodes. When a pool is
+deleted, replicas on its nodes are killed. Does not limit the replicas of a node, which `infra/planning/capacity.py`
+plans.
 
 Source: MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md ("nodes are carefully cordoned and drained");
 MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md ("When you delete a node pool, AKS doesn't perform cordon
@@ -29,19 +29,19 @@ class NoNode(Exception):
 
 
 def pools(sandbox: Sandbox, cluster_id: str) -> dict[str, int]:
-    """Nodes by pool: of the pools with the labels that Azure ML's extension selects, or of all where it selects none.
+    """Nodes by pool: of the pools with the labels that Azure ML's extension selects, or of all without a selector.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-deploy-kubernetes-extension.md (nodeSelector)
     """
     if not cluster_id:
         return {}
     selected = _selector(sandbox, cluster_id)
-    found = {}
+    counts = {}
     for _, body in sandbox.store.below(f"{cluster_id}/agentPools"):
         pool = body["properties"]
         if pool.get("provisioningState") != "Creating" and selected.items() <= (pool.get("nodeLabels") or {}).items():
-            found[body["name"]] = int(pool.get("count") or 0)
-    return found
+            counts[body["name"]] = int(pool.get("count") or 0)
+    return counts
 
 
 def _selector(sandbox: Sandbox, cluster_id: str) -> dict[str, str]:
@@ -53,15 +53,15 @@ def _selector(sandbox: Sandbox, cluster_id: str) -> dict[str, str]:
 
 
 def place(sandbox: Sandbox, cluster_id: str, taken: Iterable[Node | None]) -> Node | None:
-    """The node with the fewest replicas; None where nothing is known of the cluster's pools. Raises `NoNode`."""
+    """The node with the fewest replicas; None for a cluster without pools in the store. Raises `NoNode`."""
     known = pools(sandbox, cluster_id)
     if not known:
         return None
     nodes = [Node(pool, number) for pool, count in known.items() for number in range(count)]
     if not nodes:
         raise NoNode("no node: the pools of the cluster have none")
-    held = Counter(node for node in taken if node)
-    return min(nodes, key=lambda node: (held[node], node.pool, node.number))
+    replicas = Counter(node for node in taken if node)
+    return min(nodes, key=lambda node: (replicas[node], node.pool, node.number))
 
 
 def is_gone(sandbox: Sandbox, cluster_id: str, node: Node | None) -> bool:

@@ -1,12 +1,12 @@
-"""The inference router: checks the key, picks a deployment by header or by traffic, and a replica of it.
+"""The inference router: checks the key, and chooses a deployment, by header or by traffic, and a replica of it.
 
-Answers what Azure's router for Kubernetes answers: 401 for a wrong key, 404 where no deployment gets traffic, 503 when
-all replicas are busy for longer than the queue's longest wait, 504 for a request that takes too long, 502 when replicas
-are lost. A request whose replica is lost goes to another one once, because scoring changes nothing.
-The service's own answers pass through as they are (Azure documents this for Kubernetes endpoints; a managed endpoint
-makes 424 of them). A body has no limit here: Azure documents none for Kubernetes endpoints, only a time-out of at most
-300 s. Where the router's load balancer is internal, a caller outside the network gets no answer. Serves no Swagger
-document and mirrors no traffic. Replicas follow the load as `scaling.py` says.
+Its errors are those of Azure's router for Kubernetes: 401 for a wrong key, 404 if no deployment gets traffic, 503 if
+all replicas are busy for longer than `maxQueueWait`, 504 for a request that takes too long, 502 if replicas are lost.
+If a replica is lost, the request is sent to another one once, because scoring has no side effects.
+The service's own answers are returned unchanged (Azure documents this for Kubernetes endpoints; a managed endpoint
+replaces them by 424). The body has no limit: Azure documents none for Kubernetes endpoints, only a time-out of at most
+300 s. With an internal load balancer, a caller outside the network gets no answer. Has no Swagger document and no
+mirrored traffic.
 """
 
 import random
@@ -23,7 +23,7 @@ from sandbox.faults import abort
 from sandbox.machine_learning.endpoints import Endpoint, fleet
 from sandbox.machine_learning.replicas import Deployment, NoReplica, Overloaded
 
-# No source: send a request with many headers to a Kubernetes endpoint on Azure, and look which arrive.
+# No source: send a request with many headers to a Kubernetes endpoint on Azure, and log those that arrive.
 _FORWARDED = ("content-type", "content-encoding", "accept", "traceparent", "tracestate")
 _RETURNED = ("content-type", "retry-after", "traceparent", "x-request-id")
 
@@ -35,18 +35,20 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
     async def score(request: Request) -> Response:
         endpoint = fleet(sandbox).endpoints.get(request.path_params["name"].lower())
         if endpoint and endpoint.network not in (None, caller_network.network_of(sandbox, request)):
-            # A private address of another network. Azure's caller gets no answer until its own time limit.
+            # The address is private to another network. On Azure the caller gets no answer until its own time-out.
             await abort(request.receive)
             return Response()
         marks = {"x-request-id": request.headers.get("x-request-id") or str(uuid.uuid4())}
         marks["x-ms-client-request-id"] = request.headers.get("x-ms-client-request-id") or marks["x-request-id"]
         if endpoint is None:
-            return _error(404, "EndpointNotFound", f"There is no endpoint '{request.path_params['name']}'.", marks)
+            return _error(
+                404, "EndpointNotFound", f"The endpoint '{request.path_params['name']}' does not exist.", marks
+            )
         scheme, _, credential = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not endpoint.admits(credential.strip()):
             message = "The Authorization header is missing, or its key or token is wrong or expired."
             return _error(401, "Unauthorized", message, {**marks, "www-authenticate": "Bearer"})
-        # Before a deployment is picked: an update that ends while the body comes in knows nothing of this request.
+        # Read before the deployment is chosen: an update may replace it while the body arrives.
         body = await request.body()
         name = request.headers.get("azureml-model-deployment") or _by_traffic(endpoint)
         if name is None:
@@ -58,7 +60,7 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         return await _forward(deployment, request, body, marks)
 
     async def metrics(_request: Request) -> Response:
-        """Where replicas can be asked for their metrics, as Prometheus' HTTP service discovery has it."""
+        """Addresses of the replicas' metrics, in the format of Prometheus' HTTP service discovery."""
         groups = [
             {"targets": deployment.addresses, "labels": {"endpoint": endpoint.name, "deployment": name}}
             for endpoint in fleet(sandbox).endpoints.values()
@@ -83,7 +85,7 @@ def _by_traffic(endpoint: Endpoint) -> str | None:
 async def _forward(deployment: Deployment, request: Request, body: bytes, marks: dict[str, str]) -> Response:
     headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
     headers |= {"accept-encoding": "identity", "x-request-id": marks["x-request-id"]}
-    service, lost = deployment.service, None
+    spec, lost = deployment.spec, None
     for _ in range(2):
         try:
             replica = await deployment.acquire(avoid=lost)
@@ -93,9 +95,9 @@ async def _forward(deployment: Deployment, request: Request, body: bytes, marks:
         except NoReplica:
             return _error(503, "NoReadyReplica", "No replica is ready.", {**marks, "retry-after": "5"})
         try:
-            answer = await replica.send("POST", service.scoring_path, headers, body, service.request_timeout)
+            answer = await replica.send("POST", spec.scoring_path, headers, body, spec.request_timeout)
         except TimeoutError:
-            message = f"Scoring took longer than requestTimeout, {service.request_timeout:g} s."
+            message = f"Scoring took longer than requestTimeout, {spec.request_timeout:g} s."
             return _error(504, "RequestTimeout", message, marks)
         except httpx.TransportError:
             lost = replica

@@ -1,7 +1,7 @@
-"""What an Azure ML workspace holds besides endpoints: itself, attached compute, versions of models and environments.
+"""Rules of Azure ML workspaces, attached compute, and versions of models and environments.
 
-They are stored like every resource; here is only what the service checks or computes. Does not run training or
-build environments: a deployment's environment names an image.
+The ARM store has the resources; this module has only the service's checks and computed properties. Does not run
+training or build environments: a deployment's environment names an image.
 """
 
 import re
@@ -18,7 +18,7 @@ from sandbox.resource_rules import private_endpoints
 WORKSPACE = "microsoft.machinelearningservices/workspaces"
 # Source: Azure/AML-Kubernetes docs/azureml-aks-ta-support.md
 _ROLE = "microsoft.machinelearningservices/workspaces/mlworkload"
-# Of Contributor, and of no role that only reads or manages extensions.
+# An action of Contributor, and of no role that only reads or manages extensions.
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (roles)
 _ADMIN_ACTION = "Microsoft.ContainerService/managedClusters/listClusterAdminCredential/action"
 # Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
@@ -30,7 +30,7 @@ _DEFAULT_TYPE = "defaultinstancetype"
 _DEFAULT_SIZE = {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     versions = Behaviour(on_put=_put_version, on_delete=_delete_version)
     return {
         WORKSPACE: Behaviour(on_put=_put_workspace),
@@ -41,7 +41,7 @@ def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
 
 
 def kubernetes_compute(sandbox: Sandbox, compute_id: str | None) -> Mapping[str, Any]:
-    """The properties of an attached cluster, or `CloudError`."""
+    """The properties of an attached cluster. Raises `CloudError`."""
     compute = sandbox.store.get(compute_id) if compute_id else None
     if compute is None:
         message = f"Compute '{compute_id}' is not attached to the workspace. Attach the Kubernetes cluster first."
@@ -52,7 +52,7 @@ def kubernetes_compute(sandbox: Sandbox, compute_id: str | None) -> Mapping[str,
     if properties.get("computeType") != "Kubernetes":
         # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md
         # (`InvalidComputeInformation`)
-        raise CloudError(400, "InvalidComputeInformation", f"Compute '{compute_id}' is no Kubernetes compute.")
+        raise CloudError(400, "InvalidComputeInformation", f"Compute '{compute_id}' is not a Kubernetes compute.")
     return properties
 
 
@@ -64,7 +64,7 @@ def cluster_network(sandbox: Sandbox, compute: Mapping[str, Any]) -> str | None:
 
 
 def private_router(sandbox: Sandbox, compute_id: str) -> str | None:
-    """The network in which alone the cluster's router has an address; None where it has a public one."""
+    """The only network in which the cluster's router has an address; None for a public address."""
     compute = sandbox.store.get(compute_id)
     if compute is None or not extension.is_internal(sandbox, str(dig(compute, "properties.resourceId"))):
         return None
@@ -72,9 +72,9 @@ def private_router(sandbox: Sandbox, compute_id: str) -> str | None:
 
 
 def instance_types(sandbox: Sandbox) -> dict[str, Any]:
-    """Those that the cluster knows: the default, and what somebody created there with `kubectl` (`cloud.Settings`).
+    """Instance types of the cluster: the default, and those created with `kubectl` (`SandboxSettings.instance_types`).
 
-    `instanceTypes` of the attach creates none.
+    `instanceTypes` in the request that attaches the cluster creates none.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md;
     microsoft/edge-ai src/000-cloud/080-azureml/terraform/modules/inference-cluster-integration/main.tf ("Ignore
@@ -88,7 +88,7 @@ def instance_types(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def fit_instance_type(sandbox: Sandbox, instance_type: str | None, resources: Mapping[str, Any]) -> tuple[float, int]:
-    """The CPU and memory limits a deployment gets, or `CloudError` if its instance type is unknown or too small.
+    """CPU and memory limits of a deployment. Raises `CloudError` if its instance type is unknown or too small.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md ("Resource
     section validation": "the resource limits must be less than the instance type limits"); Azure/AML-Kubernetes#249 (a
@@ -101,7 +101,7 @@ def fit_instance_type(sandbox: Sandbox, instance_type: str | None, resources: Ma
         raise CloudError(400, "InferencingClientCreateDeploymentFailed", message)
     allowed = types[name]["resources"]["limits"]
     requests, limits = (resources.get(f"containerResource{kind}") or {} for kind in ("Requests", "Limits"))
-    found = []
+    effective = []
     for unit in ("cpu", "memory"):
         most, limit, request = allowed[unit], limits.get(unit), requests.get(unit)
         if limit is not None and not _quantity(limit) < _quantity(most):
@@ -113,8 +113,8 @@ def fit_instance_type(sandbox: Sandbox, instance_type: str | None, resources: Ma
             # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md
             # (`BadArgument`: requests greater than limits)
             raise CloudError(400, "BadArgument", message)
-        found.append(_quantity(limit or most))
-    return found[0], int(found[1])
+        effective.append(_quantity(limit or most))
+    return effective[0], int(effective[1])
 
 
 # Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-workspace.md ("Associated resources")
@@ -142,7 +142,7 @@ def _check_compute(sandbox: Sandbox, compute_id: str, sent: Body, existing: Body
 
 
 async def _put_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
-    """Attach it; where that fails, keep the reason in its body.
+    """Attach the compute. If that fails, store the reason in its body.
 
     Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/models/_models.py (Compute.provisioning_errors)
     """
@@ -161,7 +161,7 @@ def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
     properties = body["properties"]
     if properties.get("computeType") == "AmlCompute":
         _check_nodes_address(sandbox, compute_id.rsplit("/", 2)[0], properties)
-        return  # kept as a record: no node of it ever runs
+        return  # only stored, without nodes
     if properties.get("computeType") != "Kubernetes":
         raise CloudError(400, "BadRequest", "The sandbox has compute of type Kubernetes and AmlCompute only.")
     cluster_id, workspace_id = properties.get("resourceId") or "", compute_id.rsplit("/", 2)[0]
@@ -192,7 +192,7 @@ def _attach_compute(sandbox: Sandbox, compute_id: str, body: Body) -> None:
 
 
 def _require_role(sandbox: Sandbox, workspace_id: str, cluster_id: str) -> None:
-    """Refuse the attach where the workspace's identity cannot see the extension.
+    """Refuse the attach if the workspace's identity cannot read the extension.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (Contributor,
     for trusted access; without the roles, "extension not installed")
@@ -239,8 +239,8 @@ def _update_container(sandbox: Sandbox, version_id: str, added: str | None) -> N
     container = sandbox.store.get(container_id)
     if container is None:
         return
-    others = [found for found, _ in sandbox.store.below(f"{container_id}/versions")]
-    versions = {found.rpartition("/")[2] for found in others} - {own} | ({added} if added else set())
+    others = [version_id for version_id, _ in sandbox.store.below(f"{container_id}/versions")]
+    versions = {version_id.rpartition("/")[2] for version_id in others} - {own} | ({added} if added else set())
     numbers = [int(version) for version in versions if version.isdigit()]
     latest = str(max(numbers)) if numbers else max(versions, default=None)
     container["properties"] = {**container.get("properties", {}), "latestVersion": latest}
@@ -253,5 +253,5 @@ def _quantity(text: str | float) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|k|[MGT]i?|Ki)?", str(text))
     if not match:
         # No source: deploy with cpu '2 cores' on Azure, and read the code.
-        raise CloudError(400, "InvalidQuantity", f"'{text}' is no Kubernetes quantity such as 500m, 2 or 4Gi.")
+        raise CloudError(400, "InvalidQuantity", f"'{text}' is not a Kubernetes quantity such as 500m, 2 or 4Gi.")
     return float(match[1]) * _UNITS[match[2] or ""]

@@ -1,8 +1,8 @@
-"""The container engine of a sandbox that was started with one: images are built by it, replicas run in it.
+"""The container engine that builds images and runs replicas, if the sandbox was first started with one.
 
-Settled by the first start of a folder, as its port is: CONTAINER_ENGINE names a JSON file with the engine's `address`
-and the build `arguments` that this machine needs (such as another base image). Without it images are folders and
-replicas processes, also where an engine answers. Does not start or stop the engine.
+The first start of a folder decides: CONTAINER_ENGINE names a JSON file with the engine's `address` and the build
+`arguments` that this machine needs (such as another base image). Without the variable, images are folders and replicas
+are processes, even if an engine is running. Does not start or stop the engine.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from sandbox import state_files
 from sandbox.instance_lock import CannotServe, Damaged, make
 from sandbox.state_files import Unreadable
 
-_SETTLED = "container-engine.json"
+_FILE = "container-engine.json"
 _NOBODY = "65534:65534"
 
 
@@ -30,7 +30,7 @@ class ContainerEngine:
         return ["docker", "--host", self.address, *words]
 
     async def ask(self, *words: str) -> str | None:
-        """Standard output, or None where the engine does not answer or refuses."""
+        """Standard output of a command, or None if the engine does not answer or refuses it."""
         process = await asyncio.create_subprocess_exec(
             *self.command(*words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
@@ -38,7 +38,10 @@ class ContainerEngine:
         return output.decode().strip() if process.returncode == 0 else None
 
     async def build(self, name: str, recipe: Path, context: Path, arguments: Iterable[str]) -> list[str]:
-        """Only the names of build arguments: values come from the environment, where no process list shows them."""
+        """The command of a build, with the names of the build arguments only.
+
+        Their values come from the environment, so that process lists do not show them.
+        """
         options = [part for argument in arguments for part in ("--build-arg", argument)] + await self._network()
         return self.command("build", *options, "--tag", name, "--file", str(recipe), str(context))
 
@@ -55,12 +58,12 @@ class ContainerEngine:
         memory: int,
         environment: Mapping[str, str],
     ) -> tuple[list[str], dict[str, str]]:
-        """The command of a container that is reached at 127.0.0.1:`port`, and the environment of its client.
+        """The command of a container that listens on 127.0.0.1:`port`, and the environment of its client.
 
-        No root, and nothing writable but /tmp, from which a JVM loads libraries.
+        The container does not run as root. Only /tmp is writable, and executable, because a JVM loads libraries there.
         """
         network = await self._network()
-        # Without a network of its own it listens where it is reached; published ports come from outside.
+        # On the host's network it listens on loopback; a published port is forwarded to all its interfaces.
         own = {"SCORING_HOST": "127.0.0.1" if network else "0.0.0.0"}
         own["SCORING_PORT"] = str(port if network else container_port)
         user = await self.ask("image", "inspect", "--format", "{{.Config.User}}", image)
@@ -68,44 +71,46 @@ class ContainerEngine:
         words += ["--user", user if user and user.partition(":")[0] not in ("0", "root") else _NOBODY]
         words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
         words += network or ["--publish", f"127.0.0.1:{port}:{container_port}"]
-        # The engine refuses to promise more processors than there are.
+        # The engine refuses more processors than the machine has.
         words += ["--cpus", f"{min(cpus, os.cpu_count() or 1):g}", "--memory", str(memory), "--volume", volume]
         words += [part for variable in {**environment, **own} for part in ("--env", variable)]
         return self.command(*words, image), {**os.environ, **environment, **own}
 
     async def remove_labelled(self, label: str) -> None:
-        """Containers outlive a killed sandbox, unlike processes."""
+        """Remove the containers with this label: unlike processes, they outlive a killed sandbox."""
         if left := await self.ask("ps", "--all", "--quiet", "--filter", f"label={label}"):
             await self.ask("rm", "--force", *left.split())
 
     async def _network(self) -> list[str]:
-        """An engine without its bridge network (a closed machine) still has the host's."""
+        """Options for the host's network if the engine has no bridge network, as on a restricted machine."""
         return [] if await self.ask("network", "inspect", "bridge") else ["--network", "host"]
 
 
 def engine_of(folder: Path) -> ContainerEngine | None:
     try:
-        settled = state_files.read_json(folder / _SETTLED, "address", "arguments")
+        engine = state_files.read_json(folder / _FILE, "address", "arguments")
     except FileNotFoundError:
         return None
     except Unreadable as error:
         raise Damaged(error) from error
-    return ContainerEngine(settled["address"], settled["arguments"])
+    return ContainerEngine(engine["address"], engine["arguments"])
 
 
 def settle(folder: Path, environment: Mapping[str, str]) -> None:
-    """Take CONTAINER_ENGINE for this folder, at its first start; `CannotServe` if that has settled it otherwise."""
+    """Store CONTAINER_ENGINE at the first start of the folder. Raises `CannotServe` if that was without an engine."""
     if not (named := environment.get("CONTAINER_ENGINE")):
         return
     try:
-        told = json.loads(Path(named).read_text())
-        wanted = ContainerEngine(told["address"], told.get("arguments", {}))
+        content = json.loads(Path(named).read_text())
+        engine = ContainerEngine(content["address"], content.get("arguments", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CannotServe(f"CONTAINER_ENGINE={named} is no JSON file with the engine's `address`: {error}.") from error
+        raise CannotServe(
+            f"CONTAINER_ENGINE={named} is not a JSON file with the engine's `address`: {error}."
+        ) from error
     if engine_of(folder) is None and (folder / "environment.json").exists():
         message = f"the sandbox in {folder} was first started without a container engine."
-        raise CannotServe(f"{message} Remove what it holds first, or name another folder.")
+        raise CannotServe(f"{message} Remove its resources first, or name another folder.")
     if not shutil.which("docker"):
-        raise CannotServe("CONTAINER_ENGINE is set, but there is no `docker` command.")
+        raise CannotServe("CONTAINER_ENGINE is set, but the command `docker` is missing.")
     make(folder)
-    state_files.write(folder / _SETTLED, json.dumps({"address": wanted.address, "arguments": wanted.arguments}))
+    state_files.write(folder / _FILE, json.dumps({"address": engine.address, "arguments": engine.arguments}))

@@ -1,12 +1,12 @@
-"""Images of the sandbox's registry: made from an uploaded context, kept and found by the digest of its content.
+"""Images of the sandbox's registry, built from an uploaded context and stored by the digest of its content.
 
-Where the sandbox was given a container engine, an image is a container image built from the context's Dockerfile.
-Elsewhere it is a folder, made by the script that the Dockerfile calls too: `install.sh <prefix> <engine>`, run with
-this machine's Python. The folder stand-in installs no operating-system packages, makes no user, isolates nothing and
-limits nothing; of the Dockerfile it takes only the defaults of `ARG`. Its `bin/serve` is run as a process.
+With a container engine, an image is a container image built from the context's Dockerfile. Without one it is a folder,
+made by the script that the Dockerfile also calls: `install.sh <prefix> <engine>`, run with this machine's Python. The
+folder stand-in installs no operating-system packages, creates no user, isolates and limits nothing; from the Dockerfile
+it takes only the defaults of `ARG`. Its `bin/serve` runs as a process.
 
-The digest is that of the content in both cases: file names, executable bits, bytes, Dockerfile path and build
-arguments, not the order or time stamps of the archive. The same content is not built again.
+In both cases the digest covers the content: file names, executable bits, bytes, Dockerfile path and build arguments,
+not the order or time stamps of the archive. The same content is not built again.
 """
 
 import asyncio
@@ -32,21 +32,21 @@ _REFERENCE = re.compile(
     r"(?P<server>[^/]+)/(?P<registry>[^/]+)/(?P<repository>.+?)(@(?P<digest>sha256:\w+)|:(?P<tag>[\w.-]+))"
 )
 FILES = "root"
-"""Folder of an image's files, where no container engine builds it."""
+"""Folder of an image's files, without a container engine."""
 _locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
-"""One build at a time of one image."""
+"""Locks that prevent two builds of one image at a time."""
 
 
 @dataclass(frozen=True)
 class Image:
     root: Path | None
-    """The folder stand-in: what `install.sh` was given as its prefix."""
+    """Folder of the stand-in: the prefix that `install.sh` got."""
     container: str | None
-    """Name in the container engine, where that built it."""
+    """Name in the container engine, if that built it."""
 
 
 class BuildFailed(Exception):
-    """The context's fault, to be told in the log and in the run."""
+    """The context has an error; the message goes to the log and the run."""
 
 
 def registry_folder(sandbox: Sandbox, registry: str) -> Path:
@@ -54,7 +54,7 @@ def registry_folder(sandbox: Sandbox, registry: str) -> Path:
 
 
 def find_image(sandbox: Sandbox, reference: str) -> Image:
-    """The image that `<login server>/<repository>@sha256:…` or `…:<tag>` names, or `CloudError`."""
+    """The image `<login server>/<repository>@sha256:…` or `…:<tag>`. Raises `CloudError`."""
     match = _REFERENCE.fullmatch(reference)
     if not match or match["server"] != sandbox.authority:
         form = f"{sandbox.authority}/<registry>/<repository>@sha256:<digest>"
@@ -80,7 +80,7 @@ def tag_image(folder: Path, digest: str, repository: str, tag: str) -> None:
 
 async def remove_images(sandbox: Sandbox, folder: Path) -> None:
     for manifest in folder.glob("images/*/image.json"):
-        with contextlib.suppress(CloudError):  # an image that cannot be read goes with its folder
+        with contextlib.suppress(CloudError):  # an unreadable image is deleted with its folder
             if (container := _container(manifest)) and (engine := engine_of(sandbox.folder)):
                 await engine.ask("image", "rm", "--force", container)
 
@@ -94,7 +94,7 @@ async def build_image(
     context: Path,
     log: Path,
 ) -> str:
-    """The digest of the image, which exists when this returns; `context` is where to unpack."""
+    """Build the image and return its digest. `context` is the folder to unpack the archive into."""
     content = await asyncio.to_thread(_unpack, archive, context)
     recipe = context / dockerfile
     if not recipe.is_file():
@@ -118,7 +118,7 @@ async def build_image(
         else:
             defaults = dict(re.findall(r"^ARG\s+(\w+)=(\S+)", recipe.read_text(), re.MULTILINE))
             await _install(sandbox, recipe.with_name("install.sh"), image / FILES, {**defaults, **arguments}, log)
-        # Written last: an environment of Python cannot be moved, so it is made where it stays and counts only now.
+        # Written last, because it makes the image valid: a Python environment cannot be built elsewhere and moved.
         state_files.write(image / "image.json", json.dumps({"container": container}))
     return digest
 
@@ -132,15 +132,15 @@ def _is_whole(image: Path) -> bool:
 
 def _container(manifest: Path) -> str | None:
     try:
-        found: str | None = state_files.read_json(manifest, "container")["container"]
+        container: str | None = state_files.read_json(manifest, "container")["container"]
     except state_files.Unreadable as error:
         raise CloudError(500, "InternalServerError", f"{error}. Remove it, and build the image again.") from error
-    return found
+    return container
 
 
 async def _install(sandbox: Sandbox, script: Path, root: Path, arguments: Mapping[str, str], log: Path) -> None:
     if not script.is_file():
-        raise BuildFailed("without a container engine the context needs an install.sh beside its Dockerfile")
+        raise BuildFailed("without a container engine the context needs an install.sh next to its Dockerfile")
     if not (kind := arguments.get("ENGINE")):
         raise BuildFailed("without a container engine install.sh needs the build argument ENGINE")
     tools = {"PYTHON": getattr(sys, "_base_executable", sys.executable), "TMPDIR": str(script.parent)}
@@ -148,7 +148,7 @@ async def _install(sandbox: Sandbox, script: Path, root: Path, arguments: Mappin
         tools["UV"] = uv
     await _run_to_end([str(script), str(root), kind], log, {**sandbox.environment, **arguments, **tools}, script.parent)
     if not os.access(root / "bin" / "serve", os.X_OK):
-        raise BuildFailed("install.sh ended well but left no executable bin/serve under its prefix")
+        raise BuildFailed("install.sh succeeded but created no executable bin/serve in its prefix")
 
 
 async def _run_to_end(command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path) -> None:
@@ -169,18 +169,18 @@ async def _run_to_end(command: Sequence[str], log: Path, environment: Mapping[st
 
 
 def _unpack(archive: Path, context: Path) -> "hashlib._Hash":
-    """Unpack an uploaded archive; returns the digest so far, over its files in order of name."""
+    """Unpack an uploaded archive; returns the digest of its files, in order of name, to be continued."""
     context.mkdir(parents=True)
     try:
         with tarfile.open(archive) as packed:
             if outside := [member.name for member in packed if not _stays_inside(member)]:
-                raise BuildFailed(f"the uploaded context holds {outside[0]!r}, which is or leads to no file of its own")
+                raise BuildFailed(f"the uploaded context holds {outside[0]!r}, which is not a file or link inside it")
             if hasattr(tarfile, "data_filter"):
                 packed.extractall(context, filter="data")
-            else:  # it came with Python 3.11.4, and Debian 12 has 3.11.2
+            else:  # `filter` exists since Python 3.11.4, and Debian 12 has 3.11.2
                 packed.extractall(context)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise BuildFailed(f"the uploaded context is no readable .tar.gz archive: {error}") from error
+        raise BuildFailed(f"the uploaded context is not a readable .tar.gz archive: {error}") from error
     content = hashlib.sha256()
     for path in sorted(context.rglob("*")):
         name = path.relative_to(context).as_posix()

@@ -1,8 +1,8 @@
-"""The sandbox's container registry as its clients see it: upload a context, schedule its build, follow the run.
+"""API of the container registry: upload a context, schedule its build, follow the run.
 
-How an image comes from a context is `images.py`. A run that the process did not live to finish is found `Failed`.
-A run reaches a registry without public access from its agent pool's network alone.
-Does not speak the registry's own API (`/v2/`), build from git, or run other task types.
+`images.py` makes the image from the context. After a restart, an unfinished run is `Failed`.
+A run reaches a registry without public access only from its agent pool's network.
+Does not have the registry's own API (`/v2/`), builds from git, or other task types.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import secrets
 import shutil
 import time
 import urllib.parse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -27,18 +28,18 @@ from sandbox.arm.resource_body import dig
 from sandbox.arm.store import Body
 from sandbox.arm.subscriptions import table
 from sandbox.caller_network import is_public
-from sandbox.context import Behaviour, CloudError, Sandbox
+from sandbox.context import Behaviour, CloudError, Machines, Sandbox
 from sandbox.registry.images import BuildFailed, build_image, registry_folder, remove_images, tag_image
 from sandbox.resource_rules.private_endpoints import network_of, reaches
 
 _TYPE = "Microsoft.ContainerRegistry/registries"
 _LINK_SECONDS = 3600
-_LINK_KEY = secrets.token_bytes(32)  # links die with the process: a client asks for a new one
+_LINK_KEY = secrets.token_bytes(32)  # links end with the process, and a client requests a new one
 # Source: distribution/reference reference.go (the grammar of names and tags)
 _IMAGE_NAME = re.compile(r"(?P<repository>[a-z0-9]+((?:[./_]|__|-+)[a-z0-9]+)*)(:(?P<tag>\w[\w.-]{0,127}))?")
 
 _running: dict[Path, asyncio.Task[None]] = {}
-"""Builds under way, by the path of their log."""
+"""Running builds, by the path of their log."""
 
 
 class _Model(BaseModel):
@@ -68,15 +69,48 @@ class _BuildRequest(_Model):
     agent_pool_name: str | None = None
 
 
-def routes(sandbox: Sandbox) -> list[BaseRoute]:
+class RegistryService:
+    """The registry as a service of a sandbox."""
+
+    name = "registry"
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/acr/{registry}/sources/{name}", self._upload, methods=["PUT"]),
+            Route("/acr/{registry}/runs/{name}", self._log, methods=["GET"]),
+        ]
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        actions = {"listbuildsourceuploadurl": _list_build_source_upload_url, "schedulerun": _schedule_run}
+        return {
+            _TYPE.lower(): Behaviour(on_delete=_delete, actions=actions),
+            f"{_TYPE}/runs".lower(): Behaviour(actions={"listlogsasurl": _list_log_sas_url}),
+        }
+
+    async def resume(self) -> None:
+        for _, body in self._sandbox.store.below("/subscriptions"):
+            if body["type"] == f"{_TYPE}/runs" and "finishTime" not in body["properties"]:
+                _finish(self._sandbox, body, "Failed", "The sandbox stopped during this build. Schedule it again.")
+
+    async def shutdown(self) -> None:
+        await _cancel_below(self._sandbox.folder)
+
+    def machines(self) -> Iterable[Machines]:
+        return ()
+
     # Source: Azure/azure-cli src/azure-cli/azure/cli/command_modules/acr/_archive_utils.py (uploads one block blob to
     # the address)
-    async def upload(request: Request) -> Response:
+    async def _upload(self, request: Request) -> Response:
         _check_link(request)
         if request.headers.get("x-ms-blob-type") != "BlockBlob" or "comp" in request.query_params:
+            message = "Upload the context as one block blob (Put Blob, ≤ 64 MiB)."
             # Source: Azure/Azurite src/blob/errors/StorageErrorFactory.ts
-            raise CloudError(400, "InvalidHeaderValue", "Upload the context as one block blob (Put Blob, ≤ 64 MiB).")
-        target = registry_folder(sandbox, request.path_params["registry"]) / "sources" / request.path_params["name"]
+            raise CloudError(400, "InvalidHeaderValue", message)
+        folder = registry_folder(self._sandbox, request.path_params["registry"])
+        target = folder / "sources" / request.path_params["name"]
         partial = target.with_suffix(".partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -87,36 +121,13 @@ def routes(sandbox: Sandbox) -> list[BaseRoute]:
         return Response(status_code=201, headers={"etag": f'"{secrets.token_hex(8)}"', "last-modified": now})
 
     # Source: Azure/azure-cli src/azure-cli/azure/cli/command_modules/acr/_stream_utils.py (reads the log by its link)
-    async def log(request: Request) -> Response:
+    async def _log(self, request: Request) -> Response:
         _check_link(request)
-        folder = registry_folder(sandbox, request.path_params["registry"])
+        folder = registry_folder(self._sandbox, request.path_params["registry"])
         return PlainTextResponse((folder / "runs" / request.path_params["name"]).read_text(errors="replace"))
 
-    return [
-        Route("/acr/{registry}/sources/{name}", upload, methods=["PUT"]),
-        Route("/acr/{registry}/runs/{name}", log, methods=["GET"]),
-    ]
 
-
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
-    actions = {"listbuildsourceuploadurl": _list_build_source_upload_url, "schedulerun": _schedule_run}
-    return {
-        _TYPE.lower(): Behaviour(on_delete=_delete, actions=actions),
-        f"{_TYPE}/runs".lower(): Behaviour(actions={"listlogsasurl": _list_log_sas_url}),
-    }
-
-
-async def resume(sandbox: Sandbox) -> None:
-    for _, body in sandbox.store.below("/subscriptions"):
-        if body["type"] == f"{_TYPE}/runs" and "finishTime" not in body["properties"]:
-            _finish(sandbox, body, "Failed", "The sandbox stopped during this build. Schedule it again.")
-
-
-async def shutdown(sandbox: Sandbox) -> None:
-    await _cancel_below(sandbox.folder)
-
-
-# No source: delete a registry on Azure with a build under way, and look what becomes of it.
+# No source: delete a registry on Azure during a build, and read the run.
 async def _delete(sandbox: Sandbox, registry_id: str, body: Body) -> None:
     folder = registry_folder(sandbox, body["name"])
     await _cancel_below(folder)
@@ -226,7 +237,7 @@ async def _run(
 
 
 def _log_in(sandbox: Sandbox, registry_id: str, pool_name: str | None) -> None:
-    """A build logs in to its registry first, from the network of its agent pool, or from none.
+    """Log in to the registry before a build, from the network of its agent pool, if it has one.
 
     Source: MicrosoftDocs/azure-docs articles/container-registry/container-registry-tasks-agent-pools.md;
     MicrosoftDocs/SupportArticles-docs
@@ -258,7 +269,7 @@ async def _cancel_below(folder: Path) -> None:
 
 
 def _link(sandbox: Sandbox, registry_id: str, path: str) -> str:
-    """An address that is its own permission, as a shared access signature is."""
+    """An address with a signature that grants access to it, like a shared access signature."""
     path = f"/acr/{registry_id.rpartition('/')[2].lower()}/{path}"
     claims = {"sub": path, "exp": int(time.time()) + _LINK_SECONDS}
     return f"{sandbox.url}{path}?{urllib.parse.urlencode({'sig': jwt.encode(claims, _LINK_KEY, algorithm='HS256')})}"

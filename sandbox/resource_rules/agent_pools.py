@@ -1,7 +1,7 @@
 """Node pools of AKS clusters: `agentPools/<name>` and the cluster's own list of pools always hold the same pools.
 
 A pool that is sent inline with a new cluster becomes a child resource, and `agentPoolProfiles` of the cluster lists
-every child. Does not run nodes. Of the autoscaler it has the lower bound alone: a pool with fewer nodes grows to it.
+every child. Does not run nodes. Has only the autoscaler's lower bound: a pool with fewer nodes grows to it.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ _MOST_NODES = 1000
 _DRAIN_SECONDS = 1.2
 _SCALE_SECONDS = 2.0
 _growing = set[asyncio.Task[None]]()
-"""Pools on their way to the autoscaler's lower bound; a task that nobody refers to may be collected."""
+"""Tasks that grow pools to the lower bound, kept here because an unreferenced task may be garbage-collected."""
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {
         CLUSTER.lower(): Behaviour(
             before_put=_check_cluster,
@@ -51,7 +51,7 @@ def machines(sandbox: Sandbox) -> Iterator[Machines]:
 
 
 def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body | None) -> None:
-    """Refuse what AKS refuses of inline pools, and add the pools that the request does not name.
+    """Check the inline pools as AKS does, and add the pools that the request omits.
 
     An update changes the pools that it names and keeps the others, and it may name none.
 
@@ -85,8 +85,8 @@ def _check_cluster(sandbox: Sandbox, cluster_id: str, sent: Body, existing: Body
 
 
 def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | None) -> None:
-    """A pool has its tags, which become its machines', among its properties. A system pool has a node, and the last one
-    stays a system pool.
+    """Check a pool. Its tags, which its machines get, are among its properties. A system pool has at least one node,
+    and the last system pool keeps its mode.
 
     Source: MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md;
     MicrosoftDocs/azure-aks-docs articles/aks/create-node-pools.md (`count`)
@@ -104,7 +104,7 @@ def _check_pool(sandbox: Sandbox, pool_id: str, sent: Body, existing: Body | Non
 
 
 def _check_bounds(properties: Body) -> None:
-    """Only of a new pool: an update may raise the lower bound above the nodes that there are.
+    """Check the bounds of a new pool. An update may raise the lower bound above the present number of nodes.
 
     Source: Azure/azure-cli-extensions#1606
     """
@@ -134,7 +134,7 @@ async def _put_cluster(sandbox: Sandbox, cluster_id: str, body: Body) -> None:
 
 
 async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
-    """The cluster lists every child. A pool that is scaled in takes longer, because its nodes are drained.
+    """Update the cluster's list. Scaling in takes longer, because nodes are drained.
 
     Source: pulumi/pulumi-azure-native#4264; MicrosoftDocs/azure-aks-docs articles/aks/scale-cluster.md
     """
@@ -150,7 +150,7 @@ async def _put_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
 
 
 async def _grow(sandbox: Sandbox, pool_id: str) -> None:
-    """The autoscaler brings a pool to its lower bound some time after the write that set it.
+    """Grow the pool to its lower bound, some time after the write that set it, as the autoscaler does.
 
     Source: MicrosoftDocs/azure-docs#78911
     """
@@ -168,7 +168,7 @@ async def _delete_pool(sandbox: Sandbox, pool_id: str, body: Body) -> None:
 
 
 def _check_deletion(sandbox: Sandbox, pool_id: str, body: Body) -> None:
-    """A cluster keeps one pool, and one of mode System.
+    """Refuse to delete the last pool, or the last one of mode System.
 
     Source: pulumi/pulumi-azure-native#1575; Azure/aks-engine#542;
     MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md
@@ -185,7 +185,7 @@ def _check_deletion(sandbox: Sandbox, pool_id: str, body: Body) -> None:
 
 
 def _change_list(sandbox: Sandbox, pool_id: str, profile: Body | None) -> None:
-    """The pool's entry in its cluster's list is `profile`, or is removed without one."""
+    """Set the pool's entry in its cluster's list to `profile`, or remove it if that is None."""
     cluster_id, _, name = pool_id.rpartition("/agentPools/")
     cluster = sandbox.store.get(cluster_id)
     if cluster is None:

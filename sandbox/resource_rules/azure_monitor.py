@@ -27,7 +27,7 @@ _KEYWORDS = {"and", "or", "in", "by"}
 _LITERAL = re.compile(r"""@?"(?:\\.|[^"\\])*"|@?'(?:\\.|[^'\\])*'""")
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {
         _TABLE.lower(): Behaviour(before_delete=_refuse_deletion),
         _COLLECTION_RULE.lower(): Behaviour(before_put=_check_collection_rule),
@@ -85,7 +85,7 @@ def _transformation_faults(query: str) -> Iterator[str]:
         yield "the query must be on one line."
     source, *steps = _LITERAL.sub("''", query).split("|")
     if source.strip() != "source":
-        yield f"'{source.strip()}' is not the incoming data, `source`; the sandbox knows neither `let` nor `print`."
+        yield f"'{source.strip()}' is not the incoming data, `source`; the sandbox supports neither `let` nor `print`."
     allowed = _transformations()
     for step in steps:
         operator, _, arguments = step.strip().partition(" ")
@@ -98,8 +98,8 @@ def _transformation_faults(query: str) -> Iterator[str]:
 
 @lru_cache
 def _transformations() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load(_TRANSFORMATIONS.read_bytes())
-    return found
+    transformations: Mapping[str, Any] = yaml.safe_load(_TRANSFORMATIONS.read_bytes())
+    return transformations
 
 
 def _check_alert_rule(sandbox: Sandbox, rule_id: str, body: Body, existing: Body | None) -> None:

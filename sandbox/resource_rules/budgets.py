@@ -1,4 +1,4 @@
-"""Budgets of Microsoft.Consumption: the rules for a monthly budget's start. They count no cost and notify nobody."""
+"""Budgets of Microsoft.Consumption: rules for a monthly budget's start. Counts no cost and sends no notification."""
 
 import datetime
 
@@ -10,7 +10,7 @@ TYPE = "Microsoft.Consumption/budgets"
 _START = "properties.timePeriod.startDate"
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE.lower(): Behaviour(on_put=_check)}
 
 

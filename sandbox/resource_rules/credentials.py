@@ -1,7 +1,7 @@
-"""Credentials that ARM hands out: keys of storage accounts, kubeconfig files of AKS clusters.
+"""Credentials that ARM returns: keys of storage accounts, kubeconfig files of AKS clusters.
 
-Nothing opens with them: the blob service admits Entra tokens only, and no Kubernetes API answers. They are there
-because clients ask for them on the way to something else, and because some must be refused.
+They grant no access: the blob service accepts Entra tokens only, and there is no Kubernetes API. Clients request them
+on the way to something else, and some requests must be refused.
 """
 
 import base64
@@ -15,14 +15,14 @@ from starlette.responses import JSONResponse, Response
 from sandbox.arm.resource_body import dig
 from sandbox.context import CloudError, Sandbox
 
-# Of the AKS server and of the kubelogin client in Entra.
+# Application ids of the AKS server and of the kubelogin client in Entra.
 # Source: https://azure.github.io/kubelogin/concepts/aks.html
 _SERVER, _CLIENT = "6dae42f8-4368-4678-94ff-3960e28e3630", "80faf920-1908-4b52-b5ef-a8e7bedfc67a"
 
 
 # Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/models/_models.py (`StorageAccountKey`)
 async def list_storage_keys(sandbox: Sandbox, account_id: str, request: Request) -> Response:
-    """The keys, also of an account that does not admit them: it is the data that refuses them.
+    """The keys, also of an account without shared key access: there the data plane refuses them.
 
     Source: hashicorp/terraform-provider-azurerm#11460
     """
@@ -45,7 +45,7 @@ async def list_cluster_user_credential(sandbox: Sandbox, cluster_id: str, reques
 
 
 async def list_cluster_admin_credential(sandbox: Sandbox, cluster_id: str, request: Request) -> Response:
-    """Refused where local accounts are off.
+    """Refuse the request if the cluster's local accounts are disabled.
 
     Source: hashicorp/terraform-provider-azurerm#15489
     """

@@ -1,4 +1,4 @@
-"""Private DNS zones, each with the number of networks to which it is linked.
+"""Private DNS zones, each with the number of its links to networks.
 
 Does not resolve names: `private_endpoints.py` decides whether a name resolves.
 
@@ -14,7 +14,7 @@ _ZONE = "microsoft.network/privatednszones"
 _LINK = f"{_ZONE}/virtualnetworklinks"
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {_ZONE: Behaviour(on_put=_put_zone), _LINK: Behaviour(on_put=_put, on_delete=_delete)}
 
 

@@ -1,7 +1,7 @@
 """Private endpoints: how they connect to their target, and whether a name leads to one inside a virtual network.
 
-`private_link` of a type in `resource_types.yaml` has the groups of a target, and the code with which a second,
-simultaneous connection fails. Every connection is approved, because the sandbox has one login, which owns both sides.
+`private_link` of a type in `resource_types.yaml` has the groups of a target, and the error code of a second,
+simultaneous connection. Every connection is approved, because the sandbox has one login, which owns both sides.
 Peered networks do not reach each other's endpoints. Does not refuse requests: `caller_network.py` and each service do.
 """
 
@@ -25,7 +25,7 @@ _connecting: set[tuple[str, str]] = set()
 """Sandbox folder and target of each connection that is being created or removed."""
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE: Behaviour(before_put=_check, on_put=_connect, on_delete=_disconnect)}
 
 
@@ -100,7 +100,7 @@ async def _connect(sandbox: Sandbox, endpoint_id: str, body: Body) -> None:
     Source: Azure/bicep-registry-modules#6001; hashicorp/terraform-provider-azurerm
     internal/services/network/private_endpoint_resource.go (`lroFailError`)
     """
-    _require_still_network(sandbox, str(dig(body, "properties.subnet.id")), endpoint_id)
+    _require_idle_network(sandbox, str(dig(body, "properties.subnet.id")), endpoint_id)
     await _hold(sandbox, body)
     for connection in _connections(body):
         properties = connection["properties"]
@@ -142,7 +142,7 @@ async def _hold(sandbox: Sandbox, body: Body) -> None:
         _connecting.difference_update(targets)
 
 
-def _require_still_network(sandbox: Sandbox, subnet_id: str, endpoint_id: str) -> None:
+def _require_idle_network(sandbox: Sandbox, subnet_id: str, endpoint_id: str) -> None:
     """Refuse an endpoint while a Databricks workspace joins its network and changes the subnets.
 
     Source: hashicorp/terraform-provider-azurerm#17649; hashicorp/terraform-provider-azurerm#21293
@@ -162,7 +162,7 @@ def _require_still_network(sandbox: Sandbox, subnet_id: str, endpoint_id: str) -
 
 
 def _zones(sandbox: Sandbox, endpoint_id: str, network_id: str) -> set[str]:
-    """Names of the zones that hold the endpoint's address and that the network answers from."""
+    """Names of the zones that have the endpoint's address and are linked to the network."""
     groups = [body for _, body in sandbox.store.below(endpoint_id) if body["type"].lower() == _ZONE_GROUPS]
     configs = [config for body in groups for config in dig(body, "properties.privateDnsZoneConfigs") or ()]
     zone_ids = [str(dig(config, "properties.privateDnsZoneId")) for config in configs]
@@ -194,8 +194,8 @@ def _leads_to(body: Body, target_id: str, group: str) -> bool:
 
 
 def _kind(target_id: str) -> str:
-    found = parse(target_id, resource_types.load())
-    return found.type if found else target_id
+    target = parse(target_id, resource_types.load())
+    return target.type if target else target_id
 
 
 def _private_link(target_id: str) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
-"""Virtual networks: one that is in use is not deleted, neither by a resource in a subnet nor by a caller inside.
+"""Virtual networks: a network in use, by a resource in a subnet or by a caller inside, cannot be deleted.
 
-Does not know routes, security rules or peerings: it keeps them as they were sent.
+Routes, security rules and peerings are only stored.
 """
 
 import json
@@ -12,7 +12,7 @@ from sandbox.context import Behaviour, CloudError, Sandbox
 TYPE = "microsoft.network/virtualnetworks"
 
 
-def behaviours(sandbox: Sandbox) -> dict[str, Behaviour]:
+def behaviours() -> dict[str, Behaviour]:
     return {TYPE: Behaviour(before_delete=_require_unused)}
 
 
@@ -26,7 +26,7 @@ def _require_unused(sandbox: Sandbox, network_id: str, body: Body) -> None:
 
 
 def _uses(body: Body, network_id: str) -> bool:
-    """Whether it names a subnet of the network, or is a Databricks workspace that is injected into it."""
+    """Whether the resource refers to a subnet of the network, or is a Databricks workspace injected into it."""
     joined = str(dig(body, "properties.parameters.customVirtualNetworkId.value")).lower()
     return joined == network_id or f'"{network_id}/subnets/' in json.dumps(body).lower()
 

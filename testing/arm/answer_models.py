@@ -1,4 +1,4 @@
-"""Models of Azure's clients by the answer of ARM that they read.
+"""Models of Azure's clients, by the answer of ARM that they read.
 
 A list's items have the model of their type, unless `ITEMS` has another. Types without a model in an installed client
 are in `WITHOUT_MODEL`, with the reason.
@@ -94,7 +94,7 @@ ACTIONS = {
     "Microsoft.KeyVault/checkNameAvailability": "azure.mgmt.keyvault.models:CheckNameAvailabilityResult",
     "Microsoft.Storage/register": f"{_RESOURCES}:Provider",
 }
-"""Empty for an action that answers nothing."""
+"""Name of the model; empty for an action without an answer."""
 WITHOUT_MODEL = {
     "Microsoft.Insights/diagnosticSettings": "azure-mgmt-monitor 7.0.0 (2025-07) dropped them",
     "Microsoft.Resources/subscriptions": "azure-mgmt-resource moved them to a separate package",
@@ -105,7 +105,7 @@ ERROR = "azure.mgmt.kubernetesconfiguration.v2023_05_01.models:ErrorResponse"
 
 
 def subject(exchange: Exchange) -> str:
-    """Resource type that the answer is about, and `/<action>` for an action; `operation` for the status of one."""
+    """Resource type of the answer, with `/<action>` for an action; `operation` for an operation's status."""
     path = exchange.path.rstrip("/")
     if re.search(r"/Microsoft\.Resources/operations/[^/]+$", path):
         return "operation"
@@ -134,7 +134,7 @@ def is_list(exchange: Exchange) -> bool:
 
 
 def model_of(exchange: Exchange) -> str:
-    """Raises `KeyError` for an answer that nothing reads."""
+    """The models of an answer. Raises `KeyError` for an answer without a model."""
     about = subject(exchange)
     if exchange.status >= 400:
         return ERROR
@@ -153,7 +153,7 @@ def faults(exchange: Exchange) -> Iterator[str]:
     if subject(exchange) in WITHOUT_MODEL and exchange.status < 400:
         return
     if exchange.answer is None:
-        # No content, the end of a deletion, or a result that is not there yet.
+        # No content, the end of a deletion, or no result yet.
         if exchange.status not in (200, 202, 204):
             yield f"{exchange.status} has no body"
         return
@@ -172,6 +172,6 @@ def faults(exchange: Exchange) -> Iterator[str]:
 def items(exchange: Exchange) -> list[Any]:
     """The resources in an answer."""
     if is_list(exchange):
-        found: list[Any] = exchange.answer["value"]
-        return found
+        resources: list[Any] = exchange.answer["value"]
+        return resources
     return [exchange.answer]

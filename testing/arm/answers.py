@@ -1,7 +1,7 @@
 """Answers of the sandbox's ARM: to the provider, to a reader of everything it created, and to a release's clients.
 
 `traffic` deploys the production and the development stack once in a test run, for any number of workers, and keeps the
-requests to ARM with their answers. Does not judge them: the models of Azure's clients do.
+requests to ARM with their answers. Does not check them: the models of Azure's clients do.
 """
 
 import contextlib
@@ -54,11 +54,11 @@ def exchange(origin: str, method: str, url: str, sent: Any, status: int, answer:
 def traffic(factory: pytest.TempPathFactory) -> list[Exchange]:
     run = factory.getbasetemp()
     run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
-    kept = run / "arm_traffic.json"
+    file = run / "arm_traffic.json"
     with one_at_a_time(run):
-        if not kept.exists():
-            kept.write_text(json.dumps([asdict(each) for each in _of_stacks()]))
-    return [Exchange(**each) for each in json.loads(kept.read_text())]
+        if not file.exists():
+            file.write_text(json.dumps([asdict(each) for each in _of_stacks()]))
+    return [Exchange(**each) for each in json.loads(file.read_text())]
 
 
 def release_traffic(folder: Path) -> list[Exchange]:
@@ -104,23 +104,23 @@ def _of_stacks() -> Iterator[Exchange]:
         plugin.write_text(f'#!/bin/sh\nexec python3 {recorder.__file__} "$@"\n')
         plugin.chmod(0o755)
         stacks.environment["PATH"] = f"{plugin.parent}:{stacks.environment['PATH']}"
-        found: list[Exchange] = []
+        exchanges: list[Exchange] = []
         for stack in (PRODUCTION, DEVELOPMENT):
             record = Path(place) / f"{stack}.jsonl"
             stacks.environment[recorder.RECORD] = str(record)
             create = stacks.up_with_runner if stack == PRODUCTION else stacks.up
             create(stack)
-            found += [exchange(stack, *json.loads(line)) for line in record.read_text().splitlines()]
+            exchanges += [exchange(stack, *json.loads(line)) for line in record.read_text().splitlines()]
         with recorded("reader") as read:
             _read_everything(
                 RunningSandbox(Path(place) / "sandbox", stacks.environment),
-                {each.path for each in found if each.method == "PUT"},
+                {each.path for each in exchanges if each.method == "PUT"},
             )
-    yield from found + read
+    yield from exchanges + read
 
 
 def _read_everything(cloud: RunningSandbox, created: set[str]) -> None:
-    """Each resource, each list that it is in, and each action on it that the program or Azure CLI asks for."""
+    """Each resource, each list that contains it, and each action on it that the program or Azure CLI requests."""
     subscription, lists = cloud.subscription, set()
     for path in sorted(created):
         cloud.arm("GET", path)

@@ -37,7 +37,7 @@ def plain(properties: Struct) -> dict[str, Any]:
 
 @dataclass
 class Provider:
-    """Calls named as the engine names them, with dictionaries for structures."""
+    """Calls with the engine's names, and dictionaries for structures."""
 
     stub: Any
 
@@ -104,7 +104,7 @@ def serving() -> Iterator[Provider]:
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
-    """A provider that knows a subscription and a location, and whose cloud cannot be reached."""
+    """A provider with a subscription and a location, and an unreachable cloud."""
     for name in _SETTINGS:
         monkeypatch.delenv(name, raising=False)
     with serving() as served:
@@ -137,16 +137,16 @@ class Engine:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    found = pulumi_cli.find(os.environ, cache_folder(os.environ))
-    if found is None:
+    installed = pulumi_cli.find(os.environ, cache_folder(os.environ))
+    if installed is None:
         pytest.skip("needs the Pulumi CLI: make local installs it")
-    cli = str(found.folder / "pulumi")
+    cli = str(installed.folder / "pulumi")
     folder = tmp_path / "project"
     (folder / "state").mkdir(parents=True)
     (folder / "Pulumi.yaml").write_text("name: project\nruntime: python\n")
     environment = {
         **os.environ,
-        "PATH": f"{ROOT}/sandbox/azure_native/bin:{ROOT}/.venv/bin:{found.folder}:{os.environ['PATH']}",
+        "PATH": f"{ROOT}/sandbox/azure_native/bin:{ROOT}/.venv/bin:{installed.folder}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PULUMI_HOME": str(tmp_path / "home"),
         "PULUMI_BACKEND_URL": f"file://{folder}/state",

@@ -1,6 +1,6 @@
 """Every ARM PUT of the first deployment of a production and a development stack, as the provider's process sent it.
 
-A sandbox answers, so the ids that it computes are invented; the values that the program sets are real. Does not record
+A sandbox answers, so computed ids are invented; the program's own values are real. Does not record
 the requests of a release: they go through the models of azure-ai-ml.
 """
 
@@ -20,7 +20,7 @@ ACCEPTED = {
     ("Microsoft.Insights/dataCollectionRules", "properties.dataFlows[].streams[]"): _STREAMS,
     ("Microsoft.Insights/dataCollectionRules", "properties.dataSources.extensions[].streams[]"): _STREAMS,
 }
-"""Faults that a check finds and Azure accepts: type and path, with the day and the reason."""
+"""Faults that Azure accepts: type and path, with the day and the reason."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ _ATTACHES = [
 @pytest.fixture(scope="session")
 def puts(tmp_path_factory: pytest.TempPathFactory) -> list[Put]:
     """PUT requests of both stacks, sorted by type, name and stack."""
-    found = [each for each in traffic(tmp_path_factory) if each.method == "PUT" and each.origin != "reader"]
-    sent = {(each.origin, each.path): Put(each.origin, each.path, each.api_version, each.sent) for each in found}
+    puts = [each for each in traffic(tmp_path_factory) if each.method == "PUT" and each.origin != "reader"]
+    sent = {(each.origin, each.path): Put(each.origin, each.path, each.api_version, each.sent) for each in puts}
     return sorted([*sent.values(), *_ATTACHES], key=str)
 
 
 def require_no_faults(judge: Callable[[Put], Iterable[str]], judged: Iterable[Put]) -> None:
-    """A fault is a path, a colon and what is wrong there. Fails as well for what is accepted and not met any more."""
+    """Assert that the faults (path, colon, message) equal the accepted ones; an accepted one must also occur."""
     faults = {(put.type, fault.partition(": ")[0], f"{put}: {fault}") for put in judged for fault in judge(put)}
     wrong = sorted(shown for *where, shown in faults if tuple(where) not in ACCEPTED)
     assert not wrong, "\n".join(wrong)

@@ -13,11 +13,11 @@ DATA = Path(__file__).parents[2] / "testing" / "data" / "azure_monitor"
 
 
 def documented(name: str) -> dict[str, Any]:
-    """`tables`, `metrics` or `log_categories`."""
-    found: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text())
-    return found
+    """Content of the list `tables`, `metrics` or `log_categories`."""
+    content: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text())
+    return content
 
 
 def columns() -> Mapping[str, Mapping[str, str]]:
     """Type of each column, by table."""
-    return {table: found["columns"] for table, found in documented("tables").items()}
+    return {table: entry["columns"] for table, entry in documented("tables").items()}

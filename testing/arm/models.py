@@ -1,6 +1,6 @@
 """Faults of a body by the model of an `azure-mgmt-*` client: unknown keys, missing keys, values of a wrong type.
 
-Checks a request, which must not hold read-only keys, or an answer, whose dates must be dates. Reads both generations of
+Checks a request, which must not have read-only keys, or an answer, whose dates must be dates. Reads both generations of
 generated models: `_attribute_map` with `_validation`, and annotated fields behind `_attr_to_rest_field`. Of other
 strings it checks enumerations only: any id or expression passes.
 """
@@ -18,14 +18,14 @@ from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _PLAIN = {"str": str, "int": int, "long": int, "float": float, "bool": bool}
-"""Types that the first generation writes as words; others (durations, `object`) are not checked."""
+"""Types by their name in the first generation; others (durations, `object`) are not checked."""
 _DATES = {"iso-8601": datetime.datetime}
 
 
 @dataclass(frozen=True)
 class Field:
     kind: Any
-    """A type as an annotation has it."""
+    """Type from an annotation."""
     required: bool
     read_only: bool
 
@@ -44,12 +44,12 @@ def faults_of_answer(model: str, body: Any) -> list[str]:
 
 
 def read_only(model: str) -> list[str]:
-    """Paths of the keys that the service alone sets, not below lists and maps."""
+    """Paths of the read-only keys, without those below lists and maps."""
     return sorted(_paths(_class(model), "", frozenset(), lambda field: field.read_only))
 
 
 def required(model: str) -> list[str]:
-    """Paths of the keys that the model requires in an answer, not below lists and maps."""
+    """Paths of the keys that an answer must have, without those below lists and maps."""
     return sorted(_paths(_class(model), "", frozenset(), lambda field: field.required))
 
 
@@ -82,8 +82,8 @@ class _Judge:
         if not isinstance(body, Mapping):
             yield f"{where or 'body'}: {body!r} is not an object"
             return
-        if found := _subtypes(model):
-            key, subtypes = found
+        if discriminated := _subtypes(model):
+            key, subtypes = discriminated
             if body.get(key) not in subtypes:
                 yield f"{_join(where, key)}: {body.get(key)!r} is none of {', '.join(subtypes)}"
             else:
@@ -146,7 +146,7 @@ class _Judge:
             yield from self.of_model(kind, value, where)
 
     def _is_one_of(self, kind: type[Enum], value: Any) -> bool:
-        """Clients compare what a service answers without regard to case (azure-core, `CaseInsensitiveEnumMeta`)."""
+        """Whether `kind` has the value. Clients ignore case in answers (azure-core, `CaseInsensitiveEnumMeta`)."""
         values = [one.value for one in kind]
         return value in values or (self.answer and str(value).lower() in [str(one).lower() for one in values])
 
@@ -164,7 +164,7 @@ def _is_date(value: Any) -> bool:
 
 
 def _is_model(kind: Any) -> bool:
-    """Each package has its own base class, which is called `Model` in both generations."""
+    """Whether it is a model: each package has its own base class, named `Model` in both generations."""
     return isinstance(kind, type) and any(base.__name__ == "Model" for base in kind.__mro__)
 
 
@@ -194,7 +194,7 @@ def _from_word(word: str, models: Any) -> Any:
 
 
 def _enumeration(model: Any, attribute: str, models: Any) -> Any:
-    """The first generation names enumerations in the annotations of its constructors alone."""
+    """Enumeration of a field of the first generation, which only the annotation of the constructor has."""
     parameter = inspect.signature(model.__init__).parameters.get(attribute)
     annotation = str(parameter.annotation).replace("typing.", "") if parameter else ""
     named = re.search(r"Union\[str, .*?_models\.(\w+)", annotation)
@@ -205,7 +205,7 @@ def _enumeration(model: Any, attribute: str, models: Any) -> Any:
 
 
 def _of_annotations(model: Any) -> Fields:
-    model.__new__(model)  # the class collects its fields when it is first made
+    model.__new__(model)  # the class collects its fields at its first instance
     hints = get_type_hints(model, localns={"_models": _models_beside(model)})
     fields = Fields()
     for attribute, declared in model._attr_to_rest_field.items():
@@ -216,7 +216,7 @@ def _of_annotations(model: Any) -> Fields:
 
 
 def _subtypes(model: Any) -> tuple[str, Mapping[str, Any]] | None:
-    """The key whose value names an object's model, and the models by that value."""
+    """The discriminating key, and the models by its value."""
     if by_attribute := vars(model).get("_subtype_map"):
         attribute, names = next(iter(by_attribute.items()))
         key = model._attribute_map[attribute]["key"].replace("\\.", ".")

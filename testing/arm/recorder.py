@@ -1,4 +1,4 @@
-"""The azure-native stand-in with a recorder: as a program it writes each request to ARM and its answer to a file."""
+"""The azure-native stand-in with a recorder: a program that writes each request to ARM and its answer to a file."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 RECORD = "ARM_RECORD"
-"""Variable that names the file, of one exchange a line: method, URL, body, status, answer."""
+"""Variable with the path of the file. It has one exchange per line: method, URL, body, status, answer."""
 
 
 def serve_and_record() -> None:
@@ -22,7 +22,7 @@ def serve_and_record() -> None:
         if urlsplit(request.url or "").path.lower().startswith(("/subscriptions", "/providers")):
             body = request.body.decode() if isinstance(request.body, bytes) else request.body
             line = json.dumps([request.method, request.url, body, answer.status_code, answer.text]) + "\n"
-            # Unbuffered, so that the lines of parallel calls stay whole.
+            # Unbuffered, so that lines of parallel calls are not mixed.
             with open(os.environ[RECORD], "ab", buffering=0) as record:
                 record.write(line.encode())
         return answer

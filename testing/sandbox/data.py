@@ -1,6 +1,6 @@
-"""A sandbox served over TLS in this process, and the ARM resources that its blob and Databricks services look up.
+"""A sandbox served over TLS in this process, and the ARM resources that its blob and Databricks services need.
 
-The resources are put into the store directly: ARM has tests of its own.
+The resources are written into the store directly, because ARM has its own tests.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ import uvicorn
 from azure.core.credentials import AccessToken
 from azure.identity import ClientSecretCredential
 
-from sandbox import blob
 from sandbox.arm.store import ResourceStore
+from sandbox.blob import CONTAINER, BlobService
 from sandbox.context import Sandbox
 from sandbox.identity import authority
 from sandbox.server import application
@@ -32,7 +32,7 @@ BLOB_CONTRIBUTOR = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
 
 
 class Served:
-    """A running sandbox and what a test needs to talk to it."""
+    """A running sandbox, with credentials and helpers for a test."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -50,7 +50,7 @@ class Served:
 
     @property
     def login(self) -> dict[str, str]:
-        """Variables by which the program finds this cloud and logs in to it."""
+        """Variables with which the program finds this cloud and logs in."""
         who = self.sandbox.identity
         return {
             "ARM_TENANT_ID": who.tenant_id,
@@ -65,7 +65,7 @@ class Served:
         return token.token
 
     def faults(self, *rules: Mapping[str, object]) -> None:
-        """In the place of those that are left of earlier ones."""
+        """Set these fault rules; remaining earlier ones are removed."""
         for method, content in (("DELETE", None), ("POST", list(rules))):
             answer = httpx.request(method, f"{self.sandbox.url}/sandbox/faults", json=content, verify=self.tls)
             assert answer.status_code == 200, answer.text
@@ -76,7 +76,7 @@ class Served:
 
     @contextlib.contextmanager
     def settings(self, **changed: float) -> Iterator[None]:
-        """The sandbox's settings for as long as the context lasts."""
+        """Change the sandbox's settings within the context."""
         address = f"{self.sandbox.url}/sandbox/settings"
         httpx.put(address, json=changed, verify=self.tls).raise_for_status()
         try:
@@ -103,7 +103,7 @@ class Served:
     def container(self, account: str, name: str) -> None:
         path = f"Microsoft.Storage/storageAccounts/{account}/blobServices/default/containers/{name}"
         resource_id = self.put(path, properties={})
-        hook = blob.behaviours(self.sandbox)["microsoft.storage/storageaccounts/blobservices/containers"].on_put
+        hook = BlobService(self.sandbox).behaviours()[CONTAINER].on_put
         assert hook is not None
         asyncio.run(hook(self.sandbox, resource_id, {}))
 
@@ -112,7 +112,7 @@ class Served:
         return self.put(path, identity={"type": "SystemAssigned", "principalId": principal})
 
     def assign(self, scope: str, principal: str, role: str = BLOB_CONTRIBUTOR, *, seconds_ago: float = 3600) -> None:
-        """Assigned so long ago that the role is in effect."""
+        """Assign the role so many seconds ago; by default it is in effect."""
         definition = f"/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/{role}"
         properties = {"principalId": principal, "roleDefinitionId": definition}
         created = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds_ago)
@@ -122,14 +122,14 @@ class Served:
 
 @contextlib.contextmanager
 def served_lake(folder: Path, container: str) -> Iterator[Served]:
-    """With account `lake`, one container, and the right to write to it."""
+    """A sandbox with account `lake`, one container, and the right to write to it."""
     with served(folder) as running:
         running.assign(running.account("lake", container), running.sandbox.identity.object_id)
         yield running
 
 
 def put_as_written(served: Served, path: str, audience: str) -> bytes:
-    """What a PUT to exactly this path is answered: clients tidy paths, an attacker does not."""
+    """Answer to a PUT with exactly this path, which clients would normalise."""
     lines = [
         f"PUT {path} HTTP/1.1",
         "Host: 127.0.0.1",
@@ -147,10 +147,12 @@ def put_as_written(served: Served, path: str, audience: str) -> bytes:
 
 @contextlib.contextmanager
 def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
-    """Serve the sandbox of `folder`; leaving stops it in order."""
+    """Serve the sandbox of `folder` within the context, then stop it regularly."""
     folder.mkdir(parents=True, exist_ok=True)
     authority.ensure(folder)
-    authority.write_ca_bundle(folder, {"SSL_CERT_FILE": os.devnull})  # clients here trust it alone: quicker to load
+    authority.write_ca_bundle(
+        folder, {"SSL_CERT_FILE": os.devnull}
+    )  # clients here trust only this sandbox: faster to load
     certificate, key = authority.certificate_files(folder)
     with socket.create_server(("127.0.0.1", port)) as listener:
         sandbox = Sandbox(folder, listener.getsockname()[1], ResourceStore(folder / "resources.db"), dict(os.environ))

@@ -1,7 +1,7 @@
 """Faults of a body by the models of `databricks-bundles`: unknown keys, missing ones, wrong kinds of values.
 
-They are generated from Databricks' API by another team than the SDK's, for the bundles of its command line. Reads the
-annotations and nothing else: `from_dict` of the package itself turns numbers into strings and back.
+The models are generated from Databricks' API by another team than the SDK, for the bundles of its command line. Reads
+only the annotations: `from_dict` of the package itself turns numbers into strings and back.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ _PLAIN = (str, int, float, bool)
 
 
 def faults(model: type, body: Any, path: str = "") -> Iterator[str]:
-    """Each fault begins with its path."""
+    """Faults of a body, each with its path first."""
     if not isinstance(body, Mapping):
         yield f"{path or 'body'}: {body!r} is not an object"
         return
@@ -33,7 +33,7 @@ def faults(model: type, body: Any, path: str = "") -> Iterator[str]:
 
 
 def at(model: type, path: str) -> Any:
-    """Return the kind of value at a dotted path of a model, or None. The key of a map may have dots."""
+    """Return the kind of value at a dotted path of a model, or None. A map's key may contain dots."""
     kind: Any = model
     for name in path.split("."):
         if get_origin(kind) is dict:

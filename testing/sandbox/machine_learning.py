@@ -1,4 +1,4 @@
-"""A sandbox of its own process, with what a Kubernetes online endpoint needs, and a tiny scoring service to deploy."""
+"""A sandbox in a separate process, with the resources of a Kubernetes online endpoint and a tiny scoring service."""
 
 import io
 import tarfile
@@ -158,15 +158,15 @@ class Cloud(RunningSandbox):
     def put(self, path: str, **body: Any) -> dict[str, Any]:
         error = self.change("PUT", path, {"location": "westeurope", **body})
         assert not error, error
-        found: dict[str, Any] = self.arm("GET", path).json()
-        return found
+        body: dict[str, Any] = self.arm("GET", path).json()
+        return body
 
     def refused(self, path: str, **body: Any) -> str:
-        """Why a PUT is refused."""
+        """Error of a refused PUT."""
         return str(self.change("PUT", path, {"location": "westeurope", **body})["message"])
 
     def delete(self, path: str) -> str:
-        """Empty, or why not."""
+        """Error of a PUT; empty if it succeeds."""
         return str(self.change("DELETE", path).get("message", ""))
 
     def contribute(self, scope: str) -> None:
@@ -272,7 +272,7 @@ def key_vault(cloud: Cloud) -> str:
 
 
 def stand_up(cloud: Cloud) -> None:
-    """Everything up to the attached compute, one model version and one environment version."""
+    """A sandbox with all resources up to the attached compute, one model version and one environment version."""
     provider = f"{cloud.group}/providers"
     cloud.put(cloud.group)
     for name, hierarchical in (("lake", True), ("mlstorage", False)):
@@ -334,7 +334,7 @@ def compute_properties(cluster: str, **settings: Any) -> dict[str, Any]:
 def ml_sandbox(folder: Path) -> Iterator[Cloud]:
     folder.mkdir(parents=True, exist_ok=True)
     with running_sandbox(folder) as sandbox:
-        cloud = Cloud(sandbox.folder, sandbox.told)
+        cloud = Cloud(sandbox.folder, sandbox.variables)
         cloud.settings(role_propagation=0)
         stand_up(cloud)
         yield cloud

@@ -1,4 +1,4 @@
-"""A sandbox with a virtual network, and with what a private stack hides in one, as a client of ARM makes them."""
+"""A sandbox with a virtual network, and the private resources of a stack in it, created through ARM."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ class Azure:
         return f"{self.sandbox.subscription}/{path}"
 
     def attempt(self, path: str, properties: Any = None, **body: Any) -> dict[str, Any]:
-        """The error of the answer or of the operation that it began; empty where there is none."""
+        """Error of the answer or of its operation; empty without one."""
         body = {"location": "westeurope", **body} | ({} if properties is None else {"properties": properties})
         answer = self.sandbox.arm("PUT", path, body)
         if "azure-asyncoperation" in answer.headers:
@@ -96,8 +96,8 @@ class Azure:
     def remove_endpoints(self) -> None:
         kinds = ("privateEndpoints", "privateDnsZones")
         for kind in kinds:
-            found = self.sandbox.arm("GET", f"{PROVIDERS}/Microsoft.Network/{kind}").json()["value"]
-            self.remove(*(body["id"] for body in found))
+            bodies = self.sandbox.arm("GET", f"{PROVIDERS}/Microsoft.Network/{kind}").json()["value"]
+            self.remove(*(body["id"] for body in bodies))
 
     @contextmanager
     def caller(self, network: str | None) -> Iterator[None]:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def in_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """For clients that look for their cloud there, as long as the block lasts."""
+    """Set these variables in `os.environ` within the context."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setenv(name, value)
@@ -42,17 +42,17 @@ def sandbox_command(command: str, folder: Path, *arguments: str) -> subprocess.C
 @dataclass
 class RunningSandbox:
     folder: Path
-    told: Mapping[str, str]
-    """What `sandbox env` hands out."""
+    variables: Mapping[str, str]
+    """Variables of `sandbox env`."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """The same, for clients that trust this sandbox alone: put it into `os.environ` (monkeypatch).
+        """The variables for clients that trust only this sandbox; to be set in `os.environ` (monkeypatch).
 
-        Many load what they trust for each connection, and a bundle of a hundred authorities takes longer than the rest.
+        Many clients load the bundle for each connection, and a hundred authorities take longer than the request.
         """
         alone = str(self.folder / "identity" / "ca.pem")
-        return {**self.told, "SSL_CERT_FILE": alone, "REQUESTS_CA_BUNDLE": alone}
+        return {**self.variables, "SSL_CERT_FILE": alone, "REQUESTS_CA_BUNDLE": alone}
 
     @property
     def authority(self) -> str:
@@ -83,7 +83,7 @@ class RunningSandbox:
         assert done.returncode == 0, done.stderr
 
     def kill(self) -> None:
-        """SIGKILL, as when the machine takes it away; returns when the process is gone."""
+        """Send SIGKILL, and wait until the process has ended."""
         pid = self.pid
         os.kill(pid, signal.SIGKILL)
         assert gone(pid)
@@ -101,14 +101,14 @@ class RunningSandbox:
         return str(answer.raise_for_status().json()["access_token"])
 
     def arm(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
-        """A plain ARM request; `path` below the subscription, or a whole one if it starts with a slash."""
+        """A plain ARM request; `path` is relative to the subscription, or absolute with a leading slash."""
         url = path if path.startswith("/") else f"{self.subscription}/{path}"
         authorization = {"Authorization": f"Bearer {self._arm_token}"}
         parameters = {"api-version": "2024-01-01", **dict(httpx.URL(url).params)}
         return self.http.request(method, url, json=body, params=parameters, headers={**authorization, **headers})
 
     def settle(self, answer: httpx.Response) -> dict[str, Any]:
-        """Wait for the operation that `answer` started; its status document."""
+        """Wait for the operation that `answer` started; returns its status document."""
         headers = {"Authorization": f"Bearer {self._arm_token}"}
         while True:
             status: dict[str, Any] = self.http.get(answer.headers["Azure-AsyncOperation"], headers=headers).json()
@@ -120,7 +120,7 @@ class RunningSandbox:
         self.http.post("/sandbox/faults", json=list(rules)).raise_for_status()
 
     def settings(self, **changed: Any) -> None:
-        """In the place of all earlier ones: `sandbox.context.Settings`."""
+        """Set `sandbox.context.SandboxSettings`; earlier changes are reset."""
         self.http.put("/sandbox/settings", json=changed).raise_for_status()
 
     @cached_property
@@ -137,21 +137,21 @@ class RunningSandbox:
 def running_sandbox(folder: Path) -> Iterator[RunningSandbox]:
     done = sandbox_command("start", folder)
     assert done.returncode == 0, done.stderr
-    told = json.loads(sandbox_command("env", folder, "--json").stdout)
+    variables = json.loads(sandbox_command("env", folder, "--json").stdout)
     try:
-        yield RunningSandbox(folder, told)
+        yield RunningSandbox(folder, variables)
     finally:
         sandbox_command("stop", folder)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process exists and is more than a zombie that waits for its parent to look."""
+    """Whether the process exists and is not a zombie."""
     shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
     return bool(shown.strip()) and not shown.startswith("Z")
 
 
 def gone(pid: int, within: float = 10.0) -> bool:
-    """Whether the process ends in so many seconds."""
+    """Whether the process ends within so many seconds."""
     until = time.monotonic() + within
     while (alive := is_alive(pid)) and time.monotonic() < until:
         time.sleep(0.02)

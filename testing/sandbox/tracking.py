@@ -22,7 +22,7 @@ class TrackingServer:
 
     @property
     def address(self) -> str:
-        """As the workspace gives it, which listens anew where the server has died."""
+        """Address from the workspace, which listens again if the server has died."""
         answer = httpx.get(f"{self.cloud.sandbox.url}/ml/experiments/1", verify=self.cloud.tls)
         return answer.headers["location"].partition("/#")[0]
 
@@ -36,7 +36,7 @@ class TrackingServer:
         server.wait()
 
     def end(self) -> None:
-        """Kill it for good: the sandbox, which starts a killed one again, stops watching it first."""
+        """Kill the server for good: the sandbox, which would restart it, stops watching it first."""
         for folder, server in tracking._servers.items():
             if folder.is_relative_to(self.cloud.sandbox.folder) and (watch := server._watch):
                 watch.get_loop().call_soon_threadsafe(watch.cancel)
@@ -47,7 +47,7 @@ class TrackingServer:
 def _serves(process: psutil.Process) -> bool:
     try:
         return "mlflow.server.fastapi_app:app" in process.cmdline()
-    except psutil.Error:  # it has ended, of whatever test it was
+    except psutil.Error:  # it has ended, with its test
         return False
 
 
@@ -57,7 +57,7 @@ def tracking_server(folder: Path) -> Iterator[TrackingServer]:
         cloud.put("Microsoft.Databricks/workspaces/ws", location="westeurope", properties={})
         connect(cloud).workspace.mkdirs("/Shared/shop")
         server = TrackingServer(cloud)
-        # The first who connects starts it, and the first who asks waits for its tables.
+        # The first connection starts it, and the first request waits until its tables exist.
         first = f"{server.address}/api/2.0/mlflow/experiments/search?max_results=1"
         httpx.get(first, timeout=120).raise_for_status()
         yield server

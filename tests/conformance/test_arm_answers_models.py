@@ -1,4 +1,4 @@
-"""Azure's own clients can read every answer of the sandbox's ARM, and no key that Azure always returns is missing.
+"""Every answer of the sandbox's ARM fits the models of Azure's clients, and has all keys that Azure always returns.
 
 The answers are those to a production and a development stack, to reading and listing everything they created, and to a
 release. The keys that Azure always returns are in `data/rest_answer_keys.yaml`, from the examples of the REST
@@ -26,7 +26,7 @@ ALWAYS: dict[str, dict[str, Any]] = yaml.safe_load(
 WITHOUT_EXAMPLE: dict[str, str] = {}
 """Types of which the REST specification has no example of a GET, each with the reason. None at the moment."""
 OTHER_VERSION = {"Microsoft.Resources/resourceGroups"}
-"""Types whose example is of another API version than the sandbox's."""
+"""Types whose example has another API version than the sandbox."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def exchanges(tmp_path_factory: pytest.TempPathFactory) -> list[Exchange]:
     return traffic(tmp_path_factory) + release_traffic(tmp_path_factory.mktemp("release") / "sandbox")
 
 
-def test_no_answer_has_anything_unknown_wrong_or_missing_in_the_models(exchanges: list[Exchange]) -> None:
+def test_answers_fit_the_models_of_azures_clients(exchanges: list[Exchange]) -> None:
     found = [
         (subject(each), fault.partition(": ")[0], f"{each}: {fault}") for each in exchanges for fault in faults(each)
     ]
@@ -55,7 +55,7 @@ def test_every_resource_that_is_read_has_the_keys_that_azure_always_returns(exch
     assert not missing, "\n".join(sorted(missing))
 
 
-def test_every_type_is_read_by_itself_and_in_a_list(exchanges: list[Exchange]) -> None:
+def test_every_type_is_read_singly_and_in_a_list(exchanges: list[Exchange]) -> None:
     read = {subject(each) for each in exchanges if each.method == "GET" and each.status == 200}
     one = {subject(each) for each in exchanges if each.method == "GET" and each.status == 200 and not is_list(each)}
     listed = {subject(each) for each in exchanges if is_list(each) and each.answer["value"]}
@@ -80,7 +80,7 @@ def test_each_example_is_of_the_api_version_that_the_sandbox_uses() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(ALWAYS))
-def test_keys_that_azure_always_returns_are_set_by_the_service_alone(kind: str) -> None:
+def test_always_returned_keys_are_read_only(kind: str) -> None:
     own = {*read_only(RESOURCES[kind]), *required(RESOURCES[kind]), "etag", "eTag"}
     known = {path for name in own for path in (name, *_above(name))}
     named = [*ALWAYS[kind]["always"], *ALWAYS[kind].get("under", ())]

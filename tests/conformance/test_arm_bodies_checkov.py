@@ -39,7 +39,7 @@ ACCEPTED_EVERYWHERE = {
     "CKV_AZURE_206": "Production's Standard_ZRS is not in the rule's list; development's copies are in one zone.",
     "CKV_AZURE_226": "Standard_D4s_v5 has no local disk that could hold the system.",
     "CKV_AZURE_227": "Encryption at host must be registered in each subscription before.",
-    "CKV_AZURE_243": "The rule looks for Azure ML's managed network; the private endpoint is a resource of its own.",
+    "CKV_AZURE_243": "The rule looks for Azure ML's managed network; the private endpoint is a separate resource.",
 }
 ACCEPTED_IN_PRODUCTION = {
     "CKV_AZURE_95": "An automatic upgrade of the image replaces the runner's machine while it runs a job.",
@@ -62,7 +62,7 @@ ACCEPTED_IN_DEVELOPMENT = {
 
 @pytest.fixture(scope="module")
 def checkov() -> Path:
-    """Installed once into the user's cache."""
+    """Path of checkov, installed once into the user's cache."""
     home = cache_folder(os.environ) / f"checkov-{VERSION}"
     program = home / "bin" / "checkov"
     if not program.exists():
@@ -83,8 +83,8 @@ def report(checkov: Path, puts: list[Put], tmp_path_factory: pytest.TempPathFact
         (folder / f"{stack}.json").write_text(json.dumps(template, indent=1))
     options = ["--framework", "arm", "--output", "json", "--skip-download", "--quiet", "--directory", str(folder)]
     done = subprocess.run([str(checkov), *options], capture_output=True, text=True, timeout=120)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def as_resource(put: Put) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def as_resource(put: Put) -> dict[str, Any]:
     return {"type": put.type, "apiVersion": put.api_version, "name": put.name, **put.body}
 
 
-def test_checkov_finds_what_is_accepted_with_a_reason_and_nothing_else(report: dict[str, Any]) -> None:
+def test_checkov_findings_equal_the_accepted_ones(report: dict[str, Any]) -> None:
     failed: dict[str, set[str]] = {PRODUCTION: set(), DEVELOPMENT: set()}
     shown = {}
     for check in report["results"]["failed_checks"]:
@@ -107,7 +107,7 @@ def test_checkov_finds_what_is_accepted_with_a_reason_and_nothing_else(report: d
         assert not (gone := accepted[stack].keys() - found), f"checkov accepts {sorted(gone)} of {stack} by now"
 
 
-def test_checkov_looked_at_every_resource(report: dict[str, Any], puts: list[Put]) -> None:
+def test_checkov_checks_every_resource(report: dict[str, Any], puts: list[Put]) -> None:
     summary = report["summary"]
     assert summary["parsing_errors"] == 0
     # Settings on other resources share their name.

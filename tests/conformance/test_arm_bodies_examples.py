@@ -1,4 +1,4 @@
-"""Every request has keys and values of its own API version alone, and all it must have: the REST specifications judge.
+"""Every request has only keys and values of its API version, and all required ones, by the REST specifications.
 
 `data/rest_example_keys/` holds what each type takes, as key paths; its `derive.py` says where they come from. Does not
 look at numbers and free text.
@@ -23,8 +23,8 @@ KEYS = Path(__file__).parents[2] / "testing" / "data" / "rest_example_keys"
 
 @cache
 def specification(resource_type: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((KEYS / f"{resource_type.replace('/', '.')}.json").read_text())
-    return found
+    keys: dict[str, Any] = json.loads((KEYS / f"{resource_type.replace('/', '.')}.json").read_text())
+    return keys
 
 
 def test_every_type_is_sent_at_the_version_whose_specification_is_here(puts: list[Put]) -> None:

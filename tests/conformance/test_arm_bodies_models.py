@@ -1,4 +1,4 @@
-"""Every request fits the model of Azure's own client for its type: keys, required fields, kinds of values, enums."""
+"""Every request fits the model of Azure's client for its type: keys, required fields, types of values, enums."""
 
 from typing import Any
 
@@ -57,11 +57,11 @@ MODELS = {
     "Microsoft.Storage/storageAccounts/blobServices": "azure.mgmt.storage.models:BlobServiceProperties",
     "Microsoft.Storage/storageAccounts/blobServices/containers": "azure.mgmt.storage.models:BlobContainer",
 }
-# azure-mgmt-monitor 7.0.0 (2025-07) dropped them; the REST specification judges them in test_arm_bodies_examples.py.
+# azure-mgmt-monitor 7.0.0 (2025-07) dropped them; test_arm_bodies_examples.py checks them by the REST specification.
 WITHOUT_MODEL = {"Microsoft.Insights/diagnosticSettings"}
 
 
-def test_every_type_that_is_sent_has_a_model_to_judge_it(puts: list[Put]) -> None:
+def test_every_sent_type_has_a_model(puts: list[Put]) -> None:
     assert {put.type for put in puts} == MODELS.keys() | WITHOUT_MODEL
 
 
@@ -95,5 +95,5 @@ def test_every_request_fits_the_model_of_azures_client(puts: list[Put]) -> None:
         ),
     ],
 )
-def test_the_judge_is_blind_to_no_kind_of_fault(resource_type: str, body: dict[str, Any], fault: str) -> None:
+def test_each_kind_of_fault_in_a_request_is_found(resource_type: str, body: dict[str, Any], fault: str) -> None:
     assert any(fault in found for found in faults(MODELS[resource_type], body))

@@ -1,6 +1,6 @@
-"""azure-ai-ml, unmodified, on a bad day: throttling, lost answers, failed operations, names that soft delete keeps.
+"""The unmodified azure-ai-ml with faults: throttling, lost answers, failed operations, soft-deleted names.
 
-No deployment gets as far as a process. What it does on a good day is tested in `test_sandbox_machine_learning.py`.
+No deployment starts a process here. `tests/sandbox/machine_learning/test_service.py` tests it without faults.
 """
 
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def test_a_throttled_registration_is_sent_again(cloud: Served, ml: MLClient) -> 
     assert ml.models.create_or_update(model(name="throttled", version="1")).version == "1"
 
 
-def test_a_failed_operation_says_why_and_leaves_the_endpoint_failed_until_it_is_put_again(
+def test_failed_operation_reports_the_reason_and_the_endpoint_stays_failed_until_the_next_put(
     cloud: Served, ml: MLClient
 ) -> None:
     failure = {"code": "InferencingClientCallFailed", "message": "azureml-fe has no address: is port 80 open?"}
@@ -76,7 +76,7 @@ def test_a_failed_operation_says_why_and_leaves_the_endpoint_failed_until_it_is_
     assert ml.online_endpoints.get("scoring").provisioning_state == "Succeeded"
 
 
-def test_an_endpoint_that_is_being_made_is_busy(cloud: Served, ml: MLClient) -> None:
+def test_endpoint_is_busy_during_its_creation(cloud: Served, ml: MLClient) -> None:
     cloud.faults({"method": "PUT", "path": "/onlineEndpoints/busy$", "operation_delay": 0.5})
     endpoint = KubernetesOnlineEndpoint(name="busy", compute="serving", auth_mode="key")
     creation = ml.online_endpoints.begin_create_or_update(endpoint)

@@ -31,13 +31,13 @@ CONTRIBUTOR = "Storage Blob Data Contributor"
 
 @dataclass(frozen=True)
 class Az:
-    """The command line, logged in as the sandbox's service principal."""
+    """Azure CLI, logged in as the sandbox's service principal."""
 
     folder: Path
     environment: dict[str, str]
 
     def __call__(self, command: str, *arguments: str) -> Any:
-        """What a command answers, as JSON."""
+        """Output of a command, parsed as JSON."""
         done = self.run(command, *arguments)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if done.stdout.strip() else None
@@ -48,7 +48,7 @@ class Az:
         return done.stderr
 
     def printed(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command as the product prints it."""
+        """Run a command exactly as the product prints it."""
         program, *words = shlex.split(command)
         assert program == "az"
         return self.run(words[0], *words[1:])
@@ -61,7 +61,7 @@ class Az:
             "AZURE_CORE_COLLECT_TELEMETRY": "no",
             "AZURE_CORE_ONLY_SHOW_ERRORS": "yes",
         }
-        # No environment of a Python that it is not installed in.
+        # Without variables of another Python's environment.
         inherited = {name: value for name, value in self.environment.items() if not name.startswith("PYTHON")}
         return subprocess.run(
             [*PROGRAM, *command.split(), *arguments],
@@ -78,8 +78,8 @@ class Az:
 
     def one(self, kind: str) -> dict[str, Any]:
         """The one resource of a kind in the stack."""
-        (found,) = self("resource list", "--resource-type", kind)
-        return found
+        (resource,) = self("resource list", "--resource-type", kind)
+        return resource
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,8 @@ def az(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Az]:
 
 @pytest.fixture(scope="module")
 def group(az: Az) -> str:
-    (found,) = az("group list", "--tag", "stack=dev")
-    return str(found["name"])
+    (group,) = az("group list", "--tag", "stack=dev")
+    return str(group["name"])
 
 
 def test_resources_are_listed_by_type_and_by_tag(az: Az, group: str) -> None:
@@ -201,7 +201,7 @@ def test_commands_of_the_outputs_and_messages_work_as_printed(az: Az, group: str
     assert purged.returncode == 0 or "not found" in purged.stderr.lower()
 
 
-def test_rows_are_uploaded_as_the_page_says(az: Az, group: str) -> None:
+def test_documented_upload_of_rows_works(az: Az, group: str) -> None:
     lake = next(found for found in az("storage account list", "-g", group) if found["isHnsEnabled"])
     whom = ["--assignee-object-id", az.principal, "--assignee-principal-type", "ServicePrincipal"]
     az("role assignment create", *whom, "--role", CONTRIBUTOR, "--scope", lake["id"])

@@ -1,4 +1,4 @@
-"""azure-identity, unmodified, against a token endpoint that throttles and breaks, and with tokens that soon expire."""
+"""The unmodified azure-identity with a throttling or failing token endpoint, and with tokens that expire soon."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def credential(cloud: Served) -> ClientSecretCredential:
-    """Without the tokens of other tests."""
+    """A credential with an empty token cache."""
     who = cloud.sandbox.identity
     return ClientSecretCredential(who.tenant_id, who.client_id, who.client_secret, **options(cloud))
 
@@ -41,7 +41,7 @@ def scope(cloud: Served) -> str:
 
 
 class Held:
-    """Believes its token to be good for an hour, as where a clock is wrong or a token was revoked; then has another."""
+    """Credential that assumes an hour of validity, as with a wrong clock or a revoked token. Its second token works."""
 
     def __init__(self, token: str, others: Any = None) -> None:
         self._token, self._others = token, others
@@ -67,16 +67,14 @@ def blob(cloud: Served, credential: Any) -> Any:
     return service.get_blob_client("raw", "x")
 
 
-def test_the_environment_that_the_sandbox_hands_out_is_a_login(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_sandbox_env_log_in(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     who = cloud.sandbox.identity
     for name in ("tenant_id", "client_id", "client_secret"):
         monkeypatch.setenv(f"AZURE_{name.upper()}", getattr(who, name))
     assert [group.name for group in groups(cloud, EnvironmentCredential(**options(cloud))).list()] == []
 
 
-def test_a_throttled_login_waits_as_long_as_it_is_told_and_then_succeeds(
-    cloud: Served, credential: ClientSecretCredential
-) -> None:
+def test_throttled_login_waits_for_retry_after_and_succeeds(cloud: Served, credential: ClientSecretCredential) -> None:
     cloud.faults({"path": TOKEN, "status": 429, "headers": {"Retry-After": "1"}})
     began = time.monotonic()
     assert credential.get_token(scope(cloud)).token
@@ -103,7 +101,7 @@ def test_a_token_that_ends_soon_is_not_used_twice(cloud: Served, credential: Cli
 
 @dataclass(frozen=True)
 class Aged:
-    """Clients that worked with tokens, and tokens that worked, until a moment ago."""
+    """Clients and tokens that have just expired."""
 
     groups: Any
     blob: Any
@@ -128,12 +126,12 @@ def aged(cloud: Served) -> Aged:
     return made
 
 
-def test_work_outlasts_the_tokens_it_began_with(aged: Aged) -> None:
+def test_clients_continue_after_their_tokens_expire(aged: Aged) -> None:
     list(aged.groups.list())
     assert aged.blob.download_blob().readall() == b"2"
 
 
-def test_a_token_that_has_expired_opens_nothing(cloud: Served, aged: Aged) -> None:
+def test_expired_token_is_refused_by_every_service(cloud: Served, aged: Aged) -> None:
     with pytest.raises(ClientAuthenticationError) as expired:
         list(groups(cloud, Held(aged.tokens[cloud.sandbox.url])).list())
     assert (expired.value.status_code, expired.value.error.code) == (401, "ExpiredAuthenticationToken")
@@ -142,9 +140,7 @@ def test_a_token_that_has_expired_opens_nothing(cloud: Served, aged: Aged) -> No
     assert refused.value.error_code == "InvalidAuthenticationInfo"
 
 
-def test_a_storage_client_whose_token_is_refused_asks_for_another_and_goes_on(
-    cloud: Served, credential: ClientSecretCredential, aged: Aged
-) -> None:
+def test_storage_client_renews_a_refused_token(cloud: Served, credential: ClientSecretCredential, aged: Aged) -> None:
     blob(cloud, Held(aged.tokens[entra.STORAGE], credential)).upload_blob(b"2", overwrite=True)
 
 

@@ -1,4 +1,4 @@
-"""What Azure's management SDKs, unmodified, meet on a bad day: busy parents, throttling, failed operations, held names.
+"""Azure's unmodified management SDKs with faults: busy parents, throttling, failed operations, taken names.
 
 That they create, read, list, change and delete on a good one is tested in `test_sandbox_core_arm.py`.
 """
@@ -41,7 +41,7 @@ def client(kind: Any, cloud: Served) -> Any:
     )
 
 
-def test_resource_waits_as_long_as_a_throttled_answer_says(cloud: Served) -> None:
+def test_resource_client_waits_for_retry_after(cloud: Served) -> None:
     groups = client(ResourceManagementClient, cloud).resource_groups
     cloud.faults({"path": "/resourcegroups/rg$", "status": 429, "headers": {"Retry-After": "1"}})
     began = time.monotonic()
@@ -49,14 +49,14 @@ def test_resource_waits_as_long_as_a_throttled_answer_says(cloud: Served) -> Non
     assert time.monotonic() - began >= 1
 
 
-def test_resource_makes_one_group_of_two_requests_when_the_first_answer_is_lost(cloud: Served) -> None:
+def test_resource_client_creates_one_group_after_a_lost_answer(cloud: Served) -> None:
     groups = client(ResourceManagementClient, cloud).resource_groups
     cloud.faults({"method": "PUT", "path": "/resourcegroups/twice$", "lost": True})
     assert groups.create_or_update("twice", HOME).properties.provisioning_state == "Succeeded"
     assert [group.name for group in groups.list()].count("twice") == 1
 
 
-def test_resource_finds_a_group_that_is_being_deleted_busy_and_then_gone(cloud: Served) -> None:
+def test_resource_client_finds_a_group_busy_during_its_deletion(cloud: Served) -> None:
     resources = client(ResourceManagementClient, cloud)
     resources.resource_groups.create_or_update("ending", HOME)
     cloud.faults({"method": "DELETE", "path": "/resourcegroups/ending$", "operation_delay": 0.5})
@@ -70,7 +70,7 @@ def test_resource_finds_a_group_that_is_being_deleted_busy_and_then_gone(cloud: 
         accounts.begin_create("ending", "late", ACCOUNT)
 
 
-def test_storage_may_not_take_the_name_of_a_container_whose_deletion_goes_on(cloud: Served) -> None:
+def test_storage_refuses_the_name_of_a_container_during_its_deletion(cloud: Served) -> None:
     storage = client(StorageManagementClient, cloud)
     storage.storage_accounts.begin_create("rg", "lake", ACCOUNT).result()
     storage.blob_containers.create("rg", "lake", "raw", {})
@@ -94,7 +94,7 @@ def test_storage_shows_a_containers_etag_and_another_after_each_change(cloud: Se
     assert changed.etag != made
 
 
-def test_containerservice_may_not_add_a_pool_to_a_cluster_that_is_being_made(cloud: Served) -> None:
+def test_containerservice_refuses_a_pool_during_the_creation_of_the_cluster(cloud: Served) -> None:
     aks = client(ContainerServiceClient, cloud)
     cloud.faults({"method": "PUT", "path": "managedClusters/slow$", "operation_delay": 0.5})
     creation = aks.managed_clusters.begin_create_or_update("rg", "slow", CLUSTER)
@@ -107,7 +107,7 @@ def test_containerservice_may_not_add_a_pool_to_a_cluster_that_is_being_made(clo
     assert aks.agent_pools.begin_create_or_update("rg", "slow", "user", pool).result().name == "user"
 
 
-def test_containerservice_is_told_why_an_operation_failed_and_finds_the_cluster_failed(cloud: Served) -> None:
+def test_containerservice_reports_the_reason_of_a_failed_operation(cloud: Served) -> None:
     aks = client(ContainerServiceClient, cloud)
     failure = {"code": "ErrCode_InsufficientVCPUQuota", "message": "Insufficient regional vcpu quota left: 4 of 8."}
     cloud.faults({"method": "PUT", "path": "managedClusters/broken$", "operation_failure": failure})
@@ -118,7 +118,7 @@ def test_containerservice_is_told_why_an_operation_failed_and_finds_the_cluster_
     assert aks.managed_clusters.begin_create_or_update("rg", "broken", CLUSTER).result().name == "broken"
 
 
-def test_containerservice_goes_on_polling_through_throttling_and_broken_connections(cloud: Served) -> None:
+def test_containerservice_polls_through_throttling_and_broken_connections(cloud: Served) -> None:
     aks = client(ContainerServiceClient, cloud)
     cloud.faults(
         {"method": "PUT", "path": "managedClusters/polled$", "operation_delay": 0.2},
@@ -129,7 +129,7 @@ def test_containerservice_goes_on_polling_through_throttling_and_broken_connecti
     assert cloud.faults_left() == []
 
 
-def test_containerservice_cannot_change_a_cluster_that_has_changed_since_it_looked(cloud: Served) -> None:
+def test_containerservice_refuses_a_stale_etag(cloud: Served) -> None:
     aks = client(ContainerServiceClient, cloud).managed_clusters
     seen = aks.begin_create_or_update("rg", "shared", CLUSTER).result().e_tag
     assert seen
@@ -142,7 +142,7 @@ def test_containerservice_cannot_change_a_cluster_that_has_changed_since_it_look
     assert aks.get("rg", "shared").tags == {"by": "one"}
 
 
-def test_machinelearningservices_finds_a_soft_deleted_workspaces_name_taken(cloud: Served) -> None:
+def test_machinelearningservices_refuses_the_name_of_a_soft_deleted_workspace(cloud: Served) -> None:
     workspaces = client(MachineLearningServicesMgmtClient, cloud).workspaces
     vault = cloud.put("Microsoft.KeyVault/vaults/kv-of-mlw", location="westeurope", properties={})
     linked = {**HOME, "properties": {"keyVault": vault}}

@@ -1,6 +1,6 @@
-"""azure-storage-blob, unmodified, on a bad day: roles that do not work yet, a busy server, broken connections, races.
+"""The unmodified azure-storage-blob with faults: roles without effect yet, a busy server, broken connections, races.
 
-What it does on a good one, and that azurite answers the same, is tested in `test_sandbox_blob.py`.
+`tests/sandbox/test_blob.py` tests it without faults, and compares with azurite.
 """
 
 import os
@@ -33,7 +33,7 @@ def container(cloud: Served, account: str = "lake", **options: Any) -> Container
     return service.get_container_client("raw")
 
 
-def test_a_role_grants_nothing_until_it_has_spread(cloud: Served) -> None:
+def test_new_role_takes_effect_after_its_propagation(cloud: Served) -> None:
     lake = container(cloud)
     lake.upload_blob("x", b"1")
     with cloud.settings(role_propagation=7200), pytest.raises(HttpResponseError) as denied:
@@ -49,7 +49,7 @@ def test_the_program_waits_for_a_role_to_spread(cloud: Served) -> None:
     assert lake.get_blob_client("x").exists()
 
 
-def test_a_busy_server_is_asked_again(cloud: Served) -> None:
+def test_request_to_a_busy_server_is_repeated(cloud: Served) -> None:
     busy = {"status": 503, "body": {"error": {"code": "ServerBusy", "message": "Egress is over the account limit."}}}
     cloud.faults({"path": "/raw/busy$", "method": "PUT", "times": 2, **busy})
     container(cloud).upload_blob("busy", b"1")
@@ -68,7 +68,7 @@ def test_an_upload_in_blocks_outlives_broken_connections(cloud: Served, how: str
     assert lake.download_blob(how).readall() == content
 
 
-def test_an_upload_that_may_not_overwrite_takes_its_own_lost_success_for_a_strangers(cloud: Served) -> None:
+def test_upload_without_overwrite_fails_after_its_own_lost_success(cloud: Served) -> None:
     cloud.faults({"path": "/raw/own$", "method": "PUT", "lost": True})
     with pytest.raises(ResourceExistsError):
         container(cloud).upload_blob("own", b"1")
@@ -82,7 +82,7 @@ def test_a_client_without_retries_shows_a_broken_connection(cloud: Served) -> No
     assert not container(cloud).get_blob_client("once").exists()
 
 
-def test_of_two_writers_who_saw_the_same_blob_one_wins(cloud: Served) -> None:
+def test_second_conditional_write_of_a_blob_is_refused(cloud: Served) -> None:
     one = container(cloud).upload_blob("pointer", b"old")
     seen = one.get_blob_properties().etag
     unless_changed = {"overwrite": True, "etag": seen, "match_condition": MatchConditions.IfNotModified}

@@ -1,6 +1,6 @@
-"""Every body that the program sends to Databricks fits the models of another Databricks client, `databricks-bundles`.
+"""Every body that the program sends to Databricks fits the models of another client, `databricks-bundles`.
 
-The SDK that sends them takes what the program gives it: it neither checks keys of the job's JSON text nor values of
+The SDK that sends them does not validate them: it neither checks keys of the job's JSON text nor values of
 enumerations. What `databricks-bundles` has no model for (storage credentials, folders, files) is listed in `WITHOUT`.
 """
 
@@ -197,5 +197,5 @@ def test_every_kind_of_object_is_sent_and_judged(sent: list[Sent]) -> None:
         ),
     ],
 )
-def test_the_judge_finds_each_kind_of_fault(sent: Sent, fault: str) -> None:
+def test_each_kind_of_fault_in_a_databricks_body_is_found(sent: Sent, fault: str) -> None:
     assert any(fault in found for found in judge(sent))

@@ -1,4 +1,4 @@
-"""databricks-sdk, unmodified, on a bad day: throttling, lost answers, tokens that expire, clusters that do not start.
+"""The unmodified databricks-sdk with faults: throttling, lost answers, expired tokens, clusters that do not start.
 
 No task gets as far as Spark. What runs do is tested in `test_sandbox_databricks_runs.py`.
 """
@@ -47,7 +47,7 @@ def workspace(cloud: Served) -> WorkspaceClient:
 
 @pytest.fixture(scope="module")
 def job_id(workspace: WorkspaceClient) -> int:
-    """A job that would run if a cluster were given."""
+    """A job that is valid once a cluster is added."""
     return create(workspace, task("train", libraries=[]))
 
 
@@ -56,7 +56,7 @@ def outcome(part: jobs.Run | jobs.RunTask) -> tuple[object, ...]:
     return part.state.life_cycle_state, part.state.result_state, details.code, details.type
 
 
-def test_a_throttled_call_waits_as_long_as_it_is_told(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_throttled_call_waits_for_retry_after(cloud: Served, workspace: WorkspaceClient) -> None:
     cloud.faults({"path": "/jobs/list$", "status": 429, "headers": {"Retry-After": "1"}})
     began = time.monotonic()
     list(workspace.jobs.list())
@@ -74,7 +74,7 @@ def test_a_run_whose_first_answer_is_lost_is_started_once(cloud: Served, workspa
     ("failure", "code", "kind"),
     [(QUOTA, Code.CLUSTER_ERROR, Kind.CLIENT_ERROR), (STOCKOUT, Code.CLOUD_FAILURE, Kind.CLOUD_FAILURE)],
 )
-def test_a_cluster_that_gets_no_machines_is_an_internal_error_that_says_why(
+def test_cluster_without_machines_is_an_internal_error_with_the_reason(
     cloud: Served, workspace: WorkspaceClient, job_id: int, failure: dict[str, str], code: Code, kind: Kind
 ) -> None:
     cloud.faults({"path": RUN_NOW, "operation_failure": failure})
@@ -86,9 +86,7 @@ def test_a_cluster_that_gets_no_machines_is_an_internal_error_that_says_why(
         assert failure["message"] in message
 
 
-def test_a_cluster_that_does_not_start_in_time_ends_what_had_the_time_limit_as_timed_out(
-    cloud: Served, workspace: WorkspaceClient
-) -> None:
+def test_slow_cluster_start_times_out_the_task_or_run_with_the_limit(cloud: Served, workspace: WorkspaceClient) -> None:
     cloud.faults({"path": RUN_NOW, "operation_delay": 60, "times": 2})
     of_task = create(workspace, task("train", libraries=[], timeout_seconds=1))
     of_run = create(workspace, task("train", libraries=[]), timeout_seconds=1)
@@ -115,7 +113,7 @@ def test_a_cluster_that_is_still_starting_is_pending_and_can_be_cancelled(
     assert outcome(run) == outcome(run.tasks[0]) == cancelled
 
 
-def test_a_library_that_cannot_be_installed_is_told_apart_from_a_task_that_fails(workspace: WorkspaceClient) -> None:
+def test_failed_library_installation_has_its_own_termination_code(workspace: WorkspaceClient) -> None:
     absent = compute.Library(pypi=compute.PythonPyPiLibrary("no-such-package==1"))
     run_id = workspace.jobs.run_now(create(workspace, task("train", libraries=[absent]))).run_id
     ended = outcome(finished(workspace, run_id).tasks[0])
@@ -124,7 +122,7 @@ def test_a_library_that_cannot_be_installed_is_told_apart_from_a_task_that_fails
 
 @pytest.fixture(scope="module")
 def policy_id(workspace: WorkspaceClient) -> str:
-    """The program's policy for clusters that people make."""
+    """The program's policy for manually created clusters."""
     spec = JobSpec(
         *("train", "movielens", "s1", "/Volumes/c/s", "/Workspace/w.whl", "c0de", "/Shared/c/t", "16.4.x-scala2.12"),
         *("Standard_L8s_v3", 3, False, "0 0 3 * * ?", False, 60, {}),
@@ -156,7 +154,7 @@ BY_HAND = {"data_security_mode": "SINGLE_USER", "autotermination_minutes": 20, "
         ({"spark_conf": {"spark.speculation": "true"}}, ("spark_conf.spark.speculation, the value must be false",)),
     ],
 )
-def test_a_cluster_made_by_hand_is_refused_with_the_names_of_the_rules_that_it_breaks(
+def test_manual_cluster_is_refused_with_the_broken_policy_rules(
     workspace: WorkspaceClient, policy_id: str, asked: dict[str, object], rules: tuple[str, ...]
 ) -> None:
     known = len(list(workspace.clusters.list()))
@@ -167,9 +165,7 @@ def test_a_cluster_made_by_hand_is_refused_with_the_names_of_the_rules_that_it_b
     assert len(list(workspace.clusters.list())) == known
 
 
-def test_a_cluster_made_by_hand_within_the_policy_gets_what_the_policy_fixes(
-    workspace: WorkspaceClient, policy_id: str
-) -> None:
+def test_manual_cluster_gets_the_fixed_values_of_the_policy(workspace: WorkspaceClient, policy_id: str) -> None:
     made = workspace.clusters.create(**cluster(**BY_HAND).as_shallow_dict(), policy_id=policy_id).result()
     assert made.spark_conf["spark.dynamicAllocation.enabled"] == "false"
     assert (made.azure_attributes.availability.value, made.runtime_engine.value) == ("ON_DEMAND_AZURE", "STANDARD")
@@ -189,9 +185,7 @@ def test_a_failed_training_run_is_not_started_again_and_names_its_task_its_reaso
     assert len(list(workspace.jobs.list_runs(job_id=job_id))) == known + 1
 
 
-def test_a_token_that_has_expired_is_refused_and_the_programs_client_outlasts_it(
-    cloud: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_databricks_client_renews_an_expired_token(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     who = cloud.sandbox.identity
     for name, value in cloud.login.items():
         monkeypatch.setenv(name, value)
@@ -219,7 +213,7 @@ def test_a_token_that_has_expired_is_refused_and_the_programs_client_outlasts_it
     ],
     ids=lambda it: "-".join(it),
 )
-def test_variables_of_other_databricks_programs_do_not_change_who_asks(
+def test_variables_of_other_databricks_programs_do_not_change_the_login(
     cloud: Served, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     who = cloud.sandbox.identity

@@ -1,4 +1,6 @@
-"""Role definitions and private link names, against lists copied from Microsoft's documentation into testing/data."""
+"""Facts that occur twice, compared: with lists copied from Microsoft's documentation into testing/data (roles, private
+link names), with the SDK (error codes), or between the program and the sandbox (Databricks runtimes).
+"""
 
 import ast
 from pathlib import Path
@@ -9,6 +11,7 @@ import yaml
 from databricks.sdk.service.networking import ErrorCode
 
 from infra.components.roles import Role
+from sandbox.databricks import clusters
 from testing.stack.infra_graph import Graph, graph
 
 DATA = Path(__file__).parents[2] / "testing" / "data"
@@ -19,6 +22,7 @@ ROLES: dict[str, dict[str, Any]] = {
 }
 PRIVATE_LINK: dict[str, list[str]] = yaml.safe_load((DATA / "private_link.yaml").read_text())
 SANDBOX = Path(__file__).parents[2] / "sandbox"
+INFRA = Path(__file__).parents[2] / "infra"
 KNOWN: dict[str, dict[str, Any]] = yaml.safe_load((SANDBOX / "identity" / "roles.yaml").read_text())
 ARM_TYPES = {
     "containerregistry:Registry": "Microsoft.ContainerRegistry/registries",
@@ -39,6 +43,17 @@ def test_a_role_of_the_program_has_the_documented_id(role: Role) -> None:
 def test_a_role_of_the_sandbox_is_the_documented_one(name: str) -> None:
     known = {key: value for key, value in KNOWN[name].items() if key != "sources"}
     assert known == ROLES[name]
+
+
+def test_databricks_runtimes_of_the_sandbox_agree_with_those_of_the_program() -> None:
+    """The sandbox also has versions that the program refuses; each version that the program accepts must be there."""
+    supported = yaml.safe_load((INFRA / "planning" / "compatibility.yaml").read_text())["runtimes"]
+    assert len(supported) >= 5
+    for version, runtime in supported.items():
+        assert clusters.RUNTIMES[version] == runtime["spark"], version
+        assert version.endswith(f"scala{runtime['scala']}")
+    long_term = {version for version in clusters.RUNTIMES if version.startswith(clusters.LONG_TERM_SUPPORT)}
+    assert long_term == supported.keys()
 
 
 def test_databricks_answers_with_codes_that_its_sdk_lists() -> None:

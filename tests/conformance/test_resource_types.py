@@ -1,4 +1,4 @@
-"""The rules of `sandbox/arm/resource_types.yaml` against what Microsoft's own types say of each resource type.
+"""The rules of `sandbox/arm/resource_types.yaml`, compared with Microsoft's Bicep types.
 
 `data/resource_types.yaml` is an extract; `tools/resource_types.py` wrote it and names the commit.
 """
@@ -24,7 +24,7 @@ RULES = {rule.type: rule for rule in load().values() if rule.api_version}
 LIMITED = sorted(name for name in ROWS if RULES[name].name.keys() & {"min", "max", "pattern"})
 
 
-def test_every_type_is_looked_up_at_the_version_that_is_used() -> None:
+def test_every_type_is_compared_at_its_api_version() -> None:
     assert ROWS.keys() == RULES.keys()
     assert not [name for name, row in ROWS.items() if f"/{RULES[name].api_version}/" not in row["path"]]
 
@@ -32,7 +32,7 @@ def test_every_type_is_looked_up_at_the_version_that_is_used() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", LIMITED)
-def test_no_name_is_accepted_that_azure_refuses(name: str, data: st.DataObject) -> None:
+def test_names_that_azure_refuses_are_refused(name: str, data: st.DataObject) -> None:
     limits, text = ROWS[name].get("name", {}), data.draw(names(RULES[name]))
     assert limits.get("min", 0) <= len(text) <= limits.get("max", 1000)
     assert re.search(limits.get("pattern", ""), text), limits
@@ -40,8 +40,8 @@ def test_no_name_is_accepted_that_azure_refuses(name: str, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_body_has_a_location_where_azures_has(name: str) -> None:
-    # A resource that can be in any region names one: "LocationRequired", which no type says.
+def test_types_have_a_location_as_in_azure(name: str) -> None:
+    # A resource that can be in any region must name one ("LocationRequired"); the types do not contain this rule.
     allowed = {"none": {"none"}, "optional": {"optional", "required"}, "required": {"required"}}
     assert RULES[name].location in allowed[ROWS[name]["location"]]
 
@@ -55,7 +55,7 @@ def test_a_property_that_azure_requires_is_required(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_rule_that_cites_azures_types_is_in_them(name: str) -> None:
+def test_rules_with_bicep_types_as_source_are_in_them(name: str) -> None:
     row, cited = ROWS[name], f"{DOCUMENT['repository']} {ROWS[name]['path']}"
     required, read_only = row.get("required", []), row.get("read_only", [])
     for key, items in (("required", RULES[name].required), ("computed", tuple(paths(RULES[name].computed)))):
@@ -63,11 +63,11 @@ def test_a_rule_that_cites_azures_types_is_in_them(name: str) -> None:
             texts = list(sources_of(RULES[name].raw, key, item))
             assert all(text == cited for text in texts if text.startswith(DOCUMENT["repository"])), item
             if cited in texts:
-                said = read_only if key == "computed" else required
-                assert any(f"{path}.".startswith(f"{item}.") for path in said), f"{key} {item}"
+                listed = read_only if key == "computed" else required
+                assert any(f"{path}.".startswith(f"{item}.") for path in listed), f"{key} {item}"
 
 
-def test_a_name_that_azures_types_refuse_is_found() -> None:
+def test_comparison_of_names_detects_a_refused_name() -> None:
     assert not re.search(ROWS["Microsoft.Storage/storageAccounts"]["name"]["pattern"], "Capital")
 
 

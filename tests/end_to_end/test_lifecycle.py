@@ -97,7 +97,7 @@ def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: L
 
 
 def test_the_first_training_leaves_sparks_classes_to_the_drivers_to_come(stack: LocalRun) -> None:
-    eventually(class_archive.option, seconds=600)
+    eventually(class_archive.use_option, seconds=600)
 
 
 def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:

@@ -83,7 +83,7 @@ def test_a_statement_that_names_no_source_is_refused(text: str) -> None:
 
 
 def test_a_list_of_sources_does_not_hold_one_that_is_missing() -> None:
-    with pytest.raises(Malformed, match="stands alone"):
+    with pytest.raises(Malformed, match="must be the only text"):
         read_all(["Azure/AKS#1", "No source: ask Azure for it"])
 
 

@@ -1,4 +1,4 @@
-"""The blob endpoint, spoken to by the unmodified Azure SDK; and the same calls against azurite, where node is."""
+"""The blob endpoint with the unmodified Azure SDK; and the same calls against azurite, if node is installed."""
 
 import asyncio
 import base64
@@ -110,7 +110,7 @@ def test_no_name_reaches_outside_its_container(cloud: Served, path: str) -> None
     assert list(cloud.sandbox.container_folder("lake", "walls").iterdir()) == []
 
 
-def test_an_account_or_container_that_arm_does_not_know_is_not_found(cloud: Served) -> None:
+def test_account_or_container_missing_in_arm_is_not_found(cloud: Served) -> None:
     with pytest.raises(ResourceNotFoundError) as missing:
         service(cloud).get_container_client("nowhere").upload_blob("x", b"")
     assert missing.value.error_code == "ContainerNotFound"
@@ -118,7 +118,7 @@ def test_an_account_or_container_that_arm_does_not_know_is_not_found(cloud: Serv
         service(cloud, "otheraccount").get_container_client("raw").upload_blob("x", b"")
 
 
-def test_a_key_opens_nothing_and_the_answer_says_so(cloud: Served, raw: ContainerClient) -> None:
+def test_shared_keys_are_refused_with_the_reason(cloud: Served, raw: ContainerClient) -> None:
     key = base64.b64encode(b"key").decode()
     with pytest.raises(HttpResponseError) as refused:
         service(cloud, credential={"account_name": "lake", "account_key": key}).get_container_client("raw").exists()
@@ -141,7 +141,7 @@ def test_a_token_for_another_audience_or_from_another_issuer_is_refused(cloud: S
         assert (refused.value.status_code, refused.value.error_code) == (401, "InvalidAuthenticationInfo")
 
 
-def test_owning_the_account_gives_no_access_to_its_data_without_a_data_role(cloud: Served) -> None:
+def test_blob_access_requires_a_data_role(cloud: Served) -> None:
     account = cloud.account("private", "raw")
     client = service(cloud, "private").get_container_client("raw")
     with pytest.raises(HttpResponseError, match="Storage Blob Data Contributor") as refused:
@@ -157,14 +157,14 @@ def test_owning_the_account_gives_no_access_to_its_data_without_a_data_role(clou
 def test_deleting_a_container_in_arm_deletes_its_blobs(cloud: Served, raw: ContainerClient) -> None:
     raw.upload_blob("x", b"1")
     record = blob.container_id(f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake", raw.container_name)
-    hook = blob.behaviours(cloud.sandbox)["microsoft.storage/storageaccounts/blobservices/containers"].on_delete
+    hook = blob.BlobService(cloud.sandbox).behaviours()[blob.CONTAINER].on_delete
     assert hook is not None
     asyncio.run(hook(cloud.sandbox, record, {}))
     assert not cloud.sandbox.container_folder("lake", raw.container_name).exists()
 
 
 def conversation(client: BlobServiceClient) -> dict[str, Any]:
-    """What a client sees of a store: names, sizes, ranges, statuses and error codes."""
+    """A client's results of the same calls on any store: names, sizes, ranges, statuses and error codes."""
     seen: dict[str, Any] = {}
 
     def refusal(name: str, call: Callable[[], Any]) -> None:
@@ -219,7 +219,7 @@ def conversation(client: BlobServiceClient) -> dict[str, Any]:
 def azurite(tmp_path_factory: pytest.TempPathFactory, cloud: Served) -> Iterator[BlobServiceClient]:
     """Microsoft's emulator over TLS, with the sandbox's certificate; installed once into the user's cache."""
     if not (node := shutil.which("node")) or not (npm := shutil.which("npm")):
-        pytest.skip("node and npm are not installed, so there is no azurite to compare with")
+        pytest.skip("node and npm are not installed, so azurite cannot be run")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalization-azure" / "azurite-3.37.0"
     program = home / "node_modules/azurite/dist/src/blob/main.js"
     if not program.exists():
@@ -258,7 +258,7 @@ def wait_until_open(port: int, process: "subprocess.Popen[bytes]") -> None:
 
 
 class _Entra:
-    """azurite checks issuer, audience and times of a token and not its signature."""
+    """A token that azurite accepts: it checks issuer, audience and times, but not the signature."""
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         now = int(time.time())

@@ -1,4 +1,4 @@
-"""Faults on demand: at every service behind the sandbox's one port, down to the connection itself."""
+"""Injected faults, at every service of the sandbox, and of the connection itself."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -52,9 +52,9 @@ def test_any_service_can_be_made_to_fail_once_in_each_way(cloud: Served, http: h
     assert ask(cloud, http, "GET", path, audience).status_code == usual
 
 
-def test_what_the_sandbox_does_not_know_cannot_be_set(http: httpx.Client) -> None:
-    for method, path, told in (("PUT", "settings", {"role_delay": 1}), ("POST", "faults", [{"pth": "x"}])):
-        assert http.request(method, f"/sandbox/{path}", json=told).status_code == 400
+def test_unknown_settings_and_fault_fields_are_refused(http: httpx.Client) -> None:
+    for method, path, content in (("PUT", "settings", {"role_delay": 1}), ("POST", "faults", [{"pth": "x"}])):
+        assert http.request(method, f"/sandbox/{path}", json=content).status_code == 400
     known = {"role_propagation", "token_lifetime", "container_deletion", "instance_types"}
     assert set(http.get("/sandbox/settings").json()) == known
 

@@ -1,4 +1,4 @@
-"""The registry's builds, driven by the SDKs that a deployment uses."""
+"""The registry's builds, with the SDKs that a deployment uses."""
 
 import io
 import tarfile
@@ -55,7 +55,7 @@ def test_other_content_or_arguments_have_another_digest(cloud: Cloud, changed: d
     assert digest(cloud.build(**changed)) != digest(cloud.build(CONTEXT))
 
 
-def test_a_failed_build_says_why_and_leaves_no_image(cloud: Cloud) -> None:
+def test_failed_build_reports_the_reason_and_leaves_no_image(cloud: Cloud) -> None:
     context = {**CONTEXT, "install.sh": INSTALL.replace("set -eu", "echo no wheel for lightgbm >&2; exit 3")}
     for _ in range(2):
         run = cloud.build(context)
@@ -86,7 +86,7 @@ def test_a_subscription_on_free_credits_may_not_build(cloud: Cloud) -> None:
         ({"Dockerfile": "FROM scratch", "install.sh": "#!/bin/sh\n"}, {}, "no executable bin/serve"),
     ],
 )
-def test_a_context_that_cannot_be_built_says_what_it_lacks(
+def test_incomplete_context_fails_with_the_missing_part(
     cloud: Cloud, context: dict[str, str], more: dict[str, Any], reason: str
 ) -> None:
     run = cloud.build(context, **more)
@@ -106,18 +106,18 @@ def test_a_build_does_not_see_the_clouds_secrets(cloud: Cloud) -> None:
     assert cloud.environment["AZURE_CLIENT_SECRET"] not in log
 
 
-def test_what_is_no_archive_fails_the_run(cloud: Cloud) -> None:
+def test_upload_that_is_not_an_archive_fails_the_run(cloud: Cloud) -> None:
     source = cloud.tasks.registries.get_build_source_upload_url(GROUP, REGISTRY)
     BlobClient.from_blob_url(source.upload_url, connection_verify=cloud.ca_bundle).upload_blob(b"not an archive")
     run = cloud.schedule(source.relative_path)
-    assert "no readable .tar.gz archive" in run.run_error_message
+    assert "not a readable .tar.gz archive" in run.run_error_message
 
 
-def test_whether_there_is_a_container_engine_is_settled_by_the_first_start(
+def test_container_engine_is_chosen_at_the_first_start(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONTAINER_ENGINE", str(tmp_path / "engine.json"))
-    assert "is no JSON file" in sandbox_command("start", cloud.folder).stderr
+    assert "is not a JSON file" in sandbox_command("start", cloud.folder).stderr
     (tmp_path / "engine.json").write_text('{"address": "unix:///nowhere.sock"}')
     assert "first started without a container engine" in sandbox_command("start", cloud.folder).stderr
 
@@ -148,7 +148,7 @@ def test_a_context_that_leads_outside_is_refused(member: tuple[Any, ...], tmp_pa
 
 
 def test_a_context_is_unpacked_by_a_python_without_filters_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Debian 12's."""
+    """Python 3.11.2 of Debian 12 has no filters."""
     monkeypatch.delattr(tarfile, "data_filter")
 
     def extractall(archive: tarfile.TarFile, path: Path) -> None:
@@ -175,7 +175,7 @@ def test_only_uploaded_contexts_are_built(cloud: Cloud, location: str) -> None:
         ({"imageNames": ["Upper:case"]}, "lower case"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(cloud: Cloud, more: dict[str, Any], reason: str) -> None:
+def test_invalid_build_request_is_refused(cloud: Cloud, more: dict[str, Any], reason: str) -> None:
     with pytest.raises(HttpResponseError, match=reason):
         cloud.build(CONTEXT, **more)
 
@@ -189,7 +189,7 @@ def test_a_link_admits_to_its_own_path_only(cloud: Cloud) -> None:
     assert cloud.http.get(link).status_code == 200
 
 
-def test_a_build_that_the_sandbox_did_not_survive_is_failed(cloud: Cloud) -> None:
+def test_build_interrupted_by_the_end_of_the_sandbox_is_failed(cloud: Cloud) -> None:
     context = {**CONTEXT, "install.sh": "#!/bin/sh\necho pid $$\nexec sleep 60\n"}
     run = cloud.build(context, wait=False)
     eventually(lambda: "pid" in cloud.log(run))

@@ -1,4 +1,4 @@
-"""Each kind of file of a local run, damaged one at a time; takes an hour or more, so only with `--faults`."""
+"""Damage to each kind of file of a local run, one at a time. Takes an hour or more, so it needs `--faults`."""
 
 import os
 import re
@@ -39,38 +39,36 @@ class Stopped:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
     folder = tmp_path_factory.mktemp("state")
-    run = LocalRun(folder / "run")  # stays where it is: images hold absolute paths
+    run = LocalRun(folder / "run")  # never moved: images contain absolute paths
     run.up()
     sandbox_command("stop", run.state / "sandbox")
     shutil.copytree(run.state, folder / "copy", symlinks=True)
-    found = Stopped(run, folder / "copy")
-    yield found
-    found.restore()
+    stopped = Stopped(run, folder / "copy")
+    yield stopped
+    stopped.restore()
     run.down()
 
 
 @pytest.mark.parametrize("damage", [cut, empty, Path.unlink])
 @pytest.mark.parametrize("pattern", [*NEEDED, *MADE_AGAIN, *UNREAD, *CONTENT])
-def test_a_damaged_file_is_done_without_or_named(
-    stopped: Stopped, pattern: str, damage: Callable[[Path], None]
-) -> None:
+def test_damaged_file_is_replaced_or_named(stopped: Stopped, pattern: str, damage: Callable[[Path], None]) -> None:
     stopped.restore()
     files = sorted(path for path in stopped.run.state.glob(pattern) if path.is_file())
-    files += sorted(path for found in stopped.run.state.glob(pattern) for path in found.rglob("*") if path.is_file())
+    files += sorted(path for match in stopped.run.state.glob(pattern) for path in match.rglob("*") if path.is_file())
     if not files:
         pytest.skip("a run that was stopped in order has no such file")
     damage(files[0])
     done = [stopped.run.run("local", timeout=300)]
     if done[0].returncode:
         done.append(stopped.run.run("local-down"))
-    said = "".join(it.stderr for it in done)
-    assert "Traceback" not in said
+    errors = "".join(it.stderr for it in done)
+    assert "Traceback" not in errors
     if done[-1].returncode:
-        assert str(files[0]) in said
-        if put_back := re.search(r"`touch '(.*)'`, then the same command again", said):  # the mark of a run
+        assert str(files[0]) in errors
+        if put_back := re.search(r"`touch '(.*)'`, then the same command again", errors):  # the mark of a run
             Path(put_back[1]).touch()
             assert stopped.run.run("local-down").returncode == 0
         else:
-            assert FORCE in said
+            assert FORCE in errors
             assert stopped.run.run("local-down", "--force").returncode == 0
         assert list(stopped.run.state.iterdir()) == []

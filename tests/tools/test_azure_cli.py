@@ -1,4 +1,4 @@
-"""Azure CLI in the user's cache: used only where its install has come to its end."""
+"""Azure CLI in the user's cache: used only if its installation is complete."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tools import azure_cli
 from tools.pins import pin
 
 
-def test_azure_cli_that_is_installed_by_half_is_not_used(tmp_path: Path) -> None:
+def test_incomplete_azure_cli_installation_is_not_used(tmp_path: Path) -> None:
     environment = {"XDG_CACHE_HOME": str(tmp_path)}
     folder = tmp_path / "personalization-azure" / "azure-cli" / pin("azure-cli").version
     (folder / "bin").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The first command on a machine: the Python it takes, that it finishes what was cut off and does nothing twice."""
+"""The first command on a machine: the accepted Python versions, and the repair of interrupted installations."""
 
 import ast
 import importlib.metadata
@@ -25,7 +25,7 @@ BOOTSTRAP = Path(steps.__file__).with_name("bootstrap.py")
 
 
 @pytest.mark.parametrize("version", [(2, 7, 18), (3, 6, 15), (3, 10, 13), (3, 12, 1), (3, 13, 0)])
-def test_another_python_is_refused_with_what_to_install(version: tuple[int, ...]) -> None:
+def test_other_python_versions_are_refused_with_the_remedy(version: tuple[int, ...]) -> None:
     message = refusal(version, "/usr/bin/python3")
     assert "/usr/bin/python3 is " + ".".join(map(str, version)) in message
     assert "PYTHON=python3.11 make local" in message
@@ -57,14 +57,14 @@ def test_the_refusal_can_be_read_under_any_python() -> None:
 
 
 def _other_pythons() -> list[Path]:
-    """Interpreters of other versions that this machine happens to have, on the path or from pyenv."""
+    """Interpreters of other versions on this machine, on the path or from pyenv."""
     on_path = [Path(folder, name) for folder in os.get_exec_path() for name in ("python2.7", "python3.9", "python3.12")]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions").glob("[23].*/bin/python")
     question = ["-c", "import sys; sys.exit(sys.version_info[:2] == (3, 11))"]
     return [
-        found
-        for found in (*on_path, *pyenv)
-        if found.exists() and subprocess.run([found, *question], capture_output=True).returncode == 0
+        interpreter
+        for interpreter in (*on_path, *pyenv)
+        if interpreter.exists() and subprocess.run([interpreter, *question], capture_output=True).returncode == 0
     ]
 
 
@@ -93,7 +93,7 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def equipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment that has a Pulumi CLI and a Java 17, and a cache folder that nobody needs."""
+    """An environment with a Pulumi CLI and a Java 17, and an unused cache folder."""
     tools = tmp_path_factory.mktemp("tools")
     for name, answer in {
         "pulumi": f"echo v{pin('pulumi').version}",
@@ -105,7 +105,7 @@ def equipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PATH": f"{tools}:/usr/bin:/bin", "XDG_CACHE_HOME": "/dev/null/nowhere"}
 
 
-def test_a_second_bootstrap_does_nothing_and_takes_less_than_a_second(
+def test_second_bootstrap_changes_nothing_within_a_second(
     small_project: Path, equipped: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(small_project / ".venv", ignore_errors=True)  # another test may have bootstrapped it
@@ -120,10 +120,10 @@ def test_a_second_bootstrap_does_nothing_and_takes_less_than_a_second(
     assert all(line.endswith("already there") for line in capsys.readouterr().out.splitlines())
 
 
-def test_an_install_that_was_cut_off_is_finished_by_the_next_run(small_project: Path, equipped: dict[str, str]) -> None:
+def test_interrupted_installation_is_finished_by_the_next_run(small_project: Path, equipped: dict[str, str]) -> None:
     venv = small_project / ".venv"
     steps._bootstrap(small_project, equipped)
-    # As a killed install leaves it: a package that looks installed but lacks files, and no stamp yet.
+    # The state after a killed installation: a package that looks installed but lacks files, and no stamp.
     for module in venv.glob("lib/python3.11/site-packages/hatchling/*.py"):
         module.unlink()
     (venv / "installed").unlink()
@@ -187,9 +187,9 @@ def test_bytecode_is_written_for_the_modules_of_the_sdk_that_the_program_imports
     assert compiled == {"other", "pulumi_azure_native/storage", "pulumi_azure_native/compute"}
 
 
-def test_temporary_files_of_an_install_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_of_an_installation_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build through uv leaves a lock file in the temporary folder."""
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9")  # not asked of pip, which is not here
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9")  # so that pip, which is missing here, is not run
     uv = tmp_path / "bin" / "uv"
     uv.parent.mkdir()
     uv.write_text('#!/bin/sh\ntouch "$TMPDIR/uv-setuptools.lock"\necho "$TMPDIR"\n')
@@ -203,33 +203,33 @@ def test_the_settings_put_the_environment_first_and_do_not_steer_plugins(
     small_project: Path, equipped: dict[str, str]
 ) -> None:
     steps._bootstrap(small_project, equipped)
-    told = run(
+    lines = run(
         ["sh", "-c", '. ".venv/personalization.sh"; echo "$PATH"; echo "$JAVA_HOME"; env'],
         "sourcing failed",
         cwd=small_project,
         env=equipped,
     ).splitlines()
-    assert told[0] == f"{small_project}/.venv/bin:{equipped['PATH']}"
-    assert told[1] == "/opt/java 17"
-    assert "PULUMI_SKIP_UPDATE_CHECK=true" in told
-    assert not any(line.startswith("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION") for line in told)
+    assert lines[0] == f"{small_project}/.venv/bin:{equipped['PATH']}"
+    assert lines[1] == "/opt/java 17"
+    assert "PULUMI_SKIP_UPDATE_CHECK=true" in lines
+    assert not any(line.startswith("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION") for line in lines)
 
 
 def test_settings_sourced_twice_name_the_trust_store_once(tmp_path: Path) -> None:
     ours = PulumiCli(tmp_path / "the cli", "", is_ours=True)
     steps._write_settings(tmp_path, ours, Java(tmp_path, "", "-Djavax.net.ssl.trustStore=/a/store"))
     script = '. ./personalization.sh; . ./personalization.sh; echo "$JAVA_TOOL_OPTIONS"; echo "$PATH"'
-    told = run(["sh", "-c", script], "sourcing failed", cwd=tmp_path, env={"PATH": "/bin"}).splitlines()
-    assert told[0].split() == ["-Djavax.net.ssl.trustStore=/a/store"]
-    assert told[1].startswith(f"{tmp_path}/bin:{tmp_path}/the cli:")
+    lines = run(["sh", "-c", script], "sourcing failed", cwd=tmp_path, env={"PATH": "/bin"}).splitlines()
+    assert lines[0].split() == ["-Djavax.net.ssl.trustStore=/a/store"]
+    assert lines[1].startswith(f"{tmp_path}/bin:{tmp_path}/the cli:")
 
 
-def test_a_failed_command_shows_what_to_do_and_its_last_lines() -> None:
+def test_failed_command_shows_the_remedy_and_its_last_lines() -> None:
     with pytest.raises(Unavailable, match="install it by hand\n  sh ended with 3:\n  no route to host"):
         run(["sh", "-c", "echo no route to host >&2; exit 3"], "install it by hand")
 
 
-def test_a_cache_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> None:
+def test_unwritable_cache_folder_is_reported_with_the_remedy(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     with pytest.raises(Unavailable, match=rf"{in_the_way}/cache/pulumi cannot be written[\s\S]*XDG_CACHE_HOME"):

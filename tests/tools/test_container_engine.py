@@ -1,4 +1,4 @@
-"""The engine that tests bring along: said where there can be none, and never another program's end."""
+"""The container engine for tests: a clear reason if there is none, and no other program is killed."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tools import container_engine
 from tools.steps import ROOT
 
 
-def test_without_an_engine_the_reason_is_said_and_the_command_runs(tmp_path: Path) -> None:
+def test_command_runs_without_an_engine_and_the_reason_is_printed(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
     environment.pop("CONTAINER_ENGINE", None)
     shown = "import os; print(os.environ.get('CONTAINER_ENGINE'))"
@@ -36,7 +36,7 @@ def test_an_engine_whose_record_is_cut_short_is_removed(tmp_path: Path, content:
     assert not (tmp_path / "engine").exists()
 
 
-def test_a_process_id_that_another_program_has_got_is_left_alone(tmp_path: Path) -> None:
+def test_reused_process_id_is_not_killed(tmp_path: Path) -> None:
     stranger = subprocess.Popen(["sleep", "60"])
     try:
         state = {"process": stranger.pid, "address": "unix:///nowhere.sock", "arguments": {}}

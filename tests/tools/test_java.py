@@ -1,4 +1,4 @@
-"""Which Java is taken, and that the one that comes as a wheel trusts what the machine trusts."""
+"""The choice of a Java, and the trust store of the one from the wheel."""
 
 import datetime
 import shutil
@@ -19,7 +19,7 @@ SPECIFICATION = {"8": "1.8", "11": "11", "17": "17", "21": "21"}
 
 
 def _java_home(folder: Path, version: str) -> Path:
-    """A home whose `java` describes itself as real ones do, among many other properties on its error stream."""
+    """A home whose `java` prints its properties as real ones do, among others on its error stream."""
     home = folder / f"java-{version}"
     (home / "bin").mkdir(parents=True)
     program = home / "bin" / "java"
@@ -57,13 +57,13 @@ def test_java_home_comes_before_the_path(tmp_path: Path) -> None:
     assert found.home == named
 
 
-def test_our_own_java_in_an_activated_shell_does_not_pass_for_the_machines(tmp_path: Path) -> None:
+def test_cached_java_in_java_home_is_not_taken_for_the_machines(tmp_path: Path) -> None:
     ours = _java_home(tmp_path / "cache", "17")
     assert java.find({"JAVA_HOME": str(ours), "PATH": ""}, tmp_path / "cache") is None
 
 
 @pytest.mark.parametrize("home", ["/nowhere", "/dev/null"])
-def test_a_java_home_without_java_is_no_java(home: str, tmp_path: Path) -> None:
+def test_java_home_without_java_is_ignored(home: str, tmp_path: Path) -> None:
     assert java.find({"JAVA_HOME": home, "PATH": ""}, tmp_path) is None
 
 
@@ -88,9 +88,7 @@ def private_authority(tmp_path: Path) -> Path:
     return bundle
 
 
-def test_java_reads_the_trust_store_and_one_bad_certificate_does_not_spoil_it(
-    private_authority: Path, tmp_path: Path
-) -> None:
+def test_java_reads_the_trust_store_without_its_invalid_certificates(private_authority: Path, tmp_path: Path) -> None:
     keytool = shutil.which("keytool")
     if not keytool:
         pytest.skip("no keytool here")
@@ -110,7 +108,7 @@ def test_the_java_of_the_wheel_runs_and_trusts_the_machines_authorities(
     first = java.install(tmp_path / "cache", venv)
     again = java.install(tmp_path / "cache", venv)
     assert (first.changed, again.changed) == (True, False)
-    # With its own classes in a file: only on top of one can Spark's be kept.
+    # Requires the archive of its own classes, which the archive of Spark's classes extends.
     said = subprocess.run([first.home / "bin" / "java", *first.options.split(), "-Xshare:on", "-version"])
     assert said.returncode == 0
 

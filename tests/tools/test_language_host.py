@@ -1,4 +1,4 @@
-"""The stand-in Python language host: what it tells the engine, what it starts, and that nothing outlives its engine."""
+"""The stand-in Python language host: its answers to the engine, its processes, and their end with the engine."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ exec(open(os.path.join(program, "ending.py")).read())
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A running host whose executor records what it was asked, then does what the program's `ending.py` says."""
+    """A running host. Its executor records its arguments and environment, then runs the program's `ending.py`."""
     installed = tmp_path / "bin" / "pulumi-language-python"
     installed.parent.mkdir()
     shutil.copyfile(SOURCE, installed)
@@ -67,7 +67,7 @@ def _program(folder: Path, ending: str = "", **options: str) -> language.Program
     return info
 
 
-def test_it_says_who_it_is_and_which_providers_the_installed_sdks_need(runtime: LanguageRuntimeStub) -> None:
+def test_host_reports_its_version_and_the_providers_of_installed_sdks(runtime: LanguageRuntimeStub) -> None:
     assert runtime.GetPluginInfo(Empty()).version == pin("pulumi").version
     assert runtime.About(language.AboutRequest()).executable == sys.executable
     packages = runtime.GetRequiredPackages(language.GetRequiredPackagesRequest()).packages
@@ -76,7 +76,7 @@ def test_it_says_who_it_is_and_which_providers_the_installed_sdks_need(runtime: 
     assert "pulumi" in {dependency.name for dependency in dependencies}
 
 
-def test_a_program_gets_everything_the_engine_said(runtime: LanguageRuntimeStub, tmp_path: Path) -> None:
+def test_program_gets_all_settings_of_the_engine(runtime: LanguageRuntimeStub, tmp_path: Path) -> None:
     answer = runtime.Run(
         language.RunRequest(
             project="p",
@@ -119,16 +119,16 @@ def test_a_program_gets_everything_the_engine_said(runtime: LanguageRuntimeStub,
         ("os.kill(os.getpid(), 9)", "Program was ended by SIGKILL", False),
     ],
 )
-def test_how_a_program_ended_is_told_once(
+def test_end_of_a_program_is_reported_once(
     runtime: LanguageRuntimeStub, tmp_path: Path, ending: str, error: str, bail: bool
 ) -> None:
     answer = runtime.Run(language.RunRequest(info=_program(tmp_path / "program", ending)))
     assert (answer.error, answer.bail) == (error, bail)
 
 
-def test_a_runtime_option_that_it_does_not_know_is_refused(runtime: LanguageRuntimeStub, tmp_path: Path) -> None:
+def test_unknown_runtime_option_is_refused(runtime: LanguageRuntimeStub, tmp_path: Path) -> None:
     answer = runtime.Run(language.RunRequest(info=_program(tmp_path / "program", virtualenv="venv")))
-    assert answer.error.startswith("runtime option virtualenv: this language host knows one environment")
+    assert answer.error.startswith("runtime option virtualenv: this language host has one environment")
 
 
 def test_a_plugin_runs_in_its_environment_and_both_its_streams_arrive(
@@ -157,14 +157,14 @@ def test_a_plugin_ends_when_its_call_is_cancelled(runtime: LanguageRuntimeStub, 
     eventually(lambda: not psutil.pid_exists(plugin), seconds=10)
 
 
-def test_what_only_the_official_host_can_do_is_said(runtime: LanguageRuntimeStub) -> None:
+def test_methods_of_the_official_host_alone_are_refused_with_a_hint(runtime: LanguageRuntimeStub) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         runtime.GenerateProgram(language.GenerateProgramRequest())
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert "official Pulumi CLI" in refused.value.details()
 
 
-def test_an_interrupt_is_left_quietly(host: "subprocess.Popen[bytes]") -> None:
+def test_interrupt_ends_the_host_without_output(host: "subprocess.Popen[bytes]") -> None:
     assert host.stdout
     host.stdout.readline()
     host.send_signal(signal.SIGINT)
@@ -173,7 +173,7 @@ def test_an_interrupt_is_left_quietly(host: "subprocess.Popen[bytes]") -> None:
 
 
 def test_nothing_outlives_a_killed_engine(tmp_path: Path) -> None:
-    """The engine here is a process that starts the host, asks it to run a program, and is killed meanwhile."""
+    """The engine here is a process that starts the host, has it run a program, and is killed meanwhile."""
     installed = tmp_path / "pulumi-language-python"
     shutil.copyfile(SOURCE, installed)
     installed.with_name("pulumi-language-python-exec").write_text(RECORDING_EXECUTOR)
@@ -260,16 +260,16 @@ def test_the_real_engine_brings_up_keeps_and_destroys_a_dynamic_resource(
 ) -> None:
     command, environment, project = pulumi
 
-    def told(*arguments: str) -> str:
+    def run_pulumi(*arguments: str) -> str:
         done = subprocess.run([*command, *arguments], cwd=project, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    told("up", "--yes", "--skip-preview")
-    assert told("stack", "output", "loud").strip() == "HELLO"
-    told("up", "--yes", "--skip-preview", "--expect-no-changes")
-    told("config", "set", "word", "bye")
-    told("destroy", "--yes", "--skip-preview")
+    run_pulumi("up", "--yes", "--skip-preview")
+    assert run_pulumi("stack", "output", "loud").strip() == "HELLO"
+    run_pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    run_pulumi("config", "set", "word", "bye")
+    run_pulumi("destroy", "--yes", "--skip-preview")
 
 
 @pytest.mark.stack
@@ -277,12 +277,12 @@ def test_a_program_that_fails_shows_its_own_line_and_no_other_error(
     pulumi: tuple[list[str], dict[str, str], Path],
 ) -> None:
     command, environment, project = pulumi
-    (project / "__main__.py").write_text("raise ValueError('what went wrong')\n")
+    (project / "__main__.py").write_text("raise ValueError('broken')\n")
     failed = subprocess.run(
         [*command, "up", "--yes", "--skip-preview"], cwd=project, env=environment, capture_output=True, text=True
     )
     assert failed.returncode != 0
-    assert "ValueError: what went wrong" in failed.stdout
+    assert "ValueError: broken" in failed.stdout
     assert "exit code" not in failed.stdout
 
 
@@ -308,7 +308,7 @@ def test_no_process_outlives_a_killed_engine_in_the_middle_of_a_create(
     def provider_started() -> bool:
         commands = []
         for process in descendants():
-            # A helper of the engine may end between being listed and being asked.
+            # A helper of the engine may end before it is inspected.
             with contextlib.suppress(psutil.NoSuchProcess):
                 commands.append(" ".join(process.cmdline()))
         return any("pulumi-resource-pulumi-python" in command for command in commands)

@@ -1,4 +1,4 @@
-"""Which Pulumi CLI is taken, and that one is made whole or not at all."""
+"""The choice of a Pulumi CLI, and its complete installation."""
 
 import http.server
 import importlib.metadata
@@ -56,7 +56,7 @@ def test_a_cli_without_a_python_language_host_is_not_taken(tmp_path: Path) -> No
     assert pulumi_cli.find({"PATH": str(tmp_path)}, tmp_path / "cache") is None
 
 
-def test_our_cache_is_taken_and_its_stand_ins_are_those_of_this_project(tmp_path: Path) -> None:
+def test_cached_cli_is_taken_with_the_stand_ins_of_this_project(tmp_path: Path) -> None:
     folder = tmp_path / "pulumi" / PINNED / "bin"
     environment = _cli(folder, f"v{PINNED}")
     _program(folder, "pulumi-language-python-exec", "")
@@ -122,7 +122,7 @@ def _release(version: str) -> bytes:
 
 @pytest.fixture
 def no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose Go is recent enough and cannot reach anything."""
+    """A machine with a recent Go and without network."""
     _program(
         tmp_path / "go",
         "go",
@@ -151,7 +151,7 @@ def test_the_official_release_is_unpacked_with_its_own_language_host(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>sign in to this network</html>", _release(PINNED)[:-40]])
-def test_half_a_release_or_something_else_is_not_taken(
+def test_incomplete_or_foreign_release_is_not_taken(
     tmp_path: Path, releases: _Releases, no_go: None, body: bytes
 ) -> None:
     releases.body = body
@@ -162,14 +162,12 @@ def test_half_a_release_or_something_else_is_not_taken(
 
 def test_a_release_of_another_version_is_refused(tmp_path: Path, releases: _Releases, no_go: None) -> None:
     releases.body = _release("3.1.0")
-    with pytest.raises(Unavailable, match=rf"calls itself 3\.1\.0, not {PINNED}"):
+    with pytest.raises(Unavailable, match=rf"reports version 3\.1\.0, not {PINNED}"):
         pulumi_cli.install(tmp_path / "cache", tmp_path, releases.address)
     assert pulumi_cli.find({"PATH": ""}, tmp_path / "cache") is None
 
 
-def test_a_network_that_answers_nothing_costs_seconds(
-    tmp_path: Path, no_go: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unanswered_download_ends_within_seconds(tmp_path: Path, no_go: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulumi_release, "_CONNECT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
@@ -178,12 +176,12 @@ def test_a_network_that_answers_nothing_costs_seconds(
         assert time.monotonic() - started < 3
 
 
-def test_a_build_that_cannot_reach_its_modules_says_what_it_needs(tmp_path: Path, no_go: None) -> None:
+def test_build_without_module_proxy_reports_the_remedy(tmp_path: Path, no_go: None) -> None:
     with pytest.raises(Unavailable, match=r"Go module proxy[\s\S]*docs/install[\s\S]*connection refused"):
         pulumi_cli.install(tmp_path / "cache", tmp_path, "http://127.0.0.1:9")
 
 
-def test_too_little_disk_for_a_build_is_said_before_it_starts(
+def test_lack_of_disk_space_is_reported_before_the_build(
     tmp_path: Path, no_go: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pulumi_build, "_BUILD_BYTES", 1 << 60)
@@ -200,7 +198,7 @@ def test_only_a_go_that_the_module_accepts_is_used(
     assert (pulumi_build._go_on_path() is not None) == used
 
 
-def test_what_a_killed_build_left_is_swept_away(tmp_path: Path, releases: _Releases, no_go: None) -> None:
+def test_files_of_a_killed_build_are_removed(tmp_path: Path, releases: _Releases, no_go: None) -> None:
     (tmp_path / "cache" / "pulumi" / ".making-killed" / "modules").mkdir(parents=True)
     releases.body = _release(PINNED)
     pulumi_cli.install(tmp_path / "cache", tmp_path, releases.address)

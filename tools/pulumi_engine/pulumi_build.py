@@ -1,7 +1,7 @@
 """Builds the Pulumi CLI from its Go module, in throw-away caches: the user's own Go is used but not filled.
 
-Brings the executor script of Python programs as well. Does not bring a Python language host: the official one is no
-module that can be had.
+Also installs the executor script of Python programs. Does not install a Python language host, because the official one
+is not available as a module.
 """
 
 import os
@@ -18,7 +18,7 @@ MODULE = Path(__file__).with_name("pulumi-cli")
 INSTALL_PAGE = "https://www.pulumi.com/docs/install/"
 EXECUTOR = "pulumi-language-python-exec"
 
-_BUILD_BYTES = 4 << 30  # module and build caches came to 3.2 GB
+_BUILD_BYTES = 4 << 30  # module and build caches took 3.2 GB
 
 
 def build(version: str, binaries: Path, scratch: Path, venv: Path) -> None:
@@ -38,8 +38,8 @@ def build(version: str, binaries: Path, scratch: Path, venv: Path) -> None:
         "GOWORK": "off",
         "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
         "CGO_ENABLED": "0",
-        # A compiler lives for seconds: collecting its garbage takes a quarter of the build. What needs more than the
-        # limit collects as before; as many processes run as there are cores.
+        # A compiler runs for seconds, and its garbage collection takes a quarter of the build. Above the limit it
+        # collects; as many processes run as there are cores.
         "GOGC": "off",
         "GOMEMLIMIT": "1GiB",
     }

@@ -28,7 +28,7 @@ STAND_INS = {
     "pulumi-language-python": Path(__file__).with_name("pulumi_language_python.py"),
     "pulumi-resource-pulumi-python": Path(__file__).with_name("pulumi_dynamic_provider.py"),
 }
-"""What we write ourselves, by the name that the engine looks for."""
+"""Scripts of this project, by the name that the engine looks for."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PulumiCli:
     folder: Path
     origin: str
     is_ours: bool
-    """In our cache, not installed by someone else."""
+    """Whether it is in our cache."""
 
 
 def find(environment: Mapping[str, str], cache: Path) -> PulumiCli | None:
@@ -55,7 +55,7 @@ def find(environment: Mapping[str, str], cache: Path) -> PulumiCli | None:
 
 
 def refresh_stand_ins(folder: Path) -> bool:
-    """Beside a built CLI: this project's stand-ins in place of older ones. True if anything changed."""
+    """Replace older stand-ins of a built CLI by this project's. Returns whether anything changed."""
     if _is_official(folder):
         return False
     changed = False
@@ -72,7 +72,7 @@ def refresh_stand_ins(folder: Path) -> bool:
 
 
 def install(cache: Path, venv: Path, releases: str = pulumi_release.RELEASES) -> str:
-    """Fills the cache, whole or not at all, and says where the CLI came from."""
+    """Fill the cache in one step; returns the origin of the CLI."""
     version = pin("pulumi").version
     folder = writable_folder(cache / "pulumi")
     with one_at_a_time(folder):
@@ -89,14 +89,14 @@ def install(cache: Path, venv: Path, releases: str = pulumi_release.RELEASES) ->
                 origin = f"{version}, built from its Go module"
             made = _version_of(binaries / "pulumi")
             if made != version:
-                raise Unavailable(f"the Pulumi CLI made for this machine calls itself {made}, not {version}")
+                raise Unavailable(f"the Pulumi CLI made for this machine reports version {made}, not {version}")
             shutil.rmtree(folder / version, ignore_errors=True)
             os.replace(binaries.parent, folder / version)
     return origin
 
 
 def _is_official(folder: Path) -> bool:
-    """The official language host is a program of its own, and so is what lies beside it; ours are scripts."""
+    """Whether the folder has the official language host, a binary program; ours is a script."""
     try:
         with (folder / "pulumi-language-python").open("rb") as content:
             return content.read(2) != b"#!"
@@ -125,7 +125,7 @@ def _leave(*_: object) -> None:
 
 
 def main() -> int:
-    # An interrupt at the terminal reaches the bootstrap too, which terminates this: one sign to clean up is enough.
+    # An interrupt at the terminal also reaches the bootstrap, which then terminates this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     parent = os.getppid()

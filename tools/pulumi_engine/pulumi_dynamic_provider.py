@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Pulumi's server for dynamic providers, ended with its engine.
 
-Stands in for the helper script `pulumi-resource-pulumi-python` beside a built CLI: that one lives on when the engine is
-killed, and with it whatever a provider was waiting for.
+Replaces the helper script `pulumi-resource-pulumi-python` of a built CLI, which continues after the engine was killed,
+and with it a provider that waits.
 """
 
 import io
@@ -22,8 +22,8 @@ def _end_with_the_engine() -> None:
 
 
 if __name__ == "__main__":
-    # As with `python -u`, which the official script gives: the server writes its port without a flush, and the engine
-    # would wait for it for ever.
+    # Unbuffered, as by `python -u` in the official script: the server does not flush its port, and the engine would
+    # wait for it forever.
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
     threading.Thread(target=_end_with_the_engine, daemon=True).start()
     runpy.run_module("pulumi.dynamic", run_name="__main__", alter_sys=True)

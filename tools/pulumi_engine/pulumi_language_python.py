@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A Python language host for a Pulumi CLI that was built from its Go module, where the official host is not to be had.
+"""A Python language host for a Pulumi CLI that was built from its Go module, without the official host.
 
 The engine starts it as `pulumi-language-python [flags] ENGINE_ADDRESS`, reads a port from its first line and speaks
 `LanguageRuntime` with it. Programs, plugins and policy packs run under the `python3` first on PATH, this one.
@@ -136,7 +136,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def _start(
         self, arguments: list[str | Path], context: grpc.ServicerContext, **options: Any
     ) -> "subprocess.Popen[bytes]":
-        """A Python process that ends when its call does, which is how the engine stops programs and plugins."""
+        """Start a Python process that ends with its call, because the engine stops programs and plugins by that."""
         process = subprocess.Popen([sys.executable, "-u", *arguments], stdin=subprocess.DEVNULL, **options)
         self._running.add(process)
 
@@ -159,7 +159,7 @@ def _refused_options(info: Any) -> str:
     if not unknown:
         return ""
     return (
-        f"runtime option {', '.join(unknown)}: this language host knows one environment, that of the python3 first on "
+        f"runtime option {', '.join(unknown)}: this language host has one environment, that of the python3 first on "
         f"PATH ({sys.executable}). Remove the option from the project file."
     )
 
@@ -189,7 +189,7 @@ def _provider_packages(message: Any = plugin_pb2.PackageDependency) -> list[Any]
 
 
 def _interleaved(process: "subprocess.Popen[bytes]") -> Iterator[tuple[bool, bytes]]:
-    """What a process writes, as it comes and whether to its error stream, until both streams have ended."""
+    """Chunks of a process's output in order, each with whether it is of the error stream, until both have ended."""
     arrived: queue.SimpleQueue[tuple[bool, bytes]] = queue.SimpleQueue()
 
     def forward(stream: IO[bytes], is_error: bool) -> None:
@@ -225,7 +225,7 @@ def main() -> None:
     server.start()
     print(port, flush=True)
 
-    # An engine that was killed cannot send a signal: being given to another parent is the only sign.
+    # A killed engine sends no signal: then only the new parent process id shows its end.
     while not asked_to_leave.wait(0.5) and os.getppid() == parent:
         pass
     host.stop()

@@ -1,4 +1,4 @@
-"""Write into docs/ what the rules' sources say: `python -m tools.sources`. A test compares."""
+"""Write the pages about the rules' sources into docs/: `python -m tools.sources`. A test compares them."""
 
 from pathlib import Path
 

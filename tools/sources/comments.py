@@ -1,4 +1,4 @@
-"""Statements of a Python file by line: in docstrings, in comments above a line or at its end."""
+"""Statements of a Python file by line: in docstrings, and in comments above a line or at its end."""
 
 import ast
 import io

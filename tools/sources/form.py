@@ -1,4 +1,4 @@
-"""One statement of where a rule comes from, and the form of a source."""
+"""One statement of a rule's sources, and the form of a source."""
 
 import re
 from dataclasses import dataclass
@@ -77,8 +77,8 @@ def read_all(value: object) -> Statement:
         raise Malformed(f"{value!r}: write a text or a list of texts.")
     statements = [read(text) for text in texts]
     if len(statements) > 1 and any(not statement.sources for statement in statements):
-        raise Malformed(f"{value!r}: '{NONE.strip()}' stands alone.")
-    return Statement(tuple(one for found in statements for one in found.sources), statements[0].settled_by)
+        raise Malformed(f"{value!r}: '{NONE.strip()}' must be the only text.")
+    return Statement(tuple(one for statement in statements for one in statement.sources), statements[0].settled_by)
 
 
 def _source(text: str) -> Source:

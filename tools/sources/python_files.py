@@ -74,7 +74,7 @@ class _Cover:
                     self._following |= dict(pairwise(body))
         self._preceding = {below: above for above, below in self._following.items()}
         self.used: dict[str, set[str]] = defaultdict(set)
-        """Names of rules, or of their kin, by the place of the statement."""
+        """Names of rules, or of their group (`Site.kin`), by the place of the statement."""
 
     def of(self, site: Site) -> Statement | None:
         node: ast.AST | None = site.node

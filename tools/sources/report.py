@@ -51,7 +51,7 @@ def _table(rules: Iterable[Rule]) -> Iterator[str]:
 
 
 def _unsourced(rules: Iterable[Rule]) -> Iterator[str]:
-    """One line for all rules of a file that the same thing would settle."""
+    """One line for all rules of a file with the same settling request."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for rule in rules:
         if rule.statement and rule.statement.settled_by:

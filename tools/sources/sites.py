@@ -1,9 +1,9 @@
 """Places of Python code that state a rule about Azure or Databricks.
 
-In the sandbox: what answers a request, what runs for a resource type, each refusal, constants and defaults of models.
-In infra and in the operations that speak to Azure: constants, error codes, refusals, limits of settings, options that
-order or protect resources, texts and numbers given to a resource of azure-native, and the limits of names. A refusal
-that names the sandbox, or answers 501, is its own.
+In the sandbox: handlers of requests, functions of resource types, each refusal, constants and defaults of models.
+In infra and in the modules of the CLI that call Azure: constants, error codes, refusals, limits of settings, options
+that order or protect resources, texts and numbers given to a resource of azure-native, and the limits of names. A
+refusal whose text contains "sandbox", or with status 501, is not a rule of Azure's.
 """
 
 import ast
@@ -39,7 +39,7 @@ class Site:
     """Qualified, such as `Operations.require_idle AnotherOperationInProgress`."""
     node: ast.expr | ast.stmt
     kin: str = ""
-    """Rules of one kin, such as the items of one table, count as one rule."""
+    """Group of the rule, such as one table: all rules of a group count as one."""
 
 
 def sites(file: str, tree: ast.Module) -> Iterator[Site]:

@@ -1,11 +1,12 @@
-"""A job cluster on this machine: one Spark driver, to which tasks go one after another.
+"""A job cluster on this machine: one Spark driver, which runs one task after another.
 
-What a cluster definition says about Spark is taken to the letter: Maven coordinates with exclusions and repositories,
-`spark_conf`, environment variables, wheels. Tasks of one cluster share its driver and libraries, as on Databricks.
+The parts of a cluster definition that concern Spark take effect unchanged: Maven coordinates with exclusions and
+repositories, `spark_conf`, environment variables, wheels. Tasks of one cluster share its driver and libraries, as on
+Databricks.
 
 Does not reproduce node types, memory and the number of workers (Spark runs in one process on all cores of this machine,
-so nothing crosses a network), tasks side by side on one cluster, and the runtime's own Python and packages. Installs
-nothing with pip: a pypi library must be there in the stated version.
+so nothing crosses a network), concurrent tasks on one cluster, and the runtime's own Python and packages. Installs
+nothing with pip: a pypi library must already be installed in the stated version.
 """
 
 import asyncio
@@ -33,7 +34,8 @@ from sandbox.databricks.workspace import Json, Workspace
 POLL = 0.05
 DRIVER_LOG = "driver.log"
 _GRACE = 5.0
-_GRACE_TO_RECORD = 600.0  # ten to twenty seconds on an idle machine, more than a minute on a slow one that is busy
+# Recording the class archive takes 10 to 20 seconds on an idle machine, and more than a minute on a slow, busy one.
+_GRACE_TO_RECORD = 600.0
 Launch = Callable[[], Awaitable[None]]
 _DRIVER = Path(__file__).with_name("driver.py")
 
@@ -47,17 +49,17 @@ class TaskFailed(Exception):
 
     @property
     def life_cycle(self) -> str:
-        """Whatever keeps the task's own code from running to its end is an internal error to Databricks."""
+        """Databricks reports every failure outside the task's own code as an internal error."""
         return "TERMINATED" if self.code == "RUN_EXECUTION_ERROR" else "INTERNAL_ERROR"
 
 
-class Cluster:
+class SparkCluster:
     """One Spark driver, started when the first task needs it and again after it has died."""
 
     def __init__(
         self, workspace: Workspace, folder: Path, definition: Json, libraries: list[Json], launch: Launch
     ) -> None:
-        """`launch` runs before each start; a `CloudError` of it is the reason why the cloud gave no machines."""
+        """`launch` runs before each start; its `CloudError` fails the start as if no machines were available."""
         self.lock = asyncio.Lock()
         self._workspace = workspace
         self._root = folder
@@ -97,8 +99,9 @@ class Cluster:
             # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationCodeCode:
             # LIBRARY_INSTALLATION_ERROR)
             raise TaskFailed(message, code="LIBRARY_INSTALLATION_ERROR") from error
-        # A driver that brings a library along goes through more of Spark than one that tries something out.
-        records = any("maven" in library for library in self._libraries) and class_archive.wanted()
+        # A driver with a Maven library is a training's, which uses more of Spark's classes than a short experiment.
+        is_training = any("maven" in library for library in self._libraries)
+        records = is_training and class_archive.is_missing()
         self._recorded = self._folder / "tmp" / "classes.jsa" if records else None
         (self._folder / "spark.json").write_text(json.dumps(self._spark_conf()))
         for name in ("tmp", "warehouse"):
@@ -112,7 +115,7 @@ class Cluster:
         await self._until(self._folder / "ready")
 
     async def execute(self, order: Json) -> Json:
-        """What the task leaves beside its output: a notebook's `result`."""
+        """Run one task. Returns the driver's answer, with a notebook's `result`. Raises `TaskFailed`."""
         number, self._orders = self._orders, self._orders + 1
         partial = self._folder / "order"
         partial.write_text(json.dumps(order))
@@ -127,7 +130,7 @@ class Cluster:
         return result
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """Cancelled, or told to stop `at_once`, it leaves the file of Spark's classes to a later driver."""
+        """End the driver. Without `at_once` it gets the time to record the archive of Spark's classes, if it should."""
         if self._process:
             process, self._process = self._process, None
             grace = _GRACE_TO_RECORD if self._recorded and not at_once else _GRACE
@@ -141,10 +144,10 @@ class Cluster:
             await asyncio.to_thread(processes.stop, process, grace=grace)
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # the JVM, should it outlive the Python that started it
+                os.killpg(process.pid, signal.SIGKILL)  # a JVM that outlived the Python that started it
         if self._recorded and process.returncode == 128 + signal.SIGTERM:
-            with contextlib.suppress(OSError):  # without it the next driver starts as this one did
-                await asyncio.to_thread(class_archive.keep, self._recorded)
+            with contextlib.suppress(OSError):  # then the next driver records it
+                await asyncio.to_thread(class_archive.install, self._recorded)
 
     async def _until(self, answer: Path) -> None:
         assert self._process
@@ -155,15 +158,15 @@ class Cluster:
             await asyncio.sleep(POLL)
 
     def _death(self, code: int) -> tuple[str, str]:
-        """Why the driver ended, in short and at length."""
+        """Why the driver ended: one line, and the same with the end of its log."""
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         lines = (self._folder / DRIVER_LOG).read_text(errors="replace").splitlines()
-        telling = [line for line in lines if re.match(r"Exception in thread|JAVA_HOME|.*OutOfMemoryError", line)]
-        message = " ".join((f"The Spark driver {how}.", *telling[-1:]))
+        causes = [line for line in lines if re.match(r"Exception in thread|JAVA_HOME|.*OutOfMemoryError", line)]
+        message = " ".join((f"The Spark driver {how}.", *causes[-1:]))
         return message, "\n".join((message, *lines[-60:]))
 
     def _install(self) -> Path:
-        """Unpack the wheels; check that pypi libraries are there."""
+        """Unpack the wheels, and check that the pypi libraries are installed."""
         target = self._folder / "packages"
         for library in self._libraries:
             if "whl" in library:
@@ -180,7 +183,8 @@ class Cluster:
             "spark.jars.excludes": [excluded for maven in mavens for excluded in maven.get("exclusions", [])],
             "spark.jars.repositories": [maven["repo"] for maven in mavens if maven.get("repo")],
         }
-        classes = class_archive.record(self._recorded) if self._recorded else class_archive.option()
+        archive = self._recorded
+        classes = class_archive.record_option(archive) if archive else class_archive.use_option()
         cache = Path(self._workspace.sandbox.environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return {
             "spark.driver.memory": "4g",
@@ -221,9 +225,11 @@ class Cluster:
 
 def _require(package: str) -> None:
     try:
-        wanted = Requirement(package)
-        found = importlib.metadata.version(wanted.name)
+        requirement = Requirement(package)
+        version = importlib.metadata.version(requirement.name)
     except (InvalidRequirement, importlib.metadata.PackageNotFoundError) as error:
-        raise ValueError(f"pypi library {package!r} is not here, and the sandbox installs nothing: {error}") from error
-    if not wanted.specifier.contains(found, prereleases=True):
-        raise ValueError(f"pypi library {package!r} is {found} here, and the sandbox installs nothing.")
+        raise ValueError(
+            f"pypi library {package!r} is not installed here, and the sandbox installs nothing: {error}"
+        ) from error
+    if not requirement.specifier.contains(version, prereleases=True):
+        raise ValueError(f"pypi library {package!r} is installed here as {version}, and the sandbox installs nothing.")

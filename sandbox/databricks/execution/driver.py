@@ -1,10 +1,10 @@
-"""The Spark driver of one job cluster: a program of its own, started by `runner.py`, that runs tasks one after another.
+"""The Spark driver of one job cluster: a separate program, started by `cluster.py`, that runs one task after another.
 
-Starts Spark once with the cluster's definition, then takes orders from its folder: `<n>.json` names a task, the answer
-goes to `<n>.result.json`. A task's Python output goes to a log of its own; what the JVM and native code print, to the
-driver's. Tasks share one Python process, where Databricks gives each its own interpreter on a shared JVM: here only a
-notebook has that.
-Imports nothing of the sandbox, so that a task sees its wheels, Spark and this machine's packages.
+Starts Spark once with the cluster's definition, then reads orders from its folder: `<n>.json` names a task, and the
+answer is `<n>.result.json`. A task's Python output goes to the task's log; output of the JVM and of native code to the
+driver's. Tasks share one Python process, where Databricks gives each its own interpreter on a shared JVM; here only a
+notebook has its own.
+Imports nothing of the sandbox, so that a task finds only its wheels, Spark and this machine's packages.
 """
 
 import contextlib
@@ -54,13 +54,13 @@ def _end(_signal: int, _frame: object) -> None:
 
 
 def _session(conf: dict[str, str]) -> SparkSession:
-    """The session, made anew if a task has stopped it; fails, and ends the driver, if the JVM has died."""
+    """The session; a new one if a task has stopped it. If the JVM has died, this raises and so ends the driver."""
     if SparkContext._active_spark_context is not None:
         spark = SparkSession.builder.getOrCreate()
         spark.sparkContext._jvm.System.nanoTime()
         return spark
     spark = SparkSession.builder.config(map=conf).getOrCreate()
-    # A cloud store has no .crc files beside the data, so neither has the lake's folder.
+    # A cloud store has no .crc files next to the data, so Spark must not write them into the lake's folder.
     files = spark.sparkContext._jvm.org.apache.hadoop.fs.FileSystem
     files.getLocal(spark.sparkContext._jsc.hadoopConfiguration()).setWriteChecksum(False)
     return spark
@@ -90,7 +90,7 @@ def _run(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _notebook(order: Path, log: Path) -> dict[str, Any]:
-    """By `notebook.py`, in a Python of its own that attaches to this driver's JVM."""
+    """Run a notebook with `notebook.py`, in a separate Python process that attaches to this driver's JVM."""
     gateway = SparkContext._gateway.gateway_parameters
     attached = {"PYSPARK_GATEWAY_PORT": str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token}
     own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"), os.environ["TMPDIR"])
@@ -108,7 +108,7 @@ def _notebook(order: Path, log: Path) -> dict[str, Any]:
 
 
 def _entry_point(package: str, name: str) -> Any:
-    """As on the cluster: the named entry point of the package, else the function of that name in it."""
+    """The named entry point of the package, or the function of that name in it, as on Databricks."""
     for entry in importlib.metadata.distribution(package).entry_points:
         if entry.name == name:
             return entry.load()
@@ -117,15 +117,15 @@ def _entry_point(package: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Redirect at the file descriptors: a logging handler that one task made keeps working for the next."""
-    kept = os.dup(1), os.dup(2)
+    """Redirect the file descriptors, so that a logging handler of one task also works in the next."""
+    originals = os.dup(1), os.dup(2)
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     try:
         yield
     finally:
-        for stream, before, buffer in zip((1, 2), kept, (sys.stdout, sys.stderr), strict=True):
+        for stream, before, buffer in zip((1, 2), originals, (sys.stdout, sys.stderr), strict=True):
             buffer.flush()
             os.dup2(before, stream)
             os.close(before)

@@ -1,8 +1,9 @@
-"""What a notebook finds in its Python: `spark`, `dbutils`, `display` and `displayHTML`. Run in the kernel, first.
+"""Names that every notebook has: `spark`, `dbutils`, `display` and `displayHTML`. Runs in the kernel before the cells.
 
-Spark is the cluster's: this process attaches to its driver's JVM, so that what one notebook keeps in memory the next
-one finds. They share one session, where Databricks gives each notebook its own. Of `dbutils` there are widgets, secrets
-and `notebook.exit`. A widget's value that lies in a volume is given as the lake's folder: volumes are not mounted here.
+The process attaches to the JVM of the cluster's driver, so a notebook finds the tables that an earlier one cached.
+Notebooks share one session, where Databricks gives each notebook its own. `dbutils` has widgets, secrets and
+`notebook.exit` only. A widget's value that is a path in a volume becomes the path of the lake's folder, because volumes
+are not mounted here.
 """
 
 import html
@@ -18,15 +19,15 @@ from pyspark.sql import DataFrame, SparkSession
 
 # Source: https://docs.databricks.com/aws/en/notebooks/notebook-outputs (display shows at most 10,000 rows or 2 MB;
 # fewer here)
-_ROWS = 1000  # that `display` shows
+_ROWS = 1000  # the most that `display` shows
 
 
 class NotebookExit(Exception):
-    """Ends the notebook, and the run well; the message is its result."""
+    """Ends the notebook and its run successfully; the message is the result."""
 
 
 class InputWidgetNotDefined(Exception):
-    """No widget of that name was made, and the job gave no such parameter."""
+    """Neither the notebook defined a widget of that name nor the job a parameter."""
 
 
 class _Widgets:
@@ -39,14 +40,14 @@ class _Widgets:
     def dropdown(self, name: str, defaultValue: str, choices: list[str], label: str | None = None) -> None:
         if self._given.get(name, defaultValue) not in choices:
             # No source: call dbutils.widgets.dropdown with a default that is not a choice, and read the error.
-            raise ValueError(f"widget {name!r}: {self._given.get(name, defaultValue)!r} is none of {choices}")
+            raise ValueError(f"widget {name!r}: {self._given.get(name, defaultValue)!r} is not one of {choices}")
         self._made[name] = defaultValue
 
     def get(self, name: str) -> str:
-        found = self.getAll()
-        if name not in found:
+        values = self.getAll()
+        if name not in values:
             raise InputWidgetNotDefined(f"No input widget named {name} is defined.")
-        return found[name]
+        return values[name]
 
     def getAll(self) -> dict[str, str]:
         return {name: self._mapped(value) for name, value in (self._made | self._given).items()}
@@ -88,7 +89,7 @@ def displayHTML(markup: str) -> None:
 
 
 def display(shown: Any) -> None:
-    """A Spark table as its first rows, anything else as IPython shows it."""
+    """Show the first rows of a Spark table; anything else as IPython does."""
     if not isinstance(shown, DataFrame):
         return IPython.display.display(shown)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in shown.columns)

@@ -1,8 +1,8 @@
-"""One notebook, run from top to bottom in an IPython kernel: a program of its own, started by `driver.py`.
+"""A separate program, started by `driver.py`, that runs one notebook from top to bottom in an IPython kernel.
 
-Takes an order file: the notebook in Databricks' source format, the widgets' values, where to write the page. Leaves the
-page, `<page>.ipynb` of the same, and for the driver `<order>.done`: the result, or the error of the cell that failed.
-Knows Python cells and `%md`; others are refused. Imports nothing of the sandbox, for the reason that the driver has.
+Reads an order file: the notebook in Databricks' source format, the widgets' values, the path of the page. Writes the
+page, the same as `<page>.ipynb`, and for the driver `<order>.done` with the result or the error of the failed cell.
+Runs Python cells and `%md`; others are refused. Imports nothing of the sandbox, for the same reason as the driver.
 """
 
 import json
@@ -38,7 +38,7 @@ pre {{ background: #f4f5f7; padding: .6rem 1rem; overflow-x: auto; font-size: 13
 
 
 class NotAnotebook(ValueError):
-    """What in the source cannot be run here."""
+    """The source is not a notebook, or has a cell that cannot be run here."""
 
 
 def parse(source: str) -> nbformat.NotebookNode:
@@ -66,10 +66,10 @@ def main(order_file: Path) -> None:
     try:
         notebook = parse(Path(order["notebook"]).read_text())
         answer = _run(notebook, order_file, Path(order["notebook"]).parent)
-    except NotAnotebook as fault:
-        answer = {"error": f"{order['path']}: {fault}", "trace": ""}
-    except DeadKernelError as died:
-        answer = {"error": f"{order['path']}: the notebook's Python ended: {died}", "trace": ""}
+    except NotAnotebook as error:
+        answer = {"error": f"{order['path']}: {error}", "trace": ""}
+    except DeadKernelError as error:
+        answer = {"error": f"{order['path']}: the notebook's Python ended: {error}", "trace": ""}
     values = [json.dumps(secret.read_text())[1:-1] for secret in Path(order["secrets"]).glob("*/*")]
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -77,7 +77,7 @@ def main(order_file: Path) -> None:
     text = nbformat.writes(notebook)
     page.with_suffix(".ipynb").write_text(text)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    embedded = text.replace("</", "<\\/")  # which JSON reads as the same
+    embedded = text.replace("</", "<\\/")  # the same to a JSON parser
     page.write_text(_PAGE.format(title=page.stem, body=body, notebook=embedded))
     done = order_file.with_name(f"{order_file.name}.partial")
     done.write_text(_redacted(answer, values))
@@ -85,7 +85,7 @@ def main(order_file: Path) -> None:
 
 
 def _run(notebook: nbformat.NotebookNode, order_file: Path, folder: Path) -> dict[str, Any]:
-    """Its cells are filled with what they put out; a hidden one before them makes what notebooks take for granted."""
+    """Run the cells and store their output in them; return result or error. A temporary first cell runs `kernel.py`."""
     notebook.cells.insert(0, v4.new_code_cell(f'%run "{_KERNEL}" "{order_file}"'))
     client = NotebookClient(
         notebook,
@@ -109,7 +109,7 @@ def _run(notebook: nbformat.NotebookNode, order_file: Path, folder: Path) -> dic
 
 
 def _redacted(shown: Any, secrets: list[str]) -> str:
-    """As JSON without the value of any secret, which Databricks shows nowhere either."""
+    """The value as JSON, with each secret replaced, as Databricks does in all output."""
     text = json.dumps(shown)
     for secret in filter(None, secrets):
         text = text.replace(secret, "[REDACTED]")

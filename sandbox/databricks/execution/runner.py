@@ -1,9 +1,9 @@
 """Executes job runs: tasks in the order of their dependencies, with retries and timeouts, on `cluster.py`'s drivers.
 
-A run lives with the sandbox: what was active when the sandbox stopped has failed, and says so after the restart.
-Does not mount /Volumes: an argument that is a volume path is replaced by the lake's folder. Knows the references
+A run ends with the sandbox: after a restart, a run that was active is `FAILED`.
+Does not mount /Volumes: an argument that is a volume path is replaced by the lake's folder. Substitutes the references
 `{{job.id}}`, `.name`, `.run_id`, `.start_time.iso_date`, `.parameters.<name>`, `{{task.name}}` and `{{task.run_id}}`;
-leaves others as they are. A retry keeps the run id of its task.
+leaves others unchanged. A retry keeps the run id of its task.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 from sandbox.arm.store import ResourceStore
 from sandbox.context import CloudError, Sandbox
 from sandbox.databricks import clusters, secrets
-from sandbox.databricks.execution.cluster import DRIVER_LOG, POLL, Cluster, Launch, TaskFailed
+from sandbox.databricks.execution.cluster import DRIVER_LOG, POLL, Launch, SparkCluster, TaskFailed
 from sandbox.databricks.files import local_path
 from sandbox.databricks.unity_catalog import volumes
 from sandbox.databricks.workspace import Json, Workspace, now
@@ -23,7 +23,7 @@ from sandbox.databricks.workspace import Json, Workspace, now
 _ACTIVE = {"QUEUED", "BLOCKED", "PENDING", "RUNNING", "TERMINATING"}
 _STOPPED = "the sandbox was stopped while it ran"
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (TerminationCodeCode)
-_CODES = {  # result state: why, as the termination details say it
+_CODES = {  # termination code by result state
     "CANCELED": "USER_CANCELED",
     "FAILED": "RUN_EXECUTION_ERROR",
     "MAXIMUM_CONCURRENT_RUNS_REACHED": "MAX_CONCURRENT_RUNS_EXCEEDED",
@@ -40,7 +40,7 @@ def is_active(run: Json) -> bool:
 
 
 def set_state(part: Json, life_cycle: str, result: str | None = None, message: str = "", code: str = "") -> None:
-    """Set the state of a run or of a task's run; `code` where the result does not say why."""
+    """Set the state of a run or of a task's run; `code` overrides the termination code of the result."""
     stopped = result in ("CANCELED", "TIMEDOUT")
     part["state"] = {"life_cycle_state": life_cycle, "state_message": message, "user_cancelled_or_timedout": stopped}
     part["status"] = {"state": life_cycle if life_cycle in _ACTIVE else "TERMINATED"}
@@ -53,7 +53,7 @@ def set_state(part: Json, life_cycle: str, result: str | None = None, message: s
         part["setup_duration"] = max(0, now() - part["start_time"])
     if life_cycle not in _ACTIVE:
         part["end_time"] = now()
-        # Never negative, where the clock was set back.
+        # Not negative after the clock was set back.
         part["execution_duration"] = max(0, part["end_time"] - part["start_time"] - part.get("setup_duration", 0))
 
 
@@ -80,7 +80,7 @@ class Runner:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def forget(self, workspace: Workspace) -> None:
-        """End the workspace's runs and remove all its records, which an ending run would still write to."""
+        """End the workspace's runs, then remove all its records: an ending run still writes to them."""
         runs = {run["run_id"] for _, run in self._records.below(workspace.record("runs"))}
         ending = [task for run_id, task in self._running.items() if run_id in runs]
         for task in ending:
@@ -89,7 +89,7 @@ class Runner:
         self._records.delete(workspace.resource_id)
 
     def end_interrupted(self) -> None:
-        """After a restart: what was active when the sandbox died has ended with it."""
+        """Set the runs that were active when the sandbox ended to `FAILED`; called after a restart."""
         for record, run in self._records.below(""):
             if "/runs/" in record and is_active(run) and run["run_id"] not in self._running:
                 for part in (run, *run["tasks"]):
@@ -102,11 +102,11 @@ class Runner:
         return log.read_bytes() if log.exists() else b""
 
     def task_page(self, run: Json, task: Json) -> Path:
-        """A notebook with its output."""
+        """Path of the page with the notebook and its output."""
         return self._folder(run) / f"{task['task_key']}.html"
 
     def logs(self, run: Json) -> list[Path]:
-        """What its tasks and its drivers print. The drivers' other files are theirs, and go while one looks."""
+        """Output of the run's tasks and drivers. The drivers' other files may vanish while they are listed."""
         folder = self._folder(run)
         return sorted((*folder.glob("*.log"), *folder.glob(f"*/*/{DRIVER_LOG}")))
 
@@ -120,7 +120,7 @@ class _Execution:
         self._run = run
         self._folder = folder
         self._launch = launch
-        self._clusters: dict[str, Cluster] = {}
+        self._clusters: dict[str, SparkCluster] = {}
         self._outcomes: dict[str, asyncio.Task[str]] = {}
 
     async def run(self) -> None:
@@ -150,7 +150,7 @@ class _Execution:
             await self._stop_clusters()
 
     async def _wait_in_queue(self) -> None:
-        """A run goes when fewer than `max_concurrent_runs` that came before it are still active."""
+        """Wait until fewer than `max_concurrent_runs` earlier runs of the job are active."""
         run = self._run
         while True:
             others = (other for _, other in self._workspace.records.below(self._workspace.record("runs")))
@@ -179,7 +179,7 @@ class _Execution:
         self._workspace.records.put(self._workspace.record("runs", str(self._run["run_id"])), self._run)
 
     async def _task(self, task: Json) -> str:
-        await asyncio.sleep(0)  # until every task is in `_outcomes`
+        await asyncio.sleep(0)  # then every task is in `_outcomes`
         needed = [await self._outcomes[above["task_key"]] for above in task.get("depends_on", [])]
         if any(outcome != "SUCCESS" for outcome in needed):
             set_state(task, "SKIPPED", "UPSTREAM_FAILED", "An upstream task failed.")
@@ -189,7 +189,7 @@ class _Execution:
         while True:
             result = await self._attempt(task)
             retry = result == "FAILED" or (result == "TIMEDOUT" and task.get("retry_on_timeout"))
-            if not retry or attempts == retries:  # -1 retries for ever
+            if not retry or attempts == retries:  # -1: unlimited retries
                 return result
             attempts += 1
             await asyncio.sleep(task.get("min_retry_interval_millis", 0) / 1000)
@@ -198,8 +198,8 @@ class _Execution:
     async def _attempt(self, task: Json) -> str:
         try:
             cluster = self._cluster(task)
-        except CloudError as gone:
-            set_state(task, "INTERNAL_ERROR", "FAILED", gone.message, "CLUSTER_ERROR")
+        except CloudError as error:
+            set_state(task, "INTERNAL_ERROR", "FAILED", error.message, "CLUSTER_ERROR")
             self._save()
             return "FAILED"
         async with cluster.lock:
@@ -226,24 +226,24 @@ class _Execution:
             self._save()
         return str(task["state"]["result_state"])
 
-    def _cluster(self, task: Json) -> Cluster:
+    def _cluster(self, task: Json) -> SparkCluster:
         existing = task.get("existing_cluster_id")
         key = existing or task.get("job_cluster_key") or f"task-{task['task_key']}"
         if key not in self._clusters:
             shared = [other for other in self._run["tasks"] if key in _shared(other)]
             libraries = [library for user in shared or [task] for library in user.get("libraries", [])]
             if existing:
-                found = clusters.wake(self._workspace, existing)
-                definition = found["spec"]
-                libraries = [entry["library"] for entry in found["libraries"] if not entry["leaving"]] + libraries
+                record = clusters.wake(self._workspace, existing)
+                definition = record["spec"]
+                libraries = [entry["library"] for entry in record["libraries"] if not entry["leaving"]] + libraries
             else:
                 definitions = {entry["job_cluster_key"]: entry["new_cluster"] for entry in self._run["job_clusters"]}
                 definition = task.get("new_cluster") or definitions[key]
-            self._clusters[key] = Cluster(self._workspace, self._folder / key, definition, libraries, self._launch)
+            self._clusters[key] = SparkCluster(self._workspace, self._folder / key, definition, libraries, self._launch)
         return self._clusters[key]
 
     def _order(self, task: Json) -> Json:
-        """What the driver is told: the task with references substituted and volume paths mapped."""
+        """The order for the driver: the task with references substituted and volume paths mapped."""
         started = datetime.fromtimestamp(self._run["start_time"] / 1000, UTC)
         values = {"job.id": str(self._run["job_id"]), "job.run_id": str(self._run["run_id"])}
         values |= {"job.name": self._run["run_name"], "job.start_time.iso_date": started.date().isoformat()}
@@ -269,7 +269,10 @@ class _Execution:
         return order | {"package_name": definition["package_name"], "entry_point": definition["entry_point"]}
 
     def _notebook(self, task: Json, values: dict[str, str], given: dict[str, str]) -> Json:
-        """Job parameters win over the task's; volumes are the kernel's to map, a notebook also makes paths itself."""
+        """The order for a notebook. Job parameters override the task's.
+
+        The kernel maps volume paths, because a notebook also composes paths itself.
+        """
         definition = task["notebook_task"]
         try:
             source = local_path(self._workspace, definition["notebook_path"])
@@ -302,7 +305,7 @@ class _Execution:
 
 
 def _shared(task: Json) -> set[str]:
-    """What names the cluster that the task has in common with others."""
+    """Ids or keys of the cluster that the task shares with others."""
     return {task[name] for name in ("existing_cluster_id", "job_cluster_key") if task.get(name)}
 
 

@@ -26,7 +26,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A workspace, and a cluster with the extension and trusted access, on which the workspace has no role."""
     folder = tmp_path_factory.mktemp("cloud")
     with running_sandbox(folder) as running, in_environment(running.environment):
-        cloud = Cloud(running.folder, running.told)
+        cloud = Cloud(running.folder, running.variables)
         cloud.put(cloud.group)
         storage = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/mlstorage"
         cloud.put(storage, kind="StorageV2", sku={"name": "Standard_LRS"}, properties={})

@@ -1,4 +1,4 @@
-"""Starting, stopping and killing a sandbox: what survives, what is refused, and that nothing stays behind."""
+"""Start, stop and kill of a sandbox: its state survives, wrong starts are refused, and no process is left."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from testing.sandbox.process import is_alive, running_sandbox, sandbox_command
 ACCOUNT = {"location": "westeurope", "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
 
 
-def test_a_killed_sandbox_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_killed_sandbox_restarts_with_the_same_state(tmp_path: Path) -> None:
     with running_sandbox(tmp_path / "cloud") as cloud:
         token, account = cloud.token(), "resourceGroups/g/providers/Microsoft.Storage/storageAccounts/abc"
         cloud.arm("PUT", "resourceGroups/g", {"location": "westeurope"})
@@ -22,7 +22,7 @@ def test_a_killed_sandbox_comes_back_as_it_was(tmp_path: Path) -> None:
         unfinished = cloud.arm("PUT", account, ACCOUNT)
         cloud.kill()
         cloud.start()
-        assert json.loads(sandbox_command("env", cloud.folder, "--json").stdout) == cloud.told
+        assert json.loads(sandbox_command("env", cloud.folder, "--json").stdout) == cloud.variables
         assert cloud.arm("GET", "resourceGroups/g", Authorization=f"Bearer {token}").json()["location"] == "westeurope"
         status = cloud.settle(unfinished)
         assert (status["status"], status["error"]["code"]) == ("Failed", "OperationAborted")
@@ -30,7 +30,7 @@ def test_a_killed_sandbox_comes_back_as_it_was(tmp_path: Path) -> None:
         assert cloud.settle(cloud.arm("PUT", account, ACCOUNT))["status"] == "Succeeded"
 
 
-def test_stop_leaves_no_process_and_start_begins_where_it_ended(tmp_path: Path) -> None:
+def test_stop_leaves_no_process_and_start_continues_the_state(tmp_path: Path) -> None:
     with running_sandbox(tmp_path / "cloud") as cloud:
         cloud.arm("PUT", "resourceGroups/g", {"location": "westeurope"})
         server = cloud.pid
@@ -42,7 +42,7 @@ def test_stop_leaves_no_process_and_start_begins_where_it_ended(tmp_path: Path) 
         assert cloud.arm("GET", "resourceGroups/g").status_code == 200
 
 
-def test_two_starts_at_once_make_one_sandbox(tmp_path: Path) -> None:
+def test_two_simultaneous_starts_create_one_sandbox(tmp_path: Path) -> None:
     results: list[subprocess.CompletedProcess[str]] = []
     threads = [threading.Thread(target=lambda: results.append(sandbox_command("start", tmp_path))) for _ in range(3)]
     for thread in threads:
@@ -54,12 +54,12 @@ def test_two_starts_at_once_make_one_sandbox(tmp_path: Path) -> None:
         assert len({done.stdout.split("https://")[1] for done in results}) == 1
     finally:
         assert sandbox_command("stop", tmp_path).returncode == 0
-    time.sleep(1.5)  # longer than a start that lost tries for the folder
+    time.sleep(1.5)  # longer than the losing start tries to lock the folder
     left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
     assert not [line for line in left if line and str(tmp_path) in line]
 
 
-def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_taken_port_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -70,7 +70,7 @@ def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "Name another --port" in done.stderr
 
 
-def test_a_port_taken_since_the_last_run_is_not_replaced_by_another(tmp_path: Path) -> None:
+def test_sandbox_never_changes_its_port(tmp_path: Path) -> None:
     with running_sandbox(tmp_path) as cloud:
         port = int(cloud.authority.split(":")[1])
         cloud.stop()

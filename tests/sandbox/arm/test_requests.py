@@ -1,4 +1,4 @@
-"""What ordinary clients ask of ARM apart from creating and deleting: tags, filters, usage, roles, regions."""
+"""Requests to ARM other than creation and deletion: tags, filters, usage, roles, regions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -63,13 +63,13 @@ def test_tag_names_of_storage_accounts_are_shorter(cloud: Served) -> None:
     assert refused.json()["error"]["code"] == "InvalidTagName"
 
 
-def test_tag_names_that_differ_in_case_alone_are_one_tag(cloud: Served) -> None:
+def test_tag_names_that_differ_only_in_case_are_one_tag(cloud: Served) -> None:
     groups = client(ResourceManagementClient, cloud).resource_groups
     made = groups.create_or_update("folded", {**HOME, "tags": {"environment": "dev", "Environment": "other"}})
     assert made.tags == {"environment": "other"}
 
 
-def test_tags_alone_can_be_merged_removed_and_replaced(cloud: Served) -> None:
+def test_tags_can_be_merged_removed_and_replaced(cloud: Served) -> None:
     resources = client(ResourceManagementClient, cloud)
     group = resources.resource_groups.create_or_update("tagged", {**HOME, "tags": {"a": "1", "b": "2"}})
     for operation, tags, after in (
@@ -101,20 +101,20 @@ def test_resources_are_filtered(cloud: Served, asked: str, names: list[str]) -> 
 
 
 @pytest.mark.parametrize("asked", ["colour eq 'red'", "name eq 'a' or name eq 'b'", "tagValue eq 'x'", "name eq"])
-def test_a_filter_that_is_not_known_is_refused(cloud: Served, asked: str) -> None:
+def test_unknown_resource_filter_is_refused(cloud: Served, asked: str) -> None:
     with pytest.raises(HttpResponseError) as refused:
         list(client(ResourceManagementClient, cloud).resources.list(filter=asked))
     assert refused.value.error.code == "InvalidFilterInQueryString"
 
 
-def test_resource_groups_are_filtered_by_tag_alone(cloud: Served) -> None:
+def test_resource_groups_are_filtered_by_tag_only(cloud: Served) -> None:
     groups = client(ResourceManagementClient, cloud).resource_groups
     assert [group.name for group in groups.list(filter="tagName eq 'team' and tagValue eq 'Shop'")] == ["first"]
     with pytest.raises(HttpResponseError, match="Invalid"):
         list(groups.list(filter="name eq 'first'"))
 
 
-def test_the_list_of_resources_holds_no_extension_and_no_properties(cloud: Served) -> None:
+def test_list_of_resources_omits_extension_resources_and_properties(cloud: Served) -> None:
     lake = f"resourceGroups/first/providers/{ONE}/firstlake"
     settings = f"{lake}/providers/Microsoft.Insights/diagnosticSettings/logs"
     assert arm(cloud, "PUT", settings, {"properties": {"logs": []}}).status_code == 201
@@ -143,7 +143,7 @@ def usages(cloud: Served, region: str) -> dict[str, int]:
     return {usage["name"]["value"]: usage["currentValue"] for usage in listed}
 
 
-def test_a_deleted_role_assignment_is_answered(cloud: Served) -> None:
+def test_deletion_of_a_role_assignment_returns_it(cloud: Served) -> None:
     assignments = client(AuthorizationManagementClient, cloud).role_assignments
     scope = f"/subscriptions/{cloud.sandbox.identity.subscription_id}/resourceGroups/first"
     definitions = client(AuthorizationManagementClient, cloud).role_definitions
@@ -155,7 +155,7 @@ def test_a_deleted_role_assignment_is_answered(cloud: Served) -> None:
     assert assignments.delete(scope, name) is None
 
 
-def test_roles_are_filtered_by_name_and_type_alone(cloud: Served) -> None:
+def test_roles_are_filtered_by_name_and_type_only(cloud: Served) -> None:
     definitions = client(AuthorizationManagementClient, cloud).role_definitions
     with pytest.raises(HttpResponseError) as refused:
         list(definitions.list("", filter="name eq 'Reader'"))
@@ -176,7 +176,7 @@ def test_regions_are_listed(cloud: Served) -> None:
     assert {"westeurope", "northeurope"} <= set(names)
 
 
-def test_storage_keys_are_listed_and_open_nothing(cloud: Served) -> None:
+def test_storage_keys_are_listed_and_grant_no_access(cloud: Served) -> None:
     accounts = client(StorageManagementClient, cloud).storage_accounts
     closed = {**ACCOUNT, "properties": {"allowSharedKeyAccess": False}}
     accounts.begin_create("first", "closedlake", closed).result()
@@ -188,7 +188,7 @@ def test_storage_keys_are_listed_and_open_nothing(cloud: Served) -> None:
     assert refused.value.error_code == "KeyBasedAuthenticationNotPermitted"
 
 
-def test_a_cluster_without_local_accounts_gives_the_login_by_entra_alone(cloud: Served) -> None:
+def test_cluster_without_local_accounts_returns_the_entra_kubeconfig_only(cloud: Served) -> None:
     clusters = client(ContainerServiceClient, cloud).managed_clusters
     properties = {**CLUSTER["properties"], "disableLocalAccounts": True, "aadProfile": {"managed": True}}
     clusters.begin_create_or_update("first", "closed", {**CLUSTER, "properties": properties}).result()
@@ -201,7 +201,7 @@ def test_a_cluster_without_local_accounts_gives_the_login_by_entra_alone(cloud: 
 @pytest.mark.parametrize(
     ("version", "shape"), [("2015-01-01", "addresses"), ("2019-05-01", "list"), ("2022-09-01", "object")]
 )
-def test_the_cloud_is_described_in_each_shape(cloud: Served, version: str, shape: str) -> None:
+def test_cloud_metadata_has_each_format(cloud: Served, version: str, shape: str) -> None:
     for path in ("/metadata/endpoints", "//metadata/endpoints"):
         url = f"{cloud.sandbox.url}{path}?api-version={version}"
         found = httpx.get(url, verify=cloud.tls).raise_for_status().json()

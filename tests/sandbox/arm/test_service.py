@@ -1,4 +1,4 @@
-"""The sandbox's Entra and ARM, asked by Azure's own SDKs; by plain HTTP where an SDK would not send such a thing."""
+"""The sandbox's Entra and ARM with Azure's own SDKs; with plain HTTP for requests that an SDK would not send."""
 
 import re
 import ssl
@@ -109,7 +109,7 @@ def test_a_wrong_secret_is_refused_with_entras_code(cloud: RunningSandbox) -> No
         credential.get_token(f"{cloud.url}/.default")
 
 
-def test_arm_takes_no_token_but_its_own(cloud: RunningSandbox) -> None:
+def test_arm_accepts_only_its_own_tokens(cloud: RunningSandbox) -> None:
     storage = {"Authorization": f"Bearer {cloud.token('https://storage.azure.com')}"}
     assert "another audience" in cloud.arm("GET", "resourcegroups", **storage).json()["error"]["message"]
     claims = jwt.decode(cloud.token(), options={"verify_signature": False})
@@ -168,7 +168,7 @@ def test_the_certificate_satisfies_strict_verification(cloud: RunningSandbox) ->
         ("{group}/providers/Microsoft.Storage/storageAccounts", ACCOUNT, 405, "MethodNotAllowed"),
     ],
 )
-def test_what_azure_would_refuse_is_refused(
+def test_invalid_requests_are_refused_with_azures_code(
     cloud: RunningSandbox, group: str, path: str, body: Any, status: int, code: str
 ) -> None:
     refused = cloud.arm("PUT", path.format(group=group), body)
@@ -176,7 +176,7 @@ def test_what_azure_would_refuse_is_refused(
     assert cloud.arm("GET", f"{group}/resources").json() == {"value": []}
 
 
-def test_what_cannot_change_is_kept_when_unsaid_and_refused_when_changed(cloud: RunningSandbox, group: str) -> None:
+def test_immutable_property_is_kept_if_omitted_and_refused_if_changed(cloud: RunningSandbox, group: str) -> None:
     account = f"{group}/providers/Microsoft.Storage/storageAccounts/{name()}"
     cloud.settle(cloud.arm("PUT", account, {**ACCOUNT, "properties": {"isHnsEnabled": True}}))
     cloud.settle(cloud.arm("PUT", account, {**ACCOUNT, "location": "West Europe"}))
@@ -194,7 +194,7 @@ def test_ids_are_compared_without_case_and_spelled_as_azure_does(cloud: RunningS
     assert found["id"] == f"{cloud.subscription}/{group}/providers/Microsoft.Storage/storageAccounts/{account}"
 
 
-def test_a_name_unique_in_azure_is_given_once(cloud: RunningSandbox, group: str) -> None:
+def test_globally_unique_name_cannot_be_used_twice(cloud: RunningSandbox, group: str) -> None:
     other, account = f"resourceGroups/{name('g')}", name()
     cloud.arm("PUT", other, {"location": "westeurope"})
     ask = {"name": account, "type": "Microsoft.Storage/storageAccounts"}
@@ -220,7 +220,7 @@ def test_a_failed_operation_fails_its_resource(cloud: RunningSandbox, group: str
     assert cloud.arm("GET", path).json()["properties"]["provisioningState"] == "Succeeded"
 
 
-def test_no_write_overtakes_an_operation(cloud: RunningSandbox, group: str) -> None:
+def test_write_during_an_operation_is_refused(cloud: RunningSandbox, group: str) -> None:
     account = f"{group}/providers/Microsoft.Storage/storageAccounts/{name()}"
     cloud.faults({"method": "PUT", "path": f"{account}$", "operation_delay": 60})
     cloud.arm("PUT", account, ACCOUNT)
@@ -259,7 +259,7 @@ def test_a_soft_deleted_name_is_taken_until_purged_or_recovered(cloud: RunningSa
 
 
 @pytest.mark.parametrize(("period", "days"), [({}, 90), ({"softDeleteRetentionInDays": 7}, 7)])
-def test_a_deleted_vault_names_the_day_of_its_purge(
+def test_deleted_vault_shows_its_purge_date(
     cloud: RunningSandbox, group: str, period: dict[str, int], days: int
 ) -> None:
     vault_name = name("v")
@@ -273,7 +273,7 @@ def test_a_deleted_vault_names_the_day_of_its_purge(
     assert date_of["scheduledPurgeDate"] - date_of["deletionDate"] == timedelta(days=days)
 
 
-def test_a_secret_of_a_vault_is_written_and_never_shown(cloud: RunningSandbox, group: str) -> None:
+def test_vault_secret_value_is_never_returned(cloud: RunningSandbox, group: str) -> None:
     vault = f"{group}/providers/Microsoft.KeyVault/vaults/holds-a-secret"
     properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
     assert cloud.arm("PUT", vault, {"location": "westeurope", "properties": properties}).status_code == 201
@@ -287,7 +287,7 @@ def test_a_secret_of_a_vault_is_written_and_never_shown(cloud: RunningSandbox, g
     assert b"hush" not in b"".join(path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file())
 
 
-def test_one_principal_gets_one_role_at_one_scope_once(cloud: RunningSandbox, group: str) -> None:
+def test_same_role_assignment_cannot_exist_twice(cloud: RunningSandbox, group: str) -> None:
     role = f"{cloud.subscription}/providers/Microsoft.Authorization/roleDefinitions/{CONTRIBUTOR}"
     grant = {"principalId": str(uuid.uuid4()), "principalType": "ServicePrincipal", "roleDefinitionId": role}
 
@@ -306,7 +306,7 @@ def test_one_principal_gets_one_role_at_one_scope_once(cloud: RunningSandbox, gr
     assert [found["id"] for found in cloud.arm("GET", only).json()["value"]] == [first.json()["id"]]
 
 
-def test_an_identity_has_the_same_principal_wherever_it_shows(cloud: RunningSandbox, group: str) -> None:
+def test_identity_has_the_same_principal_in_all_resources(cloud: RunningSandbox, group: str) -> None:
     identity = f"{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name()}"
     principal = cloud.arm("PUT", identity, {"location": "westeurope"}).json()
     connector = f"{group}/providers/Microsoft.Databricks/accessConnectors/{name()}"
@@ -330,7 +330,7 @@ def test_a_stale_etag_is_refused(cloud: RunningSandbox, group: str) -> None:
     assert cloud.arm("PUT", group, body, **{"If-None-Match": "*"}).status_code == 412
 
 
-def test_a_type_that_is_not_in_the_table_is_stored_all_the_same(cloud: RunningSandbox, group: str) -> None:
+def test_type_without_rules_is_stored(cloud: RunningSandbox, group: str) -> None:
     path = f"{group}/providers/Contoso.Newcomer/things/one"
     assert cloud.arm("PUT", path, {"properties": {"colour": "red"}}).status_code == 201
     assert cloud.arm("GET", path).json()["properties"] == {"colour": "red", "provisioningState": "Succeeded"}
@@ -358,7 +358,7 @@ def test_a_workspace_number_changes_with_a_new_workspace_and_never_with_an_updat
     assert number() != first
 
 
-def test_every_template_of_the_table_fills_to_whole_guids() -> None:
+def test_templates_produce_complete_guids() -> None:
     guid = str(uuid.uuid4())
     known = "id url authority subscription tenant group name parent location created now number".split()
     known += "object client tier parent_sku parent_tier".split()
@@ -383,7 +383,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert gone(int(done.stdout))
 
 
-def test_env_prints_what_a_shell_can_read(cloud: RunningSandbox, tmp_path: Path) -> None:
+def test_env_prints_shell_exports(cloud: RunningSandbox, tmp_path: Path) -> None:
     assert "no sandbox was ever started" in sandbox_command("env", tmp_path).stderr
     shell = f'eval "$({sys.executable} -m sandbox env --folder {cloud.folder})" && echo "$ARM_METADATA_HOSTNAME"'
     shown = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True)

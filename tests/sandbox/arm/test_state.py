@@ -1,4 +1,4 @@
-"""A sandbox folder of which a file is cut short, empty or gone; a clock that is wrong; and who may read the folder."""
+"""A sandbox folder with a truncated, empty or missing file; a wrong clock; and the permissions of the folder."""
 
 import contextlib
 import datetime
@@ -41,12 +41,12 @@ NEEDED = (
     "identity/token-key.pem",
     "resources.sqlite",
 )
-"""Files that nothing can make again: resources and clients refer to their content."""
+"""Files that cannot be recreated, because resources and clients refer to their content."""
 MADE_AGAIN = (
     *("ca-bundle.pem", "lock", "sandbox.log", "operations.sqlite", "databricks/records.db"),
     "network-proxy.json",
 )
-"""Files that a start writes again, or does without."""
+"""Files that a start writes again, or does not need."""
 
 
 def cut(file: Path) -> None:
@@ -75,7 +75,7 @@ def folder(stopped: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[uvicorn.Server]]:
-    """Servers that `serve` came as far as to run; none really listens."""
+    """Servers that `serve` would run; none of them listens."""
     came: list[uvicorn.Server] = []
 
     def run(server: uvicorn.Server, sockets: object) -> None:
@@ -89,14 +89,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[uvicorn.Server]]:
     os.umask(before)
 
 
-def test_every_file_of_a_sandbox_is_one_that_is_damaged_here(stopped: Path) -> None:
+def test_damage_cases_cover_every_state_file(stopped: Path) -> None:
     files = {str(path.relative_to(stopped)) for path in stopped.rglob("*") if path.is_file()}
     assert files == {*NEEDED, *MADE_AGAIN}
 
 
 @pytest.mark.parametrize("name", NEEDED)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_named_with_the_remedy(
+def test_damaged_state_file_is_reported_with_the_remedy(
     folder: Path, served: list[uvicorn.Server], name: str, damage: Callable[[Path], None]
 ) -> None:
     damage(folder / name)
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named_with_the_remedy(
     assert not served
 
 
-def test_a_folder_whose_identity_is_gone_gets_no_other(folder: Path, served: list[uvicorn.Server]) -> None:
+def test_missing_identity_is_not_recreated(folder: Path, served: list[uvicorn.Server]) -> None:
     shutil.rmtree(folder / "identity")
     with pytest.raises(Damaged, match=r"identity cannot be read: the folder is missing"):
         serve(folder, None)
@@ -115,14 +115,14 @@ def test_a_folder_whose_identity_is_gone_gets_no_other(folder: Path, served: lis
 
 
 @pytest.mark.parametrize("name", ["operations.sqlite", "databricks/records.db"])
-def test_records_cut_short_are_named(folder: Path, served: list[uvicorn.Server], name: str) -> None:
+def test_truncated_databases_are_reported(folder: Path, served: list[uvicorn.Server], name: str) -> None:
     cut(folder / name)
     with pytest.raises(Damaged, match=name):
         serve(folder, None)
 
 
 @pytest.mark.parametrize("damage", [empty, Path.unlink])
-def test_files_that_can_be_made_again_are_made_again(
+def test_recreatable_files_are_recreated(
     folder: Path, served: list[uvicorn.Server], damage: Callable[[Path], None]
 ) -> None:
     for name in MADE_AGAIN:
@@ -132,13 +132,13 @@ def test_files_that_can_be_made_again_are_made_again(
     ssl.create_default_context(cafile=folder / "ca-bundle.pem")
 
 
-def test_a_bundle_cut_short_is_made_again_for_a_caller_that_uses_it(folder: Path) -> None:
+def test_truncated_ca_bundle_is_recreated_for_its_user(folder: Path) -> None:
     cut(folder / "ca-bundle.pem")
     authority.write_ca_bundle(folder, {"SSL_CERT_FILE": str(folder / "ca-bundle.pem")})
     assert (folder / "ca-bundle.pem").read_bytes().endswith((folder / "identity" / "ca.pem").read_bytes())
 
 
-def test_a_damaged_folder_is_told_by_the_command_in_one_line_and_leaves_no_process(folder: Path) -> None:
+def test_command_reports_a_damaged_folder_in_one_line_and_leaves_no_process(folder: Path) -> None:
     empty(folder / "environment.json")
     done = sandbox_command("start", folder)
     assert (done.returncode, done.stderr.count("\n")) == (Damaged.exit_code, 1)
@@ -146,7 +146,7 @@ def test_a_damaged_folder_is_told_by_the_command_in_one_line_and_leaves_no_proce
     assert not runs(folder)
 
 
-def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state_files.write(tmp_path / "port", "26240")
 
     def full(descriptor: int) -> None:
@@ -174,11 +174,11 @@ def test_a_server_without_its_lock_file_is_found_and_stopped(folder: Path) -> No
         assert not is_alive(server)
 
 
-def test_a_start_while_the_server_ends_starts_another(folder: Path) -> None:
-    """The lock of a killed server is held until the kernel has taken it apart."""
+def test_start_during_the_end_of_a_server_starts_another(folder: Path) -> None:
+    """The lock of a killed server is held until the kernel has ended the process."""
     with running_sandbox(folder) as cloud:
         server = cloud.pid
-        os.kill(server, signal.SIGSTOP)  # holds the lock, and answers nobody
+        os.kill(server, signal.SIGSTOP)  # holds the lock without answering
         killer = threading.Timer(1.0, os.kill, (server, signal.SIGKILL))
         killer.start()
         done = sandbox_command("start", folder)
@@ -188,7 +188,7 @@ def test_a_start_while_the_server_ends_starts_another(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("hours", "valid"), [(-48, False), (48, True), (24 * 365 * 11, False)])
-def test_a_clock_outside_the_certificates_validity_is_told_at_once(
+def test_clock_outside_the_certificates_validity_is_reported_at_once(
     folder: Path, served: list[uvicorn.Server], monkeypatch: pytest.MonkeyPatch, hours: int, valid: bool
 ) -> None:
     class Clock(datetime.datetime):
@@ -201,7 +201,7 @@ def test_a_clock_outside_the_certificates_validity_is_told_at_once(
         serve(folder, None)
         assert served
         return
-    with pytest.raises(CannotServe, match=r"is valid from .* and this machine's clock says .* Correct the clock"):
+    with pytest.raises(CannotServe, match=r"is valid from .* and this machine's clock shows .* Correct the clock"):
         serve(folder, None)
 
 
@@ -216,10 +216,10 @@ def test_a_role_from_before_the_clock_was_set_back_is_in_effect(tmp_path: Path) 
         assert not role_assignments.in_effect(sandbox, assignment)
 
 
-def test_a_client_whose_clock_is_wrong_is_told_so_and_ends_what_it_started(
+def test_client_with_a_wrong_clock_reports_it_and_ends_its_server(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A certificate that is not valid yet, of a server that runs: as a clock set back since it was started."""
+    """The certificate of a running server is not valid yet, as if the clock was set back after its start."""
     tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     with running_sandbox(folder):
 
@@ -236,7 +236,7 @@ def test_a_client_whose_clock_is_wrong_is_told_so_and_ends_what_it_started(
         assert time.monotonic() - began < 5
 
 
-def test_a_running_sandbox_follows_the_environment_of_the_command_that_finds_it(folder: Path) -> None:
+def test_running_sandbox_adopts_the_environment_of_a_later_start(folder: Path) -> None:
     with running_sandbox(folder) as cloud:
         done = subprocess.run(
             [sys.executable, "-m", "sandbox", "start", "--folder", str(folder)],
@@ -269,9 +269,9 @@ def test_processes_of_services_get_the_environment_of_the_last_command(
         assert {"PIP_INDEX_URL", "MLFLOW_TRACKING_URI"}.isdisjoint(cloud.sandbox.environment)
 
 
-def test_an_endpoint_that_cannot_be_read_is_named_and_the_others_are_resumed(folder: Path) -> None:
-    kept = {"compute": "", "auth_mode": "Key", "traffic": {}, "keys": {}}
-    for name, content in (("broken", '{"compute": '), ("whole", json.dumps(kept))):
+def test_unreadable_endpoint_is_reported_and_the_others_are_resumed(folder: Path) -> None:
+    endpoint = {"compute": "", "auth_mode": "Key", "traffic": {}, "keys": {}}
+    for name, content in (("broken", '{"compute": '), ("whole", json.dumps(endpoint))):
         (folder / "deployments" / name).mkdir(parents=True)
         (folder / "deployments" / name / "endpoint.json").write_text(content)
     with contextlib.closing(ResourceStore(folder / "resources.sqlite")) as store:
@@ -287,7 +287,7 @@ def test_an_endpoint_that_cannot_be_read_is_named_and_the_others_are_resumed(fol
         sandbox_command("stop", folder)
 
 
-def test_only_the_owner_reads_what_a_sandbox_writes_and_its_log_has_no_signatures(folder: Path) -> None:
+def test_state_is_readable_by_its_owner_only_and_the_log_has_no_signatures(folder: Path) -> None:
     shutil.rmtree(folder)
     with running_sandbox(folder) as cloud:
         cloud.http.get("/acr/registry/runs/r1.log?sig=eyJhbGciOi")

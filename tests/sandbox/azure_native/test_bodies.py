@@ -1,7 +1,7 @@
-"""Every input that the SDK offers lands where the service reads it: Azure's own models are the judges.
+"""Every input of the SDK is at the path that the service reads, by the models of Azure's own clients.
 
-For each type with a typed client at hand, a resource with every input set is turned into a body, and each of its keys
-must be one that the client's model declares.
+For each type with an installed typed client, a resource with every input set is converted into a body; each of its
+keys must be in the client's model.
 """
 
 import importlib
@@ -37,7 +37,7 @@ DROPPED = {"properties.policies.softDeletePolicy"}
         ("machinelearningservices:OnlineEndpoint", f"{MACHINE_LEARNING}:OnlineEndpoint"),
     ],
 )
-def test_every_input_lands_where_the_service_reads_it(token: str, model: str) -> None:
+def test_inputs_of_the_sdk_are_at_the_paths_that_the_service_reads(token: str, model: str) -> None:
     kind, inputs = by_token()[f"azure-native:{token}"], every_input(token)
     body = kind.body(inputs)
     module, _, name = model.partition(":")
@@ -48,7 +48,7 @@ def test_every_input_lands_where_the_service_reads_it(token: str, model: str) ->
     }
 
 
-def test_a_role_assignment_is_what_the_authorization_client_sends() -> None:
+def test_role_assignment_body_equals_that_of_the_authorization_client() -> None:
     from azure.mgmt.authorization.v2022_04_01.models import RoleAssignmentCreateParameters
 
     body = by_token()["azure-native:authorization:RoleAssignment"].body(every_input("authorization:RoleAssignment"))
@@ -60,7 +60,7 @@ def test_every_token_is_a_resource_of_the_sdk_with_the_tables_version_and_inputs
         _, module, name = token.split(":")
         resource = getattr(importlib.import_module(f"pulumi_azure_native.{module}"), name)
         package = importlib.import_module(f"pulumi_azure_native.{module}")
-        # Where an input object has the resource's name, the SDK calls its arguments otherwise.
+        # If an input object has the resource's name, the SDK has another name for its arguments.
         arguments = getattr(package, f"{name}InitArgs", None) or getattr(package, f"{name}Args")
         offered = {sdk_name(getter) for getter in getters(arguments)}
         assert {*kind.path_inputs, *kind.query_inputs} <= offered, token
@@ -69,7 +69,7 @@ def test_every_token_is_a_resource_of_the_sdk_with_the_tables_version_and_inputs
         assert default[1] == kind.api_version, token
 
 
-def test_what_the_service_computes_are_outputs_of_the_sdk() -> None:
+def test_computed_properties_are_outputs_of_the_sdk() -> None:
     for token, kind in by_token().items():
         _, module, name = token.split(":")
         resource = getattr(importlib.import_module(f"pulumi_azure_native.{module}"), name)
@@ -84,7 +84,7 @@ def every_input(token: str) -> dict[str, Any]:
 
 
 def sample(package: Any, arguments: type, above: tuple[type, ...]) -> dict[str, Any]:
-    found = {}
+    outputs = {}
     for getter in getters(arguments):
         described = str(getter.fget.__annotations__["return"])
         nested = [getattr(package, name) for name in re.findall(r"ForwardRef\('(\w+Args)'\)", described)]
@@ -97,8 +97,8 @@ def sample(package: Any, arguments: type, above: tuple[type, ...]) -> dict[str, 
             value = [value]
         elif "Mapping[" in described:
             value = {"a.key": value}
-        found[sdk_name(getter)] = value
-    return found
+        outputs[sdk_name(getter)] = value
+    return outputs
 
 
 def getters(cls: type) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the provider decides without a cloud: names, defaults, refusals, what changed and what that replaces."""
+"""The provider without a cloud: names, defaults, refusals, differences and replacements."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_a_name_that_azure_refuses_is_refused_before_anything_is_sent(provider: 
         assert provider.check(ACCOUNT, {**an_account, "accountName": name})[1] == [reason]
 
 
-def test_every_missing_required_property_is_named_as_the_program_writes_it(provider: Provider) -> None:
+def test_missing_required_properties_are_reported_by_their_sdk_names(provider: Provider) -> None:
     account = {"resourceGroupName": "g", "accountName": "lake", "sku": {}}
     assert provider.check(ACCOUNT, account)[1] == [
         "missing required property 'kind'",
@@ -58,7 +58,7 @@ def test_every_missing_required_property_is_named_as_the_program_writes_it(provi
     ]
 
 
-def test_what_is_not_known_yet_is_neither_missing_nor_malformed(provider: Provider) -> None:
+def test_unknown_value_is_neither_missing_nor_malformed(provider: Provider) -> None:
     unknown = {"resourceGroupName": UNKNOWN, "accountName": UNKNOWN, "kind": UNKNOWN, "sku": UNKNOWN}
     inputs = provider.checked(ACCOUNT, unknown)
     assert inputs["sku"] == UNKNOWN
@@ -72,7 +72,7 @@ def test_a_location_comes_from_the_old_inputs_then_from_the_configuration(provid
     assert "location" not in provider.checked(CONTAINER, container, name="raw")
 
 
-def test_without_any_location_the_refusal_says_how_to_configure_one(provider: Provider) -> None:
+def test_missing_location_is_refused_with_the_configuration_command(provider: Provider) -> None:
     provider.configure(metadataHost="127.0.0.1:1", subscriptionId="s")
     unknown_group = {**an_account, "resourceGroupName": UNKNOWN}
     del unknown_group["location"]
@@ -93,13 +93,13 @@ def test_automatic_names_follow_azures_rule_for_the_type(provider: Provider) -> 
     assert re.fullmatch("[0-9a-f-]{36}", provider.checked(ROLE, grant, **seed)["roleAssignmentName"])
 
 
-def test_an_automatic_name_stays_and_is_the_same_for_the_same_seed(provider: Provider) -> None:
+def test_automatic_name_is_kept_and_depends_on_the_seed_only(provider: Provider) -> None:
     first, again = (provider.checked(GROUP, {}, randomSeed=b"seed") for _ in range(2))
     assert first == again
     assert provider.checked(GROUP, {}, olds=first, randomSeed=b"other") == first
 
 
-def test_the_engines_own_naming_rule_is_honoured(provider: Provider) -> None:
+def test_automatic_names_follow_the_engines_naming_mode(provider: Provider) -> None:
     def named(mode: int, token: str = GROUP) -> tuple[dict[str, object], list[str]]:
         grant = {"scope": "/subscriptions/s", "principalId": "p", "roleDefinitionId": "r"}
         asked = _Options(proposed_name="proposed", mode=mode)  # type: ignore[arg-type]
@@ -137,7 +137,7 @@ def test_a_changed_tag_is_one_update_in_place_shown_by_its_name(provider: Provid
         (ROLE, {"scope": "/subscriptions/other"}),
     ],
 )
-def test_what_azure_cannot_change_is_replaced_deleting_first(
+def test_change_of_an_immutable_property_replaces_deleting_first(
     provider: Provider, token: str, change: dict[str, object]
 ) -> None:
     olds = {**an_account, "networkProfile": {"podCidr": "10.0.0.0/16"}, "vmSize": "Standard_D4s_v5"}
@@ -147,7 +147,7 @@ def test_what_azure_cannot_change_is_replaced_deleting_first(
     assert found.deleteBeforeReplace
 
 
-def test_a_randomly_named_resource_gets_its_successor_before_it_goes(provider: Provider) -> None:
+def test_replacement_of_a_randomly_named_resource_is_created_first(provider: Provider) -> None:
     olds = {**an_account, "__createBeforeDelete": True}
     found = provider.diff(ACCOUNT, olds, {**olds, "location": "northeurope"})
     assert (list(found.replaces), found.deleteBeforeReplace) == (["location"], False)
@@ -161,13 +161,13 @@ def test_a_randomly_named_resource_gets_its_successor_before_it_goes(provider: P
         {"networkProfile": {"podCidr": "10.0.0.0/16", "loadBalancerSku": "standard"}},
     ],
 )
-def test_anything_else_is_changed_in_place(provider: Provider, change: dict[str, object]) -> None:
+def test_mutable_properties_are_changed_in_place(provider: Provider, change: dict[str, object]) -> None:
     olds = {**an_account, "networkProfile": {"podCidr": "10.0.0.0/16"}}
     found = provider.diff(ACCOUNT, olds, {**olds, **change})
     assert (len(found.detailedDiff), list(found.replaces)) == (1, [])
 
 
-def test_spelling_that_azure_does_not_tell_apart_is_no_change(provider: Provider) -> None:
+def test_equivalent_spellings_are_not_a_change(provider: Provider) -> None:
     same = {**an_account, "location": "West Europe", "resourceGroupName": "G"}
     assert provider.diff(ACCOUNT, an_account, same).changes == proto.DiffResponse.DIFF_NONE
 
@@ -177,7 +177,7 @@ def test_elements_of_a_list_are_shown_by_their_place(provider: Provider) -> None
     assert list(provider.diff(CLUSTER, olds, news).detailedDiff) == ["agentPoolProfiles[0].count"]
 
 
-def test_a_preview_knows_its_inputs_and_that_the_rest_is_to_come(provider: Provider) -> None:
+def test_preview_has_the_inputs_and_unknown_outputs(provider: Provider) -> None:
     identity = {"type": "SystemAssigned,UserAssigned", "userAssignedIdentities": ["/id"]}
     _, account = provider.create(ACCOUNT, {**an_account, "identity": identity}, preview=True)
     assert account["sku"]["name"] == "Standard_LRS"
@@ -196,16 +196,14 @@ def test_a_preview_knows_its_inputs_and_that_the_rest_is_to_come(provider: Provi
     assert endpoint["properties"]["scoringUri"] == endpoint["properties"]["swaggerUri"] == UNKNOWN
 
 
-def test_only_a_sandbox_is_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_without_a_metadata_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARM_METADATA_HOSTNAME", raising=False)
     with serving() as served, pytest.raises(grpc.RpcError, match="set ARM_METADATA_HOSTNAME to a running sandbox"):
         served.configure(subscriptionId="s")
 
 
-def test_a_type_that_is_not_in_the_table_says_where_to_add_it(provider: Provider) -> None:
-    with pytest.raises(
-        grpc.RpcError, match=r"FirewallPolicy is not known .* add it to sandbox/arm/resource_types\.yaml"
-    ):
+def test_unknown_type_is_refused_with_the_place_to_add_it(provider: Provider) -> None:
+    with pytest.raises(grpc.RpcError, match=r"FirewallPolicy is not in .* add it to sandbox/arm/resource_types\.yaml"):
         provider.check("network:FirewallPolicy", {})
 
 
@@ -215,7 +213,7 @@ def test_provider_configuration_never_replaces_anything(provider: Provider) -> N
 
 
 @pytest.mark.parametrize("token", sorted(by_token()))
-def test_every_types_own_address_tells_its_inputs(token: str) -> None:
+def test_inputs_are_parsed_from_the_address_of_every_type(token: str) -> None:
     kind = by_token()[token]
     inputs = {name: f"the-{name}" for name in kind.path_inputs}
     for whole_id in {"scope", "resourceUri"} & set(inputs):

@@ -1,4 +1,4 @@
-"""The provider against a running sandbox: what it creates, reads, changes and deletes, and how it meets faults."""
+"""The provider against a running sandbox: create, read, update and delete, also with faults."""
 
 import threading
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def test_a_created_resource_has_the_outputs_that_the_sdk_expects(
     assert "properties" not in outputs
 
 
-def test_what_exists_already_is_not_created_over(provider: Provider, group: str) -> None:
+def test_create_refuses_an_existing_resource(provider: Provider, group: str) -> None:
     account = an_account(provider)
     provider.create(ACCOUNT, account)
     with pytest.raises(grpc.RpcError, match=r"cannot create already existing resource '/subscriptions/.*/lake'"):
@@ -106,7 +106,7 @@ def test_a_refresh_without_drift_leaves_inputs_as_the_program_wrote_them(provide
     assert "identityProfile" not in imported
 
 
-def test_drift_enters_the_inputs_and_nothing_else_does(provider: Provider, group: str, cloud: RunningSandbox) -> None:
+def test_refresh_adds_only_drift_to_the_inputs(provider: Provider, group: str, cloud: RunningSandbox) -> None:
     account = an_account(
         provider, networkRuleSet={"defaultAction": "Deny", "ipRules": [{"iPAddressOrRange": "1.2.3.4"}]}
     )
@@ -125,7 +125,7 @@ def test_drift_enters_the_inputs_and_nothing_else_does(provider: Provider, group
     }
 
 
-def test_what_is_gone_reads_as_gone_and_deletes_in_peace(provider: Provider, group: str) -> None:
+def test_deleted_resource_reads_as_absent_and_deletes_without_error(provider: Provider, group: str) -> None:
     address, outputs = provider.create(ACCOUNT, an_account(provider))
     provider.delete(ACCOUNT, address)
     provider.delete(ACCOUNT, address)
@@ -154,7 +154,7 @@ def test_a_singleton_is_adopted_and_reset_never_created_or_deleted(
         *((409, code) for code in ("AnotherOperationInProgress", "StorageAccountOperationInProgress")),
     ],
 )
-def test_a_request_is_repeated_three_times_where_the_genuine_provider_does_so(
+def test_requests_are_repeated_three_times_for_the_errors_of_the_genuine_provider(
     provider: Provider, group: str, cloud: RunningSandbox, status: int, code: str
 ) -> None:
     busy = {"method": "PUT", "path": "storageAccounts/lake$", "status": status, "headers": {"retry-after-ms": "10"}}
@@ -166,7 +166,7 @@ def test_a_request_is_repeated_three_times_where_the_genuine_provider_does_so(
     assert provider.create(ACCOUNT, an_account(provider))[1]["provisioningState"] == "Succeeded"
 
 
-def test_a_busy_kubernetes_cluster_is_not_asked_again(provider: Provider, group: str, cloud: RunningSandbox) -> None:
+def test_operation_not_allowed_is_not_repeated(provider: Provider, group: str, cloud: RunningSandbox) -> None:
     cloud.faults({"method": "PUT", "path": "managedClusters/cluster$", "operation_delay": 1})
     made: list[Any] = []
     creation = threading.Thread(target=lambda: made.append(provider.create(CLUSTER, a_cluster(provider))))
@@ -207,7 +207,7 @@ def test_an_operation_that_fails_keeps_the_half_made_resource(
     assert provider.update(CLUSTER, half_made.id, {}, cluster)["provisioningState"] == "Succeeded"
 
 
-def test_who_is_logged_in_is_read_from_the_token(provider: Provider, cloud: RunningSandbox) -> None:
+def test_client_config_is_read_from_the_token(provider: Provider, cloud: RunningSandbox) -> None:
     found = provider.invoke("authorization:getClientConfig")
     environment = cloud.environment
     assert (found["clientId"], found["tenantId"], found["subscriptionId"]) == (

@@ -1,4 +1,4 @@
-"""The real Pulumi engine with the stand-in on PATH, against a running sandbox: what a user of `pulumi` sees."""
+"""The real Pulumi engine with the stand-in on PATH, against a running sandbox."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ __all__ = ["engine"]
 
 pytestmark = pytest.mark.stack
 
-# Nothing is named but what must be: names, and what follows from them, are the provider's.
+# Only required names are set, so that the provider chooses the others.
 PROGRAM = """
 import pulumi
 from pulumi_azure_native import applicationinsights, authorization, containerservice, managedidentity
@@ -74,9 +74,9 @@ def configure(stack: Engine, **settings: object) -> None:
 
 
 def steps(stack: Engine) -> dict[str, str]:
-    """What a preview would do to what, without what stays the same."""
-    found = json.loads(stack("preview", "--json"))["steps"]
-    return {step["urn"].rpartition("::")[2]: step["op"] for step in found if step["op"] != "same"}
+    """Operation by resource in a preview, without unchanged resources."""
+    steps = json.loads(stack("preview", "--json"))["steps"]
+    return {step["urn"].rpartition("::")[2]: step["op"] for step in steps if step["op"] != "same"}
 
 
 def resources(cloud: RunningSandbox) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def resources(cloud: RunningSandbox) -> dict[str, Any]:
         store.close()
 
 
-def test_a_stack_lives_as_azure_would_let_it(stack: Engine, cloud: RunningSandbox) -> None:
+def test_stack_lifecycle_with_the_real_engine(stack: Engine, cloud: RunningSandbox) -> None:
     assert set(steps(stack).values()) == {"create"}
     assert not resources(cloud), "a preview writes nothing"
 
@@ -100,7 +100,7 @@ def test_a_stack_lives_as_azure_would_let_it(stack: Engine, cloud: RunningSandbo
     assert steps(stack) == {"group": "update", "account": "update", "scoring": "update"}
     configure(stack)
 
-    # What another tool owns and the program ignores is neither undone nor shown.
+    # A property that the program ignores, changed by another tool, is neither reverted nor shown.
     address = outputs["component"]
     component = cloud.arm("GET", address).json()
     component["properties"]["Flow_Type"] = "by hand"

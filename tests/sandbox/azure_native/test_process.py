@@ -1,4 +1,4 @@
-"""The plugin as a process: how the engine starts it and how it goes."""
+"""The plugin's process: its start by the engine, and its end."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_prints_its_port_serves_and_leaves_when_asked(number: signal.Signals) -> None:
+def test_plugin_prints_its_port_serves_and_ends_on_a_signal(number: signal.Signals) -> None:
     with subprocess.Popen([PLUGIN, "127.0.0.1:1"], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as plugin:
         assert plugin.stdout is not None
         port = int(plugin.stdout.readline())
@@ -28,7 +28,7 @@ def test_it_prints_its_port_serves_and_leaves_when_asked(number: signal.Signals)
         assert plugin.wait(timeout=5) == 0
 
 
-def test_it_does_not_outlive_an_engine_that_was_killed() -> None:
+def test_plugin_ends_with_a_killed_engine() -> None:
     engine = subprocess.Popen(
         ["sh", "-c", f"{PLUGIN} & echo $!; wait"], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
     )

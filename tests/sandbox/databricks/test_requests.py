@@ -1,4 +1,4 @@
-"""What clients other than the current SDK ask of the Databricks stand-in: older versions, access lists, node types."""
+"""Requests to Databricks that the current SDK does not send: older versions, access lists, node types."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -45,8 +45,8 @@ def test_jobs_are_found_by_each_version_of_the_api(client: WorkspaceClient, job:
     assert ("tasks" in found["settings"]) is ("tasks" in listed["settings"]) is (version != "2.0")
 
 
-def test_a_job_of_tasks_is_not_defined_by_the_version_without_them(client: WorkspaceClient) -> None:
-    with pytest.raises(InvalidParameterValue, match=r"takes definitions by 2\.1 and 2\.2"):
+def test_jobs_api_2_0_cannot_define_a_job(client: WorkspaceClient) -> None:
+    with pytest.raises(InvalidParameterValue, match=r"takes definitions of 2\.1 and 2\.2"):
         client.api_client.do("POST", "/api/2.0/jobs/create", body={"name": "one"})
 
 
@@ -69,7 +69,7 @@ def test_a_list_of_no_jobs_is_refused(client: WorkspaceClient) -> None:
     assert "runs" in ask(client, "/api/2.2/jobs/runs/list", limit=0)
 
 
-def test_a_dedicated_cluster_is_its_creators_and_never_ends_itself_unless_told(
+def test_dedicated_cluster_belongs_to_its_creator_and_has_no_default_autotermination(
     cloud: Served, client: WorkspaceClient
 ) -> None:
     shape = cluster().as_shallow_dict() | {"data_security_mode": compute.DataSecurityMode.SINGLE_USER}
@@ -79,7 +79,7 @@ def test_a_dedicated_cluster_is_its_creators_and_never_ends_itself_unless_told(
     client.clusters.permanent_delete(made.cluster_id)
 
 
-def test_a_scope_holds_a_thousand_secrets(cloud: Served, client: WorkspaceClient) -> None:
+def test_scope_is_limited_to_a_thousand_secrets(cloud: Served, client: WorkspaceClient) -> None:
     client.secrets.create_scope("full")
     client.secrets.put_secret("full", "first", string_value="x")
     (folder,) = (cloud.sandbox.folder / "databricks").glob("*/secrets/full")
@@ -139,7 +139,7 @@ def test_secret_access_lists_are_kept_and_go_with_their_scope(cloud: Served, cli
     assert [acl.principal for acl in secrets.list_acls("listed")] == [me]
 
 
-def test_a_job_has_exactly_one_owner_who_is_no_group(cloud: Served, client: WorkspaceClient, job: int) -> None:
+def test_job_has_exactly_one_owner_which_is_not_a_group(cloud: Served, client: WorkspaceClient, job: int) -> None:
     (creator,) = client.permissions.get("jobs", str(job)).access_control_list
     assert creator.service_principal_name == cloud.sandbox.identity.client_id
     viewer = iam.AccessControlRequest(group_name="team", permission_level=iam.PermissionLevel.CAN_VIEW)
@@ -152,7 +152,7 @@ def test_a_job_has_exactly_one_owner_who_is_no_group(cloud: Served, client: Work
         client.permissions.update("jobs", str(job), access_control_list=[group])
 
 
-def test_every_user_may_manage_what_lies_in_the_shared_folder(client: WorkspaceClient) -> None:
+def test_every_user_may_manage_objects_in_the_shared_folder(client: WorkspaceClient) -> None:
     client.workspace.mkdirs("/Shared/wheels")
     client.workspace.mkdirs("/Users/somebody")
     managers = {}
@@ -176,7 +176,7 @@ def test_every_user_may_manage_what_lies_in_the_shared_folder(client: WorkspaceC
         ("/api/2.2/jobs/list", jobs.BaseJob),
     ],
 )
-def test_answers_hold_nothing_that_the_sdk_does_not_know(
+def test_answers_have_no_fields_unknown_to_the_sdk(
     client: WorkspaceClient, job: int, path: str, described: type[Any]
 ) -> None:
     grant = catalog.PermissionsChange(add=[catalog.Privilege.USE_CATALOG], principal="team")

@@ -1,4 +1,4 @@
-"""Job runs of the Databricks stand-in: real Spark in local processes, watched through the unmodified SDK."""
+"""Job runs of the sandbox's Databricks, with real Spark in local processes, through the unmodified SDK."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def states(run: jobs.Run) -> dict[str, tuple[Life, Result]]:
 
 
 def waiting(workspace: WorkspaceClient, folder: Path, **options: object) -> tuple[int, int]:
-    """A run whose task waits, and the process id of its driver, which is also that of its process group."""
+    """A run with a waiting task, and the process id of its driver, which is also its process group's."""
     mark = folder / "pid"
     run_id = workspace.jobs.run_now(create(workspace, task("wait", str(mark), **options))).run_id
     return run_id, int(eventually(lambda: mark.read_text() if mark.exists() else "", seconds=240))
@@ -78,7 +78,7 @@ raise RuntimeError("after the end")
 
 
 def test_notebooks_run_in_a_kernel_on_the_clusters_spark(workspace: WorkspaceClient) -> None:
-    """Widgets, secrets and files beside it as on Databricks; a run ends with `exit`, or with the cell that failed."""
+    """Widgets, secrets and files of its folder work as on Databricks; a run ends with `exit` or the failed cell."""
     files = workspace.workspace
     files.mkdirs("/Shared/notebooks")
     files.upload("/Shared/notebooks/count", NOTEBOOK.encode(), format=ImportFormat.SOURCE, language=Language.PYTHON)
@@ -107,7 +107,7 @@ def test_notebooks_run_in_a_kernel_on_the_clusters_spark(workspace: WorkspaceCli
 
 
 def all_ended(group: int) -> None:
-    """No process of the group is left: neither Python nor its JVM."""
+    """Assert that no process of the group is left, neither Python nor its JVM."""
 
     def gone() -> bool:
         try:
@@ -119,9 +119,7 @@ def all_ended(group: int) -> None:
     eventually(gone)
 
 
-def test_a_cluster_calls_others_from_the_network_that_its_workspace_is_in(
-    cloud: Served, workspace: WorkspaceClient
-) -> None:
+def test_cluster_sends_requests_from_the_network_of_its_workspace(cloud: Served, workspace: WorkspaceClient) -> None:
     vnet = cloud.put("Microsoft.Network/virtualNetworks/vnet", properties={})
     parameters = {"customVirtualNetworkId": {"value": vnet}}
     cloud.put("Microsoft.Databricks/workspaces/ws", location="westeurope", properties={"parameters": parameters})
@@ -148,7 +146,7 @@ def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definiti
     assert logs["prepare"][1] == logs["count"][3]
     written = cloud.sandbox.container_folder("lake", "features") / f"s1-{run.run_id}"
     assert {found.suffix for found in written.iterdir()} == {".parquet", ""}
-    # A driver's temporary files go while a page is shown: it must not even look for logs among them.
+    # A driver's temporary files may vanish while a page is rendered, so the page must not search them for logs.
     (cloud.sandbox.folder / "runs" / str(run.run_id) / "main/1/warehouse/not-ours.log").write_text("a table's own")
     page = requests.get(run.run_page_url, timeout=10).text
     assert "TERMINATED SUCCESS" in page
@@ -237,13 +235,13 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_a_driver_that_writes_down_sparks_classes_keeps_nobody_waiting(
+def test_driver_that_records_the_class_archive_delays_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
-    """Whether its run has ended or is cancelled. The driver is a stand-in: it waits where a JVM would long write."""
+    """The driver here is a stand-in: it waits instead of a JVM that writes for a long time."""
     (tmp_path / "driver.py").write_text(SLOW_TO_END.format(ends=ends))
     monkeypatch.setattr("sandbox.databricks.execution.cluster._DRIVER", tmp_path / "driver.py")
-    monkeypatch.setattr("sandbox.class_archive.wanted", lambda: True)
+    monkeypatch.setattr("sandbox.class_archive.is_missing", lambda: True)
     with trusted(tmp_path / "sandbox") as cloud:
         client = lake_workspace(cloud)
         library = compute.Library(maven=compute.MavenLibrary("group:nothing:1"))
@@ -261,7 +259,7 @@ def test_a_driver_that_writes_down_sparks_classes_keeps_nobody_waiting(
     assert not (folder / "tmp").exists()
 
 
-def test_a_killed_driver_fails_its_task_and_says_so(workspace: WorkspaceClient, tmp_path: Path) -> None:
+def test_killed_driver_fails_its_task_with_the_reason(workspace: WorkspaceClient, tmp_path: Path) -> None:
     run_id, group = waiting(workspace, tmp_path)
     os.kill(group, signal.SIGKILL)
     run = finished(workspace, run_id)

@@ -1,4 +1,4 @@
-"""Unity Catalog, files and job definitions of the Databricks stand-in, spoken to by the unmodified SDK."""
+"""Unity Catalog, files and job definitions of the sandbox's Databricks, with the unmodified SDK."""
 
 import base64
 import io
@@ -61,7 +61,7 @@ def test_a_token_is_needed_and_must_be_for_databricks(cloud: Served, workspace: 
     assert (answer.status_code, answer.json()["error_code"]) == (401, "UNAUTHENTICATED")
 
 
-def test_of_two_workspaces_the_one_meant_must_be_named(tmp_path: Path) -> None:
+def test_request_must_name_one_of_two_workspaces(tmp_path: Path) -> None:
     with trusted(tmp_path) as cloud:
         first = cloud.put("Microsoft.Databricks/workspaces/one", properties={})
         cloud.put("Microsoft.Databricks/workspaces/two", properties={})
@@ -91,8 +91,8 @@ def test_an_external_location_needs_a_role_for_the_access_connector(cloud: Serve
     workspace.storage_credentials.delete("second")
 
 
-def test_what_the_lake_does_not_have_cannot_be_catalogued(cloud: Served, workspace: WorkspaceClient) -> None:
-    with pytest.raises(InvalidParameterValue, match="no access connector"):
+def test_catalog_refuses_locations_that_the_lake_lacks(cloud: Served, workspace: WorkspaceClient) -> None:
+    with pytest.raises(InvalidParameterValue, match="is not an access connector"):
         workspace.storage_credentials.create("x", azure_managed_identity=identity(f"{cloud.group}/nowhere"))
     with pytest.raises(InvalidParameterValue, match="does not exist"):
         workspace.external_locations.create("x", url(cloud, "absent"), "lake")
@@ -104,7 +104,7 @@ def test_what_the_lake_does_not_have_cannot_be_catalogued(cloud: Served, workspa
         workspace.files.upload("/Volumes/main/clicks/absent/x", io.BytesIO(b""))
 
 
-def test_a_catalog_needs_storage_of_its_own(workspace: WorkspaceClient) -> None:
+def test_catalog_requires_a_storage_root(workspace: WorkspaceClient) -> None:
     with pytest.raises(DatabricksError, match="Metastore storage root URL does not exist"):
         workspace.catalogs.create("rootless")
 
@@ -197,7 +197,7 @@ def test_workspace_files_keep_what_was_imported(workspace: WorkspaceClient) -> N
         files.get_status("/Shared/a")
 
 
-def test_a_notebook_is_told_from_a_file_and_has_no_extension(workspace: WorkspaceClient) -> None:
+def test_notebook_is_distinguished_from_a_file_and_has_no_extension(workspace: WorkspaceClient) -> None:
     files, source = workspace.workspace, b"# Databricks notebook source\nprint(1)\n"
     files.mkdirs("/Shared/n")
     files.upload("/Shared/n/given", source, format=ImportFormat.SOURCE, language=Language.PYTHON)
@@ -210,7 +210,7 @@ def test_a_notebook_is_told_from_a_file_and_has_no_extension(workspace: Workspac
     assert files.download("/Shared/n/plain").read() == source
 
 
-def test_secrets_are_kept_by_scope_and_lists_do_not_show_them(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_secrets_are_stored_by_scope_and_lists_do_not_contain_them(cloud: Served, workspace: WorkspaceClient) -> None:
     secrets = workspace.secrets
     with pytest.raises(NotFound, match="Scope shop does not exist"):
         secrets.put_secret("shop", "key", string_value="x")
@@ -225,7 +225,7 @@ def test_secrets_are_kept_by_scope_and_lists_do_not_show_them(cloud: Served, wor
     assert set(listed.as_dict()) == {"key", "last_updated_timestamp"}
     (kept,) = (cloud.sandbox.folder / "databricks").glob("*/secrets/shop/key")
     assert kept.stat().st_mode & 0o077 == 0
-    with pytest.raises(DatabricksError, match="are a name"):
+    with pytest.raises(DatabricksError, match="is not a name of"):
         secrets.create_scope("..")
     secrets.delete_secret("shop", "key")
     with pytest.raises(NotFound, match="Secret does not exist"):
@@ -249,18 +249,18 @@ def unrunnable() -> jobs.Task:
         ({"node_type_id": None}, "Missing required field 'node_type_id'"),
     ],
 )
-def test_a_cluster_that_could_not_start_is_refused(
+def test_invalid_cluster_definition_is_refused(
     workspace: WorkspaceClient, changes: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(InvalidParameterValue, match=reason):
         create(workspace, task("prepare"), cluster=cluster(**changes))
 
 
-def test_a_job_whose_tasks_make_no_sense_is_refused(workspace: WorkspaceClient) -> None:
+def test_job_with_invalid_tasks_is_refused(workspace: WorkspaceClient) -> None:
     query = jobs.Task("n", job_cluster_key="main", sql_task=jobs.SqlTask("warehouse"))
     for tasks, reason in (
         ([], "at least one"),
-        ([task("prepare"), task("prepare")], "of its own"),
+        ([task("prepare"), task("prepare")], "a unique task_key"),
         ([task("prepare", after=("absent",))], "absent"),
         ([task("prepare", after=("count",)), task("count", after=("prepare",))], "circle"),
         ([query], "sql_task"),
@@ -286,7 +286,7 @@ def test_jobs_are_found_by_name_changed_and_deleted(workspace: WorkspaceClient) 
         workspace.jobs.get_run(1)
 
 
-def test_lists_come_in_pages_newest_first(workspace: WorkspaceClient) -> None:
+def test_lists_are_paged_newest_first(workspace: WorkspaceClient) -> None:
     made = [create(workspace, unrunnable()) for _ in range(5)]
     found = [job.job_id for job in workspace.jobs.list(limit=2)]
     assert [job_id for job_id in found if job_id in made] == made[::-1]
@@ -296,7 +296,7 @@ def test_lists_come_in_pages_newest_first(workspace: WorkspaceClient) -> None:
         workspace.jobs.delete(job_id)
 
 
-def test_an_idempotency_token_gives_back_its_run_even_when_that_failed(workspace: WorkspaceClient) -> None:
+def test_idempotency_token_returns_its_run_even_if_it_failed(workspace: WorkspaceClient) -> None:
     job_id = create(workspace, unrunnable())
     first = workspace.jobs.run_now(job_id, idempotency_token="digest").run_id
     assert finished(workspace, first).state.result_state == Result.FAILED
@@ -335,7 +335,7 @@ def test_a_deleted_workspace_takes_its_jobs_and_files_along_and_leaves_the_lake(
         assert (cloud.sandbox.container_folder("lake", "raw") / "x").exists()
 
 
-def test_a_cluster_is_changed_only_at_rest_and_takes_libraries_at_any_time(workspace: WorkspaceClient) -> None:
+def test_cluster_is_edited_only_if_not_starting_and_accepts_libraries_at_any_time(workspace: WorkspaceClient) -> None:
     shape = cluster().as_shallow_dict()
     cluster_id = workspace.clusters.create(**shape, autotermination_minutes=10).response.cluster_id
     with pytest.raises(BadRequest, match=f"Cluster {cluster_id} is in unexpected state Pending"):
@@ -361,16 +361,16 @@ def test_a_cluster_is_changed_only_at_rest_and_takes_libraries_at_any_time(works
         workspace.clusters.get(cluster_id)
 
 
-def test_a_policy_of_rules_that_are_not_known_and_a_permission_that_is_none_are_refused(
+def test_unknown_policy_rules_and_permission_levels_are_refused(
     workspace: WorkspaceClient,
 ) -> None:
     for definition in (
         '{"node_type_id": {"type": "regex", "pattern": "."}}',
         '{"spark_conf.*": {"type": "forbidden"}}',
     ):
-        with pytest.raises(InvalidParameterValue, match="the sandbox knows rules of type"):
+        with pytest.raises(InvalidParameterValue, match="the sandbox has rules of type"):
             workspace.cluster_policies.create(name="odd", definition=definition)
-    with pytest.raises(InvalidParameterValue, match="no JSON document"):
+    with pytest.raises(InvalidParameterValue, match="not a JSON document"):
         workspace.cluster_policies.create(name="odd", definition="{")
     listed = workspace.cluster_policies.create(name="listed", definition="[]").policy_id
     with pytest.raises(InvalidParameterValue, match="malformed policy definition"):
@@ -388,7 +388,7 @@ def test_a_policy_of_rules_that_are_not_known_and_a_permission_that_is_none_are_
         workspace.permissions.set("cluster-policies", str(policy_id), access_control_list=[grant])
 
 
-def test_mlflow_that_was_killed_answers_again_at_its_address(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_killed_mlflow_answers_again_at_its_address(cloud: Served, workspace: WorkspaceClient) -> None:
     page = requests.get(f"{cloud.sandbox.url}/ml/experiments/1", allow_redirects=False, timeout=10)
     port = int(page.headers["location"].partition("/#")[0].rpartition(":")[2])
 
@@ -414,7 +414,7 @@ def test_mlflow_that_was_killed_answers_again_at_its_address(cloud: Served, work
 
 
 @pytest.mark.parametrize("content", ["", "99999"])
-def test_a_tracking_port_that_cannot_be_read_is_chosen_again(tmp_path: Path, content: str) -> None:
+def test_unreadable_tracking_port_is_chosen_again(tmp_path: Path, content: str) -> None:
     with trusted(tmp_path) as cloud:
         lake_workspace(cloud)
         requests.get(f"{cloud.sandbox.url}/ml/experiments/1", allow_redirects=False, timeout=10)

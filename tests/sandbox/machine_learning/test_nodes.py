@@ -1,4 +1,4 @@
-"""Replicas on nodes: a drained node loses no request, and a pool that is deleted takes its replicas with it."""
+"""Replicas on nodes: draining a node loses no request; deleting a pool ends its replicas."""
 
 import threading
 from collections import Counter
@@ -66,7 +66,7 @@ def test_nodes_that_are_drained_one_by_one_lose_no_request(cloud: Cloud) -> None
     assert not first & replicas(cloud)
 
 
-def test_a_pool_that_is_deleted_with_its_nodes_loses_requests(cloud: Cloud) -> None:
+def test_requests_on_the_nodes_of_a_deleted_pool_are_lost(cloud: Cloud) -> None:
     with users(cloud) as seen:
         cloud.delete(f"{cloud.cluster}/agentPools/b")
         eventually(lambda: set(seen) - {200})

@@ -1,4 +1,4 @@
-"""The inference router: who is admitted, which deployment answers, and what happens under load."""
+"""The inference router: authentication, choice of the deployment, and load."""
 
 import threading
 import time
@@ -47,7 +47,7 @@ def test_a_header_pins_the_deployment(cloud: Cloud, key: str) -> None:
 @pytest.mark.parametrize(
     "authorization", [None, "Bearer", "Bearer wrong", "Basic {key}", "{key}", "Bearer {key}x", "Bearer é"]
 )
-def test_who_has_no_key_is_not_admitted(cloud: Cloud, key: str, authorization: str | None) -> None:
+def test_request_without_a_valid_key_is_refused(cloud: Cloud, key: str, authorization: str | None) -> None:
     headers = {"authorization": authorization.format(key=key).encode()} if authorization else {}
     answer = cloud.http.post(f"/api/v1/endpoint/{ENDPOINT}/score", json={}, headers=headers)
     assert answer.status_code == 401
@@ -59,7 +59,7 @@ def test_only_post_is_scored(cloud: Cloud) -> None:
     assert cloud.http.post("/api/v1/endpoint/nobody/score").status_code == 404
 
 
-def test_an_endpoint_without_traffic_says_so(cloud: Cloud) -> None:
+def test_endpoint_without_traffic_answers_404(cloud: Cloud) -> None:
     cloud.endpoint("ep-idle")
     answer = cloud.score("ep-idle")
     assert answer.status_code == 404
@@ -78,7 +78,7 @@ def test_content_and_trace_pass_through_but_no_credential(cloud: Cloud, key: str
     assert answer.headers["x-request-id"] == received["x-request-id"]
 
 
-def test_the_services_own_refusal_passes_through(cloud: Cloud, key: str) -> None:
+def test_error_answers_of_the_service_are_returned_unchanged(cloud: Cloud, key: str) -> None:
     answer = cloud.score(ENDPOINT, {"status": 503}, key=key)
     assert (answer.status_code, answer.headers["retry-after"], answer.json()) == (503, "7", {"title": "refused"})
 
@@ -110,7 +110,7 @@ def test_a_waiting_request_gets_the_next_free_replica(cloud: Cloud, key: str) ->
     assert [answer.status_code for answer in seen] == [200] * 4
 
 
-def test_scoring_that_takes_too_long_is_given_up(cloud: Cloud, key: str) -> None:
+def test_scoring_beyond_the_request_timeout_answers_504(cloud: Cloud, key: str) -> None:
     began = time.monotonic()
     answer = cloud.score(ENDPOINT, {"sleep": 3}, key=key, deployment="green")
     assert answer.status_code == 504
@@ -118,7 +118,7 @@ def test_scoring_that_takes_too_long_is_given_up(cloud: Cloud, key: str) -> None
     assert time.monotonic() - began < 2
 
 
-def test_a_service_that_dies_of_a_request_is_a_bad_gateway_and_comes_back(cloud: Cloud, key: str) -> None:
+def test_service_killed_by_a_request_answers_502_and_restarts(cloud: Cloud, key: str) -> None:
     assert cloud.score(ENDPOINT, {"die": 1}, key=key, deployment="green").status_code in (502, 503)
     gone = cloud.score(ENDPOINT, key=key, deployment="green")
     assert gone.status_code in (502, 503)

@@ -1,4 +1,4 @@
-"""Scale-out: replicas between their bounds, as the load asks, without a request lost on the way."""
+"""Scaling: the number of replicas follows the load between its bounds, without losing a request."""
 
 import time
 from collections import Counter
@@ -20,7 +20,7 @@ from testing.waiting import eventually
 
 ENDPOINT = "ep-scale"
 LOCAL = Scale(least=1, most=4, utilisation=70, polling_interval=10)
-"""What stack `local` sends, with 16 requests at once."""
+"""Scale settings of stack `local`, with 16 concurrent requests."""
 
 
 @pytest.mark.parametrize(("concurrent", "replicas"), [(0, 1), (1, 1), (11, 1), (12, 2), (22, 2), (23, 3), (500, 4)])
@@ -34,7 +34,7 @@ def test_the_documented_example_is_reproduced() -> None:
 
 
 @given(st.lists(st.integers(0, 100), max_size=60))
-def test_one_replica_goes_after_a_calm_and_never_leaves_the_range(loads: list[int]) -> None:
+def test_replicas_are_removed_one_by_one_after_a_calm_and_stay_in_range(loads: list[int]) -> None:
     scaler, replicas, calm = Scaler(LOCAL, at_once=16), [1], 0
     for load in loads:
         calm = calm + 1 if LOCAL.wanted(load, 16) < replicas[-1] else 0
@@ -54,7 +54,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 def deploy(cloud: Cloud, name: str, variables: dict[str, str] | None = None) -> Callable[[Any], Any]:
-    """A deployment of one to three replicas with room for two requests each; what scores with it."""
+    """A deployment of one to three replicas with two concurrent requests each; returns a function that scores."""
     cloud.deploy(ENDPOINT, name, variables=variables, **scaled(1, 3))
     key = cloud.key(ENDPOINT)
     return lambda body: cloud.score(ENDPOINT, body, key=key, deployment=name)
@@ -78,7 +78,7 @@ def log(cloud: Cloud, name: str) -> str:
 
 @contextmanager
 def callers(number: int, score: Callable[[Any], Any], seconds: float = 0.05) -> Iterator[Counter[tuple[int, int]]]:
-    """So many clients, each with one request at a time; how many answers had which status, of which process."""
+    """Run so many clients, each with one request at a time. Returns the number of answers by status and process."""
     done, seen = Event(), Counter[tuple[int, int]]()
 
     def call() -> None:
@@ -123,7 +123,7 @@ def test_a_replica_answers_its_requests_before_it_ends(cloud: Cloud, tmp_path: P
     assert len({answer.result().json()["pid"] for answer in held}) == 2
 
 
-def test_a_replica_that_cannot_start_costs_those_that_serve_nothing(cloud: Cloud, tmp_path: Path) -> None:
+def test_replica_that_cannot_start_does_not_affect_the_others(cloud: Cloud, tmp_path: Path) -> None:
     score = deploy(cloud, "red", {"FAIL_WHERE_EXISTS": str(tmp_path / "broken")})
     (tmp_path / "broken").touch()
     with callers(6, score) as seen:
@@ -148,6 +148,6 @@ def test_a_restarted_sandbox_begins_at_the_minimum_and_scales_again(cloud: Cloud
     assert {status for status, _ in seen} == {200}
 
 
-def test_a_range_that_is_none_is_refused(cloud: Cloud) -> None:
+def test_invalid_scale_range_is_refused(cloud: Cloud) -> None:
     path = f"{cloud.workspace}/onlineEndpoints/{ENDPOINT}/deployments/none"
     assert "minInstances 3 is above maxInstances 2" in cloud.refused(path, **cloud.deployment_body(**scaled(3, 2)))

@@ -1,4 +1,4 @@
-"""Azure ML as its own SDK and plain ARM requests see it: assets, compute, endpoints, deployments and their replicas."""
+"""Azure ML through its own SDK and plain ARM requests: assets, compute, endpoints, deployments and replicas."""
 
 import base64
 import json
@@ -180,7 +180,7 @@ def test_a_cluster_is_attached_only_with_a_role_the_extension_and_trusted_access
 
 
 def refused_attach(cloud: Cloud, compute: str, **body: Any) -> str:
-    """The reason for which an attach is refused; the failed compute is detached."""
+    """The reason of a refused attach; the failed compute is detached."""
     reason = cloud.refused(compute, **body)
     assert cloud.delete(f"{compute}?underlyingResourceAction=Detach") == ""
     return reason
@@ -194,7 +194,7 @@ def test_an_attached_cluster_is_not_updated(cloud: Cloud) -> None:
     assert cloud.change("PATCH", compute, {"tags": {"owner": "somebody"}})["code"] == "ComputeAlreadyAttached"
 
 
-def test_the_deletion_of_a_compute_must_say_what_happens_to_the_cluster(cloud: Cloud) -> None:
+def test_deletion_of_a_compute_requires_the_underlying_resource_action(cloud: Cloud) -> None:
     compute = f"{cloud.workspace}/computes/twice"
     cloud.put(compute, properties=compute_properties(cloud.cluster))
     for query in ("", "?underlyingResourceAction=Keep"):
@@ -222,7 +222,7 @@ def test_an_extension_on_aks_has_the_identity_that_aks_assigned(cloud: Cloud) ->
 
 
 def encoded(*names: str) -> tuple[str, str]:
-    """A certificate and its key as the extension takes them."""
+    """A certificate and its key in the extension's format."""
     certificate, key = pem(*names)
     return base64.b64encode(certificate.encode()).decode(), base64.b64encode(key.encode()).decode()
 
@@ -293,7 +293,7 @@ def test_the_router_listens_where_the_settings_of_the_extension_say(cloud: Cloud
         ({"traffic": {"blue": "all"}}, "whole number"),
     ],
 )
-def test_an_endpoint_that_azure_refuses_is_refused_and_keeps_serving(
+def test_invalid_endpoint_update_is_refused_and_the_endpoint_continues(
     cloud: Cloud, endpoint: str, changed: dict[str, Any], reason: str
 ) -> None:
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}"
@@ -307,7 +307,7 @@ def test_an_endpoint_that_azure_refuses_is_refused_and_keeps_serving(
         ({"instanceType": "huge"}, "'huge' is not one of defaultinstancetype"),
         ({"containerResourceRequirements": {"containerResourceRequests": {"memory": "3Gi"}}}, "above its limit 2Gi"),
         ({"containerResourceRequirements": {"containerResourceLimits": {"memory": "2Gi"}}}, "less than 2Gi"),
-        ({"containerResourceRequirements": {"containerResourceLimits": {"cpu": "many"}}}, "no Kubernetes quantity"),
+        ({"containerResourceRequirements": {"containerResourceLimits": {"cpu": "many"}}}, "not a Kubernetes quantity"),
         ({"requestSettings": {"requestTimeout": "PT10M"}}, "requestTimeout"),
         ({"endpointComputeType": "Managed"}, "needs endpointComputeType Kubernetes"),
         ({"model": "/subscriptions/none"}, "does not exist"),
@@ -321,7 +321,7 @@ def test_a_deployment_that_does_not_fit_is_refused(
     assert reason in cloud.refused(path, **cloud.deployment_body(**changed))
 
 
-def test_an_instance_type_that_somebody_created_in_the_cluster_is_known(cloud: Cloud, endpoint: str) -> None:
+def test_instance_type_created_in_the_cluster_is_accepted(cloud: Cloud, endpoint: str) -> None:
     requirements = {"containerResourceRequirements": {"containerResourceLimits": {"memory": "3Gi"}}}
     cloud.settings(instance_types={"large": {"cpu": "4", "memory": "8Gi"}})
     cloud.deploy(endpoint, "green", instanceType="large", **requirements)
@@ -341,11 +341,11 @@ def test_a_model_outside_blob_storage_is_refused(cloud: Cloud, endpoint: str) ->
     assert "not AzureBlob" in cloud.refused(path, **cloud.deployment_body(model="91"))
 
 
-def test_a_model_or_image_that_is_not_there_is_named(cloud: Cloud, endpoint: str) -> None:
+def test_missing_model_or_image_is_named_in_the_error(cloud: Cloud, endpoint: str) -> None:
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/green"
     uri = "azureml://datastores/lake/paths/nothing"
     cloud.put(f"{cloud.workspace}/models/clicks/versions/90", properties={"modelUri": uri})
-    assert f"nothing at '{uri}'" in cloud.refused(path, **cloud.deployment_body(model="90"))
+    assert f"'{uri}' does not exist" in cloud.refused(path, **cloud.deployment_body(model="90"))
     image = {"image": f"{cloud.authority}/crtest/scoring@sha256:{'0' * 64}"}
     cloud.put(f"{cloud.workspace}/environments/scoring/versions/90", properties=image)
     environment = f"{cloud.workspace}/environments/scoring/versions/90"
@@ -355,7 +355,7 @@ def test_a_model_or_image_that_is_not_there_is_named(cloud: Cloud, endpoint: str
 # --- credentials
 
 
-def test_keys_are_never_shown_and_only_the_owner_may_read_them(cloud: Cloud, endpoint: str) -> None:
+def test_endpoint_keys_are_in_no_answer_and_readable_by_the_owner_only(cloud: Cloud, endpoint: str) -> None:
     key = cloud.key(endpoint)
     assert key not in cloud.arm("GET", f"{cloud.workspace}/onlineEndpoints/{endpoint}").text
     holders = [path for path in cloud.folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
@@ -377,7 +377,7 @@ def test_a_token_endpoint_admits_its_own_tokens_only(cloud: Cloud) -> None:
 # --- replicas
 
 
-def test_a_replica_sees_its_model_and_nothing_of_the_sandboxs_own_environment(cloud: Cloud, endpoint: str) -> None:
+def test_replica_has_its_model_and_no_variable_of_the_sandbox(cloud: Cloud, endpoint: str) -> None:
     answer = cloud.score(endpoint).json()
     environment = answer["env"]
     assert answer["at"] == f"{environment['AZUREML_MODEL_DIR']}/run-1/model.txt"
@@ -425,7 +425,7 @@ def test_a_deployment_that_does_not_get_ready_fails_with_its_log_and_leaves_no_p
     assert "'/ready' was not 200 in 2 s" in cloud.refused(path, **never)
 
 
-def test_a_failed_update_leaves_the_old_replicas_serving(cloud: Cloud, endpoint: str) -> None:
+def test_old_replicas_continue_after_a_failed_update(cloud: Cloud, endpoint: str) -> None:
     before = replicas(cloud, endpoint)
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/blue"
     cloud.refused(path, **cloud.deployment_body(model="2", variables={"FAIL_AT_START": "x"}))
@@ -453,7 +453,7 @@ def test_an_update_in_place_loses_no_request_and_ends_the_old_replicas(cloud: Cl
     assert not any(is_alive(pid) for pid in before)
 
 
-def test_a_request_that_an_update_overtakes_is_answered_by_the_new_replicas(cloud: Cloud, endpoint: str) -> None:
+def test_request_during_an_update_is_answered_by_the_new_replicas(cloud: Cloud, endpoint: str) -> None:
     def body() -> Iterator[bytes]:
         yield b"{"
         cloud.deploy(endpoint, "blue", model="2", replicas=2)
@@ -467,13 +467,13 @@ def test_a_request_that_an_update_overtakes_is_answered_by_the_new_replicas(clou
     assert (answer.status_code, answer.json().get("model")) == (200, "second")
 
 
-def test_a_put_that_changes_nothing_restarts_nothing(cloud: Cloud, endpoint: str) -> None:
+def test_unchanged_deployment_is_not_restarted(cloud: Cloud, endpoint: str) -> None:
     before = replicas(cloud, endpoint)
     cloud.deploy(endpoint, "blue", replicas=2)
     assert replicas(cloud, endpoint) == before
 
 
-def test_a_killed_replica_costs_no_request_and_comes_back(cloud: Cloud, endpoint: str) -> None:
+def test_killed_replica_loses_no_request_and_restarts(cloud: Cloud, endpoint: str) -> None:
     before = replicas(cloud, endpoint)
     assert len(before) == 2
     os.kill(min(before), signal.SIGKILL)

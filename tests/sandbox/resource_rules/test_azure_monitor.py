@@ -1,4 +1,4 @@
-"""What the sandbox's Azure Monitor refuses: rules that name a table too early, and KQL that is not supported there."""
+"""Refusals of the sandbox's Azure Monitor: rules for a table that does not exist yet, and unsupported KQL."""
 
 import uuid
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def declare_table(cloud: RunningSandbox, workspace: str, table: str = "Container
 
 
 def collect(cloud: RunningSandbox, workspace: str, transformation: str | None = None, **flow: Any) -> str:
-    """The error of a data collection rule, or nothing."""
+    """The error of a data collection rule; empty without one."""
     flow = {"streams": [STREAM], "destinations": ["workspace"], **flow}
     if transformation:
         flow["transformKql"] = transformation
@@ -50,7 +50,7 @@ def collect(cloud: RunningSandbox, workspace: str, transformation: str | None = 
 
 
 def alert(cloud: RunningSandbox, workspace: str, query: str, *, skip: bool = True) -> str:
-    """The error of a log alert rule, or nothing."""
+    """The error of a log alert rule; empty without one."""
     properties = {
         "scopes": [workspace],
         "skipQueryValidation": skip,
@@ -72,7 +72,7 @@ def test_a_collection_rule_needs_its_table_to_exist(cloud: RunningSandbox, works
     assert "InvalidOutputTable" in collect(cloud, workspace, outputStream="Custom-Other_CL")
 
 
-def test_a_table_of_azures_has_defaults_and_cannot_be_deleted(cloud: RunningSandbox, workspace: str) -> None:
+def test_built_in_table_has_defaults_and_cannot_be_deleted(cloud: RunningSandbox, workspace: str) -> None:
     table = declare_table(cloud, workspace)
     assert table["properties"]["retentionInDays"] == 30
     schema = {"name": "ContainerLogV2", "tableType": "Microsoft", "tableSubType": "Any", "solutions": ["LogManagement"]}
@@ -96,7 +96,7 @@ def test_a_table_of_azures_has_defaults_and_cannot_be_deleted(cloud: RunningSand
         ("source\n| where PodName == 'a'", "must be on one line"),
     ],
 )
-def test_a_transformation_may_use_the_documented_operators_alone(
+def test_transformation_is_limited_to_documented_operators(
     cloud: RunningSandbox, workspace: str, transformation: str, fault: str
 ) -> None:
     declare_table(cloud, workspace)
@@ -116,7 +116,7 @@ def test_a_transformation_may_use_the_documented_operators_alone(
         ("ContainerLogV2 | summarize AggregatedValue = count()", "'AggregatedValue'"),
     ],
 )
-def test_an_alert_rule_may_not_use_what_azure_monitor_does_not_support(
+def test_alert_rule_with_unsupported_operators_is_refused(
     cloud: RunningSandbox, workspace: str, query: str, fault: str
 ) -> None:
     answer = alert(cloud, workspace, query)

@@ -1,6 +1,6 @@
-"""Private endpoints and public access as a caller meets them: from outside, and from inside a virtual network.
+"""Private endpoints and public access, for callers outside and inside a virtual network.
 
-Clients are the SDKs, unmodified: what differs between the two is `HTTPS_PROXY` in their environment.
+Clients are the unmodified SDKs; the two callers differ in `HTTPS_PROXY`.
 """
 
 import os
@@ -34,7 +34,7 @@ def azure(started: Azure) -> Iterator[Azure]:
 
 
 def upload(azure: Azure, network: str | None) -> str:
-    """What storage answers an upload by azure-storage-blob: empty, or the code of its refusal."""
+    """Code of storage's refusal of an upload by azure-storage-blob; empty if it succeeds."""
     from azure.core.exceptions import HttpResponseError
 
     with azure.caller(network):
@@ -47,7 +47,7 @@ def upload(azure: Azure, network: str | None) -> str:
 
 
 def list_jobs(azure: Azure, network: str | None) -> str:
-    """What Databricks answers databricks-sdk: empty, or the text of its refusal."""
+    """Text of Databricks' refusal of a call by databricks-sdk; empty if it succeeds."""
     from databricks.sdk.errors import PermissionDenied
 
     with azure.caller(network):
@@ -59,14 +59,14 @@ def list_jobs(azure: Azure, network: str | None) -> str:
     return ""
 
 
-def test_an_account_without_public_access_answers_inside_its_network_alone(azure: Azure) -> None:
+def test_account_without_public_access_answers_only_inside_its_network(azure: Azure) -> None:
     assert azure.endpoint("lake-blob", LAKE, "blob") == {}
     azure.zone("lake-blob", "blob")
     assert upload(azure, None) == "AuthorizationFailure"
     assert upload(azure, NETWORK) == ""
 
 
-def test_an_endpoint_whose_name_does_not_resolve_leads_nowhere(azure: Azure) -> None:
+def test_private_endpoint_without_dns_zone_is_unreachable(azure: Azure) -> None:
     assert azure.endpoint("lake-blob", LAKE, "blob") == {}
     assert upload(azure, NETWORK) == "AuthorizationFailure"
     azure.zone("lake-blob", "blob", linked=False)
@@ -129,7 +129,7 @@ def test_the_sandbox_prints_the_environment_of_a_caller_inside(azure: Azure) -> 
         (VAULT, ("vault", "vault"), "ConflictError"),
     ],
 )
-def test_of_two_endpoints_to_one_target_at_once_one_fails_after_it_was_accepted(
+def test_second_simultaneous_endpoint_to_one_target_fails_after_acceptance(
     azure: Azure, target: str, groups: tuple[str, str], code: str
 ) -> None:
     with ThreadPoolExecutor() as pool:
@@ -178,7 +178,7 @@ def test_a_network_is_not_deleted_while_an_endpoint_or_a_caller_is_in_it(azure: 
     assert azure.sandbox.arm("GET", network).status_code == 404
 
 
-def test_an_endpoint_to_nothing_or_not_to_one_known_group_is_refused(azure: Azure) -> None:
+def test_endpoint_needs_an_existing_target_and_one_of_its_groups(azure: Azure) -> None:
     assert azure.endpoint("pe", f"{LAKE}x", "blob")["code"] == "InvalidResourceReference"
     assert azure.endpoint("pe", LAKE, "blobs")["code"] == "PrivateLinkServiceGroupNotFound"
     assert azure.endpoint("pe", LAKE, [])["code"] == "MissingParameterOnPrivateLinkServiceConnection"
