@@ -275,7 +275,7 @@ def test_generated_requests_are_answered_as_by_the_strict_reader(service: Runnin
 
 def test_overloaded_service_sheds_load_answers_correctly_and_recovers(service: Running, toys: Toys) -> None:
     """Two hundred clients repeat their requests without a pause. Answers are correct; late requests get 503."""
-    bodies, outcomes = soak.asked(toys, 80, range(5)), soak.Seen()
+    bodies, outcomes = soak.known_requests(toys, 80, range(5)), soak.Outcomes()
     asyncio.run(soak.as_fast_as_answered(service.port, 4000, 200, bodies, outcomes))
     assert set(outcomes.statuses) == {"200", "503"}
     assert outcomes.wrong == 0
@@ -284,7 +284,7 @@ def test_overloaded_service_sheds_load_answers_correctly_and_recovers(service: R
 
 def test_new_clients_do_not_wait_for_the_connected_ones(service: Running, toys: Toys) -> None:
     async def act() -> float:
-        bodies, earlier, crowd = soak.asked(toys, 80, range(5)), soak.Seen(), soak.Seen()
+        bodies, earlier, crowd = soak.known_requests(toys, 80, range(5)), soak.Outcomes(), soak.Outcomes()
         others = asyncio.create_task(soak.as_fast_as_answered(service.port, 1000, 40, bodies, earlier))
         await eventually_in_loop(lambda: earlier.statuses)
         await soak.as_fast_as_answered(service.port, 200, 200, bodies, crowd)

@@ -151,8 +151,8 @@ def test_worker_refuses_malformed_rows_and_keeps_running(service: Running, body:
 
 def test_concurrent_clients_each_get_their_own_answer(service: Running, toys: Toys) -> None:
     """Spark Serving with two partitions would mix up their answers."""
-    seen = soak.Seen()
-    asyncio.run(soak.as_fast_as_answered(service.port, 1500, 16, soak.asked(toys, 1), seen))
+    seen = soak.Outcomes()
+    asyncio.run(soak.as_fast_as_answered(service.port, 1500, 16, soak.known_requests(toys, 1), seen))
     assert seen.wrong == 0
     assert set(seen.statuses) == {"200"}
 
