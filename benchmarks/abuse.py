@@ -106,7 +106,7 @@ def _filled(start: bytes, piece: bytes, end: bytes) -> bytes:
 
 
 def _numbered(start: bytes, end: bytes) -> bytes:
-    """As many different names as fit into the limit."""
+    """An object with different names, as many as fit into the limit."""
     count = (BYTES - len(start) - len(end)) // len(b',"100000":0')
     return start + b"".join(b',"%d":0' % name for name in range(100_000, 100_000 + count)) + end
 

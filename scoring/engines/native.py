@@ -83,4 +83,4 @@ class NativeEngine:
         return self._booster.predict(self._encoder.vectors(rows))
 
     async def close(self) -> None:
-        """Do nothing: the engine has no process of its own to stop."""
+        """Do nothing: the engine starts no process."""

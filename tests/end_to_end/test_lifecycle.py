@@ -538,7 +538,7 @@ def test_new_model_changes_resources_of_the_release_only(criteo: SecondModel) ->
 
 
 def test_rollback_and_return_take_one_setting_and_train_nothing(deployed: LocalRun, criteo: SecondModel) -> None:
-    """To a deployment that is still warm, which keeps running, and to one that must be created from the registry."""
+    """The rollback goes to a warm deployment, which keeps running, and then to one that must be created again."""
     movielens_version, criteo_version = criteo.versions
     known = deployed.jobs_runs_versions()
 
@@ -564,7 +564,7 @@ def test_rollback_and_return_take_one_setting_and_train_nothing(deployed: LocalR
 def test_model_latest_serves_without_training_and_model_trained_finds_its_run_again(
     deployed: LocalRun, criteo: SecondModel
 ) -> None:
-    """With `latest` the training run leaves the state; with `trained` it is found by its rows and code."""
+    """`latest` removes the training run from the state; `trained` finds it by its rows and code."""
     known = deployed.jobs_runs_versions()
     deployed.configure("release:model", "latest")
     assert deployed.pulumi("up") == {"delete": 1}

@@ -40,7 +40,7 @@ class Written(asyncio.Transport):
     abort = write_eof = close
 
     def pause_reading(self) -> None:
-        """Do nothing: there is no peer to read from."""
+        """Do nothing: this transport never reads."""
 
     resume_reading = pause_reading
 
