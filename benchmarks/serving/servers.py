@@ -172,7 +172,7 @@ def jars(scratch: Path) -> Path:
 
 
 def peers(model: GeneratedModel, scratch: Path) -> list[Server]:
-    model = {"AZUREML_MODEL_DIR": str(model.folder), "PYTHONPATH": str(PEERS)}
+    variables = {"AZUREML_MODEL_DIR": str(model.folder), "PYTHONPATH": str(PEERS)}
     quiet = ["--host", HOST, "--no-access-log", "--log-level", "warning"]
     fast = ["--loop", "uvloop", "--http", "httptools", *quiet]
     programs = environment("peers")
@@ -188,13 +188,13 @@ def peers(model: GeneratedModel, scratch: Path) -> list[Server]:
         "--error-logfile",
         "/dev/null",
     ]
-    entry = {**model, "AZUREML_ENTRY_SCRIPT": str(PEERS / "score.py"), "AML_APP_ROOT": str(PEERS)}
+    entry = {**variables, "AZUREML_ENTRY_SCRIPT": str(PEERS / "score.py"), "AML_APP_ROOT": str(PEERS)}
     return [
         Server(
             "echo",
             "bare ASGI echo (no model)",
             [sys.executable, "-m", "uvicorn", "echo:app", *fast],
-            model,
+            variables,
             bodies(model),
             answer=None,
         ),
@@ -202,7 +202,7 @@ def peers(model: GeneratedModel, scratch: Path) -> list[Server]:
             "fastapi",
             "FastAPI, pydantic, `Booster.predict`",
             [str(programs / "uvicorn"), "fastapi_app:app", *fast],
-            model,
+            variables,
             whole_rows(model),
         ),
         Server(

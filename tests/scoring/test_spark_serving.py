@@ -89,7 +89,7 @@ def service(environment: dict[str, str]) -> Iterator[Running]:
     assert not psutil.wait_procs(tree, timeout=5)[1], "a process outlived the service"
 
 
-def java(service: Running) -> psutil.Process:
+def java_process(service: Running) -> psutil.Process:
     tree = psutil.Process(service.process.pid).children(recursive=True)
     return next(process for process in tree if process.name() == "java")
 
@@ -139,7 +139,7 @@ def test_worst_bodies_are_refused_as_by_the_native_engine(service: Running) -> N
 )
 def test_worker_refuses_malformed_rows_and_keeps_running(service: Running, body: bytes) -> None:
     """The service never forwards such a row; Spark Serving alone would score it as a row of nulls."""
-    for connection in java(service).net_connections("inet"):
+    for connection in java_process(service).net_connections("inet"):
         if connection.status == psutil.CONN_LISTEN:
             with contextlib.suppress(httpx.TransportError):
                 answer = httpx.post(f"http://127.0.0.1:{connection.laddr.port}/score", content=body, trust_env=False)
@@ -159,15 +159,15 @@ def test_concurrent_clients_each_get_their_own_answer(service: Running, toys: To
 
 def test_native_library_is_unpacked_once(service: Running) -> None:
     """SynapseML alone would unpack another copy into a new folder for each task that first uses the model."""
-    scratch = Path(java(service).cwd())
+    scratch = Path(java_process(service).cwd())
     assert sorted(path.name for path in (scratch / "native").iterdir()) == ["lib_lightgbm.so", "lib_lightgbm_swig.so"]
     assert list(scratch.glob("mml-natives*")) == []
-    mapped = {Path(region.path).parent for region in java(service).memory_maps() if "lightgbm" in region.path}
+    mapped = {Path(region.path).parent for region in java_process(service).memory_maps() if "lightgbm" in region.path}
     assert mapped == {scratch / "native", *(path for path in mapped if path.suffix == ".jar" or path.name == "jars")}
 
 
 def test_spark_listens_on_loopback_only(service: Running) -> None:
-    listening = [c for c in java(service).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    listening = [c for c in java_process(service).net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert listening
     assert {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
@@ -189,7 +189,7 @@ def test_killed_engine_restarts_and_gives_no_wrong_answer(service: Running, toys
     client.start()
     try:
         eventually(lambda: statuses[200])
-        java(service).kill()
+        java_process(service).kill()
         eventually(lambda: service.client.get("/ready").status_code == 503)
         eventually(lambda: statuses[503])
         wait_until_ready(service.client, service.process, START_SECONDS)
