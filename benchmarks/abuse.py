@@ -1,8 +1,8 @@
-"""Cost of one request: `python -m benchmarks.abuse` sends the worst body of each kind at the size limit.
+"""Cost of the most expensive requests: `python -m benchmarks.abuse` sends a worst body of each kind at the size limit.
 
-Prints a Markdown table: status, CPU of the service and its largest resident size while it works on the request. All of
-a request is worked on by the event loop, so its CPU bounds how long other requests wait. The service has its default
-limits and the native engine. Each kind is sent three times and the largest figure counts.
+Prints a Markdown table: status, CPU time of the service, and its peak resident size during the request. The event loop
+does all the work of a request, so its CPU time bounds the time that other requests wait. The service has its default
+limits and the native engine. Each body is sent three times and the largest figure counts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import psutil
 from testing.scoring import Running, make_artefact, scoring_environment, serving
 
 BYTES = 2 * 1024 * 1024
-"""SCORING_MAX_BYTES unless set."""
+"""Default of SCORING_MAX_BYTES."""
 ROWS, STRING, STRINGS = 1000, 1000, 100
 BAR_SECONDS, BAR_MEGABYTES = 0.6, 150.0
 _HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -33,7 +33,7 @@ _LOOP_SECONDS = 0.1
 @dataclass(frozen=True)
 class Abuse:
     status: int
-    """The answer that is right."""
+    """Expected status."""
     body: bytes
     headers: bytes = b""
 
@@ -47,7 +47,7 @@ class Abuse:
 class Cost:
     status: int
     seconds: float
-    """CPU of the service."""
+    """CPU time of the service."""
     megabytes: float
     """Largest resident size of the service."""
 
@@ -76,14 +76,14 @@ WORST: dict[str, Callable[[], Abuse]] = {
     "1,000 rows with lists of 100": lambda: Abuse(200, _long_lists()),
     "1,000 items with lists of 100, a long text of the user": lambda: Abuse(200, _long_text_and_lists()),
     "text full of colons": lambda: Abuse(200, _colons()),
-    "one name again and again": lambda: Abuse(400, _filled(b'{"rows":[{"hour":1', b',"age":1', b"}]}")),
+    "one name repeated": lambda: Abuse(400, _filled(b'{"rows":[{"hour":1', b',"age":1', b"}]}")),
     "names in an object as the label": lambda: Abuse(
         400, _numbered(b'{"rows":[{"age":1,"click":{"z":0', b',"z":0}}]}')
     ),
-    "rows without end": lambda: Abuse(413, _filled(b'{"rows":[{}', b",{}", b"]}")),
-    "rows again and again": lambda: Abuse(400, _filled(b'{"rows":[]', b',"rows":[]', b',"rows":[{"age":1}]}')),
-    "the user again and again": lambda: Abuse(400, _filled(b'{"items":[{"id":1}]', b',"user":{}', b"}")),
-    "a list without end": lambda: Abuse(400, _filled(b'{"rows":[{"genres":["a"', b',"a"', b"]}]}")),
+    "as many rows as fit": lambda: Abuse(413, _filled(b'{"rows":[{}', b",{}", b"]}")),
+    "rows repeated": lambda: Abuse(400, _filled(b'{"rows":[]', b',"rows":[]', b',"rows":[{"age":1}]}')),
+    "the user repeated": lambda: Abuse(400, _filled(b'{"items":[{"id":1}]', b',"user":{}', b"}")),
+    "a list as long as fits": lambda: Abuse(400, _filled(b'{"rows":[{"genres":["a"', b',"a"', b"]}]}")),
     "NaN, then objects": lambda: Abuse(400, _filled(b'{"rows":NaN,"x":[{}', b",{}", b"]}")),
     "NaN, then lists": lambda: Abuse(400, _filled(b'{"rows":NaN,"x":[[]', b",[]", b"]}")),
     "NaN, then names": lambda: Abuse(400, _numbered(b'{"rows":NaN,"x":{"z":0', b"}}")),
@@ -106,7 +106,7 @@ def _filled(start: bytes, piece: bytes, end: bytes) -> bytes:
 
 
 def _numbered(start: bytes, end: bytes) -> bytes:
-    """Names that differ, as many as there is room for."""
+    """An object with different names, as many as fit into the limit."""
     count = (BYTES - len(start) - len(end)) // len(b',"100000":0')
     return start + b"".join(b',"%d":0' % name for name in range(100_000, 100_000 + count)) + end
 
@@ -117,7 +117,7 @@ def _blanks_in_gzip() -> bytes:
 
 
 def slowness() -> float:
-    """How much slower than the machine of docs/benchmarks.md this one is at present; never less than 1."""
+    """Present slowness of this machine relative to the one of docs/benchmarks.md, at least 1."""
     started = time.process_time()
     total = 0
     for number in range(_LOOP):
@@ -128,13 +128,13 @@ def slowness() -> float:
 def cost(service: Running, abuse: Abuse) -> Cost:
     process = psutil.Process(service.process.pid)
     proc = Path(f"/proc/{process.pid}")
-    (proc / "clear_refs").write_text("5")  # the peak starts again
+    (proc / "clear_refs").write_text("5")  # resets the peak
     before = sum(process.cpu_times()[:2])
     with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
         connection.sendall(abuse.request())
         answer = b""
-        while some := connection.recv(65536):
-            answer += some
+        while chunk := connection.recv(65536):
+            answer += chunk
     seconds = sum(process.cpu_times()[:2]) - before
     peak = next(line for line in (proc / "status").read_text().splitlines() if line.startswith("VmHWM"))
     return Cost(int(answer.split(b" ", 2)[1]), seconds, int(peak.split()[1]) / 1024)

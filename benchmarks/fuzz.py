@@ -1,8 +1,8 @@
-"""Does the service understand or refuse whatever it is sent? `python benchmarks/fuzz.py [--requests 50000] [--seed 1]`.
+"""Random requests to the service, checked by an independent reader: `benchmarks/fuzz.py [--requests 50000] [--seed 1]`.
 
-Requests in the contract's shape, most of them spoilt somewhere: a value, a name, a byte, a header. An answer counts as
-right only if the plain reader in this file, which knows nothing of the service's own, comes to the same: the same
-probabilities to the last bit, or a refusal. Prints a Markdown table; ends with 1 if anything was not right.
+Generates requests in the shape of the contract, most of them with an error: a value, a name, a byte, a header. An
+answer is correct only if the strict reader in this file, which shares no code with the service, gives the same result:
+the same probabilities to the last bit, or a refusal. Prints a Markdown table; exit code 1 if any answer was wrong.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import httpx
 from testing.scoring import FEATURES, Toys, make_artefact, random_row, scoring_environment, serving
 
 SECONDS = 10.0
-"""After which an answer counts as never coming."""
+"""Time limit for an answer."""
 ROWS, STRING, STRINGS = 1000, 1000, 100
 LABEL = "click"
 TYPES = {feature["name"]: feature["type"] for feature in FEATURES}
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 class Refused(Exception):
-    """By the plain reader."""
+    """The strict reader refuses the request."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Sent:
     body: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     status: int | None = None
-    """Of the answer, where the headers decide it."""
+    """Expected status if the headers alone determine it."""
 
 
 def requests(rng: random.Random, count: int) -> Iterator[Sent]:
@@ -103,7 +103,7 @@ def _odd(rng: random.Random) -> Any:
 
 
 def _spoil(rng: random.Random, document: Any) -> None:
-    """Put something odd somewhere; it may well be right."""
+    """Put an unusual value or name somewhere; the request may still be valid."""
     objects: list[Any] = [document]
     for part in ("rows", "items"):
         objects += document[part] if isinstance(document.get(part), list) else []
@@ -155,11 +155,11 @@ def _dressed(rng: random.Random, body: bytes) -> Sent:
 
 
 def expected(sent: Sent, probability: Callable[[Row], float]) -> Any:
-    """What the plain reader answers: probabilities, or pairs of id and probability, best first, or `Refused`."""
+    """The strict reader's answer: probabilities, or (id, probability) pairs in descending order. Raises `Refused`."""
     body = gzip.decompress(sent.body) if sent.headers.get("Content-Encoding") == "gzip" else sent.body
     try:
         document = json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_refuse)
-        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        json.dumps(document, ensure_ascii=False).encode()  # fails for half of a surrogate pair
     except (ValueError, RecursionError):
         raise Refused from None
     if isinstance(document, dict) and set(document) == {"rows"} and _is_batch(document["rows"]):
@@ -234,44 +234,45 @@ def _is_a(kind: str, value: Any) -> bool:
 
 
 @dataclass
-class Found:
+class FuzzResult:
     outcomes: Counter[str] = field(default_factory=Counter)
+    """Number of answers by status."""
     wrong: list[str] = field(default_factory=list)
     slowest: float = 0.0
-    """Seconds."""
+    """Seconds until the slowest answer."""
 
 
-def run(client: httpx.Client, toys: Toys, count: int, seed: int) -> Found:
-    found = Found()
+def run(client: httpx.Client, toys: Toys, count: int, seed: int) -> FuzzResult:
+    result = FuzzResult()
     for number, sent in enumerate(requests(random.Random(seed), count)):
         started = time.perf_counter()
         try:
             response = client.post("/score", content=sent.body, headers=sent.headers, timeout=SECONDS)
         except httpx.HTTPError as error:
-            found.wrong.append(f"request {number}: {error!r}")
+            result.wrong.append(f"request {number}: {error!r}")
             continue
-        found.slowest = max(found.slowest, time.perf_counter() - started)
-        found.outcomes[str(response.status_code)] += 1
+        result.slowest = max(result.slowest, time.perf_counter() - started)
+        result.outcomes[str(response.status_code)] += 1
         if fault := _fault(sent, response, toys):
-            found.wrong.append(f"request {number}: {fault}; sent {sent.body[:300]!r} got {response.text[:300]}")
-    return found
+            result.wrong.append(f"request {number}: {fault}; sent {sent.body[:300]!r} got {response.text[:300]}")
+    return result
 
 
 def _fault(sent: Sent, response: httpx.Response, toys: Toys) -> str | None:
     status, answer = response.status_code, response.json()
     if status != 200 and response.headers["content-type"] != "application/problem+json":
-        return "an error that is no problem document"
+        return "an error without a problem document"
     if sent.status is not None:
         return None if status == sent.status else f"status {status}, not {sent.status}"
     try:
         right = expected(sent, toys.probability)
     except Refused:
-        return None if status == 400 else f"status {status} for what must be refused"
+        return None if status == 400 else f"status {status} for an invalid request"
     if status != 200:
-        return f"status {status} for a good request"
+        return f"status {status} for a valid request"
     ranking = answer.get("ranking")
     given = answer.get("probabilities") if ranking is None else [(item["id"], item["probability"]) for item in ranking]
-    return None if given == right else f"another answer than {right}"
+    return None if given == right else f"the answer differs from {right}"
 
 
 def main() -> None:
@@ -283,14 +284,14 @@ def main() -> None:
         toys = make_artefact(Path(folder) / "toys")
         with (Path(folder) / "log").open("w") as log, serving(scoring_environment(toys.folder), log=log) as service:
             started = time.monotonic()
-            found = run(service.client, toys, arguments.requests, arguments.seed)
+            result = run(service.client, toys, arguments.requests, arguments.seed)
     print(f"| {arguments.requests:,} requests, seed {arguments.seed} | |\n| --- | --- |")
-    for status, times in sorted(found.outcomes.items()):
+    for status, times in sorted(result.outcomes.items()):
         print(f"| status {status} | {times:,} |")
-    print(f"| slowest answer | {found.slowest * 1000:.0f} ms |\n| in all | {time.monotonic() - started:.0f} s |")
-    print(f"| not right | {len(found.wrong)} (bar 0) |")
-    print(*found.wrong[:10], sep="\n", file=sys.stderr)
-    sys.exit(bool(found.wrong))
+    print(f"| slowest answer | {result.slowest * 1000:.0f} ms |\n| total time | {time.monotonic() - started:.0f} s |")
+    print(f"| wrong | {len(result.wrong)} (bar 0) |")
+    print(*result.wrong[:10], sep="\n", file=sys.stderr)
+    sys.exit(bool(result.wrong))
 
 
 if __name__ == "__main__":

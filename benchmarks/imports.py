@@ -1,8 +1,8 @@
-"""How often the providers' imports fail: `python benchmarks/imports.py [--interpreters 100] [--without]`.
+"""Failures of imports in dynamic providers: `python benchmarks/imports.py [--interpreters 100] [--without]`.
 
-In each fresh interpreter 16 threads begin together, each a provider's `create` that runs the import statements of one
-function of `infra/`. Without `import_sdks` two of them lock each other out (python/cpython#83065). Prints how
-many interpreters had an error, and the errors.
+In each new interpreter 16 threads start together. Each is a provider's `create` that runs the import statements of one
+function of `infra/`. Without `import_sdks` two of them can deadlock (python/cpython#83065). Prints the number of
+interpreters with an error, and the errors.
 """
 
 import argparse
@@ -55,17 +55,15 @@ def _lazy_imports() -> Iterator[str]:
     for path in sorted(_INFRA.rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
-                found = [each for each in ast.walk(function) if isinstance(each, ast.Import | ast.ImportFrom)]
-                if found:
-                    yield "\n".join(map(ast.unparse, found))
+                statements = [each for each in ast.walk(function) if isinstance(each, ast.Import | ast.ImportFrom)]
+                if statements:
+                    yield "\n".join(map(ast.unparse, statements))
 
 
 def errors_of_one(*, without: bool = False) -> list[str]:
-    """Errors of one fresh interpreter. `without`: as if each provider imported by itself."""
+    """Errors of one new interpreter. `without`: without `import_sdks`, so that each provider imports by itself."""
     given = json.dumps([lazy_imports(), THREADS, without])
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, given], capture_output=True, text=True, cwd=_INFRA.parents[1]
-    )
+    done = subprocess.run([sys.executable, "-c", _PROGRAM, given], capture_output=True, text=True, cwd=_INFRA.parent)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     return list(json.loads(done.stdout))
@@ -76,9 +74,9 @@ def main() -> None:
     parser.add_argument("--interpreters", type=int, default=100)
     parser.add_argument("--without", action="store_true", help="without importing the SDKs first")
     arguments = parser.parse_args()
-    found = [errors_of_one(without=arguments.without) for _ in range(arguments.interpreters)]
-    print(f"{sum(map(bool, found))} of {len(found)} interpreters with an error, {THREADS} threads in each")
-    for error, count in Counter(error[:100] for errors in found for error in errors).most_common(5):
+    results = [errors_of_one(without=arguments.without) for _ in range(arguments.interpreters)]
+    print(f"{sum(map(bool, results))} of {len(results)} interpreters with an error, {THREADS} threads in each")
+    for error, count in Counter(error[:100] for errors in results for error in errors).most_common(5):
         print(f"{count:5} {error}")
 
 

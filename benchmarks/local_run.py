@@ -1,6 +1,6 @@
-"""Seconds of `make local` by stage, cold stack on a warm machine: `python benchmarks/local_run.py [--runs N]`.
+"""Seconds of `make local` by stage, for a new stack with all tools cached: `python benchmarks/local_run.py [--runs N]`.
 
-Each run uses a state folder of its own, is destroyed afterwards, and leaves nothing. Prints medians, and the machine.
+Each run has a separate state folder and is destroyed afterwards. Prints medians and a description of the machine.
 """
 
 import argparse

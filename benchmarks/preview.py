@@ -1,8 +1,8 @@
-"""What a preview costs: `python benchmarks/preview.py [--stack prod-westeurope] [--runs 3]`.
+"""Cost of a preview: `python benchmarks/preview.py [--stack prod-westeurope] [--runs 3]`.
 
-Measures the program alone, whole and with its release, in a process of its own under Pulumi's mocks: CPU seconds and
-peak memory. Then a preview that finds no change, through the real engine on a sandbox, of the infrastructure without a
-release: seconds on the clock. Prints a Markdown table of medians. The sandbox answers at once; Azure does not.
+Measures CPU seconds and peak memory of the whole program with its release, in a separate process under Pulumi's mocks.
+Then the elapsed seconds of a preview without changes, of the infrastructure without a release, through the real engine
+on a sandbox. Prints a Markdown table of medians. The sandbox answers immediately; Azure takes longer.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from cli.stacks import files
 
 CPU_SECONDS, MEGABYTES = 5.0, 300
 """Bars of the program alone."""
-# The process tells its own peak: what the system counts for a child begins with the memory of its parent.
+# The process reports its own peak: the system's figure for a child starts with the memory of its parent.
 _PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
-from operations import graph
-resources = len(graph.declared(Path(sys.argv[1])).resources)
+from cli.changes import mock_program
+resources = len(mock_program.declared(Path(sys.argv[1])).resources)
 try:
     kilobytes = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 except OSError:
@@ -50,7 +50,7 @@ class Cost:
 
 
 def of_program(stack_file: Path) -> Cost:
-    """Run the whole program for a `Pulumi.<stack>.yaml` in a new process, imports and all."""
+    """Run the whole program for a `Pulumi.<stack>.yaml` in a new process, including its imports."""
     done = subprocess.run([sys.executable, "-c", _PROGRAM, str(stack_file)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the program of {stack_file.name} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -58,22 +58,22 @@ def of_program(stack_file: Path) -> Cost:
 
 
 @contextmanager
-def standing(stack_file: Path) -> Iterator[list[str]]:
-    """The stack on a sandbox of its own, without its release; yields the arguments that name it."""
+def deployed(stack_file: Path) -> Iterator[list[str]]:
+    """Deploy the stack without its release on a separate sandbox; yields the arguments that select it."""
     stack = files.stack_of(stack_file)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         os.environ.update(Engine(folder, sandbox.start(folder / "sandbox", None)).environment)
         try:
             config = yaml.safe_load(stack_file.read_text())["config"] | {"release:enabled": "false"}
             configured = folder / stack_file.name
             configured.write_text(yaml.safe_dump({"config": config}))
-            # `stack init` writes into the stack file beside the project file: that of the repository stays as it is.
+            # `stack init` writes to the stack file next to the project file, so the project file is copied here.
             (folder / "Pulumi.yaml").write_bytes((files.PROJECT / "Pulumi.yaml").read_bytes())
             pulumi(folder, "stack", "init", stack)
-            named = ["--stack", stack, "--config-file", str(configured)]
-            pulumi(files.PROJECT, "up", "--yes", "--skip-preview", *named)
-            yield named
+            selection = ["--stack", stack, "--config-file", str(configured)]
+            pulumi(files.PROJECT, "up", "--yes", "--skip-preview", *selection)
+            yield selection
         finally:
             sandbox.stop(folder / "sandbox")
 
@@ -93,10 +93,10 @@ def main() -> None:
 
     costs = [of_program(stack_file) for _ in range(arguments.runs)]
     seconds = []
-    with standing(stack_file) as named:
+    with deployed(stack_file) as selection:
         for _ in range(arguments.runs):
             started = time.monotonic()
-            pulumi(files.PROJECT, "preview", "--expect-no-changes", *named)
+            pulumi(files.PROJECT, "preview", "--expect-no-changes", *selection)
             seconds.append(time.monotonic() - started)
 
     print(f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}\n")

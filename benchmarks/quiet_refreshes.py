@@ -1,8 +1,8 @@
-"""Whether drift is found where nobody changed anything: `python benchmarks/quiet_refreshes.py [--times 50]`.
+"""False findings of infrastructure drift: `python benchmarks/quiet_refreshes.py [--times 50]`.
 
-The local stack is deployed with its release; then `pulumi preview --refresh --expect-no-changes`, which drift.yml runs
-every working day, is repeated, with a request to the endpoint before each. Prints a Markdown table. Changes nothing by
-hand: tests/end_to_end/test_lifecycle.py does.
+Deploys the local stack with its release and repeats `pulumi preview --refresh --expect-no-changes`, which drift.yml
+runs every working day, with a request to the endpoint before each. Prints a Markdown table. Makes no manual changes:
+tests/end_to_end/test_lifecycle.py does.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from cli.local_run.run_directory import State
 
 
 def drift(engine: Engine) -> tuple[Change, ...]:
-    """What the preview finds. Raises `RuntimeError` where its exit code says otherwise, as when it fails."""
+    """Changes that the preview reports. Raises `RuntimeError` if its exit code contradicts them, as when it fails."""
     done = subprocess.run(
         [
             *("pulumi", "preview", "--refresh", "--expect-no-changes", "--json", "--non-interactive"),
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=50)
     times = parser.parse_args().times
-    found, seconds = [], []
+    findings, seconds = [], []
     with tempfile.TemporaryDirectory() as name:
         state = State(Path(name))
         try:
@@ -55,13 +55,13 @@ def main() -> None:
                 began = time.monotonic()
                 changes = drift(engine)
                 seconds.append(time.monotonic() - began)
-                found += changes
+                findings += changes
                 print(f"{number}: {seconds[-1]:.1f} s, {len(changes)} changes {changes or ''}", flush=True)
             resources = len(engine.text("stack", "--show-urns", "--stack", STACK).split("URN:")) - 1
         finally:
             command.down(state, print)
     print("\n| | measured | bar |\n| --- | --- | --- |")
-    print(f"| findings in {times} refreshes of {resources} resources | {len(found)} | 0 |")
+    print(f"| findings in {times} refreshes of {resources} resources | {len(findings)} | 0 |")
     print(f"| median seconds of one | {statistics.median(seconds):.1f} | |")
 
 

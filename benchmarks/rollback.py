@@ -1,7 +1,7 @@
-"""How long going back takes: `python benchmarks/rollback.py [--times 3]`.
+"""Duration of a rollback: `python benchmarks/rollback.py [--times 3]`.
 
-Two models are released on a stack of the sandbox; then `release:model` names one and the other, and `up` is timed from
-its start until all traffic is there and was judged, and to its end, when the notebooks follow. Prints a Markdown table.
+Releases two models on a stack in the sandbox. Then sets `release:model` to each in turn and measures the time from the
+start of `up` to the end of its rollout, and to its own end (notebooks). Prints a Markdown table.
 """
 
 import argparse
@@ -30,14 +30,14 @@ def main() -> None:
             ]
             engine = Engine(state.folder, sandbox.start(state.sandbox, None))
             seconds, rollout = _flips(engine, versions, times)
-            print("\n| median of | seconds to all traffic, judged | to the end of `up` |\n| --- | --- | --- |")
-            print(f"| {2 * times} ways to the warm version | {rollout:.1f} | {seconds:.1f} |", flush=True)
+            print("\n| median of | seconds to the end of the rollout | to the end of `up` |\n| --- | --- | --- |")
+            print(f"| {2 * times} switches to the warm version | {rollout:.1f} | {seconds:.1f} |", flush=True)
         finally:
             command.down(state, print)
 
 
 def _flips(engine: Engine, versions: list[str], times: int) -> tuple[float, float]:
-    """Medians of so many flips to and fro, after which the last version serves again."""
+    """Median seconds of `up` and of its rollout over `times` switches in each direction."""
     whole, rollout = [], []
     for number in range(2 * times):
         config = yaml.safe_load(engine.config_file.read_text())

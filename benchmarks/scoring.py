@@ -1,10 +1,10 @@
-"""What a score costs, here and in the usual ways of serving: `python -m benchmarks.scoring [--rounds 3]`.
+"""Cost of a request to this service and to common alternatives: `python -m benchmarks.scoring [--rounds 3]`.
 
-Makes an artefact of 200 trees of 64 leaves with 39 features and a million levels, starts this front with both engines,
-a bare echo and the peers (in virtual environments of their own, made on the first run), and takes them in turn, round
-by round: closed loops of 1 and 8 connections, open loops at fixed rates, batches, rankings. Then a minute of batches at
-three times what the native engine managed. Prints Markdown, and draws a plot. Needs wrk and Java 17; sends nothing
-beyond loopback, and ends what it started.
+Generates an artefact of 200 trees of 64 leaves with 39 features and a million levels. Starts this service with both
+engines, a bare echo and the peers (in separate virtual environments, created on the first run). Measures them in turn,
+round by round: closed loops of 1 and 8 connections, open loops at fixed rates, batches, rankings. Then sends batches to
+the native engine for a minute at three times its capacity. Prints Markdown and draws a plot. Needs wrk and Java 17;
+sends nothing beyond loopback, and stops every process that it started.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving import load, made, servers
+from benchmarks.serving import generated_model, load, servers
 from benchmarks.serving.load import Latency
 from benchmarks.serving.servers import BATCH, RANK, SINGLE, Running, Server
 from scoring.artefact import open_artefact
@@ -34,7 +34,7 @@ RATES = (100, 500, 1000, 2000)
 SECOND_RATES = (500, 2000)
 SLOW_SECONDS = OVERLOAD_SECONDS = 60.0
 KEEPS_UP = 0.95
-"""Share of an open loop's rate that must be answered, or its latency means nothing."""
+"""Smallest share of an open loop's rate that must be answered for its latency to be meaningful."""
 RANK_MS, MODEL_US, ECHO_SHARE, MEGABYTES, START_SECONDS = 15.0, 50.0, 0.40, 150.0, 2.0
 """Bars of the native engine."""
 NAMES = ("echo", "native", "spark", "fastapi", "azureml", "mlserver")
@@ -44,7 +44,7 @@ NAMES = ("echo", "native", "spark", "fastapi", "azureml", "mlserver")
 class Measured:
     latency: Latency
     cpu: float
-    """Milliseconds of the server's processes for each request."""
+    """CPU milliseconds of the server's processes per request."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Cell:
 def cells(seconds: float) -> list[Cell]:
     def closed(kind: str, connections: int) -> Cell:
         def run(one: Running) -> Latency:
-            found = load.closed_loop(one.port, one.server.path, one.files[kind], connections, seconds)
-            if not found.requests:  # slower than that
-                found = load.closed_loop(one.port, one.server.path, one.files[kind], connections, SLOW_SECONDS)
-            return found
+            latency = load.closed_loop(one.port, one.server.path, one.files[kind], connections, seconds)
+            if not latency.requests:  # no answer within `seconds`: measure for longer
+                latency = load.closed_loop(one.port, one.server.path, one.files[kind], connections, SLOW_SECONDS)
+            return latency
 
         return Cell(f"{kind}, {connections}", kind, run)
 
@@ -83,12 +83,12 @@ def measure(one: Running, cell: Cell) -> Measured:
 Results = dict[tuple[str, str], list[Measured]]
 
 
-def middle(of: Sequence[Measured], value: Callable[[Measured], float]) -> float:
-    return statistics.median(map(value, of))
+def middle(measured: Sequence[Measured], value: Callable[[Measured], float]) -> float:
+    return statistics.median(map(value, measured))
 
 
-def model_step(model: made.Made) -> tuple[float, float, float]:
-    """Microseconds on the clock to encode a row (p50), and to score its vector (p50 and p99)."""
+def model_step(model: generated_model.GeneratedModel) -> tuple[float, float, float]:
+    """Elapsed microseconds to encode a row (p50), and to score its vector (p50 and p99)."""
     encoder = RowEncoder(open_artefact(model.folder).contract, model.folder / "encoder.npz")
     booster = Booster(model.folder / "model.txt", encoder.width)
     numeric = [feature.type == "integer" for feature in model.dataset.features.values()]
@@ -109,7 +109,7 @@ def model_step(model: made.Made) -> tuple[float, float, float]:
 
 
 def overload(one: Running, capacity: float, seconds: float) -> tuple[Latency, Latency, Latency]:
-    """Batches at a tenth of `capacity` (requests a second), at three times, and at a tenth at once afterwards."""
+    """Latency of batches at a tenth of `capacity` (requests per second), at three times it, and directly afterwards."""
     file, path = one.files[BATCH], one.server.path
     calm = load.open_loop(one.port, path, file, capacity / 10, seconds)
     return (
@@ -255,7 +255,7 @@ def overload_table(phases: tuple[Latency, Latency, Latency], capacity: float) ->
         f"| {BATCH} at | admitted | p50 / p99, ms | 503 | p99 of those, ms | failed |",
         "| --- " * 6 + "|",
     ]
-    titles = ("a tenth of capacity, before", "three times capacity", "a tenth of capacity, at once afterwards")
+    titles = ("a tenth of capacity, before", "three times capacity", "a tenth of capacity, directly afterwards")
     for title, wanted, found in zip(titles, (0.1, 3, 0.1), phases, strict=True):
         title = f"{title} ({wanted * capacity:,.0f}/s)"
         times = _times(found.p50, found.p99)
@@ -267,27 +267,29 @@ def overload_table(phases: tuple[Latency, Latency, Latency], capacity: float) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of every load, in each round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of every load, in each round")
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=list(NAMES), help="echo and native always take part"
     )
-    parser.add_argument("--levels", type=int, default=1_000_000, help="that the model knows; the bars are for these")
+    parser.add_argument(
+        "--levels", type=int, default=1_000_000, help="levels of the model; the bars are for the default"
+    )
     parser.add_argument("--plot", type=Path, help="SVG to write")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not on PATH: Debian has it as a package of that name")
-    # Ended from outside, it still ends its servers.
+    # SIGTERM must end the servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     chosen = {"echo", "native", *arguments.only}
 
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         (folder / "scratch").mkdir()
-        model = made.make(folder / "model", folder / "scratch", "spark" in chosen, arguments.levels)
-        of: list[Server] = [servers.ours(model, "native"), *servers.peers(model, folder)]
+        model = generated_model.generate(folder / "model", folder / "scratch", "spark" in chosen, arguments.levels)
+        compared: list[Server] = [servers.ours(model, "native"), *servers.peers(model, folder)]
         if "spark" in chosen:
-            of.append(servers.ours(model, "spark", servers.jars(folder)))
-        by_name = {server.name: server for server in of}
+            compared.append(servers.ours(model, "spark", servers.jars(folder)))
+        by_name = {server.name: server for server in compared}
         running = []
         for server in (by_name[n] for n in NAMES if n in chosen):
             try:
@@ -299,8 +301,8 @@ def main() -> None:
         native = next(one for one in running if one.server.name == "native")
         for one in running:
             servers.check(one, model)
-            print(f"{one.server.name} answers as it should", file=sys.stderr, flush=True)
-            for kind in (SINGLE, BATCH, RANK):  # warm, the JVM above all
+            print(f"{one.server.name} answers correctly", file=sys.stderr, flush=True)
+            for kind in (SINGLE, BATCH, RANK):  # warm-up, needed by the JVM above all
                 load.closed_loop(one.port, one.server.path, one.files[kind], 2, arguments.seconds)
         results: Results = {}
         for number in range(arguments.rounds):

@@ -1,12 +1,12 @@
-"""Does the service hold out? `python benchmarks/soak.py [--minutes 30] [--rate 200] [--overload 60] [--engine native]`.
+"""Long-run stability: `python benchmarks/soak.py [--minutes 30] [--rate 200] [--overload 60] [--engine native]`.
 
-First a steady rate of single rows, and once a minute a line with the memory of all its processes, errors, answers that
-differ from the model's own, and latency. Then, for `--overload` seconds, three times the batches that it can answer:
-what is admitted, what is refused, and how soon it has recovered. `--requests N` sends N rows as fast as they are
-answered instead, on 16 connections, and reads the JVM's heap before and after: for `--engine spark`.
+First sends single rows at a steady rate and prints a line per minute: memory of all processes, errors, answers that
+differ from the model's, and latency. Then, for `--overload` seconds, sends three times the batches that the service can
+answer, and prints the numbers of answered and refused requests and the time to recovery. `--requests N` instead sends N
+rows as fast as they are answered, on 16 connections, and reads the JVM's heap before and after, for `--engine spark`.
 
-Requests of the steady part are sent when they are due, whether or not earlier ones were answered; latency counts from
-that time. Client and service share the machine. Prints Markdown tables.
+Requests of the steady part are sent when they are due, even if earlier ones are unanswered; latency counts from that
+time. Client and service share the machine. Prints Markdown tables.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Connection:
 
     async def post(self, body: bytes) -> tuple[int, bytes]:
         if self._streams is not None and self._streams[0].at_eof():
-            self.close()  # the server closes what was idle for long
+            self.close()  # the server closed the connection because it was idle for long
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -63,7 +63,7 @@ class Connection:
 
 
 class Pool:
-    """Connections that are free, the one used last first."""
+    """Free connections; the one used last is taken first."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -84,7 +84,7 @@ class Pool:
 
 
 @dataclass
-class Seen:
+class Outcomes:
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -105,62 +105,68 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Asked:
+class KnownRequest:
     body: bytes
     probabilities: list[float]
 
 
-def asked(toys: Toys, rows: int, starts: Sequence[int] = range(100)) -> list[Asked]:
-    """A body of `rows` rows from each of `starts` on, with what the model itself answers."""
+def known_requests(toys: Toys, rows: int, starts: Sequence[int] = range(100)) -> list[KnownRequest]:
+    """A body of `rows` rows that begin at each of `starts`, with the probabilities that the model gives."""
     known = [toys.probability(row) for row in toys.rows]
-    found = []
+    requests = []
     for start in starts:
         places = [(start + i) % len(known) for i in range(rows)]
         body = json.dumps({"rows": [toys.rows[place] for place in places]}).encode()
-        found.append(Asked(body, [known[place] for place in places]))
-    return found
+        requests.append(KnownRequest(body, [known[place] for place in places]))
+    return requests
 
 
-async def ask(post: Callable[[bytes], Awaitable[tuple[int, bytes]]], what: Asked, seen: Seen, due: float) -> None:
+async def ask(
+    post: Callable[[bytes], Awaitable[tuple[int, bytes]]], request: KnownRequest, outcomes: Outcomes, due: float
+) -> None:
     try:
-        status, content = await post(what.body)
+        status, content = await post(request.body)
     except (OSError, EOFError, TimeoutError) as error:
-        seen.add(type(error).__name__, time.perf_counter() - due)
+        outcomes.add(type(error).__name__, time.perf_counter() - due)
         return
     seconds = time.perf_counter() - due
     right = status != 200 or all(
         abs(given - expected) <= 1e-9
-        for given, expected in zip(json.loads(content)["probabilities"], what.probabilities, strict=True)
+        for given, expected in zip(json.loads(content)["probabilities"], request.probabilities, strict=True)
     )
-    seen.add(str(status), seconds, right)
+    outcomes.add(str(status), seconds, right)
 
 
-async def steadily(port: int, rate: float, seconds: float, bodies: Sequence[Asked], seen: Seen, pool: Pool) -> None:
+async def steadily(
+    port: int, rate: float, seconds: float, bodies: Sequence[KnownRequest], outcomes: Outcomes, pool: Pool
+) -> None:
     """An open loop: request i is due at i / rate."""
     started = time.perf_counter()
-    under_way: set[asyncio.Task[None]] = set()
+    in_flight: set[asyncio.Task[None]] = set()
     for i in range(int(rate * seconds)):
         due = started + i / rate
         if (early := due - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        if len(under_way) >= CONNECTIONS:
-            seen.add("not sent", 0.0)
+        if len(in_flight) >= CONNECTIONS:
+            outcomes.add("not sent", 0.0)
             continue
-        task = asyncio.create_task(ask(pool.post, bodies[i % len(bodies)], seen, due))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-    if under_way:
-        await asyncio.wait(under_way)
+        task = asyncio.create_task(ask(pool.post, bodies[i % len(bodies)], outcomes, due))
+        in_flight.add(task)
+        task.add_done_callback(in_flight.discard)
+    if in_flight:
+        await asyncio.wait(in_flight)
 
 
-async def as_fast_as_answered(port: int, count: int, connections: int, bodies: Sequence[Asked], seen: Seen) -> float:
+async def as_fast_as_answered(
+    port: int, count: int, connections: int, bodies: Sequence[KnownRequest], outcomes: Outcomes
+) -> float:
     """Requests per second of a closed loop."""
     left = iter(range(count))
 
     async def client() -> None:
         connection = Connection(port)
         for i in left:
-            await ask(connection.post, bodies[i % len(bodies)], seen, time.perf_counter())
+            await ask(connection.post, bodies[i % len(bodies)], outcomes, time.perf_counter())
         connection.close()
 
     started = time.perf_counter()
@@ -169,35 +175,35 @@ async def as_fast_as_answered(port: int, count: int, connections: int, bodies: S
 
 
 def megabytes(service: Running) -> float:
-    """Resident memory of the service and all it started."""
+    """Resident memory of the service and its child processes."""
     process = psutil.Process(service.process.pid)
-    return sum(of.memory_info().rss for of in [process, *process.children(recursive=True)]) / 1e6
+    return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)]) / 1e6
 
 
 def live_heap(service: Running) -> float:
     """Megabytes of the JVM's heap that are still in use after a full collection."""
-    time.sleep(65)  # requests are forgotten after a second, the ids of answers at the end of an epoch
+    time.sleep(65)  # Spark Serving frees requests after a second, and the ids of answers after an epoch of a minute
     java = next(
         child for child in psutil.Process(service.process.pid).children(recursive=True) if child.name() == "java"
     )
     tool = str(Path(os.environ.get("JAVA_HOME", "/usr"), "bin", "jcmd"))
-    told = subprocess.run([tool, str(java.pid), "GC.class_histogram"], capture_output=True, text=True, check=True)
-    return int(told.stdout.split()[-1]) / 1e6
+    done = subprocess.run([tool, str(java.pid), "GC.class_histogram"], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) / 1e6
 
 
 def soak(service: Running, toys: Toys, minutes: int, rate: float, span: float = 60.0) -> None:
-    bodies, pool = asked(toys, 1), Pool(service.port)
+    bodies, pool = known_requests(toys, 1), Pool(service.port)
 
     async def all_minutes() -> None:
         print("| minute | MB | requests | errors | wrong | p50 ms | p99 ms | max ms |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for minute in range(1, minutes + 1):
-            seen = Seen()
-            await steadily(service.port, rate, span, bodies, seen, pool)
-            figures = f"{seen.at('200', 0.5):.1f} | {seen.at('200', 0.99):.1f} | {seen.at('200', 1):.1f}"
-            total = sum(seen.statuses.values())
+            outcomes = Outcomes()
+            await steadily(service.port, rate, span, bodies, outcomes, pool)
+            figures = f"{outcomes.at('200', 0.5):.1f} | {outcomes.at('200', 0.99):.1f} | {outcomes.at('200', 1):.1f}"
+            total = sum(outcomes.statuses.values())
             print(
-                f"| {minute} | {megabytes(service):.0f} | {total} | {seen.errors} | {seen.wrong} | {figures} |",
+                f"| {minute} | {megabytes(service):.0f} | {total} | {outcomes.errors} | {outcomes.wrong} | {figures} |",
                 flush=True,
             )
 
@@ -205,26 +211,28 @@ def soak(service: Running, toys: Toys, minutes: int, rate: float, span: float = 
 
 
 def overload(service: Running, toys: Toys, seconds: float) -> None:
-    bodies = asked(toys, BATCH, range(20))
+    bodies = known_requests(toys, BATCH, range(20))
 
     async def measured() -> None:
-        capacity = await as_fast_as_answered(service.port, 1000, 4, bodies, Seen())
-        before, seen, pool = megabytes(service), Seen(), Pool(service.port)
-        await steadily(service.port, capacity * MULTIPLE, seconds, bodies, seen, pool)
+        capacity = await as_fast_as_answered(service.port, 1000, 4, bodies, Outcomes())
+        before, outcomes, pool = megabytes(service), Outcomes(), Pool(service.port)
+        await steadily(service.port, capacity * MULTIPLE, seconds, bodies, outcomes, pool)
         ended = time.perf_counter()
         while (await Connection(service.port).post(bodies[0].body))[0] != 200:
             await asyncio.sleep(0.01)
         recovered = time.perf_counter() - ended
-        total = sum(seen.statuses.values())
+        total = sum(outcomes.statuses.values())
         print(f"\n| {MULTIPLE} x {capacity:.0f} requests/s of {BATCH} rows for {seconds:.0f} s | measured | bar |")
         print("| --- | --- | --- |")
-        print(f"| answered | {seen.statuses['200'] / total:.0%} | |")
-        print(f"| answered: p50, p99 | {seen.at('200', 0.5):.0f} ms, {seen.at('200', 0.99):.0f} ms | p99 100 ms |")
-        print(f"| refused with 503 | {seen.statuses['503'] / total:.0%} | |")
-        print(f"| refused: p50, p99 | {seen.at('503', 0.5):.0f} ms, {seen.at('503', 0.99):.0f} ms | 50 ms |")
-        others = {status: times for status, times in seen.statuses.items() if status not in ("200", "503")}
+        print(f"| answered | {outcomes.statuses['200'] / total:.0%} | |")
+        print(
+            f"| answered: p50, p99 | {outcomes.at('200', 0.5):.0f} ms, {outcomes.at('200', 0.99):.0f} ms | p99 100 ms |"
+        )
+        print(f"| refused with 503 | {outcomes.statuses['503'] / total:.0%} | |")
+        print(f"| refused: p50, p99 | {outcomes.at('503', 0.5):.0f} ms, {outcomes.at('503', 0.99):.0f} ms | 50 ms |")
+        others = {status: times for status, times in outcomes.statuses.items() if status not in ("200", "503")}
         print(f"| anything else | {others or 'none'} | none but what the client could not send |")
-        print(f"| wrong answers | {seen.wrong} | 0 |")
+        print(f"| wrong answers | {outcomes.wrong} | 0 |")
         print(f"| answered again after | {recovered:.2f} s | 2 s |")
         print(f"| memory before, after | {before:.0f} MB, {megabytes(service):.0f} MB | flat |", flush=True)
 
@@ -232,23 +240,23 @@ def overload(service: Running, toys: Toys, seconds: float) -> None:
 
 
 def count_out(service: Running, toys: Toys, requests: int, log: Path) -> None:
-    bodies, seen = asked(toys, 1), Seen()
-    asyncio.run(as_fast_as_answered(service.port, 5000, 16, bodies, Seen()))  # the compilers have settled
+    bodies, outcomes = known_requests(toys, 1), Outcomes()
+    asyncio.run(as_fast_as_answered(service.port, 5000, 16, bodies, Outcomes()))  # warm-up: the JIT compilers finish
     heap, memory = live_heap(service), megabytes(service)
-    rate = asyncio.run(as_fast_as_answered(service.port, requests, 16, bodies, seen))
+    rate = asyncio.run(as_fast_as_answered(service.port, requests, 16, bodies, outcomes))
     print(f"| {requests:,} rows, one a request | measured | bar |\n| --- | --- | --- |")
     print(f"| requests/s | {rate:.0f} | 500 |")
-    print(f"| p50, p99 | {seen.at('200', 0.5):.1f} ms, {seen.at('200', 0.99):.1f} ms | |")
-    print(f"| errors, wrong answers | {seen.errors} ({dict(seen.statuses)}), {seen.wrong} | 0 |")
-    told = Counter(json.loads(line).get("message") for line in log.read_text().splitlines() if line.startswith("{"))
-    print(f"| rows without an answer at once | {told['a row got no answer']} | |")
-    print(f"| workers replaced | {told['the worker is replaced']} | 0 |")
+    print(f"| p50, p99 | {outcomes.at('200', 0.5):.1f} ms, {outcomes.at('200', 0.99):.1f} ms | |")
+    print(f"| errors, wrong answers | {outcomes.errors} ({dict(outcomes.statuses)}), {outcomes.wrong} | 0 |")
+    messages = Counter(json.loads(line).get("message") for line in log.read_text().splitlines() if line.startswith("{"))
+    print(f"| rows that needed a second attempt | {messages['a row got no answer']} | |")
+    print(f"| workers replaced | {messages['the worker is replaced']} | 0 |")
     print(f"| live heap before, after | {heap:.0f} MB, {live_heap(service):.0f} MB | flat |")
     print(f"| resident before, after | {memory:.0f} MB, {megabytes(service):.0f} MB | |", flush=True)
 
 
 def spark_artefact(folder: Path) -> dict[str, object]:
-    """Give the artefact its Spark pipeline; the settings that serve it."""
+    """Write the Spark pipeline of the artefact and return the settings to serve it."""
     from pyspark.sql import SparkSession
 
     from cli import local_spark

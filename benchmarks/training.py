@@ -1,9 +1,9 @@
-"""What training costs by rows and cores: `python benchmarks/training.py [--rows 100000 1000000] [--cores 1 2]`.
+"""Cost of training by rows and cores: `python benchmarks/training.py [--rows 100000 1000000] [--cores 1 2]`.
 
-Each pair of sizes is a process of its own: generated rows in Criteo's shape, the Spark settings of the product's job,
-50 trees of 31 leaves, and every stage as the job runs it. Then native LightGBM on the same encoded matrix, with the
-same parameters and as many threads, for a yardstick. Seconds are of the clock, after Spark has started. Prints
-Markdown tables. The rows are synthetic: speed is measured here, and how near the best possible AUC a model comes.
+Each pair of sizes runs in a separate process: generated rows in Criteo's shape, the Spark settings of the product's
+job, 50 trees of 31 leaves, and the stages of the job. Then native LightGBM fits the same encoded matrix with the same
+parameters and number of threads, for comparison. Seconds are elapsed time after the start of Spark. Prints Markdown
+tables. The rows are synthetic, so the figures show speed, and the distance of the AUC from the best possible one.
 """
 
 import argparse
@@ -36,7 +36,7 @@ STAGES = ("prepare", "encode", "fit", "save", "baseline", "drift", "evaluate")
 
 
 def dataset(trees: int) -> Spec:
-    """Criteo's spec with so many trees, or with its own number and early stopping when 0."""
+    """Criteo's spec with this number of trees, or unchanged with early stopping if it is 0."""
     whole = spec.load("criteo")
     if not trees:
         return whole
@@ -86,20 +86,20 @@ def measure(rows: int, cores: int, heap: str, trees: int, native: bool) -> dict[
 
 
 def _heap_peak(spark: SparkSession) -> int:
-    """Bytes of JVM heap: the sum of what each of its pools held at most."""
+    """Bytes of JVM heap: the sum of the peaks of its pools."""
     factory = spark._jvm.java.lang.management.ManagementFactory
     pools = factory.getMemoryPoolMXBeans()
     return sum(pool.getPeakUsage().getUsed() for pool in pools if pool.getType().toString() == "Heap memory")
 
 
 def _memory_peak(spark: SparkSession) -> int:
-    """Bytes of the JVM's process, LightGBM's native memory included."""
+    """Peak resident bytes of the JVM's process, including LightGBM's native memory."""
     process = spark._jvm.java.lang.ProcessHandle.current().pid()
     return int(Path(f"/proc/{process}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
-    """(rows, 1 + columns): the encoded training rows, label first, by way of a file."""
+    """The encoded training rows, (rows, 1 + columns), label first. They pass through a file."""
     rows = split.by_time(spark.read.parquet(str(folder / "features")), prepare.prepared(folder / "features", of), of)
     values = [F.col("values")[i].alias(str(i)) for i in range(len(of.model_columns))]
     with encode_split.encode_learning_rows(rows.learning, of) as encoded:
@@ -110,7 +110,7 @@ def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
 
 
 def _native(matrix: np.ndarray, of: Spec, cores: int) -> float:
-    """Seconds of binning and boosting, which is what a fit of SynapseML does too."""
+    """Seconds of binning and boosting, which a fit of SynapseML includes too."""
     parameters = of.model.parameters | {"objective": "binary", "num_threads": cores, "verbose": -1}
     parameters |= {"bin_construct_sample_cnt": fit.BIN_SAMPLE, "force_col_wise": True, "deterministic": True}
     trees = parameters.pop("num_iterations")

@@ -1,7 +1,7 @@
-"""What going on from yesterday's model is worth: `python benchmarks/warm_start.py [--trees 30]`.
+"""Quality and time of a warm start from yesterday's model: `python benchmarks/warm_start.py [--trees 30]`.
 
-MovieLens by time. Yesterday's snapshot ends a tenth earlier; today's is trained anew, and on top of yesterday's model.
-Prints a Markdown table.
+Splits MovieLens by time: yesterday's snapshot lacks the last tenth of the interactions. Today's model is trained from
+scratch, and on top of yesterday's. Prints a Markdown table.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from workloads import session, spec
 from workloads.tasks import prepare, train
 
 _LEFT_OUT = 0.1
-"""Of the rows, the last ones, which yesterday did not know."""
+"""Share of the interactions, the last ones by time, that yesterday's snapshot lacks."""
 
 
 def main() -> None:
@@ -24,9 +24,9 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=30, help="on top of yesterday's")
     trees = parser.parse_args().trees
     dataset = spec.load("movielens")
-    going_on = dataset.with_model(warm_start=trees)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    warm_start = dataset.with_model(warm_start=trees)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         today = movielens.fetch(paths.folder() / "movielens", print)
         yesterday = _yesterday(today, folder / "yesterday")
         SparkSession.builder.config(map=local_spark.settings(folder)).getOrCreate()
@@ -38,19 +38,21 @@ def main() -> None:
         first = train.TrainRequest(dataset=dataset, features=folder / "before", artefact=live, run_id="yesterday")
         train.train(spark, first)
         print("\n| today's model | trees | fit, s | AUC | log loss |\n| --- | --- | --- | --- | --- |")
-        for what, of in (("anew", dataset), ("on top of yesterday's", going_on)):
+        for name, today_spec in (("from scratch", dataset), ("on top of yesterday's", warm_start)):
+            artefact = folder / "models" / name
             request = train.TrainRequest(
-                dataset=of, features=folder / "now", artefact=folder / "models" / what, run_id=what, live=live
+                dataset=today_spec, features=folder / "now", artefact=artefact, run_id=name, live=live
             )
-            found = train.train(spark, request)
-            figures = f"{found['seconds']['fit']:.1f} | {found['auc']:.4f} | {found['log_loss']:.4f}"
-            print(f"| {what} | {found['trees']} | {figures} |", flush=True)
-            if what == "anew":
-                print(f"| yesterday's | | | {found['live']['auc']:.4f} | {found['live']['log_loss']:.4f} |", flush=True)
+            metrics = train.train(spark, request)
+            figures = f"{metrics['seconds']['fit']:.1f} | {metrics['auc']:.4f} | {metrics['log_loss']:.4f}"
+            print(f"| {name} | {metrics['trees']} | {figures} |", flush=True)
+            if today_spec is dataset:
+                figures = f"{metrics['live']['auc']:.4f} | {metrics['live']['log_loss']:.4f}"
+                print(f"| yesterday's | | | {figures} |", flush=True)
 
 
 def _yesterday(today: Path, folder: Path) -> Path:
-    """The same users and items, and the first interactions by time."""
+    """Write yesterday's snapshot: all users and items, and the earlier interactions."""
     folder.mkdir()
     for path in today.glob("ml-100k.*"):
         header, *lines = path.read_text("utf-8").splitlines()

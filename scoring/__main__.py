@@ -21,10 +21,11 @@ from scoring.settings import Settings, SettingsError
 
 log = logging.getLogger("scoring")
 _COLLECT_AFTER = 50_000
-"""Objects. The usual 700 are fewer than one large request has, and it would be gone through again and again."""
+"""New objects before the garbage collector runs. One large request makes more than Python's default of 700, so the
+collector would run several times in each."""
 
 _GRACE_SECONDS = 1.0
-"""Time in which a service that still runs Python reports by itself that it did not start."""
+"""Time after the warm-up limit in which the service can still report the failure itself. Then the process is ended."""
 
 
 def engine_for(settings: Settings, artefact: Artefact) -> Engine:
@@ -38,15 +39,19 @@ def engine_for(settings: Settings, artefact: Artefact) -> Engine:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Taken before the model is loaded, so that a wrong address shows at once; connections are accepted only later."""
+    """Bind the service's address. Raises `SettingsError` if that fails.
+
+    Called before the model is loaded, so that a wrong address is reported immediately. The server accepts connections
+    only when it runs.
+    """
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
     except OSError as error:
-        where = f"SCORING_HOST={settings.host} SCORING_PORT={settings.port}"
-        raise SettingsError(f"{where}: {error.strerror}; choose another port or address") from None
+        address = f"SCORING_HOST={settings.host} SCORING_PORT={settings.port}"
+        raise SettingsError(f"{address}: {error.strerror}; choose another port or address") from None
     return listener
 
 
@@ -55,7 +60,8 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         listener = listen(settings)
-        # A damaged model.txt can keep LightGBM busy for ever, and Python with it. This needs no Python to run.
+        # A damaged model.txt can block LightGBM forever, and with it the interpreter. This timer is a C thread and
+        # ends the process all the same.
         faulthandler.dump_traceback_later(settings.warm_up_seconds + _GRACE_SECONDS, exit=True)
         artefact = open_artefact(settings.model_dir)
         service = Service(settings, artefact, engine_for(settings, artefact))
@@ -65,8 +71,8 @@ def main() -> int:
     except (ArtefactError, ContractError) as error:
         event(log, logging.CRITICAL, str(error))
         return 1
-    # What is loaded by now stays: the collector need not go through it again and again. What a request leaves behind is
-    # let go without it.
+    # Objects loaded so far live as long as the process, so the collector need not scan them. The objects of a request
+    # form no reference cycles and are freed without it.
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
     document = msgspec.json.encode(openapi.document(artefact.contract, service.parser.types))
@@ -79,8 +85,8 @@ def main() -> int:
         engine=settings.engine,
         model=settings.model,
     )
-    # The loop accepts one connection per socket and round, and a round of an overloaded service takes tens of
-    # milliseconds: with one socket, a crowd of new clients would wait for seconds.
+    # The event loop accepts one connection per socket and iteration. Under overload an iteration takes tens of
+    # milliseconds, so with a single socket many clients that connect at once would wait for seconds.
     Server(application(service, document), service).run(sockets=[listener, *(listener.dup() for _ in range(31))])
     if service.failure:
         event(log, logging.CRITICAL, service.failure)

@@ -1,8 +1,9 @@
-"""The model artefact on disk: found, checked byte for byte against its manifest, and read.
+"""Find the model artefact on disk, check every file against the digests in its manifest, and read it.
 
-A damaged or partly copied artefact is refused with the name of the file; nothing of it is loaded before. Sizes and
-names are limited, so that a file can neither fill the memory nor reach outside the folder. `model.txt` and `pipeline/`
-are read by libraries that trust them: write access to the artefact is the right to run code in this process.
+A damaged or partly copied artefact is refused before anything of it is loaded, and the error names the file. Sizes and
+names are limited, so that a file can neither fill the memory nor reach outside the folder. Does not check the contents
+of `pipeline/`, nor those of `model.txt` (see `engines.model_text`): the libraries that read them trust them, so write
+access to the artefact is the right to run code in this process.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError
 
 
 class ArtefactError(ValueError):
-    """The artefact cannot be served; says which file and why."""
+    """The artefact cannot be served. The message names the file and the reason."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -53,14 +54,17 @@ class Artefact:
             return msgspec.json.Decoder(Golden).decode_lines(_content(self.folder / "golden.jsonl"))
 
     def trained_at(self) -> datetime | None:
-        """When training wrote it; None where its lineage does not say."""
+        """Time at which training wrote the artefact; None if its lineage does not hold one."""
         file = self.folder / "lineage.json"
         with _named(file.name):
             return msgspec.json.decode(_content(file), type=Lineage).trained_at if file.is_file() else None
 
 
 def open_artefact(model_dir: Path) -> Artefact:
-    """`model_dir` is the artefact, or holds it as its only sub-folder with a manifest, as Azure ML mounts it."""
+    """Check and open the artefact in `model_dir` or, as Azure ML mounts it, in its only sub-folder with a manifest.
+
+    Raises `ArtefactError` for a missing, damaged or unlisted file, and `ContractError` for a wrong contract.
+    """
     folder = _find(model_dir)
     with _named(MANIFEST):
         files = msgspec.json.decode(_content(folder / MANIFEST), type=Manifest).files
@@ -94,7 +98,7 @@ def _content(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """What cannot be read becomes an error that names the file."""
+    """Turn an error while reading or decoding into an `ArtefactError` that names the file."""
     try:
         yield
     except _UNREADABLE as error:
@@ -106,9 +110,9 @@ def _find(model_dir: Path) -> Path:
         raise ArtefactError(f"AZUREML_MODEL_DIR={model_dir} is not a folder")
     if (model_dir / MANIFEST).is_file():
         return model_dir
-    found = [manifest.parent for manifest in model_dir.glob(f"*/{MANIFEST}")]
-    if len(found) != 1:
+    folders = [manifest.parent for manifest in model_dir.glob(f"*/{MANIFEST}")]
+    if len(folders) != 1:
         raise ArtefactError(
-            f"AZUREML_MODEL_DIR={model_dir} must hold {MANIFEST}, itself or in one sub-folder; found {len(found)}"
+            f"AZUREML_MODEL_DIR={model_dir} must hold {MANIFEST}, itself or in one sub-folder; found {len(folders)}"
         )
-    return found[0]
+    return folders[0]

@@ -1,7 +1,7 @@
 """The artefact's `contract.json`: which features exist, and the shape of requests and answers that follow from it.
 
-The message types are built once from the contract; `parsing` decodes with them and `openapi` publishes them, so
-the two cannot drift apart. Does not encode or score: engines take rows of plain values in feature order.
+The message types are built once from the contract. `parsing` decodes with them and `openapi` publishes them, so the
+published document always matches the parser. Does not encode or score rows: that is the engines' work.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ _CATEGORICAL = ("string", "strings")
 
 
 class ContractError(ValueError):
-    """The artefact's contract cannot be served."""
+    """The artefact's contract is malformed or of an unsupported version."""
 
 
 class Feature(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,7 +31,7 @@ class Feature(Struct, frozen=True, forbid_unknown_fields=True):
     side: Literal["user", "item", "context"]
     minimum: float | None = None
     maximum: float | None = None
-    """Of a number, such as an hour that ends at 23: what lies beyond is refused."""
+    """Bounds of a numeric feature, such as 0 and 23 of an hour. A value outside them is refused."""
 
     def __post_init__(self) -> None:
         bounds = [bound for bound in (self.minimum, self.maximum) if bound is not None]
@@ -45,7 +45,7 @@ class ModelColumn(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cross(Struct, frozen=True, forbid_unknown_fields=True):
-    """Features whose levels count together; its own levels are all combinations of theirs."""
+    """Features that are encoded together: each combination of their levels is one level of the cross."""
 
     name: str
     of: Annotated[list[str], Meta(min_length=2)]
@@ -57,9 +57,9 @@ class Encoder(Struct, frozen=True):
     width: Literal[2]
     crosses: list[Cross] = []
     bands: dict[str, list[float]] = {}
-    """Of a number in a cross: the lower bounds of its levels, ascending."""
+    """Lower bounds of the levels of each numeric feature that is part of a cross, ascending."""
     between: str = "\u0001"
-    """Between the levels of a cross."""
+    """Separator between the levels that make up a level of a cross."""
 
 
 class Contract(Struct, frozen=True):
@@ -128,8 +128,9 @@ def _closed(
     rename: dict[str, str] | None = None,
     decoded: Callable[[Any], None] | None = None,
 ) -> Any:
-    """A message type that refuses unknown members. Nothing decoded can be part of a circle, so none is looked for.
+    """A message type that refuses unknown members.
 
+    Decoded objects cannot form reference cycles, so they are not tracked by the garbage collector (`gc=False`).
     `decoded` is called with each object as soon as it is decoded.
     """
     namespace = {"__post_init__": decoded} if decoded else None
@@ -141,11 +142,11 @@ def _list_of(kind: Any) -> Any:
 
 
 class RequestTypes:
-    """Message types for one contract; also what the OpenAPI document is generated from.
+    """Message types of one contract. The OpenAPI document is generated from them too.
 
     A value that was not sent is UNSET, not None, so that `parsing` can count the members that were sent. Rows and
-    items are counted while they are decoded: an object has room for every feature, so two million bytes of `{}` would
-    fill the memory before a length could be compared.
+    items are counted while they are decoded: each decoded object has a slot for every feature, so two million bytes of
+    `{}` would fill the memory before the length of the finished list could be compared with the limit.
     """
 
     def __init__(self, contract: Contract, limits: Limits) -> None:
@@ -161,7 +162,7 @@ class RequestTypes:
             rename = {field: feature.name for field, feature in chosen.items()} | {"label": contract.label}
             return _closed(name, [*first, *values, label], rename, self._counter(part) if part else None)
 
-        # To JSON, 1.0 is an integer too; beyond 2^53 not every integer can be written so.
+        # JSON counts 1.0 as an integer too; a float above 2^53 cannot represent every integer.
         whole = (
             Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
             | Annotated[float, Meta(multiple_of=1, ge=-(2.0**53), le=2.0**53)]
@@ -180,7 +181,7 @@ class RequestTypes:
         top = ("top", best | UnsetType, UNSET)
         self.rows_request = _closed("RowsRequest", [("rows", Annotated[rows, few])])
         self.rank_request = _closed("RankRequest", [("user", user), ("items", Annotated[items, many]), top])
-        # Both shapes in one, because a union would need a tag.
+        # One type with the members of both requests: msgspec decodes a union of structs only by a tag member.
         either = {"rows": rows, "user": user, "items": items}
         self.request = _closed("Request", [*((name, kind | UnsetType, UNSET) for name, kind in either.items()), top])
 

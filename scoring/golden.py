@@ -1,6 +1,6 @@
-"""Before the first answer: does this engine reproduce the probabilities that training computed?
+"""Check that the engine reproduces the probabilities that training computed, before the service becomes ready.
 
-Also the warm-up: the rows go through the same parser and engine as a request.
+The check is the warm-up too: golden rows go through the same parser and engine as the rows of a request.
 """
 
 import msgspec
@@ -14,7 +14,11 @@ TOLERANCE = 1e-9
 
 
 async def replay(artefact: Artefact, parser: RequestParser, engine: Engine) -> int:
-    """Number of rows replayed; `ArtefactError` names the first row that differs, never its values."""
+    """Score the golden rows and return their number.
+
+    Raises `ArtefactError` with the number of the first row that differs by more than `TOLERANCE`; the message never
+    holds feature values.
+    """
     golden = artefact.golden()
     for number, expected in enumerate(golden):
         try:

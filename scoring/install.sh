@@ -1,10 +1,10 @@
 #!/bin/sh
-# install.sh PREFIX native|spark: the scoring service and all it needs, in one folder that is used where it was made.
+# install.sh PREFIX native|spark: install the scoring service and its dependencies into one folder, which must not be moved.
 #
-# The Dockerfile calls it, and so does whoever runs the service without a container engine. Needs no root. Environment:
+# The Dockerfile calls it. Call it yourself to run the service without a container engine. Needs no root. Environment:
 #   PYTHON  the interpreter to build on (default python3; must be 3.11)
 #   UV      path of uv; without it pip is used
-# Ends the same way when run again, at once where nothing changed. Java 17 and libgomp1 must be there already.
+# A second run gives the same result, immediately if nothing changed. Java 17 and libgomp1 must be installed already.
 set -eu
 
 fail() {
@@ -24,7 +24,7 @@ base=$(command -v "${PYTHON:-python3}") || fail "${PYTHON:-python3} not found: s
 requirements=$here/requirements-$engine.txt
 installed=$prefix/venv/.requirements.txt
 python=$prefix/venv/bin/python
-# The lock is complete but for lightgbm's own dependencies, which its library does without: hence --no-deps.
+# The lock lacks only lightgbm's own dependencies, which its library does not need: hence --no-deps.
 if ! cmp -s "$requirements" "$installed"; then
     if [ -n "${UV:-}" ]; then
         "$UV" venv --quiet --clear --python "$base" "$prefix/venv"
@@ -51,7 +51,7 @@ cp "$here"/engines/*.py "$here"/engines/*.properties "$prefix/app/scoring/engine
 if [ "$engine" = spark ] && [ ! -d "$prefix/jars" ]; then
     if [ -n "${HOME:-}" ]; then cache=${XDG_CACHE_HOME:-$HOME/.cache}/personalization-azure/ivy; else cache=$prefix/ivy; fi
     PYTHONPATH=$prefix/app "$python" -P -m scoring.engines.spark_jars "$prefix/jars" "$cache" ||
-        fail "the SynapseML jars could not be had (see above): needs Java 17 and Maven Central, or jars in $cache"
+        fail "the SynapseML jars were not found (see above): needs Java 17 and Maven Central, or jars in $cache"
 fi
 
 cat >"$prefix/bin/serve.new" <<END

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr. Feature values never get here; see `problems`."""
+"""Structured logs: one JSON object per line on stderr. Callers never pass feature values; see `http.problems`."""
 
 import logging
 import re
@@ -12,9 +12,9 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})
 
 
 def trace_id(traceparent: bytes) -> str | None:
-    """Of a W3C `traceparent` header; None where it breaks the rules, and then counts as not sent."""
-    found = _TRACEPARENT.fullmatch(traceparent)
-    return found[1].decode() if found else None
+    """Return the trace id of a W3C `traceparent` header. A malformed header counts as not sent: None."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match[1].decode() if match else None
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:

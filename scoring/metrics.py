@@ -1,4 +1,4 @@
-"""What Prometheus reads: outcomes, latency, rows, missing values and readiness, each with its engine and model."""
+"""Prometheus metrics: outcomes, latency, rows, missing values and readiness, labelled with the engine and the model."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -16,7 +16,11 @@ _NAMES = ("engine", "model")
 
 
 class Metrics(Collector):
-    """Counts without the library's counters: those are for threads, and would take a lock several times a request."""
+    """Metrics of one service, counted in plain attributes.
+
+    prometheus_client's own counters take a lock on every update, several times per request. This service counts on one
+    thread and needs none.
+    """
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -51,20 +55,23 @@ class Metrics(Collector):
         rows = CounterMetricFamily("scoring_rows", "Rows scored.", labels=_NAMES)
         rows.add_metric(self._served, self.rows)
         yield rows
-        what = "Requests to /score and refused requests, by status."
-        requests = CounterMetricFamily("scoring_requests", what, labels=[*_NAMES, "status"])
+        description = "Requests to /score and refused requests, by status."
+        requests = CounterMetricFamily("scoring_requests", description, labels=[*_NAMES, "status"])
         for status, count in sorted(self._by_status.items()):
             requests.add_metric([*self._served, str(status)], count)
         yield requests
-        what = "From a head's arrival to its answer."
-        seconds = HistogramMetricFamily("scoring_request_seconds", what, labels=_NAMES)
+        description = "Seconds from the arrival of a request's head to its answer."
+        seconds = HistogramMetricFamily("scoring_request_seconds", description, labels=_NAMES)
         bounds = [*map(str, _SECONDS), "+Inf"]
         seconds.add_metric(self._served, list(zip(bounds, accumulate(self._within), strict=True)), self._seconds)
         yield seconds
 
 
 class MissingValues:
-    """Share of missing values by feature, from one row of each request: all of them would cost more than scoring."""
+    """Share of missing values by feature, sampled from one row per request.
+
+    Counting every row of a request would cost more than scoring it.
+    """
 
     def __init__(self, features: Sequence[str], served: tuple[str, str]) -> None:
         self._features = features

@@ -2,7 +2,7 @@
 
     python -m scoring.openapi docs/contract.movielens.json docs/openapi.movielens.json
 
-writes the example that is kept in the repository, and refuses to change it under the version it has.
+writes the repository's example. It refuses to write a changed document without a new `VERSION`.
 """
 
 import sys
@@ -17,7 +17,7 @@ from scoring.http.problems import ProblemDetails
 from scoring.settings import Limits
 
 VERSION = "2.1"
-"""Version of the HTTP API. Any change of the document needs a new one; one that breaks clients, a new major one."""
+"""Version of the HTTP API. Raise it with every change of the document: the major part if the change breaks clients."""
 
 _JSON = "application/json"
 _PROBLEMS = {
@@ -66,46 +66,18 @@ _TRACEPARENT = {
     "description": "W3C trace context. The answer has it too, and the log line of a refused request has its trace id.",
     "schema": {"type": "string"},
 }
-
-
-_READY = {
-    "ready": {"type": "boolean", "description": "Whether requests are answered."},
-    "reason": {"type": ["string", "null"], "description": "Why they are not; null if they are."},
-}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
 
 class VersionError(ValueError):
-    """The document differs from the one that is published under its version."""
+    """The document differs from the published one, but has the same version."""
 
 
 def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
-    requests, answers = (types.rows_request, types.rank_request), (Probabilities, Ranking)
-    (rows, rank, scored, ranked, problem), schemas = msgspec.json.schema_components(
-        [*requests, *answers, ProblemDetails], ref_template="#/components/schemas/{name}"
-    )
-    # A row without any value is refused; in a ranking, user and item make the row together.
-    schemas["Row"] |= _has_a_value(contract, ("user", "item", "context"))
-    schemas["RankRequest"]["anyOf"] = [
-        {"properties": {"user": _has_a_value(contract, ("user", "context"))}},
-        {"properties": {"items": {"items": _has_a_value(contract, ("item",))}}},
-    ]
-    retry = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-    problems = {
-        status: {
-            "description": text,
-            **({"headers": retry} if status == "503" else {}),
-            "content": {"application/problem+json": {"schema": problem}},
-        }
-        for status, text in _PROBLEMS.items()
-    }
-    problems |= {status: {"description": f"From the router: {text}"} for status, text in _ROUTER.items()}
-    answer = {
-        "description": "Click probabilities, or the best items first.",
-        "headers": {"traceparent": _TRACEPARENT},
-        "content": {_JSON: {"schema": {"oneOf": [scored, ranked]}}},
-    }
-    ready = {"type": "object", "properties": _READY}
-    health = {"content": {_JSON: {"schema": ready}}}
+    """Return the OpenAPI document of `contract`; `types` are the types that decode its requests."""
+    messages = (types.rows_request, types.rank_request, Probabilities, Ranking, ProblemDetails)
+    references, schemas = msgspec.json.schema_components(messages, ref_template="#/components/schemas/{name}")
+    _require_a_value(schemas, contract)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -115,59 +87,97 @@ def document(contract: Contract, types: RequestTypes) -> dict[str, Any]:
             "A member that appears twice in one object is refused.",
         },
         "servers": _ROUTED,
-        "paths": {
-            "/score": {
-                "post": {
-                    "operationId": "score",
-                    "summary": "Score rows, or rank items for a user",
-                    "parameters": [{"name": "traceparent", "in": "header", **_TRACEPARENT}],
-                    "requestBody": {
-                        "description": "May be sent with Content-Encoding: gzip; limits hold after inflation.",
-                        "required": True,
-                        "content": {_JSON: {"schema": {"oneOf": [rows, rank]}}},
-                    },
-                    "security": [{"bearer": []}],
-                    "responses": {"200": answer, **dict(sorted(problems.items()))},
-                }
-            },
-            "/live": {"servers": _REPLICA, "get": _plain("Whether the process runs", "It runs.")},
-            "/ready": {
-                "servers": _REPLICA,
-                "get": {
-                    "summary": "Whether the service is ready to answer requests",
-                    "responses": {
-                        "200": {"description": "The service is ready.", **health},
-                        "503": {"description": "The service is not ready; reason says why.", **health},
-                    },
-                },
-            },
-            "/metrics": {
-                "servers": _REPLICA,
-                "get": _plain("Prometheus metrics", "Metrics in the format of Prometheus."),
-            },
-            "/openapi.json": {
-                "servers": _REPLICA,
-                "get": {
-                    "summary": "This document, as the replica serves it",
-                    "responses": {"200": {"description": "OpenAPI 3.1.", "content": {_JSON: {"schema": {}}}}},
-                },
-            },
-        },
+        "paths": {"/score": {"post": _score_operation(*references)}, **_REPLICA_PATHS},
         "components": {"schemas": schemas, "securitySchemes": {"bearer": _BEARER}},
     }
 
 
+def _require_a_value(schemas: dict[str, Any], contract: Contract) -> None:
+    """State in the request schemas that a row without any value is refused; user and item make a row together."""
+    schemas["Row"] |= _has_a_value(contract, ("user", "item", "context"))
+    schemas["RankRequest"]["anyOf"] = [
+        {"properties": {"user": _has_a_value(contract, ("user", "context"))}},
+        {"properties": {"items": {"items": _has_a_value(contract, ("item",))}}},
+    ]
+
+
 def _has_a_value(contract: Contract, sides: Collection[str]) -> dict[str, Any]:
+    """Schema of an object in which not every feature of `sides` is null."""
     features = [feature.name for feature in contract.features if feature.side in sides]
     return {"not": {"properties": {name: {"type": "null"} for name in features}}}
 
 
-def _plain(summary: str, success: str) -> dict[str, Any]:
-    content = {"text/plain": {"schema": {"type": "string"}}}
-    return {"summary": summary, "responses": {"200": {"description": success, "content": content}}}
+def _score_operation(
+    rows: dict[str, Any], rank: dict[str, Any], scored: dict[str, Any], ranked: dict[str, Any], problem: dict[str, Any]
+) -> dict[str, Any]:
+    """`POST /score`. The arguments are references to the schemas of both requests, both answers and of a problem."""
+    answer = {
+        "description": "Click probabilities, or the best items first.",
+        "headers": {"traceparent": _TRACEPARENT},
+        "content": {_JSON: {"schema": {"oneOf": [scored, ranked]}}},
+    }
+    return {
+        "operationId": "score",
+        "summary": "Score rows, or rank items for a user",
+        "parameters": [{"name": "traceparent", "in": "header", **_TRACEPARENT}],
+        "requestBody": {
+            "description": "May be sent with Content-Encoding: gzip; limits hold after inflation.",
+            "required": True,
+            "content": {_JSON: {"schema": {"oneOf": [rows, rank]}}},
+        },
+        "security": [{"bearer": []}],
+        "responses": {"200": answer, **dict(sorted(_problem_responses(problem).items()))},
+    }
+
+
+def _problem_responses(problem: dict[str, Any]) -> dict[str, Any]:
+    """Error responses by status: those of the service have a body, those of Azure ML's router have none defined."""
+    responses: dict[str, Any] = {}
+    for status, text in _PROBLEMS.items():
+        responses[status] = {"description": text}
+        if status == "503":
+            responses[status]["headers"] = _RETRY_AFTER
+        responses[status]["content"] = {"application/problem+json": {"schema": problem}}
+    return responses | {status: {"description": f"From the router: {text}"} for status, text in _ROUTER.items()}
+
+
+def _get_from_replica(summary: str, responses: dict[str, Any]) -> dict[str, Any]:
+    return {"servers": _REPLICA, "get": {"summary": summary, "responses": responses}}
+
+
+def _response(description: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+_READY = {
+    "type": "object",
+    "properties": {
+        "ready": {"type": "boolean", "description": "Whether requests are answered."},
+        "reason": {"type": ["string", "null"], "description": "Why they are not; null if they are."},
+    },
+}
+_TEXT = {"type": "string"}
+_REPLICA_PATHS = {
+    "/live": _get_from_replica("Whether the process runs", {"200": _response("It runs.", "text/plain", _TEXT)}),
+    "/ready": _get_from_replica(
+        "Whether the service is ready to answer requests",
+        {
+            "200": _response("The service is ready.", _JSON, _READY),
+            "503": _response("The service is not ready; reason says why.", _JSON, _READY),
+        },
+    ),
+    "/metrics": _get_from_replica(
+        "Prometheus metrics", {"200": _response("Metrics in the format of Prometheus.", "text/plain", _TEXT)}
+    ),
+    "/openapi.json": _get_from_replica(
+        "This document, as the replica serves it", {"200": _response("OpenAPI 3.1.", _JSON, {})}
+    ),
+}
+"""Paths that only a replica serves; Azure ML's router does not pass them on."""
 
 
 def publish(contract: Contract, file: Path) -> None:
+    """Write the document to `file`. Raises `VersionError` if it changed under the version that `file` has."""
     made = document(contract, RequestTypes(contract, Limits()))
     if file.exists():
         published = msgspec.json.decode(file.read_bytes())

@@ -1,7 +1,7 @@
-"""What is in the image, as CycloneDX 1.5: `python -m scoring.sbom FILE`, run in the image while it is built.
+"""Software bill of materials of the image, as CycloneDX 1.5: `python -m scoring.sbom FILE`, run during the image build.
 
-Read from what is installed, not from what was asked for: Debian's packages from dpkg, Python's from their metadata,
-jars from their own file, each with its sha-256. A jar that does not tell its Maven coordinate is named by its file.
+Lists the installed packages, not the requested ones: Debian's from dpkg, Python's from their metadata, and jars from
+the files, each with its SHA-256. A jar without its Maven coordinate is named after its file.
 """
 
 import hashlib
@@ -19,16 +19,16 @@ from urllib.parse import quote
 Component = dict[str, Any]
 _JAR = re.compile(r"(?P<name>.+?)-(?P<version>\d[^/]*)\.jar")
 _RESOLVED = re.compile(rf"(?P<group>[^_]+)_{_JAR.pattern}")
-"""How Spark's resolver names what it fetched, below `jars/`."""
+"""File name that Spark's resolver gives a downloaded jar, in `jars/`."""
 _PROPERTY = re.compile(r"^(groupId|artifactId|version)=(\S+)", re.MULTILINE)
 
 
 def component(kind: str, group: str, name: str, version: str) -> Component:
     """A library with its package URL, which is also its reference."""
-    place = "".join(f"{quote(part)}/" for part in (kind, group) if part)
-    purl = f"pkg:{place}{quote(name)}@{quote(version)}"
-    named = {"group": group} if group else {}
-    return {"type": "library", "bom-ref": purl, **named, "name": name, "version": version, "purl": purl}
+    prefix = "".join(f"{quote(part)}/" for part in (kind, group) if part)
+    purl = f"pkg:{prefix}{quote(name)}@{quote(version)}"
+    namespace = {"group": group} if group else {}
+    return {"type": "library", "bom-ref": purl, **namespace, "name": name, "version": version, "purl": purl}
 
 
 def debian() -> Iterator[Component]:
@@ -38,30 +38,30 @@ def debian() -> Iterator[Component]:
 
 
 def python() -> Iterator[Component]:
-    for found in metadata.distributions():
-        yield component("pypi", "", re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(), found.version)
+    for package in metadata.distributions():
+        yield component("pypi", "", re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower(), package.version)
 
 
 def jars(root: Path) -> Iterator[Component]:
     for path in sorted(root.rglob("*.jar")):
-        named = _RESOLVED.fullmatch(path.name) if path.parent == root / "jars" else None
-        coordinate = component("maven", *named.groups()) if named else _coordinate(path)
+        match = _RESOLVED.fullmatch(path.name) if path.parent == root / "jars" else None
+        coordinate = component("maven", *match.groups()) if match else _coordinate(path)
         yield {**coordinate, "hashes": [{"alg": "SHA-256", "content": _sha256(path)}]}
 
 
 def document(root: Path) -> dict[str, Any]:
-    """The bill of the running interpreter's environment, of the jars below `root`, and of the system around them."""
-    found = [*debian(), *python(), *jars(root)]
-    components = list({each["bom-ref"]: each for each in found}.values())
+    """Bill of materials of the system's packages, the running interpreter's environment, and the jars below `root`."""
+    listed = [*debian(), *python(), *jars(root)]
+    components = list({each["bom-ref"]: each for each in listed}.values())
     return {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": components}
 
 
 def _coordinate(path: Path) -> Component:
     with zipfile.ZipFile(path) as jar:
-        told = [name for name in jar.namelist() if re.fullmatch(r"META-INF/maven/.+/pom\.properties", name)]
-        if len(told) == 1:  # a jar that swallowed others tells theirs too
-            own = dict(_PROPERTY.findall(jar.read(told[0]).decode()))
-            return component("maven", own["groupId"], own["artifactId"], own["version"])
+        files = [name for name in jar.namelist() if re.fullmatch(r"META-INF/maven/.+/pom\.properties", name)]
+        if len(files) == 1:  # a jar that bundles other jars holds their files too
+            properties = dict(_PROPERTY.findall(jar.read(files[0]).decode()))
+            return component("maven", properties["groupId"], properties["artifactId"], properties["version"])
     match = _JAR.fullmatch(path.name)
     return component("maven", "", match["name"], match["version"]) if match else component("maven", "", path.stem, "0")
 

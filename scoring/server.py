@@ -1,6 +1,6 @@
-"""The HTTP front: routes, admission, health and drain, the same for every engine.
+"""The HTTP server: routes, load shedding, health and drain, the same for every engine.
 
-Does not know how rows are scored; does not authenticate: Azure ML's router does that before a request gets here.
+Does not score rows: the engine does. Does not authenticate: Azure ML's router does before it forwards a request.
 """
 
 import asyncio
@@ -41,12 +41,13 @@ log = logging.getLogger("scoring")
 _JSON = (b"content-type", b"application/json")
 _ANY = b"*/*"
 _OVERLOADED = Problem(503, "overloaded", headers=RETRY).raw()
-_FEW = 16
-"""So few requests at once are never too many: if they wait, it is for the machine, and others would too."""
+_NEVER_SHED = 16
+"""Load is never shed at or below this number of queued requests. If so few requests wait longer than `queue_seconds`,
+the host is stalled, and refusing one of them does not help the others."""
 
 
 class Service:
-    """One model being served."""
+    """The scoring service for one model and engine."""
 
     def __init__(self, settings: Settings, artefact: Artefact, engine: Engine) -> None:
         self.settings = settings
@@ -57,7 +58,7 @@ class Service:
         self.summary = Summary(settings.model, artefact.trained_at())
         self.draining = False
         self.failure: str | None = None
-        """Why this service can never become ready."""
+        """Reason why this service can never become ready; None while it may."""
         self._artefact = artefact
         self._warm = False
         self._in_flight = 0
@@ -83,12 +84,12 @@ class Service:
         started = time.perf_counter()
         limit = self.settings.warm_up_seconds
         try:
-            # An engine in this process that never comes back is ended by `__main__`: it holds the event loop.
+            # An engine that blocks the event loop forever is not interrupted here: `__main__` ends the process.
             async with asyncio.timeout(limit):
                 await self.engine.start()
                 rows = await self._replay_golden_rows()
         except TimeoutError:
-            self.failure = f"the golden rows did not come back within SCORING_WARM_UP_SECONDS={limit:g}"
+            self.failure = f"the golden rows were not scored within SCORING_WARM_UP_SECONDS={limit:g}"
         except ArtefactError as error:
             self.failure = str(error)
         except Exception as error:
@@ -101,18 +102,18 @@ class Service:
 
     async def _replay_golden_rows(self) -> int:
         while True:
-            # An engine that falters here looks after itself; one that answers wrongly is refused.
+            # An engine that is unavailable restarts by itself, so try again. A wrong probability raises ArtefactError.
             with contextlib.suppress(EngineUnavailable):
                 return await golden.replay(self._artefact, self.parser, self.engine)
             await asyncio.sleep(0.25)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`POST /score`, as plain ASGI: this is the path that must be fast."""
+        """Answer `POST /score`. Plain ASGI without Starlette, because this path must be fast."""
         started = time.perf_counter()
-        noted = scope.get("state", {})
-        received: float = noted.get("received", started)
-        ahead = noted.get("ahead", 0) - self._in_flight
-        overdue = ahead > _FEW and started - received > self.settings.queue_seconds
+        state = scope.get("state", {})
+        received: float = state.get("received", started)
+        ahead = state.get("ahead", 0) - self._in_flight
+        overdue = ahead > _NEVER_SHED and started - received > self.settings.queue_seconds
         if overdue or self._in_flight >= self.settings.max_in_flight:
             status, (headers, body) = 503, _OVERLOADED
             headers = headers.copy()
@@ -129,20 +130,20 @@ class Service:
         seconds = time.perf_counter() - received
         self.metrics.observe(status, seconds)
         self.summary.observe(status, seconds)
-        respond = noted.get("respond") or partial(_respond, send)
+        respond = state.get("respond") or partial(_respond, send)
         await respond(status, headers, body)
 
-    async def _answer(self, sent: Mapping[bytes, bytes], receive: Receive) -> tuple[int, RawHeaders, bytes]:
-        traceparent = sent.get(b"traceparent", b"")
+    async def _answer(self, request_headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, RawHeaders, bytes]:
+        traceparent = request_headers.get(b"traceparent", b"")
         trace = trace_id(traceparent) if traceparent else None
-        told: dict[str, object] = {"trace": trace} if trace else {}
+        fields: dict[str, object] = {"trace": trace} if trace else {}
         try:
-            body = await self._scored(sent, receive)
+            body = await self._scored(request_headers, receive)
             status, headers = 200, [_JSON, (b"content-length", b"%d" % len(body))]
         except Problem as problem:
-            if problem.status != 503:  # the metrics count these; a line each would add to the overload
-                told |= {"status": problem.status, "reason": problem.reason, **problem.place()}
-                event(log, logging.INFO, "refused", **told)
+            if problem.status != 503:  # the metrics count these; a log line for each would add to the overload
+                fields |= {"status": problem.status, "reason": problem.reason, **problem.place()}
+                event(log, logging.INFO, "refused", **fields)
             self.summary.without_features += problem.reason == WITHOUT_FEATURES
             status, (headers, body) = problem.status, problem.raw()
         except ClientDisconnect:
@@ -150,7 +151,7 @@ class Service:
         except Exception as error:
             # Not the exception's text, which may quote a feature value.
             frames = "".join(traceback.format_tb(error.__traceback__))
-            event(log, logging.ERROR, "failed", error=type(error).__name__, traceback=frames, **told)
+            event(log, logging.ERROR, "failed", error=type(error).__name__, traceback=frames, **fields)
             status, (headers, body) = 500, Problem(500, "internal error").raw()
         if trace:
             headers.append((b"traceparent", traceparent))
@@ -160,7 +161,7 @@ class Service:
         try:
             accept = headers.get(b"accept", _ANY)
             if accept != _ANY and not accepts_json(accept):
-                raise Problem(406, "answers are application/json: let Accept include it")
+                raise Problem(406, "answers are application/json: include it in Accept")
             body = await read_json_body(headers, receive, self.settings.max_bytes)
             request = self.parser.parse(body)
             if not self._warm:
@@ -173,18 +174,19 @@ class Service:
         self.summary.rows += len(probabilities)
         if request.ids is None:
             return msgspec.json.encode(Probabilities(self.settings.model, probabilities))
-        # Sorting is stable, so ties stay in the order of the request.
+        # Sorting is stable: items with equal probabilities keep the order of the request.
         best = sorted(zip(request.ids, probabilities, strict=True), key=itemgetter(1), reverse=True)[: request.top]
         return msgspec.json.encode(Ranking(self.settings.model, [RankedItem(*item) for item in best]))
 
 
 async def _respond(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+    """Send an answer as ASGI's two messages, for servers other than `Server`, whose `respond` needs one write."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def application(service: Service, contract_document: bytes) -> ASGIApp:
-    """`POST /score` goes straight to the service; Starlette routes the rest."""
+    """Return the ASGI application: `POST /score` goes directly to the service, other requests through Starlette."""
 
     async def live(_request: Request) -> Response:
         return Response(b"live\n", media_type="text/plain")
@@ -219,18 +221,19 @@ def application(service: Service, contract_document: bytes) -> ASGIApp:
         exception_handlers={HTTPException: refuse, Exception: fail},
         lifespan=service.lifespan,
     )
-    # A redirect would lead to the host that the caller named in Host.
+    # A redirect would point to the host in the request's Host header, which the caller chooses.
     routes.router.redirect_slashes = False
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        straight = scope["type"] == "http" and scope["path"] == "/score" and scope["method"] == "POST"
-        await (service if straight else routes)(scope, receive, send)
+        is_score = scope["type"] == "http" and scope["path"] == "/score" and scope["method"] == "POST"
+        await (service if is_score else routes)(scope, receive, send)
 
     return front
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that first stops being ready, goes on answering for a while, then drains and stops."""
+    """uvicorn's server with a drain: after a signal /ready returns 503 while requests are still answered for
+    `drain_seconds`; then the requests in flight finish and the server stops. A second signal stops it at once."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         super().__init__(Config(app, service.settings, service.metrics.count))

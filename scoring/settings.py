@@ -20,7 +20,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold."""
+    """Limits on the contents of one request."""
 
     rows: int = 1000
     string: int = 1000
@@ -226,7 +226,7 @@ VARIABLES: tuple[Text | Number[int] | Number[float], ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Values of `VARIABLES`, which have their meaning."""
+    """Values of `VARIABLES`. Each variable describes the meaning of its field."""
 
     model_dir: Path
     model: str

@@ -1,6 +1,6 @@
-"""One log line a minute with what was answered: the figures that alerts and the dashboard read.
+"""One log line per minute with the number and latency of the answered requests, for the alerts and the dashboard.
 
-Counts and times alone, never a feature value. A replica that answers nothing still writes its line, so the number of
+Holds counts and times only, never a feature value. A replica without requests writes its line too, so the number of
 replicas can be counted from the lines.
 """
 
@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from scoring.logs import event
 
 SECONDS = 60.0
-_KEPT = 20_000  # durations of one minute; beyond it the newest stand for all
+_KEPT = 20_000
+"""Most durations stored per minute. After that each new one replaces the oldest, so p99 covers the newest."""
 
 log = logging.getLogger("scoring.summary")
 
@@ -37,7 +38,7 @@ class Summary:
         self.errors += status >= 500
 
     def take(self) -> dict[str, object]:
-        """The figures since the last call, which begin anew."""
+        """Return the figures since the last call, and reset them."""
         slowest = sorted(self._seconds)
         age = None if self._trained_at is None else (datetime.now(UTC) - self._trained_at).total_seconds() / 3600
         line: dict[str, object] = {
@@ -54,12 +55,12 @@ class Summary:
 
     @contextlib.asynccontextmanager
     async def written(self, seconds: float = SECONDS) -> AsyncIterator[None]:
-        """Write a line every `seconds`, and one for what is left at the end."""
+        """Write a line every `seconds`, and a last one on exit for the requests since then."""
 
         async def write() -> None:
             due = 0.0
             while True:
-                # A sleep may end a millisecond early: the next line is due after the last one all the same.
+                # A sleep may end a millisecond early, so take the later of clock and last due time: no line is doubled.
                 now = time.monotonic()
                 due = max(due, now // seconds * seconds) + seconds
                 await asyncio.sleep(due - now)

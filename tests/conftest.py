@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Settings, options and hooks for all tests."""
 
 import os
 from collections.abc import Iterator
@@ -13,30 +13,30 @@ ON_SPARK = {
     path for path in Path(__file__).parent.rglob("test_*.py") if '["testing.workloads.spark' in path.read_text()
 }
 
-# Where a machine sets it, what forgets to flush before somebody waits for it would work here and hang elsewhere.
+# With this variable set, a program that forgets to flush its output would pass here and hang on other machines.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
 
-# A busy machine is no failure.
+# A slow machine must not fail a test, so Hypothesis has no deadline.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--faults", action="store_true", help="all cells of tests/end_to_end/faults, which takes an hour or two"
+        "--faults", action="store_true", help="run all cells of tests/end_to_end/faults, which take an hour or two"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: a cell of the fault matrix, tried with --faults alone")
+    config.addinivalue_line("markers", "faults: a cell of the fault matrix, run only with --faults")
     config.addinivalue_line("markers", "azure_cli: runs Azure CLI, which `make test-azure-cli` installs")
-    config.addinivalue_line("markers", "browser: opens the page in the machine's own Chromium")
+    config.addinivalue_line("markers", "browser: opens the page in an installed Chromium")
     config.addinivalue_line("markers", "container: builds and runs the scoring image with a container engine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest first, so that all workers end at about the same time."""
+    """Run the longest tests first, so that all workers end at about the same time."""
     if not config.getoption("--faults"):
         items[:] = [item for item in items if not item.get_closest_marker("faults")]
     items.sort(
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True, scope="module")
 def environment_as_it_was() -> Iterator[None]:
-    """Undo what a file's tests change: `cli.local_run.sandbox.start` logs the whole process in to its sandbox."""
+    """Restore the environment variables after each file: `cli.local_run.sandbox.start` sets a login for the process."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -63,7 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 class Together(LoadFileScheduling):
-    """Files that share a session of Spark stay with one worker: it and what is trained on it are made once."""
+    """Assign all files that use Spark to one worker, so that the session and the trained models are created once."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)

@@ -1,9 +1,9 @@
-"""Load on loopback: closed loops by wrk, open loops by a small client of our own, and by k6 for a second opinion.
+"""Load on loopback: closed loops with wrk, open loops with the small client in this file and, for comparison, with k6.
 
-An open loop sends by the clock, whether or not the server keeps up, and counts a request's time from when it was due:
-a stall is felt by all requests that were due meanwhile. A closed loop would send none of them.
+An open loop sends requests when they are due, even if the server cannot keep up, and counts the latency of a request
+from that time: a stall delays all requests that were due meanwhile. A closed loop would send none of them.
 
-As a program, `load.py PORT PATH RATE SECONDS CONNECTIONS FILE`: a process of its own, so that it waits for nobody.
+Open loops run in a separate process, `load.py PORT PATH RATE SECONDS CONNECTIONS FILE`, so that nothing delays them.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ import uvloop
 HOST = "127.0.0.1"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _WAIT_SECONDS = 5.0
-"""For answers still out when the last request was sent."""
+"""Time to wait for answers after the last request was sent."""
 
 
 @dataclass(frozen=True)
 class Latency:
     requests: int
-    """Answered as wanted."""
+    """Number of requests answered 200."""
     seconds: float
     p50: float
     p99: float
     """Milliseconds."""
     refused: int = 0
-    """Answered 503."""
+    """Number of requests answered 503."""
     refused_p99: float = 0.0
     failed: int = 0
-    """Answered otherwise, or not."""
+    """Number of requests with another answer, or none."""
 
     @property
     def rate(self) -> float:
@@ -50,27 +50,32 @@ def closed_loop(port: int, path: str, bodies: Path, connections: int, seconds: f
     options = ["-t", "1", "-c", str(connections), "-d", f"{max(round(seconds), 1)}s", "--timeout", "120s"]
     command = ["wrk", *options, "-s", str(script), f"http://{HOST}:{port}", "--", str(bodies), path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    answered = found["requests"] - found["failed"]
-    return Latency(answered, found["seconds"], found["p50"] / 1e3, found["p99"] / 1e3, failed=found["failed"])
+    result = json.loads(done.stdout.splitlines()[-1])
+    answered = result["requests"] - result["failed"]
+    return Latency(answered, result["seconds"], result["p50"] / 1e3, result["p99"] / 1e3, failed=result["failed"])
 
 
 def open_loop(port: int, path: str, bodies: Path, rate: float, seconds: float, connections: int = 64) -> Latency:
-    """On at most so many connections."""
+    """Send `rate` requests per second for `seconds`, on at most `connections` connections."""
     command = [sys.executable, __file__, str(port), path, str(rate), str(seconds), str(connections), str(bodies)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Latency(**json.loads(done.stdout))
 
 
 def k6_loop(k6: Path, port: int, path: str, bodies: Path, rate: int, seconds: float) -> Latency:
-    """A second opinion on `open_loop`: its clock begins when a request is sent, and what it cannot send has failed."""
-    given = {
+    """The load of `open_loop` sent by k6, which counts from the sending of a request; one it cannot send has failed."""
+    variables = {
         "URL": f"http://{HOST}:{port}{path}",
         "BODIES": str(bodies),
         "RATE": str(rate),
         "SECONDS": f"{seconds:.0f}",
     }
-    options = ["--quiet", "--no-usage-report", "--no-color", *(f"--env={name}={of}" for name, of in given.items())]
+    options = [
+        "--quiet",
+        "--no-usage-report",
+        "--no-color",
+        *(f"--env={name}={value}" for name, value in variables.items()),
+    ]
     command = [str(k6), "run", *options, str(Path(__file__).with_name("arrival.js"))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Latency(seconds=seconds, **json.loads(done.stdout.splitlines()[-1]))
@@ -83,7 +88,7 @@ class _Connection(asyncio.Protocol):
         self.due: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
 
     def send(self, request: bytes, due: float) -> None:
         self.due = due
@@ -106,7 +111,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Load:
-    """Opens a connection when all it has are busy: one never used would be closed by the server."""
+    """An open loop. Opens a connection only when all are busy: the server would close one that is not used."""
 
     def __init__(self, port: int, requests: list[bytes], connections: int) -> None:
         self._port = port
@@ -127,7 +132,7 @@ class _Load:
             if (early := due - time.perf_counter()) > 0:
                 await asyncio.sleep(early)
             elif number % 50 == 0:
-                await asyncio.sleep(0)  # behind: let answers in
+                await asyncio.sleep(0)  # late: let the event loop read answers
             self._waiting.append(due)
             self._send()
         until = time.perf_counter() + _WAIT_SECONDS

@@ -1,6 +1,6 @@
-"""The services that are compared: how each is installed, started, asked and stopped. One worker each, on loopback.
+"""The services that are compared: installation, start, requests and stop. One worker each, on loopback.
 
-The peers live in virtual environments of their own in the cache; none of them touches the project's.
+The peers are installed in separate virtual environments in the cache, so the project's environment is not changed.
 """
 
 import json
@@ -19,8 +19,8 @@ import httpx
 import numpy as np
 import psutil
 
+from benchmarks.serving.generated_model import GeneratedModel, Row
 from benchmarks.serving.load import HOST
-from benchmarks.serving.made import Made, Row
 from cli import paths
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -35,7 +35,7 @@ SINGLE, BATCH, RANK = "one row", "100 rows", "1,000 items"
 
 
 class NotStarted(Exception):
-    """A service that gave no answer in time, with the end of its log."""
+    """A service did not answer in time. The message holds the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Server:
     bodies: Mapping[str, list[bytes]]
     path: str = "/score"
     answer: str | None = "probabilities"
-    """Member of the answer that holds the probabilities; None for the echo."""
+    """Member of the answer with the probabilities; None for the echo."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Running:
     port: int
     process: "subprocess.Popen[bytes]"
     start_seconds: float
-    """From nothing to the first answer."""
+    """Seconds from the start of the process to the first answer."""
     start_cpu_seconds: float = 0.0
     files: dict[str, Path] = field(default_factory=dict)
 
@@ -65,15 +65,15 @@ class Running:
         return [parent, *parent.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
-        """Of all its processes."""
+        """CPU time of all its processes."""
         seconds = 0.0
         for process in self.tree():
-            with suppress(psutil.NoSuchProcess):  # a worker may be replaced at any moment
+            with suppress(psutil.NoSuchProcess):  # the service may replace a worker at any time
                 seconds += sum(process.cpu_times()[:2])
         return seconds
 
     def resident(self) -> float:
-        """Megabytes; a page that two processes share counts once."""
+        """Resident memory in megabytes; a page that two processes share counts once."""
         return sum(process.memory_full_info().pss for process in self.tree()) / 1e6
 
     def ask(self, body: bytes) -> Any:
@@ -86,7 +86,7 @@ class Running:
 
 
 def environment(name: str) -> Path:
-    """Folder of the executables of a peers' environment, made when it is not there."""
+    """Folder with the executables of an environment of `REQUIREMENTS`, which is created if it does not exist."""
     folder = paths.folder() / "benchmark" / name
     wanted = "\n".join(REQUIREMENTS[name])
     marker = folder / "requirements.in"
@@ -102,24 +102,24 @@ def environment(name: str) -> Path:
 def versions(name: str, *packages: str) -> str:
     program = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     command = [str(environment(name) / "python"), "-c", program, *packages]
-    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return ", ".join(f"{package} {of}" for package, of in zip(packages, found, strict=True))
+    installed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return ", ".join(f"{package} {version}" for package, version in zip(packages, installed, strict=True))
 
 
-def bodies(made: Made) -> dict[str, list[bytes]]:
-    """What a service of named features is sent. Two thousand different rows, twenty different batches."""
+def bodies(model: GeneratedModel) -> dict[str, list[bytes]]:
+    """Bodies for a service that takes named features: two thousand different rows, twenty different batches."""
 
     def body(document: object) -> bytes:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
-    def of(row: Row, side: bool) -> Row:
-        return {name: value for name, value in row.items() if (name in made.user) is side}
+    def side_of(row: Row, *, user: bool) -> Row:
+        return {name: value for name, value in row.items() if (name in model.user) is user}
 
-    rows = made.rows
+    rows = model.rows
     ranks = []
     for start in range(5):
-        items = [{"id": i, **of(row, False)} for i, row in enumerate(rows[start * 100 :][:1000])]
-        ranks.append(body({"user": of(rows[start], True), "items": items, "top": 10}))
+        items = [{"id": i, **side_of(row, user=False)} for i, row in enumerate(rows[start * 100 :][:1000])]
+        ranks.append(body({"user": side_of(rows[start], user=True), "items": items, "top": 10}))
     return {
         SINGLE: [body({"rows": [row]}) for row in rows],
         BATCH: [body({"rows": rows[start : start + 100]}) for start in range(0, len(rows), 100)],
@@ -127,32 +127,32 @@ def bodies(made: Made) -> dict[str, list[bytes]]:
     }
 
 
-def whole_rows(made: Made) -> dict[str, list[bytes]]:
-    """For who does not rank: the user is sent with every item."""
-    named = bodies(made)
-    rows = [json.dumps({"rows": made.rows[start * 100 :][:1000]}).encode() for start in range(5)]
+def whole_rows(model: GeneratedModel) -> dict[str, list[bytes]]:
+    """Bodies for a service without ranking: the features of the user are repeated in every item."""
+    named = bodies(model)
+    rows = [json.dumps({"rows": model.rows[start * 100 :][:1000]}).encode() for start in range(5)]
     return {**named, RANK: rows}
 
 
-def vectors(made: Made) -> dict[str, list[bytes]]:
-    """For who takes a tensor: rows that are encoded already, and -1 for a missing number, which JSON cannot say."""
+def vectors(model: GeneratedModel) -> dict[str, list[bytes]]:
+    """Bodies for a service that takes a tensor: encoded rows, with -1 for a missing number, because JSON has no NaN."""
 
     def body(matrix: np.ndarray) -> bytes:
         data = np.where(np.isnan(matrix), -1.0, matrix)
         tensor = {"name": "rows", "shape": list(data.shape), "datatype": "FP64", "data": data.ravel().tolist()}
         return json.dumps({"inputs": [tensor]}).encode()
 
-    found = made.vectors
+    encoded = model.vectors
     return {
-        SINGLE: [body(found[i : i + 1]) for i in range(len(found))],
-        BATCH: [body(found[start : start + 100]) for start in range(0, len(found), 100)],
-        RANK: [body(found[start * 100 :][:1000]) for start in range(5)],
+        SINGLE: [body(encoded[i : i + 1]) for i in range(len(encoded))],
+        BATCH: [body(encoded[start : start + 100]) for start in range(0, len(encoded), 100)],
+        RANK: [body(encoded[start * 100 :][:1000]) for start in range(5)],
     }
 
 
-def ours(made: Made, engine: str, jars: Path | None = None) -> Server:
+def ours(model: GeneratedModel, engine: str, jars: Path | None = None) -> Server:
     settings = {
-        "AZUREML_MODEL_DIR": str(made.folder),
+        "AZUREML_MODEL_DIR": str(model.folder),
         "MODEL_NAME": "benchmark",
         "SCORING_ENGINE": engine,
         "PYTHONPATH": str(REPOSITORY),
@@ -160,25 +160,25 @@ def ours(made: Made, engine: str, jars: Path | None = None) -> Server:
         **({"SCORING_SPARK_JARS": str(jars), "SCORING_SPARK_MEMORY": "3g"} if jars else {}),
     }
     title = {"native": "**this front, native**", "spark": "this front, Spark Serving"}[engine]
-    return Server(engine, title, [sys.executable, "-m", "scoring"], settings, bodies(made))
+    return Server(engine, title, [sys.executable, "-m", "scoring"], settings, bodies(model))
 
 
 def jars(scratch: Path) -> Path:
-    """Of SynapseML, as the scoring image has them."""
+    """Folder with the jars of SynapseML that the scoring image has."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "scoring.engines.spark_jars", str(scratch / "jars"), str(paths.folder() / "ivy")]
     subprocess.run(command, env=environment, cwd=scratch, check=True, stdout=sys.stderr)
     return scratch / "jars"
 
 
-def peers(made: Made, scratch: Path) -> list[Server]:
-    model = {"AZUREML_MODEL_DIR": str(made.folder), "PYTHONPATH": str(PEERS)}
+def peers(model: GeneratedModel, scratch: Path) -> list[Server]:
+    variables = {"AZUREML_MODEL_DIR": str(model.folder), "PYTHONPATH": str(PEERS)}
     quiet = ["--host", HOST, "--no-access-log", "--log-level", "warning"]
     fast = ["--loop", "uvloop", "--http", "httptools", *quiet]
-    of = environment("peers")
-    # What azmlinfsrv runs, but for its address: that one listens on all of them.
+    programs = environment("peers")
+    # The command of azmlinfsrv, except for the address: azmlinfsrv listens on all addresses.
     azure = [
-        str(of / "gunicorn"),
+        str(programs / "gunicorn"),
         "-w",
         "1",
         "--timeout",
@@ -188,45 +188,45 @@ def peers(made: Made, scratch: Path) -> list[Server]:
         "--error-logfile",
         "/dev/null",
     ]
-    entry = {**model, "AZUREML_ENTRY_SCRIPT": str(PEERS / "score.py"), "AML_APP_ROOT": str(PEERS)}
+    entry = {**variables, "AZUREML_ENTRY_SCRIPT": str(PEERS / "score.py"), "AML_APP_ROOT": str(PEERS)}
     return [
         Server(
             "echo",
             "bare ASGI echo (no model)",
             [sys.executable, "-m", "uvicorn", "echo:app", *fast],
-            model,
-            bodies(made),
+            variables,
+            bodies(model),
             answer=None,
         ),
         Server(
             "fastapi",
             "FastAPI, pydantic, `Booster.predict`",
-            [str(of / "uvicorn"), "fastapi_app:app", *fast],
-            model,
-            whole_rows(made),
+            [str(programs / "uvicorn"), "fastapi_app:app", *fast],
+            variables,
+            whole_rows(model),
         ),
         Server(
             "azureml",
             "azureml-inference-server-http, pandas",
             [*azure, "azureml_inference_server_http.server.entry:app"],
             entry,
-            whole_rows(made),
+            whole_rows(model),
         ),
-        mlserver(made, scratch),
+        mlserver(model, scratch),
     ]
 
 
-def mlserver(made: Made, scratch: Path) -> Server:
+def mlserver(model: GeneratedModel, scratch: Path) -> Server:
     folder = scratch / "mlserver"
     folder.mkdir()
     settings = {
         "name": "click",
         "implementation": "mlserver_lightgbm.LightGBMModel",
-        "parameters": {"uri": str(made.folder / "model.txt")},
+        "parameters": {"uri": str(model.folder / "model.txt")},
     }
     (folder / "model-settings.json").write_text(json.dumps(settings))
     command = [str(environment("mlserver") / "mlserver"), "start", str(folder)]
-    # Its default of one thread per core makes a tail of milliseconds; no access log here either.
+    # The default of one thread per core adds milliseconds to p99. No access log, like the other servers.
     chosen = {
         "OMP_NUM_THREADS": "1",
         "MLSERVER_HOST": HOST,
@@ -238,7 +238,7 @@ def mlserver(made: Made, scratch: Path) -> Server:
         "MLServer, rows encoded beforehand",
         command,
         chosen,
-        vectors(made),
+        vectors(model),
         "/v2/models/click/infer",
         "outputs",
     )
@@ -251,13 +251,13 @@ def free_port() -> int:
 
 
 def _placed(server: Server, port: int) -> tuple[list[str], dict[str, str]]:
-    """Its command and environment with the port in the way it wants it."""
+    """Command and environment of the server, with the port passed in its own way."""
     command, chosen = list(server.command), dict(server.environment)
     if server.name in ("native", "spark"):
         chosen["SCORING_PORT"] = str(port)
     elif server.name == "mlserver":
         ports = {"HTTP": port, "GRPC": free_port(), "METRICS": free_port()}
-        chosen |= {f"MLSERVER_{kind}_PORT": str(of) for kind, of in ports.items()}
+        chosen |= {f"MLSERVER_{kind}_PORT": str(number) for kind, number in ports.items()}
     elif server.name == "azureml":
         command[1:1] = ["-b", f"{HOST}:{port}"]
     else:
@@ -267,7 +267,7 @@ def _placed(server: Server, port: int) -> tuple[list[str], dict[str, str]]:
 
 @contextmanager
 def running(server: Server, folder: Path) -> Iterator[Running]:
-    """Started, and answering; its log and the bodies it is sent are in `folder`."""
+    """Start the server and wait for its first answer; its log and the bodies of its requests are in `folder`."""
     port = free_port()
     command, chosen = _placed(server, port)
     started = time.monotonic()
@@ -289,9 +289,9 @@ def running(server: Server, folder: Path) -> Iterator[Running]:
                 time.sleep(0.01)
         one.start_seconds = time.monotonic() - started
         one.start_cpu_seconds = one.cpu_seconds()
-        for kind, of in server.bodies.items():
+        for kind, lines in server.bodies.items():
             one.files[kind] = folder / f"{server.name}.{kind.replace(',', '').replace(' ', '-')}"
-            one.files[kind].write_bytes(b"\n".join(of) + b"\n")
+            one.files[kind].write_bytes(b"\n".join(lines) + b"\n")
         yield one
     finally:
         if process.poll() is None:
@@ -305,12 +305,12 @@ def running(server: Server, folder: Path) -> Iterator[Running]:
             left.kill()
 
 
-def check(one: Running, made: Made, rows: int = 50) -> None:
-    """That it computes what it is compared for."""
+def check(one: Running, model: GeneratedModel, rows: int = 50) -> None:
+    """Raise `RuntimeError` if the server's probabilities differ from the model's."""
     for i in range(rows if one.server.answer else 0):
         answer = one.ask(one.server.bodies[SINGLE][i])
         assert one.server.answer is not None
         (given,) = answer["outputs"][0]["data"] if one.server.name == "mlserver" else answer[one.server.answer]
-        expected = made.without_missing[i] if one.server.name == "mlserver" else made.probabilities[i]
+        expected = model.without_missing[i] if one.server.name == "mlserver" else model.probabilities[i]
         if abs(given - expected) > 1e-9:
             raise RuntimeError(f"{one.server.name} gives {given} for row {i}, not {expected}")

@@ -1,4 +1,4 @@
-"""What can score: the same rows, the same probabilities, whichever engine is configured."""
+"""The interface of a scoring engine. Every engine computes the same probabilities for the same rows."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,19 +7,19 @@ from scoring.contract import Row
 
 
 class EngineUnavailable(Exception):
-    """The engine cannot answer at present; asking again later may work."""
+    """The engine cannot answer at present; a later attempt may succeed."""
 
 
 class Engine(Protocol):
     @property
     def ready(self) -> bool:
-        """Whether a request sent now would be answered."""
+        """Whether the engine can score rows now."""
 
     async def start(self) -> None:
         """Return once the first row can be scored."""
 
     async def probabilities(self, rows: Sequence[Row]) -> list[float]:
-        """One probability per row in the rows' order, or `EngineUnavailable` for all of them."""
+        """Return one probability per row, in the order of the rows. Raises `EngineUnavailable` if any row fails."""
 
     async def close(self) -> None:
-        """Stop, and leave no process behind."""
+        """Stop the engine and every process it started."""

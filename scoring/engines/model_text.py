@@ -1,8 +1,8 @@
 """A check of `model.txt` before LightGBM's C library loads it.
 
-The library trusts the file: a child that is its own ancestor is followed for ever, an index out of range ends the
-process without a message. Only the indices are checked here: write access to the file is still the right to run code in
-this process.
+The library trusts the file: a child that is its own ancestor makes it loop forever, an index out of range ends the
+process without a message. Only the indices are checked here, so write access to the file is still the right to run code
+in this process.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _READ = ("num_leaves", "split_feature", "left_child", "right_child", "leaf_value
 
 
 def check_trees(file: Path, columns: int) -> None:
-    """`ArtefactError` names the first tree that is not a tree over `columns` features."""
+    """Raise `ArtefactError` with the number of the first tree that is not a valid tree over `columns` features."""
     number, fields = -1, dict[str, str]()
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:

@@ -1,7 +1,7 @@
-"""LightGBM's C API on the artefact's `model.txt`, in this process, on the event loop's thread.
+"""The native engine: LightGBM's C API on the artefact's `model.txt`, in this process, on the event loop's thread.
 
-Only `lib_lightgbm.so` of the lightgbm wheel is used: its Python package would bring scipy and a data-frame path.
-One thread per call, always: OpenMP's fan-out costs milliseconds of tail as soon as cores are shared.
+Only `lib_lightgbm.so` of the lightgbm wheel is used: its Python package would need scipy and convert data frames.
+Every call uses one thread: distributing a call over OpenMP threads adds milliseconds to p99 when cores are shared.
 """
 
 import ctypes
@@ -24,10 +24,10 @@ _PARAMETERS = b"num_threads=1 verbosity=-1"
 
 
 class Booster:
-    """A loaded model. Not for two threads at once: the single-row call has one set of buffers."""
+    """A loaded model. Not thread-safe: the single-row call has one set of buffers."""
 
     def __init__(self, model_file: Path, width: int) -> None:
-        # PyDLL keeps the interpreter lock: a call takes microseconds, and no other thread waits for it.
+        # PyDLL does not release the interpreter lock: a call takes microseconds, and no other thread needs the lock.
         self._library = ctypes.PyDLL(str(metadata.distribution("lightgbm").locate_file("lightgbm/lib/lib_lightgbm.so")))
         self._library.LGBM_GetLastError.restype = ctypes.c_char_p
         self._width = width
@@ -48,7 +48,7 @@ class Booster:
         self._predict_row = self._library.LGBM_BoosterPredictForMatSingleRowFast
 
     def predict(self, vectors: bytes | numpy.ndarray) -> list[float]:
-        """Probabilities of (rows, width) float64, row-major; bytes are one row."""
+        """Probabilities of `vectors`: (rows, width) float64, row-major, or the bytes of one such row."""
         if isinstance(vectors, bytes):
             if self._predict_row(self._single, vectors, self._at_written, self._at_result) != 0:
                 raise self._error()
@@ -77,10 +77,10 @@ class NativeEngine:
         self._booster = Booster(artefact.folder / "model.txt", self._encoder.width)
 
     async def start(self) -> None:
-        """Loaded at construction."""
+        """Do nothing: the model is loaded at construction."""
 
     async def probabilities(self, rows: Sequence[Row]) -> list[float]:
         return self._booster.predict(self._encoder.vectors(rows))
 
     async def close(self) -> None:
-        """Nothing to stop: the process holds all of it."""
+        """Do nothing: the engine starts no process."""

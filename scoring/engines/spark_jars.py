@@ -1,6 +1,6 @@
 """Copy the jars of SynapseML's LightGBM module to a folder, at build time: `spark_jars FOLDER IVY_CACHE`.
 
-Spark's own resolver chooses them, as on Databricks; no Spark session is started. Serving never resolves anything.
+Spark's resolver selects them, as on Databricks; no Spark session is started. Nothing is resolved at run time.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from pyspark import SparkConf
 from pyspark.java_gateway import launch_gateway
 
 COORDINATE = "com.microsoft.azure:synapseml-lightgbm_2.12:1.1.3"
-# In Spark already, or test libraries; SynapseML's README names these.
+# Already part of Spark, or test libraries; SynapseML's README lists these exclusions.
 EXCLUDES = (
     "org.scala-lang:scala-reflect",
     "org.apache.spark:spark-tags_2.12",

@@ -1,8 +1,8 @@
-"""SynapseML's Spark Serving behind the same front: the artefact's Spark pipeline answers, one row per request.
+"""The Spark engine: SynapseML's Spark Serving runs the artefact's Spark pipeline, one row per request.
 
-Spark Serving by itself answers malformed input, can lose a request, and dies of one bad one. Here only rows that
-were understood reach it, over loopback; every row has a time-out and one retry, and carries a token that must come
-back with its answer. The worker process (`spark_worker`) is started again whenever it ends or falls silent.
+Spark Serving alone answers malformed input, can lose a request, and stops after a single bad one. So only validated
+rows are sent to it, over loopback. Every row has a time-out and one retry, and carries a token that its answer must
+repeat. The worker process (`spark_worker`) is replaced whenever it ends or stops answering.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from scoring.settings import Settings, SettingsError
 log = logging.getLogger("scoring.spark")
 
 _START_SECONDS = 600.0
-"""Spark takes minutes to load a pipeline of 26 tables on a busy core."""
+"""Time limit of a worker's start: Spark takes minutes to load a pipeline of 26 tables on a busy core."""
 _SILENT_SECONDS = 30.0
-"""How long a worker that has answered before may fail to, until it is replaced."""
+"""Time without an answer after which a worker that has answered before is replaced."""
 _TICK_SECONDS = 0.25
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
@@ -46,11 +46,11 @@ class Answer(msgspec.Struct):
 
 
 class NoAnswer(Exception):
-    """Not answered, or not with an answer to what was asked."""
+    """The worker did not answer a row, or answered another one."""
 
 
 class RowClient:
-    """Keep-alive HTTP to the worker. Not a general client: it knows what the JDK's server sends."""
+    """Keep-alive HTTP client of the worker. Not a general client: it relies on the format of the JDK's server."""
 
     def __init__(self, names: Sequence[str], connections: int, seconds: float) -> None:
         self.port = 0
@@ -92,7 +92,7 @@ class RowClient:
         try:
             yield reader, writer
         except BaseException:
-            # Half of an exchange may be left on it.
+            # The connection may hold half of an exchange, so it cannot be used again.
             writer.close()
             raise
         self._idle.append((port, reader, writer))
@@ -131,7 +131,7 @@ class SparkServingEngine:
         if not self.ready:
             raise EngineUnavailable("the engine is restarting")
         try:
-            # Rows have a time-out each, but wait for a connection first.
+            # Each row has its own time-out, but waits for a connection before it starts.
             async with asyncio.timeout(self._settings.answer_seconds):
                 if len(rows) == 1:
                     return [await self._probability(rows[0])]
@@ -156,7 +156,7 @@ class SparkServingEngine:
         raise EngineUnavailable("the engine did not answer")
 
     async def _supervise(self) -> None:
-        """Keep one worker running. Ends only if the first one never answers: that will not mend itself."""
+        """Keep one worker running. Raises `ArtefactError` if the first one never answers: a retry would not help."""
         while True:
             started = time.monotonic()
             async with self._worker() as process:
@@ -168,7 +168,7 @@ class SparkServingEngine:
                 )
 
     async def _watch(self, process: Process) -> None:
-        """Return when the worker has ended or is of no more use."""
+        """Return when the worker has ended or has not answered for too long."""
         give_up = time.monotonic() + _START_SECONDS
         while process.returncode is None and time.monotonic() < give_up:
             if not self.ready:
@@ -203,7 +203,7 @@ class SparkServingEngine:
             cwd=scratch,
             stdin=PIPE,
             env={**os.environ, "PYTHONPATH": path},
-            # A group of its own: a signal for the front must not reach Spark before the front has drained.
+            # A separate process group: a signal to the service must not reach Spark before the service has drained.
             start_new_session=True,
         )
         try:

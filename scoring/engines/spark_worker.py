@@ -1,8 +1,8 @@
-"""The Spark side of Spark Serving, a process of its own: `spark_worker ARTEFACT JARS PORT MEMORY`, in a scratch folder.
+"""Worker process of Spark Serving: `spark_worker ARTEFACT JARS PORT MEMORY`, run in a scratch folder.
 
 Answers `{"token": n, "row": {...}}` with `{"token": n, "probability": p}` on a loopback port, one row per request.
-Starts the query again when it dies, empties the history that the source never empties, and ends when its standard
-input closes, so it cannot outlive the front. What it lacks, `spark_serving` does: validation, time-outs, retries.
+Restarts the query when it fails, clears the request history that the source never clears, and exits when its standard
+input closes, so that it cannot outlive the service. Does not validate, time out or retry: `spark_serving` does.
 """
 
 import logging
@@ -40,9 +40,9 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     scratch = Path.cwd()
     java_options = (
-        # The JDK's server sends header and body apart; without this a reply waits 40 ms for a delayed ACK.
+        # The JDK's server sends head and body separately; without this a reply waits 40 ms for a delayed ACK.
         "-Dsun.net.httpserver.nodelay=true",
-        # The source asks an outside service for this machine's public address; a closed proxy keeps that inside.
+        # The source requests this machine's public address from an external service; a closed proxy blocks that.
         "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=1",
         f"-Djava.io.tmpdir={scratch}",
         f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
@@ -51,7 +51,7 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
     builder = SparkSession.builder.master("local[1]").appName("scoring")
     for name, value in {
         "spark.jars": ",".join(str(jar) for jar in sorted(jars.glob("*.jar"))),
-        # Looked at before SynapseML unpacks another copy of LightGBM's library into a new folder.
+        # SynapseML searches this path before it unpacks another copy of LightGBM's library into a new folder.
         "spark.driver.extraLibraryPath": str(_native_library(jars, scratch / "native")),
         "spark.driver.memory": memory,
         "spark.driver.extraJavaOptions": " ".join(java_options),
@@ -66,8 +66,11 @@ def spark_session(jars: Path, memory: str) -> SparkSession:
 
 
 def _native_library(jars: Path, folder: Path) -> Path:
-    """LightGBM's library from its jar, once for all tasks of the JVM: see `loadLibraryByName` in microsoft/SynapseML
-    core/src/main/java/com/microsoft/azure/synapse/ml/core/env/NativeLoader.java."""
+    """Unpack LightGBM's library from its jar into `folder`, once for all tasks of the JVM, and return the folder.
+
+    See `loadLibraryByName` in microsoft/SynapseML
+    core/src/main/java/com/microsoft/azure/synapse/ml/core/env/NativeLoader.java.
+    """
     folder.mkdir(exist_ok=True)
     for jar in jars.glob("*lightgbmlib*.jar"):
         with zipfile.ZipFile(jar) as archive:
@@ -78,18 +81,18 @@ def _native_library(jars: Path, folder: Path) -> Path:
 
 
 class ServingQuery:
-    """The streaming query that answers requests, and the care it needs."""
+    """The streaming query that answers requests, with its restarts and clean-up."""
 
     def __init__(self, spark: SparkSession, artefact: Path, port: int) -> None:
         self._jvm: Any = spark.sparkContext._jvm
-        # The JVM's own loader: pyspark's starts Python workers, and would let a Python stage in.
+        # Loaded by the JVM: pyspark's loader starts Python workers, and would accept a Python stage.
         model = self._jvm.org.apache.spark.ml.PipelineModel.load(str(artefact / "pipeline"))
         contract = read_contract((artefact / "contract.json").read_bytes())
         requests = (
             spark.readStream.continuousServer()
             .address("127.0.0.1", port, PATH)
             .option("name", PATH)
-            # With two, the source's shared encoder mixes up answers (default: two).
+            # With two partitions, the default, the source's shared encoder mixes up answers.
             .option("numPartitions", 1)
             .load()
         )
@@ -116,7 +119,7 @@ class ServingQuery:
             .replyTo(PATH)
             .option("idCol", _ID)
             .option("checkpointLocation", f"checkpoint-{time.time_ns()}")
-            # A short epoch stalls replies at each change; nothing here needs epochs.
+            # Replies stall at every change of epoch, and this query does not use epochs: make them long.
             .trigger(continuous="60 seconds")
             .start()
         )
@@ -126,22 +129,22 @@ class ServingQuery:
         return getattr(holder, "MODULE$")
 
     def _tidy(self) -> None:
-        """Undo what the source does besides serving."""
+        """Undo two side effects of the source: its request history and its listener on all addresses."""
         if not self._state().hasServer(PATH):
             return
         try:
-            # It keeps every request for a replay that continuous mode never does.
+            # The source stores every request for a replay, which continuous mode never does.
             server = self._state().getServer(PATH)
             _private(server, server.getClass(), "historyQueues").clear()
-            # It listens on every address of the machine too, for workers on other machines: there are none.
+            # It also listens on every address of the machine, for workers on other machines, which do not exist here.
             reader = self.query._jsq.streamingQuery().sources().head()
             _private(reader, reader.getClass().getSuperclass(), "driverService").stop(0)
         except Py4JJavaError as error:
-            # Passes when the query died since the check; a reason to look when it stays.
-            event(log, logging.WARNING, "not tidied", error=str(error.java_exception))
+            # Harmless once, if the query failed after the check above. Repeated warnings need a diagnosis.
+            event(log, logging.WARNING, "the clean-up failed", error=str(error.java_exception))
 
     def keep_running(self) -> None:
-        """Returns only when the query dies at once again and again."""
+        """Restart the query whenever it fails. Return after several failures within ten seconds of their start."""
         early_deaths = 0
         while early_deaths < _EARLY_DEATHS:
             started = time.monotonic()

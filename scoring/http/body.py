@@ -1,6 +1,6 @@
-"""Reading a request body: bounded in bytes, after inflation too, whatever the client sends.
+"""Read a request body within a limit of bytes, before and after decompression.
 
-Not bounded in time here: `protocol` closes the connection of a client that stalls.
+Does not limit the time: `protocol` closes the connection of a client that stalls.
 """
 
 import zlib
@@ -12,12 +12,16 @@ from starlette.types import Receive
 from scoring.http.problems import Problem
 
 DISCARD_FACTOR = 8
-"""A body over the limit is read on, up to this many times the limit, so that most clients need not connect again."""
+"""Multiple of the limit up to which a body that is too large is still read, so that the connection can be reused."""
 _CLOSE = {"Connection": "close"}
 
 
 async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
-    """`headers` by lower-case name; `ClientDisconnect` if the client leaves before the end."""
+    """Return the decompressed body of a request; `headers` has lower-case names.
+
+    Raises `Problem` for another media type or encoding, a damaged body or one over `max_bytes`, and `ClientDisconnect`
+    if the client disconnects before the end of the body.
+    """
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
         raise Problem(415, f"Content-Type {media_type.decode('latin-1') or 'missing'}: send application/json")
@@ -51,7 +55,7 @@ def _inflate(body: bytes, max_bytes: int) -> bytes:
     try:
         inflated = inflater.decompress(body, max_bytes + 1)
     except zlib.error:
-        raise Problem(400, "the body is not gzip, as Content-Encoding says") from None
+        raise Problem(400, "the body is not gzip, although Content-Encoding is gzip") from None
     if len(inflated) > max_bytes:
         raise _too_large(max_bytes)
     if not inflater.eof or inflater.unused_data:

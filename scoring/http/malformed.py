@@ -1,6 +1,6 @@
-"""Why a body that could not be decoded is not JSON, with the position in the body where that is known.
+"""Explain why a body is not JSON, with the position in the body if it is known.
 
-Called for refused bodies only. `parsing` explains the bodies that are JSON but not a request.
+Called for refused bodies only. Does not explain bodies that are JSON but not a valid request: `parsing` does.
 """
 
 import json
@@ -16,11 +16,11 @@ _LONE_SURROGATE = re.compile(
     rb"(?:[^\\]++|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F])[\s\S])*+"
     rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{0,2})"
 )
-"""The first escape of one half of a surrogate pair. Possessive, so one pass without going back."""
+"""Matches up to the first escaped half of a surrogate pair. Possessive quantifiers: one pass without backtracking."""
 
 
 def explain(body: bytes, error: Exception) -> Problem:
-    """The problem of a body that the decoder refused with `error`."""
+    """Return the problem to answer for a body that the decoder refused with `error`."""
     if body.startswith(b"\xef\xbb\xbf"):
         # RFC 8259, 8.1: JSON that is sent must not begin with one.
         return Problem(400, "not JSON: the body begins with a byte order mark (BOM); send UTF-8 without one")
@@ -39,7 +39,7 @@ def explain(body: bytes, error: Exception) -> Problem:
 
 
 def _non_finite(body: bytes) -> Problem | None:
-    """NaN and Infinity are not JSON, but common writers produce them: name the place, not the byte."""
+    """NaN and Infinity are not JSON, but common JSON writers produce them: name the row and field, not the byte."""
     try:
         document = json.loads(body, parse_int=len)
     except (ValueError, RecursionError):
@@ -53,7 +53,7 @@ def _non_finite(body: bytes) -> Problem | None:
 
 
 def objects(document: Any) -> Iterator[tuple[str, int | None, Any]]:
-    """(part, row, content) of each place in a request where an object of features may be."""
+    """Yield (part, row, content) for each member or element of a request that may be an object of features."""
     for part, content in document.items() if isinstance(document, dict) else ():
         for row, features in enumerate(content) if isinstance(content, list) else ((None, content),):
             yield part, row, features

@@ -1,4 +1,4 @@
-"""Whether a client takes JSON, by its Accept header (RFC 9110, 12.5.1)."""
+"""Decide from the Accept header whether a client accepts JSON (RFC 9110, 12.5.1)."""
 
 from functools import lru_cache
 
@@ -6,11 +6,11 @@ _RANGES = ("*/*", "application/*", "application/json")
 
 
 _REMEMBERED = 200
-"""Bytes of a header whose answer is kept; longer ones would let a sender fill the memory."""
+"""Most bytes of a header whose result is cached. Longer ones would let a client fill the memory."""
 
 
 def accepts_json(accept: bytes) -> bool:
-    """The most specific range that covers application/json decides; an unreadable weight counts as 1."""
+    """Return whether the most specific range that covers application/json has a weight; a malformed one counts as 1."""
     return _recent(accept) if len(accept) <= _REMEMBERED else _decide(accept)
 
 

@@ -1,10 +1,10 @@
-"""A request's bytes to rows, or a `Problem` that says which row and field was not understood.
+"""Decode the bytes of a request into rows, or raise a `Problem` that names the row, the field and the reason.
 
-Never guesses: a row is either read in full or the whole request is refused. A member that stands twice in one object
-is refused too. The decoder would take the last; but a body in which nothing stands twice has as many colons as members
-were decoded, and only where it has more (text may hold colons) is it read a second time, slowly.
+A request is refused as a whole if any row cannot be read in full. Duplicate JSON keys are refused too. msgspec keeps
+the last of them without an error, so the number of colons in the body is compared with the number of decoded members.
+Only if there are more colons (text may contain some) is the body parsed again by a slower, strict reader.
 
-Time and memory are linear in the size of any body; `malformed` explains the bodies that are not JSON at all.
+Time and memory are linear in the size of any body. Does not explain bodies that are not JSON: `malformed` does.
 """
 
 import json
@@ -31,7 +31,7 @@ WITHOUT_FEATURES = "no feature has a value"
 class ScoreRequest:
     rows: list[Row]
     ids: list[str | int] | None = None
-    """The items' ids when this is a ranking request."""
+    """Ids of the items of a ranking request; None for a request of rows."""
     top: int | None = None
 
 
@@ -52,7 +52,7 @@ class RequestParser:
         self._outer = msgspec.json.Decoder(msgspec.defstruct("Outer", members, forbid_unknown_fields=True))
         sides = {side: [f.name for f in contract.features if (f.side == "item") == (side == "item")] for side in _SIDES}
         self._known = {"rows": [f.name for f in contract.features], "user": sides["user"], "items": sides["item"]}
-        # Where each of an item's values stands in a row; `id` comes before them.
+        # Position in a row of each value of an item, and of the user. In a decoded item, `id` precedes the values.
         self._item_places = [i for i, feature in enumerate(contract.features) if feature.side == "item"]
         self._user_places = [i for i, feature in enumerate(contract.features) if feature.side != "item"]
 
@@ -82,7 +82,7 @@ class RequestParser:
         return ScoreRequest(rows, [item.id for item in request.items], top)
 
     def _rows(self, structs: list[Struct]) -> tuple[list[Row], int]:
-        """The rows, and how many members their objects have in all."""
+        """The rows, and the total number of members of their objects."""
         if not structs:
             raise Problem(400, "must hold at least one row", part="rows")
         rows: list[Row] = []
@@ -96,7 +96,7 @@ class RequestParser:
         return rows, members
 
     def _pairs(self, user: Struct, items: list[Any]) -> tuple[list[Row], int]:
-        """Rows of the user with each item, and how many members their objects have in all."""
+        """One row for each item, combined with the user, and the total number of members of their objects."""
         if not items:
             raise Problem(400, "must hold at least one item", part="items")
         columns: list[Iterable[Any]] = [()] * self._width
@@ -104,10 +104,10 @@ class RequestParser:
         members = len(values) - values.count(UNSET)
         for place, value in zip(self._user_places, values, strict=False):
             columns[place] = repeat(None if value is UNSET else value, len(items))
-        # By column: what is done a thousand times is then done in C.
-        ids, *of_items, labels = zip(*map(msgspec.structs.astuple, items), strict=True)
+        # Column by column, so that the loop over a thousand items runs in C.
+        ids, *item_columns, labels = zip(*map(msgspec.structs.astuple, items), strict=True)
         members += len(ids) + len(labels) - _unset(labels)
-        for place, column in zip(self._item_places, of_items, strict=True):
+        for place, column in zip(self._item_places, item_columns, strict=True):
             unset = _unset(column)
             members += len(column) - unset
             columns[place] = [None if value is UNSET else value for value in column] if unset else column
@@ -130,10 +130,10 @@ class RequestParser:
         try:
             self._outer.decode(body)
         except msgspec.ValidationError as error:
-            # A fault of the outer object has no place, even where a name looks like one.
+            # An error of the outer object has no position; a member name that looks like one must not be taken for it.
             reason, at = str(error), ""
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass  # malformed after the fault
+            pass  # malformed JSON after the error that was found first
         if place := _PLACE.fullmatch(at):
             part, row, field, position = place.groups()
         reason = reason or message
@@ -183,11 +183,11 @@ _PHRASES = (
     (re.compile(r"Number out of range"), "Not a finite number"),
 )
 _LISTED = 600
-"""Characters of a list of features in a message."""
+"""Most characters of a list of features in a message."""
 
 
 def _plain(reason: str) -> str:
-    """The decoder's words in those of JSON."""
+    """The decoder's message with JSON's type names instead of Python's."""
     reason = _TOKEN.sub(lambda token: _WORDS.get(token[1], token[1]), reason)
     for pattern, phrase in _PHRASES:
         if match := pattern.fullmatch(reason):
@@ -196,7 +196,7 @@ def _plain(reason: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The names, cut to the length of a message."""
+    """The names as text, cut after `_LISTED` characters."""
     text, shown = "", 0
     while shown < len(names) and len(text) + len(names[shown]) < _LISTED:
         text += (", " if text else "") + names[shown]
@@ -204,12 +204,12 @@ def _listed(names: Sequence[str]) -> str:
     return text if shown == len(names) else f"{text} and {len(names) - shown} more"
 
 
-# A member's colon follows its name's quotation mark, or white space after that.
+# The colon of a member follows the closing quotation mark of its name, or white space after that mark.
 _COLONS = (b'":', b" :", b"\t:", b"\n:", b"\r:")
 
 
 def _refuse_repeated(body: bytes, members: int) -> None:
-    """`members` that differ were decoded from this body."""
+    """Raise `Problem` if the body has a duplicate key; `members` is the number of members decoded from it."""
     if body.count(b":") == members or sum(map(body.count, _COLONS)) == members:
         return
     document = json.loads(body, object_pairs_hook=_object, parse_int=len, parse_float=len)

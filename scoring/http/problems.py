@@ -1,7 +1,7 @@
-"""What a caller is told when a request is refused: RFC 9457 problem details that name row, field and reason.
+"""The answer to a refused request: RFC 9457 problem details with the row, the field and the reason.
 
-Never repeats a feature value: problems are logged, and values may be personal data. Names and media types
-that the sender chose are cut and cleaned here.
+Never repeats a feature value: problems are logged, and values may be personal data. Names and media types that come
+from the request are cut to a maximal length, and characters that cannot be encoded are replaced.
 """
 
 from collections.abc import Mapping
@@ -52,17 +52,17 @@ class Problem(Exception):
 
     @property
     def detail(self) -> str:
-        where = (self.part or "") + ("" if self.row is None else f"[{self.row}]")
-        where = ".".join(name for name in (where, self.field) if name)
-        return f"{where}: {self.reason}" if where else self.reason
+        place = (self.part or "") + ("" if self.row is None else f"[{self.row}]")
+        place = ".".join(name for name in (place, self.field) if name)
+        return f"{place}: {self.reason}" if place else self.reason
 
     def place(self) -> dict[str, str | int]:
-        """Where the fault is, without what was sent."""
+        """Part, row and field of the error, as far as they are known; never a value of the request."""
         named = {"part": self.part, "row": self.row, "field": self.field}
         return {name: value for name, value in named.items() if value is not None}
 
     def raw(self) -> tuple[RawHeaders, bytes]:
-        """Headers and body."""
+        """Headers and body of the answer."""
         response = self.response()
         return response.raw_headers, bytes(response.body)
 
@@ -77,5 +77,5 @@ class Problem(Exception):
 
 
 def _shown(text: str, most: int) -> str:
-    """Its first `most` characters; half of a surrogate pair, which no encoding takes, becomes a question mark."""
+    """The first `most` characters of `text`; half of a surrogate pair, which cannot be encoded, becomes a `?`."""
     return text[:most].encode(errors="replace").decode()

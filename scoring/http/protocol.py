@@ -1,13 +1,15 @@
-"""HTTP/1.1 as uvicorn speaks it, with the limits that it leaves open: connections, the size of a message, and time.
+"""uvicorn's HTTP/1.1 protocol, with limits that uvicorn does not have: connections, size of a message, and time.
 
-Whatever a peer can hold up has a deadline: the head, the body, the taking of the answer, the next request. The server
-looks at them ten times a second, so a request sets no timer. Refusals at this level are problems like any other. If a
-peer still sends when it is refused, its data is read and dropped until it has seen the answer (RFC 9112, 9.6).
+Every step that depends on the peer has a deadline: the arrival of the head and of the body, the receipt of the answer,
+the next request. The server checks the deadlines ten times a second, so a request sets no timer. A refusal here has a
+problem document as its body, like any other. If the peer is still sending when it is refused, its data is read and
+dropped until it has received the answer (RFC 9112, 9.6).
 
-A new connection above the limit takes the place of the one that has been idle longest. If none is idle, its requests
-are refused, except those of the probes: a full replica is busy, not dead.
+A new connection above the limit replaces the connection that has been idle longest. If none is idle, its requests are
+refused, except those to /live and /ready: a full replica is busy, not dead.
 
-Beside ASGI's `send`, the application finds `respond` in a request's state, which takes a whole answer at once.
+This module subclasses private classes of uvicorn, so pyproject.toml pins uvicorn to one version, as the lock files of
+the image do. Raise the version only with `tests/scoring/test_protocol.py` and `tests/scoring/test_abuse.py` green.
 """
 
 import asyncio
@@ -36,12 +38,13 @@ _PROBES = (b"/live", b"/ready")
 CLOSE = (b"connection", b"close")
 _OFFER = (b"connection", b"upgrade", b"http2-settings")
 _NEXT_SECONDS = 75.0
-"""For the next request on a connection; longer than the idle time-out of the usual load balancers, who close first."""
+"""Time limit for the next request on a connection. Longer than the idle time-out of common load balancers, so that they
+close first."""
 
 
 class Config(uvicorn.Config):
     def __init__(self, app: ASGIApp, settings: Settings, observe: Callable[[int], None]) -> None:
-        """`observe` is told the status of every refusal that does not reach `app`."""
+        """`observe` is called with the status of every refusal that does not reach `app`."""
         super().__init__(
             app,
             loop="uvloop",
@@ -51,21 +54,23 @@ class Config(uvicorn.Config):
             server_header=False,
             proxy_headers=False,
             log_config=None,
-            # Its warnings are one line per malformed request, which the metrics count.
+            # uvicorn logs one warning per malformed request; the metrics count them.
             log_level=logging.ERROR,
             timeout_keep_alive=int(_NEXT_SECONDS),
             timeout_graceful_shutdown=settings.stop_seconds,
         )
         self.settings = settings
         self.observe = observe
-        # Dictionaries for their order: the first has been there longest.
+        # Dictionaries as ordered sets: the first connection is the oldest.
         self.idle: dict[Protocol, None] = {}
         """Connections that wait for their next request."""
         self.surplus: dict[Protocol, None] = {}
-        """Connections that were above the limit when they were made."""
+        """Connections that exceeded the limit when they were opened."""
 
 
 class Protocol(HttpToolsProtocol):
+    """One connection. `_waiting_for` is the step it is in, and `_deadline` the end of that step."""
+
     config: Config
 
     def __init__(
@@ -84,13 +89,13 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        most = self.config.settings.max_connections
-        if len(self.connections) <= most:
+        limit = self.config.settings.max_connections
+        if len(self.connections) <= limit:
             return
         self.config.surplus[self] = None
         if self.config.idle:
             next(iter(self.config.idle))._make_room()
-        elif len(self.connections) > 2 * most:
+        elif len(self.connections) > 2 * limit:
             next(iter(self.config.surplus)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -105,7 +110,7 @@ class Protocol(HttpToolsProtocol):
             super().shutdown()
 
     def _admitted(self) -> bool:
-        """Whether there is room by now for this connection, which was above the limit when it was made."""
+        """Whether this connection, which exceeded the limit when it was opened, now fits or can replace an idle one."""
         if len(self.connections) > self.config.settings.max_connections:
             if not self.config.idle:
                 return False
@@ -115,7 +120,7 @@ class Protocol(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         del self.config.idle[self]
-        # An answer that the peer has left unread would keep a closed connection.
+        # A graceful close would wait until the peer has read its last answer.
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
@@ -138,14 +143,14 @@ class Protocol(HttpToolsProtocol):
             if self._waiting_for != "head":
                 return
             if self.scope is not scope:
-                self._began = self._chunk  # some of which may be the request's before it
+                self._began = self._chunk  # a part of the chunk may belong to the previous request
                 return
             self._head_bytes += self._chunk
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._refuse(_head_too_large())
 
     def _measure_body(self, size: int) -> None:
-        """Limit a chunked message, which announces no length, and its chunk extensions and trailers."""
+        """Refuse a chunked message, which announces no length, if it or its extensions and trailers are too large."""
         self._body_bytes += size
         self._framing_bytes += size
         if self._framing_bytes > _MAX_HEAD_BYTES:
@@ -154,8 +159,8 @@ class Protocol(HttpToolsProtocol):
             self._refuse(Problem(413, f"the message is over {DISCARD_FACTOR * self.config.settings.max_bytes} bytes"))
 
     def on_body(self, body: bytes) -> None:
-        """Do as uvicorn does in half the time: a message may come in two million chunks."""
-        self._framing_bytes = -self._chunk  # of which some is body
+        """Same behaviour as uvicorn's method in half the time: a message may arrive in two million chunks."""
+        self._framing_bytes = -self._chunk  # at least a part of this chunk is body
         cycle = self.cycle
         if not cycle.response_complete:
             received = cycle.body
@@ -165,7 +170,7 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, and drop a trailer, which a recipient may discard (RFC 9110, 6.5.1)."""
+        """Store a header. A trailer is dropped, which RFC 9110, 6.5.1 allows."""
         if self._waiting_for != "head":
             return
         name = name.lower()
@@ -179,7 +184,11 @@ class Protocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def _decline(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1 with a request that offers another protocol: the parser took its body for that one."""
+        """Continue in HTTP/1.1 with a request that offers another protocol.
+
+        The parser stopped at the end of the head, because the rest could belong to the other protocol. A new parser
+        reads the head again without the offer, followed by the rest.
+        """
         headers = [header for header in self.headers if header[0] not in _OFFER]
         if not self.parser.should_keep_alive():
             headers.append(CLOSE)
@@ -209,13 +218,18 @@ class Protocol(HttpToolsProtocol):
         state["respond"] = partial(self._respond, self.cycle)
 
     async def _respond(self, cycle: RequestResponseCycle, status: int, headers: RawHeaders, body: bytes) -> None:
-        """In one write, where ASGI's two messages cost two. `headers` must name the body's length."""
+        """Send the whole answer in one write, instead of ASGI's two messages. `headers` must hold the body's length.
+
+        The benchmark's model with a million levels, one row per request; blocks of 250 requests took both ways in turn
+        in one process; median of three runs. One connection: 269 µs of CPU per request instead of 304, p50 0.34 ms
+        instead of 0.42. Eight connections: 206 µs instead of 221, p50 4.5 ms instead of 5.2. p99 does not differ.
+        """
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
         if cycle.disconnected:
             return
         cycle.response_started = cycle.response_complete = True
-        del cycle.scope["state"]["respond"]  # by which it would hold itself in memory
+        del cycle.scope["state"]["respond"]  # it refers to the cycle: a reference cycle that would need the collector
         if CLOSE in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
@@ -227,7 +241,7 @@ class Protocol(HttpToolsProtocol):
         cycle.on_response()
 
     def _check_head(self) -> None:
-        """Raise the refusal of a head that is complete, if there is one."""
+        """Raise a `Problem` if the complete head is to be refused."""
         version = self.parser.get_http_version()
         if len(self.headers) > _MAX_HEADERS or (
             self._began + self._head_bytes + self._chunk > _MAX_HEAD_BYTES
@@ -237,24 +251,24 @@ class Protocol(HttpToolsProtocol):
         elif version not in ("1.1", "1.0"):
             self._refusal = Problem(505, "not HTTP/1.1")
         elif self._hosts != 1 and (version == "1.1" or self._hosts):
-            # RFC 9112, 3.2: answered in any other way, a router and this service may mean different hosts.
+            # RFC 9112, 3.2. Otherwise a router and this service could read different hosts from one request.
             self._refusal = Problem(400, f"{self._hosts} Host headers: send one")
         elif len(self.pipeline) >= _MAX_PIPELINED:
             self._refusal = Problem(503, "too many requests ahead of their answers", headers=RETRY)
         elif self in self.config.surplus and self.url.partition(b"?")[0] not in _PROBES and not self._admitted():
-            # Said at the first request and not before: a client reads no answer to what it has not asked.
+            # Sent at the first request and not when the connection opens: a client does not read before it has sent.
             self._refusal = Problem(503, "too many connections", headers=RETRY)
         if self._refusal is not None:
             raise self._refusal
 
     def on_message_complete(self) -> None:
         if self._waiting_for == "head":
-            return  # its offer is declined next
+            return  # the head offers another protocol; `_decline` follows
         super().on_message_complete()
         self._wait_for("next" if self.cycle.response_complete else "answer")
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, but without a timer for the next request."""
+        """Same behaviour as uvicorn's method, but without a timer for the next request."""
         if self._waiting_for == "answer" and not self.pipeline and not self.transport.is_closing():
             self._wait_for("next")
         self.server_state.total_requests += 1
@@ -265,12 +279,12 @@ class Protocol(HttpToolsProtocol):
             if self.pipeline:
                 self._start_asgi_task(*self.pipeline.pop())
 
-    def _wait_for(self, what: Literal["answer", "next"]) -> None:
-        self._waiting_for = what
-        if what == "next":
+    def _wait_for(self, step: Literal["answer", "next"]) -> None:
+        self._waiting_for = step
+        if step == "next":
             self.config.idle[self] = None
-        # Half of it is the engine's, half the client's.
-        seconds = 2 * self.config.settings.answer_seconds if what == "answer" else _NEXT_SECONDS
+        # `answer_seconds` for the engine, and as long again for the client to receive the answer.
+        seconds = 2 * self.config.settings.answer_seconds if step == "answer" else _NEXT_SECONDS
         self._deadline = time.perf_counter() + seconds
 
     def send_400_response(self, msg: str) -> None:
@@ -288,7 +302,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(Problem(408, f"the request's {self._waiting_for} did not arrive within {seconds:g} s"))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer and close. The peer may still be sending, or have been answered already."""
+        """Answer with `problem` and close. The peer may still be sending, or have its answer already."""
         if self.transport.is_closing() or self._waiting_for == "close":
             return
         cycle = self.cycle
@@ -296,7 +310,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()  # a refusal would be taken for the answer to an earlier request
             return
         if self._waiting_for != "body" and cycle is not None and not cycle.response_complete:
-            # The earlier request was understood: it is answered, and nothing after it.
+            # The earlier request is valid: it gets its answer, and the connection ends after it.
             cycle.keep_alive = False
             self.flow.pause_reading()
             self._wait_for("answer")
@@ -313,7 +327,7 @@ class Protocol(HttpToolsProtocol):
         self._close()
 
     def _close(self) -> None:
-        """Close after the answer has arrived; a reset could take it away from a peer that still sends."""
+        """Close once the peer has the answer. A reset could discard the answer of a peer that is still sending."""
         if self._waiting_for not in ("head", "body"):
             self.transport.close()
             return

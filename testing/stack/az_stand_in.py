@@ -1,7 +1,7 @@
-"""Stand-in for two commands of Azure CLI, `az storage blob upload-batch` and `az rest`, where the CLI is not installed.
+"""Replacement for `az storage blob upload-batch` and `az rest` on machines without Azure CLI.
 
-It takes the options that docs/operations.md uses, and calls the cloud with the real storage SDK, or `requests`, and the
-login of the environment. It does not do anything else that Azure CLI does.
+Accepts the options that docs/operations.md uses, and calls the cloud through the real storage SDK or `requests` with
+the login of the environment. Does not support any other command or option of Azure CLI.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def upload_batch(arguments: list[str]) -> None:
 
 
 def rest(arguments: list[str]) -> None:
-    """A URL that begins with a slash is below Azure Resource Manager, and `@file` is a file's text."""
+    """Send a request to Azure Resource Manager. `--url` starts with a slash, `--body` is `@` and the name of a file."""
     parser = argparse.ArgumentParser()
     for name in ("method", "url", "body"):
         parser.add_argument(f"--{name}", required=True)

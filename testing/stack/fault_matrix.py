@@ -1,7 +1,7 @@
-"""What `up` is made of, what can go wrong in each part of it, and one trial of one in the other.
+"""Stages of `up`, faults that can occur in them, and a trial: one `up` with one fault in one stage.
 
-A stage is brought about on a stack that stands, by what the next `up` finds changed: a setting, other rows, or a
-resource that the state has forgotten, as if `up` had come no further before.
+A stage is triggered on a deployed stack by a change that the next `up` finds: a setting, other rows, or a resource that
+was removed from the state, as if an earlier `up` had not come so far.
 """
 
 import json
@@ -28,13 +28,15 @@ from cli.local_run.engine import Engine
 from testing.stack.local_run import ROOT, LocalRun, began
 
 _TIMEOUT = 400
-_IN_TRAINING = 8  # seconds from the run's start to when Spark works on rows
-_LINES = 20_000  # of the interactions that are trained on again and again, fewer by one each time
+_IN_TRAINING = 8
+"""Seconds from the start of a training run until Spark reads rows."""
+_LINES = 20_000
+"""Interactions in the first set of rows; each further set has one less, so that it is a new snapshot."""
 
 
 @dataclass
-class Stand:
-    """A stack that serves, and what its trials need to know of it; its sandbox's addresses are in the environment."""
+class DeployedStack:
+    """A stack with a live model, and the data that trials need. The environment must hold the sandbox's addresses."""
 
     run: LocalRun
     engine: Engine
@@ -44,7 +46,7 @@ class Stand:
     snapshots: int = 0
 
     @classmethod
-    def of(cls, run: LocalRun) -> "Stand":
+    def of(cls, run: LocalRun) -> "DeployedStack":
         endpoint = Endpoint.of(run.outputs)
         key = endpoint.client.headers["authorization"].removeprefix("Bearer ")
         secrets = {key, run.environment["ARM_CLIENT_SECRET"]}
@@ -53,7 +55,7 @@ class Stand:
 
     @property
     def record(self) -> Path:
-        """Where the product looks for the engine that a killed run left."""
+        """File in which the product records its engine process, to find one that a killed run left."""
         return self.run.state / "engine.json"
 
     @property
@@ -63,7 +65,7 @@ class Stand:
         return httpx.Client(base_url=base, verify=ssl.create_default_context(cafile=trust), trust_env=False)
 
     def other_rows(self) -> Path:
-        """A folder of rows that nothing was trained on yet."""
+        """A folder with rows on which no model has been trained yet."""
         self.snapshots += 1
         source, folder = paths.folder() / "movielens", self.run.state / f"rows-{self.snapshots}"
         shutil.copytree(source, folder)
@@ -79,16 +81,16 @@ class Stand:
         self.run.configure(key, second if self.run.configured(key) == first else first)
 
     def forget(self, token: str) -> None:
-        """Take a resource out of the state, and no more."""
+        """Remove a resource from the state only."""
         exported = json.loads(self.engine.text("stack", "export", "--stack", "local"))
         resources = exported["deployment"]["resources"]
-        (gone,) = (resource["urn"] for resource in resources if resource["type"] == token)
-        kept = [resource for resource in resources if resource["urn"] != gone]
-        for resource in kept:
-            resource["dependencies"] = [urn for urn in resource.get("dependencies", []) if urn != gone]
+        (removed,) = (resource["urn"] for resource in resources if resource["type"] == token)
+        others = [resource for resource in resources if resource["urn"] != removed]
+        for resource in others:
+            resource["dependencies"] = [urn for urn in resource.get("dependencies", []) if urn != removed]
             for name, urns in resource.get("propertyDependencies", {}).items():
-                resource["propertyDependencies"][name] = [urn for urn in urns if urn != gone]
-        exported["deployment"]["resources"] = kept
+                resource["propertyDependencies"][name] = [urn for urn in urns if urn != removed]
+        exported["deployment"]["resources"] = others
         file = self.run.state / "forgotten.json"
         file.write_text(json.dumps(exported))
         self.engine.text("stack", "import", "--stack", "local", "--file", str(file))
@@ -99,13 +101,14 @@ class Stand:
 class Stage:
     name: str
     token: str
-    """Type of the resource that is at work in it."""
+    """Type of the resource that the stage creates or updates."""
     path: str
+    """Pattern of the path of the request that starts the work."""
     method: str
-    """Of the request that starts the work."""
-    change: Callable[[Stand], None]
+    """Method of that request; empty for any."""
+    change: Callable[[DeployedStack], None]
     operation: bool = False
-    """Whether that request starts an operation, which may fail later."""
+    """Whether that request starts an asynchronous operation, which may fail later."""
     trains: bool = False
 
 
@@ -113,8 +116,8 @@ def _dynamic(token: str) -> str:
     return f"pulumi-python:dynamic/{token}"
 
 
-def _forgets(token: str) -> Callable[[Stand], None]:
-    return lambda stand: stand.forget(_dynamic(token))
+def _forgets(token: str) -> Callable[[DeployedStack], None]:
+    return lambda stack: stack.forget(_dynamic(token))
 
 
 STAGES = (
@@ -123,7 +126,7 @@ STAGES = (
         "azure-native:containerservice:AgentPool",
         r"/agentPools/[^/]+$",
         "PUT",
-        lambda stand: stand.toggle("serving:nodes_max", "4", "5"),
+        lambda stack: stack.toggle("serving:nodes_max", "4", "5"),
         operation=True,
     ),
     Stage("rows", _dynamic("lake:Snapshot"), r"^/blob/[^/]+/raw/", "PUT", _forgets("lake:Snapshot")),
@@ -141,7 +144,7 @@ STAGES = (
         _dynamic("databricks:TrainingRun"),
         r"/jobs/run-now",
         "POST",
-        Stand.trains_on_other_rows,
+        DeployedStack.trains_on_other_rows,
         operation=True,
         trains=True,
     ),
@@ -188,7 +191,7 @@ STAGES = (
         _dynamic("machinelearning:Rollout"),
         r"/deployments/",
         "PUT",
-        lambda stand: stand.toggle("release:model", "1", "2"),
+        lambda stack: stack.toggle("release:model", "1", "2"),
         operation=True,
     ),
 )
@@ -198,39 +201,41 @@ STAGES = (
 class Fault:
     name: str
     rule: Mapping[str, Any] = field(default_factory=dict)
-    """Of the sandbox, for the stage's own request."""
+    """The sandbox's fault rule for the request of the stage; without path and method."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    strike: Callable[["Stand", subprocess.Popen[bytes]], None] | None = None
-    """What is done once the stage is at work."""
+    """Settings of the sandbox during the trial."""
+    strike: Callable[["DeployedStack", subprocess.Popen[bytes]], None] | None = None
+    """Action on the running `up` once it works on the stage."""
     says: str = ""
-    """What the message tells of, where `up` fails."""
+    """Pattern that the error message must match if `up` fails."""
     serves: bool = True
-    """Whether the endpoint can answer meanwhile; it is the sandbox's own."""
+    """Whether the endpoint, which runs in the sandbox, can answer during the fault."""
     fits: Callable[[Stage], bool] = lambda stage: True
+    """Whether the fault can occur in a stage."""
 
 
-def _interrupt(_: Stand, process: subprocess.Popen[bytes]) -> None:
-    """As Ctrl-C goes, to all of the terminal's foreground."""
+def _interrupt(_: DeployedStack, process: subprocess.Popen[bytes]) -> None:
+    """Send SIGINT to the process group, as a terminal does on Ctrl-C."""
     os.killpg(process.pid, signal.SIGINT)
 
 
-def _power_fails(stand: Stand, process: subprocess.Popen[bytes]) -> None:
+def _power_fails(stack: DeployedStack, process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    process.wait()  # before others reap it, and its end with it
-    supervised_process.end_leftovers(stand.record)
+    process.wait()  # here, so that nothing else collects its exit status
+    supervised_process.end_leftovers(stack.record)
 
 
-def _cloud_dies(stand: Stand, _: subprocess.Popen[bytes]) -> None:
-    folder = stand.run.state / "sandbox"
+def _cloud_dies(stack: DeployedStack, _: subprocess.Popen[bytes]) -> None:
+    folder = stack.run.state / "sandbox"
     os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
     time.sleep(1)
     sandbox.start(folder, None)
 
 
-def _disk_full(stand: Stand, process: subprocess.Popen[bytes]) -> None:
-    """Models are read as ever, and 64 KiB of new ones can be written, until `up` has ended."""
-    (models,) = (stand.run.state / "sandbox" / "accounts").glob("*/models")
-    small = stand.run.state / "small"
+def _disk_full(stack: DeployedStack, process: subprocess.Popen[bytes]) -> None:
+    """Limit new files of models to 64 KiB until `up` has ended; existing models can be read."""
+    (models,) = (stack.run.state / "sandbox" / "accounts").glob("*/models")
+    small = stack.run.state / "small"
     small.mkdir(exist_ok=True)
     _do("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small)
     try:
@@ -278,8 +283,8 @@ FAULTS = (
 
 
 CELL = "cell"
-"""Property of a test's report that holds what it found: stage, fault and the fields of `Outcome`."""
-# Training, which takes longest, comes last.
+"""Property of a test's report that holds its result: stage, fault and the fields of `Outcome`."""
+# Training takes longest and comes last.
 CELLS = [
     (stage, fault) for fault in FAULTS for stage in sorted(STAGES, key=lambda stage: stage.trains) if fault.fits(stage)
 ]
@@ -290,98 +295,105 @@ class Outcome:
     first: bool
     """Whether the `up` that met the fault succeeded."""
     seconds: float
-    """Of the next `up`; 0 where none was needed."""
+    """Duration of the next `up`; 0 if none was needed."""
     message: str
     lost: int
+    """Requests to the endpoint that failed during the trial."""
     asked: int
+    """Requests to the endpoint during the trial."""
 
 
-def trial(stand: Stand, stage: Stage, fault: Fault) -> Outcome:
-    """One fault in one stage, and `up` again if it failed; asserts that all is whole afterwards."""
-    run = stand.run
+def trial(stack: DeployedStack, stage: Stage, fault: Fault) -> Outcome:
+    """Run `up` with one fault in one stage, and again if it failed; asserts that the stack is complete afterwards."""
+    run = stack.run
     before = run.jobs_runs_versions()
-    stage.change(stand)
-    with users(stand, fault.serves) as answers:
-        with stand.faults as http:
+    stage.change(stack)
+    with users(stack, fault.serves) as answers:
+        with stack.faults as http:
             if fault.rule:
                 rule = {"path": stage.path, **({"method": stage.method} if stage.method else {}), **fault.rule}
                 http.post("/sandbox/faults", json=[rule]).raise_for_status()
             if fault.settings:
                 http.put("/sandbox/settings", json=fault.settings).raise_for_status()
-            code, message = _up(stand, stage, fault)
-            assert code or fault.strike is not _power_fails, "what was killed cannot have succeeded"
-        with stand.faults as http:
+            code, message = _up(stack, stage, fault)
+            assert code or fault.strike is not _power_fails, "the killed process ended with exit code 0"
+        with stack.faults as http:
             left = http.get("/sandbox/faults").json()
             http.delete("/sandbox/faults").raise_for_status()
             http.put("/sandbox/settings", json={}).raise_for_status()
         if fault.rule:
-            assert not left or left[0].get("times", 1) < fault.rule.get("times", 1), "the fault met nothing"
+            assert not left or left[0].get("times", 1) < fault.rule.get("times", 1), "no request met the fault"
         began, seconds = time.monotonic(), 0.0
         if code:
-            _is_clear(message, fault)
-            command._recover(stand.engine)
-            code, said = _up(stand, stage, None)
-            assert code == 0, said
+            _assert_clear(message, fault)
+            command._recover(stack.engine)
+            code, log = _up(stack, stage, None)
+            assert code == 0, log
             seconds = time.monotonic() - began
-    _is_whole(stand, before, trained=int(stage.trains))
+    _assert_complete(stack, before, trained=int(stage.trains))
     assert answers["failed"] == 0, answers
     return Outcome(seconds == 0, seconds, message, answers["failed"], answers["asked"])
 
 
-def _up(stand: Stand, stage: Stage, fault: Fault | None) -> tuple[int, str]:
-    engine = stand.engine
-    events, log = stand.run.state / "fault-events.json", stand.run.state / "fault-up.log"
+def _up(stack: DeployedStack, stage: Stage, fault: Fault | None) -> tuple[int, str]:
+    """Exit code and log of `pulumi up`; `fault.strike` is called once it works on the stage."""
+    engine = stack.engine
+    events, log = stack.run.state / "fault-events.json", stack.run.state / "fault-up.log"
     events.unlink(missing_ok=True)
     command = [
         *("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never", "--stack", "local"),
         *("--config-file", str(engine.config_file), "--event-log", str(events)),
     ]
     process = supervised_process.start(
-        command, environment=engine.environment, folder=ROOT, log=log, record=stand.record
+        command, environment=engine.environment, folder=ROOT, log=log, record=stack.record
     )
     if fault and fault.strike:
         while process.poll() is None and not began(events, stage.token):
             time.sleep(0.02)
         assert process.poll() is None, "the stage never began: " + log.read_text()[-2000:]
+        # The fault must strike in the middle of the work, of which the engine's log shows only the beginning.
         time.sleep(_IN_TRAINING if stage.trains else 0.3)
-        fault.strike(stand, process)
+        fault.strike(stack, process)
     code = process.wait(_TIMEOUT)
     return code, log.read_text()
 
 
-def _is_clear(message: str, fault: Fault) -> None:
+def _assert_clear(message: str, fault: Fault) -> None:
     errors = "\n".join(line for line in message.splitlines() if line.strip())
     assert "Traceback" not in errors, errors
     assert re.search(fault.says, errors), errors[-3000:]
 
 
-def _is_whole(stand: Stand, before: tuple[int, int, int], trained: int) -> None:
-    """One job, cluster and policy, one more run and version if one was trained, one live deployment, no secret told."""
+def _assert_complete(stack: DeployedStack, before: tuple[int, int, int], trained: int) -> None:
+    """Assert one job, cluster, policy and live deployment, one more run and version if one was trained, no secret."""
     jobs, runs, versions = before
-    found = stand.run.jobs_runs_versions()
-    # A run that failed stays on record beside the one that made up for it.
-    assert (found[0], found[2]) == (jobs, versions + trained), found
-    assert runs + trained <= found[1] <= runs + 2 * trained, found
-    assert stand.run.clusters_and_policies() == (1, 1)
-    shares = stand.run.traffic()
+    after = stack.run.jobs_runs_versions()
+    # A failed run remains listed next to the run that replaced it.
+    assert (after[0], after[2]) == (jobs, versions + trained), after
+    assert runs + trained <= after[1] <= runs + 2 * trained, after
+    assert stack.run.clusters_and_policies() == (1, 1)
+    shares = stack.run.traffic()
     assert sorted(shares.values(), reverse=True)[0] == 100
     assert sum(shares.values()) == 100
-    backend = stand.run.state / "pulumi" / "backend"
-    for path in [*backend.rglob("*.json"), stand.run.state / "fault-up.log"]:
+    backend = stack.run.state / "pulumi" / "backend"
+    for path in [*backend.rglob("*.json"), stack.run.state / "fault-up.log"]:
         text = path.read_text(errors="replace")
-        assert not [secret for secret in stand.secrets if secret in text], path
+        assert not [secret for secret in stack.secrets if secret in text], path
 
 
 @contextmanager
-def users(stand: Stand, serves: bool) -> Iterator[dict[str, int]]:
-    """Requests to the endpoint, twenty a second, as long as the block lasts; counts those not answered 200."""
+def users(stack: DeployedStack, serves: bool) -> Iterator[dict[str, int]]:
+    """Send twenty requests per second to the endpoint during the block; counts them and those not answered 200.
+
+    Sends none if `serves` is false.
+    """
     answers, over = {"asked": 0, "failed": 0}, threading.Event()
 
     def ask() -> None:
         while not over.wait(0.05):
             answers["asked"] += 1
             try:
-                status = stand.endpoint.client.post(stand.endpoint.uri, json={"rows": [stand.row]}).status_code
+                status = stack.endpoint.client.post(stack.endpoint.uri, json={"rows": [stack.row]}).status_code
             except httpx.TransportError:
                 status = 0
             answers["failed"] += status != 200

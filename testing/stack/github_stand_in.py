@@ -1,4 +1,4 @@
-"""A small HTTP server in GitHub's place, which gives the example bodies of GitHub's REST reference.
+"""A small HTTP server that replaces GitHub's API and answers with the example bodies of GitHub's REST reference.
 
 Source: docs.github.com/rest/deployments/environments, docs.github.com/rest/deployments/branch-policies
 """
@@ -46,29 +46,30 @@ POLICIES = {
 
 
 class GitHub:
-    """Environments of the stand-in, its answers, and the requests it received."""
+    """State of the server: its environments, its answers, and the requests it has received."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.environments = {name: deepcopy(ENVIRONMENT) for name in names}
         self.policies = {name: deepcopy(POLICIES) for name in names}
         self.instead: tuple[int, Any] | None = None
-        """Status and body of every answer."""
+        """Status and body of every answer, if set."""
         self.requests: list[tuple[str, str]] = []
+        """Path and Authorization header of each request."""
 
     def answer(self, path: str) -> tuple[int, Any]:
         if self.instead:
             return self.instead
         for name in self.environments:
-            at = f"/repos/{REPOSITORY}/environments/{name}"
-            found = {at: self.environments[name], f"{at}/deployment-branch-policies": self.policies[name]}
-            if path in found:
-                return 200, found[path]
+            base = f"/repos/{REPOSITORY}/environments/{name}"
+            bodies = {base: self.environments[name], f"{base}/deployment-branch-policies": self.policies[name]}
+            if path in bodies:
+                return 200, bodies[path]
         return 404, {"message": "Not Found", "documentation_url": "https://docs.github.com/rest", "status": "404"}
 
 
 @contextmanager
 def github_stand_in(*names: str) -> Iterator[tuple[GitHub, dict[str, str]]]:
-    """The stand-in, and the environment in which a workflow's step finds it."""
+    """Start the server; yields its state and the environment variables by which a workflow's step reaches it."""
     state = GitHub(names)
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A local run for tests: `personalization local` on a folder of its own, and the engine to ask about it afterwards."""
+"""A local run for tests: `personalization local` in a separate folder, with queries and changes of its stack."""
 
 import json
 import os
@@ -24,23 +24,28 @@ from testing.sandbox.process import in_environment
 ROOT = Path(__file__).parents[2]
 _ALERT_RULES, _ALERT_RULES_API = "Microsoft.Insights/scheduledQueryRules", "2025-01-01-preview"
 CRITEO_ROWS = ROOT.parent / "shared" / "data" / "criteo_1tb_1k.tsv.gz"
-"""1,000 real rows of Criteo's 1TB log, too few clicks to judge a model; their licence keeps them out of here."""
+"""1,000 real rows of Criteo's 1TB log, too few clicks to evaluate a model. Their licence keeps them out of the
+repository."""
 
 
 def began(events: Path, token: str) -> bool:
-    """Whether the engine's event log tells of a resource of this type."""
+    """Whether the engine's event log contains a resource of this type."""
     try:
-        told = events.read_bytes()
-    except FileNotFoundError:  # every command of the engine begins without
+        log = events.read_bytes()
+    except FileNotFoundError:  # every command of the engine starts by deleting it
         return False
-    return f'"type":"{token}"'.encode() in told
+    return f'"type":"{token}"'.encode() in log
 
 
 @dataclass
 class LocalRun:
+    """A stack that `personalization local` deploys, with its state in the folder `state`."""
+
     state: Path
     plain: bool = False
-    """Whether the stack is as `make local` without options leaves it."""
+    """Whether the stack is in the state after `make local` without options."""
+    pending: bool = False
+    """Whether a setting was changed by `configure` or `unset` and not applied yet."""
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "cli", *arguments, "--state", str(self.state)]
@@ -55,11 +60,11 @@ class LocalRun:
     def up(self, *arguments: str) -> str:
         done = self.run("local", *arguments)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        self.plain = not arguments
+        self.plain, self.pending = not arguments, False
         return done.stdout
 
     def up_killed(self, when: Callable[[], bool], after: float = 0) -> None:
-        """Start `local` and kill it, and nothing else, `after` seconds from when `when` holds."""
+        """Start `local` and kill that process only, `after` seconds after `when` returned true."""
         started = subprocess.Popen(self.command("local"), cwd=ROOT, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 600
         while not when():
@@ -71,11 +76,11 @@ class LocalRun:
         started.wait()
 
     def began(self, token: str) -> bool:
-        """Whether the engine began to work on a resource of this type."""
+        """Whether the engine has started to work on a resource of this type."""
         return began(self.state / "engine-events.json", token)
 
     def touched(self) -> set[str]:
-        """Names of the resources that the last `up` of `personalization` did anything to."""
+        """URNs of the resources that the last `up` of `personalization` changed."""
         events = map(json.loads, (self.state / "engine-events.json").read_text().splitlines())
         steps = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
         own = "pulumi:providers:"
@@ -94,24 +99,26 @@ class LocalRun:
         return json.loads((self.state / "run.json").read_text())["outputs"]
 
     def configure(self, key: str, value: str) -> None:
-        """Until the next `up`, which writes the file anew."""
+        """Change a setting in the stack file; `up` writes the file again and so undoes the change."""
         file = self.state / "Pulumi.local.yaml"
         content = yaml.safe_load(file.read_text())
         content["config"][key] = value
         file.write_text(yaml.safe_dump(content))
+        self.pending = True
 
     def unset(self, key: str) -> None:
-        """Until the next `up`, too."""
+        """Remove a setting from the stack file, until `up` writes the file again."""
         file = self.state / "Pulumi.local.yaml"
         content = yaml.safe_load(file.read_text())
         del content["config"][key]
         file.write_text(yaml.safe_dump(content))
+        self.pending = True
 
     def configured(self, key: str) -> str | None:
         return yaml.safe_load((self.state / "Pulumi.local.yaml").read_text())["config"].get(key)
 
     def jobs_runs_versions(self) -> tuple[int, int, int]:
-        """How many there are in the workspaces."""
+        """Numbers of training jobs, of their runs and of versions of the model."""
         with self._azure_ml() as client:
             workspace = self._databricks()
             return (
@@ -121,22 +128,23 @@ class LocalRun:
             )
 
     def alert_queries_and_job(self) -> tuple[dict[str, str], str]:
-        """The queries of the log alert rules by the subject of the rule, and the id of the training job."""
+        """The queries of the log alert rules by the name of the rule, and the id of the training job."""
         group = self.outputs["ml_workspace_id"].partition("/providers/")[0]
         with in_environment(self.environment):
-            found = Cloud.discover().resource(f"{group}/providers/{_ALERT_RULES}", _ALERT_RULES_API) or {}
+            listed = Cloud.discover().resource(f"{group}/providers/{_ALERT_RULES}", _ALERT_RULES_API) or {}
             (job,) = self._databricks().jobs.list()
-        rules = {rule["properties"]["displayName"]: rule["properties"]["criteria"]["allOf"] for rule in found["value"]}
-        return {name.removeprefix("Personalization: "): one[0]["query"] for name, one in rules.items()}, str(job.job_id)
+        rules = {rule["properties"]["displayName"]: rule["properties"]["criteria"]["allOf"] for rule in listed["value"]}
+        queries = {name.removeprefix("Personalization: "): parts[0]["query"] for name, parts in rules.items()}
+        return queries, str(job.job_id)
 
     def clusters_and_policies(self) -> tuple[int, int]:
-        """How many of them there are for people."""
+        """Numbers of interactive clusters and of cluster policies."""
         with in_environment(self.environment):
             workspace = self._databricks()
             return len(list(workspace.clusters.list())), len(list(workspace.cluster_policies.list()))
 
     def objects(self) -> set[str]:
-        """What the release has made in the Databricks workspace."""
+        """Kind and id of each object that the release created in the Databricks workspace."""
         with in_environment(self.environment):
             workspace = self._databricks()
             experiment = workspace.experiments.get_by_name(self.outputs["tracking_experiment"]).experiment
@@ -147,25 +155,33 @@ class LocalRun:
                 *(f"policy {policy.policy_id}" for policy in workspace.cluster_policies.list()),
                 *(f"cluster {cluster.cluster_id}" for cluster in workspace.clusters.list()),
                 *(f"secret {scope} {key.key}" for scope in scopes for key in workspace.secrets.list_secrets(scope)),
-                *(f"volume {found.full_name}" for found in workspace.volumes.list(scopes[0], "personalization")),
-                *(f"file {found.path}" for found in workspace.workspace.list(folder, recursive=True)),
+                *(f"volume {volume.full_name}" for volume in workspace.volumes.list(scopes[0], "personalization")),
+                *(f"file {file.path}" for file in workspace.workspace.list(folder, recursive=True)),
                 f"experiment {experiment.experiment_id} {experiment.lifecycle_stage}",
             }
 
     def traffic(self) -> dict[str, int]:
-        """Percent of the endpoint's traffic, of each deployment that has any."""
+        """Percent of the endpoint's traffic by deployment, without the deployments that have none."""
         with self._azure_ml() as client:
-            found = client.online_endpoints.get(self.outputs["endpoint_name"]).traffic
-        return {name: share for name, share in found.items() if share}
+            traffic = client.online_endpoints.get(self.outputs["endpoint_name"]).traffic
+        return {name: share for name, share in traffic.items() if share}
+
+    def is_live(self, version: str) -> bool:
+        """Whether deployments of this model version receive all traffic."""
+        live = self.traffic()
+        with self._azure_ml() as client:
+            deployments = list(client.online_deployments.list(self.outputs["endpoint_name"]))
+        versions = {deployment.name: deployment.tags["model_version"] for deployment in deployments}
+        return bool(live) and {versions[name] for name in live} == {version}
 
     def variables(self) -> dict[str, str]:
-        """Environment of the deployment that has all traffic."""
+        """Environment variables of the live deployment."""
         (live,) = self.traffic()
         with self._azure_ml() as client:
             return dict(client.online_deployments.get(live, self.outputs["endpoint_name"]).environment_variables)
 
     def builds(self) -> int:
-        """How many the registry was asked for."""
+        """Number of image builds that the registry has run."""
         return len(list((self.state / "sandbox" / "registries").glob("*/runs/*.log")))
 
     def model_tags(self, version: str) -> dict[str, str]:
@@ -173,7 +189,7 @@ class LocalRun:
             return dict(client.models.get(self.outputs["model_name"], version).tags)
 
     def land(self, snapshot: str, table: str, changed: Callable[[list[str]], list[str]]) -> None:
-        """Put the run's rows into the lake as a snapshot, with the lines of one table changed."""
+        """Upload the run's rows to the lake as a snapshot, with the lines of one table changed by `changed`."""
         folder = Path(json.loads((self.state / "run.json").read_text())["data"])
         with in_environment(self.environment):
             rows = Cloud.discover().blobs(self.outputs["lake_blob_endpoint"]).get_container_client("raw")
@@ -185,7 +201,7 @@ class LocalRun:
                 rows.upload_blob(f"movielens/{snapshot}/{file.name}", text, overwrite=True)
 
     def run_job(self, **parameters: str) -> str:
-        """Start the training job as Databricks' schedule does, without a parameter of ours; the run's id at its end."""
+        """Start the training job as Databricks' schedule does, wait for its end and return the id of the run."""
         with in_environment(self.environment):
             jobs = self._databricks().jobs
             (job,) = jobs.list()
@@ -194,15 +210,15 @@ class LocalRun:
             return str(run.run_id)
 
     def artefacts(self, run_id: str, name: str) -> list[Path]:
-        """That file of the training run, where the lake keeps it on this machine; of none, of the models container."""
+        """Paths on this machine of a file of a training run in the lake; `run_id` "" is the models container itself."""
         return list((self.state / "sandbox" / "accounts").glob(f"*/models/{Path(run_id) / name}"))
 
     def delete_deployment_of(self, version: str) -> None:
         endpoint = self.outputs["endpoint_name"]
         with self._azure_ml() as client:
             deployments = client.online_deployments
-            (of,) = (it.name for it in deployments.list(endpoint) if it.tags["model_version"] == version)
-            deployments.begin_delete(of, endpoint).result()
+            (name,) = (each.name for each in deployments.list(endpoint) if each.tags["model_version"] == version)
+            deployments.begin_delete(name, endpoint).result()
 
     def _databricks(self) -> Any:
         host = self.outputs["databricks_url"].removeprefix("https://")
@@ -214,7 +230,7 @@ class LocalRun:
             yield Cloud.discover().machine_learning(self.outputs["ml_workspace_id"])
 
     def urns(self, prefix: str) -> list[str]:
-        """Addresses of the stack's resources whose type has this prefix."""
+        """URNs of the stack's resources whose type has this prefix."""
         exported = json.loads(self.engine.text("stack", "export", "--stack", "local"))
         return [each["urn"] for each in exported["deployment"]["resources"] if each["type"].startswith(prefix)]
 
@@ -225,7 +241,7 @@ class LocalRun:
         return Engine(self.state, self.environment)
 
     def pulumi(self, command: str, *arguments: str) -> dict[str, int]:
-        """Run the real engine without any help of `personalization`; returns its count of steps by operation."""
+        """Run the real engine directly, without `personalization`; returns the number of steps by operation."""
         from cli.local_run.engine import Engine
 
         engine = Engine(self.state, self.environment)
@@ -251,26 +267,27 @@ class LocalRun:
         )
         changes = {operation: count for operation, count in summary["resourceChanges"].items() if operation != "same"}
         self.plain = self.plain and not changes
+        self.pending = self.pending and command != "up"
         return changes
 
     def drift(self) -> tuple[Change, ...]:
-        """What `pulumi preview --refresh --expect-no-changes` finds."""
+        """Changes that `pulumi preview --refresh --expect-no-changes` reports."""
         return quiet_refreshes.drift(self.engine)
 
     def processes(self) -> list[str]:
-        """Command lines of every process that works in this run's folder."""
-        return [f"{process.pid} {' '.join(command)}" for process, command, _ in self._at_work()]
+        """Process id and command line of every process of this run."""
+        return [f"{process.pid} {' '.join(command)}" for process, command, _ in self._own_processes()]
 
     def replicas(self) -> dict[str, set[int]]:
-        """Process ids of the replicas, by the folder of their deployment: each works in one of its own below it."""
-        found: dict[str, set[int]] = {}
-        for process, command, folder in self._at_work():
+        """Process ids of the replicas by the folder name of their deployment; a replica runs in a folder below it."""
+        replicas: dict[str, set[int]] = {}
+        for process, command, folder in self._own_processes():
             if command[-2:] == ["-m", "scoring"]:
-                found.setdefault(Path(folder).parent.name, set()).add(process.pid)
-        return found
+                replicas.setdefault(Path(folder).parent.name, set()).add(process.pid)
+        return replicas
 
-    def _at_work(self) -> Iterator[tuple[psutil.Process, list[str], str]]:
-        """Processes of this run's folder, by their arguments or where they work; with both."""
+    def _own_processes(self) -> Iterator[tuple[psutil.Process, list[str], str]]:
+        """Processes whose arguments or current folder are in this run's folder, with their arguments and folder."""
         for process in psutil.process_iter(["cmdline", "cwd"]):
             command, folder = process.info["cmdline"] or [], process.info["cwd"] or ""
             if str(self.state) in " ".join(command) or folder.startswith(str(self.state)):

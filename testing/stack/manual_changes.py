@@ -1,4 +1,4 @@
-"""Manual changes of a deployed stack, as people make them with the tools of Azure and Databricks."""
+"""Manual changes of a deployed stack, made with the SDKs of Azure and Databricks instead of Pulumi."""
 
 import json
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ class ByHand:
         self._endpoint = f"{outputs['ml_workspace_id']}/onlineEndpoints/{outputs['endpoint_name']}"
 
     def delete_in_databricks(self) -> None:
-        """The job, the policy, the folders of the wheel and the notebooks, and the secret scope."""
+        """Delete the job, the policy, the folders of the wheel and the notebooks, and the secret scope."""
         (job,) = self.databricks.jobs.list(expand_tasks=True)
-        (wheel,) = (found.whl for found in job.settings.tasks[0].libraries if found.whl)
+        (wheel,) = (library.whl for library in job.settings.tasks[0].libraries if library.whl)
         self.databricks.workspace.delete(wheel.removeprefix("/Workspace").rpartition("/")[0], recursive=True)
         self.databricks.jobs.delete(job.job_id)
         for policy in list(self.databricks.cluster_policies.list()):
@@ -50,9 +50,9 @@ class ByHand:
         self.databricks.cluster_policies.edit(policy.policy_id, name=policy.name, definition="{}")
 
     def revoke_grant(self, team: str) -> None:
-        (scope,) = self.databricks.secrets.list_scopes()  # named as the catalog
-        taken = PermissionsChange(principal=team, remove=[Privilege.READ_VOLUME])
-        self.databricks.grants.update("catalog", scope.name, changes=[taken])
+        (scope,) = self.databricks.secrets.list_scopes()  # has the same name as the catalog
+        change = PermissionsChange(principal=team, remove=[Privilege.READ_VOLUME])
+        self.databricks.grants.update("catalog", scope.name, changes=[change])
 
     def delete_secret_scope(self) -> None:
         for scope in list(self.databricks.secrets.list_scopes()):
@@ -60,19 +60,22 @@ class ByHand:
 
     def change_deployment(self) -> None:
         client = self._cloud.machine_learning(self._outputs["ml_workspace_id"])
-        found = client.online_deployments.get(self._outputs["deployment"], self._outputs["endpoint_name"])
-        found.scale_settings.max_instances += 1
-        client.online_deployments.begin_create_or_update(found).result()
+        deployment = client.online_deployments.get(self._outputs["deployment"], self._outputs["endpoint_name"])
+        deployment.scale_settings.max_instances += 1
+        client.online_deployments.begin_create_or_update(deployment).result()
 
     def take_traffic(self) -> None:
-        """Not through Azure ML's SDK: its write would drop properties of the endpoint that it does not know."""
+        """Set the endpoint's traffic to zero.
+
+        Not through Azure ML's SDK, which would drop properties of the endpoint that it does not know.
+        """
         resources = self._client(ResourceManagementClient).resources
-        found = resources.get_by_id(self._endpoint, api_version=_ML)
-        found.properties["traffic"] = {}
-        resources.begin_create_or_update_by_id(self._endpoint, found, api_version=_ML).result()
+        endpoint = resources.get_by_id(self._endpoint, api_version=_ML)
+        endpoint.properties["traffic"] = {}
+        resources.begin_create_or_update_by_id(self._endpoint, endpoint, api_version=_ML).result()
 
     def resize_pools(self) -> None:
-        """One node more in the system pool, and for the autoscaler of the scoring pool."""
+        """Add a node to the system pool, and to the maximum of the scoring pool's autoscaler."""
         (cluster,) = self._list(f"{self._group}/providers/Microsoft.ContainerService/managedClusters", _AKS)
         group, name = self._group.rpartition("/")[2], cluster["name"]
         pools = self._client(ContainerServiceClient).agent_pools
@@ -85,10 +88,11 @@ class ByHand:
             pools.begin_create_or_update(group, name, pool.name, pool).result()
 
     def delete_role_assignment(self) -> None:
-        """That of one identity which pulls images."""
+        """Delete the role assignment of one identity that pulls images."""
         (registry,) = self._list(f"{self._group}/providers/Microsoft.ContainerRegistry/registries", _ACR)
         assignments = self._client(AuthorizationManagementClient).role_assignments
-        first, *_ = (found for found in assignments.list_for_scope(registry["id"]) if found.scope == registry["id"])
+        listed = assignments.list_for_scope(registry["id"])
+        first, *_ = (assignment for assignment in listed if assignment.scope == registry["id"])
         assignments.delete_by_id(first.id)
 
     def regenerate_key(self) -> None:

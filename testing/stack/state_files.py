@@ -1,4 +1,4 @@
-"""The files of a local run, by the effect of damage to one of them; patterns below the state folder."""
+"""The files of a local run, grouped by the effect of damage to one of them. Patterns are below the state folder."""
 
 import fnmatch
 
@@ -13,7 +13,7 @@ NEEDED = (
     "sandbox/deployments/*/*/service.json",
     "sandbox/databricks/*/tracking/mlflow.db",
 )
-"""Nothing can make them again: they are named, with the remedy."""
+"""Files that cannot be created again. A command that finds a damaged one names it and the remedy."""
 MADE_AGAIN = (
     ".personalization-local",
     "Pulumi.local.yaml",
@@ -31,7 +31,7 @@ MADE_AGAIN = (
     "sandbox/registries/*/images/*/image.json",
     "sandbox/registries/*/repositories/*",
 )
-"""A command writes them again or does without; those that are records are named where they are cut short."""
+"""Files that a command creates again or does not need. A record that was cut short is reported by name."""
 UNREAD = (
     "*.log",
     "engine-events.json",
@@ -45,7 +45,7 @@ UNREAD = (
     "*.db-shm",
     "sandbox/runs/*",
 )
-"""Nobody reads them to go on, or SQLite rolls them back."""
+"""Files that no command needs to continue, or that SQLite rolls back."""
 CONTENT = (
     "data/*",
     "sandbox/accounts/*",
@@ -60,7 +60,7 @@ CONTENT = (
     "sandbox/registries/*/work/*",
     "sandbox/databricks/*/uploads/*",
 )
-"""Bytes that clients wrote: rows, models, packages. Their readers judge them; `local-down` does not read them."""
+"""Bytes that clients wrote: rows, models, packages. Their readers check them; `local-down` does not read them."""
 
 
 def is_known(path: str) -> bool:

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def copy_work_tree(folder: Path) -> Path:
-    """The project's files as a repository in `folder`, with one commit and this tree's environment."""
+    """Copy the project's files to `folder`, as a repository with one commit and a link to this tree's environment."""
     folder.mkdir()
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")

@@ -1,6 +1,6 @@
-"""The scripts of this repository's workflows, run as GitHub runs them: step by step, by `bash -e`, in one folder.
+"""Run the scripts of this repository's workflows as GitHub does: step by step, with `bash -e`, in one folder.
 
-Only scripts of the workflow itself are run; actions (checkout, the artifacts, `./.github/actions/…`) are not.
+Runs only the scripts of the workflow, not actions (checkout, artifacts, `./.github/actions/…`).
 """
 
 import subprocess
@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 class WorkflowJobs:
     folder: Path
     environment: Mapping[str, str]
-    """Where a step's expressions come from, too: STACK, GITHUB_TOKEN, …"""
+    """Environment of every step. It replaces the expressions of the step's `env` too: STACK, GITHUB_TOKEN, …"""
 
     def run(self, workflow: str, job: str) -> tuple[int, str]:
-        """Exit code of the first step that fails, or 0, and what all of them printed.
+        """Return the exit code of the first step that fails, or 0, and the output of all steps.
 
-        After a failure the steps follow whose condition asks for one, and no others.
+        After a failure, only steps with the condition `failure()` run.
         """
         text = (ROOT / ".github" / "workflows" / f"{workflow}.yml").read_text()
         code, printed = 0, ""

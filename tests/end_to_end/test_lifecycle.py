@@ -1,11 +1,28 @@
-"""The whole chain through the real engine: what stands, what changes, what is left."""
+"""One stack through the real engine: deployed, used, changed, damaged, repaired.
+
+A stack takes minutes to deploy, so all tests of this file share one, and they run in the order of the file:
+
+1. First deployment: a first run that is killed twice, then everything a user reads from the stack.
+2. Drift and repairs: manual changes and deletions, a forced replacement, secrets, notebooks.
+3. Workflows and scheduled runs: approved release, daily retraining, a run that Databricks starts.
+4. A second model: a refused one, then a Criteo model that replaces the MovieLens model, rollback and return.
+5. Faults: one changed setting, and two cells of the fault matrix.
+6. Other engine, and loss of Azure resources.
+7. Files of the run.
+
+No test needs the result of another one. Each asks for its initial state by a fixture, which restores it if an earlier
+test left or failed in another state, so a single test may be run alone; it then pays for the first deployment:
+
+- `stack`: the state after `make local` without options;
+- `first`: the record of the first deployment, made before any other test ran;
+- `criteo`: the Criteo model is live and the MovieLens model is warm, with the record of the replacement;
+- `settled`: any model, and no setting that is not applied yet;
+- `deployed`: any state.
+"""
 
 import base64
-import io
 import json
-import random
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -13,69 +30,91 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
-import matplotlib.image
 import pytest
-import yaml
 from mlflow import MlflowClient
 
 from cli import notebooks
 from cli.changes.preview import STREAMING, Action
 from cli.endpoint import Endpoint
 from cli.errors import UserError
-from cli.local_run import command
 from cli.local_run.engine import Engine
 from cli.local_run.run_directory import State
 from infra.config.settings import QualitySettings
 from infra.release.checks.gate import verdict
 from sandbox import class_archive
 from testing.sandbox.process import in_environment
-from testing.stack import state_files
-from testing.stack.fault_matrix import FAULTS, STAGES, Stand, trial, users
+from testing.stack import lifecycle, state_files
+from testing.stack.fault_matrix import FAULTS, STAGES, DeployedStack, trial, users
 from testing.stack.github_stand_in import GitHub, github_stand_in
+from testing.stack.lifecycle import FirstDeployment, SecondModel, live_version, score
 from testing.stack.local_run import CRITEO_ROWS, ROOT, LocalRun
 from testing.stack.manual_changes import by_hand
 from testing.stack.work_tree import copy_work_tree
 from testing.stack.workflow_jobs import WorkflowJobs
 from testing.waiting import eventually
-from workloads.tracking import metric_name
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
-    """One stack for every test here, made by a first run that was killed twice on its way."""
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalRun, FirstDeployment]]:
+    """The stack of this file: deployed by a run that is killed twice on its way and then repeated."""
     run = LocalRun(tmp_path_factory.mktemp("stack"))
     try:
         run.up_killed(when=lambda: run.began("azure-native:containerservice:ManagedCluster"))
         run.up_killed(when=lambda: run.began("pulumi-python:dynamic/databricks:TrainingRun"), after=8)
-        (run.state / "printed.txt").write_text(run.up())
-        yield run
+        yield run, lifecycle.first_deployment(run)
     finally:
         run.down()
     assert run.processes() == []
 
 
+@pytest.fixture(scope="module")
+def deployed(deployment: tuple[LocalRun, FirstDeployment]) -> LocalRun:
+    """The stack in the state in which the previous test left it."""
+    return deployment[0]
+
+
+@pytest.fixture(scope="module")
+def first(deployment: tuple[LocalRun, FirstDeployment]) -> FirstDeployment:
+    return deployment[1]
+
+
 @pytest.fixture
-def stack(standing: LocalRun) -> LocalRun:
-    """The stack as plain `make local` leaves it, whatever an earlier test made of it."""
-    if not standing.plain:
-        standing.up()
-    return standing
+def stack(deployed: LocalRun) -> LocalRun:
+    """The stack in the state after `make local` without options; restored if an earlier test changed it."""
+    if not deployed.plain:
+        deployed.up()
+    return deployed
 
 
-def score(run: LocalRun, *rows: dict[str, Any]) -> Any:
-    """The endpoint's answer; of golden rows of what serves, as the command asks for them, if no rows are given."""
-    with in_environment(run.environment):
-        outputs = run.outputs
-        return Endpoint.of(outputs).post({"rows": rows or [line["row"] for line in command.golden(outputs)[:3]]})
+@pytest.fixture
+def settled(deployed: LocalRun) -> LocalRun:
+    """The stack with all its settings applied, also if an earlier test failed between a change and its `up`."""
+    if deployed.pending:
+        deployed.pulumi("up")
+    return deployed
 
 
-def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
-    printed = (stack.state / "printed.txt").read_text()
+@pytest.fixture(scope="module")
+def replacement(deployed: LocalRun) -> SecondModel:
+    return lifecycle.second_model(deployed)
+
+
+@pytest.fixture
+def criteo(deployed: LocalRun, replacement: SecondModel) -> SecondModel:
+    """The Criteo model is live; deployed again if an earlier test failed while another one was live."""
+    if not deployed.is_live(replacement.versions[1]):
+        deployed.up("--dataset", "criteo")
+    return replacement
+
+
+# 1. First deployment
+
+
+def test_first_run_prints_endpoint_quality_and_commands(first: FirstDeployment) -> None:
     for word in (
         "endpoint",
         "AUC",
@@ -87,20 +126,20 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
         "tracking",
         "make local-down",
     ):
-        assert word in printed
-    assert "personalization open" in printed
+        assert word in first.printed
+    assert "personalization open" in first.printed
 
 
-def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:
-    assert stack.jobs_runs_versions() == (1, 1, 1)
-    assert [line for line in stack.processes() if "-m cli" in line or "pulumi" in line] == []
+def test_run_killed_between_resources_and_in_training_is_continued(first: FirstDeployment) -> None:
+    assert first.jobs_runs_versions == (1, 1, 1)
+    assert first.left_processes == []
 
 
-def test_the_first_training_leaves_sparks_classes_to_the_drivers_to_come(stack: LocalRun) -> None:
+def test_first_training_writes_the_class_archive_for_later_spark_drivers(stack: LocalRun) -> None:
     eventually(class_archive.use_option, seconds=600)
 
 
-def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
+def test_model_reaches_the_expected_quality(stack: LocalRun) -> None:
     metrics = stack.outputs["metrics"]
     assert metrics["rows_test"] >= 9_900
     assert metrics["auc"] >= 0.715
@@ -109,25 +148,25 @@ def test_the_model_is_as_good_as_the_data_allow(stack: LocalRun) -> None:
     assert all(rule["passed"] for rule in metrics["gate"])
 
 
-def test_alerts_on_training_read_the_stacks_own_job(stack: LocalRun) -> None:
-    found, job_id = stack.alert_queries_and_job()
-    assert found.keys() >= {"silent", "training-failed", "training-late", "model-refused"}
-    assert f'tostring(run.jobId) == "{job_id}"' in found["training-failed"]
-    assert f'tostring(run.jobId) == "{job_id}"' in found["training-late"]
+def test_training_alerts_query_the_job_of_the_stack(stack: LocalRun) -> None:
+    queries, job_id = stack.alert_queries_and_job()
+    assert queries.keys() >= {"silent", "training-failed", "training-late", "model-refused"}
+    assert f'tostring(run.jobId) == "{job_id}"' in queries["training-failed"]
+    assert f'tostring(run.jobId) == "{job_id}"' in queries["training-late"]
 
 
-def test_outputs_hold_everything_but_a_key(stack: LocalRun) -> None:
+def test_outputs_are_complete_and_hold_no_key(stack: LocalRun) -> None:
     wanted = {"scoring_uri", "endpoint_name", "scoring_key_command", "model_name", "model_version", "image_digest"}
     wanted |= {"training_run_id", "training_run_page", "metrics", "lake_dfs_endpoint", "ml_workspace_id"}
     wanted |= {"interactive_cluster_page", "cluster_policy_id"}
     assert wanted <= set(stack.outputs)
-    answer = httpx.post(stack.outputs["scoring_uri"], json={"rows": [{"age": 30}]}, verify=_trust(stack))
+    answer = httpx.post(stack.outputs["scoring_uri"], json={"rows": [{"age": 30}]}, verify=lifecycle.trust(stack))
     assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("language", ["sh", "python", "javascript"])
 def test_examples_of_the_page_on_calling_work(stack: LocalRun, language: str) -> None:
-    """Every fenced block of docs/calling.md, as printed."""
+    """Runs every fenced block of docs/calling.md unchanged."""
     program = {"sh": ["bash", "-euc"], "python": [sys.executable, "-c"], "javascript": ["node", "-e"]}[language]
     if shutil.which(program[0]) is None:
         pytest.skip(f"{program[0]} is not installed")
@@ -148,14 +187,14 @@ def test_examples_of_the_page_on_calling_work(stack: LocalRun, language: str) ->
         assert "probabilit" in done.stdout
 
 
-def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_serves_them(stack: LocalRun) -> None:
+def test_lineage_lists_the_rows_of_the_live_deployment_and_the_deployments_of_a_snapshot(stack: LocalRun) -> None:
     outputs = stack.outputs
     back = stack.run("lineage")
     assert back.returncode == 0, back.stderr
     model = f"model {outputs['model_name']}:{outputs['model_version']}"
-    made_of = (f"deployment {outputs['deployment']}  100 %", outputs["image_digest"], model, outputs["training_run_id"])
-    for found in (*made_of, "100,000 rows", "ml-100k.inter", "synapseml 1.1.3"):
-        assert found in back.stdout
+    live = (f"deployment {outputs['deployment']}  100 %", outputs["image_digest"], model, outputs["training_run_id"])
+    for text in (*live, "100,000 rows", "ml-100k.inter", "synapseml 1.1.3"):
+        assert text in back.stdout
     (snapshot,) = (line.rpartition("/")[2] for line in back.stdout.splitlines() if "snapshot movielens/" in line)
     forward = stack.run("lineage", "--snapshot", snapshot).stdout
     assert model in forward
@@ -163,33 +202,33 @@ def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_s
     assert "no model version was trained on it" in stack.run("lineage", "--snapshot", "never").stdout
 
 
-def test_golden_rows_are_scored_without_a_word(stack: LocalRun) -> None:
+def test_score_without_rows_scores_golden_rows(stack: LocalRun) -> None:
     assert json.loads(stack.run("score").stdout) == score(stack)
 
 
-def test_the_run_is_in_mlflow_with_every_figure_to_the_last_digit(stack: LocalRun) -> None:
-    run_id, printed = stack.outputs["training_run_id"], (stack.state / "printed.txt").read_text()
+def test_training_run_is_in_mlflow_with_every_metric(stack: LocalRun, first: FirstDeployment) -> None:
+    run_id = stack.outputs["training_run_id"]
     (folder,) = (stack.state / "sandbox" / "accounts").glob(f"*/models/{run_id}")
     lineage, metrics = (json.loads((folder / name).read_text()) for name in ("lineage.json", "metrics.json"))
-    address = re.search(r"http://127\.0\.0\.1:\d+/", printed)
+    address = re.search(r"http://127\.0\.0\.1:\d+/", first.printed)
     assert address
     client = MlflowClient(address[0])
-    found = client.get_run(lineage["mlflow_run_id"])
-    assert client.get_experiment(found.info.experiment_id).name == stack.outputs["tracking_experiment"]
-    assert found.info.status == "FINISHED"
-    told = {name: value for name, value in found.data.metrics.items() if not name.endswith("/log_loss_by_tree")}
-    assert told == dict(_numbers(metrics))
-    curve = client.get_metric_history(found.info.run_id, "validation/log_loss_by_tree")
+    run = client.get_run(lineage["mlflow_run_id"])
+    assert client.get_experiment(run.info.experiment_id).name == stack.outputs["tracking_experiment"]
+    assert run.info.status == "FINISHED"
+    logged = {name: value for name, value in run.data.metrics.items() if not name.endswith("/log_loss_by_tree")}
+    assert logged == dict(lifecycle.numbers(metrics))
+    curve = client.get_metric_history(run.info.run_id, "validation/log_loss_by_tree")
     assert len(curve) == metrics["trees"]
     assert curve[-1].value < curve[0].value
-    assert found.data.params["hyperparameters/num_leaves"] == str(lineage["hyperparameters"]["num_leaves"])
-    assert {"snapshot", "code", "seed", "run_id"} <= set(found.data.params)
-    assert {file.path for file in client.list_artifacts(found.info.run_id)} == {"lineage.json", "model_card.html"}
-    assert stack.model_tags(stack.outputs["model_version"])["mlflow_run_id"] == found.info.run_id
-    assert f"MLflow run {found.info.run_id}" in stack.run("lineage").stdout
+    assert run.data.params["hyperparameters/num_leaves"] == str(lineage["hyperparameters"]["num_leaves"])
+    assert {"snapshot", "code", "seed", "run_id"} <= set(run.data.params)
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"lineage.json", "model_card.html"}
+    assert stack.model_tags(stack.outputs["model_version"])["mlflow_run_id"] == run.info.run_id
+    assert f"MLflow run {run.info.run_id}" in stack.run("lineage").stdout
 
 
-def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun) -> None:
+def test_rank_prints_the_best_items_of_the_catalogue_for_a_user(stack: LocalRun) -> None:
     done = stack.run("rank", "--user", "196", "--top", "3")
     assert done.returncode == 0, done.stderr
     probabilities = [float(line.split()[0]) for line in done.stdout.splitlines()]
@@ -198,24 +237,22 @@ def test_a_user_is_ranked_the_best_items_of_the_whole_catalogue(stack: LocalRun)
     unknown = stack.run("rank", "--user", "nobody")
     assert unknown.returncode == 1
     assert "no user 'nobody'" in unknown.stderr
-    unasked = stack.run("rank", "--user", "196", "--context", "hour=22")
-    assert unasked.returncode == 1
-    assert "dataset movielens has none in use" in unasked.stderr
+    unused = stack.run("rank", "--user", "196", "--context", "hour=22")
+    assert unused.returncode == 1
+    assert "dataset movielens has none in use" in unused.stderr
 
 
 @pytest.mark.parametrize("name", ["local", "organization/personalization/local"])
-def test_the_page_tells_of_the_local_stack_and_of_any_stack_of_pulumis_from_its_state(
-    name: str, stack: LocalRun
-) -> None:
+def test_dashboard_shows_the_local_stack_and_a_stack_named_to_pulumi(name: str, stack: LocalRun) -> None:
     environment = Engine(stack.state, stack.environment).environment
     with subprocess.Popen(
         stack.command("open", name), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    ) as it:
+    ) as server:
         try:
-            said = str(it.stdout and it.stdout.readline())
-            views = {path: httpx.get(said.split()[2] + path, timeout=90).text for path in ("", "release", "try")}
+            printed = str(server.stdout and server.stdout.readline())
+            views = {path: httpx.get(printed.split()[2] + path, timeout=90).text for path in ("", "release", "try")}
         finally:
-            it.send_signal(signal.SIGINT)
+            server.send_signal(signal.SIGINT)
     assert [path for path, text in views.items() if "Not available" in text] == []
     assert "Managed cluster" in views[""]
     assert "is gone" not in views[""]
@@ -223,7 +260,7 @@ def test_the_page_tells_of_the_local_stack_and_of_any_stack_of_pulumis_from_its_
     assert ("One of 943" if name == "local" else "--data FOLDER") in views["try"]
 
 
-def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> None:
+def test_unknown_feature_and_wrong_key_have_different_errors(stack: LocalRun) -> None:
     done = stack.run("score", '{"colour": "red"}')
     assert done.returncode == 1
     assert "colour" in done.stderr
@@ -232,17 +269,20 @@ def test_a_wrong_key_and_an_unknown_feature_are_told_apart(stack: LocalRun) -> N
         stack.outputs["scoring_uri"],
         json={"rows": [{"age": 30}]},
         headers={"Authorization": "Bearer not-the-key"},
-        verify=_trust(stack),
+        verify=lifecycle.trust(stack),
     )
     assert answer.status_code == 401
 
 
-def test_up_again_and_refresh_change_nothing(stack: LocalRun) -> None:
+# 2. Drift and repairs
+
+
+def test_second_up_and_refresh_change_nothing(stack: LocalRun) -> None:
     assert stack.pulumi("up") == {}
     assert stack.pulumi("refresh") == {}
 
 
-def test_objects_deleted_by_hand_in_databricks_are_found_by_refresh_and_created_by_the_next_up(stack: LocalRun) -> None:
+def test_databricks_objects_deleted_by_hand_are_found_by_refresh_and_created_by_up(stack: LocalRun) -> None:
     known = stack.jobs_runs_versions()
     with by_hand(stack) as hand:
         hand.delete_in_databricks()
@@ -255,7 +295,7 @@ def test_objects_deleted_by_hand_in_databricks_are_found_by_refresh_and_created_
     assert stack.pulumi("up", "--refresh") == {}
 
 
-def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the_next_up(
+def test_manual_changes_are_named_by_the_preview_and_reverted_by_up(
     stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
 ) -> None:
     with by_hand(stack) as hand:
@@ -269,84 +309,90 @@ def test_each_kind_of_change_by_hand_is_named_by_the_preview_and_set_back_by_the
         hand.delete_role_assignment()
     with pytest.raises(UserError, match=r"no deployment of endpoint .* has traffic"):
         score(stack)
-    found = stack.drift()
-    changed = {(each.name, one.path) for each in found for one in each.properties if each.action == Action.CHANGED}
+    changes = stack.drift()
+    changed = {
+        (change.name, prop.path) for change in changes for prop in change.properties if change.action == Action.CHANGED
+    }
     assert changed == {
         ("release-job", "settings"),
         ("release-cluster-policy", "definition"),
         ("release-interactive-cluster", "team"),
-        ("release-interactive-cluster", "settings"),  # it names the policy, whose id a preview of its update lacks
+        (
+            "release-interactive-cluster",
+            "settings",
+        ),  # refers to the policy, whose id is unknown in a preview of its update
         ("release-rollout", "scale.max"),
         ("release-rollout", "share"),
         ("kubernetes-system", "count"),
         ("kubernetes-scoring", "maxCount"),
     }
-    added = {each.name for each in found if each.action == Action.ADDED}
+    added = {change.name for change in changes if change.action == Action.ADDED}
     assert len(added) == 2
     assert added > {"release-endpoint-key"}
     assert any(name.endswith("acr-pull-on-registry") for name in added)
     jobs, _ = workflows
     shutil.copy(stack.engine.config_file, jobs.folder / "Pulumi.local.yaml")
-    code, said = jobs.run("drift", "drift")
-    assert code != 0, said
-    written = (jobs.folder / "reports" / "local.md").read_text()
-    assert [name for name, _ in changed if name not in written] == []
+    code, printed = jobs.run("drift", "drift")
+    assert code != 0, printed
+    report = (jobs.folder / "reports" / "local.md").read_text()
+    assert [name for name, _ in changed if name not in report] == []
     assert stack.pulumi("up", "--refresh") == {"create": 2, "update": 6}
     assert list(stack.traffic().values()) == [100]
     assert score(stack)["model"].endswith(f":{stack.outputs['model_version']}")
     assert [stack.drift() for _ in range(3)] == [()] * 3
 
 
-def test_another_generation_of_a_served_model_is_refused_and_it_answers_as_before(stack: LocalRun) -> None:
+def test_changed_generation_is_refused_and_the_live_model_keeps_answering(stack: LocalRun) -> None:
     before = score(stack)
     stack.configure("personalization:generation", "2")
     try:
         with pytest.raises(AssertionError, match="1 errored"):
             stack.pulumi("up")
-        said = (stack.state / "test-up-events.json").read_text()
-        assert "personalization:generation was 1 when this stack was deployed and is 2 now" in said
+        events = lifecycle.last_events(stack)
+        assert "personalization:generation was 1 when this stack was deployed and is 2 now" in events
     finally:
         stack.configure("personalization:generation", "1")
     assert score(stack) == before
 
 
-def test_state_and_outputs_hold_no_secret_in_clear(stack: LocalRun) -> None:
-    secrets = _secrets(stack)
+def test_state_and_logs_hold_no_secret_in_clear_text(stack: LocalRun) -> None:
+    secrets = lifecycle.secrets(stack)
     backend = stack.state / "pulumi" / "backend"
     for path in [*backend.rglob("*.json"), *stack.state.glob("*.log"), stack.state / "run.json"]:
         text = path.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], path
 
 
-def test_the_notebooks_run_from_top_to_bottom_and_their_plots_show_something(stack: LocalRun) -> None:
+def test_notebooks_run_without_error_and_show_plots(stack: LocalRun) -> None:
     with in_environment(stack.environment):
         ran = notebooks.run(stack.outputs)
         rendered = {path.name for path in notebooks.render(ran, stack.state / "notebooks")}
     assert set(ran) == {path.stem for path in (ROOT / "workloads" / "notebooks").glob("*.py")}
-    for name, of in ran.items():
-        code = [cell for cell in of.notebook.cells if cell.cell_type == "code"]
+    for name, result in ran.items():
+        code = [cell for cell in result.notebook.cells if cell.cell_type == "code"]
         assert all(cell.execution_count for cell in code), name
         outputs = [output for cell in code for output in cell.outputs]
         assert not [output for output in outputs if output.output_type == "error"], name
-        plots = [base64.b64decode(png) for found in outputs if (png := found.get("data", {}).get("image/png"))]
+        plots = [base64.b64decode(png) for output in outputs if (png := output.get("data", {}).get("image/png"))]
         assert plots, name
-        assert all(_coloured(plot) > 0.002 for plot in plots), name
+        assert all(lifecycle.coloured_share(plot) > 0.002 for plot in plots), name
         assert f"{name}.md" in rendered
-    asked = json.loads(ran["operationalize"].result)
-    assert (asked["rows"], asked["items"]) == (200, 200)
-    assert asked["largest_difference"] <= 1e-9
-    assert not [found for of in ran.values() for found in _secrets(stack) if found in of.page]
+    requests = json.loads(ran["operationalize"].result)
+    assert (requests["rows"], requests["items"]) == (200, 200)
+    assert requests["largest_difference"] <= 1e-9
+    secrets = lifecycle.secrets(stack)
+    assert not [secret for result in ran.values() for secret in secrets if secret in result.page]
 
 
-def test_a_forced_replacement_of_the_whole_release_loses_nothing(stack: LocalRun) -> None:
-    """Also without a team, as in the shipped development stack. Endpoint and cluster stay: they carry the release."""
+def test_forced_replacement_of_the_whole_release_loses_no_request_and_no_object(stack: LocalRun) -> None:
+    """Also without `access:team`, as in the shipped development stack. Endpoint and cluster are not replaced."""
     dynamic, before = stack.urns("pulumi-python:dynamic/"), stack.objects()
     urns = [urn for urn in dynamic if "personalization:release:" in urn]
     assert len(urns) > 10
     tainted, forced = urns[::2], urns[1::2]
     stack.engine.text("state", "taint", *tainted, "--yes", "--stack", "local")
     stack.unset("access:team")
-    with in_environment(stack.environment), users(Stand.of(stack), serves=True) as answers:
+    with in_environment(stack.environment), users(DeployedStack.of(stack), serves=True) as answers:
         changes = stack.pulumi("up", *(f"--replace={urn}" for urn in forced))
     assert changes == {"replace": len(urns)}
     assert (answers["failed"], answers["asked"] > 100) == (0, True)
@@ -354,9 +400,12 @@ def test_a_forced_replacement_of_the_whole_release_loses_nothing(stack: LocalRun
     assert stack.pulumi("up") == {}
 
 
+# 3. Workflows and scheduled runs
+
+
 @pytest.fixture
 def workflows(stack: LocalRun, tmp_path: Path) -> Iterator[tuple[WorkflowJobs, GitHub]]:
-    """The workflows on this stack, in a copy of the project; the environment of the retraining admits main alone."""
+    """The workflows, for this stack, in a copy of the project; the retraining environment admits only `main`."""
     clone = copy_work_tree(tmp_path / "clone")
     engine = Engine(stack.state, stack.environment)
     with github_stand_in("local", "local-retrain") as (github, environment):
@@ -366,7 +415,7 @@ def workflows(stack: LocalRun, tmp_path: Path) -> Iterator[tuple[WorkflowJobs, G
         yield WorkflowJobs(clone, {**engine.environment, **environment, **streaming}), github
 
 
-def test_the_approved_release_is_applied_with_outputs_that_change_and_nothing_else(
+def test_approved_release_is_applied_only_if_nothing_else_changed(
     stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
 ) -> None:
     jobs, github = workflows
@@ -378,28 +427,28 @@ def test_the_approved_release_is_applied_with_outputs_that_change_and_nothing_el
     shutil.copy(Engine(stack.state, stack.environment).config_file, jobs.folder / "Pulumi.local.yaml")
     stack.plain = False
 
-    code, said = jobs.run("deploy", "plan")
-    assert code == 0, said
+    code, printed = jobs.run("deploy", "plan")
+    assert code == 0, printed
     assert "TrainingRun" in (jobs.folder / "reports" / "local.md").read_text()
 
     rules = github.environments["local"].pop("protection_rules")
-    code, said = jobs.run("deploy", "up")
-    assert (code, "environment local of octo-org/personalization requires no reviewer" in said) == (1, True), said
+    code, printed = jobs.run("deploy", "up")
+    assert (code, "environment local of octo-org/personalization requires no reviewer" in printed) == (1, True), printed
     github.environments["local"]["protection_rules"] = rules
 
     with by_hand(stack) as hand:
         hand.change_job_cluster()
         hand.take_traffic()
-    code, said = jobs.run("deploy", "up")
-    assert (code, "nothing has been changed: the stack or its cloud has moved on" in said) == (1, True), said
+    code, printed = jobs.run("deploy", "up")
+    assert (code, "nothing has been changed: the stack or its cloud has moved on" in printed) == (1, True), printed
     for name in ("release-job (pulumi-python:dynamic/databricks:TrainingJob)", "release-rollout ("):
-        assert name in said
+        assert name in printed
     assert stack.jobs_runs_versions() == known
 
-    code, said = jobs.run("deploy", "plan")
-    assert code == 0, said
-    code, said = jobs.run("deploy", "up")
-    assert code == 0, said
+    code, printed = jobs.run("deploy", "plan")
+    assert code == 0, printed
+    code, printed = jobs.run("deploy", "up")
+    assert code == 0, printed
     outputs = json.loads(stack.engine.text("stack", "output", "--json", "--stack", "local"))
     for name in ("training_run_id", "model_version", "deployment", "metrics", "rollout"):
         assert outputs[name] != before[name], name
@@ -408,39 +457,39 @@ def test_the_approved_release_is_applied_with_outputs_that_change_and_nothing_el
     assert stack.pulumi("up", "--refresh") == {}
 
 
-def test_the_daily_workflow_runs_with_the_policies_and_finds_nothing_to_do(
+def test_daily_workflow_applies_the_policies_and_checks_its_environment(
     stack: LocalRun, workflows: tuple[WorkflowJobs, GitHub]
 ) -> None:
     jobs, github = workflows
     shutil.copy(Engine(stack.state, stack.environment).config_file, jobs.folder / "Pulumi.local.yaml")
-    code, said = jobs.run("retrain", "retrain")
-    assert code == 0, said
-    assert "Policies:" in said
+    code, printed = jobs.run("retrain", "retrain")
+    assert code == 0, printed
+    assert "Policies:" in printed
     github.policies["local-retrain"]["branch_policies"].append({"name": "*"})
-    code, said = jobs.run("retrain", "retrain")
-    assert (code, "environment local-retrain admits *, main" in said) == (1, True), said
+    code, printed = jobs.run("retrain", "retrain")
+    assert (code, "environment local-retrain admits *, main" in printed) == (1, True), printed
 
 
-def test_a_scheduled_run_is_compared_with_the_live_model_and_a_worse_one_is_passed_over(stack: LocalRun) -> None:
-    """Databricks starts it, so nobody names the live model to it; its rows would pass every floor but that one."""
+def test_worse_scheduled_run_is_refused_and_a_good_one_becomes_live(stack: LocalRun) -> None:
+    """Databricks starts the run without parameters. The worse model breaks only the rules that compare it."""
     live, known = stack.outputs["training_run_id"], stack.outputs["model_version"]
     stack.configure("release:model", "latest")
     stack.configure("training:schedule_enabled", "true")
-    assert stack.pulumi("up") == {"update": 1, "delete": 1}  # the job, and the training run that is not this stack's
+    assert stack.pulumi("up") == {"update": 1, "delete": 1}  # the job; the training run leaves the stack's state
 
-    stack.land(datetime.now(UTC).date().isoformat(), "ml-100k.inter", _noisy)
+    stack.land(datetime.now(UTC).date().isoformat(), "ml-100k.inter", lifecycle.noisy)
     worse = stack.run_job()
     (metrics,) = (json.loads(file.read_text()) for file in stack.artefacts(worse, "metrics.json"))
     assert metrics["live"]["run_id"] == live
     broken = {rule["name"] for rule in verdict(metrics, QualitySettings().model_dump()) if not rule["passed"]}
     assert broken == {"auc_drop", "log_loss_rise"}
     assert stack.pulumi("up") == {}
-    assert f"run {worse} is refused: AUC is" in (stack.state / "test-up-events.json").read_text()
+    assert f"run {worse} is refused: AUC is" in lifecycle.last_events(stack)
 
     alone = stack.run_job(live="")
     assert stack.pulumi("up") == {}
-    said = (stack.state / "test-up-events.json").read_text()
-    assert f"run {alone} is refused: it was compared with nothing, and run {live} is live" in said
+    events = lifecycle.last_events(stack)
+    assert f"run {alone} is refused: it was compared with nothing, and run {live} is live" in events
 
     stack.land("good", "ml-100k.inter", lambda rows: rows)
     good = stack.run_job(snapshot="good")
@@ -451,122 +500,103 @@ def test_a_scheduled_run_is_compared_with_the_live_model_and_a_worse_one_is_pass
     assert (tags["run_id"], tags["snapshot"]) == (good, "good")
     (reference,) = (json.loads(file.read_text()) for file in stack.artefacts("", "live.json"))
     assert reference["run_id"] == good
-    assert [found["run_id"] for found in reference["deployments"][:2]] == [good, live]
+    assert [entry["run_id"] for entry in reference["deployments"][:2]] == [good, live]
 
 
-def _noisy(rows: list[str]) -> list[str]:
-    """Ratings as they were, of the last fifth by time; of seven in ten others somebody else's."""
-    rows = sorted(rows, key=lambda row: float(row.split("\t")[3]))
-    early = rows[: len(rows) * 4 // 5]
-    cells = [row.split("\t") for row in early]
-    drawn = random.Random(1).sample(range(len(cells)), len(cells) * 7 // 10)
-    ratings = [cells[place][2] for place in drawn]
-    for place, rating in zip(drawn, [*ratings[1:], ratings[0]], strict=True):
-        cells[place][2] = rating
-    return ["\t".join(cell) for cell in cells] + rows[len(early) :]
+# 4. A second model
 
 
-@pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="Criteo's licence keeps its rows out of the repository")
-def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) -> None:
-    before, registered = score(standing), standing.jobs_runs_versions()[2]
-    done = standing.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
+@pytest.mark.skipif(not CRITEO_ROWS.exists(), reason="the licence of Criteo's rows keeps them out of the repository")
+def test_refused_model_leaves_the_live_endpoint_unchanged(deployed: LocalRun) -> None:
+    before, registered = score(deployed), deployed.jobs_runs_versions()[2]
+    done = deployed.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
     assert done.returncode == 1
     assert "is refused, what serves now keeps serving" in done.stderr
     assert "clicks in the held-out part, too few to judge" in done.stderr
-    (verdict,) = (found for found in map(json.loads, _verdicts(standing)) if not found["passed"])
-    assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}
-    assert len(standing.artefacts("*", "refused.json")) == 1
-    assert score(standing) == before
-    assert standing.jobs_runs_versions()[2] == registered
+    (refused,) = (text for text in map(json.loads, lifecycle.verdicts(deployed)) if not text["passed"])
+    assert "test_clicks" in {rule["name"] for rule in refused["rules"] if not rule["passed"]}
+    assert len(deployed.artefacts("*", "refused.json")) == 1
+    assert score(deployed) == before
+    assert deployed.jobs_runs_versions()[2] == registered
 
 
-@pytest.fixture(scope="module")
-def two_models(standing: LocalRun) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Outputs while MovieLens' model served, those of the next one, and what the second run printed."""
-    if not standing.plain:
-        standing.up()
-    first = standing.outputs
-    printed = standing.up("--dataset", "criteo")
-    return first, standing.outputs, printed
-
-
-def test_synthetic_rows_in_criteos_shape_pass_the_gate(two_models: tuple[dict[str, Any], dict[str, Any], str]) -> None:
-    first, second, printed = two_models
-    assert "SYNTHETIC" in printed
-    metrics = second["metrics"]
+def test_synthetic_rows_in_criteos_shape_pass_the_gate(criteo: SecondModel) -> None:
+    assert "SYNTHETIC" in criteo.printed
+    metrics = criteo.after["metrics"]
     assert metrics["synthetic"] is True
-    assert metrics["live"]["run_id"] == first["training_run_id"]
+    assert metrics["live"]["run_id"] == criteo.before["training_run_id"]
     assert metrics["live"]["skipped"] == "it was trained on dataset 'movielens', not 'criteo'"
-    assert [step["share"] for step in second["rollout"]] == [0, 10, 50, 100]
-    assert {step["error_share"] for step in second["rollout"]} == {0}
+    assert [step["share"] for step in criteo.after["rollout"]] == [0, 10, 50, 100]
+    assert {step["error_share"] for step in criteo.after["rollout"]} == {0}
 
 
-def test_a_new_model_touches_what_belongs_to_the_release_alone(
-    standing: LocalRun, two_models: tuple[dict[str, Any], dict[str, Any], str]
-) -> None:
-    first, second, _ = two_models
-    assert standing.outputs == second
-    assert first["model_version"] != second["model_version"]
-    touched = standing.touched()
-    assert touched
-    assert all("personalization:release:Release$" in urn for urn in touched)
+def test_new_model_changes_resources_of_the_release_only(criteo: SecondModel) -> None:
+    before, after = criteo.versions
+    assert before != after
+    assert criteo.touched
+    assert all("personalization:release:Release$" in urn for urn in criteo.touched)
 
 
-def test_rolling_back_and_coming_back_is_one_value_and_trains_nothing(
-    standing: LocalRun, two_models: tuple[dict[str, Any], dict[str, Any], str]
-) -> None:
-    """To a deployment that is still warm, which is left running, and from the registry where it is gone."""
-    first, second = (outputs["model_version"] for outputs in two_models[:2])
-    known = standing.jobs_runs_versions()
+def test_rollback_and_return_take_one_setting_and_train_nothing(deployed: LocalRun, criteo: SecondModel) -> None:
+    """The rollback goes to a warm deployment, which keeps running, and then to one that must be created again."""
+    movielens_version, criteo_version = criteo.versions
+    known = deployed.jobs_runs_versions()
 
-    def serve(model: str, row: dict[str, Any], *arguments: str) -> str:
-        """Version that answers after the update; the notebooks and the record of the live deployment change with it."""
-        standing.configure("release:model", model)
-        assert standing.pulumi("up", *arguments) == {"update": 3}
-        return score(standing, row)["model"].rpartition(":")[2]
+    def serve(model: str, row: dict[str, object], *arguments: str) -> str:
+        """Set `release:model` and apply it; returns the version that answers. Notebooks and live record change too."""
+        deployed.configure("release:model", model)
+        assert deployed.pulumi("up", *arguments) == {"update": 3}
+        return live_version(deployed, row)
 
-    warm = standing.replicas()
-    assert serve(first, {"age": 30}) == first
-    assert serve("trained", {"I1": 1}) == second
-    # More of them come and go with the load: a deployment went on where one of its replicas did.
-    still = standing.replicas()
+    warm = deployed.replicas()
+    assert serve(movielens_version, {"age": 30}) == movielens_version
+    assert serve("trained", {"I1": 1}) == criteo_version
+    # The number of replicas follows the load. A deployment was not restarted if one of its replicas still runs.
+    still = deployed.replicas()
     assert len(warm) == 2
     assert all(still[deployment] & running for deployment, running in warm.items())
-    standing.delete_deployment_of(first)
-    assert serve(first, {"age": 30}, "--target", _target_of_the_daily_run()) == first
-    assert serve("trained", {"I1": 1}) == second
-    assert standing.jobs_runs_versions() == known
+    deployed.delete_deployment_of(movielens_version)
+    assert serve(movielens_version, {"age": 30}, "--target", lifecycle.target_of_daily_run()) == movielens_version
+    assert serve("trained", {"I1": 1}) == criteo_version
+    assert deployed.jobs_runs_versions() == known
 
 
-def test_the_latest_gated_run_serves_without_training_and_training_is_taken_up_again(
-    standing: LocalRun, two_models: tuple[dict[str, Any], dict[str, Any], str]
+def test_model_latest_serves_without_training_and_model_trained_finds_its_run_again(
+    deployed: LocalRun, criteo: SecondModel
 ) -> None:
-    """The training run leaves the program, and is found again by its rows and code."""
-    second, known = two_models[1], standing.jobs_runs_versions()
-    standing.configure("release:model", "latest")
-    assert standing.pulumi("up") == {"delete": 1}
-    assert score(standing, {"I1": 1})["model"].endswith(f":{second['model_version']}")
-    standing.configure("release:model", "trained")
-    assert standing.pulumi("up") == {"create": 1}
-    assert standing.jobs_runs_versions() == known
+    """`latest` removes the training run from the state; `trained` finds it by its rows and code."""
+    known = deployed.jobs_runs_versions()
+    deployed.configure("release:model", "latest")
+    assert deployed.pulumi("up") == {"delete": 1}
+    assert live_version(deployed, {"I1": 1}) == criteo.versions[1]
+    deployed.configure("release:model", "trained")
+    assert deployed.pulumi("up") == {"create": 1}
+    assert deployed.jobs_runs_versions() == known
 
 
-def test_one_changed_scale_value_is_one_update(standing: LocalRun) -> None:
-    standing.configure("serving:nodes_max", "5")
-    assert standing.pulumi("up") == {"update": 1}
+# 5. Faults
+
+
+def test_changed_scale_setting_is_one_update(settled: LocalRun) -> None:
+    nodes = "5" if str(settled.configured("serving:nodes_max")) != "5" else "4"
+    settled.configure("serving:nodes_max", nodes)
+    assert settled.pulumi("up") == {"update": 1}
 
 
 @pytest.mark.parametrize(("stage", "fault"), [("node pool", "500"), ("registry", "answer lost")])
-def test_up_again_makes_whole_what_a_fault_left(standing: LocalRun, stage: str, fault: str) -> None:
+def test_next_up_repairs_an_up_that_met_a_fault(deployed: LocalRun, stage: str, fault: str) -> None:
     """Two cells of the matrix of tests/end_to_end/faults."""
-    with in_environment(standing.environment):
-        standing.plain = False
-        (of,) = (each for each in STAGES if each.name == stage)
-        (kind,) = (each for each in FAULTS if each.name == fault)
-        trial(Stand.of(standing), of, kind)
+    with in_environment(deployed.environment):
+        deployed.plain = False
+        (chosen_stage,) = (each for each in STAGES if each.name == stage)
+        (chosen_fault,) = (each for each in FAULTS if each.name == fault)
+        trial(DeployedStack.of(deployed), chosen_stage, chosen_fault)
 
 
-def test_both_engines_serve_through_the_same_endpoint_and_configuration_leads_back(stack: LocalRun) -> None:
+# 6. Other engine, and loss of Azure resources
+
+
+def test_both_engines_serve_through_one_endpoint_and_settings_of_lineage_lead_back(stack: LocalRun) -> None:
     native, image = score(stack), stack.outputs["image_digest"]
     stack.up("--engine", "spark")
     assert stack.outputs["release"]["engine"] == "spark"
@@ -581,8 +611,8 @@ def test_both_engines_serve_through_the_same_endpoint_and_configuration_leads_ba
     for setting in back.split(", "):
         stack.configure(*setting.split())
     builds = stack.builds()
-    with in_environment(stack.environment), users(Stand.of(stack), serves=True) as answers:
-        # Replaced: image and environment. Updated: rollout and the record of the live deployment.
+    with in_environment(stack.environment), users(DeployedStack.of(stack), serves=True) as answers:
+        # Replaced: image and environment. Updated: rollout and live record.
         assert stack.pulumi("up") == {"replace": 2, "update": 2}
     assert (answers["failed"], answers["asked"] > 10) == (0, True)
     assert stack.variables()["SCORING_ENGINE"] == "native"
@@ -590,7 +620,7 @@ def test_both_engines_serve_through_the_same_endpoint_and_configuration_leads_ba
     assert stack.builds() == builds
 
 
-def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in_it(stack: LocalRun) -> None:
+def test_deleted_azure_resources_are_created_again_with_their_contents(stack: LocalRun) -> None:
     with by_hand(stack) as hand:
         hand.delete_endpoint()
         hand.delete_registry()
@@ -603,48 +633,11 @@ def test_infrastructure_that_was_deleted_by_hand_comes_back_with_all_that_was_in
     assert stack.pulumi("up", "--refresh") == {}
 
 
-def _target_of_the_daily_run() -> str:
-    """What `.github/workflows/retrain.yml` tells the engine to touch."""
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "retrain.yml").read_text())
-    script = workflow["jobs"]["retrain"]["steps"][-1]["run"].splitlines()[-1]
-    words = shlex.split(script.replace("$STACK", "local"))
-    return words[words.index("--target") + 1]
-
-
-def _coloured(plot: bytes) -> float:
-    """Share of a picture that is neither black, white nor grey: empty axes have none."""
-    colours = matplotlib.image.imread(io.BytesIO(plot), "png")[..., :3]
-    return float((colours.max(axis=-1) - colours.min(axis=-1) > 0.2).mean())
-
-
-def _secrets(run: LocalRun) -> set[str]:
-    with in_environment(run.environment):
-        key = Endpoint.of(run.outputs).client.headers["authorization"].removeprefix("Bearer ")
-    return {key, run.environment["ARM_CLIENT_SECRET"]}
-
-
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Of JSON, by the way to them."""
-    parts = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
-    for key, part in parts:
-        yield from _numbers(part, f"{name}/{metric_name(str(key))}".lstrip("/"))
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield name, value
-
-
-def _verdicts(run: LocalRun) -> list[str]:
-    """What the gate kept in the lake, of every run that it judged."""
-    return [found.read_text() for found in (run.state / "sandbox" / "accounts").glob("*/models/*/verdict.json")]
-
-
-def _trust(run: LocalRun) -> Any:
-    import ssl
-
-    return ssl.create_default_context(cafile=run.environment["SSL_CERT_FILE"])
+# 7. Files of the run
 
 
 def test_every_file_of_a_run_is_of_a_known_kind(stack: LocalRun) -> None:
-    """So that no new file of state is forgotten where damaged ones are tried: tests/sandbox/test_state_files.py."""
-    made = [path for top in State(stack.state).made for path in (top, *top.rglob("*")) if path.is_file()]
-    assert made
-    assert [path for path in made if not state_files.is_known(path.relative_to(stack.state).as_posix())] == []
+    """A new file of state must be listed, so that tests/sandbox/test_state_files.py tries a damaged one too."""
+    files = [path for top in State(stack.state).made for path in (top, *top.rglob("*")) if path.is_file()]
+    assert files
+    assert [path for path in files if not state_files.is_known(path.relative_to(stack.state).as_posix())] == []

@@ -1,4 +1,8 @@
-"""Pools of a deployed stack change in number, size and zones: no request is lost, and AKS gets one write at a time."""
+"""Changes of the node pools' number, size and zones lose no request, and AKS gets one write at a time.
+
+One stack for all tests, which run in the order of the file: each changes the pools of the same deployed stack, and the
+last one destroys it. A test does not need the result of another one, except that it must run before the teardown.
+"""
 
 import threading
 import time
@@ -46,7 +50,9 @@ ThreadingHTTPServer((os.environ["SCORING_HOST"], int(os.environ["SCORING_PORT"])
 
 
 @dataclass
-class Standing:
+class PoolStack:
+    """A deployed stack with an endpoint that answers, whose node pools the tests change."""
+
     stacks: InfraStacks
     cloud: Cloud
     endpoint: str
@@ -70,25 +76,25 @@ class Standing:
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolStack]:
     with infra_stacks(tmp_path_factory.mktemp("pools")) as stacks, in_environment(stacks.environment):
         stacks.up(STACK, **CONFIG)
         with pytest.MonkeyPatch.context() as patch:
             cloud = Cloud(stacks.folder / "sandbox", stacks.environment)
             endpoint = adopt(cloud, stacks, patch)
             serve(cloud, endpoint)
-            yield Standing(stacks, cloud, endpoint, cloud.key(endpoint))
+            yield PoolStack(stacks, cloud, endpoint, cloud.key(endpoint))
             cloud.http.close()
 
 
 def adopt(cloud: Cloud, stacks: InfraStacks, patch: pytest.MonkeyPatch) -> str:
-    """Give the fixtures the names of this stack; returns its endpoint's."""
-    held = {found["type"].rpartition(":")[2]: found.get("id", "") for found in stacks.resources(STACK)}
-    group, workspace = held["ResourceGroup"], held["OnlineEndpoint"].split("/")[8]
-    names = {"GROUP": group, "WORKSPACE": workspace, "REGISTRY": held["Registry"], "CLUSTER": held["ManagedCluster"]}
+    """Set the names in the shared fixtures to those of this stack; returns the name of its endpoint."""
+    ids = {resource["type"].rpartition(":")[2]: resource.get("id", "") for resource in stacks.resources(STACK)}
+    group, workspace = ids["ResourceGroup"], ids["OnlineEndpoint"].split("/")[8]
+    names = {"GROUP": group, "WORKSPACE": workspace, "REGISTRY": ids["Registry"], "CLUSTER": ids["ManagedCluster"]}
     for name, resource_id in names.items():
         patch.setattr(fixtures, name, resource_id.rpartition("/")[2])
-    return str(held["OnlineEndpoint"].rpartition("/")[2])
+    return str(ids["OnlineEndpoint"].rpartition("/")[2])
 
 
 def serve(cloud: Cloud, endpoint: str) -> None:
@@ -99,19 +105,19 @@ def serve(cloud: Cloud, endpoint: str) -> None:
     properties = {key: value for key, value in body["properties"].items() if key not in ("model", "instanceType")}
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}"
     cloud.put(f"{path}/deployments/blue", **{**body, "properties": properties})
-    held = cloud.arm("GET", path).json()
-    cloud.put(path, **{**held, "properties": {**held["properties"], "traffic": {"blue": 100}}})
+    resource = cloud.arm("GET", path).json()
+    cloud.put(path, **{**resource, "properties": {**resource["properties"], "traffic": {"blue": 100}}})
 
 
 @contextmanager
-def users(standing: Standing) -> Iterator[Counter[int]]:
-    """20 requests a second for as long as the block lasts, counted by status; 0 for one without an answer."""
+def users(stack: PoolStack) -> Iterator[Counter[int]]:
+    """Send 20 requests per second during the block; counts them by status, 0 for a request without an answer."""
     seen, over = Counter[int](), threading.Event()
 
     def ask() -> None:
         while not over.wait(0.05):
             try:
-                seen[standing.ask().status_code] += 1
+                seen[stack.ask().status_code] += 1
             except httpx.HTTPError:
                 seen[0] += 1
 
@@ -122,21 +128,21 @@ def users(standing: Standing) -> Iterator[Counter[int]]:
     finally:
         over.set()
         asking.join()
-    assert seen.total() > 5 * (time.monotonic() - began), "users were hardly there"
+    assert seen.total() > 5 * (time.monotonic() - began), "too few requests were sent"
 
 
-def test_the_first_up_waited_for_its_roles_and_met_no_busy_cluster(standing: Standing) -> None:
-    """Otherwise `up` would have failed: azure-native repeats neither refusal."""
-    standing.stacks.pulumi(STACK, "preview", "--expect-no-changes")
-    assert sorted(pool["count"] for pool in standing.pools.values()) == [2, 3]
+def test_first_up_waits_for_roles_and_for_the_cluster(stack: PoolStack) -> None:
+    """Otherwise `up` would have failed: azure-native does not retry after either refusal."""
+    stack.stacks.pulumi(STACK, "preview", "--expect-no-changes")
+    assert sorted(pool["count"] for pool in stack.pools.values()) == [2, 3]
 
 
-def test_several_writes_of_the_cluster_in_an_up_follow_each_other(standing: Standing) -> None:
-    """Changes the cluster, both pools' bounds and an upgrade window in one run; the endpoint keeps its traffic."""
-    with users(standing) as seen:
-        standing.up(**{"tags:owner": "somebody", "serving:nodes_max": 5, "reliability:maintenance_hour": 5})
+def test_writes_to_the_cluster_in_one_up_are_serialised(stack: PoolStack) -> None:
+    """Changes the cluster, the bounds of both pools and an upgrade window in one run; the endpoint keeps answering."""
+    with users(stack) as seen:
+        stack.up(**{"tags:owner": "somebody", "serving:nodes_max": 5, "reliability:maintenance_hour": 5})
     assert set(seen) == {200}
-    standing.stacks.pulumi(STACK, "preview", "--expect-no-changes")
+    stack.stacks.pulumi(STACK, "preview", "--expect-no-changes")
 
 
 @pytest.mark.parametrize(
@@ -149,13 +155,13 @@ def test_several_writes_of_the_cluster_in_an_up_follow_each_other(standing: Stan
     ],
     ids=lambda changed: "-".join(key.partition(":")[2] for key in changed),
 )
-def test_users_lose_no_request_while_pools_change(standing: Standing, changed: dict[str, Any]) -> None:
-    before = standing.pools
-    with users(standing) as seen:
-        standing.up(**changed)
+def test_no_request_is_lost_while_pools_change(stack: PoolStack, changed: dict[str, Any]) -> None:
+    before = stack.pools
+    with users(stack) as seen:
+        stack.up(**changed)
         time.sleep(1)
     assert set(seen) == {200}
-    after = standing.pools
+    after = stack.pools
     wanted = {"serving:system_nodes": 2, "serving:node_size": "Standard_D4s_v5", **changed}
     (system,) = (pool for pool in after.values() if pool["mode"] == "System")
     (scoring,) = (pool for pool in after.values() if pool["mode"] == "User")
@@ -167,17 +173,17 @@ def test_users_lose_no_request_while_pools_change(standing: Standing, changed: d
         assert not before.keys() & after.keys()
 
 
-def test_a_pool_that_goes_without_a_drain_loses_requests(standing: Standing) -> None:
-    """Rule that the other tests rely on: the sandbox ends replicas with their nodes, as AKS does."""
-    (scoring,) = (name for name, pool in standing.pools.items() if pool["mode"] == "User")
-    with users(standing) as seen:
-        standing.cloud.delete(f"{standing.cloud.cluster}/agentPools/{scoring}")
+def test_deleting_a_pool_without_a_drain_loses_requests(stack: PoolStack) -> None:
+    """The other tests rely on this: the sandbox ends replicas together with their nodes, as AKS does."""
+    (scoring,) = (name for name, pool in stack.pools.items() if pool["mode"] == "User")
+    with users(stack) as seen:
+        stack.cloud.delete(f"{stack.cloud.cluster}/agentPools/{scoring}")
         time.sleep(1)
     assert set(seen) > {200}
-    standing.stacks.pulumi(STACK, "up", "--yes", "--skip-preview", "--refresh")
+    stack.stacks.pulumi(STACK, "up", "--yes", "--skip-preview", "--refresh")
 
 
-def test_a_teardown_meets_no_busy_cluster(standing: Standing) -> None:
-    standing.stacks.configure(STACK, **CONFIG)
-    standing.stacks.pulumi(STACK, "state", "unprotect", "--all", "--yes")
-    standing.stacks.pulumi(STACK, "destroy", "--yes", "--skip-preview")
+def test_teardown_waits_for_the_cluster(stack: PoolStack) -> None:
+    stack.stacks.configure(STACK, **CONFIG)
+    stack.stacks.pulumi(STACK, "state", "unprotect", "--all", "--yes")
+    stack.stacks.pulumi(STACK, "destroy", "--yes", "--skip-preview")

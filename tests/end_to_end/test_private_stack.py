@@ -1,7 +1,13 @@
-"""The private production stack from its first `up` to its teardown, by callers outside and inside its network.
+"""The private production stack from its first `up` to its teardown, with callers outside and inside its network.
 
-The shipped stack file with a smaller model. Outside is the environment of every other test; inside is the same with the
-network's way in (`sandbox.caller_network`), through which unmodified SDKs and the real engine go.
+Uses the shipped stack file with a smaller model. Callers outside have the environment of every other test; callers
+inside reach the network through `sandbox.caller_network`, with unmodified SDKs and the real engine.
+
+The tests are one scenario and run in the order of the file. Each names the earlier step it needs with `require`, and is
+skipped with that reason if the step is missing, as when it is run alone:
+
+1. infrastructure deployed from outside; 2. rows uploaded, a release from outside refused; 3. release from inside;
+4. second release and return to the first; 5. changed size; 6. teardown.
 """
 
 import dataclasses
@@ -32,7 +38,7 @@ SMALL = {
     "training:workers": "0",
     "training:node_type": "Standard_D4s_v5",
     "release:probe_seconds": "2",
-    # The limits of the local stack: a busy machine answers late.
+    # The limits of the local stack, because the test machine may be busy.
     "release:p99_ms_max": "5000",
     "release:error_share_max": "0.5",
 }
@@ -43,16 +49,23 @@ class Private:
     outside: InfraStacks
     deployer: str
     changed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    steps: set[str] = dataclasses.field(default_factory=set)
+    """Steps of the scenario that have succeeded."""
+
+    def require(self, step: str) -> None:
+        """Skip the test if an earlier step of the scenario did not run or failed."""
+        if step not in self.steps:
+            pytest.skip(f"needs an earlier test of this file: {step}")
 
     @property
     def inside(self) -> InfraStacks:
-        """The same stack for a caller in its network."""
+        """The same stack for a caller inside its network."""
         (network,) = self.of_type("azure-native:network:VirtualNetwork")
-        way_in = caller_network.environment(self.outside.folder / "sandbox", network["outputs"]["name"])
-        return dataclasses.replace(self.outside, environment={**self.outside.environment, **way_in})
+        access = caller_network.environment(self.outside.folder / "sandbox", network["outputs"]["name"])
+        return dataclasses.replace(self.outside, environment={**self.outside.environment, **access})
 
     def configure(self, **changed: Any) -> None:
-        """`changed` with `__` for `:`, on top of earlier changes."""
+        """Write the stack file with earlier changes and `changed`, whose keys have `__` for `:`."""
         self.changed |= {key.replace("__", ":"): value for key, value in changed.items()}
         deployers = {"access:deployers": {self.deployer: "ServicePrincipal"}}
         self.outside.configure(STACK, **{**SMALL, **deployers, **self.changed})
@@ -61,25 +74,25 @@ class Private:
         return stacks.pulumi(STACK, "up", "--yes", "--skip-preview", *arguments, fails=fails)
 
     def upload(self, snapshot: str) -> None:
-        """Rows into the lake, as somebody inside the network does."""
+        """Upload rows to the lake from inside the network."""
         with in_environment(self.inside.environment):
             container = Cloud.discover().blobs(self.output("lake_blob_endpoint")).get_container_client("raw")
             for file in movielens.fetch(paths.folder() / "movielens", print).iterdir():
                 container.upload_blob(f"movielens/{snapshot}/{file.name}", file.read_bytes(), overwrite=True)
 
     def teardown(self) -> list[str]:
-        """What `personalization teardown` prints, by a caller outside."""
-        folder, said = self.outside.folder / "project", list[str]()
+        """Run `personalization teardown` outside the network and return the lines that it prints."""
+        folder, lines = self.outside.folder / "project", list[str]()
         shutil.copyfile(self.outside.folder / f"Pulumi.{STACK}.yaml", folder / f"Pulumi.{STACK}.yaml")
         with in_environment(self.outside.environment):
-            teardown.Teardown(folder, STACK, said.append).run(lambda: None, destroy_protected=STACK)
-        return said
+            teardown.Teardown(folder, STACK, lines.append).run(lambda: None, destroy_protected=STACK)
+        return lines
 
     def output(self, name: str) -> Any:
         return json.loads(self.outside.pulumi(STACK, "stack", "output", "--json"))[name]
 
     def of_type(self, prefix: str) -> list[dict[str, Any]]:
-        return [found for found in self.outside.resources(STACK) if found["type"].startswith(prefix)]
+        return [resource for resource in self.outside.resources(STACK) if resource["type"].startswith(prefix)]
 
 
 @pytest.fixture(scope="module")
@@ -91,65 +104,73 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
         yield Private(stacks, jwt.decode(token, options={"verify_signature": False})["oid"])
 
 
-def test_the_infrastructure_is_deployed_from_outside_and_a_second_time_without_a_change(private: Private) -> None:
+def test_infrastructure_is_deployed_from_outside_and_a_second_up_changes_nothing(private: Private) -> None:
     private.configure()
     private.outside.init(STACK)
     private.up(private.outside)
     private.up(private.outside, "--expect-no-changes")
     private.outside.pulumi(STACK, "preview", "--refresh", "--expect-no-changes")
+    private.steps.add("infrastructure")
 
 
-def test_preflight_says_from_where_a_release_can_run(private: Private) -> None:
+def test_preflight_reports_whether_a_release_can_run_from_here(private: Private) -> None:
+    private.require("infrastructure")
     private.configure(release__enabled="true")
     with in_environment(private.outside.environment):
-        refused = command.ask(private.outside.folder, STACK, "reach")
-    assert [command.stops([found]) for found in refused] == [True, True]
-    for found, host in zip(refused, ("Databricks", "the lake"), strict=True):
-        assert found.says.startswith(host)
-        assert "refuses callers from outside the stack's network" in found.says
+        refusals = command.ask(private.outside.folder, STACK, "reach")
+    assert [command.stops([refusal]) for refusal in refusals] == [True, True]
+    for refusal, host in zip(refusals, ("Databricks", "the lake"), strict=True):
+        assert refusal.says.startswith(host)
+        assert "refuses callers from outside the stack's network" in refusal.says
     with in_environment(private.inside.environment):
-        (found,) = command.ask(private.outside.folder, STACK, "reach")
-    assert (command.stops([found]), "admit this machine" in found.says) == (False, True)
+        (finding,) = command.ask(private.outside.folder, STACK, "reach")
+    assert (command.stops([finding]), "admit this machine" in finding.says) == (False, True)
 
 
-def test_a_release_from_outside_is_refused_and_says_where_to_run_it(private: Private) -> None:
+def test_release_from_outside_is_refused_with_the_place_to_run_it(private: Private) -> None:
+    private.require("infrastructure")
     private.upload("first")
     private.configure(release__enabled="true")
-    said = private.up(private.outside, fails=True)
-    assert "this machine is outside the stack's private network" in said
-    assert "docs/operations.md" in said
+    printed = private.up(private.outside, fails=True)
+    assert "this machine is outside the stack's private network" in printed
+    assert "docs/operations.md" in printed
     assert not private.of_type("pulumi-python:dynamic/machinelearning:Rollout")
+    private.steps.add("rows uploaded")
 
 
-def test_a_release_from_inside_trains_and_serves(private: Private) -> None:
+def test_release_from_inside_trains_and_serves(private: Private) -> None:
+    private.require("rows uploaded")
     private.up(private.inside)
     assert private.output("model_version") == "1"
     private.up(private.inside, "--expect-no-changes")
+    private.steps.add("release")
 
 
-def test_everything_of_a_release_waits_for_endpoints_roles_and_nodes(private: Private) -> None:
-    known = {found["urn"]: found for found in private.outside.resources(STACK)}
+def test_release_depends_on_private_endpoints_roles_and_nodes(private: Private) -> None:
+    private.require("release")
+    resources = {resource["urn"]: resource for resource in private.outside.resources(STACK)}
 
     @functools.cache
-    def behind(urn: str) -> set[str]:
-        found = known[urn]
-        near = {*found.get("dependencies", ()), *([found["parent"]] if "parent" in found else [])}
-        return near.union(*map(behind, near))
+    def dependencies(urn: str) -> set[str]:
+        resource = resources[urn]
+        direct = {*resource.get("dependencies", ()), *([resource["parent"]] if "parent" in resource else [])}
+        return direct.union(*map(dependencies, direct))
 
-    ready = {
+    prerequisites = {
         urn
-        for urn, found in known.items()
-        if found["type"] in ("azure-native:network:PrivateDnsZoneGroup", "azure-native:containerservice:AgentPool")
+        for urn, resource in resources.items()
+        if resource["type"] in ("azure-native:network:PrivateDnsZoneGroup", "azure-native:containerservice:AgentPool")
         or "personalization:security:Access$azure-native:authorization:RoleAssignment" in urn
     }
     parts = private.of_type("pulumi-python:dynamic/")
-    waiting = [part for part in parts if "personalization:release:Release" in part["urn"]]
-    assert (len(ready) > 15, len(waiting) > 10) == (True, True)
-    for part in waiting:
-        assert ready <= behind(part["urn"]), part["urn"]
+    release = [part for part in parts if "personalization:release:Release" in part["urn"]]
+    assert (len(prerequisites) > 15, len(release) > 10) == (True, True)
+    for part in release:
+        assert prerequisites <= dependencies(part["urn"]), part["urn"]
 
 
-def test_a_second_release_replaces_the_model_and_the_first_comes_back(private: Private) -> None:
+def test_second_release_replaces_the_model_and_the_first_can_be_restored(private: Private) -> None:
+    private.require("release")
     private.upload("second")
     private.configure(training__snapshot="second")
     private.up(private.inside)
@@ -162,14 +183,16 @@ def test_a_second_release_replaces_the_model_and_the_first_comes_back(private: P
     assert str(private.output("deployment")).startswith("m2-")
 
 
-def test_the_size_of_the_stack_is_changed_from_inside(private: Private) -> None:
+def test_size_of_the_stack_is_changed_from_inside(private: Private) -> None:
+    private.require("release")
     private.configure(serving__system_nodes="4", serving__nodes_max="5", serving__replicas_min="3")
-    said = private.up(private.inside)
-    assert "updated" in said
+    printed = private.up(private.inside)
+    assert "updated" in printed
     private.up(private.inside, "--expect-no-changes")
 
 
-def test_a_teardown_is_refused_outside_until_the_release_was_removed_inside(private: Private) -> None:
+def test_teardown_from_outside_is_refused_until_the_release_is_removed_from_inside(private: Private) -> None:
+    private.require("release")
     (private.outside.folder / "project" / "infra").symlink_to(ROOT / "infra")
     with pytest.raises(UserError, match=r"nothing was destroyed: Databricks at (.|\n)*make up STACK=prod-westeurope"):
         private.teardown()

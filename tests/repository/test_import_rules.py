@@ -1,4 +1,4 @@
-"""Which package may import which: packages exchange data and, but for this table, no code."""
+"""Import rules: packages exchange data; `MAY_IMPORT` lists the only imports between them."""
 
 import ast
 import re
@@ -24,12 +24,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {"cli", "scoring", "testing", "workloads"},
     "testing": {"benchmarks", "cli", "infra", "policy", "sandbox", "scoring", "tools", "workloads"},
 }
-ROOMS = {*MAY_IMPORT, "tests"}
+PACKAGES = {*MAY_IMPORT, "tests"}
 LIBRARIES = {
     "policy": {"pulumi_azure_native", "pulumi_policy"},
     "tools": {"cryptography", "google", "grpc", "pulumi", "yaml"},
 }
-"""Third-party libraries of the packages that name them all, in their docstring or in docs/architecture.md."""
+"""All third-party libraries of the packages that list them in their docstring or in docs/architecture.md."""
 NEVER = {
     "workloads": {"pulumi", "azure", "databricks", "lightgbm", "starlette", "uvicorn", "requests", "httpx"},
     "infra": {"pyspark", "synapse", "lightgbm", "starlette", "uvicorn"},
@@ -38,8 +38,12 @@ NEVER = {
 }
 
 
-def imports(room: str) -> Iterator[tuple[Path, str]]:
-    for path in sorted((ROOT / room).rglob("*.py")):
+SPARK = {"pyspark", "synapse", "py4j"}
+
+
+def imports(package: str) -> Iterator[tuple[Path, str]]:
+    """Each file of the package with the top-level name of each module that it imports."""
+    for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 yield from ((path, alias.name.partition(".")[0]) for alias in node.names)
@@ -47,13 +51,15 @@ def imports(room: str) -> Iterator[tuple[Path, str]]:
                 yield path, node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
-def test_no_room_reaches_into_another(room: str) -> None:
-    for path, module in imports(room):
-        assert module == room or module not in ROOMS or module in MAY_IMPORT[room], f"{path} imports {module}"
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_package_imports_only_the_packages_it_may(package: str) -> None:
+    modules = list(imports(package))
+    assert modules
+    for path, module in modules:
+        assert module not in PACKAGES - MAY_IMPORT[package] - {package}, f"{path} imports {module}"
 
 
-def test_every_package_has_import_rules_and_a_row_in_the_architecture() -> None:
+def test_every_package_has_import_rules_and_a_row_on_the_architecture_page() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages == MAY_IMPORT.keys()
     rows = re.findall(r"^\| `(\w+)/` \| .* \| (.*) \|$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
@@ -61,14 +67,14 @@ def test_every_package_has_import_rules_and_a_row_in_the_architecture() -> None:
     assert documented == MAY_IMPORT
 
 
-@pytest.mark.parametrize("room", sorted(LIBRARIES))
-def test_libraries_of_a_package_are_those_it_names(room: str) -> None:
-    third_party = {module for _, module in imports(room)} - sys.stdlib_module_names - ROOMS
-    assert third_party == LIBRARIES[room]
+@pytest.mark.parametrize("package", sorted(LIBRARIES))
+def test_package_imports_the_libraries_it_lists(package: str) -> None:
+    third_party = {module for _, module in imports(package)} - sys.stdlib_module_names - PACKAGES
+    assert third_party == LIBRARIES[package]
 
 
 def test_bootstrap_needs_the_standard_library_only() -> None:
-    """It runs before the environment exists, which it creates; imports inside functions come later."""
+    """Bootstrap creates the environment, so it runs without it. Imports inside functions run later."""
     todo, seen = ["bootstrap", "steps"], set()
     while todo:
         seen.add(name := todo.pop())
@@ -88,33 +94,38 @@ def test_bootstrap_needs_the_standard_library_only() -> None:
     assert len(seen) > 3
 
 
-def test_docstring_of_operations_lists_every_command() -> None:
+def test_docstring_of_the_cli_lists_every_command() -> None:
     commands = typer.main.get_command(main.app).commands  # type: ignore[attr-defined]
     listed = re.findall(r"`([a-z-]+)`[,:]", str(cli.__doc__))
     assert sorted(listed) == sorted(commands)
 
 
-@pytest.mark.parametrize("room", sorted(NEVER))
-def test_each_room_keeps_to_its_own_libraries(room: str) -> None:
-    for path, module in imports(room):
-        assert module not in NEVER[room], f"{path} imports {module}"
+@pytest.mark.parametrize("package", sorted(NEVER))
+def test_package_never_imports_the_libraries_of_another(package: str) -> None:
+    for path, module in imports(package):
+        assert module not in NEVER[package], f"{path} imports {module}"
 
 
-def test_spark_is_imported_in_scoring_by_its_own_engine_only() -> None:
-    spark = {path.name for path, module in imports("scoring") if module in ("pyspark", "synapse", "py4j")}
-    assert all("spark" in name for name in spark)
+def test_scoring_imports_spark_in_the_modules_of_the_spark_engine_only() -> None:
+    importers = {
+        path.relative_to(ROOT / "scoring").as_posix() for path, module in imports("scoring") if module in SPARK
+    }
+    assert importers == {"engines/spark_jars.py", "engines/spark_worker.py"}
 
 
-def test_a_notebook_stands_on_the_workload_spark_and_plots_alone() -> None:
-    """Whatever else it imported, the cluster would have to install."""
+def test_notebooks_import_only_the_workload_spark_and_plotting() -> None:
+    """The cluster would have to install any other library."""
     allowed = {"workloads", "pyspark", "matplotlib", "numpy"} | sys.stdlib_module_names
-    found = list(imports("workloads/notebooks"))
-    assert {path.stem for path, _ in found} == {"explore", "train", "operationalize"}
-    for path, module in found:
+    modules = list(imports("workloads/notebooks"))
+    assert {path.stem for path, _ in modules} == {"explore", "train", "operationalize"}
+    for path, module in modules:
         assert module in allowed, f"{path} imports {module}"
 
 
-def test_nothing_asks_whether_it_runs_in_the_sandbox() -> None:
-    for room in ("infra", "workloads", "scoring"):
-        for path in (ROOT / room).rglob("*.py"):
-            assert "sandbox" not in path.read_text().lower(), f"{path} speaks of the sandbox"
+@pytest.mark.parametrize("package", ["infra", "workloads", "scoring"])
+def test_product_code_does_not_mention_the_sandbox(package: str) -> None:
+    """Product code must not behave differently in the sandbox."""
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert "sandbox" not in path.read_text().lower(), f"{path} mentions the sandbox"

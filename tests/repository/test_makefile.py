@@ -11,14 +11,14 @@ from tools.steps import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The real Makefile with nothing to prepare and programs that only write down how they were called."""
+    """A folder with the real Makefile, nothing to prepare, and programs that print their own arguments."""
     shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (tmp_path / ".venv" / "personalization.sh").write_text('export PATH="$PWD/.venv/bin:$PATH"\n')
     for name in ("personalization", "pulumi", "python"):
-        told = '${CONTAINER_ENGINE:+with "$CONTAINER_ENGINE"} "${0##*/}" "$@"'
-        (programs / name).write_text(f'#!/bin/sh\nprintf "%s|" {told}\nexit ${{ENDING:-0}}\n')
+        call = '${CONTAINER_ENGINE:+with "$CONTAINER_ENGINE"} "${0##*/}" "$@"'
+        (programs / name).write_text(f'#!/bin/sh\nprintf "%s|" {call}\nexit ${{ENDING:-0}}\n')
         (programs / name).chmod(0o755)
     return tmp_path
 
@@ -35,7 +35,7 @@ def _make(
     )
 
 
-def test_local_takes_its_defaults_and_every_choice(project: Path) -> None:
+def test_local_passes_defaults_and_options(project: Path) -> None:
     assert _make(project, "local").stdout == "personalization|local|--dataset|movielens|--engine|native|--state|.local|"
     chosen = _make(project, "local", "DATASET=criteo", "DATA=my rows/train.txt", "ENGINE=spark", "STATE=/tmp/s")
     assert chosen.stdout == (
@@ -46,14 +46,14 @@ def test_local_takes_its_defaults_and_every_choice(project: Path) -> None:
 @pytest.mark.parametrize(
     "folder", ["l'été 😀", 'two  "rows"', "$HOME", "$(HOME)", "a`b`", "a;b & c", "run[1] {a,b} *", "\\"]
 )
-def test_paths_reach_the_commands_as_they_were_written(project: Path, folder: str) -> None:
+def test_paths_reach_the_commands_unchanged(project: Path, folder: str) -> None:
     local = f"personalization|local|--dataset|movielens|--data|{folder}|--engine|native|--state|{folder}|"
     assert _make(project, "local", f"DATA={folder}", f"STATE={folder}").stdout == local
     assert _make(project, "local", DATA=folder, STATE=folder).stdout == local
     assert _make(project, "local-down", f"STATE={folder}").stdout == f"personalization|local-down|--state|{folder}|"
 
 
-def test_a_container_engine_lasts_from_local_to_local_down(project: Path) -> None:
+def test_container_engine_runs_from_local_to_local_down(project: Path) -> None:
     engine = "python|-m|tools.container_engine"
     local = _make(project, "local", "CONTAINER=1").stdout
     assert local.startswith(f"with|{engine}|start|.local/engine||personalization|local|")
@@ -62,7 +62,7 @@ def test_a_container_engine_lasts_from_local_to_local_down(project: Path) -> Non
     assert _make(project, "local-down").stdout.endswith(f"|.local|{engine}|stop|.local/engine|")
 
 
-def test_a_failure_is_passed_on(project: Path) -> None:
+def test_failure_of_a_command_fails_make(project: Path) -> None:
     for choice in ("CONTAINER=", "CONTAINER=1"):
         failed = _make(project, "local", choice, ENDING="7")
         assert failed.returncode != 0
@@ -80,7 +80,7 @@ POLICY = "--policy-pack|policy|"
         ("down", "personalization|teardown|dev|"),
     ],
 )
-def test_a_stack_must_be_named(project: Path, target: str, command: str) -> None:
+def test_targets_of_a_stack_need_its_name(project: Path, target: str, command: str) -> None:
     assert f"make {target} STACK=dev" in _make(project, target).stderr
     named = _make(project, target, "STACK=dev", "ARGS=--diff --yes")
     assert named.stdout == f"{command}--diff|--yes|"
@@ -100,7 +100,7 @@ def test_a_target_installs_the_packages_of_its_use(project: Path, targets: str, 
         assert prepared == f"tools/bootstrap.py{use}", target
 
 
-def test_plain_make_lists_the_targets_and_prepares_nothing(project: Path) -> None:
+def test_make_without_a_target_lists_the_targets_and_prepares_nothing(project: Path) -> None:
     listed = _make(project).stdout
     prepared = "bootstrap bootstrap-local bootstrap-preview local local-down test test-fast test-container preflight"
     for target in [*prepared.split(), "preview", "up", "down", "lock", "clean"]:

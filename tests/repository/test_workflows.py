@@ -1,4 +1,4 @@
-"""The GitHub workflows: what they may do, what they run, and that it exists."""
+"""Tests of the GitHub workflows: their permissions, and the commands and actions they run."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Jobs with steps. A job that calls another workflow has none: `calls`."""
+    """Jobs with steps. Jobs that call another workflow have none: see `calls`."""
     for path in WORKFLOWS:
         for name, job in load(path)["jobs"].items():
             if "uses" not in job:
@@ -39,8 +39,8 @@ def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def calls() -> dict[str, dict[str, Any]]:
     """Jobs that call another workflow."""
-    found = {f"{path.stem}/{name}": job for path in WORKFLOWS for name, job in load(path)["jobs"].items()}
-    return {name: job for name, job in found.items() if "uses" in job}
+    every_job = {f"{path.stem}/{name}": job for path in WORKFLOWS for name, job in load(path)["jobs"].items()}
+    return {name: job for name, job in every_job.items() if "uses" in job}
 
 
 def steps() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -57,7 +57,7 @@ def tool(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_there_are_tests_a_preview_a_deployment_a_daily_retraining_and_a_watch_for_drift() -> None:
+def test_workflows_for_tests_preview_deployment_retraining_and_drift_exist() -> None:
     assert {path.stem for path in WORKFLOWS} >= {"ci", "preview", "deploy", "retrain", "drift"}
 
 
@@ -72,11 +72,12 @@ def test_pull_requests_and_main_run_the_commands_of_the_readme() -> None:
     for name, job in ci["jobs"].items():
         assert not {"if", "continue-on-error"} & job.keys(), name
         assert "github.ref" in job["concurrency"]["group"]
-        # A commit on main must end before the next one: its plan would otherwise replace the newer commit's.
+        # Runs for main follow each other and are not cancelled. Otherwise the plan of an earlier commit could replace
+        # the plan of a later one.
         assert job["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
 
 
-def test_only_a_commit_whose_tests_passed_is_deployed() -> None:
+def test_commit_is_deployed_only_after_its_tests_passed() -> None:
     deploy = load(ROOT / ".github" / "workflows" / "deploy.yml")["jobs"]
     assert calls() == {
         "deploy/ci": {"name": "ci", "uses": "./.github/workflows/ci.yml", "permissions": {"contents": "read"}}
@@ -88,17 +89,17 @@ def test_only_a_commit_whose_tests_passed_is_deployed() -> None:
     assert "needs.plan.result != 'skipped'" in deploy["up"]["if"]
 
 
-def test_files_are_what_github_reads() -> None:
+def test_workflow_files_match_the_schema_of_github() -> None:
     tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
     tool("check-jsonschema", "--builtin-schema", "vendor.github-actions", *map(str, ACTIONS))
 
 
-def test_an_audit_for_injection_and_excess_finds_nothing() -> None:
-    # Below medium it asks for `$/` before the repository's own actions, which older runners do not know.
+def test_security_audit_finds_nothing() -> None:
+    # Below medium severity it requires `$/` before the repository's own actions, which older runners do not support.
     tool("zizmor", "--offline", "--no-progress", "--no-config", "--no-ignores", "--min-severity", "medium", ".github")
 
 
-def test_every_action_is_pinned_to_a_commit_with_its_version_beside() -> None:
+def test_every_action_is_pinned_to_a_commit_with_its_version_in_a_comment() -> None:
     assert all((ROOT / job["uses"]).is_file() for job in calls().values())
     used = [step["uses"] for _, step in steps() if "uses" in step]
     assert used
@@ -109,12 +110,12 @@ def test_every_action_is_pinned_to_a_commit_with_its_version_beside() -> None:
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name), name
             assert name.partition("/")[0] in FIRST_PARTY
     text = "".join(path.read_text() for path in [*WORKFLOWS, *ACTIONS])
-    noted = set(re.findall(r"uses: (\S+@[0-9a-f]{40}) # v\d+\.\d+\.\d+\n", text))
-    assert noted == {name for name in used if not name.startswith("./")}
-    assert len({name.partition("@")[0] for name in noted}) == len(noted), "one action, one version"
+    commented = set(re.findall(r"uses: (\S+@[0-9a-f]{40}) # v\d+\.\d+\.\d+\n", text))
+    assert commented == {name for name in used if not name.startswith("./")}
+    assert len({name.partition("@")[0] for name in commented}) == len(commented), "an action has two versions"
 
 
-def test_a_job_gets_what_it_needs_and_no_more() -> None:
+def test_jobs_have_only_the_permissions_they_need() -> None:
     for path in WORKFLOWS:
         assert load(path)["permissions"] == {}, path.name
     granted = {name: {right for right, level in job["permissions"].items() if level == "write"} for name, job in jobs()}
@@ -122,7 +123,7 @@ def test_a_job_gets_what_it_needs_and_no_more() -> None:
     assert with_identity == {"preview/azure", "deploy/plan", "deploy/up", "drift/drift", "retrain/retrain"}
     for name, job in jobs():
         assert job["timeout-minutes"] <= 360, name
-        # Whoever has an identity was let in by an environment; who may write runs no program of the project.
+        # A job with an Azure identity belongs to a protected environment; a job with write permission runs no script.
         assert ("environment" in job) == (name in with_identity)
         if granted[name] - {"id-token"}:
             assert not any("run" in step for step in job["steps"]), name
@@ -136,7 +137,7 @@ def test_a_job_gets_what_it_needs_and_no_more() -> None:
 RUNNER = "${{ fromJSON(vars.RUNNERS || '{}')[matrix.stack] || 'ubuntu-24.04' }}"
 
 
-def test_a_job_about_a_stack_takes_the_stack_s_runner_and_no_other_job_does() -> None:
+def test_jobs_of_a_stack_and_no_other_jobs_use_the_runner_of_the_stack() -> None:
     for name, job in jobs():
         assert job["runs-on"] == (RUNNER if "environment" in job else "ubuntu-24.04"), name
 
@@ -154,14 +155,14 @@ def commands_of(job: str) -> list[str]:
         ("retrain/retrain", 'personalization approval "$STACK-retrain" --branch main'),
     ],
 )
-def test_nothing_is_applied_without_an_approval_or_from_outside_a_private_network(job: str, approval: str) -> None:
+def test_up_runs_after_the_approval_check_and_the_reachability_check(job: str, approval: str) -> None:
     commands = commands_of(job)
     (up,) = (number for number, command in enumerate(commands) if command.startswith("pulumi up"))
     before = commands[:up]
     assert approval in before
     assert 'personalization preflight --stack "$STACK" --reach' in before
-    asking = next(step for name, step in steps() if name == job and approval in step.get("run", ""))
-    assert asking["env"] == {"GITHUB_TOKEN": "${{ github.token }}"}
+    approval_step = next(step for name, step in steps() if name == job and approval in step.get("run", ""))
+    assert approval_step["env"] == {"GITHUB_TOKEN": "${{ github.token }}"}
     assert dict(jobs())[job]["permissions"]["actions"] == "read"
 
 
@@ -172,22 +173,22 @@ def test_approved_steps_are_compared_before_anything_changes() -> None:
     assert [command.split()[:2] for command in applied[compared + 1 :]] == [["pulumi", "up"]]
 
 
-def test_policies_hold_and_the_cloud_is_asked_wherever_a_stack_is_previewed_or_changed() -> None:
-    """The base of a pull request is exempt from the policies: they are the head's."""
-    asking = [
+def test_every_preview_and_up_applies_the_policies_and_refreshes() -> None:
+    """The preview of a pull request's base runs without policies, because the policy pack is the head's."""
+    previews_and_ups = [
         (name, command)
         for name, _ in jobs()
         for command in commands_of(name)
         if re.search(r"pulumi (preview|up)", command)
     ]
-    assert len(asking) == 7
-    for name, command in asking:
+    assert len(previews_and_ups) == 7
+    for name, command in previews_and_ups:
         assert "--refresh" in command or name == "retrain/retrain", f"{name}: {command}"
-        held = "--policy-pack policy" in command
-        assert held or "--cwd ../base" in command or name == "drift/drift", f"{name}: {command}"
+        has_policies = "--policy-pack policy" in command
+        assert has_policies or "--cwd ../base" in command or name == "drift/drift", f"{name}: {command}"
 
 
-def test_only_the_approved_plan_changes_infrastructure_and_the_retraining_changes_releases_alone() -> None:
+def test_deployment_applies_the_approved_plan_and_retraining_changes_releases_only() -> None:
     changing = {
         name: step["run"] for name, step in steps() if re.search(r"pulumi (up|destroy|refresh)", step.get("run", ""))
     }
@@ -200,13 +201,13 @@ def test_only_the_approved_plan_changes_infrastructure_and_the_retraining_change
     assert set(environments.values()) == {"${{ matrix.stack }}-preview"}
 
 
-def test_a_retraining_and_a_deployment_of_one_stack_wait_for_each_other() -> None:
-    found = dict(jobs())
-    assert found["retrain/retrain"]["concurrency"] == found["deploy/up"]["concurrency"]
-    assert found["retrain/retrain"]["concurrency"]["cancel-in-progress"] is False
+def test_retraining_and_deployment_of_one_stack_never_run_at_the_same_time() -> None:
+    by_name = dict(jobs())
+    assert by_name["retrain/retrain"]["concurrency"] == by_name["deploy/up"]["concurrency"]
+    assert by_name["retrain/retrain"]["concurrency"]["cancel-in-progress"] is False
 
 
-def test_a_fork_s_pull_request_gets_neither_identity_nor_a_token_that_writes() -> None:
+def test_pull_request_from_a_fork_gets_neither_an_identity_nor_a_writing_token() -> None:
     preview = load(ROOT / ".github" / "workflows" / "preview.yml")
     assert set(preview["on"]) == {"pull_request"}
     own = "github.event.pull_request.head.repo.full_name == github.repository"
@@ -219,14 +220,14 @@ def test_a_fork_s_pull_request_gets_neither_identity_nor_a_token_that_writes() -
     assert "vars." not in sandbox
 
 
-def test_nothing_of_an_event_is_pasted_into_a_script() -> None:
+def test_scripts_contain_no_expressions() -> None:
     for name, step in steps():
         script = step.get("run") or step.get("with", {}).get("script") or ""
         assert "${{" not in script, f"{name}: pass it through env"
 
 
-def test_every_command_of_a_step_exists() -> None:
-    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+def test_commands_and_options_of_all_steps_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     offered = typer.main.get_command(main.app).commands  # type: ignore[attr-defined]
     seen = set()
     for name, step in steps():
@@ -234,7 +235,7 @@ def test_every_command_of_a_step_exists() -> None:
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0, name
         for word, argument, rest in re.findall(r"\b(make|personalization) ([a-z-]+)(.*)", script):
             seen.add(f"{word} {argument}")
-            assert argument in (made if word == "make" else offered), f"{name}: {word} {argument}"
+            assert argument in (targets if word == "make" else offered), f"{name}: {word} {argument}"
             if word == "personalization":
                 options = {option for parameter in offered[argument].params for option in parameter.opts}
                 assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{name}: {rest}"
@@ -280,7 +281,7 @@ def test_the_workflows_run_the_pinned_versions() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node, as GitHub's runner has it")
-def test_a_report_s_comment_is_renewed_and_those_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_comment_with_a_report_is_updated_and_other_comments_are_left_unchanged(tmp_path: Path) -> None:
     (script,) = (
         step["with"]["script"] for name, step in steps() if name == "actions/comment" and "script" in step["with"]
     )
@@ -293,8 +294,8 @@ def test_a_report_s_comment_is_renewed_and_those_of_others_are_left_alone(tmp_pa
         {"id": 3, "user": {"type": "Bot"}, "body": "<!-- personalization:dev -->\nold"},
     ]
     program = f"""
-        const told = (name, request) => console.log(JSON.stringify([name, request.comment_id ?? null, request.body]))
-        const record = name => async request => told(name, request)
+        const print = (name, request) => console.log(JSON.stringify([name, request.comment_id ?? null, request.body]))
+        const record = name => async request => print(name, request)
         const issues = {{updateComment: record('update'), createComment: record('create'), listComments: null}}
         const github = {{paginate: async () => {json.dumps(comments)}, rest: {{issues}}}}
         const context = {{repo: {{owner: 'o', repo: 'r'}}, payload: {{pull_request: {{number: 7}}}}}}
@@ -308,7 +309,7 @@ def test_a_report_s_comment_is_renewed_and_those_of_others_are_left_alone(tmp_pa
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node, as GitHub's runner has it")
-def test_a_stack_with_drift_has_one_open_issue(tmp_path: Path) -> None:
+def test_stack_with_infrastructure_drift_has_one_open_issue(tmp_path: Path) -> None:
     (script,) = (step["with"]["script"] for name, step in steps() if name == "drift/issue" and "script" in step["with"])
     (tmp_path / "reports").mkdir()
     for stack in ("dev", "prod"):

@@ -1,4 +1,4 @@
-"""What a request may be: every row not understood is refused, and the refusal says where and why."""
+"""Tests of the request parser: every invalid row is refused, with its position and the reason."""
 
 import asyncio
 import json
@@ -78,7 +78,7 @@ def refused(body: Any) -> Problem:
 
 
 def outcome(body: bytes) -> Any:
-    """What was understood, or the status of the refusal; anything else is a fault of the parser."""
+    """The parsed request, or the status of the refusal. Any other exception is an error of the parser."""
     try:
         return PARSER.parse(body)
     except Problem as problem:
@@ -86,7 +86,7 @@ def outcome(body: bytes) -> Any:
 
 
 @given(rows_with_faults())
-def test_every_row_not_understood_is_refused_and_named(drawn: tuple[list[Row], set[tuple[int, str]]]) -> None:
+def test_invalid_rows_are_refused_with_row_and_field(drawn: tuple[list[Row], set[tuple[int, str]]]) -> None:
     rows, faults = drawn
     if faults:
         problem = refused({"rows": rows})
@@ -99,32 +99,32 @@ def test_every_row_not_understood_is_refused_and_named(drawn: tuple[list[Row], s
 
 
 @given(json_values | st.builds(lambda rows: {"rows": rows}, st.lists(json_values, max_size=3)))
-def test_any_json_is_understood_or_refused(document: Any) -> None:
+def test_generated_json_is_parsed_or_refused(document: Any) -> None:
     answer = outcome(json.dumps(document).encode())
     assert answer == 400 or all(row.count(None) < len(NAMES) for row in answer.rows)
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
+def test_generated_bytes_are_parsed_or_refused(body: bytes) -> None:
     for content in (body, b'{"rows": [{"gender": "' + body + b'"}]}', b'{"rows": [' + body + b"]}"):
         assert outcome(content) is not None
 
 
 @given(st.integers(-(2**53), 2**53))
-def test_an_integer_may_be_written_with_a_point(value: int) -> None:
+def test_integer_may_be_written_with_a_decimal_point(value: int) -> None:
     bodies = [b'{"rows": [{"age": %s}]}' % form.encode() for form in (f"{value}", f"{value}.0", f"{value}.000")]
     assert len({tuple(PARSER.parse(body).rows) for body in bodies}) == 1
 
 
 @given(st.permutations(NAMES))
-def test_the_order_of_keys_does_not_matter(names: list[str]) -> None:
+def test_order_of_keys_does_not_matter(names: list[str]) -> None:
     values = {"age": 3, "gender": "F", "hour": 4, "price": 2.5, "genres": ["a", "b"], "maker name": "m"}
     body = json.dumps({"rows": [{name: values[name] for name in names}]}).encode()
     assert PARSER.parse(body).rows == [(3.0, "F", 4.0, 2.5, ["a", "b"], "m")]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" + "0" * 400])
-def test_a_number_that_is_not_finite_is_named(number: str) -> None:
+def test_number_that_is_not_finite_is_refused_with_its_field(number: str) -> None:
     problem = refused(b'{"rows": [{"price": 1}, {"price": %s}]}' % number.encode())
     assert (problem.status, problem.part, problem.row, problem.field) == (400, "rows", 1, "price")
     assert "finite" in problem.reason
@@ -169,7 +169,7 @@ def test_a_number_that_is_not_finite_is_named(number: str) -> None:
         ([], (None, None, None), "Expected object"),
     ],
 )
-def test_a_refusal_says_where_and_why(body: Any, place: tuple[Any, ...], reason: str) -> None:
+def test_refusal_holds_the_position_and_the_reason(body: Any, place: tuple[Any, ...], reason: str) -> None:
     problem = refused(body)
     assert problem.status == 400
     assert (problem.part, problem.row, problem.field) == place
@@ -177,7 +177,7 @@ def test_a_refusal_says_where_and_why(body: Any, place: tuple[Any, ...], reason:
 
 
 @pytest.mark.parametrize("part", ["rows", "items"])
-def test_too_many_rows_are_too_large(part: str) -> None:
+def test_too_many_rows_are_refused_with_413(part: str) -> None:
     many = [{"id": i, "price": i} if part == "items" else {"price": i} for i in range(MAX_ROWS + 1)]
     problem = refused({part: many, **({"user": {}} if part == "items" else {})})
     assert (problem.status, problem.part) == (413, part)
@@ -200,7 +200,7 @@ def test_too_many_rows_are_too_large(part: str) -> None:
         ('{"user": {"age": 1}, "items": [{"id": 1}], "top": 1, "top": 2}', (None, None, "top")),
     ],
 )
-def test_what_stands_twice_is_refused_and_named(body: str, place: tuple[Any, ...]) -> None:
+def test_duplicate_json_keys_are_rejected(body: str, place: tuple[Any, ...]) -> None:
     problem = refused(body.encode())
     assert (problem.part, problem.row, problem.field) == place
     assert "twice" in problem.reason
@@ -211,10 +211,10 @@ white = st.text(st.sampled_from(" \t\n\r"), max_size=2)
 
 
 @given(tricky, st.lists(tricky, max_size=3), tricky, st.booleans(), white, white, white)
-def test_text_is_not_taken_for_a_second_member(
+def test_text_with_colons_and_quotes_is_not_taken_for_a_duplicate_key(
     gender: str, genres: list[str], label: str, twice: bool, before: str, after: str, end: str
 ) -> None:
-    """Whatever is in strings, and however a writer sets white space."""
+    """Strings may hold any text, and white space may surround colons."""
     row = {"gender": gender, "genres": genres, "age": 1, "click": label}
     if any(level == "" for level in (gender, *genres)):
         row["hour"] = 2
@@ -224,8 +224,8 @@ def test_text_is_not_taken_for_a_second_member(
     assert answer == 400 if twice else answer.rows[0][:2] == (1.0, gender)
 
 
-def test_the_lists_of_a_cross_are_limited_together() -> None:
-    """Each list alone is within its limit; the combinations would be the limit's square."""
+def test_lists_of_a_cross_have_one_limit_for_their_combinations() -> None:
+    """Each list is within its limit, but the number of combinations could be the square of the limit."""
     lists = [{"name": name, "type": "strings", "side": "item"} for name in ("a", "b")]
     encoder = {"categoricals": [], "missing_level": "", "width": 2, "crosses": [{"name": "ab", "of": ["a", "b"]}]}
     of_lists = {**contract(), "features": lists, "model_columns": [], "encoder": encoder}
@@ -252,11 +252,11 @@ def test_the_lists_of_a_cross_are_limited_together() -> None:
         ("", False),
     ],
 )
-def test_an_accept_header_decides_as_rfc_9110_says(accept: str, taken: bool) -> None:
+def test_accept_header_is_read_as_in_rfc_9110(accept: str, taken: bool) -> None:
     assert accepts_json(accept.encode()) is taken
 
 
-def test_long_accept_headers_are_not_kept() -> None:
+def test_long_accept_headers_are_not_cached() -> None:
     tracemalloc.start()
     try:
         for number in range(300):
@@ -279,17 +279,17 @@ def test_long_accept_headers_are_not_kept() -> None:
         ("", None),
     ],
 )
-def test_a_trace_context_that_breaks_the_rules_counts_as_none(header: str, trace: str | None) -> None:
+def test_malformed_trace_context_is_ignored(header: str, trace: str | None) -> None:
     assert trace_id(header.encode()) == trace
 
 
 @pytest.mark.parametrize("before", [b'{"rows": [{"click": ', b'{"rows": NaN, "x": ', b'{"x": '])
-def test_nesting_cannot_exhaust_the_stack(before: bytes) -> None:
+def test_deeply_nested_body_is_refused(before: bytes) -> None:
     assert refused(before + b"[" * 100_000 + b"]" * 100_000 + b"}]}").status == 400
 
 
 @pytest.mark.parametrize("label", ["1", "0.5", '"yes"', "true", "null"])
-def test_the_label_is_ignored_whatever_its_value(label: str) -> None:
+def test_label_of_any_type_is_ignored(label: str) -> None:
     with_label = PARSER.parse(f'{{"rows": [{{"age": 1, "click": {label}}}]}}'.encode()).rows
     assert with_label == PARSER.parse(b'{"rows": [{"age": 1}]}').rows
 
@@ -306,7 +306,7 @@ def test_the_label_is_ignored_whatever_its_value(label: str) -> None:
         (b'{"rows": [{"gender": "\\ud83d\\ude00"}', "truncated"),
     ],
 )
-def test_a_body_that_is_no_text_is_refused_with_the_position(body: bytes, reason: str) -> None:
+def test_body_that_is_not_utf_8_text_is_refused_with_the_position(body: bytes, reason: str) -> None:
     assert reason in refused(body).reason
 
 
@@ -320,7 +320,7 @@ def test_a_body_that_is_no_text_is_refused_with_the_position(body: bytes, reason
         b'{"rows":[{"age":1}],"%s":1,"%s":2}' % (b"a" * 900_000, b"a" * 900_000),
     ],
 )
-def test_a_members_name_is_cut_and_never_taken_for_a_place(body: bytes) -> None:
+def test_long_member_name_is_cut_and_not_taken_for_a_position(body: bytes) -> None:
     problem = refused(body)
     _, answer = problem.raw()
     assert problem.status == 400
@@ -336,15 +336,15 @@ def wide_parser() -> RequestParser:
     return RequestParser(read_contract(json.dumps(wide).encode()), LIMITS)
 
 
-def test_a_long_list_of_known_features_is_cut() -> None:
+def test_long_list_of_known_features_is_cut() -> None:
     with pytest.raises(Problem, match=r"known are feature 0, .* and 1\d\d more$") as caught:
         wide_parser().parse(b'{"rows": [{"x": 1}]}')
     assert len(caught.value.reason) < 700
 
 
 @pytest.mark.parametrize("rows", [b'{"rows":[{}%s]}', b'{"rows":[{}%s],"rows":[{"feature 0":1}]}', b'{"rows":[{}%s'])
-def test_rows_without_end_are_not_kept(rows: bytes) -> None:
-    """Seven hundred thousand of them, each with room for two hundred features."""
+def test_rows_above_the_limit_do_not_fill_the_memory(rows: bytes) -> None:
+    """The body has 700,000 rows, each of which would have a slot for 200 features."""
     parser, body = wide_parser(), rows % (b",{}" * 700_000)
     tracemalloc.start()
     try:
@@ -356,20 +356,20 @@ def test_rows_without_end_are_not_kept(rows: bytes) -> None:
         tracemalloc.stop()
 
 
-def test_null_and_absent_are_the_same() -> None:
+def test_null_equals_an_absent_feature() -> None:
     absent = PARSER.parse(b'{"rows": [{"age": 1}]}').rows
     assert absent == PARSER.parse(json.dumps({"rows": [dict.fromkeys(NAMES) | {"age": 1}]}).encode()).rows
 
 
 @given(st.lists(st.text(max_size=60) | st.integers(-(2**63), 2**63 - 1) | st.just(2.0), min_size=1, max_size=10))
-def test_item_ids_come_through_unchanged(ids: list[str | int]) -> None:
+def test_item_ids_are_returned_unchanged(ids: list[str | int]) -> None:
     body = {"user": {"age": 30, "hour": 2}, "items": [{"id": id_, "price": 1} for id_ in ids]}
     request = PARSER.parse(json.dumps(body).encode())
     assert request.ids == ids
     assert request.rows == [(30.0, None, 2.0, 1.0, None, None)] * len(ids)
 
 
-def test_a_problem_never_repeats_a_value() -> None:
+def test_problem_never_repeats_a_value() -> None:
     secret = "s3cret"
     for row in ({"age": secret}, {"genres": secret}, {"gender": [secret]}, {"genres": [secret, 1]}):
         assert secret not in refused({"rows": [row]}).detail
@@ -391,7 +391,7 @@ def test_a_problem_never_repeats_a_value() -> None:
         ({"encoder": {"categoricals": [], "missing_level": "", "width": 3}}, "width"),
     ],
 )
-def test_a_contract_that_cannot_be_served_is_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_contract_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         read_contract(json.dumps({**contract(), **change}).encode())
 
@@ -407,12 +407,12 @@ def test_a_contract_that_cannot_be_served_is_refused(change: dict[str, Any], mes
         ({"crosses": [*contract()["encoder"]["crosses"], {"name": "genres", "of": ["gender", "genres"]}]}, "differ"),
     ],
 )
-def test_a_cross_that_cannot_be_served_is_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_cross_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         read_contract(json.dumps({**contract(), "encoder": {**contract()["encoder"], **change}}).encode())
 
 
-def test_an_artefact_of_an_earlier_minor_version_is_read_and_scored(tmp_path: Path) -> None:
+def test_artefact_of_an_earlier_minor_version_is_scored(tmp_path: Path) -> None:
     toys = make_artefact(tmp_path / "toys", crosses=False)
     artefact = open_artefact(toys.folder)
     rows = (
@@ -424,7 +424,7 @@ def test_an_artefact_of_an_earlier_minor_version_is_read_and_scored(tmp_path: Pa
     assert scored == [toys.probability(row) for row in toys.rows]
 
 
-def test_the_parser_keeps_every_bit_of_a_number() -> None:
+def test_parser_keeps_every_bit_of_a_number() -> None:
     for value in (0.1, 5e-324, 1.7976931348623157e308, -0.0, 2**53 + 1.0, math.pi):
         (row,) = PARSER.parse(json.dumps({"rows": [{"price": value, "hour": 1}]}).encode()).rows
         assert repr(row[NAMES.index("price")]) == repr(value)

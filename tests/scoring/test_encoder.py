@@ -1,4 +1,4 @@
-"""The native encoder by itself: what it gives, what it refuses to remember, and what a million levels cost."""
+"""Tests of the native encoder: its vectors, the limits of its cache, and the memory for a million levels."""
 
 import json
 import random
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from scoring.artefact import ArtefactError
 from scoring.contract import Row, read_contract
-from scoring.engines import encoder
 from scoring.engines.encoder import RowEncoder
 from testing.scoring import COLUMNS, FEATURES, LEVELS, contract, make_artefact, random_row, reference_vector
 
@@ -29,20 +28,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tables(folder: Path) -> dict[str, dict[str, Any]]:
     arrays = numpy.load(folder / "encoder.npz")
-    found = {}
+    tables = {}
     for i, name in enumerate(LEVELS):
         text = arrays[f"levels_{i}"].tobytes()
         words = [text[start:end].decode() for start, end in pairwise(arrays[f"offsets_{i}"].tolist())]
-        found[name] = dict(zip(words, arrays[f"values_{i}"], strict=True))
-    return found
+        tables[name] = dict(zip(words, arrays[f"values_{i}"], strict=True))
+    return tables
 
 
-def encoder_of(folder: Path, **changed: Any) -> RowEncoder:
-    return RowEncoder(read_contract(json.dumps(contract() | changed).encode()), folder / "encoder.npz")
+def encoder_of(folder: Path, cached_keys: int = 65_536, **changes: Any) -> RowEncoder:
+    """The encoder of the artefact in `folder`, with `changes` to its contract."""
+    return RowEncoder(read_contract(json.dumps(contract() | changes).encode()), folder / "encoder.npz", cached_keys)
 
 
 def plain(row: dict[str, Any]) -> Row:
-    """As the parser gives it: numbers are floats."""
+    """The row as the parser returns it: a tuple of values in which every number is a float."""
     values = [row.get(str(feature["name"])) for feature in FEATURES]
     return tuple(float(value) if isinstance(value, int) else value for value in values)
 
@@ -51,90 +51,87 @@ def matrix(vectors: bytes | numpy.ndarray) -> numpy.ndarray:
     return numpy.frombuffer(vectors).reshape(1, -1) if isinstance(vectors, bytes) else vectors
 
 
-def test_rows_alone_rows_together_and_the_plain_reference_agree_to_the_bit(
+def test_single_rows_and_batches_equal_the_reference_encoder_to_the_bit(
     folder: Path, tables: dict[str, dict[str, Any]]
 ) -> None:
     rng = random.Random(3)
     rows = [random_row(rng) for _ in range(500)]
-    of = encoder_of(folder)
+    row_encoder = encoder_of(folder)
     expected = numpy.array([reference_vector(row, tables) for row in rows])
-    together = matrix(of.vectors([plain(row) for row in rows]))
-    alone = numpy.concatenate([matrix(of.vectors([plain(row)])) for row in rows])
+    together = matrix(row_encoder.vectors([plain(row) for row in rows]))
+    alone = numpy.concatenate([matrix(row_encoder.vectors([plain(row)])) for row in rows])
     numpy.testing.assert_array_equal(together, expected)
     numpy.testing.assert_array_equal(alone, expected)
 
 
-def test_one_side_in_common_changes_nothing(folder: Path) -> None:
+def test_rows_that_share_a_user_are_encoded_like_single_rows(folder: Path) -> None:
     user = {"age": 31, "gender": "F", "hour": 4}
     rows = [plain({**user, "price": float(i), "genres": ["Drama", f"{i % 3}"]}) for i in range(50)]
-    of = encoder_of(folder)
-    alone = numpy.concatenate([matrix(of.vectors([row])) for row in rows])
-    numpy.testing.assert_array_equal(matrix(of.vectors(rows)), alone)
+    row_encoder = encoder_of(folder)
+    alone = numpy.concatenate([matrix(row_encoder.vectors([row])) for row in rows])
+    numpy.testing.assert_array_equal(matrix(row_encoder.vectors(rows)), alone)
 
 
 @given(st.permutations(COLUMNS), st.integers(1, len(COLUMNS)))
-def test_columns_come_in_the_contract_s_order_whatever_it_is(
+def test_columns_follow_the_order_of_the_contract(
     folder: Path, tables: dict[str, dict[str, Any]], columns: list[tuple[str, str]], used: int
 ) -> None:
     rng = random.Random(5)
     rows = [random_row(rng) for _ in range(3)]
     chosen = columns[:used]
-    of = encoder_of(folder, model_columns=[{"feature": feature, "value": value} for feature, value in chosen])
+    row_encoder = encoder_of(folder, model_columns=[{"feature": feature, "value": value} for feature, value in chosen])
     places = [COLUMNS.index(column) for column in chosen]
     expected = numpy.array([reference_vector(row, tables) for row in rows])[:, places]
-    numpy.testing.assert_array_equal(matrix(of.vectors([plain(row) for row in rows])), expected)
-    numpy.testing.assert_array_equal(matrix(of.vectors([plain(rows[0])])), expected[:1])
+    numpy.testing.assert_array_equal(matrix(row_encoder.vectors([plain(row) for row in rows])), expected)
+    numpy.testing.assert_array_equal(matrix(row_encoder.vectors([plain(rows[0])])), expected[:1])
 
 
-def test_a_sender_of_ever_new_or_ever_longer_levels_fills_no_memory(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(encoder, "_RECENT", 500)
-    of = encoder_of(folder)
+def test_cache_stays_small_for_a_client_that_sends_new_and_longer_levels(folder: Path) -> None:
+    row_encoder = encoder_of(folder, cached_keys=500)
     for i in range(1000):
         many = [f"{i} {n}" for n in range(200)]
-        of.vectors([plain({"gender": f"new {i}", "maker name": " " * 1000 + str(i), "genres": many})])
-    kept = [key for block in of._blocks if isinstance(block.values, dict) for key in block.values]
-    assert len(kept) <= 500
-    assert max(len(repr(key)) for key in kept) < 300
+        row_encoder.vectors([plain({"gender": f"new {i}", "maker name": " " * 1000 + str(i), "genres": many})])
+    cached = [key for block in row_encoder._blocks if isinstance(block.values, dict) for key in block.values]
+    assert len(cached) <= 500
+    assert max(len(repr(key)) for key in cached) < 300
 
 
-def test_levels_forgotten_and_looked_up_again_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_that_is_cleared_all_the_time_gives_the_same_vectors(folder: Path) -> None:
     rng = random.Random(9)
     rows = [plain(random_row(rng)) for _ in range(300)]
     expected = matrix(encoder_of(folder).vectors(rows))
-    monkeypatch.setattr(encoder, "_RECENT", len(LEVELS))
-    numpy.testing.assert_array_equal(matrix(encoder_of(folder).vectors(rows)), expected)
+    small = encoder_of(folder, cached_keys=len(LEVELS))
+    numpy.testing.assert_array_equal(matrix(small.vectors(rows)), expected)
 
 
 @pytest.mark.parametrize("level", ["\ud800", "M\ud800", "\U0010ffff", "x" * 100_000])
-def test_text_that_no_table_can_hold_is_an_unknown_level(folder: Path, level: str) -> None:
-    of = encoder_of(folder)
-    unknown = matrix(of.vectors([plain({"gender": "unseen"})]))
-    numpy.testing.assert_array_equal(matrix(of.vectors([plain({"gender": level})])), unknown)
+def test_text_that_a_table_cannot_hold_is_an_unknown_level(folder: Path, level: str) -> None:
+    row_encoder = encoder_of(folder)
+    unknown = matrix(row_encoder.vectors([plain({"gender": "unseen"})]))
+    numpy.testing.assert_array_equal(matrix(row_encoder.vectors([plain({"gender": level})])), unknown)
 
 
 @pytest.mark.parametrize(
     ("array", "change"),
     [
-        ("offsets_1", lambda of: of[:-1]),
-        ("offsets_1", lambda of: of + 1),
-        ("offsets_1", lambda of: of[[0, 2, 1, *range(3, len(of))]]),
-        ("offsets_1", lambda of: of.astype(float)),
-        ("offsets_1", lambda of: of[:0]),
-        ("levels_1", lambda of: of[:-1]),
-        ("values_1", lambda of: of.astype(float)),
-        ("values_1", lambda of: of[:, :1]),
+        ("offsets_1", lambda offsets: offsets[:-1]),
+        ("offsets_1", lambda offsets: offsets + 1),
+        ("offsets_1", lambda offsets: offsets[[0, 2, 1, *range(3, len(offsets))]]),
+        ("offsets_1", lambda offsets: offsets.astype(float)),
+        ("offsets_1", lambda offsets: offsets[:0]),
+        ("levels_1", lambda levels: levels[:-1]),
+        ("values_1", lambda values: values.astype(float)),
+        ("values_1", lambda values: values[:, :1]),
     ],
 )
-def test_tables_whose_parts_do_not_fit_are_refused(folder: Path, tmp_path: Path, array: str, change: Any) -> None:
+def test_tables_with_inconsistent_arrays_are_refused(folder: Path, tmp_path: Path, array: str, change: Any) -> None:
     arrays = dict(numpy.load(folder / "encoder.npz"))
     numpy.savez(tmp_path / "encoder.npz", **arrays | {array: change(arrays[array])})
     with pytest.raises(ArtefactError, match=r"^encoder\.npz: "):
         encoder_of(tmp_path)
 
 
-def test_a_table_is_read_in_whatever_order_its_levels_stand(folder: Path, tmp_path: Path) -> None:
+def test_tables_may_list_their_levels_in_any_order(folder: Path, tmp_path: Path) -> None:
     arrays = dict(numpy.load(folder / "encoder.npz"))
     words = [f"maker {i}".encode() for i in reversed(range(40))]
     before = sorted(words)
@@ -186,9 +183,9 @@ def test_a_million_levels_take_80_megabytes(tmp_path: Path) -> None:
     assert float(ended.stdout) < 80
 
 
-def test_a_text_that_is_longer_than_any_level_costs_no_more_than_a_short_one(folder: Path) -> None:
-    """A cross joins it with each of a hundred thousand strings; only what could be a level is looked for."""
-    of = encoder_of(folder)
+def test_text_longer_than_every_level_costs_no_more_than_a_short_one(folder: Path) -> None:
+    """A cross joins the text with each of a hundred thousand strings; too long results are not hashed."""
+    row_encoder = encoder_of(folder)
 
     def seconds(gender: str) -> float:
         lists = [[f"{item:x}.{place:x}" for place in range(100)] for item in range(500)]
@@ -196,7 +193,7 @@ def test_a_text_that_is_longer_than_any_level_costs_no_more_than_a_short_one(fol
         times = []
         for _ in range(3):
             started = time.process_time()
-            of.vectors(rows)
+            row_encoder.vectors(rows)
             times.append(time.process_time() - started)
         return min(times)
 

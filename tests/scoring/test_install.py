@@ -1,4 +1,4 @@
-"""`install.sh` makes a folder that serves by itself, as the image does; what the image says about itself is true."""
+"""Tests of `install.sh`, which creates a self-contained folder of the service, and of the image's labels and SBOM."""
 
 import os
 import re
@@ -36,9 +36,9 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
     return make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
 
 
-def test_the_installed_service_stands_on_its_own(prefix: Path, toys: Toys, tmp_path: Path) -> None:
+def test_installed_service_does_not_import_from_the_current_folder(prefix: Path, toys: Toys, tmp_path: Path) -> None:
     (tmp_path / "scoring").mkdir()
-    (tmp_path / "scoring" / "__main__.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "scoring" / "__main__.py").write_text("raise SystemExit('imported from the current folder')")
     environment = {**scoring_environment(toys.folder), "PYTHONPATH": "", "PWD": str(tmp_path)}
     before = os.getcwd()
     os.chdir(tmp_path)
@@ -49,21 +49,21 @@ def test_the_installed_service_stands_on_its_own(prefix: Path, toys: Toys, tmp_p
         os.chdir(before)
 
 
-def test_installing_again_changes_nothing_and_takes_no_time(prefix: Path) -> None:
+def test_second_installation_changes_nothing_and_needs_no_network(prefix: Path) -> None:
     made = (prefix / "venv").stat().st_mtime_ns
     done = install(prefix, "native", UV="/nowhere/uv", PIP_NO_INDEX="1")
     assert done.returncode == 0, done.stderr
     assert (prefix / "venv").stat().st_mtime_ns == made
 
 
-def test_the_native_runtime_brings_no_data_frame_and_no_spark(prefix: Path) -> None:
+def test_native_runtime_has_neither_data_frame_libraries_nor_spark(prefix: Path) -> None:
     packages = {path.name.partition("-")[0] for path in prefix.glob("venv/lib/python3.11/site-packages/*")}
     assert "lightgbm" in packages
     assert not packages & {"scipy", "pandas", "pyspark", "scikit_learn"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "says"),
+    ("arguments", "environment", "message"),
     [
         (("native",), {}, "usage"),
         (("PREFIX", "onnx"), {}, "expected native or spark"),
@@ -71,12 +71,12 @@ def test_the_native_runtime_brings_no_data_frame_and_no_spark(prefix: Path) -> N
         (("PREFIX", "native"), {"PYTHON": "/bin/false"}, "Python 3.11"),
     ],
 )
-def test_what_cannot_be_installed_is_said(
-    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], says: str
+def test_installation_with_wrong_arguments_is_refused_with_the_reason(
+    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], message: str
 ) -> None:
     done = install(*(tmp_path if word == "PREFIX" else word for word in arguments), **environment)
     assert done.returncode == 1
-    assert says in done.stderr
+    assert message in done.stderr
 
 
 def test_requirements_are_locked_by_hash_and_name_no_index() -> None:
@@ -89,26 +89,26 @@ def test_requirements_are_locked_by_hash_and_name_no_index() -> None:
 
 
 @pytest.mark.parametrize("engine", ["native", "spark"])
-def test_a_build_argument_is_one_of_the_dockerfile(engine: str) -> None:
+def test_build_arguments_are_declared_in_the_dockerfile(engine: str) -> None:
     known = re.findall(r"^ARG (\w+)", (REPOSITORY / "scoring" / "Dockerfile").read_text(), re.MULTILINE)
     arguments = build_arguments(engine, "0123abcd")
     assert set(arguments) <= set(known)
     assert ("pyspark==" in arguments["VERSIONS"]) == (engine == "spark")
 
 
-def test_the_bill_of_materials_names_a_jar_by_its_coordinate(tmp_path: Path) -> None:
-    own = "groupId=org.example\nartifactId=tool\nversion=1.2\n"
-    told = {
+def test_bill_of_materials_identifies_a_jar_by_its_coordinate(tmp_path: Path) -> None:
+    properties = "groupId=org.example\nartifactId=tool\nversion=1.2\n"
+    contents = {
         "jars/com.example_core_2.12-1.0-rc1.jar": {},
-        "pyspark/jars/tool_2.12-1.2.jar": {"META-INF/maven/org.example/tool/pom.properties": own},
+        "pyspark/jars/tool_2.12-1.2.jar": {"META-INF/maven/org.example/tool/pom.properties": properties},
         "pyspark/jars/algebra_2.12-2.0.1.jar": {},
     }
-    for name, files in told.items():
+    for name, files in contents.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(tmp_path / name, "w") as jar:
             for path, text in files.items():
                 jar.writestr(path, text)
-    assert [found["purl"] for found in sbom.jars(tmp_path)] == [
+    assert [component["purl"] for component in sbom.jars(tmp_path)] == [
         "pkg:maven/com.example/core_2.12@1.0-rc1",
         "pkg:maven/algebra_2.12@2.0.1",
         "pkg:maven/org.example/tool@1.2",

@@ -1,4 +1,4 @@
-"""The service as its users meet it: a process of its own, the native engine, real HTTP."""
+"""Tests of the service as a separate process with the native engine, over HTTP."""
 
 import asyncio
 import gzip
@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from testing.scoring import (
     serving,
     write_manifest,
 )
-from testing.waiting import eventually
+from testing.waiting import eventually, eventually_in_loop
 
 JSON = {"Content-Type": "application/json"}
 MAX_BYTES = 100_000
@@ -52,18 +51,35 @@ def service(toys: Toys) -> Iterator[Running]:
         yield running
 
 
+def begin_request(service: Running, length: int) -> socket.socket:
+    """Send the head of a request, and return once the service reads its body (it answers 100 Continue)."""
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+    connection.sendall(head + b"Content-Length: %d\r\n\r\n" % length)
+    assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    return connection
+
+
+def refuses_connections(service: Running) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{service.port}/live", trust_env=False)
+    except httpx.ConnectError:
+        return True
+    return False
+
+
 def ranked(service: Running, body: Any) -> list[dict[str, Any]]:
     response = service.score(body)
     assert response.status_code == 200, response.text
     return list(response.json()["ranking"])
 
 
-def test_golden_rows_come_back_to_the_last_bit(service: Running, toys: Toys) -> None:
+def test_golden_rows_are_reproduced_to_the_last_bit(service: Running, toys: Toys) -> None:
     golden = [json.loads(line) for line in (toys.folder / "golden.jsonl").read_text().splitlines()]
     assert service.probabilities([line["row"] for line in golden]) == [line["probability"] for line in golden]
 
 
-def test_a_batch_answers_as_its_single_rows_do(service: Running) -> None:
+def test_batch_gives_the_same_probabilities_as_single_rows(service: Running) -> None:
     rng = random.Random(11)
     rows = [random_row(rng) for _ in range(200)]
     assert service.probabilities(rows) == [service.probabilities([row])[0] for row in rows]
@@ -87,11 +103,11 @@ levels = (
         },
     )
 )
-def test_any_row_scores_as_the_plain_reference_does(service: Running, toys: Toys, row: dict[str, Any]) -> None:
+def test_generated_rows_score_as_the_reference_does(service: Running, toys: Toys, row: dict[str, Any]) -> None:
     assert service.probabilities([row]) == [toys.probability(row)]
 
 
-def test_a_ranking_is_the_scores_best_first(service: Running, toys: Toys) -> None:
+def test_ranking_holds_the_scores_in_descending_order(service: Running, toys: Toys) -> None:
     user = {"age": 30, "gender": "F", "hour": 20}
     items = [{"id": f"item {i}", "price": i / 3, "genres": ["Drama"] * (i % 3)} for i in range(60)]
     scored = {item["id"]: toys.probability({**user, **item}) for item in items}
@@ -102,16 +118,15 @@ def test_a_ranking_is_the_scores_best_first(service: Running, toys: Toys) -> Non
     assert ranked(service, {"user": user, "items": items, "top": 1000}) == ranking
 
 
-def test_another_hour_is_another_ranking(service: Running, toys: Toys) -> None:
-    """The context of a request rides with its user, and is within its limits."""
+def test_context_features_in_user_change_the_ranking_and_are_validated(service: Running, toys: Toys) -> None:
     items = [{"id": i, "price": i / 3} for i in range(60)]
-    found = {}
+    rankings = {}
     for hour in (3, 20, None):
-        found[hour] = ranked(service, {"user": {"age": 30, "hour": hour}, "items": items})
+        rankings[hour] = ranked(service, {"user": {"age": 30, "hour": hour}, "items": items})
         scored = {item["id"]: toys.probability({"age": 30, "hour": hour, **item}) for item in items}
-        assert {item["id"]: item["probability"] for item in found[hour]} == scored
-    assert [item["id"] for item in found[3]] != [item["id"] for item in found[20]]
-    assert found[None] == ranked(service, {"user": {"age": 30}, "items": items})
+        assert {item["id"]: item["probability"] for item in rankings[hour]} == scored
+    assert [item["id"] for item in rankings[3]] != [item["id"] for item in rankings[20]]
+    assert rankings[None] == ranked(service, {"user": {"age": 30}, "items": items})
     refused = service.score({"user": {"age": 30, "hour": 24}, "items": items})
     problem = refused.json()
     assert (refused.status_code, problem["part"], problem["field"]) == (400, "user", "hour")
@@ -139,7 +154,7 @@ def test_answers_name_the_model(service: Running) -> None:
         ),
     ).map(lambda document: json.dumps(document).encode())
 )
-def test_no_body_makes_the_service_fail(service: Running, body: bytes) -> None:
+def test_generated_bodies_are_answered_or_refused(service: Running, body: bytes) -> None:
     response = service.client.post("/score", content=body, headers=JSON)
     assert response.status_code in (200, 400)
     if response.status_code == 400:
@@ -162,7 +177,7 @@ def test_only_json_is_read(service: Running, headers: dict[str, str], status: in
     assert response.status_code == status
 
 
-def test_a_gzip_body_is_read_within_the_limit_after_inflation(service: Running) -> None:
+def test_gzip_body_is_limited_after_inflation(service: Running) -> None:
     def post(body: bytes) -> httpx.Response:
         return service.client.post("/score", content=body, headers={**JSON, "Content-Encoding": "gzip"})
 
@@ -176,7 +191,7 @@ def test_a_gzip_body_is_read_within_the_limit_after_inflation(service: Running) 
 
 @pytest.mark.parametrize("size", [MAX_BYTES + 1, 7 * MAX_BYTES])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_the_limit_is_refused_and_the_refusal_arrives(service: Running, size: int, chunked: bool) -> None:
+def test_client_that_sends_a_too_large_body_receives_the_refusal(service: Running, size: int, chunked: bool) -> None:
     body = b'{"rows": [{"age": 1}]' + b" " * size + b"}"
     content = iter([body[: size // 2], body[size // 2 :]]) if chunked else body
     response = service.client.post("/score", content=content, headers=JSON)
@@ -184,8 +199,8 @@ def test_a_body_over_the_limit_is_refused_and_the_refusal_arrives(service: Runni
     assert str(MAX_BYTES) in response.json()["reason"]
 
 
-def test_a_refusal_reaches_a_router_that_still_sends(service: Running) -> None:
-    """The sandbox's own, whose client took an answer that was followed by a reset for a lost replica."""
+def test_router_that_is_still_sending_receives_the_refusal(service: Running) -> None:
+    """The client of the sandbox's router: it reads an answer that is followed by a reset as a lost replica."""
 
     async def act() -> list[int]:
         statuses = []
@@ -211,7 +226,9 @@ def test_a_refusal_reaches_a_router_that_still_sends(service: Running) -> None:
         ("POST", "/score/", 404),
     ],
 )
-def test_wrong_routes_are_problems_too_and_counted(service: Running, method: str, path: str, status: int) -> None:
+def test_wrong_routes_are_answered_with_problems_and_counted(
+    service: Running, method: str, path: str, status: int
+) -> None:
     def counted() -> float:
         lines = service.client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if f'status="{status}"' in line)
@@ -237,14 +254,10 @@ def test_health_metrics_and_contract_are_served(service: Running) -> None:
     assert "id" in document["components"]["schemas"]["Item"]["required"]
 
 
-def test_more_requests_than_admitted_are_told_to_come_back(toys: Toys) -> None:
-    """Two bodies that never end fill both places; a third request is turned away at once, and the places come free."""
-    with serving(scoring_environment(toys.folder, SCORING_MAX_IN_FLIGHT=2, SCORING_BODY_SECONDS=1)) as service:
-        stalled = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(2)]
-        for connection in stalled:
-            connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
-            connection.sendall(b"Content-Length: 100\r\n\r\n{")
-        time.sleep(0.3)
+def test_requests_above_the_concurrency_limit_get_503_until_others_end(toys: Toys) -> None:
+    """Two requests whose bodies never end reach the limit of two; both end with 408, and then requests are answered."""
+    with serving(scoring_environment(toys.folder, SCORING_MAX_IN_FLIGHT=2, SCORING_BODY_SECONDS=2)) as service:
+        stalled = [begin_request(service, 100) for _ in range(2)]
         response = service.score({"rows": [{"age": 1}]})
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         for connection in stalled:
@@ -253,27 +266,27 @@ def test_more_requests_than_admitted_are_told_to_come_back(toys: Toys) -> None:
         assert service.score({"rows": [{"age": 1}]}).status_code == 200
 
 
-def test_generated_requests_are_answered_as_a_plain_reader_says(service: Running, toys: Toys) -> None:
-    """`benchmarks/fuzz.py` sends fifty thousand."""
-    found = fuzz.run(service.client, toys, 400, seed=3)
-    assert not found.wrong
-    assert {"200", "400", "406", "415"} <= set(found.outcomes)
+def test_generated_requests_are_answered_as_by_the_strict_reader(service: Running, toys: Toys) -> None:
+    """A sample: `benchmarks/fuzz.py` sends fifty thousand requests."""
+    result = fuzz.run(service.client, toys, 400, seed=3)
+    assert not result.wrong
+    assert {"200", "400", "406", "415"} <= set(result.outcomes)
 
 
-def test_an_overloaded_service_answers_some_refuses_the_rest_and_recovers(service: Running, toys: Toys) -> None:
-    """Two hundred clients who ask again at once: what waits too long is told so, what is answered is right."""
-    bodies, outcomes = soak.asked(toys, 80, range(5)), soak.Seen()
+def test_overloaded_service_sheds_load_answers_correctly_and_recovers(service: Running, toys: Toys) -> None:
+    """Two hundred clients repeat their requests without a pause. Answers are correct; late requests get 503."""
+    bodies, outcomes = soak.known_requests(toys, 80, range(5)), soak.Outcomes()
     asyncio.run(soak.as_fast_as_answered(service.port, 4000, 200, bodies, outcomes))
     assert set(outcomes.statuses) == {"200", "503"}
     assert outcomes.wrong == 0
     assert service.score({"rows": [{"age": 1}]}).status_code == 200
 
 
-def test_a_crowd_of_new_clients_does_not_wait_behind_the_ones_that_are_served(service: Running, toys: Toys) -> None:
+def test_new_clients_do_not_wait_for_the_connected_ones(service: Running, toys: Toys) -> None:
     async def act() -> float:
-        bodies, crowd = soak.asked(toys, 80, range(5)), soak.Seen()
-        others = asyncio.create_task(soak.as_fast_as_answered(service.port, 1000, 40, bodies, soak.Seen()))
-        await asyncio.sleep(0.2)
+        bodies, earlier, crowd = soak.known_requests(toys, 80, range(5)), soak.Outcomes(), soak.Outcomes()
+        others = asyncio.create_task(soak.as_fast_as_answered(service.port, 1000, 40, bodies, earlier))
+        await eventually_in_loop(lambda: earlier.statuses)
         await soak.as_fast_as_answered(service.port, 200, 200, bodies, crowd)
         assert set(crowd.statuses) <= {"200", "503"}
         await others
@@ -282,38 +295,34 @@ def test_a_crowd_of_new_clients_does_not_wait_behind_the_ones_that_are_served(se
     assert asyncio.run(act()) < 2
 
 
-def test_sigterm_lets_a_request_in_flight_finish(toys: Toys) -> None:
+def test_sigterm_drains_and_lets_a_request_in_flight_finish(toys: Toys) -> None:
     body = b'{"rows": [{"age": 1}]}'
-    with serving(scoring_environment(toys.folder, SCORING_DRAIN_SECONDS=0.5)) as service:
-        with socket.create_connection(("127.0.0.1", service.port)) as connection:
-            connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
-            connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body))
-            time.sleep(0.2)
+    # The body's time limit is longer than the drain and all that the test does in it.
+    limits = {"SCORING_DRAIN_SECONDS": 2, "SCORING_BODY_SECONDS": 30, "SCORING_STOP_SECONDS": 30}
+    with serving(scoring_environment(toys.folder, **limits)) as service:
+        with begin_request(service, len(body)) as connection:
             service.process.send_signal(signal.SIGTERM)
-            time.sleep(0.2)
-            assert service.client.get("/ready").status_code == 503
+            eventually(lambda: service.client.get("/ready").status_code == 503, seconds=2)
             assert service.score({"rows": [{"age": 1}]}).status_code == 200
-            time.sleep(0.5)
-            with pytest.raises(httpx.ConnectError):
-                httpx.get(f"http://127.0.0.1:{service.port}/live", trust_env=False)
+            eventually(lambda: refuses_connections(service))
             connection.sendall(body)
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert service.process.wait(timeout=10) == 0
 
 
-def test_logs_are_json_and_hold_no_feature_value(toys: Toys, tmp_path: Path) -> None:
+def test_logs_are_json_without_feature_values(toys: Toys, tmp_path: Path) -> None:
     port = free_port()
     environment = scoring_environment(toys.folder, SCORING_PORT=port)
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "scoring"], env=environment, stderr=log)
-    eventually((tmp_path / "log").read_text, lambda told: '"ready"' in told)
+    eventually((tmp_path / "log").read_text, lambda text: '"ready"' in text)
     for row in ({"gender": "s3cret"}, {"age": "s3cret"}, {"genres": "s3cret"}):
         httpx.post(f"http://127.0.0.1:{port}/score", json={"rows": [row]}, trust_env=False)
     process.terminate()
     process.wait(timeout=20)
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    told = [line["message"] for line in lines if line["message"] != "summary"]
-    assert told == ["listening", "ready", "refused", "refused", "stopped"]
+    messages = [line["message"] for line in lines if line["message"] != "summary"]
+    assert messages == ["listening", "ready", "refused", "refused", "stopped"]
     assert "s3cret" not in json.dumps(lines)
 
 
@@ -326,7 +335,9 @@ def run_to_end(environment: dict[str, str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("name", ["model.txt", "encoder.npz", "contract.json", "golden.jsonl"])
 @pytest.mark.parametrize("damage", ["changed", "missing", "unlisted"])
-def test_a_damaged_artefact_is_refused_by_name(toys: Toys, tmp_path: Path, name: str, damage: str) -> None:
+def test_damaged_artefact_is_refused_with_the_name_of_the_file(
+    toys: Toys, tmp_path: Path, name: str, damage: str
+) -> None:
     folder = shutil.copytree(toys.folder, tmp_path / "toys")
     if damage == "changed":
         content = bytearray((folder / name).read_bytes())
@@ -348,7 +359,7 @@ def bomb(size: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("encoder.npz", b"PK\x05\x06 no zip", "File is not a zip file"),
         ("encoder.npz", b"", "File is not a zip file"),
@@ -362,17 +373,19 @@ def bomb(size: int) -> bytes:
         ("MANIFEST.json", b" " * 65 * 1024 * 1024, "is over 67108864 bytes"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(toys: Toys, tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_unreadable_file_is_refused_with_its_name(
+    toys: Toys, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     folder = shutil.copytree(toys.folder, tmp_path / "toys")
     (folder / name).write_bytes(content)
     if name != "MANIFEST.json":
         write_manifest(folder)
-    with pytest.raises((ArtefactError, ContractError), match=f"^{name}.*{says}"):
+    with pytest.raises((ArtefactError, ContractError), match=f"^{name}.*{message}"):
         load(folder)
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("../toys/model.txt", "is not a path within the artefact"),
         ("/etc/hostname", "is not a path within the artefact"),
@@ -382,19 +395,19 @@ def test_a_file_that_cannot_be_read_is_named(toys: Toys, tmp_path: Path, name: s
         ("none", "missing"),
     ],
 )
-def test_a_manifest_reaches_nothing_outside_its_folder(toys: Toys, tmp_path: Path, name: str, says: str) -> None:
+def test_manifest_cannot_name_files_outside_its_folder(toys: Toys, tmp_path: Path, name: str, message: str) -> None:
     folder = shutil.copytree(toys.folder, tmp_path / "toys")
     (folder / "outside").symlink_to("/etc/hostname")
     manifest = json.loads((folder / "MANIFEST.json").read_text())
     manifest["files"][name] = "0"
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtefactError, match=says) as caught:
+    with pytest.raises(ArtefactError, match=message) as caught:
         open_artefact(folder)
     assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
-    ("field", "place", "value", "says"),
+    ("field", "place", "value", "message"),
     [
         ("left_child", 0, 0, "tree 0: child 0 of node 0 is neither a later node nor a leaf"),
         ("right_child", 5, 3, "tree 0: child 3 of node 5"),
@@ -406,10 +419,10 @@ def test_a_manifest_reaches_nothing_outside_its_folder(toys: Toys, tmp_path: Pat
         ("num_leaves", 0, "many", "ValueError"),
     ],
 )
-def test_a_model_whose_trees_are_none_is_refused(
-    toys: Toys, tmp_path: Path, field: str, place: int, value: object, says: str
+def test_model_with_an_invalid_tree_is_refused(
+    toys: Toys, tmp_path: Path, field: str, place: int, value: object, message: str
 ) -> None:
-    """LightGBM would follow a circle for ever, and end the process at a bad index."""
+    """LightGBM loops forever on a cycle, and a bad index ends the process."""
     folder = shutil.copytree(toys.folder, tmp_path / "toys")
     lines = (folder / "model.txt").read_text().splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith(f"{field}="))
@@ -418,7 +431,7 @@ def test_a_model_whose_trees_are_none_is_refused(
     lines[at] = f"{field}={' '.join(values)}"
     (folder / "model.txt").write_text("\n".join(lines))
     write_manifest(folder)
-    with pytest.raises(ArtefactError, match=f"^model.txt: .*{says}"):
+    with pytest.raises(ArtefactError, match=f"^model.txt: .*{message}"):
         load(folder)
 
 
@@ -429,8 +442,8 @@ def load(folder: Path) -> None:
     NativeEngine(artefact)
 
 
-def test_an_engine_that_never_comes_back_ends_the_service(toys: Toys, tmp_path: Path) -> None:
-    """Not even an interpreter that is held by a C library for ever keeps a replica starting for ever."""
+def test_service_ends_when_its_engine_blocks_the_interpreter_at_the_start(toys: Toys, tmp_path: Path) -> None:
+    """A C library that never returns holds the interpreter lock, so no Python code could end the process."""
     program = (
         "import ctypes, sys; from scoring import __main__ as main; from scoring.engines.native import NativeEngine;"
         "NativeEngine.probabilities = lambda self, rows: ctypes.PyDLL(None).pause(); sys.exit(main.main())"
@@ -442,7 +455,7 @@ def test_an_engine_that_never_comes_back_ends_the_service(toys: Toys, tmp_path: 
     assert "golden.py" in ended.stderr
 
 
-def test_a_model_that_does_not_reproduce_its_golden_rows_never_serves(toys: Toys, tmp_path: Path) -> None:
+def test_model_that_does_not_reproduce_its_golden_rows_is_refused(toys: Toys, tmp_path: Path) -> None:
     folder = shutil.copytree(toys.folder, tmp_path / "toys")
     lines = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
     lines[41]["probability"] += 2e-9
@@ -454,7 +467,7 @@ def test_a_model_that_does_not_reproduce_its_golden_rows_never_serves(toys: Toys
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "says"),
+    ("setting", "value", "rule"),
     [
         ("SCORING_PORT", "http", "an integer from 1 to 65535"),
         ("SCORING_PORT", "70000", "an integer from 1 to 65535"),
@@ -466,27 +479,27 @@ def test_a_model_that_does_not_reproduce_its_golden_rows_never_serves(toys: Toys
         ("SCORING_HOST", "256.0.0.1", "choose another"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_would_do(toys: Toys, setting: str, value: str, says: str) -> None:
+def test_wrong_setting_is_refused_with_its_name_and_rule(toys: Toys, setting: str, value: str, rule: str) -> None:
     environment = {**scoring_environment(toys.folder, SCORING_PORT=free_port()), setting: value}
     code, message = run_to_end(environment)
     assert code == 2
     assert setting in message
-    assert says in message
+    assert rule in message
 
 
-def test_a_taken_port_is_said_plainly(service: Running, toys: Toys) -> None:
+def test_port_in_use_is_refused_with_its_setting(service: Running, toys: Toys) -> None:
     code, message = run_to_end(scoring_environment(toys.folder, SCORING_PORT=service.port))
     assert code == 2
     assert f"SCORING_PORT={service.port}" in message
 
 
-def test_a_model_folder_without_an_artefact_is_refused(tmp_path: Path) -> None:
+def test_model_folder_without_an_artefact_is_refused(tmp_path: Path) -> None:
     code, message = run_to_end(scoring_environment(tmp_path, SCORING_PORT=free_port()))
     assert code == 1
     assert "MANIFEST.json" in message
 
 
-def test_the_native_engine_loads_neither_lightgbm_nor_a_data_frame(toys: Toys) -> None:
+def test_native_engine_imports_neither_lightgbm_nor_data_frame_libraries(toys: Toys) -> None:
     program = (
         "import asyncio, pathlib, sys; from scoring.artefact import open_artefact;"
         "from scoring.engines.native import NativeEngine; import scoring.server;"

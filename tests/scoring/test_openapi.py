@@ -1,4 +1,4 @@
-"""The published document: kept with its version, and true of the service, which schemathesis is set upon."""
+"""Tests of the OpenAPI document: published with its version, and checked against the service by schemathesis."""
 
 import json
 import re
@@ -29,18 +29,18 @@ def test_document_and_contract_are_linked(page: Path) -> None:
     assert {DOCS / "openapi.movielens.json", DOCS / "contract.movielens.json"} <= links
 
 
-def test_the_example_contract_is_what_training_writes() -> None:
+def test_example_contract_equals_the_one_that_training_writes() -> None:
     written = artefact.contract(spec.load("movielens"))
     assert json.loads((DOCS / "contract.movielens.json").read_text()) == json.loads(json.dumps(written))
 
 
-def test_the_published_document_is_the_one_that_is_served() -> None:
+def test_published_document_equals_the_generated_one() -> None:
     contract = read_contract((DOCS / "contract.movielens.json").read_bytes())
     made = openapi.document(contract, RequestTypes(contract, Limits()))
     assert json.loads(PUBLISHED.read_text()) == made, f"raise VERSION in scoring/openapi.py, then: {COMMAND}"
 
 
-def test_a_changed_document_is_not_published_under_its_old_version(
+def test_changed_document_is_not_published_under_its_old_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "openapi.json"
@@ -54,7 +54,7 @@ def test_a_changed_document_is_not_published_under_its_old_version(
     assert json.loads(file.read_text())["info"]["version"] == "99.0"
 
 
-def test_the_document_says_how_to_reach_the_service_through_its_router() -> None:
+def test_document_describes_the_access_through_the_router() -> None:
     document = json.loads(PUBLISHED.read_text())
     score = document["paths"]["/score"]["post"]
     (server,) = document["servers"]
@@ -69,12 +69,12 @@ def test_the_document_says_how_to_reach_the_service_through_its_router() -> None
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     toys = make_artefact(tmp_path_factory.mktemp("scoring") / "toys")
-    # Few rows say as much as a thousand.
+    # A limit of five rows is checked by the same code as one of a thousand, with smaller requests.
     with serving(scoring_environment(toys.folder, SCORING_MAX_ROWS=5)) as running:
         yield running
 
 
-def test_the_answers_on_the_reference_page_are_those_of_the_service(service: Running) -> None:
+def test_reference_page_shows_the_answers_of_the_service(service: Running) -> None:
     answers = {path: EXAMPLES["get", path][0].answer for path in ("/live", "/ready", "/metrics")}
     assert service.client.get("/live").text.strip() == answers["/live"]
     assert service.client.get("/ready").text == answers["/ready"]
@@ -84,21 +84,21 @@ def test_the_answers_on_the_reference_page_are_those_of_the_service(service: Run
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_the_service_keeps_what_its_document_says(service: Running, mode: GenerationMode) -> None:
+def test_service_conforms_to_its_document(service: Running, mode: GenerationMode) -> None:
     served = service.client.get("/openapi.json").json()
     del served["paths"]["/score"]["post"]["security"]  # the router checks the key, not this service
     document = schemathesis.openapi.from_dict(served)
     document.config.checks.negative_data_rejection.expected_statuses += ["413"]
-    for found in document.get_all_operations():
-        operation = found.ok()
+    for result in document.get_all_operations():
+        operation = result.ok()
         if mode is GenerationMode.NEGATIVE and operation.method != "post":
-            continue  # there is nothing to get wrong
+            continue  # a request without parameters cannot be wrong
 
         @settings(
             max_examples=25 if operation.method == "post" else 2, deadline=None, suppress_health_check=HealthCheck
         )
         @given(operation.as_strategy(generation_mode=mode))
-        def keeps(case: schemathesis.Case) -> None:
+        def check(case: schemathesis.Case) -> None:
             case.call_and_validate(base_url=f"http://127.0.0.1:{service.port}")
 
-        keeps()
+        check()

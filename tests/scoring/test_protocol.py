@@ -1,4 +1,4 @@
-"""One connection by itself: what is written for an answer, and what is left of it."""
+"""Tests of a single connection: the bytes written for an answer, and the objects left after it."""
 
 import asyncio
 import gc
@@ -15,6 +15,7 @@ from scoring.http.protocol import Config, Protocol
 from scoring.server import Service, application
 from scoring.settings import Settings
 from testing.scoring import Toys, make_artefact
+from testing.waiting import eventually_in_loop
 
 BODY = b'{"rows": [{"age": 1}]}'
 HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -22,7 +23,7 @@ REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
 class Written(asyncio.Transport):
-    """What would go to the peer, one element a write."""
+    """A transport that stores each write to the peer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class Written(asyncio.Transport):
     abort = write_eof = close
 
     def pause_reading(self) -> None:
-        """Nothing is read from a peer."""
+        """Do nothing: this transport never reads."""
 
     resume_reading = pause_reading
 
@@ -53,22 +54,21 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
 
 
 @asynccontextmanager
-async def connected(folder: Path) -> AsyncIterator[tuple[Protocol, Written]]:
+async def connected(folder: Path) -> AsyncIterator[tuple[Service, Protocol, Written]]:
     settings = Settings.from_environment({"AZUREML_MODEL_DIR": str(folder)})
     artefact = open_artefact(folder)
     service = Service(settings, artefact, NativeEngine(artefact))
     app = application(service, b"{}")
     async with service.lifespan(None):
-        async with asyncio.timeout(5):
-            while service.unready_reason:
-                await asyncio.sleep(0.01)
+        await eventually_in_loop(lambda: service.unready_reason, lambda reason: reason is None)
         protocol = Protocol(Config(app, settings, service.metrics.count), ServerState(), {})
         transport = Written()
         protocol.connection_made(transport)
-        yield protocol, transport
+        yield service, protocol, transport
 
 
 async def ask(protocol: Protocol, request: bytes = REQUEST) -> None:
+    """Deliver a request to the protocol and return when it is answered."""
     protocol.data_received(request)
     while not protocol.cycle.response_complete:
         await asyncio.sleep(0)
@@ -78,9 +78,9 @@ async def ask(protocol: Protocol, request: bytes = REQUEST) -> None:
 @pytest.mark.parametrize(
     ("request_", "closed"), [(REQUEST, False), (REQUEST.replace(b"Host", b"Connection: close\r\nHost"), True)]
 )
-def test_an_answer_is_one_write(toys: Toys, request_: bytes, closed: bool) -> None:
+def test_answer_is_sent_in_one_write(toys: Toys, request_: bytes, closed: bool) -> None:
     async def act() -> None:
-        async with connected(toys.folder) as (protocol, transport):
+        async with connected(toys.folder) as (_, protocol, transport):
             await ask(protocol, request_)
             (answer,) = transport.writes
             head, _, body = answer.partition(b"\r\n\r\n")
@@ -93,27 +93,27 @@ def test_an_answer_is_one_write(toys: Toys, request_: bytes, closed: bool) -> No
     asyncio.run(act())
 
 
-def test_a_peer_that_takes_nothing_is_written_nothing_more(toys: Toys) -> None:
+def test_answer_waits_while_the_peer_does_not_read(toys: Toys) -> None:
     async def act() -> None:
-        async with connected(toys.folder) as (protocol, transport):
+        async with connected(toys.folder) as (service, protocol, transport):
             protocol.pause_writing()
             protocol.data_received(REQUEST)
-            await asyncio.sleep(0.05)
+            # The service counts an answer immediately before it sends it.
+            await eventually_in_loop(lambda: service.summary.requests)
+            await asyncio.sleep(0)
             assert transport.writes == []
             protocol.resume_writing()
-            async with asyncio.timeout(5):
-                while not protocol.cycle.response_complete:
-                    await asyncio.sleep(0)
+            await eventually_in_loop(lambda: protocol.cycle.response_complete)
             assert len(transport.writes) == 1
 
     asyncio.run(act())
 
 
 def test_every_answer_has_a_date(toys: Toys) -> None:
-    """RFC 9110, 6.6.1; uvicorn renews it each second."""
+    """RFC 9110, 6.6.1. uvicorn renews the header every second."""
 
     async def act() -> None:
-        async with connected(toys.folder) as (protocol, transport):
+        async with connected(toys.folder) as (_, protocol, transport):
             protocol.server_state.default_headers = [(b"date", b"now")]
             await ask(protocol)
             protocol.data_received(b"GET /live HTTP/1.1\r\n\r\n")  # without Host
@@ -130,25 +130,24 @@ def test_every_answer_has_a_date(toys: Toys) -> None:
         ([b"\x00garbage\r\n\r\n"], 1),
     ],
 )
-def test_a_refusal_is_never_taken_for_the_answer_to_an_earlier_request(
+def test_refusal_is_never_sent_in_place_of_the_answer_to_an_earlier_request(
     toys: Toys, parts: list[bytes], answered: int
 ) -> None:
-    """The first request still waits for its engine when a second one behind it is refused."""
+    """The first request still waits for its engine when the second one on the connection is refused."""
 
     async def act() -> None:
-        async with connected(toys.folder) as (protocol, transport):
+        async with connected(toys.folder) as (_, protocol, transport):
             for part in (REQUEST + parts[0], *parts[1:]):
                 protocol.data_received(part)
-            await asyncio.sleep(0.05)
-            assert transport.closed
+            await eventually_in_loop(lambda: transport.closed)
             assert [answer[:13] for answer in transport.writes] == [b"HTTP/1.1 200 "] * answered
 
     asyncio.run(act())
 
 
-def test_a_request_leaves_nothing_that_only_the_collector_would_find(toys: Toys) -> None:
+def test_request_leaves_no_reference_cycles(toys: Toys) -> None:
     async def act() -> None:
-        async with connected(toys.folder) as (protocol, _):
+        async with connected(toys.folder) as (_, protocol, _):
             await ask(protocol)
             gc.collect()
             gc.disable()

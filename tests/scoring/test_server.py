@@ -1,4 +1,4 @@
-"""The front by itself, in this process, on an engine that does what the test says."""
+"""Tests of the HTTP server in this process, with an engine that the test controls."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from scoring.engines.native import NativeEngine
 from scoring.server import Service, application
 from scoring.settings import Settings
 from testing.scoring import Toys, make_artefact
+from testing.waiting import eventually_in_loop
 
 TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
@@ -25,18 +26,22 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
 
 
 class SlowEngine(NativeEngine):
-    """Starts, and answers, when it is let."""
+    """An engine that starts and answers only when the test allows it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(open_artefact(folder))
         self.may_start, self.may_answer = asyncio.Event(), asyncio.Event()
         self.may_answer.set()
+        self.waiting = 0
+        """Calls that wait for `may_answer`."""
 
     async def start(self) -> None:
         await self.may_start.wait()
 
     async def probabilities(self, rows: Sequence[Row]) -> list[float]:
+        self.waiting += 1
         await self.may_answer.wait()
+        self.waiting -= 1
         return await super().probabilities(rows)
 
 
@@ -65,13 +70,11 @@ async def running(
         yield service, engine, client
 
 
-async def ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(5):
-        while (await client.get("/ready")).status_code != 200:
-            await asyncio.sleep(0.01)
+async def ready(service: Service) -> None:
+    await eventually_in_loop(lambda: service.unready_reason, lambda reason: reason is None)
 
 
-def test_nothing_is_answered_before_the_golden_rows_came_back(toys: Toys) -> None:
+def test_requests_are_refused_until_the_golden_rows_are_scored(toys: Toys) -> None:
     async def unready(client: httpx.AsyncClient) -> None:
         assert (await client.get("/live")).status_code == 200
         assert (await client.get("/ready")).json() == {"ready": False, "reason": "starting"}
@@ -79,36 +82,34 @@ def test_nothing_is_answered_before_the_golden_rows_came_back(toys: Toys) -> Non
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
 
     async def act() -> None:
-        async with running(toys) as (_, engine, client):
+        async with running(toys) as (service, engine, client):
             await unready(client)
             engine.may_answer.clear()
             engine.may_start.set()
-            await asyncio.sleep(0.05)
+            await eventually_in_loop(lambda: engine.waiting)
             await unready(client)
             engine.may_answer.set()
-            await ready(client)
+            await ready(service)
+            assert (await client.get("/ready")).status_code == 200
             answered = await client.post("/score", json={"rows": toys.rows[:1]})
             assert answered.json()["probabilities"] == [toys.probability(toys.rows[0])]
 
     asyncio.run(act())
 
 
-def test_a_warm_up_without_end_is_a_failure_that_is_named(toys: Toys) -> None:
+def test_warm_up_beyond_its_limit_fails_with_the_name_of_the_setting(toys: Toys) -> None:
     async def act() -> str | None:
         async with running(toys, SCORING_WARM_UP_SECONDS=1) as (service, _, _):
-            async with asyncio.timeout(5):
-                while service.failure is None:
-                    await asyncio.sleep(0.05)
-            return service.failure
+            return await eventually_in_loop(lambda: service.failure)
 
     assert "SCORING_WARM_UP_SECONDS=1" in (asyncio.run(act()) or "")
 
 
-def test_a_draining_service_is_not_ready_but_answers_and_lets_connections_go(toys: Toys) -> None:
+def test_draining_service_is_not_ready_but_answers_and_closes_connections(toys: Toys) -> None:
     async def act() -> None:
         async with running(toys) as (service, engine, client):
             engine.may_start.set()
-            await ready(client)
+            await ready(service)
             assert "connection" not in (await client.post("/score", json={"rows": toys.rows[:1]})).headers
             service.draining = True
             assert (await client.get("/ready")).json() == {"ready": False, "reason": "stopping"}
@@ -118,29 +119,29 @@ def test_a_draining_service_is_not_ready_but_answers_and_lets_connections_go(toy
     asyncio.run(act())
 
 
-def test_places_are_counted_while_the_engine_works_and_come_free(toys: Toys) -> None:
+def test_concurrency_limit_counts_requests_until_the_engine_has_answered(toys: Toys) -> None:
     async def act() -> None:
-        async with running(toys, SCORING_MAX_IN_FLIGHT=2) as (_, engine, client):
+        async with running(toys, SCORING_MAX_IN_FLIGHT=2) as (service, engine, client):
             engine.may_start.set()
-            await ready(client)
+            await ready(service)
             engine.may_answer.clear()
-            under_way = [asyncio.create_task(client.post("/score", json={"rows": toys.rows[:1]})) for _ in range(2)]
-            await asyncio.sleep(0.05)
+            in_flight = [asyncio.create_task(client.post("/score", json={"rows": toys.rows[:1]})) for _ in range(2)]
+            await eventually_in_loop(lambda: engine.waiting == 2)
             assert (await client.post("/score", json={"rows": toys.rows[:1]})).status_code == 503
             engine.may_answer.set()
-            assert [answer.status_code for answer in await asyncio.gather(*under_way)] == [200, 200]
+            assert [answer.status_code for answer in await asyncio.gather(*in_flight)] == [200, 200]
             assert (await client.post("/score", json={"rows": toys.rows[:1]})).status_code == 200
 
     asyncio.run(act())
 
 
-def test_a_trace_context_comes_back_and_is_logged_where_a_request_fails(
+def test_trace_context_is_returned_and_logged_with_a_failed_request(
     toys: Toys, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def act() -> None:
-        async with running(toys, BrokenEngine) as (_, engine, client):
+        async with running(toys, BrokenEngine) as (service, engine, client):
             engine.may_start.set()
-            await ready(client)
+            await ready(service)
             caplog.clear()
             for body in ({"rows": toys.rows[:1]}, {"rows": []}):
                 answered = await client.post("/score", json=body, headers={"Traceparent": TRACE})
@@ -153,16 +154,16 @@ def test_a_trace_context_comes_back_and_is_logged_where_a_request_fails(
 
     with caplog.at_level("INFO", "scoring"):
         asyncio.run(act())
-    told = {record.message: record.__dict__["fields"] for record in caplog.records}
-    assert told["refused"]["trace"] == told["failed"]["trace"] == TRACE.split("-")[1]
-    assert "s3cret" not in json.dumps(list(told.values()))
+    fields = {record.message: record.__dict__["fields"] for record in caplog.records}
+    assert fields["refused"]["trace"] == fields["failed"]["trace"] == TRACE.split("-")[1]
+    assert "s3cret" not in json.dumps(list(fields.values()))
 
 
-def test_metrics_tell_outcome_engine_model_latency_and_what_was_missing(toys: Toys) -> None:
+def test_metrics_hold_outcome_engine_model_latency_and_missing_values(toys: Toys) -> None:
     async def act() -> str:
-        async with running(toys) as (_, engine, client):
+        async with running(toys) as (service, engine, client):
             engine.may_start.set()
-            await ready(client)
+            await ready(service)
             for rows in ([{"age": 3, "hour": None}], [{"hour": 1}, {"age": 1}], [{"age": "x"}]):
                 await client.post("/score", json={"rows": rows})
             await client.post("/score", json={"rows": [{"age": 1}]}, headers={"Accept": "text/html"})

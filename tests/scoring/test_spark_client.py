@@ -1,4 +1,4 @@
-"""How the front asks the Spark worker, on a worker that does what the test says."""
+"""Tests of the client of the Spark worker, with a worker that the test controls."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from testing.scoring import make_artefact
 
 ROW_SECONDS = 0.7
 Answer = Callable[[int, int], bytes | None]
-"""From the number of a request and its token; None never answers."""
+"""Function from the number of a request and its token to the bytes of the answer; None means no answer."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def http(content: object, status: bytes = b"200 OK") -> bytes:
 
 @asynccontextmanager
 async def asking(folder: Path, answer: Answer, **changes: float) -> AsyncIterator[tuple[SparkServingEngine, list[int]]]:
-    """An engine whose worker is `answer`, and the tokens that the worker has seen."""
+    """An engine whose worker answers with `answer`, and the tokens that the worker has received."""
     tokens: list[int] = []
 
     async def worker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +74,7 @@ ROW = (30.0, "F", 1.0, None, None, None)
     ],
     ids=["silent", "empty", "refused", "null", "of another row", "without a value"],
 )
-def test_a_row_without_its_own_answer_is_asked_once_more(folder: Path, first: bytes | None) -> None:
+def test_row_without_a_valid_answer_is_sent_once_more(folder: Path, first: bytes | None) -> None:
     async def act() -> None:
         def answer(number: int, token: int) -> bytes | None:
             return first if number == 1 else http({"token": token, "probability": 0.25})
@@ -87,7 +87,7 @@ def test_a_row_without_its_own_answer_is_asked_once_more(folder: Path, first: by
     asyncio.run(act())
 
 
-def test_a_worker_that_stays_silent_is_given_up_after_two_time_outs(folder: Path) -> None:
+def test_worker_that_does_not_answer_makes_the_engine_unavailable_after_two_time_outs(folder: Path) -> None:
     async def act() -> None:
         async with asking(folder, lambda _number, _token: None) as (engine, tokens):
             started = asyncio.get_running_loop().time()
@@ -100,7 +100,7 @@ def test_a_worker_that_stays_silent_is_given_up_after_two_time_outs(folder: Path
     asyncio.run(act())
 
 
-def test_a_batch_that_waits_for_connections_has_a_time_out_as_a_whole(folder: Path) -> None:
+def test_batch_that_waits_for_connections_has_one_time_out(folder: Path) -> None:
     async def act() -> None:
         def answer(number: int, token: int) -> bytes | None:
             return http({"token": token, "probability": 0.5}) if number <= 20 else None

@@ -1,4 +1,4 @@
-"""The line that alerts and the dashboard read."""
+"""Tests of the summary line, which the alerts and the dashboard read."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from scoring.summary import Summary
 from testing.scoring import free_port, make_artefact, scoring_environment, wait_until_ready, write_manifest
 
 
-def test_a_service_sums_up_what_it_answered_and_how_old_its_model_is(tmp_path: Path) -> None:
+def test_summary_counts_the_answered_requests_and_holds_the_age_of_the_model(tmp_path: Path) -> None:
     toys = make_artefact(tmp_path / "toys")
     trained = datetime.now(UTC) - timedelta(hours=50)
     (toys.folder / "lineage.json").write_text(json.dumps({"trained_at": trained.isoformat(), "run_id": "7"}))
@@ -32,14 +32,14 @@ def test_a_service_sums_up_what_it_answered_and_how_old_its_model_is(tmp_path: P
     _, written = process.communicate(timeout=20)
     lines = [json.loads(line) for line in written.splitlines()]
     summaries = [line for line in lines if line["message"] == "summary"]
-    told = {key: sum(line[key] for line in summaries) for key in ("requests", "errors", "without_features", "rows")}
-    assert told == {"requests": 4, "errors": 0, "without_features": 1, "rows": 6}
+    totals = {key: sum(line[key] for line in summaries) for key in ("requests", "errors", "without_features", "rows")}
+    assert totals == {"requests": 4, "errors": 0, "without_features": 1, "rows": 6}
     assert summaries[-1]["model"] == "toys:3"
     assert 49.9 < summaries[-1]["model_age_hours"] < 50.2
     shutil.rmtree(toys.folder)
 
 
-def test_the_slowest_hundredth_and_the_errors_of_one_span_are_told_once() -> None:
+def test_p99_and_errors_are_reported_once_and_then_reset() -> None:
     summary = Summary("toys:3", None)
     for milliseconds in range(1, 101):
         summary.observe(503 if milliseconds > 98 else 200, milliseconds / 1000)
@@ -48,7 +48,7 @@ def test_the_slowest_hundredth_and_the_errors_of_one_span_are_told_once() -> Non
     assert summary.take() == {**line, "requests": 0, "errors": 0, "p99_ms": None}
 
 
-def test_a_minute_has_one_line_though_a_sleep_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_minute_has_one_line_even_if_a_sleep_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, written = [100.0], []
 
     async def sleep(seconds: float) -> None:

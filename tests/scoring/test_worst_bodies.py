@@ -1,4 +1,4 @@
-"""The largest and oddest bodies that a request may have cost little time and memory."""
+"""Tests that the largest and most unusual bodies of a request cost little time and memory."""
 
 from collections.abc import Iterator
 
@@ -19,8 +19,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("kind", abuse.WORST)
-def test_a_worst_body_costs_little_time_and_memory(service: Running, kind: str) -> None:
-    """CPU of the service, by the speed of this machine at present."""
+def test_worst_body_costs_little_time_and_memory(service: Running, kind: str) -> None:
+    """The bar for the service's CPU time is scaled by the present speed of this machine."""
     worst = abuse.WORST[kind]()
     cost = abuse.cost(service, worst)
     assert cost.status == worst.status

@@ -1,4 +1,4 @@
-"""The floor: uvicorn with uvloop and httptools, an application that sends the body back."""
+"""The lower bound of the comparison: uvicorn with uvloop and httptools, and an application that returns the body."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""FastAPI as its tutorial has it: a pydantic model of the features, `Booster.predict` on an array."""
+"""A peer in FastAPI as in its tutorial: a pydantic model of the features, and `Booster.predict` on an array."""
 
 from typing import Any
 

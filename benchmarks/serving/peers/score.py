@@ -1,4 +1,4 @@
-"""The usual score.py of azureml-inference-server-http: a data frame for each request."""
+"""A typical score.py of azureml-inference-server-http: a data frame for each request."""
 
 import json
 from typing import Any
@@ -12,9 +12,9 @@ def init() -> None:
     global booster, tables
     booster = lightgbm.Booster(model_file=FOLDER / "model.txt")
     tables = {}
-    for name, of in levels().items():
-        of[""] = of.pop(MISSING, UNKNOWN)  # pandas' texts end at a zero character
-        tables[name] = pandas.DataFrame(list(of.values()), index=list(of), columns=["rate", "count"])
+    for name, table in levels().items():
+        table[""] = table.pop(MISSING, UNKNOWN)  # texts in pandas end at a zero character
+        tables[name] = pandas.DataFrame(list(table.values()), index=list(table), columns=["rate", "count"])
 
 
 def run(raw_data: str) -> dict[str, Any]:
@@ -22,10 +22,10 @@ def run(raw_data: str) -> dict[str, Any]:
     columns = {}
     for name, kind in FEATURES:
         if kind == "string":
-            # A column of nothing but None would be of another kind than the index, and all of that converted.
+            # A column of None only has another dtype than the index, and pandas would convert the whole index.
             words = frame[name].fillna("").astype(tables[name].index.dtype)
-            found = tables[name].reindex(words).fillna(0.0)
-            columns |= {f"{name}_rate": found["rate"].to_numpy(), f"{name}_count": found["count"].to_numpy()}
+            values = tables[name].reindex(words).fillna(0.0)
+            columns |= {f"{name}_rate": values["rate"].to_numpy(), f"{name}_count": values["count"].to_numpy()}
         else:
             columns[name] = frame[name].astype(float).to_numpy()
     probabilities = booster.predict(pandas.DataFrame(columns), num_threads=1)

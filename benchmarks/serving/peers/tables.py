@@ -1,4 +1,4 @@
-"""What every peer needs to score the same rows: the artefact's features and levels, in the plain Python way."""
+"""The artefact's features and levels as Python dictionaries, for the peers."""
 
 import json
 import math
@@ -18,12 +18,12 @@ UNKNOWN = (0.0, 0.0)
 
 def levels() -> dict[str, dict[str, tuple[float, float]]]:
     arrays = numpy.load(FOLDER / "encoder.npz")
-    found = {}
+    tables = {}
     for i, name in enumerate(CONTRACT["encoder"]["categoricals"]):
         text = arrays[f"levels_{i}"].tobytes()
         words = (text[start:end].decode() for start, end in pairwise(arrays[f"offsets_{i}"].tolist()))
-        found[name] = dict(zip(words, map(tuple, arrays[f"values_{i}"].tolist()), strict=True))
-    return found
+        tables[name] = dict(zip(words, map(tuple, arrays[f"values_{i}"].tolist()), strict=True))
+    return tables
 
 
 def vector(row: dict[str, Any], tables: dict[str, dict[str, tuple[float, float]]]) -> list[float]:

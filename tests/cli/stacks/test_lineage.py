@@ -1,4 +1,4 @@
-"""What `personalization lineage` says of a run; the chain itself is in test_stack_lifecycle.py."""
+"""Tests of `personalization lineage`; tests/end_to_end/test_lifecycle.py tests it on a deployed stack."""
 
 from typing import Any
 

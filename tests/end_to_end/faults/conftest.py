@@ -1,7 +1,7 @@
-"""docs/reliability.md, written from what the cells report, by whichever worker they were tried.
+"""Write docs/reliability.md from the results of the cells, which any worker may have run.
 
-Cells that a run leaves out keep what pytest's cache has of an earlier one (`--cache-clear` forgets it), so that the
-matrix can be tried in parts.
+Cells that a run leaves out keep the result of an earlier run from pytest's cache (`--cache-clear` deletes it), so that
+the matrix can be run in parts.
 """
 
 import os
@@ -32,8 +32,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def page(tried: dict[str, dict[str, Any] | None]) -> str:
-    """`tried`: by `<stage>-<fault>`, the outcome of a cell; None where it did not survive."""
-    found = [Outcome(**outcome) for outcome in tried.values() if outcome]
+    """The page for the outcomes in `tried`, by `<stage>-<fault>`; None for a cell that failed."""
+    survived = [Outcome(**outcome) for outcome in tried.values() if outcome]
     lines = [
         "# Reliability",
         "",
@@ -44,22 +44,23 @@ def page(tried: dict[str, dict[str, Any] | None]) -> str:
         "After each: one job, cluster and policy, one model version for each model trained, one live deployment, no",
         "secret in log or state.",
         "",
-        f"{len(found)} cells survived, {len(tried) - len(found)} did not; of {sum(each.asked for each in found):,} "
-        f"requests {sum(each.lost for each in found)} were lost. {platform.machine()}, {os.cpu_count()} cores.",
+        f"{len(survived)} cells survived, {len(tried) - len(survived)} did not; of "
+        f"{sum(outcome.asked for outcome in survived):,} requests {sum(outcome.lost for outcome in survived)} were "
+        f"lost. {platform.machine()}, {os.cpu_count()} cores.",
         "",
         f"| stage | {' | '.join(fault.name for fault in FAULTS)} |",
         "| --- |" + " --- |" * len(FAULTS),
     ]
     for stage in STAGES:
-        cells = [_said(tried, f"{stage.name}-{fault.name}") if fault.fits(stage) else "-" for fault in FAULTS]
+        cells = [_cell(tried, f"{stage.name}-{fault.name}") if fault.fits(stage) else "-" for fault in FAULTS]
         lines.append(f"| {stage.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _said(tried: dict[str, dict[str, Any] | None], cell: str) -> str:
-    if cell not in tried:
+def _cell(tried: dict[str, dict[str, Any] | None], name: str) -> str:
+    if name not in tried:
         return "not tried"
-    outcome = tried[cell]
+    outcome = tried[name]
     if outcome is None:
         return "**not survived**"
     return "at once" if outcome["first"] else f"{outcome['seconds']:.0f} s"

@@ -1,7 +1,7 @@
-"""Whatever happens to `up` in whichever stage: a clear message at most, and `up` again makes it whole.
+"""The fault matrix: a fault in a stage of `up` causes a clear message at most, and the next `up` repairs the stack.
 
-Takes an hour and more, so it is run when asked for: `pytest tests/end_to_end/faults --faults`, which writes
-docs/reliability.md. Two of its cells are tried with every test run, by test_stack_lifecycle.py.
+Takes more than an hour, so it runs only on request: `pytest tests/end_to_end/faults --faults`, which writes
+docs/reliability.md. `tests/end_to_end/test_lifecycle.py` tries two of its cells in every test run.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ from dataclasses import asdict
 import pytest
 
 from testing.sandbox.process import in_environment
-from testing.stack.fault_matrix import CELL, CELLS, Fault, Stage, Stand, trial
+from testing.stack.fault_matrix import CELL, CELLS, DeployedStack, Fault, Stage, trial
 from testing.stack.local_run import LocalRun
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 
-# Few rows make poor models, each unlike the last.
+# Models trained on few rows are poor and differ much from each other.
 LIMITS = ("auc_drop_max", "log_loss_rise_max", "calibration_gap_max", "calibration_error_max", "unseen_rise_max")
 QUICK = {
     **{f"quality:{name}": "1" for name in LIMITS},
@@ -27,17 +27,17 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedStack]:
     run = LocalRun(tmp_path_factory.mktemp("faults"))
     try:
         run.up()
         for key, value in QUICK.items():
             run.configure(key, value)
         with in_environment(run.environment):
-            found = Stand.of(run)
-            found.trains_on_other_rows()
+            deployed = DeployedStack.of(run)
+            deployed.trains_on_other_rows()
             assert run.pulumi("up")
-            yield found
+            yield deployed
     finally:
         run.down()
     assert run.processes() == []
@@ -46,8 +46,8 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 @pytest.mark.parametrize(
     ("stage", "fault"), [pytest.param(*cell, id="-".join(each.name for each in cell)) for cell in CELLS]
 )
-def test_up_again_makes_whole_what_a_fault_left(
-    stand: Stand, stage: Stage, fault: Fault, record_property: Callable[[str, object], None]
+def test_next_up_repairs_an_up_that_met_a_fault(
+    stack: DeployedStack, stage: Stage, fault: Fault, record_property: Callable[[str, object], None]
 ) -> None:
-    found = trial(stand, stage, fault)
-    record_property(CELL, [stage.name, fault.name, asdict(found)])
+    outcome = trial(stack, stage, fault)
+    record_property(CELL, [stage.name, fault.name, asdict(outcome)])

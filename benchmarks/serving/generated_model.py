@@ -1,7 +1,7 @@
-"""A model artefact as training writes it, made without the training job: real trees, and as many levels as wanted.
+"""Generate a model artefact without the training job: real trees, and any number of levels.
 
-The rows are those of `workloads.data.synthesize`, in Criteo's shape; every other feature is the user's, the rest
-the items'. Levels that the rows do not show are made up, in the columns that have many.
+The rows are those of `workloads.data.synthesize`, in Criteo's shape. Every second feature belongs to the user, the
+others to the items. Levels that do not occur in the rows are random, in the columns that have many levels.
 """
 
 import dataclasses
@@ -26,23 +26,23 @@ from workloads.training import pipeline
 TREES, LEAVES = 200, 64
 ROWS = 30_000
 _MANY = 1_000
-"""Columns with at least so many levels are filled up."""
+"""Columns with at least this number of levels get additional ones."""
 _SMOOTHING = 20
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedModel:
     folder: Path
     dataset: Spec
     rows: list[Row]
     """Rows that took no part in training."""
     vectors: np.ndarray
-    """(rows, columns): what the model sees of them."""
+    """The encoded rows, (rows, columns)."""
     probabilities: np.ndarray
     without_missing: np.ndarray
-    """Their probabilities with -1 for every missing number."""
+    """Probabilities of the rows with -1 for every missing number."""
     levels: dict[str, Levels]
 
     @property
@@ -58,8 +58,13 @@ def dataset() -> Spec:
     return dataclasses.replace(criteo, features=features)
 
 
-def make(folder: Path, scratch: Path, with_pipeline: bool, wanted: int, kept: int = 2_000, seed: int = 1) -> Made:
-    """`wanted` levels in all, if the rows show no more. `with_pipeline` starts Spark, for what Spark Serving loads."""
+def generate(
+    folder: Path, scratch: Path, with_pipeline: bool, wanted: int, kept: int = 2_000, seed: int = 1
+) -> GeneratedModel:
+    """Write an artefact with `wanted` levels in total, or more if the rows have more.
+
+    `with_pipeline` also writes the pipeline that Spark Serving loads; it starts Spark.
+    """
     of = dataset()
     table = synthesize.synthesize(scratch, ROWS, seed).read_text().splitlines()
     cells = np.array([line.split("\t") for line in table])
@@ -75,7 +80,7 @@ def make(folder: Path, scratch: Path, with_pipeline: bool, wanted: int, kept: in
             rate = (clicks - counts * labels.mean()) / (counts + _SMOOTHING)
             pairs = np.stack([rate, np.log1p(counts)], axis=1).astype(np.float32)
             columns += [pairs[at, 0], pairs[at, 1]]
-            # Not among numpy's texts before here: they end at a zero character.
+            # Only here, because texts in numpy end at a zero character, with which the missing level begins.
             levels[name] = Levels([word or MISSING_LEVEL for word in words.tolist()], pairs)
         else:
             columns.append(np.where(text == "", "nan", text).astype(np.float64))
@@ -96,7 +101,7 @@ def make(folder: Path, scratch: Path, with_pipeline: bool, wanted: int, kept: in
         (folder / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
         if with_pipeline:
             _write_pipeline(folder / "pipeline", scratch, of, levels, trees)
-    return Made(folder, of, rows, vectors[:kept], probabilities, without, levels)
+    return GeneratedModel(folder, of, rows, vectors[:kept], probabilities, without, levels)
 
 
 def _write_pipeline(folder: Path, scratch: Path, of: Spec, levels: dict[str, Levels], trees: str) -> None:
@@ -117,7 +122,7 @@ def _row(of: Spec, cells: np.ndarray) -> Row:
 
 
 def _fill(levels: dict[str, Levels], wanted: int, random: np.random.Generator) -> None:
-    """In the sorted order of training."""
+    """Add random levels until there are `wanted` in total; levels stay in the sorted order of training."""
     many = [name for name, of in levels.items() if len(of.levels) >= _MANY]
     missing = max(wanted - sum(len(of.levels) for of in levels.values()), 0)
     for left, name in zip(range(len(many), 0, -1), many, strict=True):
