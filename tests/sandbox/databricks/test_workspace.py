@@ -262,7 +262,7 @@ def test_job_with_invalid_tasks_is_refused(workspace: WorkspaceClient) -> None:
         ([], "at least one"),
         ([task("prepare"), task("prepare")], "a unique task_key"),
         ([task("prepare", after=("absent",))], "absent"),
-        ([task("prepare", after=("count",)), task("count", after=("prepare",))], "circle"),
+        ([task("prepare", after=("count",)), task("count", after=("prepare",))], "cycle"),
         ([query], "sql_task"),
     ):
         with pytest.raises(InvalidParameterValue, match=reason):
