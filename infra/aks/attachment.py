@@ -18,6 +18,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.clients import Cloud
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 
 # Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/compute.py
@@ -31,7 +32,7 @@ _ACCESS_SECONDS = 900
 # installed", "internal server"); MicrosoftDocs/azure-ai-docs
 # articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md (ComputeNotAccessible, ClusterUnauthorized)
 _NO_ACCESS = ("not installed", "internal server", "internalserver", "computenotaccessible", "clusterunauthorized")
-_QUICK_SECONDS, _QUICK_PAUSE, _PAUSE = 10, 0.2, 10.0
+_POLL = PollInterval(quick=0.2, quick_for=10, slow=10)
 _DETACH = "?underlyingResourceAction=Detach"
 
 
@@ -46,12 +47,12 @@ class _AttachmentProvider(ReleaseProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         cloud, compute_id = Cloud.discover(), props["compute_id"]
         _detach(cloud, compute_id)  # removes another cluster or a failed attach
-        deadline = time.monotonic() + _ACCESS_SECONDS
+        began = time.monotonic()
         while reason := _attach(cloud, props):
             _detach(cloud, compute_id)
-            if time.monotonic() > deadline or not any(sign in reason.lower() for sign in _NO_ACCESS):
+            if time.monotonic() - began > _ACCESS_SECONDS or not any(sign in reason.lower() for sign in _NO_ACCESS):
                 raise AttachFailed(f"{props['cluster_id']} was not attached as {compute_id}: {reason}")
-            _pause(deadline - _ACCESS_SECONDS)
+            _POLL.pause(began)
         return CreateResult(compute_id, props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -98,7 +99,7 @@ def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
             return f"{state} {properties.get('provisioningErrors') or ''}"
         if time.monotonic() - began > _SECONDS:
             return f"{state} for {_SECONDS // 60} minutes"
-        _pause(began)
+        _POLL.pause(began)
     return "the compute was created and then not found"
 
 
@@ -112,11 +113,7 @@ def _detach(cloud: Cloud, compute_id: str) -> None:
             answer = cloud.request("DELETE", compute_id + _DETACH, API_VERSION)
             if not answer.ok and answer.status_code not in (404, 409):  # 409: another change of it is under way
                 raise AttachFailed(f"{compute_id} was not detached: HTTP {answer.status_code} {answer.text}")
-        _pause(began)
-
-
-def _pause(began: float) -> None:
-    time.sleep(_QUICK_PAUSE if time.monotonic() - began < _QUICK_SECONDS else _PAUSE)
+        _POLL.pause(began)
 
 
 class Attachment(Resource, module="machinelearningservices", name="KubernetesCompute"):

@@ -18,6 +18,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud.clients import Cloud
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 
 API_VERSION = "2025-09-01"
@@ -27,8 +28,8 @@ _SECONDS = 3600
 
 Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md ("The default is 30 minutes")
 """
-_QUICK_SECONDS, _PAUSE_SECONDS = 30, 5
-"""AKS completes some changes at once: poll often at first, then every five seconds."""
+_POLL = PollInterval(quick=0.2, quick_for=30, slow=5)
+"""AKS completes some changes at once."""
 _READ_ONLY = ("provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "eTag")
 _AUTOSCALED = ("enableAutoScaling", "minCount", "maxCount")
 
@@ -112,8 +113,7 @@ def _is_busy(refusal: str) -> bool:
 def _pause(deadline: float, reason: str) -> None:
     if time.monotonic() > deadline:
         raise PoolFailed(f"not finished within {_SECONDS // 60} minutes: {reason}")
-    waited = time.monotonic() - (deadline - _SECONDS)
-    time.sleep(_PAUSE_SECONDS if waited > _QUICK_SECONDS else 0.2)
+    _POLL.pause(deadline - _SECONDS)
 
 
 class _PoolDrainProvider(ReleaseProvider):

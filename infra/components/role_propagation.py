@@ -20,6 +20,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource
 
 from infra.cloud.clients import Cloud
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone, is_unknown
 
 _API_VERSION = "2018-09-01-preview"
@@ -33,7 +34,7 @@ time."""
 _SECONDS = 3600
 _WITHOUT_CHECK_SECONDS = 600
 """Fixed wait if `checkAccess` is unavailable."""
-_QUICK_SECONDS, _QUICK_PAUSE, _PAUSE = 30, 0.5, 10.0
+_POLL = PollInterval(quick=0.5, quick_for=30, slow=10)
 
 
 class RolesNotInEffect(Exception):
@@ -100,13 +101,12 @@ def _wait(cloud: Cloud, access: Sequence[dict[str, str]]) -> None:
         confirmed = 0 if refused else confirmed + 1
         if confirmed == _CONFIRMATIONS:
             return
-        waited = time.monotonic() - began
-        if waited > _SECONDS:
+        if time.monotonic() - began > _SECONDS:
             raise RolesNotInEffect(
                 f"not in effect within {_SECONDS // 60} minutes: {'; '.join(refused)}. Check the role assignments of "
                 "these scopes; if they exist, run `up` again."
             )
-        time.sleep(_QUICK_PAUSE if waited < _QUICK_SECONDS else _PAUSE)
+        _POLL.pause(began)
 
 
 def _refused(cloud: Cloud, access: Sequence[dict[str, str]]) -> list[str]:
