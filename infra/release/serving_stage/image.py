@@ -16,12 +16,15 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.clients import Cloud
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.training_stage.workload import sources_digest
 
 _CONTEXT = Path(__file__).parents[3] / "scoring"
 REPOSITORY = "personalization-scoring"
 _BUILD_MINUTES = 30
+_POLL = PollInterval(quick=0.5, quick_for=330, slow=5)
+"""Most builds end within the first five minutes."""
 # Source: pulumi_azure_native==3.29.0 pulumi_azure_native/containerregistry/registry.py
 _REGISTRY_API_VERSION = "2023-01-01-preview"
 
@@ -130,15 +133,15 @@ def _scheduled(client: Any, place: tuple[str, str], request: Any) -> Any:
 def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
     import requests
 
-    deadline = time.monotonic() + (_BUILD_MINUTES + 5) * 60
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    while time.monotonic() - began < (_BUILD_MINUTES + 5) * 60:
         run = client.runs.get(*place, run_id)
         if run.status == "Succeeded":
             return run
         if run.status in ("Failed", "Canceled", "Error", "Timeout"):
             log = requests.get(client.runs.get_log_sas_url(*place, run_id).log_link, timeout=60).text
             raise ImageBuildFailed(f"image build {run_id} ended as {run.status}:\n{log[-4000:]}")
-        time.sleep(0.5 if time.monotonic() < deadline - _BUILD_MINUTES * 60 + 30 else 5)
+        _POLL.pause(began)
     raise ImageBuildFailed(f"image build {run_id} did not end within {_BUILD_MINUTES + 5} minutes")
 
 

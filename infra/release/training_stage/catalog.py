@@ -12,7 +12,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud.clients import databricks_of
-from infra.cloud.retry import until_allowed
+from infra.cloud.retry import retry_until_authorized
 from infra.dynamic.ownership import WorkspaceProvider
 from infra.dynamic.provider import gone
 
@@ -95,7 +95,7 @@ class _CatalogProvider(WorkspaceProvider):
                 get()
             except NotFound:
                 try:
-                    until_allowed(create, (PermissionDenied,), what=what)
+                    retry_until_authorized(create, (PermissionDenied,), what=what)
                 except PermissionDenied as error:
                     raise PermissionDenied(f"{error} {_REMEDY}") from error
 

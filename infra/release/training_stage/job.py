@@ -21,8 +21,8 @@ from infra.release.serving_stage.live_record import REFERENCE
 
 PACKAGE = "personalization_workloads"
 # The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
-SYNAPSEML = compatibility.table().line.coordinate
-SYNAPSEML_PYTHON = compatibility.table().line.package
+SYNAPSEML = compatibility.table().release.coordinate
+SYNAPSEML_PYTHON = compatibility.table().release.package
 MLFLOW = compatibility.table().tracking
 # Spark brings its own versions of these.
 # Source: microsoft/SynapseML README.md

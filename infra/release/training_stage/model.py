@@ -113,7 +113,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
         datastore: pulumi.Input[str],
         run_id: pulumi.Input[str],
         metrics: pulumi.Input[dict[str, Any]],
-        floors: dict[str, float],
+        thresholds: dict[str, float],
         lineage: pulumi.Input[dict[str, str]],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
@@ -126,7 +126,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
             "datastore": datastore,
             "run_id": run_id,
             "metrics": metrics,
-            "floors": floors,
+            "floors": thresholds,  # the name in existing states
             "lineage": lineage,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,

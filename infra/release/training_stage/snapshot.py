@@ -13,7 +13,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.clients import Cloud, has_lake
-from infra.cloud.retry import until_allowed
+from infra.cloud.retry import retry_until_authorized
 from infra.dynamic.provider import ReleaseProvider, gone
 
 
@@ -60,7 +60,7 @@ def require_landed(blob_endpoint: str, container: str, dataset: str, snapshot: s
     from azure.core.exceptions import HttpResponseError
 
     check = partial(landed, blob_endpoint, container, dataset, snapshot)
-    if not until_allowed(check, (HttpResponseError,), what=f"list of {container}/{dataset}/{snapshot}"):
+    if not retry_until_authorized(check, (HttpResponseError,), what=f"list of {container}/{dataset}/{snapshot}"):
         raise SnapshotError(
             f"training:snapshot {snapshot}: {blob_endpoint}{container} has no rows below {dataset}/{snapshot}/. "
             "Upload the dataset's files there, or set training:snapshot to a folder that holds them."
@@ -82,7 +82,7 @@ class _SnapshotProvider(ReleaseProvider):
                 container.upload_blob(f"{folder}/{path.name}", content, overwrite=True, max_concurrency=4)
 
         for path in files_of(props["data"]):
-            until_allowed(partial(upload, path), (HttpResponseError,), what=f"upload of {path.name}")
+            retry_until_authorized(partial(upload, path), (HttpResponseError,), what=f"upload of {path.name}")
         names = [path.name for path in files_of(props["data"])]
         return CreateResult(f"{props['container']}/{folder}", {**props, "files": names})
 

@@ -66,7 +66,7 @@ def test_an_accepted_plan_fits_its_nodes(values: dict[str, Any]) -> None:
     assert sorted(pod.name for node in nodes for pod in node) == sorted(pod.name for pod in wanted)
     assert len(nodes) <= serving.system_nodes + plan.nodes_at_most <= serving.system_nodes + serving.nodes_max
     assert not any(pod.scoring_pool for node in nodes[: serving.system_nodes] for pod in node)
-    cpu, memory = capacity.free(machines()[serving.node_size])
+    cpu, memory = capacity.allocatable(machines()[serving.node_size])
     for node in nodes:
         assert sum(pod.cpu for pod in node) <= cpu
         assert sum(pod.memory for pod in node) <= memory
@@ -109,7 +109,7 @@ def test_the_reference_sizing_is_reproduced(rps: int, replicas: int) -> None:
 )
 def test_aks_keeps_the_cpu_its_documentation_says(vcpus: int, reserved: int) -> None:
     daemons = sum(pod.cpu for pod in capacity._pods("daemon_sets"))
-    assert capacity.free(Machine(series="Ds_v5", vcpus=vcpus, gib=64))[0] == vcpus * 1000 - reserved - daemons
+    assert capacity.allocatable(Machine(series="Ds_v5", vcpus=vcpus, gib=64))[0] == vcpus * 1000 - reserved - daemons
 
 
 def test_azure_ml_asks_for_the_cpu_its_documentation_says() -> None:

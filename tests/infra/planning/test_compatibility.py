@@ -23,22 +23,22 @@ def text(path: str) -> str:
 
 
 def test_image_job_and_package_are_of_the_shipped_line() -> None:
-    assert (TABLE.line.coordinate, TABLE.line.package) == (job.SYNAPSEML, job.SYNAPSEML_PYTHON)
-    assert f'"{TABLE.line.coordinate}"' in text("scoring/engines/spark_jars.py")
-    assert TABLE.line.package in text("scoring/requirements-spark.in").split()
-    assert f'"{TABLE.line.package}"' in text("pyproject.toml")
+    assert (TABLE.release.coordinate, TABLE.release.package) == (job.SYNAPSEML, job.SYNAPSEML_PYTHON)
+    assert f'"{TABLE.release.coordinate}"' in text("scoring/engines/spark_jars.py")
+    assert TABLE.release.package in text("scoring/requirements-spark.in").split()
+    assert f'"{TABLE.release.package}"' in text("pyproject.toml")
 
 
 def test_the_scoring_image_holds_the_java_and_spark_of_the_table() -> None:
     assert set(re.findall(r"openjdk-(\d+)-jre", text("scoring/Dockerfile"))) == {str(TABLE.scoring.java)}
-    assert TABLE.scoring.java in TABLE.line.java
+    assert TABLE.scoring.java in TABLE.release.java
     assert f"pyspark=={TABLE.scoring.pyspark}" in text("scoring/requirements-spark.in").split()
-    assert TABLE.scoring.pyspark.startswith(f"{TABLE.shipped}.")
+    assert TABLE.scoring.pyspark.startswith(f"{TABLE.current}.")
     assert f"whose Python is {TABLE.scoring.python}" in text("scoring/Dockerfile")
 
 
 def test_the_wheel_asks_for_the_python_of_the_table() -> None:
-    assert f'requires-python = ">={TABLE.line.python_min}"' in text("workloads/pyproject.toml")
+    assert f'requires-python = ">={TABLE.release.python_min}"' in text("workloads/pyproject.toml")
 
 
 @pytest.mark.parametrize(

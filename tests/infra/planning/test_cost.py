@@ -12,7 +12,7 @@ from infra.config.loading import load
 from infra.config.settings import Settings
 from infra.planning import cost, regions
 from infra.planning.compatibility import machines
-from infra.planning.cost import Estimate, Meter
+from infra.planning.cost import CostRecorder, Estimate
 from testing.stack.infra_graph import graph
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +27,7 @@ def settings(location: str = "eastus2", **config: str) -> Settings:
 
 
 def estimate(of: Settings, *declared: tuple[str, dict[str, Any]]) -> Estimate:
-    meter = Meter()
+    meter = CostRecorder()
     for token, inputs in declared:
         meter.see(token, inputs)
     return meter.estimate(of)

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from infra.config.settings import QualitySettings
-from infra.release.checks.gate import judge
+from infra.release.checks.gate import evaluate_gate
 from testing.workloads import clicks
 from testing.workloads.shop import Trained
 from workloads.evaluation import leakage, model_card
@@ -57,7 +57,7 @@ def test_a_training_measures_every_feature_and_an_honest_shop_passes(shop: Train
     alone = shop.read("metrics.json")["feature_auc"]
     assert list(alone) == list(shop.dataset.features)
     assert all(0.5 <= value < 0.9 for value in alone.values())
-    (rule,) = (r for r in judge(shop.read("metrics.json"), QualitySettings().model_dump()) if r.name == "feature_auc")
+    (rule,) = (r for r in evaluate_gate(shop.read("metrics.json"), QualitySettings().model_dump()) if r.name == "feature_auc")
     assert rule.passed
 
 

@@ -47,7 +47,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
         monkeypatch.setattr(candidate, "live_model", lambda client, endpoint: live)
         monkeypatch.setattr(candidate, "Artefact", Artefact)
         monkeypatch.setattr(candidate.pulumi.log, "warn", said.append)
-        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", floors=FLOORS)
+        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", thresholds=FLOORS)
 
     said: list[str] = []
     choose.said = said  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ def test_the_newest_that_passes_is_served_and_what_was_passed_over_is_told(newes
 
 
 def test_without_a_candidate_nothing_is_served_and_each_run_says_why(newest: Any) -> None:
-    with pytest.raises(candidate.NoCandidate, match=r"no run of job 7 left a model(.|\n)*- run 4 is refused: AUC"):
+    with pytest.raises(candidate.NoCandidate, match=r"no run of job 7 has a model(.|\n)*- run 4 is refused: AUC"):
         newest([(4, RunResultState.SUCCESS, {**GOOD, "auc": 0.55})])
     with pytest.raises(candidate.NoCandidate, match="release:model to trained"):
         newest([])
@@ -106,7 +106,7 @@ def test_a_run_is_served_only_if_it_was_compared_with_the_live_model(newest: Any
     )
     assert found["run_id"] == "4"
     reasons = (
-        "run 7 is refused: AUC is 0.0200 or more below that of run 2",
+        "run 7 is refused: AUC is 0.0200 or more below that of the live model, run 2",
         "run 6 is refused: it was compared with nothing, and run 2 is live",
         "run 5 is refused: it was compared with run 1, and run 2 is live",
     )

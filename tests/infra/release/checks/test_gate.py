@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.config.settings import QualitySettings
-from infra.release.checks.gate import judge, verdict
+from infra.release.checks.gate import evaluate_gate, verdict
 
 FLOORS = QualitySettings().model_dump()
 GOOD = {
@@ -37,11 +37,11 @@ ABSOLUTE = {name: value for name, value in GOOD.items() if name not in ("live", 
 
 
 def broken(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(rule.name, rule.says) for rule in judge(metrics, FLOORS) if not rule.passed]
+    return [(rule.name, rule.message) for rule in evaluate_gate(metrics, FLOORS) if not rule.passed]
 
 
 def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
-    rules = judge(GOOD, FLOORS)
+    rules = evaluate_gate(GOOD, FLOORS)
     assert all(rule.passed and isinstance(rule.value, float | int) for rule in rules)
     assert len(rules) == len(FLOORS)
     assert {f"{rule.name}_min" in FLOORS or f"{rule.name}_max" in FLOORS for rule in rules} == {True}
@@ -50,7 +50,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
 @pytest.mark.parametrize(
     ("worse", "rule", "reason"),
     [
-        ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the held-out part, too few to judge"),
+        ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the test set, too few to evaluate_gate"),
         ({"auc": 0.6}, "auc", "AUC 0.6000 is below the floor 0.6500 (quality:auc_min)"),
         (
             {"feature_auc": {"age": 0.55, "answer": 0.9991}},
@@ -105,18 +105,18 @@ def test_a_model_that_may_be_as_good_as_what_serves_passes() -> None:
     ],
 )
 def test_what_cannot_be_compared_passes_and_says_so(alone: dict[str, Any]) -> None:
-    compared = {rule.name: rule for rule in judge({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
+    compared = {rule.name: rule for rule in evaluate_gate({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
     assert set(compared) == {"auc_drop", "log_loss_rise", "psi", "unseen_rise"}
-    assert all(rule.passed and rule.says.startswith("not judged: ") for rule in compared.values())
+    assert all(rule.passed and rule.message.startswith("not judged: ") for rule in compared.values())
 
 
 @pytest.mark.parametrize("alone", [{"feature_auc": {"age": None}}, {}])
 def test_a_model_whose_features_were_not_measured_one_by_one_is_not_judged_on_them(alone: dict[str, Any]) -> None:
     """Neither a model of before that measure nor rows with a handful of clicks."""
     measured = {name: value for name, value in GOOD.items() if name != "feature_auc"}
-    (rule,) = (rule for rule in judge(measured | alone, FLOORS) if rule.name == "feature_auc")
+    (rule,) = (rule for rule in evaluate_gate(measured | alone, FLOORS) if rule.name == "feature_auc")
     assert rule.passed
-    assert rule.says.startswith("not judged: ")
+    assert rule.message.startswith("not judged: ")
 
 
 def test_a_figure_that_was_not_measured_is_a_refusal() -> None:

@@ -62,7 +62,7 @@ def test_a_right_that_never_comes_is_named_with_its_remedy(
     metastore = workspace.metastores.current().metastore_id
     admins = PermissionsChange(principal="workspace admins", remove=[Privilege.CREATE_STORAGE_CREDENTIAL])
     workspace.grants.update("METASTORE", str(metastore), changes=[admins])
-    monkeypatch.setattr(catalog, "until_allowed", partial(retry.until_allowed, seconds=0))
+    monkeypatch.setattr(catalog, "retry_until_authorized", partial(retry.retry_until_authorized, seconds=0))
     with pytest.raises(PermissionDenied, match=r"CREATE STORAGE CREDENTIAL on Metastore .* preflight"):
         CATALOG.create(props(cloud))
 
