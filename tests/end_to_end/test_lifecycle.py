@@ -471,7 +471,7 @@ def test_a_refused_model_leaves_the_live_endpoint_as_it_was(standing: LocalRun) 
     before, registered = score(standing), standing.jobs_runs_versions()[2]
     done = standing.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
     assert done.returncode == 1
-    assert "is refused, what serves now keeps serving" in done.stderr
+    assert "is refused, and the live model stays live" in done.stderr
     assert "clicks in the test set, too few to judge" in done.stderr
     (verdict,) = (found for found in map(json.loads, _verdicts(standing)) if not found["passed"])
     assert "test_clicks" in {rule["name"] for rule in verdict["rules"] if not rule["passed"]}

@@ -124,7 +124,7 @@ def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alon
     )
     (release,) = program.of("machinelearning:Rollout")
     props = {**release.inputs, "model_version": "7", "environment": "scoring-native:1"}
-    sent = _deployment(props, "m7", of_model={}).scale_settings
+    sent = _deployment(props, "m7", model_tags={}).scale_settings
     plan = program.outputs["capacity"]
     assert (sent.type, sent.polling_interval) == ("target_utilization", 10)
     assert (sent.min_instances, sent.max_instances) == (plan["replicas_min"], plan["replicas_max"]) == (2, 4)

@@ -1,6 +1,6 @@
 """The scoring image as an Azure ML environment version, with the routes the inference router probes and calls.
 
-The image is built already and named by digest, so Azure ML builds nothing. Does not delete versions.
+The image already exists and is named by digest, so Azure ML builds nothing. Does not delete versions.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ class _EnvironmentProvider(ReleaseProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         from azure.ai.ml.entities import Environment
 
-        # Versions cannot be changed; the image's digest as the version makes a repeated create the same one.
+        # Versions cannot be changed. The version is the image's digest, so a repeated create finds the same one.
         version = props["image"].rpartition("@sha256:")[2][:16]
         Cloud.discover().machine_learning(props["workspace_id"]).environments.create_or_update(
             Environment(

@@ -20,7 +20,7 @@ from infra.release.serving_stage.rollout import deployment_name
 
 REFERENCE = "live.json"
 _KEPT = 100
-"""Number of rollouts that the file keeps, newest first."""
+"""Number of rollouts in the file, newest first."""
 
 
 def read_reference(blob_endpoint: str, container: str) -> dict[str, Any] | None:
@@ -28,10 +28,10 @@ def read_reference(blob_endpoint: str, container: str) -> dict[str, Any] | None:
     from azure.core.exceptions import ResourceNotFoundError
 
     try:
-        found = json.loads(_blob(blob_endpoint, container).download_blob().readall())
+        content = json.loads(_blob(blob_endpoint, container).download_blob().readall())
     except (ResourceNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("deployments") else None
+    return content if isinstance(content, dict) and content.get("deployments") else None
 
 
 class _ReferenceProvider(ReleaseProvider):
@@ -48,8 +48,8 @@ class _ReferenceProvider(ReleaseProvider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone if the file is missing or names another deployment."""
-        found = read_reference(props["blob_endpoint"], props["models_container"]) if has_lake(props) else None
-        same = found and found["deployments"][0]["deployment"] == deployment_name(props)
+        content = read_reference(props["blob_endpoint"], props["models_container"]) if has_lake(props) else None
+        same = content and content["deployments"][0]["deployment"] == deployment_name(props)
         return ReadResult(id_, props) if same else gone()
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
@@ -69,8 +69,8 @@ def _write(props: dict[str, Any]) -> None:
         "engine": props["engine"],
         "run_id": client.models.get(props["model_name"], str(props["model_version"])).tags.get("run_id", ""),
     }
-    found = read_reference(props["blob_endpoint"], props["models_container"]) or {"deployments": []}
-    deployments = found["deployments"]
+    content = read_reference(props["blob_endpoint"], props["models_container"]) or {"deployments": []}
+    deployments = content["deployments"]
     if not deployments or deployments[0]["deployment"] != newest["deployment"]:
         deployments = [newest, *deployments][:_KEPT]
     document = json.dumps({"run_id": newest["run_id"], "deployments": deployments}, indent=1)

@@ -1,9 +1,9 @@
-"""A model version in the Azure ML registry, made only of a model that passed the gate.
+"""A model version in the Azure ML registry, created only for a model that passed the gate.
 
-A refused model fails here, before anything that serves has been touched: the live endpoint stays as it was. Passed or
-refused, the verdict is kept beside the artefact, as `verdict.json`.
-`create` may be killed: the version is found again by the run it came from. Does not copy the artefact, which stays in
-the lake and is referred to through the workspace's datastore. Does not delete versions: rollback needs them.
+A refused model fails here, before the live deployment is changed. In both cases the verdict is written next to the
+artefact, as `verdict.json`. `create` may be killed: the next one finds the version by its training run. Does not copy
+the artefact, which stays in the lake; the version refers to it through the workspace's datastore. Does not delete
+versions: a rollback needs them.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from infra.release.checks.gate import verdict
 
 
 class ModelRefused(Exception):
-    """The gate's reasons."""
+    """The gate refused the model; the message lists the broken rules."""
 
 
 class _ModelVersionProvider(ReleaseProvider):
@@ -71,6 +71,7 @@ class _ModelVersionProvider(ReleaseProvider):
 
     @staticmethod
     def _gate(props: dict[str, Any]) -> None:
+        """Write the verdict. Raises `ModelRefused` if a rule is broken."""
         compared = props["metrics"].get("live") or {}
         if "skipped" in compared:
             pulumi.log.warn(
@@ -81,7 +82,7 @@ class _ModelVersionProvider(ReleaseProvider):
         _artefact(props).write_verdict(rules)
         if reasons := [rule["says"] for rule in rules if not rule["passed"]]:
             raise ModelRefused(
-                f"the model of training run {props['run_id']} is refused, what serves now keeps serving:\n"
+                f"the model of training run {props['run_id']} is refused, and the live model stays live:\n"
                 + "\n".join(f"  - {reason}" for reason in reasons)
             )
 

@@ -1,6 +1,6 @@
 """Raw rows in the lake: local files uploaded under `raw/<dataset>/<snapshot>/`, the snapshot named by its content.
 
-Does not delete: a snapshot is what a model's lineage points at. Stacks whose rows arrive by another way set
+Does not delete: the lineage of a model refers to its snapshot. Stacks whose rows arrive in another way set
 `training:snapshot` and have no such resource.
 """
 
@@ -18,20 +18,20 @@ from infra.dynamic.provider import ReleaseProvider, gone
 
 
 class SnapshotError(Exception):
-    """The local rows cannot be used; the message names the path and what would do."""
+    """The rows cannot be used; the message names the path and the remedy."""
 
 
 def files_of(data: str) -> list[Path]:
-    """The files of a snapshot: the one named, or all in the folder named (not its sub-folders)."""
+    """Files of a snapshot: `data` itself, or all files in that folder without its sub-folders."""
     path = Path(data).expanduser()
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise SnapshotError(
-            f"training:data {data!r}: there is no such file or folder (looked at {path.absolute()}). "
+            f"training:data {data!r}: no such file or folder (looked at {path.absolute()}). "
             "Name a file such as train.txt, or a folder that holds the dataset's files."
         )
-    files = sorted(found for found in path.iterdir() if found.is_file() and not found.name.startswith("."))
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     if not files:
         raise SnapshotError(f"training:data {data!r} is an empty folder. Put the dataset's files there.")
     return files
@@ -47,7 +47,7 @@ def snapshot_name(data: str) -> str:
 
 
 def landed(blob_endpoint: str, container: str, dataset: str, snapshot: str) -> bool:
-    """Whether the lake holds a file that is not empty below `<dataset>/<snapshot>/`.
+    """Whether the lake has a file that is not empty below `<dataset>/<snapshot>/`.
 
     Raises `azure.core.exceptions.AzureError` if the lake does not answer or refuses the login.
     """

@@ -27,10 +27,10 @@ def settings(location: str = "eastus2", **config: str) -> Settings:
 
 
 def estimate(of: Settings, *declared: tuple[str, dict[str, Any]]) -> Estimate:
-    meter = CostRecorder()
+    recorder = CostRecorder()
     for token, inputs in declared:
-        meter.see(token, inputs)
-    return meter.estimate(of)
+        recorder.record(token, inputs)
+    return recorder.estimate(of)
 
 
 def pool(size: str = "Standard_D4s_v5", least: int = 1, most: int = 3) -> tuple[str, dict[str, Any]]:
@@ -124,7 +124,7 @@ def test_the_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> Non
     assert {(name, vcpus) for name, row in units.items() for vcpus in row} <= sizes
 
 
-def test_the_program_is_metered_whole() -> None:
+def test_the_program_is_recordered_whole() -> None:
     private = graph(personalization__environment="prod", network__mode="private", serving__system_nodes="3")
     found = private.outputs["monthly_cost"]
     endpoints = len(private.of("network:PrivateEndpoint"))

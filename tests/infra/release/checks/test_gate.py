@@ -50,7 +50,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
 @pytest.mark.parametrize(
     ("worse", "rule", "reason"),
     [
-        ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the test set, too few to evaluate_gate"),
+        ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the test set, too few to judge"),
         ({"auc": 0.6}, "auc", "AUC 0.6000 is below the floor 0.6500 (quality:auc_min)"),
         (
             {"feature_auc": {"age": 0.55, "answer": 0.9991}},
@@ -68,7 +68,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
         (
             {"live": LIVE | {"auc_change_interval": [-0.03, -0.01]}},
             "auc_drop",
-            "AUC is 0.0100 or more below that of run 7",
+            "AUC is 0.0100 or more below that of the live model, run 7",
         ),
         (
             {"live": LIVE | {"log_loss_change_interval": [0.01, 0.03]}},
@@ -76,7 +76,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
             "log loss is 0.0100 or more above",
         ),
         ({"live": LIVE | {"auc_change_interval": None}}, "auc_drop", "could not be measured"),
-        ({"drift": {"age": {"psi": 0.4, "unseen_rise": 0.0}}}, "psi", "feature age has drifted by a PSI of 0.400"),
+        ({"drift": {"age": {"psi": 0.4, "unseen_rise": 0.0}}}, "psi", "feature age has a PSI of 0.400"),
         (
             {"drift": {"C1": {"psi": 0.1, "unseen_rise": 0.6}}},
             "unseen_rise",

@@ -13,7 +13,7 @@ import pytest
 
 from cli.local_run.sandbox import deployer
 from infra.components.roles import Role
-from infra.release.checks.probe import Figures, Limits, Probe, broken
+from infra.release.checks.probe import Limits, Probe, ProbeResult, broken
 from infra.release.serving_stage import rollout
 from testing.sandbox.machine_learning import CONTEXT, Cloud, environment, ml_sandbox
 from testing.sandbox.process import in_environment
@@ -186,8 +186,10 @@ def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: 
             id="errors",
         ),
         pytest.param("8", r"at 0 %: 10\.0% of 30 requests failed .*: 3 times HTTP 200 .*\[null\]", id="no probability"),
-        pytest.param("5", r"at 0 %: p99 is \d+ ms, what serves takes \d+ ms \(release:p99_ms_max 100\)", id="slow"),
-        pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of what serves", id="drift"),
+        pytest.param(
+            "5", r"at 0 %: p99 is \d+ ms, that of the live deployment \d+ ms \(release:p99_ms_max 100\)", id="slow"
+        ),
+        pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of the live deployment", id="drift"),
     ],
 )
 def test_a_model_that_fails_a_check_gets_no_traffic_and_is_kept_to_be_looked_at(
@@ -235,7 +237,7 @@ def test_a_failure_under_way_returns_what_traffic_there_was(
     measured: list[dict[str, int]] = []
     check = Probe.check
 
-    def fails_with_users(self: Any, deployment: str, beside: str | None, **how: bool) -> Figures:
+    def fails_with_users(self: Any, deployment: str, beside: str | None, **how: bool) -> ProbeResult:
         measured.append(traffic(cloud))
         if len(measured) == 3:
             raise ConnectionError("the line is cut")
@@ -385,17 +387,17 @@ def test_traffic_that_a_write_of_the_endpoint_took_away_is_given_back_before_any
 @pytest.mark.parametrize(
     ("found", "holds"),
     [
-        pytest.param(Figures(100, 0.01, 5000), True, id="at the limits"),
-        pytest.param(Figures(100, 0.02, 10), False, id="errors"),
-        pytest.param(Figures(100, 1, None), False, id="no answer"),
-        pytest.param(Figures(100, 0, 5001), False, id="slow"),
-        pytest.param(Figures(100, 0, 9000, live_p99_ms=6000), True, id="far away, as what serves"),
-        pytest.param(Figures(100, 0, 9001, live_p99_ms=6000), False, id="far away, and slower"),
-        pytest.param(Figures(100, 0, 10, 10, drift=0.5), True, id="drift at the limit"),
-        pytest.param(Figures(100, 0, 10, 10, drift=0.51), False, id="drift"),
+        pytest.param(ProbeResult(100, 0.01, 5000), True, id="at the limits"),
+        pytest.param(ProbeResult(100, 0.02, 10), False, id="errors"),
+        pytest.param(ProbeResult(100, 1, None), False, id="no answer"),
+        pytest.param(ProbeResult(100, 0, 5001), False, id="slow"),
+        pytest.param(ProbeResult(100, 0, 9000, live_p99_ms=6000), True, id="far away, as the live deployment"),
+        pytest.param(ProbeResult(100, 0, 9001, live_p99_ms=6000), False, id="far away, and slower"),
+        pytest.param(ProbeResult(100, 0, 10, 10, drift=0.5), True, id="drift at the limit"),
+        pytest.param(ProbeResult(100, 0, 10, 10, drift=0.51), False, id="drift"),
     ],
 )
-def test_limits_are_kept_or_named(found: Figures, holds: bool) -> None:
+def test_limits_are_kept_or_named(found: ProbeResult, holds: bool) -> None:
     reasons = broken(found, Limits(**LIMITS))
     assert (reasons == []) is holds
     assert all("release:" in reason for reason in reasons)

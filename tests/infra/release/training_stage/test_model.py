@@ -49,7 +49,7 @@ def kept(cloud: Served) -> dict[str, Any]:
 
 def test_a_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Served, props: dict[str, Any]) -> None:
     with pytest.raises(
-        model.ModelRefused, match=r"is refused, what serves now keeps serving:\n  - AUC 0.5500 is below"
+        model.ModelRefused, match=r"is refused, and the live model stays live:\n  - AUC 0.5500 is below"
     ):
         model._ModelVersionProvider().create({**props, "metrics": {**GOOD, "auc": 0.55}})
     found = kept(cloud)
