@@ -38,7 +38,7 @@ _POLL = PollInterval(quick=0.5, quick_for=30, slow=10)
 
 
 class RolesNotInEffect(Exception):
-    """The roles exist and grant nothing yet; the message names the actions still refused."""
+    """The roles exist but are not in effect; the message names the actions that are still refused."""
 
 
 class CheckUnavailable(Exception):
