@@ -1,4 +1,4 @@
-"""The pack as the engine starts it. Building it serves it, so everything that can be imported is in `rules.py`."""
+"""Entry point of the pack. Its construction starts a server, so everything else is in `rules.py`."""
 
 from pulumi_policy import EnforcementLevel, PolicyPack
 

@@ -1,4 +1,4 @@
-"""The whole program under Pulumi's mocks, with what every stack must be told already said."""
+"""The whole program under Pulumi's mocks, with the settings that every stack requires."""
 
 from cli.changes.mock_program import Declared, Graph, run
 

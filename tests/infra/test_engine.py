@@ -66,7 +66,7 @@ def test_the_keys_of_application_insights_are_secret_in_the_state(stacks: InfraS
     assert secret == {"connectionString", "instrumentationKey"}
 
 
-def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -> None:
+def test_resources_with_data_are_protected_only_in_production(stacks: InfraStacks) -> None:
     def guarded(stack: str) -> set[str]:
         found = stacks.resources(stack)
         return {resource["type"].removeprefix("azure-native:") for resource in found if resource.get("protect")}

@@ -104,21 +104,21 @@ def test_everything_that_takes_tags_is_tagged(program: Graph) -> None:
             assert found.inputs["tags"]["environment"] == "test", found
 
 
-def test_a_stack_stands_without_a_model() -> None:
+def test_stack_deploys_without_a_model() -> None:
     infrastructure = graph(release__enabled="false")
     released = "dynamic/(databricks|lake|machinelearning|containerregistry):"
     assert not [found for found in infrastructure.resources if re.search(released, found.type)]
     assert infrastructure.of("machinelearningservices:OnlineEndpoint")
 
 
-def test_one_scale_value_changes_one_resource(program: Graph) -> None:
+def test_changed_scale_changes_a_single_resource(program: Graph) -> None:
     changed = graph(serving__nodes_max="5")
     before = {(found.type, found.name): found.inputs for found in program.resources}
     differs = [found.type for found in changed.resources if before[found.type, found.name] != found.inputs]
     assert differs == ["azure-native:containerservice:AgentPool"]
 
 
-def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alone() -> None:
+def test_deployment_scale_follows_the_capacity_plan_and_the_router() -> None:
     program = graph(
         serving__replicas_min="2", serving__latency_ms="9", serving__target_rps="1000", serving__nodes_max="4"
     )
@@ -149,7 +149,7 @@ def test_insecure_scoring_is_said_to_azure_ml_exactly_when_there_is_no_certifica
     }
 
 
-def test_a_certificate_is_warned_of_thirty_days_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificate_end_is_warned_of_thirty_days_before(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(pulumi, "warn", said.append)
     for days in (60, 20):

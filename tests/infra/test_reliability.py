@@ -52,7 +52,7 @@ def test_registry_sku_of_each_shipped_stack(stack: str, sku: str) -> None:
     assert registry.inputs["sku"]["name"] == sku
 
 
-def test_a_region_without_zones_gets_none_and_says_so_where_they_are_wanted() -> None:
+def test_region_without_zones_refuses_configured_zones() -> None:
     plain = graph(personalization__environment="prod", **{"azure-native__location": "westus"})
     (pool,) = plain.of("containerservice:AgentPool")
     assert "availabilityZones" not in pool.inputs

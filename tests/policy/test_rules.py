@@ -1,4 +1,4 @@
-"""Each rule of the policy pack: a resource that keeps to it, one that does not, and what the violation says."""
+"""Each rule of the policy pack: a resource that keeps to it, one that does not, and the text of the violation."""
 
 import base64
 import inspect
@@ -132,7 +132,7 @@ POLICY = "pulumi-python:dynamic/databricks:ClusterPolicy"
 COMPUTE, EXTENSION = "machinelearningservices:Compute", "kubernetesconfiguration:Extension"
 TAGGED = {"tags": {"environment": "dev", "stack": "dev"}}
 
-# Rule, type, what keeps to it, what does not, what the violation names: the property and a value that would do.
+# Rule, type, allowed inputs, refused inputs, and the text of the violation: the property and an allowed value.
 CASES = [
     ("storage-shared-keys", ACCOUNT, {"allowSharedKeyAccess": False}, {}, "allowSharedKeyAccess is not set", "false"),
     ("storage-shared-keys", ACCOUNT, {"allowSharedKeyAccess": False}, {"allowSharedKeyAccess": True}, "true", "false"),
@@ -189,7 +189,7 @@ CASES = [
     ),
     ("pinned-versions", ACCOUNT, {"package": "any"}, None, "", ""),
     ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_2"}, {"minimumTlsVersion": "TLS1_1"}, "minimumTlsVersion", "TLS1_2"),
-    ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_3"}, {}, "not set, which Azure takes as", "TLS1_2"),
+    ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_3"}, {}, "not set, and Azure's default is", "TLS1_2"),
     (
         *("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_2"}),
         {"minimumTlsVersion": "TLS1_2", "enableHttpsTrafficOnly": False},
@@ -218,7 +218,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("rule", "resource_type", "kept", "broken", "property_", "remedy"), CASES)
-def test_a_rule_passes_what_keeps_to_it_and_says_what_would_do_of_what_does_not(
+def test_rule_passes_allowed_inputs_and_names_the_remedy_for_others(
     rule: str, resource_type: str, kept: dict[str, Any], broken: dict[str, Any] | None, property_: str, remedy: str
 ) -> None:
     assert violations(rule, declared(resource_type, kept)) == []
@@ -258,13 +258,13 @@ def test_the_endpoints_own_key_is_where_azure_never_returns_it() -> None:
     assert len(violations("secret-in-inputs", declared(provider, {"tags:key": PEM}))) == 1
 
 
-def test_a_broad_role_on_what_up_creates_first_is_judged_by_up() -> None:
+def test_broad_role_on_a_new_resource_is_checked_by_up() -> None:
     assignment = role(OWNER, UNKNOWN_STRING_VALUE)
     assert violations("broad-roles", declared("authorization:RoleAssignment", assignment)) == []
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in SECRETS.items() for value in values])
-def test_a_secret_is_found_wherever_it_hides_and_is_never_repeated(kind: str, value: str) -> None:
+def test_secrets_in_nested_inputs_are_found_and_not_printed(kind: str, value: str) -> None:
     for properties in ({"a": {"b": ["x", value]}}, {"settings": json.dumps({"env": {"KEY": value}})}):
         (message,) = violations("secret-in-inputs", declared(JOB, properties))
         assert f"holds {kind};" in message
@@ -309,7 +309,7 @@ def test_tags_and_regions_are_configurable() -> None:
     assert "West Europe" in violations("allowed-regions", declared(ACCOUNT, elsewhere, regions=["West Europe"]))[0]
 
 
-def test_what_takes_tags_is_what_the_sdk_declares_with_them() -> None:
+def test_types_with_tags_agree_with_the_sdk() -> None:
     assert keyvault.Vault  # which loads them all
     resources = {
         name: of
@@ -325,7 +325,7 @@ def test_what_takes_tags_is_what_the_sdk_declares_with_them() -> None:
     assert not rules.takes_tags("azure-native:keyvault:NoSuchType")
 
 
-def test_what_a_preview_cannot_know_is_neither_passed_nor_refused() -> None:
+def test_unknown_values_of_a_preview_skip_the_rule() -> None:
     unknown = UNKNOWN_STRING_VALUE
     with pytest.raises(UnknownValueError):  # the engine says of these that they could not be judged yet
         violations("storage-shared-keys", declared(ACCOUNT, {"allowSharedKeyAccess": unknown}))

@@ -32,7 +32,7 @@ _READ = {"USE_CATALOG", "USE_SCHEMA", "READ_VOLUME"}
 
 
 def interactive_settings(spec: JobSpec, *, policy_id: str, minutes: int, team: str | None) -> dict[str, Any]:
-    """The cluster in the form of the Clusters API 2.1, without its name, and without a user if there is no team."""
+    """The cluster in the form of the Clusters API 2.1, without its name; without a team also without a user."""
     settings = cluster(replace(spec, spot=False)) | {"policy_id": policy_id, "autotermination_minutes": minutes}
     if team:
         # Only the newer kind of definition accepts the name of a group; its name of the mode is newer, too.

@@ -1,4 +1,4 @@
-"""The private network: its subnets, and that nothing keeps a public address beside it."""
+"""The private network: its subnets, and no other public address."""
 
 from ipaddress import IPv4Network
 

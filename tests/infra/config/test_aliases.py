@@ -1,4 +1,4 @@
-"""By which earlier types the engine may find what the program declares."""
+"""Aliases of declared resources: the earlier types under which the engine may find them."""
 
 import pulumi
 import pytest

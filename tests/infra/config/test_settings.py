@@ -42,7 +42,7 @@ def test_a_day_written_without_quotes_is_the_day() -> None:
 
 
 @pytest.mark.parametrize("key", ["pulumi:tags", "azure-native:subscriptionId", "kubernetes:context", "random:seed"])
-def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
+def test_keys_of_providers_and_other_tools_are_ignored(key: str) -> None:
     assert settings(**{key: "x"}) == settings()
 
 
@@ -101,12 +101,12 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("training__data", "/rows", r"training:snapshot and training:data both name the rows"),
     ],
 )
-def test_a_wrong_value_names_the_key_the_rule_and_what_would_do(key: str, value: str, says: str) -> None:
+def test_wrong_value_is_refused_with_key_rule_and_remedy(key: str, value: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         settings(**{key: value})
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     with pytest.raises(ConfigError) as error:
         settings(training__workers="many", serving__engine="gpu", quality__auc_min="2")
     assert all(key in str(error.value) for key in ("training:workers", "serving:engine", "quality:auc_min"))
@@ -127,7 +127,7 @@ def refused_certificate(certificate: str, key: str, hostname: str = "scores.exam
     return str(error.value)
 
 
-def test_a_certificate_that_azure_ml_would_refuse_is_refused_before() -> None:
+def test_certificate_that_azure_ml_would_refuse_is_refused() -> None:
     """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-extension.md"""
     chain, key = pem("scores.example.com", "*.shop.example")
     _, other = pem("scores.example.com")

@@ -118,9 +118,7 @@ def test_drift_ignores_defaults_of_a_service_and_finds_other_values() -> None:
         assert json.loads(observed(json.dumps(declared), otherwise)) == otherwise
 
 
-def test_a_job_that_was_changed_by_hand_reads_changed_and_is_set_back(
-    cloud: Served, workspace: WorkspaceClient, program: Graph
-) -> None:
+def test_manual_change_of_a_job_is_read_and_reverted(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
     provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")
     made = provider.create(wanted)
     assert provider.read(made.id, made.outs).outs == made.outs
@@ -150,7 +148,7 @@ def test_a_wheel_that_was_overwritten_or_deleted_is_uploaded_again(
     assert provider.read(again.id, again.outs).id == ""
 
 
-def test_a_policy_that_was_changed_or_deleted_by_hand_reads_so(
+def test_manual_change_or_deletion_of_a_policy_is_read(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     provider = _PolicyProvider()
@@ -202,7 +200,7 @@ def test_a_resource_that_the_login_may_not_read_stays_as_recorded(
     assert (found.id, {name: found.outs[name] for name in wanted}) == ("7", wanted)
 
 
-def test_a_pools_name_says_its_shape_within_what_aks_takes() -> None:
+def test_pool_name_depends_on_its_shape_and_keeps_the_limits_of_aks() -> None:
     names = {pool_name("scoring", size, zones) for size in ("D4s", "D8s") for zones in ([], ["1"])}
     assert len(names) == 4
     assert all(name.isalnum() and name.islower() and len(name) == 12 for name in names)

@@ -91,7 +91,7 @@ def test_every_metric_of_an_alert_is_one_that_azure_documents_for_the_type(progr
         assert ":ManagedCluster/" in scope
 
 
-def test_every_documented_list_says_where_it_is_from() -> None:
+def test_every_documented_list_has_a_source() -> None:
     for name in ("tables", "metrics", "log_categories"):
         for entry in documented(name).values():
             owner_repository, path = entry["source"].split(" ")
@@ -184,5 +184,5 @@ def test_the_budget_counts_the_machines_that_lie_in_groups_of_their_own(program:
     databricks = workspace.inputs["managedResourceGroupId"].rpartition("/")[2]
     assert counted == {group.inputs["resourceGroupName"], cluster.inputs["nodeResourceGroup"], databricks}
     notifications = budget.inputs["notifications"].values()
-    assert sorted(told["threshold"] for told in notifications) == [50, 80, 100]
-    assert all(told["contactEmails"] == ["platform@example.com"] for told in notifications)
+    assert sorted(each["threshold"] for each in notifications) == [50, 80, 100]
+    assert all(each["contactEmails"] == ["platform@example.com"] for each in notifications)

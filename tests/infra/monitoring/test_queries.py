@@ -233,7 +233,7 @@ def test_a_rule_fires_on_rows_of_its_trouble_and_on_no_others(
 
 
 @pytest.mark.parametrize("subject", sorted(ALERTS))
-def test_a_day_without_trouble_fires_nothing_whatever_else_is_in_the_tables(subject: str) -> None:
+def test_normal_day_fires_no_alert(subject: str) -> None:
     assert not fires(ALERTS[subject], QUIET)
 
 

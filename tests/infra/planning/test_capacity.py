@@ -1,4 +1,4 @@
-"""The capacity plan: what it accepts fits its nodes, and what it refuses is told a value that would do."""
+"""The capacity plan: an accepted plan fits its nodes, and a refusal names a value that is accepted."""
 
 import re
 from pathlib import Path
@@ -107,12 +107,12 @@ def test_the_reference_sizing_is_reproduced(rps: int, replicas: int) -> None:
 @pytest.mark.parametrize(
     ("vcpus", "reserved"), [(1, 60), (2, 100), (4, 140), (8, 180), (16, 260), (32, 420), (64, 740)]
 )
-def test_aks_keeps_the_cpu_its_documentation_says(vcpus: int, reserved: int) -> None:
+def test_cpu_reserved_by_aks_agrees_with_its_documentation(vcpus: int, reserved: int) -> None:
     daemons = sum(pod.cpu for pod in capacity._pods("daemon_sets"))
     assert capacity.allocatable(Machine(series="Ds_v5", vcpus=vcpus, gib=64))[0] == vcpus * 1000 - reserved - daemons
 
 
-def test_azure_ml_asks_for_the_cpu_its_documentation_says() -> None:
+def test_cpu_requested_by_azure_ml_agrees_with_its_documentation() -> None:
     """1,780 millicores for test on one node and 3,600 for production on three."""
     ours = capacity._pods("azure_ml")
     data = yaml.safe_load((ROOT / "infra/planning/capacity.yaml").read_text())
@@ -121,7 +121,7 @@ def test_azure_ml_asks_for_the_cpu_its_documentation_says() -> None:
     assert sum(pod.cpu for pod in ours) + 3 * (per_node + router) == 3600
 
 
-def test_a_replica_larger_than_a_node_is_told_what_fits() -> None:
+def test_replica_larger_than_a_node_is_refused_with_a_size_that_fits() -> None:
     large = {"instance_type": "large"}
     assert re.search(
         r"serving:cpu 8 .*at most \d+m, or serving:node_size to Standard_D16s_v5", refusal(cpu="8", **large)
@@ -129,7 +129,7 @@ def test_a_replica_larger_than_a_node_is_told_what_fits() -> None:
     assert re.search(r"serving:memory 32Gi .*at most \d+Mi, or serving:node_size to", refusal(memory="32Gi", **large))
 
 
-def test_a_target_above_the_range_is_told_both_ways_out() -> None:
+def test_target_above_the_range_is_refused_with_both_remedies() -> None:
     says = refusal(target_rps=5000)
     assert "needs 8 replicas" in says
     assert "Set serving:replicas_max to 8, or lower serving:target_rps to 2800" in says
@@ -171,7 +171,7 @@ def test_a_replica_above_the_default_instance_type_needs_one_that_somebody_creat
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
-def test_every_stack_of_the_repository_can_be_scheduled(path: Path) -> None:
+def test_every_stack_file_has_a_plan_that_fits(path: Path) -> None:
     config = yaml.safe_load(path.read_text())["config"]
     serving = ServingSettings(
         **{key.partition(":")[2]: value for key, value in config.items() if key.startswith("serving:")}

@@ -1,4 +1,4 @@
-"""The one table of versions: the image and the job follow it, and a wrong pair is told the right one."""
+"""The table of versions: image and job use it, and the message of a wrong pair names the right one."""
 
 import re
 from datetime import date
@@ -50,7 +50,7 @@ def test_the_wheel_asks_for_the_python_of_the_table() -> None:
         ("16.4", r"is not a runtime of infra/planning/compatibility.yaml, which has .*15.4.x-scala2.12"),
     ],
 )
-def test_a_runtime_that_does_not_fit_is_told_why_and_which_does(runtime: str, says: str) -> None:
+def test_incompatible_runtime_is_refused_with_the_reason_and_a_remedy(runtime: str, says: str) -> None:
     with pytest.raises(ValueError, match=f"{says}.*Set it to 16.4.x-scala2.12"):
         compatibility.require_runtime(runtime)
 

@@ -49,7 +49,7 @@ def test_a_daily_run_on_twelve_workers_and_a_driver_costs_its_machines_and_units
     assert (round(total / 30.4, 2), round(total)) == (19.80, 602)
 
 
-def test_one_to_three_nodes_count_as_two() -> None:
+def test_autoscaled_pool_of_one_to_three_nodes_costs_two() -> None:
     assert monthly(estimate(settings(), pool()))["scoring pool"] == pytest.approx(2 * 0.192 * 730)
     assert round(2 * 0.192 * 730) == 280
 
@@ -69,7 +69,7 @@ def test_a_longer_run_and_a_wider_pool_cost_in_proportion() -> None:
     assert wide == pytest.approx(2 * narrow)
 
 
-def test_what_has_no_price_is_said_and_not_in_the_sum() -> None:
+def test_items_without_a_price_are_listed_and_not_summed() -> None:
     found = estimate(settings("belgiumcentral"), pool(), (JOB, {}))
     assert monthly(found)["scoring pool"] is None
     output = found.as_output()

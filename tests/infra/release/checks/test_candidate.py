@@ -54,7 +54,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
     return choose
 
 
-def test_the_newest_that_passes_is_served_and_what_was_passed_over_is_told(newest: Any) -> None:
+def test_newest_passing_run_is_the_candidate_and_skipped_runs_are_logged(newest: Any) -> None:
     found = newest(
         [
             (5, RunResultState.FAILED, None),
@@ -72,7 +72,7 @@ def test_the_newest_that_passes_is_served_and_what_was_passed_over_is_told(newes
         assert reason in said
 
 
-def test_without_a_candidate_nothing_is_served_and_each_run_says_why(newest: Any) -> None:
+def test_missing_candidate_is_an_error_with_the_reason_of_each_run(newest: Any) -> None:
     with pytest.raises(candidate.NoCandidate, match=r"no run of job 7 has a model(.|\n)*- run 4 is refused: AUC"):
         newest([(4, RunResultState.SUCCESS, {**GOOD, "auc": 0.55})])
     with pytest.raises(candidate.NoCandidate, match="release:model to trained"):
@@ -115,7 +115,7 @@ def test_a_run_is_served_only_if_it_was_compared_with_the_live_model(newest: Any
         assert reason in said
 
 
-def test_the_live_model_stays_where_no_later_run_is_good_enough(newest: Any) -> None:
+def test_live_model_is_the_candidate_if_no_later_run_passes(newest: Any) -> None:
     runs = [(3, RunResultState.SUCCESS, {**GOOD, "live": None}), (2, RunResultState.SUCCESS, {**GOOD, "live": None})]
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "2"
 

@@ -90,7 +90,7 @@ def test_each_bad_figure_breaks_its_rule(worse: dict[str, Any], rule: str, reaso
     assert reason in says
 
 
-def test_a_model_that_may_be_as_good_as_what_serves_passes() -> None:
+def test_model_that_may_be_as_good_as_the_live_one_passes() -> None:
     """A drop is refused when it is sure, not when it was drawn."""
     worse = {"auc_change": -0.02, "auc_change_interval": [-0.05, 0.01]}
     assert broken({**GOOD, "live": LIVE | worse}) == []
@@ -104,14 +104,14 @@ def test_a_model_that_may_be_as_good_as_what_serves_passes() -> None:
         {"live": {"run_id": "7", "skipped": "its artefact is no longer in the lake"}, "drift": {}},
     ],
 )
-def test_what_cannot_be_compared_passes_and_says_so(alone: dict[str, Any]) -> None:
+def test_rules_without_a_comparison_pass_with_the_reason(alone: dict[str, Any]) -> None:
     compared = {rule.name: rule for rule in evaluate_gate({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
     assert set(compared) == {"auc_drop", "log_loss_rise", "psi", "unseen_rise"}
     assert all(rule.passed and rule.message.startswith("not judged: ") for rule in compared.values())
 
 
 @pytest.mark.parametrize("alone", [{"feature_auc": {"age": None}}, {}])
-def test_a_model_whose_features_were_not_measured_one_by_one_is_not_judged_on_them(alone: dict[str, Any]) -> None:
+def test_feature_auc_rule_is_skipped_without_measurements(alone: dict[str, Any]) -> None:
     """Neither a model of before that measure nor rows with a handful of clicks."""
     measured = {name: value for name, value in GOOD.items() if name != "feature_auc"}
     (rule,) = (rule for rule in evaluate_gate(measured | alone, FLOORS) if rule.name == "feature_auc")
@@ -123,7 +123,7 @@ def test_a_figure_that_was_not_measured_is_a_refusal() -> None:
     assert len(broken({})) == 7
 
 
-def test_a_changed_floor_gives_the_same_run_another_verdict() -> None:
+def test_changed_threshold_changes_the_verdict_of_the_same_run() -> None:
     strict = FLOORS | {"auc_min": 0.75}
     assert [rule["name"] for rule in verdict(GOOD, strict) if not rule["passed"]] == ["auc"]
     assert json.loads(json.dumps(verdict(GOOD, strict), allow_nan=False)) == verdict(GOOD, strict)

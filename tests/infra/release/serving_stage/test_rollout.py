@@ -1,4 +1,4 @@
-"""The rollout through Azure ML's own client: what a new deployment must show, and what is left where it does not."""
+"""The rollout through Azure ML's own client: checks of a new deployment, and the state after a failed check."""
 
 import json
 import threading
@@ -99,7 +99,7 @@ def first(cloud: Cloud) -> dict[str, Any]:
 
 @pytest.fixture
 def live(cloud: Cloud, first: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 alone serves, whatever an earlier test left."""
+    """Make version 1 the only deployment, independent of earlier tests."""
     cloud.endpoint(ENDPOINT, {first["deployment"]: 100})
     for name in deployments(cloud) - {first["deployment"]}:
         cloud.delete(f"{cloud.workspace}/onlineEndpoints/{ENDPOINT}/deployments/{name}")
@@ -161,7 +161,7 @@ def users(cloud: Cloud) -> Iterator[Counter[int]]:
         asking.join()
 
 
-def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_good_model_receives_traffic_in_steps_and_the_previous_stays_warm(cloud: Cloud, live: dict[str, Any]) -> None:
     with users(cloud) as seen:
         found = rolled_out(cloud, "2", live)
     assert set(seen) == {200}
@@ -192,7 +192,7 @@ def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: 
         pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of the live deployment", id="drift"),
     ],
 )
-def test_a_model_that_fails_a_check_gets_no_traffic_and_is_kept_to_be_looked_at(
+def test_model_that_fails_a_check_gets_no_traffic_and_stays_for_diagnosis(
     cloud: Cloud, live: dict[str, Any], version: str, reason: str
 ) -> None:
     with users(cloud) as seen, pytest.raises(rollout.RolloutFailed, match=reason) as failed:
@@ -231,7 +231,7 @@ def test_no_more_than_one_failed_deployment_is_kept(cloud: Cloud, live: dict[str
     assert deployments(cloud) == {live["deployment"], named(cloud, "2")}
 
 
-def test_a_failure_under_way_returns_what_traffic_there_was(
+def test_failure_during_a_rollout_restores_the_traffic(
     cloud: Cloud, live: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[dict[str, int]] = []
@@ -251,7 +251,7 @@ def test_a_failure_under_way_returns_what_traffic_there_was(
     assert traffic(cloud) == {old: 100}
 
 
-def test_a_rollout_that_was_killed_half_way_is_taken_up_and_its_failure_leaves_the_newcomer_nothing(
+def test_interrupted_rollout_continues_and_its_failure_removes_the_candidates_traffic(
     cloud: Cloud, live: dict[str, Any]
 ) -> None:
     old, new = live["deployment"], named(cloud, "6")
@@ -263,13 +263,13 @@ def test_a_rollout_that_was_killed_half_way_is_taken_up_and_its_failure_leaves_t
     assert traffic(cloud) == {old: 100}
 
 
-def test_a_model_chosen_by_a_person_may_differ_as_it_will(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_model_chosen_by_a_person_has_no_drift_limit(cloud: Cloud, live: dict[str, Any]) -> None:
     found = rolled_out(cloud, "6", live, limits={name: limit for name, limit in LIMITS.items() if name != "drift_max"})
     assert found["deployment"] == named(cloud, "6")
     assert found["checks"][0]["drift"] > 2
 
 
-def test_a_model_of_other_features_is_judged_alone(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_model_with_other_features_is_measured_without_the_live_one(cloud: Cloud, live: dict[str, Any]) -> None:
     found = rolled_out(cloud, "7", live)
     assert [(check["drift"], check["live_p99_ms"]) for check in found["checks"]] == [(None, None)] * 3
 
@@ -357,7 +357,7 @@ def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: di
     assert deployments(cloud) == {live["deployment"], forth["deployment"]}
 
 
-def test_a_deployment_tells_what_it_was_made_of(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_deployment_tags_name_model_image_and_engine(cloud: Cloud, live: dict[str, Any]) -> None:
     made_of = {"dataset": "movielens", "snapshot": "2026-11-26", "code": "c0de", "run_id": "run-2"}
     uri = "azureml://datastores/lake/paths/run-2"
     tags = {**made_of, "auc": "0.7"}

@@ -30,7 +30,7 @@ def sent() -> list[Any]:
 
 @pytest.fixture
 def props(cloud: Served, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Of a model version, in a cloud that has a lake alone: whoever asks for the registry fails."""
+    """Inputs of a model version, with a cloud that has only a lake: a call of the registry fails."""
     bundle = str(authority.ca_bundle(cloud.sandbox.folder))
 
     def blobs(endpoint: str) -> BlobServiceClient:
@@ -75,7 +75,7 @@ def test_a_refused_model_is_marked_by_one_upload_that_the_alert_reads(
     assert 'Uri has "refused.json"' in queries.MODELS_REFUSED
 
 
-def test_a_changed_floor_writes_the_verdict_anew(cloud: Served, props: dict[str, Any]) -> None:
+def test_changed_threshold_rewrites_the_verdict(cloud: Served, props: dict[str, Any]) -> None:
     provider = model._ModelVersionProvider()
     assert provider.update("clicks:3", {"version": "3"}, props).outs["version"] == "3"
     assert kept(cloud)["passed"] is True
