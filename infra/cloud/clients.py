@@ -278,7 +278,7 @@ def _oidc_token() -> str:
     url, bearer = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"), os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
     if not url or not bearer:
         raise RuntimeError(
-            "ARM_USE_OIDC is true but there is no token: set ARM_OIDC_TOKEN, ARM_OIDC_TOKEN_FILE_PATH, or run in a "
+            "ARM_USE_OIDC is true but no token was found: set ARM_OIDC_TOKEN, ARM_OIDC_TOKEN_FILE_PATH, or run in a "
             "workflow with the id-token permission."
         )
     audience = os.environ.get("ARM_OIDC_AUDIENCE", "api://AzureADTokenExchange")

@@ -272,8 +272,10 @@ def _exists(workspace: WorkspaceClient, provider: Any, object_id: str) -> bool:
 
 def _granted(workspace: WorkspaceClient, folder_id: str) -> dict[str | None, list[str]]:
     entries = workspace.permissions.get("directories", folder_id).access_control_list or []
-    levels = {each.group_name: each.all_permissions or [] for each in entries}
-    return {who: [str(level.permission_level).rpartition(".")[2] for level in given] for who, given in levels.items()}
+    permissions = {each.group_name: each.all_permissions or [] for each in entries}
+    return {
+        group: [str(each.permission_level).rpartition(".")[2] for each in levels] for group, levels in permissions.items()
+    }
 
 
 def test_a_cluster_changed_or_deleted_by_hand_is_found(
