@@ -17,7 +17,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 
@@ -45,7 +45,7 @@ class _AttachmentProvider(ReleaseProvider):
     optional = ("location",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        cloud, compute_id = Cloud.discover(), props["compute_id"]
+        cloud, compute_id = AzureClients.discover(), props["compute_id"]
         _detach(cloud, compute_id)  # removes another cluster or a failed attach
         began = time.monotonic()
         while reason := _attach(cloud, props):
@@ -56,7 +56,7 @@ class _AttachmentProvider(ReleaseProvider):
         return CreateResult(compute_id, props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        compute = Cloud.discover().resource(props["compute_id"], API_VERSION)
+        compute = AzureClients.discover().resource(props["compute_id"], API_VERSION)
         properties = compute["properties"] if compute else {}
         if properties.get("provisioningState") in (None, "Failed"):
             return gone()
@@ -65,7 +65,7 @@ class _AttachmentProvider(ReleaseProvider):
         return ReadResult(id_, props if same else {**props, "cluster_id": attached})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        _detach(Cloud.discover(), props["compute_id"])
+        _detach(AzureClients.discover(), props["compute_id"])
 
 
 def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
+def _attach(cloud: AzureClients, props: dict[str, Any]) -> str:
     """Attach the cluster. Return the reason for a failure; empty if it was attached."""
     began, compute_id = time.monotonic(), props["compute_id"]
     answer = cloud.request("PUT", compute_id, API_VERSION, attach_body(props))
@@ -103,7 +103,7 @@ def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
     return "the compute was created and then not found"
 
 
-def _detach(cloud: Cloud, compute_id: str) -> None:
+def _detach(cloud: AzureClients, compute_id: str) -> None:
     """Detach the cluster, which stays as it is, and wait until the compute is gone."""
     began = time.monotonic()
     while (held := cloud.resource(compute_id, API_VERSION)) is not None:

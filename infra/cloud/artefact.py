@@ -9,7 +9,7 @@ has names of blobs and not their content. The file stays if the model passes wit
 import json
 from typing import Any
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 
 class ArtefactError(Exception):
@@ -18,7 +18,7 @@ class ArtefactError(Exception):
 
 class Artefact:
     def __init__(self, blob_endpoint: str, container: str, run_id: str) -> None:
-        self._container = Cloud.discover().blobs(blob_endpoint).get_container_client(container)
+        self._container = AzureClients.discover().blobs(blob_endpoint).get_container_client(container)
         self._run_id = run_id
 
     def text(self, name: str) -> str:

@@ -47,7 +47,9 @@ DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
 
 
 @dataclass(frozen=True)
-class Cloud:
+class AzureClients:
+    """One Azure cloud: its endpoints, the login, and a method for each client."""
+
     name: str
     resource_manager: str
     authority: str
@@ -57,7 +59,7 @@ class Cloud:
     """Audience of Resource Manager for other services: `https://management.core.windows.net/`."""
 
     @classmethod
-    def discover(cls) -> "Cloud":
+    def discover(cls) -> "AzureClients":
         """Read the metadata service. Raises `requests.RequestException` with its address if it does not answer."""
         host = os.environ.get("ARM_METADATA_HOSTNAME") or _PUBLIC_METADATA
         url = host if "://" in host else f"https://{host}"
@@ -290,7 +292,7 @@ def _oidc_token() -> str:
 def has_lake(props: Mapping[str, Any]) -> bool:
     """Whether the storage account of a dynamic resource's files exists."""
     lake_id, uid = props.get("lake_id"), props.get("lake_uid")  # neither is in the state of an earlier version
-    return not lake_id or Cloud.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=uid)
+    return not lake_id or AzureClients.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=uid)
 
 
 def databricks_of(props: Mapping[str, Any]) -> Any:
@@ -301,7 +303,7 @@ def databricks_of(props: Mapping[str, Any]) -> Any:
     """
     from databricks.sdk.errors import NotFound
 
-    cloud, workspace_id, uid = Cloud.discover(), props["workspace_id"], props.get("workspace_uid")
+    cloud, workspace_id, uid = AzureClients.discover(), props["workspace_id"], props.get("workspace_uid")
     if not cloud.has(workspace_id, _DATABRICKS_API_VERSION, key="workspaceId", uid=uid):
         raise NotFound(f"the Databricks workspace {workspace_id} (number {uid}) does not exist")
     return cloud.databricks(props["workspace_url"], workspace_id)

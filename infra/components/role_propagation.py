@@ -19,7 +19,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone, is_unknown
 
@@ -73,7 +73,7 @@ class _RolesInEffectProvider(ReleaseProvider):
         return DiffResult(changes=not same, replaces=[] if same else ["access"], delete_before_replace=False)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        cloud = Cloud.discover()
+        cloud = AzureClients.discover()
         try:
             _wait(cloud, props["access"])
         except CheckUnavailable as error:
@@ -84,7 +84,7 @@ class _RolesInEffectProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone if a role was removed by hand, so that the next `up` waits again after assigning it."""
         try:
-            cloud = Cloud.discover()
+            cloud = AzureClients.discover()
             return gone() if _refused(cloud, props["access"]) else ReadResult(id_, props)
         except CheckUnavailable:
             return ReadResult(id_, props)
@@ -94,7 +94,7 @@ def _flat(access: Sequence[dict[str, Any]]) -> list[Any]:
     return [each[name] for each in access for name in ("principal_id", "action", "scope")]
 
 
-def _wait(cloud: Cloud, access: Sequence[dict[str, str]]) -> None:
+def _wait(cloud: AzureClients, access: Sequence[dict[str, str]]) -> None:
     began, confirmed = time.monotonic(), 0
     while True:
         refused = _refused(cloud, access)
@@ -109,7 +109,7 @@ def _wait(cloud: Cloud, access: Sequence[dict[str, str]]) -> None:
         _POLL.pause(began)
 
 
-def _refused(cloud: Cloud, access: Sequence[dict[str, str]]) -> list[str]:
+def _refused(cloud: AzureClients, access: Sequence[dict[str, str]]) -> list[str]:
     return [
         f"{each['principal_id']} may not {each['action']} on {each['scope']}"
         for each in access
@@ -117,7 +117,7 @@ def _refused(cloud: Cloud, access: Sequence[dict[str, str]]) -> list[str]:
     ]
 
 
-def _is_allowed(cloud: Cloud, principal_id: str, action: str, scope: str) -> bool:
+def _is_allowed(cloud: AzureClients, principal_id: str, action: str, scope: str) -> bool:
     body = {
         "Subject": {"Attributes": {"ObjectId": principal_id}},
         "Actions": [{"Id": action, "IsDataAction": False, "Attributes": {}}],

@@ -12,7 +12,7 @@ import yaml
 
 from cli.local_run import sandbox
 from cli.local_run.engine import Engine
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.config.naming import RUNNER_SECRET
 from testing.sandbox.process import in_environment
 
@@ -66,7 +66,9 @@ class InfraStacks:
         (vault,) = (it["id"] for it in self.resources(stack) if it["type"].endswith("keyvault:Vault"))
         with in_environment(self.environment):
             secret = {"properties": {"value": "a private key"}}
-            Cloud.discover().request("PUT", f"{vault}/secrets/{RUNNER_SECRET}", "2024-11-01", secret).raise_for_status()
+            AzureClients.discover().request(
+                "PUT", f"{vault}/secrets/{RUNNER_SECRET}", "2024-11-01", secret
+            ).raise_for_status()
         self.configure(stack, **overrides, **RUNNER)
         self.pulumi(stack, "up", "--yes", "--skip-preview")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from sandbox.azure_native.resource_type import by_token
 from testing.sandbox.process import in_environment
 from testing.stack.infra_stack import RUNNER, InfraStacks, infra_stacks
@@ -43,7 +43,7 @@ def cluster_id(stacks: InfraStacks) -> str:
 
 def pools(stacks: InfraStacks) -> dict[str, tuple[str, str, int]]:
     """Mode, size and number of nodes of every pool of the cluster, as AKS has them."""
-    answer = Cloud.discover().resource(f"{cluster_id(stacks)}/agentPools", API_VERSION)
+    answer = AzureClients.discover().resource(f"{cluster_id(stacks)}/agentPools", API_VERSION)
     assert answer
     found = {pool["name"]: pool["properties"] for pool in answer["value"]}
     return {name: (pool["mode"], pool["vmSize"], pool["count"]) for name, pool in found.items()}
@@ -154,7 +154,7 @@ def test_a_raised_minimum_of_scoring_nodes_is_there_before_the_router_counts_on_
 
 
 def test_nodes_that_somebody_added_are_found_by_refresh_and_go_with_the_next_up(stacks: InfraStacks) -> None:
-    cloud, (pool,) = Cloud.discover(), [name for name, (mode, *_) in pools(stacks).items() if mode == "System"]
+    cloud, (pool,) = AzureClients.discover(), [name for name, (mode, *_) in pools(stacks).items() if mode == "System"]
     pool_id = f"{cluster_id(stacks)}/agentPools/{pool}"
     held = cloud.resource(pool_id, API_VERSION)
     assert held
@@ -186,7 +186,7 @@ def test_a_replaced_attachment_detaches_the_cluster_and_takes_the_endpoint_with_
         ("create-replacement", "inference-endpoint"),
     ]
     (attached,) = before
-    held = Cloud.discover().resource(attached, "2025-12-01")
+    held = AzureClients.discover().resource(attached, "2025-12-01")
     assert held is not None
     assert held["properties"]["provisioningState"] == "Succeeded"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pulumi
 
 from infra.cloud.artefact import Artefact, ArtefactError
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.cloud.live_deployment import LiveModel, live_model
 from infra.cloud.network_refusal import OutsideNetwork, network_refusal
 from infra.release.checks.gate import verdict
@@ -76,7 +76,7 @@ def _newest(
     *,
     thresholds: Mapping[str, float],
 ) -> dict[str, Any]:
-    cloud = Cloud.discover()
+    cloud = AzureClients.discover()
     client = cloud.databricks(workspace_url, workspace_id)
     live = live_model(cloud.machine_learning(ml_workspace_id), endpoint)
     refusals: list[str] = []

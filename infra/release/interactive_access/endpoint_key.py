@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import Cloud, databricks_of
+from infra.cloud.clients import AzureClients, databricks_of
 from infra.cloud.live_deployment import endpoint_key
 from infra.dynamic.ownership import WorkspaceProvider
 from infra.dynamic.provider import gone
@@ -35,7 +35,7 @@ class _EndpointKeyProvider(WorkspaceProvider):
 
         try:
             written = _written(databricks_of(props), props["scope"])
-            digest = _digest(Cloud.discover().machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
+            digest = _digest(AzureClients.discover().machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
         except (NotFound, ResourceNotFoundError):
             return gone()
         now = {"written": written, "key_digest": digest}
@@ -54,7 +54,7 @@ class _EndpointKeyProvider(WorkspaceProvider):
 
 
 def _put(props: dict[str, Any]) -> dict[str, str]:
-    registry, client = Cloud.discover().machine_learning(props["ml_workspace_id"]), databricks_of(props)
+    registry, client = AzureClients.discover().machine_learning(props["ml_workspace_id"]), databricks_of(props)
     digest = _digest(
         registry, props["endpoint_name"]
     )  # before the key: a change in between is noticed by the next refresh

@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import Cloud, databricks_of
+from infra.cloud.clients import AzureClients, databricks_of
 from infra.dynamic.ownership import WorkspaceProvider, make_folder
 from infra.dynamic.provider import gone
 from infra.release.interactive_access.endpoint_key import KEY
@@ -58,7 +58,7 @@ class _NotebooksProvider(WorkspaceProvider):
 def _upload(props: dict[str, Any]) -> None:
     from databricks.sdk.service.workspace import ImportFormat, Language
 
-    cloud, folder = Cloud.discover(), props["folder"]
+    cloud, folder = AzureClients.discover(), props["folder"]
     registry = cloud.machine_learning(props["ml_workspace_id"]).models
     settings = _settings(props, registry.get(props["model_name"], props["model_version"]).tags)
     client = databricks_of(props)

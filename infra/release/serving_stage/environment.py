@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.provider import ReleaseProvider, gone
 
 PORT = 5001
@@ -27,7 +27,7 @@ class _EnvironmentProvider(ReleaseProvider):
 
         # Versions cannot be changed. The version is the image's digest, so a repeated create finds the same one.
         version = props["image"].rpartition("@sha256:")[2][:16]
-        Cloud.discover().machine_learning(props["workspace_id"]).environments.create_or_update(
+        AzureClients.discover().machine_learning(props["workspace_id"]).environments.create_or_update(
             Environment(
                 name=props["environment_name"],
                 version=version,
@@ -41,7 +41,7 @@ class _EnvironmentProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         from azure.core.exceptions import ResourceNotFoundError
 
-        registry = Cloud.discover().machine_learning(props["workspace_id"])
+        registry = AzureClients.discover().machine_learning(props["workspace_id"])
         try:
             registry.environments.get(props["environment_name"], props["version"])
         except ResourceNotFoundError:

@@ -15,7 +15,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.training_stage.workload import sources_digest
@@ -81,7 +81,7 @@ class _ImageProvider(ReleaseProvider):
 
         part = props["registry_id"].split("/")
         registry = (part[4], part[8])  # resource group and name
-        client = Cloud.discover().registry_tasks(part[2])
+        client = AzureClients.discover().registry_tasks(part[2])
         target = client.registries.get_build_source_upload_url(*registry)
         BlobClient.from_blob_url(target.upload_url).upload_blob(build_context(), overwrite=True)
         run = _schedule(
@@ -107,7 +107,7 @@ class _ImageProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone if the registry is. A deleted image is not noticed, because that needs the registry's own API."""
         uid = props.get("registry_uid")
-        exists = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
+        exists = AzureClients.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
         return ReadResult(id_, props) if exists else gone()
 
 

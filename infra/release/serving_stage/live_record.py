@@ -14,7 +14,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import Cloud, has_lake
+from infra.cloud.clients import AzureClients, has_lake
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.serving_stage.rollout import deployment_name
 
@@ -59,7 +59,7 @@ class _ReferenceProvider(ReleaseProvider):
 
 def _write(props: dict[str, Any]) -> None:
     """Put the deployment in front of the earlier ones, unless it is the first already."""
-    client = Cloud.discover().machine_learning(props["workspace_id"])
+    client = AzureClients.discover().machine_learning(props["workspace_id"])
     name, _, version = props["environment"].rpartition(":")
     newest = {
         "deployment": deployment_name(props),
@@ -78,7 +78,7 @@ def _write(props: dict[str, Any]) -> None:
 
 
 def _blob(blob_endpoint: str, container: str) -> Any:
-    return Cloud.discover().blobs(blob_endpoint).get_blob_client(container, REFERENCE)
+    return AzureClients.discover().blobs(blob_endpoint).get_blob_client(container, REFERENCE)
 
 
 class LiveReference(Resource, module="lake", name="LiveReference"):

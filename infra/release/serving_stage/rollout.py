@@ -19,7 +19,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud import azure_cli
 from infra.cloud.artefact import Artefact
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.cloud.live_deployment import endpoint_key
 from infra.dynamic.provider import INCARNATION, ReleaseProvider, gone
 from infra.release.serving_stage.deployment import observed
@@ -51,7 +51,11 @@ class _RolloutProvider(ReleaseProvider):
         """Read the deployment; `share` is its percent of the traffic, 0 if it does not exist."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        client, endpoint, name = Cloud.discover().machine_learning(props["workspace_id"]), id_, props["deployment"]
+        client, endpoint, name = (
+            AzureClients.discover().machine_learning(props["workspace_id"]),
+            id_,
+            props["deployment"],
+        )
         try:
             traffic = client.online_endpoints.get(endpoint).traffic or {}
             deployments = {each.name: each for each in client.online_deployments.list(endpoint)}
@@ -66,7 +70,7 @@ class _RolloutProvider(ReleaseProvider):
 
     def claim(self, props: dict[str, Any]) -> None:
         """Tag the live deployment as the last step: until then it belongs to the old resource."""
-        client = Cloud.discover().machine_learning(props["workspace_id"])
+        client = AzureClients.discover().machine_learning(props["workspace_id"])
         endpoint, name = props["endpoint_name"], deployment_name(props)
         if _incarnation(client.online_deployments.get(name, endpoint)) != props[INCARNATION]:
             model = client.models.get(props["model_name"], str(props["model_version"]))
@@ -78,7 +82,7 @@ class _RolloutProvider(ReleaseProvider):
         """Delete the deployments, but not one that a replacement of this resource has adopted, nor its traffic."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        cloud, endpoint = Cloud.discover(), props["endpoint_name"]
+        cloud, endpoint = AzureClients.discover(), props["endpoint_name"]
         client = cloud.machine_learning(props["workspace_id"])
         try:
             traffic = client.online_endpoints.get(endpoint).traffic or {}
@@ -102,7 +106,7 @@ def _incarnation(deployment: Any) -> str | None:
 
 
 def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
-    cloud = Cloud.discover()
+    cloud = AzureClients.discover()
     client = cloud.machine_learning(props["workspace_id"])
     endpoint, name = props["endpoint_name"], deployment_name(props)
     deployments = {deployment.name: deployment for deployment in client.online_deployments.list(endpoint)}
@@ -154,7 +158,7 @@ def _delete(client: Any, endpoint: str, names: set[str]) -> None:
         client.online_deployments.begin_delete(name, endpoint).result()
 
 
-def _return_traffic(cloud: Cloud, props: dict[str, Any], traffic: dict[str, int], message: str) -> None:
+def _return_traffic(cloud: AzureClients, props: dict[str, Any], traffic: dict[str, int], message: str) -> None:
     try:
         _set_traffic(cloud, props, traffic)
     except Exception as error:
@@ -219,7 +223,7 @@ def _deployment(props: dict[str, Any], name: str, model_tags: dict[str, str], *,
     )
 
 
-def _set_traffic(cloud: Cloud, props: dict[str, Any], traffic: dict[str, int]) -> None:
+def _set_traffic(cloud: AzureClients, props: dict[str, Any], traffic: dict[str, int]) -> None:
     """Write the endpoint back as Azure reports it, with other traffic.
 
     Does not use the SDK's entity, which knows only part of the resource: its PUT would drop the rest.

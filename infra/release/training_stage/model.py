@@ -12,7 +12,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud.artefact import Artefact
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.checks.gate import verdict
 
@@ -30,7 +30,7 @@ class _ModelVersionProvider(ReleaseProvider):
         from azure.ai.ml.entities import Model
 
         self._gate(props)
-        client = Cloud.discover().machine_learning(props["workspace_id"])
+        client = AzureClients.discover().machine_learning(props["workspace_id"])
         versions = _versions(client, props["model_name"])
         version = next((v for v, model in versions.items() if model.tags.get("run_id") == props["run_id"]), None)
         if version is None:
@@ -58,7 +58,7 @@ class _ModelVersionProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         from azure.core.exceptions import ResourceNotFoundError
 
-        registry = Cloud.discover().machine_learning(props["workspace_id"])
+        registry = AzureClients.discover().machine_learning(props["workspace_id"])
         try:
             registry.models.get(props["model_name"], props["version"])
         except ResourceNotFoundError:

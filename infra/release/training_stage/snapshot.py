@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud, has_lake
+from infra.cloud.clients import AzureClients, has_lake
 from infra.cloud.retry import retry_until_authorized
 from infra.dynamic.provider import ReleaseProvider, gone
 
@@ -51,7 +51,7 @@ def landed(blob_endpoint: str, container: str, dataset: str, snapshot: str) -> b
 
     Raises `azure.core.exceptions.AzureError` if the lake does not answer or refuses the login.
     """
-    rows = Cloud.discover().blobs(blob_endpoint).get_container_client(container)
+    rows = AzureClients.discover().blobs(blob_endpoint).get_container_client(container)
     return any(blob.size for blob in rows.list_blobs(name_starts_with=f"{dataset}/{snapshot}/"))
 
 
@@ -75,7 +75,7 @@ class _SnapshotProvider(ReleaseProvider):
         from azure.core.exceptions import HttpResponseError
 
         folder = f"{props['dataset']}/{props['snapshot']}"
-        container = Cloud.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
+        container = AzureClients.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
 
         def upload(path: Path) -> None:
             with path.open("rb") as content:
@@ -91,7 +91,7 @@ class _SnapshotProvider(ReleaseProvider):
 
         if not has_lake(props):
             return gone()
-        container = Cloud.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
+        container = AzureClients.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
         folder = f"{props['dataset']}/{props['snapshot']}/"
         try:
             stored = {blob.name.removeprefix(folder) for blob in container.list_blobs(name_starts_with=folder)}

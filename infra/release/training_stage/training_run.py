@@ -16,7 +16,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.artefact import Artefact, ArtefactError
-from infra.cloud.clients import Cloud, databricks_of, has_lake
+from infra.cloud.clients import AzureClients, databricks_of, has_lake
 from infra.cloud.live_deployment import live_model
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.training_stage.snapshot import require_landed
@@ -39,7 +39,7 @@ class _TrainingRunProvider(ReleaseProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         require_landed(props["blob_endpoint"], props["raw_container"], props["dataset"], props["snapshot"])
-        cloud, client = Cloud.discover(), databricks_of(props)
+        cloud, client = AzureClients.discover(), databricks_of(props)
         live = live_model(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
         if live and not live.run_id:
             pulumi.log.warn(f"no training run is recorded for the live deployment {live.deployment}: {_UNCOMPARED}")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 WORKSPACE = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/mlw"
 
 
-def _cloud(address: str) -> Cloud:
-    return Cloud("Sandbox", address, f"{address}/login", address, "suffix", f"{address}/management")
+def _cloud(address: str) -> AzureClients:
+    return AzureClients("Sandbox", address, f"{address}/login", address, "suffix", f"{address}/management")
 
 
 def test_two_clouds_of_one_name_keep_their_own_addresses_in_one_process() -> None:

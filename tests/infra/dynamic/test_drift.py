@@ -167,8 +167,8 @@ def test_manual_change_or_deletion_of_a_policy_is_read(
 def test_the_first_client_of_a_process_goes_to_its_workspace(cloud: Served, workspace: WorkspaceClient) -> None:
     host, workspace_id = cloud.sandbox.authority, f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     script = f"""
-from infra.cloud.clients import Cloud
-print(Cloud.discover().databricks({host!r}, {workspace_id!r}).config.host)
+from infra.cloud.clients import AzureClients
+print(AzureClients.discover().databricks({host!r}, {workspace_id!r}).config.host)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"https://{host}"

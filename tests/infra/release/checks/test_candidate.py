@@ -43,7 +43,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
         cloud = SimpleNamespace(
             databricks=lambda url, workspace: SimpleNamespace(jobs=jobs), machine_learning=lambda workspace: None
         )
-        monkeypatch.setattr(candidate.Cloud, "discover", lambda: cloud)
+        monkeypatch.setattr(candidate.AzureClients, "discover", lambda: cloud)
         monkeypatch.setattr(candidate, "live_model", lambda client, endpoint: live)
         monkeypatch.setattr(candidate, "Artefact", Artefact)
         monkeypatch.setattr(candidate.pulumi.log, "warn", said.append)

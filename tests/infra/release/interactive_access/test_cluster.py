@@ -274,7 +274,8 @@ def _granted(workspace: WorkspaceClient, folder_id: str) -> dict[str | None, lis
     entries = workspace.permissions.get("directories", folder_id).access_control_list or []
     permissions = {each.group_name: each.all_permissions or [] for each in entries}
     return {
-        group: [str(each.permission_level).rpartition(".")[2] for each in levels] for group, levels in permissions.items()
+        group: [str(each.permission_level).rpartition(".")[2] for each in levels]
+        for group, levels in permissions.items()
     }
 
 

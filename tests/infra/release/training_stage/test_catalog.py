@@ -10,7 +10,7 @@ from databricks.sdk.errors import PermissionDenied
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 
 from infra.cloud import retry
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.release.training_stage import catalog
 from infra.release.training_stage.catalog import VOLUMES, _CatalogProvider
 from sandbox.identity import entra
@@ -70,10 +70,10 @@ def test_a_right_that_never_comes_is_named_with_its_remedy(
 def test_databricks_is_given_a_token_for_the_management_endpoint_that_it_knows(
     cloud: Served, workspace: WorkspaceClient
 ) -> None:
-    found = Cloud.discover()
+    found = AzureClients.discover()
     assert found.management == entra.management_audience(cloud.sandbox)
     given = props(cloud)
     assert found.databricks(given["workspace_url"], given["workspace_id"]).current_user.me().user_name
-    other = Cloud(**{**vars(found), "management": found.resource_manager})
+    other = AzureClients(**{**vars(found), "management": found.resource_manager})
     with pytest.raises(PermissionDenied, match="management endpoint"):
         other.databricks(given["workspace_url"], given["workspace_id"]).current_user.me()

@@ -38,7 +38,7 @@ def props(cloud: Served, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> di
             endpoint, credential=cloud.credential, connection_verify=bundle, raw_request_hook=sent.append
         )
 
-    monkeypatch.setattr(artefact.Cloud, "discover", lambda: SimpleNamespace(blobs=blobs))
+    monkeypatch.setattr(artefact.AzureClients, "discover", lambda: SimpleNamespace(blobs=blobs))
     endpoint = f"{cloud.sandbox.url}/blob/lake"
     return {"run_id": "7", "floors": FLOORS, "blob_endpoint": endpoint, "models_container": "models", "metrics": GOOD}
 
