@@ -106,10 +106,12 @@ def _attach(cloud: AzureClients, props: dict[str, Any]) -> str:
 def _detach(cloud: AzureClients, compute_id: str) -> None:
     """Detach the cluster, which stays as it is, and wait until the compute is gone."""
     began = time.monotonic()
-    while (held := cloud.resource(compute_id, API_VERSION)) is not None:
+    while (compute := cloud.resource(compute_id, API_VERSION)) is not None:
         if time.monotonic() - began > _SECONDS:
-            raise AttachFailed(f"{compute_id} was not detached within {_SECONDS // 60} minutes: {held['properties']}")
-        if held["properties"].get("provisioningState") != "Deleting":
+            raise AttachFailed(
+                f"{compute_id} was not detached within {_SECONDS // 60} minutes: {compute['properties']}"
+            )
+        if compute["properties"].get("provisioningState") != "Deleting":
             answer = cloud.request("DELETE", compute_id + _DETACH, API_VERSION)
             if not answer.ok and answer.status_code not in (404, 409):  # 409: another change of it is under way
                 raise AttachFailed(f"{compute_id} was not detached: HTTP {answer.status_code} {answer.text}")

@@ -125,7 +125,7 @@ class _PoolDrainProvider(ReleaseProvider):
         return CreateResult(f"{props['cluster_id']}/drained", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Nodes of another pool of the prefix, which an `up` that ended early left, go with the next `up`."""
+        """Gone if another pool of the prefix has nodes, left by an interrupted `up`: the next `up` drains it."""
         others = _others(AzureClients.discover(), props)
         return gone() if any(properties.get("count") for _, properties in others) else ReadResult(id_, props)
 

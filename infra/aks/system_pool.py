@@ -45,10 +45,10 @@ class _SystemPoolProvider(ReleaseProvider):
 def _converge(props: dict[str, Any]) -> None:
     """Create or scale the pool first, then drain and delete system pools of an earlier shape."""
     cloud, pools, count = AzureClients.discover(), f"{props['cluster_id']}/agentPools", int(props["count"])
-    held = pools_of(cloud, props["cluster_id"]).get(props["pool"], {})
-    if (held.get("count"), held.get("provisioningState")) != (count, "Succeeded"):
+    existing = pools_of(cloud, props["cluster_id"]).get(props["pool"], {})
+    if (existing.get("count"), existing.get("provisioningState")) != (count, "Succeeded"):
         shape = {name: value for name, value in props["shape"].items() if value is not None}
-        change(cloud, "PUT", f"{pools}/{props['pool']}", {**(written(held) or shape), "count": count})
+        change(cloud, "PUT", f"{pools}/{props['pool']}", {**(written(existing) or shape), "count": count})
     for name, properties in pools_of(cloud, props["cluster_id"]).items():
         if name.startswith(_PREFIX) and name != props["pool"]:
             drain(cloud, f"{pools}/{name}", properties)

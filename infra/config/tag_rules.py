@@ -18,22 +18,22 @@ _RESERVED = ("microsoft", "azure", "windows")
 
 def require(tags: Mapping[str, str]) -> None:
     """Raise `ValueError` naming each tag that Azure would refuse, the rule, and a remedy."""
-    wrong = [problem for name, value in tags.items() for problem in _problems(name, value)]
+    problems = [problem for name, value in tags.items() for problem in _problems(name, value)]
     seen: dict[str, str] = {}
     for name in tags:
         if name.lower() in OWN:
-            wrong.append(f"tags:{name} is the program's own tag {name.lower()} (case is ignored). Use another name.")
+            problems.append(f"tags:{name} is the program's own tag {name.lower()} (case is ignored). Use another name.")
         elif seen.setdefault(name.lower(), name) != name:
-            wrong.append(
+            problems.append(
                 f"tags:{name} and tags:{seen[name.lower()]} differ in case only, which Azure ignores. Remove one."
             )
     if len(tags) > _TAGS_MAX - len(OWN):
-        wrong.append(
+        problems.append(
             f"tags: {len(tags)} tags and the program's own {len(OWN)} are more than the {_TAGS_MAX} of a resource. "
             f"Leave {len(tags) - _TAGS_MAX + len(OWN)} out."
         )
-    if wrong:
-        raise ValueError("\n  - ".join(wrong))
+    if problems:
+        raise ValueError("\n  - ".join(problems))
 
 
 def for_dns(tags: Mapping[str, str]) -> dict[str, str]:

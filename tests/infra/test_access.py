@@ -54,7 +54,7 @@ def test_each_actor_has_a_separate_identity(program: Graph) -> None:
     assert len(set(principals.values())) == len(principals)
 
 
-def test_nothing_can_be_reached_by_a_key(program: Graph) -> None:
+def test_no_service_accepts_keys(program: Graph) -> None:
     for account in program.of("storage:StorageAccount"):
         assert account.inputs["allowSharedKeyAccess"] is False
         assert account.inputs["isLocalUserEnabled"] is False
@@ -81,7 +81,7 @@ def test_callers_of_the_endpoint_authenticate_as_configured(mode: str) -> None:
     assert endpoint.inputs["properties"]["authMode"] == mode
 
 
-def test_people_enter_the_cluster_by_entra_with_the_groups_of_the_configuration() -> None:
+def test_cluster_logins_use_entra_with_the_configured_groups() -> None:
     (cluster,) = graph(access__cluster_admins='["11111111-2222-3333-4444-555555555555"]').of(":ManagedCluster")
     profile = cluster.inputs["aadProfile"]
     assert (profile["managed"], profile["enableAzureRBAC"]) == (True, True)

@@ -80,7 +80,7 @@ def test_resources_with_data_are_protected_only_in_production(stacks: InfraStack
     }
 
 
-def test_a_changed_network_mode_shows_what_it_replaces_and_stops_at_what_is_protected(stacks: InfraStacks) -> None:
+def test_changed_network_mode_shows_replacements_and_stops_at_protected_resources(stacks: InfraStacks) -> None:
     stacks.configure(WEST, network__mode="public")
     shown = stacks.pulumi(WEST, "preview", "--diff", fails=True)
     stacks.configure(WEST, **RUNNER)
@@ -122,7 +122,7 @@ NODES = {"azure-native:location": REGIONS[DEV], "serving:system_nodes": 4}
 LARGER = {**NODES, "serving:node_size": "Standard_D8s_v5"}
 
 
-def test_another_number_of_system_nodes_outlives_a_later_write_of_the_cluster(stacks: InfraStacks) -> None:
+def test_number_of_system_nodes_survives_a_later_write_of_the_cluster(stacks: InfraStacks) -> None:
     """Which sends the pools as the engine recorded them when it created the cluster."""
     for changed in ({}, {"tags:owner": "somebody"}):
         stacks.configure(DEV, **NODES, **changed)
@@ -130,7 +130,7 @@ def test_another_number_of_system_nodes_outlives_a_later_write_of_the_cluster(st
         assert [count for mode, _, count in pools(stacks).values() if mode == "System"] == [4]
 
 
-def test_another_size_reaches_both_pools_and_the_old_ones_go_last(stacks: InfraStacks) -> None:
+def test_changed_size_replaces_both_pools_and_deletes_the_old_ones_last(stacks: InfraStacks) -> None:
     before, events = pools(stacks), stacks.folder / "pools.json"
     stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody"})
     stacks.pulumi(DEV, "up", "--yes", "--skip-preview", "--event-log", str(events))
@@ -153,7 +153,7 @@ def test_a_raised_minimum_of_scoring_nodes_is_there_before_the_router_counts_on_
     assert extension["inputs"]["configurationSettings"]["inferenceRouterHA"] == "True"
 
 
-def test_nodes_that_somebody_added_are_found_by_refresh_and_go_with_the_next_up(stacks: InfraStacks) -> None:
+def test_refresh_finds_added_nodes_and_the_next_up_removes_them(stacks: InfraStacks) -> None:
     cloud, (pool,) = AzureClients.discover(), [name for name, (mode, *_) in pools(stacks).items() if mode == "System"]
     pool_id = f"{cluster_id(stacks)}/agentPools/{pool}"
     held = cloud.resource(pool_id, API_VERSION)

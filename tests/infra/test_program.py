@@ -47,7 +47,7 @@ def test_only_the_lake_is_hierarchical(program: Graph) -> None:
     assert hierarchical == {"lake": True, "machine-learning-storage": False}
 
 
-def test_the_lake_has_the_containers_of_the_chain(program: Graph) -> None:
+def test_lake_has_the_containers_of_the_release(program: Graph) -> None:
     names = {container.inputs["containerName"] for container in program.of("storage:BlobContainer")}
     assert names == {"raw", "features", "models", "catalog"}
 
@@ -89,7 +89,7 @@ def test_the_cluster_has_no_local_accounts(program: Graph) -> None:
     assert cluster.inputs["securityProfile"]["workloadIdentity"]["enabled"] is True
 
 
-def test_everything_that_takes_tags_is_tagged(program: Graph) -> None:
+def test_all_resources_with_tags_are_tagged(program: Graph) -> None:
     modules = [containerservice, databricks, keyvault, machinelearningservices, resources, storage]
     taggable = {
         f"azure-native:{module.__name__.rpartition('.')[2]}:{found.type.rpartition(':')[2]}"
@@ -132,7 +132,7 @@ def test_deployment_scale_follows_the_capacity_plan_and_the_router() -> None:
     assert not [found for found in program.resources if "autoscal" in found.type.lower()]
 
 
-def test_insecure_scoring_is_said_to_azure_ml_exactly_when_there_is_no_certificate(program: Graph) -> None:
+def test_insecure_connections_are_allowed_only_without_a_certificate(program: Graph) -> None:
     (plain,) = program.of("kubernetesconfiguration:Extension")
     chain, key = pem("score.example.com")
     tls = {"serving__tls_certificate": chain, "serving__tls_key": key}
@@ -160,14 +160,14 @@ def test_certificate_end_is_warned_of_thirty_days_before(monkeypatch: pytest.Mon
     assert len([line for line in said if "certificate" in line]) == 1
 
 
-def test_a_highly_available_router_is_asked_for_only_where_three_nodes_can_hold_it(program: Graph) -> None:
+def test_router_is_highly_available_only_with_three_nodes(program: Graph) -> None:
     (one,) = program.of("kubernetesconfiguration:Extension")
     (three,) = graph(serving__nodes_min="3", serving__nodes_max="4").of("kubernetesconfiguration:Extension")
     assert one.inputs["configurationSettings"]["inferenceRouterHA"] == "False"
     assert three.inputs["configurationSettings"]["inferenceRouterHA"] == "True"
 
 
-def test_azure_mls_pods_and_replicas_are_kept_to_the_scoring_pool_by_its_label(program: Graph) -> None:
+def test_node_selector_keeps_azure_ml_pods_and_replicas_on_the_scoring_pool(program: Graph) -> None:
     (extension,) = program.of("kubernetesconfiguration:Extension")
     (pool,) = program.of("containerservice:AgentPool")
     settings = extension.inputs["configurationSettings"]
@@ -175,7 +175,7 @@ def test_azure_mls_pods_and_replicas_are_kept_to_the_scoring_pool_by_its_label(p
     assert selector == pool.inputs["nodeLabels"]
 
 
-def test_the_attach_holds_nothing_that_a_setting_changes(program: Graph) -> None:
+def test_attach_body_has_no_property_that_a_setting_changes(program: Graph) -> None:
     """Source: Azure/azureml-examples#3030"""
     (before,) = program.of("machinelearningservices:KubernetesCompute")
     larger = graph(serving__cpu="500m", serving__memory="512Mi", serving__nodes_max="5", tags__owner="somebody")

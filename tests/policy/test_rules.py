@@ -232,7 +232,7 @@ def test_rule_passes_allowed_inputs_and_names_the_remedy_for_others(
 
 
 @pytest.mark.parametrize(("private", "rule"), [(False, "endpoint-tls"), (True, "tls-inside-network")])
-def test_a_production_endpoint_speaks_tls_and_a_private_one_is_advised_to(private: bool, rule: str) -> None:
+def test_production_endpoint_must_use_tls_and_a_private_one_gets_advice(private: bool, rule: str) -> None:
     other = "tls-inside-network" if rule == "endpoint-tls" else "endpoint-tls"
 
     def found(name: str, stack: str, **how: bool) -> list[str]:
@@ -272,7 +272,7 @@ def test_secrets_in_nested_inputs_are_found_and_not_printed(kind: str, value: st
         assert message.split(" holds ")[0].endswith(("a.b.1", "settings.env.KEY"))
 
 
-def test_digests_ids_and_references_are_not_taken_for_secrets() -> None:
+def test_digests_ids_and_references_are_not_secrets() -> None:
     harmless = {
         "image": DIGEST,
         "hash": base64.b64encode(bytes(range(32))).decode(),
@@ -296,7 +296,7 @@ def test_state_is_protected_in_production_by_tag_or_by_stack_name(resource_type:
     assert found({"tags": {"environment": "dev"}}, stack="production-like") == []
 
 
-def test_production_is_what_the_program_calls_so() -> None:
+def test_production_has_the_same_definition_as_in_the_program() -> None:
     assert rules.PRODUCTION == PRODUCTION
 
 
@@ -381,7 +381,7 @@ def test_public_access_is_advice_until_a_production_stack_has_a_private_network(
         ("containerservice:ManagedCluster", {"apiServerAccessProfile": {"authorizedIPRanges": ["192.0.2.0/24"]}}),
     ],
 )
-def test_every_way_into_a_private_stack_must_be_shut(token: str, shut: dict[str, Any]) -> None:
+def test_every_public_endpoint_of_a_private_stack_is_refused(token: str, shut: dict[str, Any]) -> None:
     assert len(reported("private-network", "prod", (token, {}), PRIVATE)) == 1
     assert reported("private-network", "prod", (token, shut), PRIVATE) == []
 

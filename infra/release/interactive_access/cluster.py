@@ -86,12 +86,12 @@ class _PolicyProvider(WorkspaceProvider):
 
         try:
             client = databricks_of(props)
-            held = client.cluster_policies.get(id_).definition
+            definition = client.cluster_policies.get(id_).definition
             team = _permitted(client, "cluster-policies", id_, "CAN_USE", props["team"])
         except NotFound:
             return gone()
-        same = json.loads(held) == json.loads(props["definition"])
-        return ReadResult(id_, {**props, "definition": props["definition"] if same else held, "team": team})
+        same = json.loads(definition) == json.loads(props["definition"])
+        return ReadResult(id_, {**props, "definition": props["definition"] if same else definition, "team": team})
 
     def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(self._put(databricks_of(news), id, news))
@@ -212,8 +212,8 @@ class _ClusterProvider(WorkspaceProvider):
         from databricks.sdk.service.compute import Library
 
         wanted = [Library.from_dict(library) for library in json.loads(props["libraries"])]
-        there = [status.library for status in client.libraries.cluster_status(cluster_id)]
-        if stale := [library for library in there if library not in wanted]:
+        installed = [status.library for status in client.libraries.cluster_status(cluster_id)]
+        if stale := [library for library in installed if library not in wanted]:
             client.libraries.uninstall(cluster_id, stale)
         client.libraries.install(cluster_id, wanted)
 

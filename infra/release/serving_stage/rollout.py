@@ -51,11 +51,8 @@ class _RolloutProvider(ReleaseProvider):
         """Read the deployment; `share` is its percent of the traffic, 0 if it does not exist."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        client, endpoint, name = (
-            AzureClients.discover().machine_learning(props["workspace_id"]),
-            id_,
-            props["deployment"],
-        )
+        client = AzureClients.discover().machine_learning(props["workspace_id"])
+        endpoint, name = id_, props["deployment"]
         try:
             traffic = client.online_endpoints.get(endpoint).traffic or {}
             deployments = {each.name: each for each in client.online_deployments.list(endpoint)}

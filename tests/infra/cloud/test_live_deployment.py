@@ -1,4 +1,4 @@
-"""Which model is live, as Azure ML reports it."""
+"""The live model, as Azure ML reports it."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a stack file may say, and what a person reads when it says something else."""
+"""Settings of a stack file: accepted values, and the messages for others."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_purge_protection_is_described_as_the_vault_applies_it() -> None:
         assert vault.inputs["properties"]["softDeleteRetentionInDays"] == 30
 
 
-def test_a_day_written_without_quotes_is_the_day() -> None:
+def test_day_without_quotes_is_read_as_text() -> None:
     assert settings(training__snapshot="2026-11-01 00:00:00 +0000 UTC").training.snapshot == "2026-11-01"
 
 
@@ -142,7 +142,7 @@ def test_certificate_that_azure_ml_would_refuse_is_refused() -> None:
         )
 
 
-def test_the_key_of_the_certificate_shows_nowhere() -> None:
+def test_certificate_key_is_never_printed() -> None:
     chain, key = pem("scores.example.com")
     found = settings(serving__hostname="scores.example.com", serving__tls_certificate=chain, serving__tls_key=key)
     assert "PRIVATE" not in f"{found!r} {found} {found.model_dump()}"
@@ -159,7 +159,7 @@ def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
         settings(training__spot="true")
 
 
-def test_a_release_without_rows_or_deployer_is_refused_with_the_ways_out() -> None:
+def test_release_without_rows_or_deployer_is_refused_with_the_remedies() -> None:
     without_rows = {key: value for key, value in ENOUGH.items() if key != "training:snapshot"}
     with pytest.raises(ConfigError, match=r"training:data.*training:snapshot.*release:enabled to false"):
         load(without_rows, "personalization")

@@ -67,7 +67,7 @@ def test_a_training_run_is_of_its_rows_its_workspace_and_its_lake(changed: str) 
     assert found.replaces == [changed]
 
 
-def test_a_parents_id_that_a_preview_does_not_know_is_no_change_and_a_new_one_is_recorded() -> None:
+def test_unknown_parent_id_of_a_preview_is_not_a_change_and_a_new_one_is_recorded() -> None:
     olds = {"workspace_id": "w", "workspace_uid": "1", "path": "/p", "experiment_id": "7"}
     provider = _ExperimentProvider()
     assert not provider.diff("7", olds, {**olds, "workspace_uid": UNKNOWN}).changes
@@ -92,7 +92,7 @@ def test_a_resource_is_identified_by_an_id_that_its_parent_has_from_its_creation
     assert parents or resource.__name__ in ("Snapshot", "Placement", "RolesInEffect")
 
 
-def test_a_changed_name_of_everything_is_refused_with_the_way_that_works() -> None:
+def test_change_of_all_names_is_refused_with_the_remedy() -> None:
     olds = {"subscription": "s", "location": "westeurope", "environment": "dev", "generation": "1"}
     provider = _PlacementProvider()
     assert provider.check({}, olds).failures == provider.check(olds, olds).failures == []
@@ -174,7 +174,7 @@ print(AzureClients.discover().databricks({host!r}, {workspace_id!r}).config.host
     assert done.stdout.strip() == f"https://{host}"
 
 
-def test_a_resource_of_another_workspace_under_the_same_id_is_gone_and_its_deletion_does_nothing(
+def test_resource_of_a_recreated_workspace_is_gone_and_its_deletion_does_nothing(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")

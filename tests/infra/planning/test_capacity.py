@@ -74,7 +74,7 @@ def test_an_accepted_plan_fits_its_nodes(values: dict[str, Any]) -> None:
 
 
 @given(SOME)
-def test_accepted_replicas_are_not_busier_than_wanted_at_the_peak(values: dict[str, Any]) -> None:
+def test_accepted_replicas_keep_the_target_utilisation_at_the_peak(values: dict[str, Any]) -> None:
     serving = accepted(values)
     if serving is None or serving.target_rps is None:
         return
@@ -88,7 +88,7 @@ def test_accepted_replicas_are_not_busier_than_wanted_at_the_peak(values: dict[s
 
 
 @given(SOME)
-def test_following_the_advice_of_refusals_ends_in_a_plan(values: dict[str, Any]) -> None:
+def test_following_the_remedies_of_refusals_leads_to_a_plan(values: dict[str, Any]) -> None:
     for _ in range(8):
         if accepted(values):
             return
@@ -99,7 +99,7 @@ def test_following_the_advice_of_refusals_ends_in_a_plan(values: dict[str, Any])
 
 @pytest.mark.parametrize(("rps", "replicas"), [(25, 4), (50, 8), (100, 15), (200, 29), (350, 50)])
 def test_the_reference_sizing_is_reproduced(rps: int, replicas: int) -> None:
-    """100 ms a query, one at a time, 70 % busy: what `qps_to_replicas` of recommenders-team/recommenders gives."""
+    """100 ms a query, one at a time, 70 % busy: as `qps_to_replicas` of recommenders-team/recommenders computes."""
     serving = ServingSettings(**ROOMY, target_rps=rps, service_ms=100)
     assert capacity.plan(serving).replicas == replicas
 
@@ -135,13 +135,13 @@ def test_target_above_the_range_is_refused_with_both_remedies() -> None:
     assert "Set serving:replicas_max to 8, or lower serving:target_rps to 2800" in says
 
 
-def test_a_latency_that_needs_idle_replicas_lowers_the_use_they_are_scaled_for() -> None:
+def test_strict_latency_lowers_the_target_utilisation() -> None:
     loose, tight = (ServingSettings(service_ms=2, latency_ms=latency) for latency in (100, 12))
     assert (capacity.plan(loose).utilisation, capacity.plan(tight).utilisation) == (70, 23)
     assert capacity.plan(tight).max_rps < capacity.plan(loose).max_rps
 
 
-def test_replicas_that_nodes_cannot_hold_are_told_how_many_nodes_do() -> None:
+def test_replicas_that_do_not_fit_are_refused_with_the_number_of_nodes() -> None:
     assert re.search(
         r"Set serving:nodes_max to 5, or lower serving:replicas_max to 2", refusal(replicas_max=10, nodes_max=2)
     )

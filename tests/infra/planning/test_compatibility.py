@@ -22,7 +22,7 @@ def text(path: str) -> str:
     return (ROOT / path).read_text()
 
 
-def test_image_job_and_package_are_of_the_shipped_line() -> None:
+def test_image_job_and_package_use_the_current_synapseml_release() -> None:
     assert (TABLE.release.coordinate, TABLE.release.package) == (job.SYNAPSEML, job.SYNAPSEML_PYTHON)
     assert f'"{TABLE.release.coordinate}"' in text("scoring/engines/spark_jars.py")
     assert TABLE.release.package in text("scoring/requirements-spark.in").split()
@@ -64,7 +64,7 @@ def test_incompatible_runtime_is_refused_with_the_reason_and_a_remedy(runtime: s
         (date(2028, 5, 10), "16.4.x-scala2.12 has been out of support since 2028-05-09"),
     ],
 )
-def test_the_default_runtime_is_warned_of_from_sixty_days_before_its_end(
+def test_default_runtime_is_warned_of_sixty_days_before_its_end(
     day: date, says: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compatibility, "current_day", lambda: day)
@@ -74,14 +74,14 @@ def test_the_default_runtime_is_warned_of_from_sixty_days_before_its_end(
     assert load(ENOUGH, "personalization").support_ends == [], "without a release nothing trains"
 
 
-def test_an_older_runtime_is_warned_of_with_the_newest_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_runtime_is_warned_of_with_the_newest_compatible_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compatibility, "current_day", lambda: date(2027, 8, 20))
     end = compatibility.runtime_support("15.4.x-scala2.12")
     assert end is not None
     assert (end.ended, end.replacement) == (True, "16.4.x-scala2.12")
 
 
-def test_a_kubernetes_version_past_its_window_is_a_warning_with_the_next_minor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_version_past_its_window_is_a_warning_with_the_next_minor(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = {**ENOUGH, "serving:kubernetes_version": "1.34.2"}
     for day, ended in ((date(2026, 11, 30), False), (date(2026, 12, 1), True)):
         monkeypatch.setattr(compatibility, "current_day", lambda day=day: day)
@@ -99,7 +99,7 @@ def test_the_program_warns_of_a_version_whose_support_ends(monkeypatch: pytest.M
     ]
 
 
-def test_kubernetes_is_a_version_of_the_table_or_a_patch_of_it() -> None:
+def test_kubernetes_version_is_one_of_the_table_or_its_patch() -> None:
     compatibility.require_kubernetes("1.35")
     compatibility.require_kubernetes("1.36.2")
     for version in ("1.33", "1.3", "1.37"):

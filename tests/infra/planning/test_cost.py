@@ -124,7 +124,7 @@ def test_the_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> Non
     assert {(name, vcpus) for name, row in units.items() for vcpus in row} <= sizes
 
 
-def test_the_program_is_recordered_whole() -> None:
+def test_cost_covers_every_priced_resource_of_the_program() -> None:
     private = graph(personalization__environment="prod", network__mode="private", serving__system_nodes="3")
     found = private.outputs["monthly_cost"]
     endpoints = len(private.of("network:PrivateEndpoint"))

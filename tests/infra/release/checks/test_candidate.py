@@ -1,4 +1,4 @@
-"""Which of a job's runs is served where `release:model` is `latest`."""
+"""The candidate of `release:model: latest` among a job's runs."""
 
 import json
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_missing_candidate_is_an_error_with_the_reason_of_each_run(newest: Any) 
         newest([])
 
 
-def test_runs_beyond_the_last_twenty_are_no_candidates(newest: Any) -> None:
+def test_runs_beyond_the_last_twenty_are_not_candidates(newest: Any) -> None:
     failed: Runs = [(number, RunResultState.FAILED, None) for number in range(100, 80, -1)]
     with pytest.raises(candidate.NoCandidate):
         newest([*failed, (1, RunResultState.SUCCESS, GOOD)])
@@ -91,7 +91,7 @@ def compared(run_id: str, **found: Any) -> dict[str, Any]:
     return {**GOOD, "live": {"run_id": run_id, **(found or same)}}
 
 
-def test_a_run_is_served_only_if_it_was_compared_with_the_live_model(newest: Any) -> None:
+def test_run_is_a_candidate_only_if_compared_with_the_live_model(newest: Any) -> None:
     live = LiveModel("m2-live", "2")
     worse = compared("2", auc_change_interval=[-0.03, -0.02], log_loss_change_interval=[0.0, 0.0])
     found = newest(
@@ -128,6 +128,6 @@ def test_a_live_model_that_cannot_score_todays_rows_is_named_and_does_not_stop_t
     ]
 
 
-def test_without_a_recorded_run_of_the_live_model_no_candidate_is_served(newest: Any) -> None:
+def test_live_model_without_a_recorded_run_allows_no_candidate(newest: Any) -> None:
     with pytest.raises(candidate.NoCandidate, match="no training run is recorded for the live deployment by-hand"):
         newest([(3, RunResultState.SUCCESS, GOOD)], LiveModel("by-hand", ""))

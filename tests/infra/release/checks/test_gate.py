@@ -91,7 +91,7 @@ def test_each_bad_figure_breaks_its_rule(worse: dict[str, Any], rule: str, reaso
 
 
 def test_model_that_may_be_as_good_as_the_live_one_passes() -> None:
-    """A drop is refused when it is sure, not when it was drawn."""
+    """A drop is refused only if the whole confidence interval shows it."""
     worse = {"auc_change": -0.02, "auc_change_interval": [-0.05, 0.01]}
     assert broken({**GOOD, "live": LIVE | worse}) == []
 
@@ -112,7 +112,7 @@ def test_rules_without_a_comparison_pass_with_the_reason(alone: dict[str, Any]) 
 
 @pytest.mark.parametrize("alone", [{"feature_auc": {"age": None}}, {}])
 def test_feature_auc_rule_is_skipped_without_measurements(alone: dict[str, Any]) -> None:
-    """Neither a model of before that measure nor rows with a handful of clicks."""
+    """Models from before this measure, and rows with very few clicks."""
     measured = {name: value for name, value in GOOD.items() if name != "feature_auc"}
     (rule,) = (rule for rule in evaluate_gate(measured | alone, FLOORS) if rule.name == "feature_auc")
     assert rule.passed

@@ -1,4 +1,4 @@
-"""The cluster for people and its policy: when they are declared, and what Databricks is sent for them."""
+"""The interactive cluster and its policy: when they are declared, and their requests to Databricks."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def settings(**config: str) -> Settings:
 
 
 def props(cloud: Served, program: Graph, resource: str, **changed: Any) -> dict[str, Any]:
-    """Inputs of a resource as the program declares them, in the workspace and catalog that there are."""
+    """Inputs of a resource as the program declares them, in the workspace and catalog of this test."""
     (found,) = program.of(f"databricks:{resource}")
     here = {"workspace_url": cloud.sandbox.authority, "catalog": "main"}
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
@@ -138,7 +138,7 @@ def test_interactive_cluster_is_dedicated_to_the_team_pinned_and_left_terminated
     assert (made.outs or {})["page"] == f"https://{cloud.sandbox.authority}/compute/clusters/{made.id}"
 
 
-def test_without_a_team_it_is_dedicated_to_whoever_runs_up(
+def test_cluster_without_a_team_is_dedicated_to_the_user_of_up(
     cloud: Served, workspace: WorkspaceClient, without_team: Graph
 ) -> None:
     made = CLUSTER.create(named(cloud, without_team, "mine"))

@@ -92,7 +92,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="module")
 def first(cloud: Cloud) -> dict[str, Any]:
-    """State of the rollout that put version 1 to an endpoint of nothing."""
+    """State of the rollout of version 1 to an empty endpoint."""
     cloud.endpoint(ENDPOINT)
     return rolled_out(cloud, "1")
 
@@ -125,7 +125,7 @@ def props(cloud: Cloud, version: str, **changed: Any) -> dict[str, Any]:
 
 
 def rolled_out(cloud: Cloud, version: str, olds: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
-    """What the engine keeps of it."""
+    """The state of the rollout in the engine."""
     provider, news = rollout._RolloutProvider(), props(cloud, version, **changed)
     return dict((provider.create(news) if olds is None else provider.update(ENDPOINT, olds, news)).outs or {})
 
@@ -274,9 +274,7 @@ def test_model_with_other_features_is_measured_without_the_live_one(cloud: Cloud
     assert [(check["drift"], check["live_p99_ms"]) for check in found["checks"]] == [(None, None)] * 3
 
 
-def test_traffic_and_a_deployment_that_were_changed_by_hand_are_found_and_set_back(
-    cloud: Cloud, live: dict[str, Any]
-) -> None:
+def test_manual_changes_of_traffic_and_deployment_are_read_and_reverted(cloud: Cloud, live: dict[str, Any]) -> None:
     provider, wanted = rollout._RolloutProvider(), {**props(cloud, "1"), "share": 100}
     held = {**live, "share": 100}
     assert provider.read(ENDPOINT, held).outs == held
@@ -349,7 +347,7 @@ def test_equal_quantities_in_another_notation_are_the_same(cloud: Cloud, live: d
     assert rollout._RolloutProvider().read(ENDPOINT, held).outs == held
 
 
-def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_rollback_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: dict[str, Any]) -> None:
     forth = rolled_out(cloud, "2", live)
     back = rolled_out(cloud, "1", forth)
     assert [(check["share"], check["requests"] > 0) for check in back["checks"]] == [(0, False), (100, True)]
@@ -374,9 +372,7 @@ def test_a_changed_scale_keeps_the_warm_deployment(cloud: Cloud, live: dict[str,
     assert deployments(cloud) == {live["deployment"], forth["deployment"]}
 
 
-def test_traffic_that_a_write_of_the_endpoint_took_away_is_given_back_before_anything_else(
-    cloud: Cloud, live: dict[str, Any]
-) -> None:
+def test_traffic_removed_by_a_write_of_the_endpoint_is_restored_first(cloud: Cloud, live: dict[str, Any]) -> None:
     cloud.endpoint(ENDPOINT)
     assert traffic(cloud) == {}
     with pytest.raises(rollout.RolloutFailed):
@@ -424,9 +420,7 @@ def test_a_forced_replacement_keeps_the_deployment_and_its_traffic(cloud: Cloud,
     live |= rolled_out(cloud, "1")
 
 
-def test_a_replacement_killed_before_its_end_leaves_the_deployment_to_the_old_resource(
-    cloud: Cloud, live: dict[str, Any]
-) -> None:
+def test_interrupted_replacement_leaves_the_deployment_to_the_old_resource(cloud: Cloud, live: dict[str, Any]) -> None:
     provider = rollout._RolloutProvider()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout._RolloutProvider, "claim", lambda *_: None)

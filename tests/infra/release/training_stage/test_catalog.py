@@ -46,7 +46,7 @@ def props(cloud: Served) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("late", ["storage-credentials", "external-locations", "catalogs", "schemas", "volumes"])
-def test_a_right_that_comes_late_is_waited_for(
+def test_late_permission_is_waited_for(
     cloud: Served, workspace: WorkspaceClient, late: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "_PAUSE_SECONDS", (0,))
@@ -56,7 +56,7 @@ def test_a_right_that_comes_late_is_waited_for(
     assert cloud.faults_left() == []
 
 
-def test_a_right_that_never_comes_is_named_with_its_remedy(
+def test_missing_permission_is_reported_with_its_remedy(
     cloud: Served, workspace: WorkspaceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metastore = workspace.metastores.current().metastore_id
@@ -67,7 +67,7 @@ def test_a_right_that_never_comes_is_named_with_its_remedy(
         CATALOG.create(props(cloud))
 
 
-def test_databricks_is_given_a_token_for_the_management_endpoint_that_it_knows(
+def test_databricks_token_has_the_audience_of_the_management_endpoint(
     cloud: Served, workspace: WorkspaceClient
 ) -> None:
     found = AzureClients.discover()

@@ -1,4 +1,4 @@
-"""What the gate leaves behind: its verdict in the lake, whether or not the model is registered."""
+"""The gate's verdict in the lake, for a registered and for a refused model."""
 
 import json
 from collections.abc import Iterator
