@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from cli.errors import UserError
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.cloud.live_deployment import endpoint_key
 
 
@@ -22,7 +22,9 @@ class Endpoint:
         """The endpoint of a stack with these outputs; the key stays in this process."""
         if not outputs.get("deployment"):
             raise UserError("this stack serves no model yet: release:enabled is false, or its first release failed")
-        key = endpoint_key(Cloud.discover().machine_learning(outputs["ml_workspace_id"]), outputs["endpoint_name"])
+        key = endpoint_key(
+            AzureClients.discover().machine_learning(outputs["ml_workspace_id"]), outputs["endpoint_name"]
+        )
         return cls(httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=30), outputs["scoring_uri"])
 
     def post(self, body: Mapping[str, Any]) -> dict[str, Any]:

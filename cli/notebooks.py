@@ -15,7 +15,7 @@ import nbformat
 from nbconvert import MarkdownExporter
 
 from cli.errors import UserError
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 NAMES = ("explore", "train", "operationalize")
 _MINUTES = 60
@@ -45,7 +45,7 @@ def run(outputs: Mapping[str, Any]) -> dict[str, Ran]:
         raise UserError("this stack has no notebooks: release:enabled is false, or its first release failed")
     if not outputs.get("interactive_cluster_id"):
         raise UserError("this stack has no cluster for people: set training:interactive_cluster to true")
-    client = Cloud.discover().databricks(
+    client = AzureClients.discover().databricks(
         outputs["databricks_url"].removeprefix("https://"), outputs["databricks_workspace_id"]
     )
     tasks = [

@@ -8,20 +8,21 @@ Does not create identities. Grants no access by key: all data access in this pro
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import pulumi
 
-from infra.aks.cluster import Kubernetes
 from infra.components.container_registry import ContainerRegistry
 from infra.components.data_lake import DataLake
 from infra.components.identities import Identities
 from infra.components.inference import Inference
 from infra.components.ml_workspace import MachineLearning
 from infra.components.roles import Grant, Role, assign
+from infra.config.settings import Settings
 from infra.runner.runner import Runner
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AccessArgs:
     subscription_id: str
     deployers: Mapping[str, str]
@@ -30,14 +31,36 @@ class AccessArgs:
     registry: ContainerRegistry
     machine_learning: MachineLearning
     identities: Identities
-    kubernetes: Kubernetes
     inference: Inference
     runner: Runner | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        subscription_id: str,
+        lake: DataLake,
+        registry: ContainerRegistry,
+        machine_learning: MachineLearning,
+        identities: Identities,
+        inference: Inference,
+        runner: Runner | None,
+    ) -> Self:
+        return cls(
+            subscription_id=subscription_id,
+            deployers=settings.access.deployers,
+            lake=lake,
+            registry=registry,
+            machine_learning=machine_learning,
+            identities=identities,
+            inference=inference,
+            runner=runner,
+        )
 
 
 class Access(pulumi.ComponentResource):
     assignments: Sequence[pulumi.Resource]
-    """A release waits for these: without them it would fail late and vaguely."""
+    """Dependencies of a release, which would otherwise fail late and with an unclear message."""
 
     def __init__(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:security:Access", name, None, opts)
@@ -46,6 +69,7 @@ class Access(pulumi.ComponentResource):
 
 
 def grants(args: AccessArgs) -> list[Grant]:
+    """Return the table of role assignments, one row each."""
     lake, registry = args.lake.account_id, args.registry.registry_id
     raw, models = args.lake.container_id("raw"), args.lake.container_id("models")
     workspace = args.machine_learning.workspace_id

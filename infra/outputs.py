@@ -1,4 +1,4 @@
-"""Stack outputs: addresses, names and figures. Never a key: `scoring_key_command` says how to get one."""
+"""Stack outputs: addresses, names and figures. Never a key: `scoring_key_command` is the command that prints one."""
 
 import pulumi
 
@@ -10,7 +10,7 @@ from infra.components.key_vault import KeyVault
 from infra.components.ml_workspace import MachineLearning
 from infra.config.settings import Settings
 from infra.planning import capacity
-from infra.planning.cost import Meter
+from infra.planning.cost import CostRecorder
 from infra.release.arguments import MODEL
 from infra.release.release import Release
 
@@ -41,30 +41,30 @@ def export_infrastructure(
 
 
 def export_release(release: Release, lake: DataLake) -> None:
-    trained, served, people = release.trained, release.served, release.people
-    run = trained.run
+    training, serving, access = release.training, release.serving, release.interactive_access
+    run = training.run
     pulumi.export("model_name", MODEL)
-    pulumi.export("model_version", trained.version)
-    pulumi.export("image", served.image.image)
-    pulumi.export("image_digest", served.image.image_digest)
-    pulumi.export("training_snapshot", trained.snapshot)
+    pulumi.export("model_version", training.version)
+    pulumi.export("image", serving.image.image)
+    pulumi.export("image_digest", serving.image.image_digest)
+    pulumi.export("training_snapshot", training.snapshot)
     pulumi.export("training_run_id", run.run_id)
     pulumi.export("training_run_page", run.run_page_url)
-    pulumi.export("tracking_experiment", trained.experiment.path)
-    pulumi.export("tracking_page", trained.experiment.page)
-    pulumi.export("metrics", trained.metrics)
+    pulumi.export("tracking_experiment", training.experiment.path)
+    pulumi.export("tracking_page", training.experiment.page)
+    pulumi.export("metrics", training.metrics)
     pulumi.export("model_card", pulumi.Output.format("{0}models/{1}/model_card.html", lake.blob_endpoint, run.run_id))
-    pulumi.export("release", release.says)
-    pulumi.export("deployment", served.rollout.deployment)
-    pulumi.export("rollout", served.rollout.checks)
-    pulumi.export("notebooks", people.notebooks.path)
-    if people.cluster and people.policy:
-        pulumi.export("interactive_cluster_id", people.cluster.cluster_id)
-        pulumi.export("interactive_cluster_page", people.cluster.page)
-        pulumi.export("cluster_policy_id", people.policy.policy_id)
+    pulumi.export("release", release.decisions)
+    pulumi.export("deployment", serving.rollout.deployment)
+    pulumi.export("rollout", serving.rollout.checks)
+    pulumi.export("notebooks", access.notebooks.path)
+    if access.cluster and access.policy:
+        pulumi.export("interactive_cluster_id", access.cluster.cluster_id)
+        pulumi.export("interactive_cluster_page", access.cluster.page)
+        pulumi.export("cluster_policy_id", access.policy.policy_id)
 
 
-def export_plan(settings: Settings, meter: Meter) -> None:
-    """As outputs, so that every preview shows what a change does to capacity and cost."""
+def export_plan(settings: Settings, recorder: CostRecorder) -> None:
+    """Export the capacity plan and the cost, so that every preview shows how a change affects them."""
     pulumi.export("capacity", capacity.plan(settings.serving).as_output())
-    pulumi.export("monthly_cost", meter.estimate(settings).as_output())
+    pulumi.export("monthly_cost", recorder.estimate(settings).as_output())

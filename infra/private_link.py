@@ -1,4 +1,4 @@
-"""Private endpoints to all resources of the program that would otherwise be reached in public, as one table.
+"""Private endpoints to all resources of the program that would otherwise have a public endpoint, as one table.
 
 Does not make the cluster's API server and the scoring router private: `aks/cluster.py` and `inference.py` do.
 """
@@ -29,7 +29,7 @@ class Chain:
 
 
 def connect_all(
-    into: Network,
+    private_network: Network,
     lake: DataLake,
     vault: KeyVault,
     registry: ContainerRegistry,
@@ -60,6 +60,6 @@ def connect_all(
         # Source: hashicorp/terraform-provider-azurerm#17649
         before: list[pulumi.Resource] = [databricks, chain.owner]
         for purpose, target in chain.endpoints.items():
-            before = [into.connect(purpose, target, chain.target_id, after=before)]
+            before = [private_network.connect(purpose, target, chain.target_id, after=before)]
             connected += before
     return connected

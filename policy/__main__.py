@@ -1,4 +1,4 @@
-"""The pack as the engine starts it. `PolicyPack` serves until it is stopped, so the rules are in `rules.py`."""
+"""Entry point of the pack. Its construction starts a server, so everything else is in `rules.py`."""
 
 from pulumi_policy import EnforcementLevel, PolicyPack
 

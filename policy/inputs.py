@@ -1,4 +1,4 @@
-"""Reading what a resource is declared with, where a preview may not know a value yet."""
+"""Access to the inputs of a resource, of which a preview may not know some values yet."""
 
 import contextlib
 import json
@@ -9,13 +9,14 @@ from pulumi_policy import PolicyResource, ResourceValidationArgs
 from pulumi_policy.proxy import UnknownValueError
 
 Resource = ResourceValidationArgs | PolicyResource
-"""A resource as it is declared, or as a whole stack has it."""
+"""A single resource, or a resource in a whole stack."""
 
 
 def read(properties: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, None where nothing is said.
+    """Return the value at a dotted path; None if it is not set.
 
-    Raises `UnknownValueError` for what the preview cannot know; the engine then says that the rule could not be run.
+    Raises `UnknownValueError` for a value that the preview does not know; the engine then reports that it skipped the
+    rule.
     """
     value: Any = properties
     for key in path.split("."):
@@ -24,27 +25,27 @@ def read(properties: Mapping[str, Any], path: str) -> Any:
 
 
 def known(value: Any) -> Any:
-    """`value` as plain data: without what the preview cannot know, lists by index, and JSON text as what it says."""
+    """Return `value` as plain data: without unknown values, lists as objects by index, and JSON text decoded."""
     if isinstance(value, str):
-        return _opened(value)
+        return _decoded(value)
     if not isinstance(value, Mapping | Sequence):
         return value
-    found = {}
+    items = {}
     for key in value if isinstance(value, Mapping) else range(len(value)):
         with contextlib.suppress(UnknownValueError):
-            found[str(key)] = known(value[key])
-    return found
+            items[str(key)] = known(value[key])
+    return items
 
 
 def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value inside what `known` gives, objects included, with its dotted path."""
+    """Yield every value inside a result of `known`, objects included, with its dotted path."""
     yield path, value
     if isinstance(value, dict):
         for key, item in value.items():
             yield from nodes(item, f"{path}.{key}".lstrip("."))
 
 
-def _opened(text: str) -> Any:
+def _decoded(text: str) -> Any:
     if text[:1] not in ("{", "["):
         return text
     try:

@@ -1,17 +1,17 @@
-"""The rules a stack must keep to, on azure-native types and on this program's own dynamic resources.
+"""Rules for every stack, on azure-native types and on the dynamic resources of this program.
 
-A rule is a function of one resource (public network access: of the whole stack) that yields what is wrong with it and
-which value would do. All are mandatory but `public-network-access` and `tls-inside-network`; `--policy-pack-config`
-changes the level of any, the regions and the tags. Whether the stack is production is its setting
-`personalization:production` (`stack.py`). A private network is recognized by its private endpoints.
+A rule is a function of one resource (for public network access: of the whole stack) that yields each problem with the
+value to set. All are mandatory except `public-network-access` and `tls-inside-network`; `--policy-pack-config` changes
+the level of a rule, the regions and the tags. The setting
+`personalization:production` makes a stack production (`stack.py`). Private endpoints identify a private network.
 
-A public production endpoint has to speak TLS: its key and its users' features would cross the internet in plain text.
-Inside a private network that is advice, repeated in every preview: no stack file can ship a certificate, which is of a
-name of the organisation, and who reads there is in the network already.
+A public production endpoint must use TLS: otherwise its key and its users' features cross the internet in plain text.
+Inside a private network this is advice, repeated in every preview. No stack file can contain a certificate, because it
+belongs to a name of the organisation, and a reader of the traffic is already inside the network.
 
-Does not look inside Azure: what people change there by hand is drift. Cannot tell a value that is marked secret from
-plain text, the engine unwraps it: a key is refused either way, because everything here authenticates by identity. The
-certificate's key of the endpoint is the one exception.
+Does not read Azure: manual changes there are infrastructure drift. Cannot distinguish a secret value from plain text,
+because the engine unwraps it: a key is refused in both cases, because everything here authenticates by identity. The
+only exception is the key of the endpoint's certificate.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ SECRETS = {
 
 EXTENSION = "azure-native:kubernetesconfiguration:Extension"
 PROTECTED = (
-    # The service takes these settings and never returns them (azure-rest-api-specs, Microsoft.KubernetesConfiguration
+    # The service accepts these settings and never returns them (azure-rest-api-specs, Microsoft.KubernetesConfiguration
     # extensions.json, `configurationProtectedSettings`).
     (EXTENSION, "configurationProtectedSettings."),
     # The engine gives dynamic providers the stack's whole configuration, in the state with its secrets encrypted.
@@ -89,7 +89,7 @@ PINS = {
     "package": (re.compile(r"[\w.\[\],-]+==\d[\w.!]*"), "<package>==<version>"),
     "spark_version": (re.compile(r"\d+\.\d+\.x-[\w-]*scala\d+\.\d+"), "one runtime, such as 16.4.x-scala2.12"),
 }
-"""Form that a value must have, by the name of a library's or a cluster's property."""
+"""Required form of a value, by the name of a library's or a cluster's property."""
 
 Check = Callable[[ResourceValidationArgs], Iterator[str]]
 
@@ -99,7 +99,10 @@ def settings(table: list[Setting]) -> Check:
 
 
 def training_cluster(resource: ResourceValidationArgs) -> Iterator[str]:
-    """LightGBM's network ring can neither lose nor gain a worker: SynapseML's documentation rules autoscaling out."""
+    """Fixed size of training clusters: LightGBM's network ring can neither lose nor gain a worker.
+
+    SynapseML's documentation excludes autoscaling.
+    """
     if "databricks" not in resource.resource_type:
         return
     for path, cluster in nodes(known(resource.props)):
@@ -121,7 +124,7 @@ def secrets(resource: ResourceValidationArgs) -> Iterator[str]:
     for path, value in nodes(known(resource.props)):
         if path == "__provider":
             continue  # a class of this program by name, in an encoding that may be as long as a key
-        if any(resource.resource_type == kind and path.startswith(place) for kind, place in PROTECTED):
+        if any(resource.resource_type == kind and path.startswith(prefix) for kind, prefix in PROTECTED):
             continue
         for kind, shape in SECRETS.items():
             if isinstance(value, str) and shape.search(value):
@@ -138,7 +141,7 @@ def tags(resource: ResourceValidationArgs) -> Iterator[str]:
 
 @cache
 def takes_tags(token: str) -> bool:
-    """As the SDK declares the type: read as text, because to import the modules of a stack takes seconds."""
+    """Whether the SDK declares tags for the type. It is read as text, because importing the modules takes seconds."""
     if not token.startswith("azure-native:"):
         return False
     _, module, name = token.split(":")
@@ -150,7 +153,7 @@ def takes_tags(token: str) -> bool:
 
 
 def regions(resource: ResourceValidationArgs) -> Iterator[str]:
-    """Without a list of regions: that of the resource's provider, one stack being one region."""
+    """Allowed regions. Without a list, the region of the resource's provider: one stack is in one region."""
     home = read(resource.provider.props, "location") if resource.provider else None
     allowed = resource.get_config().get("regions") or ([home] if home else [])
     location = read(resource.props, "location")
@@ -161,11 +164,11 @@ def regions(resource: ResourceValidationArgs) -> Iterator[str]:
 def images(resource: ResourceValidationArgs) -> Iterator[str]:
     for path, value in nodes(known(resource.props)):
         if path.rpartition(".")[2] == "image" and isinstance(value, str) and not DIGEST.search(value):
-            yield f"{path} is {value}, which can come to mean another image; name it as <repository>@sha256:<digest>."
+            yield f"{path} is {value}, which may name another image later; name it as <repository>@sha256:<digest>."
 
 
 def pins(resource: ResourceValidationArgs) -> Iterator[str]:
-    """A job that resolves versions when it starts trains today with other code than yesterday."""
+    """Pinned versions: a job that resolves versions at its start may train with different code each day."""
     if "databricks" not in resource.resource_type:
         return
     for path, value in nodes(known(resource.props)):
@@ -176,7 +179,7 @@ def pins(resource: ResourceValidationArgs) -> Iterator[str]:
 
 
 def endpoint_tls(resource: ResourceValidationArgs, inside: bool) -> Iterator[str]:
-    """Plain HTTP in production; `inside`: where the router has an address of a private network."""
+    """TLS of the endpoint in production. `inside`: check routers in a private network, otherwise public ones."""
     if resource.resource_type != EXTENSION or read(resource.props, "extensionType") != AZURE_ML:
         return
     settings = read(resource.props, "configurationSettings") or {}
@@ -191,11 +194,11 @@ def endpoint_tls(resource: ResourceValidationArgs, inside: bool) -> Iterator[str
 
 def protection(resource: ResourceValidationArgs) -> Iterator[str]:
     if resource.resource_type in STATEFUL and not resource.opts.protect and is_production():
-        yield "the resource option protect is not set; set it to True: what it holds cannot be made again."
+        yield "the resource option protect is not set; set it to True, because its data cannot be created again."
 
 
 def roles(resource: ResourceValidationArgs) -> Iterator[str]:
-    """A scope that a preview does not know is the id of what `up` creates first; `up` runs this rule with the id."""
+    """Scope of broad roles. A preview does not know the id of a new resource; `up` runs this rule again with the id."""
     if resource.resource_type != "azure-native:authorization:RoleAssignment":
         return
     role = BROAD_ROLES.get(read(resource.props, "roleDefinitionId").rpartition("/")[2].lower())
@@ -205,7 +208,7 @@ def roles(resource: ResourceValidationArgs) -> Iterator[str]:
 
 
 def public_access(stack: StackValidationArgs, binding: bool) -> Iterator[tuple[str, Resource]]:
-    """What is reachable over public endpoints; `binding` asks for a production stack with a private network alone."""
+    """Resources with public endpoints. `binding`: only in a production stack with a private network."""
     private = any(resource.resource_type == "azure-native:network:PrivateEndpoint" for resource in stack.resources)
     if binding == (private and is_production()):
         for resource in stack.resources:
@@ -217,7 +220,7 @@ def _region(name: str) -> str:
     return name.replace(" ", "").lower()
 
 
-def _said(resource: Resource, problem: str) -> str:
+def _message(resource: Resource, problem: str) -> str:
     return f"{resource.name} ({resource.resource_type}): {problem}"
 
 
@@ -228,7 +231,7 @@ def _rule(
 
     def validate(resource: ResourceValidationArgs, report: ReportViolation) -> None:
         for problem in check(resource):
-            report(_said(resource, problem), None)
+            report(_message(resource, problem), None)
 
     schema = PolicyConfigSchema(configurable) if configurable else None
     return ResourceValidationPolicy(name, description, validate, level, schema)
@@ -237,32 +240,36 @@ def _rule(
 def _network_rule(name: str, description: str, level: EnforcementLevel) -> StackValidationPolicy:
     def validate(stack: StackValidationArgs, report: ReportViolation) -> None:
         for problem, resource in public_access(stack, binding=level is EnforcementLevel.MANDATORY):
-            report(_said(resource, problem), resource.urn)
+            report(_message(resource, problem), resource.urn)
 
     return StackValidationPolicy(name, description, validate, level)
 
 
 _NAMES = {"type": "array", "items": {"type": "string"}}
 POLICIES: tuple[Policy, ...] = (
-    _rule("storage-shared-keys", "Storage is reached by identity, never by account key.", settings(SHARED_KEYS)),
+    _rule("storage-shared-keys", "Storage is accessed by identity, never by account key.", settings(SHARED_KEYS)),
     _rule("storage-public-blobs", "No blob can be read without logging in.", settings(PUBLIC_BLOBS)),
-    _rule("registry-login", "Images are pulled by identity, never by all or by one.", settings(REGISTRY_LOGIN)),
-    _rule("kubernetes-local-accounts", "People enter a cluster through Entra alone.", settings(LOCAL_ACCOUNTS)),
+    _rule(
+        "registry-login",
+        "Images are pulled by identity, not anonymously and not by an admin user.",
+        settings(REGISTRY_LOGIN),
+    ),
+    _rule("kubernetes-local-accounts", "Users log in to a cluster through Entra only.", settings(LOCAL_ACCOUNTS)),
     _rule("local-authentication", "No service has keys or access lists next to Entra.", settings(LOCAL_AUTHENTICATION)),
     _rule("tls", "Connections are encrypted with TLS 1.2 or later.", settings(TLS)),
-    _rule("endpoint-tls", "A public production endpoint speaks TLS.", partial(endpoint_tls, inside=False)),
+    _rule("endpoint-tls", "A public production endpoint uses TLS.", partial(endpoint_tls, inside=False)),
     _rule(
-        *("tls-inside-network", "A production endpoint speaks TLS inside its network, too."),
+        *("tls-inside-network", "A production endpoint also uses TLS inside its network."),
         *(partial(endpoint_tls, inside=True), EnforcementLevel.ADVISORY),
     ),
     _rule("pinned-versions", "Libraries and runtimes are named with one version.", pins),
-    _rule("training-cluster-size", "A training cluster keeps the workers it starts with.", training_cluster),
+    _rule("training-cluster-size", "A training cluster has a fixed number of workers.", training_cluster),
     _rule("secret-in-inputs", "No key, token or signature is an input of a resource.", secrets),
-    _rule("required-tags", "Every resource that takes tags says whose it is.", tags, tags=_NAMES),
-    _rule("allowed-regions", "Every resource is where this stack may be.", regions, regions=_NAMES),
+    _rule("required-tags", "Every resource that accepts tags has the required ones.", tags, tags=_NAMES),
+    _rule("allowed-regions", "Every resource is in an allowed region.", regions, regions=_NAMES),
     _rule("image-by-digest", "A container image is named by its digest.", images),
-    _rule("protected-in-production", "What holds state is protected in production.", protection),
-    _rule("broad-roles", "Owner and Contributor are given on single resources only.", roles),
-    _network_rule("public-network-access", "Reachable over a public endpoint.", EnforcementLevel.ADVISORY),
+    _rule("protected-in-production", "Resources with data are protected in production.", protection),
+    _rule("broad-roles", "Owner and Contributor are assigned on single resources only.", roles),
+    _network_rule("public-network-access", "No resource has a public endpoint.", EnforcementLevel.ADVISORY),
     _network_rule("private-network", "A private production stack has no public endpoint.", EnforcementLevel.MANDATORY),
 )

@@ -1,6 +1,6 @@
-"""Properties of azure-native types that a rule is about, and the values they may have.
+"""Properties of azure-native types for the rules, and their allowed values.
 
-Defaults and meanings: the descriptions of the properties in the API versions of azure-native 3.29.0.
+Source of defaults and meanings: the descriptions of the properties in the API versions of azure-native 3.29.0.
 """
 
 import json
@@ -13,26 +13,26 @@ from policy.inputs import Resource, read
 
 @dataclass(frozen=True)
 class Setting:
-    """A property of one type and the values it may have, the one to propose first."""
+    """A property of one type and its allowed values; a message proposes the first one first."""
 
     type: str
     path: str
     allowed: tuple[Any, ...]
     default: Any
-    """What Azure takes where nothing is said, by the description of the property in its API."""
+    """Azure's default, by the description of the property in its API."""
     unless: str = ""
-    """Another property that, once set, closes the same door."""
+    """Another property that achieves the same if it is set."""
 
     def problems(self, resource: Resource) -> Iterator[str]:
         if resource.resource_type != f"azure-native:{self.type}" or (self.unless and read(resource.props, self.unless)):
             return
-        said = read(resource.props, self.path)
-        value = self.default if said is None else said
+        declared = read(resource.props, self.path)
+        value = self.default if declared is None else declared
         if _folded(value) not in map(_folded, self.allowed):
             state = (
-                f"is {json.dumps(said)}"
-                if said is not None
-                else f"is not set, which Azure takes as {json.dumps(value)}"
+                f"is {json.dumps(declared)}"
+                if declared is not None
+                else f"is not set, and Azure's default is {json.dumps(value)}"
             )
             yield f"{self.path} {state}; set it to {' or '.join(map(json.dumps, self.allowed))}."
 
@@ -80,5 +80,5 @@ PUBLIC_ACCESS = [
 
 
 def _folded(value: Any) -> Any:
-    """Azure's own services differ in how they write `Disabled`."""
+    """Lower-case text: Azure's services differ in how they write `Disabled`."""
     return value.lower() if isinstance(value, str) else value

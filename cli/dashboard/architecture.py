@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from cli.azure_resource_manager import Arm, NotAnswered
 from cli.dashboard.stack_source import UNANSWERED, reason
 from cli.stacks.state import Resource
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 _AT_ONCE = 4
 _AREAS = {
@@ -104,7 +104,7 @@ def areas(resources: Iterable[Resource]) -> list[Area]:
 
 def _ask_all(resources: Sequence[Resource]) -> list[tuple[Standing, str]]:
     try:
-        cloud = Cloud.discover()
+        cloud = AzureClients.discover()
         credential = cloud.credential()
         credential.get_token(cloud.scope)  # once, and not by each that asks at the same time
         arm = Arm(cloud.resource_manager, credential, cloud.scope)

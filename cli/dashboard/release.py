@@ -31,7 +31,7 @@ class Release:
     judged: str
     """Which training run the rules are about."""
     checks: list[Mapping[str, Any]]
-    """`share` and the fields of `infra.release.checks.probe.Figures`."""
+    """`share` and the fields of `infra.release.checks.probe.ProbeResult`."""
     wanted: Mapping[str, str]
     notes: list[str]
 

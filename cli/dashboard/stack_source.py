@@ -19,7 +19,7 @@ from cli.local_run.engine import PROJECT, STACK, Engine
 from cli.stacks import state
 from infra.cloud import live_deployment
 from infra.cloud.artefact import Artefact, ArtefactError
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 UNANSWERED = (UserError, ArtefactError, NotAnswered, AzureError, requests.RequestException, httpx.HTTPError)
 """What a question ends with where something is down, or not there: told on the page, in these errors' own words."""
@@ -81,7 +81,7 @@ def machine_learning(outputs: Mapping[str, Any]) -> Any:
     """A client of the stack's Azure ML workspace. Raises one of `UNANSWERED` at once where its cloud is not there."""
     if not outputs.get("ml_workspace_id"):
         raise UserError("this stack has no Azure ML workspace yet: its first `up` is still at work, or it failed")
-    return Cloud.discover().machine_learning(outputs["ml_workspace_id"])
+    return AzureClients.discover().machine_learning(outputs["ml_workspace_id"])
 
 
 def serving_artefact(outputs: Mapping[str, Any]) -> Artefact:

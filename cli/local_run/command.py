@@ -22,7 +22,7 @@ from cli.local_run.engine import PROJECT, Engine
 from cli.local_run.run_directory import FORCE, State
 from infra.cloud import live_deployment
 from infra.cloud.artefact import Artefact
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.release.training_stage.snapshot import SnapshotError, files_of
 from sandbox import state_files
 from workloads import spec
@@ -279,7 +279,7 @@ def _recover(engine: Engine) -> None:
 
 def golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows that training kept with the model which serves, each with the probability it computed."""
-    client = Cloud.discover().machine_learning(outputs["ml_workspace_id"])
+    client = AzureClients.discover().machine_learning(outputs["ml_workspace_id"])
     if not (run := live_deployment.run_id(client, outputs["endpoint_name"])):
         raise UserError(
             f"no deployment of endpoint {outputs['endpoint_name']} has traffic: it was changed by hand. "

@@ -14,7 +14,7 @@ import jwt
 from cli import packages
 from cli.errors import UserError
 from cli.local_run.run_directory import FORCE
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from sandbox.instance_lock import Damaged, environment
 
 
@@ -51,14 +51,14 @@ def explained(folder: Path) -> Iterator[None]:
 
 def deployer() -> str:
     """The Entra object id that releases run as, from a token's own claims."""
-    cloud = Cloud.discover()
+    cloud = AzureClients.discover()
     token = cloud.credential().get_token(cloud.scope).token
     return jwt.decode(token, options={"verify_signature": False})["oid"]
 
 
 def resources() -> list[str]:
     """Ids of every resource that exists in the subscription."""
-    cloud = Cloud.discover()
+    cloud = AzureClients.discover()
     subscription, token = os.environ["ARM_SUBSCRIPTION_ID"], cloud.credential().get_token(cloud.scope).token
     found: list[dict[str, Any]] = []
     for kind, version in (("resourcegroups", "2024-03-01"), ("resources", "2024-03-01")):
@@ -79,7 +79,7 @@ def leads_to(page: str) -> str:
 
 
 def exists(resource_id: str) -> bool:
-    cloud = Cloud.discover()
+    cloud = AzureClients.discover()
     answer = httpx.get(
         f"{cloud.resource_manager}{resource_id}",
         params={"api-version": "2024-03-01"},

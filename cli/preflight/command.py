@@ -38,7 +38,7 @@ from cli.preflight import (
 from cli.preflight.arm_models import Subscription
 from cli.preflight.check import Finding, Level, Question, Target
 from cli.stacks import files
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.config.naming import Names
 
 _CHECKS = (access, providers, vm_quota, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
@@ -101,7 +101,7 @@ def target(folder: Path, stack: str) -> Target:
     config = files.read(folder, stack)
     settings = files.settings_of(config, files.file_of(folder, stack).name)
     try:
-        cloud = Cloud.discover()
+        cloud = AzureClients.discover()
         credential = cloud.credential()
         token = credential.get_token(cloud.scope).token
     except requests.RequestException as error:

@@ -18,7 +18,7 @@ from azure.core.exceptions import AzureError
 from cli.azure_resource_manager import NotAnswered
 from cli.preflight.arm_models import StorageAccount, Workspace
 from cli.preflight.check import Finding, Level, Question, Target
-from infra.cloud.clients import DATABRICKS_APPLICATION, Cloud
+from infra.cloud.clients import DATABRICKS_APPLICATION, AzureClients
 
 _DATABRICKS, _STORAGE = "Microsoft.Databricks/workspaces", "Microsoft.Storage/storageAccounts"
 # Source: Azure/bicep-types-az generated/databricks/microsoft.databricks/2026-01-01/types.json;
@@ -115,7 +115,7 @@ def _answer(url: str, headers: dict[str, str]) -> requests.Response | str:
 
 def _login(scope: str) -> dict[str, str]:
     try:
-        return {"Authorization": f"Bearer {Cloud.discover().credential().get_token(scope).token}"}
+        return {"Authorization": f"Bearer {AzureClients.discover().credential().get_token(scope).token}"}
     except (AzureError, RuntimeError, requests.RequestException) as error:
         raise NotAnswered(f"no token for {scope}: {str(error).splitlines()[0]}") from None
 

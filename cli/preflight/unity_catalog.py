@@ -11,7 +11,7 @@ import requests
 from cli.azure_resource_manager import NotAnswered
 from cli.preflight.arm_models import Workspace
 from cli.preflight.check import Finding, Level, Question, Target
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.release.training_stage.catalog import PRIVILEGES
 
 # Source: Azure/bicep-types-az generated/databricks/microsoft.databricks/2026-01-01/types.json
@@ -49,7 +49,7 @@ def _rights(target: Target, workspace_url: str) -> Iterator[Finding]:
 
     workspace_id = target.resource("Microsoft.Databricks/workspaces", target.names.databricks_workspace)
     try:
-        client = Cloud.discover().databricks(workspace_url, workspace_id)
+        client = AzureClients.discover().databricks(workspace_url, workspace_id)
         metastore = client.metastores.current().metastore_id
         principal = client.current_user.me().user_name
         answer = client.grants.get_effective("METASTORE", metastore, principal=principal)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.tree import Tree
 
 from infra.cloud.artefact import Artefact, ArtefactError
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.release.serving_stage.live_record import read_reference
 
 _UNKNOWN = "not recorded"
@@ -18,7 +18,7 @@ _UNKNOWN = "not recorded"
 
 def of_endpoint(outputs: Mapping[str, Any]) -> Tree:
     """Every deployment of the stack's endpoint with its share of traffic, and below each what it was made of."""
-    client = Cloud.discover().machine_learning(outputs["ml_workspace_id"])
+    client = AzureClients.discover().machine_learning(outputs["ml_workspace_id"])
     endpoint = client.online_endpoints.get(outputs["endpoint_name"])
     tree = Tree(f"endpoint {endpoint.name}  {endpoint.scoring_uri}")
     traffic = endpoint.traffic or {}
@@ -49,7 +49,7 @@ def _add_history(tree: Tree, outputs: Mapping[str, Any]) -> None:
 
 def of_snapshot(outputs: Mapping[str, Any], snapshot: str) -> Tree:
     """Every model version trained on the snapshot, and the deployments that serve it."""
-    client = Cloud.discover().machine_learning(outputs["ml_workspace_id"])
+    client = AzureClients.discover().machine_learning(outputs["ml_workspace_id"])
     traffic = client.online_endpoints.get(outputs["endpoint_name"]).traffic or {}
     serving: dict[str, list[str]] = {}
     for deployment in client.online_deployments.list(outputs["endpoint_name"]):

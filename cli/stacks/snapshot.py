@@ -13,7 +13,7 @@ from typing import Any
 
 from cli.errors import UserError
 from cli.stacks import files, state
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.config import loading
 from infra.config.settings import ReleaseSettings, TrainingSettings, without_time
 
@@ -63,7 +63,7 @@ def _day(name: str) -> datetime.date | None:
 def _landed(outputs: dict[str, Any], dataset: str, stack: str) -> list[str]:
     if "lake_blob_endpoint" not in outputs:
         raise UserError(f"stack {stack} has no lake yet that rows could have landed in: `make up STACK={stack}` first")
-    container = Cloud.discover().blobs(outputs["lake_blob_endpoint"]).get_container_client("raw")
+    container = AzureClients.discover().blobs(outputs["lake_blob_endpoint"]).get_container_client("raw")
     found = container.walk_blobs(name_starts_with=f"{dataset}/", delimiter="/")
     return [blob.name.split("/")[1] for blob in found if blob.name.endswith("/")]
 

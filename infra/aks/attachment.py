@@ -17,7 +17,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 
 # Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/compute.py
@@ -31,7 +32,7 @@ _ACCESS_SECONDS = 900
 # installed", "internal server"); MicrosoftDocs/azure-ai-docs
 # articles/machine-learning/how-to-troubleshoot-kubernetes-compute.md (ComputeNotAccessible, ClusterUnauthorized)
 _NO_ACCESS = ("not installed", "internal server", "internalserver", "computenotaccessible", "clusterunauthorized")
-_QUICK_SECONDS, _QUICK_PAUSE, _PAUSE = 10, 0.2, 10.0
+_POLL = PollInterval(quick=0.2, quick_for=10, slow=10)
 _DETACH = "?underlyingResourceAction=Detach"
 
 
@@ -44,18 +45,18 @@ class _AttachmentProvider(ReleaseProvider):
     optional = ("location",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        cloud, compute_id = Cloud.discover(), props["compute_id"]
+        cloud, compute_id = AzureClients.discover(), props["compute_id"]
         _detach(cloud, compute_id)  # removes another cluster or a failed attach
-        deadline = time.monotonic() + _ACCESS_SECONDS
+        began = time.monotonic()
         while reason := _attach(cloud, props):
             _detach(cloud, compute_id)
-            if time.monotonic() > deadline or not any(sign in reason.lower() for sign in _NO_ACCESS):
+            if time.monotonic() - began > _ACCESS_SECONDS or not any(sign in reason.lower() for sign in _NO_ACCESS):
                 raise AttachFailed(f"{props['cluster_id']} was not attached as {compute_id}: {reason}")
-            _pause(deadline - _ACCESS_SECONDS)
+            _POLL.pause(began)
         return CreateResult(compute_id, props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        compute = Cloud.discover().resource(props["compute_id"], API_VERSION)
+        compute = AzureClients.discover().resource(props["compute_id"], API_VERSION)
         properties = compute["properties"] if compute else {}
         if properties.get("provisioningState") in (None, "Failed"):
             return gone()
@@ -64,7 +65,7 @@ class _AttachmentProvider(ReleaseProvider):
         return ReadResult(id_, props if same else {**props, "cluster_id": attached})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        _detach(Cloud.discover(), props["compute_id"])
+        _detach(AzureClients.discover(), props["compute_id"])
 
 
 def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
+def _attach(cloud: AzureClients, props: dict[str, Any]) -> str:
     """Attach the cluster. Return the reason for a failure; empty if it was attached."""
     began, compute_id = time.monotonic(), props["compute_id"]
     answer = cloud.request("PUT", compute_id, API_VERSION, attach_body(props))
@@ -98,25 +99,23 @@ def _attach(cloud: Cloud, props: dict[str, Any]) -> str:
             return f"{state} {properties.get('provisioningErrors') or ''}"
         if time.monotonic() - began > _SECONDS:
             return f"{state} for {_SECONDS // 60} minutes"
-        _pause(began)
+        _POLL.pause(began)
     return "the compute was created and then not found"
 
 
-def _detach(cloud: Cloud, compute_id: str) -> None:
+def _detach(cloud: AzureClients, compute_id: str) -> None:
     """Detach the cluster, which stays as it is, and wait until the compute is gone."""
     began = time.monotonic()
-    while (held := cloud.resource(compute_id, API_VERSION)) is not None:
+    while (compute := cloud.resource(compute_id, API_VERSION)) is not None:
         if time.monotonic() - began > _SECONDS:
-            raise AttachFailed(f"{compute_id} was not detached within {_SECONDS // 60} minutes: {held['properties']}")
-        if held["properties"].get("provisioningState") != "Deleting":
+            raise AttachFailed(
+                f"{compute_id} was not detached within {_SECONDS // 60} minutes: {compute['properties']}"
+            )
+        if compute["properties"].get("provisioningState") != "Deleting":
             answer = cloud.request("DELETE", compute_id + _DETACH, API_VERSION)
             if not answer.ok and answer.status_code not in (404, 409):  # 409: another change of it is under way
                 raise AttachFailed(f"{compute_id} was not detached: HTTP {answer.status_code} {answer.text}")
-        _pause(began)
-
-
-def _pause(began: float) -> None:
-    time.sleep(_QUICK_PAUSE if time.monotonic() - began < _QUICK_SECONDS else _PAUSE)
+        _POLL.pause(began)
 
 
 class Attachment(Resource, module="machinelearningservices", name="KubernetesCompute"):

@@ -17,7 +17,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 
 API_VERSION = "2025-09-01"
@@ -27,8 +28,8 @@ _SECONDS = 3600
 
 Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md ("The default is 30 minutes")
 """
-_QUICK_SECONDS, _PAUSE_SECONDS = 30, 5
-"""AKS completes some changes at once: poll often at first, then every five seconds."""
+_POLL = PollInterval(quick=0.2, quick_for=30, slow=5)
+"""AKS completes some changes at once."""
 _READ_ONLY = ("provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "eTag")
 _AUTOSCALED = ("enableAutoScaling", "minCount", "maxCount")
 
@@ -45,7 +46,7 @@ def pool_name(prefix: str, *shape: object) -> str:
     return prefix + hashlib.sha256(json.dumps(shape).encode()).hexdigest()[: 12 - len(prefix)]
 
 
-def pools_of(cloud: Cloud, cluster_id: str) -> dict[str, dict[str, Any]]:
+def pools_of(cloud: AzureClients, cluster_id: str) -> dict[str, dict[str, Any]]:
     """Properties of the cluster's pools by name."""
     listed = cloud.resource(f"{cluster_id}/agentPools", API_VERSION) or {}
     return {pool["name"]: pool["properties"] for pool in listed.get("value", [])}
@@ -56,7 +57,7 @@ def written(properties: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in properties.items() if name not in _READ_ONLY}
 
 
-def change(cloud: Cloud, method: str, pool_id: str, properties: dict[str, Any] | None = None) -> None:
+def change(cloud: AzureClients, method: str, pool_id: str, properties: dict[str, Any] | None = None) -> None:
     """Send the change and wait for its end. Repeat it while AKS answers 409 because it makes another change."""
     deadline = time.monotonic() + _SECONDS
     body = {"properties": properties} if properties else None
@@ -75,7 +76,7 @@ def change(cloud: Cloud, method: str, pool_id: str, properties: dict[str, Any] |
         raise PoolFailed(f"{pool_id} was created and then not found")
 
 
-def wait_for_cluster(cloud: Cloud, cluster_id: str) -> None:
+def wait_for_cluster(cloud: AzureClients, cluster_id: str) -> None:
     """Wait for the changes that AKS makes to a cluster by itself: it installs add-ons in the background.
 
     Source: Azure/telescope#1213 (`PutExtensionAddonHandler` refuses a pool)
@@ -88,7 +89,7 @@ def wait_for_cluster(cloud: Cloud, cluster_id: str) -> None:
         _pause(deadline, f"{cluster_id} is {state}")
 
 
-def drain(cloud: Cloud, pool_id: str, properties: dict[str, Any]) -> None:
+def drain(cloud: AzureClients, pool_id: str, properties: dict[str, Any]) -> None:
     """Scale the pool in to zero nodes, one at a time. It becomes a user pool, because a system pool keeps one node.
 
     AKS ends the operation when the node is gone, not when the moved pods are ready. So the drain waits as long again
@@ -112,8 +113,7 @@ def _is_busy(refusal: str) -> bool:
 def _pause(deadline: float, reason: str) -> None:
     if time.monotonic() > deadline:
         raise PoolFailed(f"not finished within {_SECONDS // 60} minutes: {reason}")
-    waited = time.monotonic() - (deadline - _SECONDS)
-    time.sleep(_PAUSE_SECONDS if waited > _QUICK_SECONDS else 0.2)
+    _POLL.pause(deadline - _SECONDS)
 
 
 class _PoolDrainProvider(ReleaseProvider):
@@ -125,8 +125,8 @@ class _PoolDrainProvider(ReleaseProvider):
         return CreateResult(f"{props['cluster_id']}/drained", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Nodes of another pool of the prefix, which an `up` that ended early left, go with the next `up`."""
-        others = _others(Cloud.discover(), props)
+        """Gone if another pool of the prefix has nodes, left by an interrupted `up`: the next `up` drains it."""
+        others = _others(AzureClients.discover(), props)
         return gone() if any(properties.get("count") for _, properties in others) else ReadResult(id_, props)
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
@@ -143,7 +143,7 @@ def _wait_for_nodes(props: dict[str, Any]) -> None:
 
     Source: MicrosoftDocs/azure-docs#78911
     """
-    cloud, deadline = Cloud.discover(), time.monotonic() + _SECONDS
+    cloud, deadline = AzureClients.discover(), time.monotonic() + _SECONDS
     while pool := pools_of(cloud, props["cluster_id"]).get(props["pool"]):
         if (count := int(pool.get("count") or 0)) >= int(props["minimum"]):
             return
@@ -152,13 +152,13 @@ def _wait_for_nodes(props: dict[str, Any]) -> None:
 
 
 def _drain_others(props: dict[str, Any]) -> None:
-    cloud, cluster_id = Cloud.discover(), props["cluster_id"]
+    cloud, cluster_id = AzureClients.discover(), props["cluster_id"]
     for name, properties in _others(cloud, props):
         pulumi.log.info(f"draining the pool {name}, which {props['pool']} replaces")
         drain(cloud, f"{cluster_id}/agentPools/{name}", properties)
 
 
-def _others(cloud: Cloud, props: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _others(cloud: AzureClients, props: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, properties in pools_of(cloud, props["cluster_id"]).items():
         if name.startswith(props["prefix"]) and name != props["pool"]:
             yield name, properties

@@ -14,7 +14,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.aks.node_pools import API_VERSION, change, drain, pools_of, wait_for_cluster, written
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.provider import ReleaseProvider, gone
 
 _PREFIX = "system"
@@ -30,7 +30,7 @@ class _SystemPoolProvider(ReleaseProvider):
         return CreateResult(f"{props['cluster_id']}/agentPools", props)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        cloud, cluster_id = Cloud.discover(), props["cluster_id"]
+        cloud, cluster_id = AzureClients.discover(), props["cluster_id"]
         pool = cloud.resource(f"{cluster_id}/agentPools/{props['pool']}", API_VERSION)
         cluster = cloud.resource(cluster_id, API_VERSION)
         if pool is None or cluster is None:
@@ -44,11 +44,11 @@ class _SystemPoolProvider(ReleaseProvider):
 
 def _converge(props: dict[str, Any]) -> None:
     """Create or scale the pool first, then drain and delete system pools of an earlier shape."""
-    cloud, pools, count = Cloud.discover(), f"{props['cluster_id']}/agentPools", int(props["count"])
-    held = pools_of(cloud, props["cluster_id"]).get(props["pool"], {})
-    if (held.get("count"), held.get("provisioningState")) != (count, "Succeeded"):
+    cloud, pools, count = AzureClients.discover(), f"{props['cluster_id']}/agentPools", int(props["count"])
+    existing = pools_of(cloud, props["cluster_id"]).get(props["pool"], {})
+    if (existing.get("count"), existing.get("provisioningState")) != (count, "Succeeded"):
         shape = {name: value for name, value in props["shape"].items() if value is not None}
-        change(cloud, "PUT", f"{pools}/{props['pool']}", {**(written(held) or shape), "count": count})
+        change(cloud, "PUT", f"{pools}/{props['pool']}", {**(written(existing) or shape), "count": count})
     for name, properties in pools_of(cloud, props["cluster_id"]).items():
         if name.startswith(_PREFIX) and name != props["pool"]:
             drain(cloud, f"{pools}/{name}", properties)

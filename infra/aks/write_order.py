@@ -18,7 +18,7 @@ R = TypeVar("R", bound=pulumi.Resource)
 
 CLUSTER_WRITES = (
     "cluster",
-    "system pool",  # AKS creates it with the cluster. The step also waits for AKS's own changes of a new cluster
+    "system pool",  # AKS creates it with the cluster. The step also waits for changes that AKS makes to a new cluster
     "scoring pool",  # the extension's router runs on its nodes
     "drain of the scoring pool",  # must be deleted before the pool
     "version upgrades",

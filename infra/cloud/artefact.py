@@ -1,15 +1,15 @@
-"""What a training run left in the lake, read by the deployer's identity.
+"""A training run's artefact in the lake, read with the deployer's identity.
 
-Layout: `models/<run id>/` with `MANIFEST.json` last, so a folder without it is not an artefact. The one thing written
-here is the gate's verdict, which the manifest does not list: it is given after the artefact was made, perhaps again.
-A refused model has `refused.json` too, for the alert that reads the lake's log of requests (`monitoring/queries.py`),
-because that log has names of blobs and not their content. It stays when another floor lets the model pass later.
+Layout: `models/<run id>/` with `MANIFEST.json` last, so a folder without it is not an artefact. This module writes only
+the gate's verdict, which the manifest does not list: it is computed after the artefact was written, and perhaps again.
+A refused model also gets `refused.json`, for the alert on the lake's log of requests (`monitoring/queries.py`), which
+has names of blobs and not their content. The file stays if the model passes with another threshold later.
 """
 
 import json
 from typing import Any
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 
 class ArtefactError(Exception):
@@ -18,7 +18,7 @@ class ArtefactError(Exception):
 
 class Artefact:
     def __init__(self, blob_endpoint: str, container: str, run_id: str) -> None:
-        self._container = Cloud.discover().blobs(blob_endpoint).get_container_client(container)
+        self._container = AzureClients.discover().blobs(blob_endpoint).get_container_client(container)
         self._run_id = run_id
 
     def text(self, name: str) -> str:
@@ -43,5 +43,5 @@ class Artefact:
             self._container.upload_blob(f"{self._run_id}/refused.json", document, overwrite=True)
 
     def require_whole(self) -> None:
-        """Raises `ArtefactError` where the manifest, written last, is missing."""
+        """Raise `ArtefactError` if the manifest, which is written last, is missing."""
         self.json("MANIFEST.json")

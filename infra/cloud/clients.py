@@ -1,9 +1,9 @@
-"""The cloud the data-plane clients talk to, found the way azure-native finds it, with the same login.
+"""Clients of the data plane, for the same cloud and with the same login as azure-native.
 
 `ARM_METADATA_HOSTNAME` names a metadata service (Azure Government, Azure Stack, any other); without it, public Azure.
-The login is one for a process: all dynamic resources of an `up` share its tokens, which it renews by itself. It is
-chosen by ARM_* variables alone: what the shell holds for other programs (AZURE_*, DATABRICKS_*) changes no login. Does
-not keep clients: each resource makes those it needs, and asks first whether its cloud is there.
+A process has one login: all dynamic resources of an `up` share its tokens, which it renews by itself. Only the ARM_*
+variables select the login; variables for other programs (AZURE_*, DATABRICKS_*) have no effect. Does not keep clients:
+each resource creates those it needs, and first checks that its parent exists.
 """
 
 import functools
@@ -23,15 +23,15 @@ from urllib3.util import Retry
 # Source: Azure/azure-cli src/azure-cli-core/azure/cli/core/cloud.py (`HARD_CODED_CLOUD_LIST`)
 _PUBLIC_METADATA = "management.azure.com"
 _KNOWN_CLOUDS = ("AzureCloud", "AzureUSGovernment", "AzureChinaCloud")
-# Azure ML's SDK leaves the name of its cloud in the environment, where the SDK of a child process takes it for one that
-# it knows. This program always names the cloud itself.
+# Azure ML's SDK writes the name of its cloud into the environment, and the SDK of a child process would use it. This
+# program always passes the cloud explicitly.
 os.environ.pop("AZUREML_CURRENT_CLOUD", None)
 # Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go
 _LOGIN = (
     *("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "CLIENT_CERTIFICATE_PASSWORD"),
     *("SUBSCRIPTION_ID", "USE_OIDC", "USE_MSI", "USE_DEFAULT_AZURE_CREDENTIAL", "DISABLE_INSTANCE_DISCOVERY"),
 )
-"""Variables that decide the login, without ARM_."""
+"""Variables that select the login, without ARM_."""
 _LAST_SECONDS = 300
 """Seconds before the end of a token when it is renewed, as in azure-core.
 
@@ -47,31 +47,33 @@ DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
 
 
 @dataclass(frozen=True)
-class Cloud:
+class AzureClients:
+    """One Azure cloud: its endpoints, the login, and a method for each client."""
+
     name: str
     resource_manager: str
     authority: str
     portal: str
     storage_suffix: str
     management: str
-    """Audience by which other services know Resource Manager: `https://management.core.windows.net/`."""
+    """Audience of Resource Manager for other services: `https://management.core.windows.net/`."""
 
     @classmethod
-    def discover(cls) -> "Cloud":
-        """Ask the metadata service. Raises `requests.RequestException` naming the address if it does not answer."""
+    def discover(cls) -> "AzureClients":
+        """Read the metadata service. Raises `requests.RequestException` with its address if it does not answer."""
         host = os.environ.get("ARM_METADATA_HOSTNAME") or _PUBLIC_METADATA
         url = host if "://" in host else f"https://{host}"
         answer = requests.get(f"{url}/metadata/endpoints", params={"api-version": "2022-09-01"}, timeout=30)
         answer.raise_for_status()
-        found = answer.json()
-        found = found[0] if isinstance(found, list) else found
+        document = answer.json()
+        endpoints = document[0] if isinstance(document, list) else document
         return cls(
-            name=found["name"],
-            resource_manager=found["resourceManager"].rstrip("/"),
-            authority=found["authentication"]["loginEndpoint"].rstrip("/"),
-            portal=found["portal"],
-            storage_suffix=found["suffixes"]["storage"],
-            management=found["authentication"]["audiences"][0],
+            name=endpoints["name"],
+            resource_manager=endpoints["resourceManager"].rstrip("/"),
+            authority=endpoints["authentication"]["loginEndpoint"].rstrip("/"),
+            portal=endpoints["portal"],
+            storage_suffix=endpoints["suffixes"]["storage"],
+            management=endpoints["authentication"]["audiences"][0],
         )
 
     @property
@@ -79,7 +81,7 @@ class Cloud:
         return f"{self.resource_manager}/.default"
 
     def credential(self) -> TokenCredential:
-        """The login azure-native uses, chosen by the same variables in the same order.
+        """The login of azure-native, selected by the same variables in the same order.
 
         Source: pulumi/pulumi-azure-native provider/pkg/provider/auth_azidentity.go (newSingleMethodAuthCredential)
         """
@@ -98,7 +100,7 @@ class Cloud:
         return answer.json()
 
     def request(self, method: str, resource_id: str, api_version: str, body: Any = None) -> requests.Response:
-        """ARM's answer with any status; a request is repeated while ARM is too busy or fails."""
+        """Return ARM's answer with any status. The request is repeated while ARM is too busy or fails."""
         retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
         with requests.Session() as session:
             session.mount("https://", HTTPAdapter(max_retries=retry))
@@ -112,9 +114,9 @@ class Cloud:
             )
 
     def has(self, resource_id: str, api_version: str, *, key: str, uid: str | None) -> bool:
-        """Whether the resource exists and is the one whose property `key` was `uid`, not another one under its id."""
-        found = self.resource(resource_id, api_version)
-        return found is not None and uid in (None, found["properties"].get(key))
+        """Whether the resource exists with the value `uid` of its property `key`; another one may have its id now."""
+        resource = self.resource(resource_id, api_version)
+        return resource is not None and uid in (None, resource["properties"].get(key))
 
     def machine_learning(self, workspace_id: str) -> Any:
         """An `azure.ai.ml.MLClient` for the workspace with this resource id."""
@@ -124,7 +126,7 @@ class Cloud:
         part = workspace_id.split("/")
         options: dict[str, Any] = {"cloud": self.name}
         if self.name not in _KNOWN_CLOUDS:
-            # The SDK keeps a cloud it was told of for the life of the process, under this name.
+            # The SDK keeps a configured cloud for the life of the process, under this name.
             options["cloud"] = self.resource_manager
             options["cloud_metadata"] = {
                 "azure_portal": self.portal,
@@ -149,24 +151,24 @@ class Cloud:
         # (service_management_endpoint)
         credential, management = self.credential(), f"{self.management}/.default"
 
-        Config.attributes()  # Keeps its list on the class that it is asked of first; of a subclass it finds none.
+        Config.attributes()  # It stores the list on the class that is called first, and finds none on a subclass.
 
         class Named(Config):
-            """Ignore the variables DATABRICKS_* and ARM_*, which the SDK reads although it is given a login.
+            """A configuration that ignores the variables DATABRICKS_* and ARM_*, which the SDK reads despite the login.
 
-            With a token and a client secret it fails: "more than one authorization method configured"
+            With a token and a client secret it would fail: "more than one authorization method configured"
             (databricks/terraform-provider-databricks#266). A workspace id goes into the headers of each request.
             """
 
             @classmethod
             def attributes(cls) -> Any:
-                return Config.attributes()  # which the SDK reads off the class that is asked first
+                return Config.attributes()  # from the class that was called first
 
             def _load_from_env(self) -> None:
                 return
 
         class Entra(CredentialsStrategy):
-            """A token per call: serves every cloud (the SDK knows three authorities by name) and outlives an hour."""
+            """Login with a token per call, for every cloud (the SDK knows three) and longer than an hour."""
 
             def auth_type(self) -> str:
                 return "entra"
@@ -215,7 +217,7 @@ def _silence_machine_learning() -> None:
 class CachedCredential:
     """A credential that fetches one token per scope and keeps it until shortly before it ends.
 
-    Not every kind does so itself: `AzureCliCredential` "doesn't cache the tokens it acquires" (its docstring in
+    Not every credential caches: `AzureCliCredential` "doesn't cache the tokens it acquires" (its docstring in
     azure-identity) and starts `az` each time. Threads wait for one another instead of fetching the same token.
     """
 
@@ -225,7 +227,7 @@ class CachedCredential:
         self._fetching = threading.Lock()
 
     def get_token(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
-        """A token for `scopes`; with `claims`, which answer a refusal, always a new one."""
+        """Return a token for `scopes`; with `claims`, which answer a challenge, always a new one."""
         key = (scopes, *sorted(options.items()))
         with self._fetching:
             token = self._tokens.get(key)
@@ -269,7 +271,7 @@ def _is_true(value: str | None) -> bool:
 
 
 def _oidc_token() -> str:
-    """The runner's identity token, from where azure-native also takes it."""
+    """The runner's identity token, from the same sources as azure-native."""
     if token := os.environ.get("ARM_OIDC_TOKEN"):
         return token
     if path := os.environ.get("ARM_OIDC_TOKEN_FILE_PATH"):
@@ -278,7 +280,7 @@ def _oidc_token() -> str:
     url, bearer = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"), os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
     if not url or not bearer:
         raise RuntimeError(
-            "ARM_USE_OIDC is true but no token can be had: set ARM_OIDC_TOKEN, ARM_OIDC_TOKEN_FILE_PATH, or run in a "
+            "ARM_USE_OIDC is true but no token was found: set ARM_OIDC_TOKEN, ARM_OIDC_TOKEN_FILE_PATH, or run in a "
             "workflow with the id-token permission."
         )
     audience = os.environ.get("ARM_OIDC_AUDIENCE", "api://AzureADTokenExchange")
@@ -288,20 +290,20 @@ def _oidc_token() -> str:
 
 
 def has_lake(props: Mapping[str, Any]) -> bool:
-    """Whether the storage account exists that a dynamic resource keeps files in."""
+    """Whether the storage account of a dynamic resource's files exists."""
     lake_id, uid = props.get("lake_id"), props.get("lake_uid")  # neither is in the state of an earlier version
-    return not lake_id or Cloud.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=uid)
+    return not lake_id or AzureClients.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=uid)
 
 
 def databricks_of(props: Mapping[str, Any]) -> Any:
-    """The `databricks.sdk.WorkspaceClient` of the workspace that a dynamic resource is in.
+    """The `databricks.sdk.WorkspaceClient` of a dynamic resource's workspace.
 
-    Raises the SDK's `NotFound` if that workspace no longer exists, or is another one under the same resource id: its
-    host name may then answer nothing at all.
+    Raises the SDK's `NotFound` if that workspace does not exist, or is another one under the same resource id: its host
+    name may then not answer at all.
     """
     from databricks.sdk.errors import NotFound
 
-    cloud, workspace_id, uid = Cloud.discover(), props["workspace_id"], props.get("workspace_uid")
+    cloud, workspace_id, uid = AzureClients.discover(), props["workspace_id"], props.get("workspace_uid")
     if not cloud.has(workspace_id, _DATABRICKS_API_VERSION, key="workspaceId", uid=uid):
         raise NotFound(f"the Databricks workspace {workspace_id} (number {uid}) does not exist")
     return cloud.databricks(props["workspace_url"], workspace_id)

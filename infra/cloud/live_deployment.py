@@ -1,6 +1,6 @@
-"""The live model: which training run it is of, which a new model is compared with, and the endpoint's key.
+"""The live model's training run, with which a new model is compared, and the endpoint's key.
 
-Asks Azure ML and changes nothing. A preview asks only where `release:model` is `latest` (`candidate.py`).
+Reads Azure ML and changes nothing. A preview reads it only with `release:model: latest` (`candidate.py`).
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from typing import Any
 class LiveModel:
     deployment: str
     run_id: str
-    """Empty where none is recorded, as for a deployment or a model version that was made by hand."""
+    """Empty if none is recorded, as for a deployment or a model version that was created by hand."""
 
 
 def live_model(client: Any, endpoint: str) -> LiveModel | None:
-    """The model of the deployment with the most traffic; None where no deployment has any."""
+    """The model of the deployment with the most traffic; None if no deployment has traffic."""
     from azure.core.exceptions import ResourceNotFoundError
 
     try:
@@ -35,12 +35,12 @@ def live_model(client: Any, endpoint: str) -> LiveModel | None:
 
 
 def run_id(client: Any, endpoint: str) -> str:
-    """The training run of the live model; empty where nothing is live or no run is recorded."""
-    found = live_model(client, endpoint)
-    return found.run_id if found else ""
+    """The training run of the live model; empty without a live model or a recorded run."""
+    model = live_model(client, endpoint)
+    return model.run_id if model else ""
 
 
 def endpoint_key(client: Any, endpoint: str) -> str:
-    """The bearer token of a caller: a key, or a token where the endpoint's `auth_mode` is one."""
-    found = client.online_endpoints.get_keys(endpoint)
-    return getattr(found, "primary_key", None) or found.access_token
+    """The bearer token of a caller: a key, or a token if the endpoint's `auth_mode` requires one."""
+    keys = client.online_endpoints.get_keys(endpoint)
+    return getattr(keys, "primary_key", None) or keys.access_token

@@ -1,4 +1,4 @@
-"""Waiting for what Azure grants late: a role assignment answers at once but works minutes later."""
+"""Retry of calls that Azure refuses until a role is in effect, minutes after it was assigned."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +12,14 @@ T = TypeVar("T")
 _PAUSE_SECONDS = (1, 2, 4, 8, 15, 30)
 
 
-def until_allowed(
+def retry_until_authorized(
     action: Callable[[], T], refused: tuple[type[Exception], ...], *, what: str, seconds: float = 600
 ) -> T:
-    """Run `action`, again while it raises one of `refused`, for at most `seconds`; the last refusal is raised.
+    """Run `action`, and repeat it while it raises one of `refused`, for at most `seconds`.
 
-    So is at once a refusal by the network, which no waiting changes.
+    Raises the last refusal. A refusal by the network is raised at once, because waiting does not change it.
+
+    what: name of the action in the log.
     """
     deadline = time.monotonic() + seconds
     attempt = 0

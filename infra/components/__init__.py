@@ -1,1 +1,1 @@
-"""Components of the infrastructure, one Azure service each, and what they share."""
+"""Components of the infrastructure, one Azure service each, and their shared functions."""

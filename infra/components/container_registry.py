@@ -1,7 +1,6 @@
-"""The registry that builds and keeps the scoring image.
+"""The registry that builds and stores the scoring image.
 
-Does not build: `release/serving_stage/image.py` uploads a context and asks the registry to. Does not grant pulls:
-`access.py`.
+Does not start builds: `release/serving_stage/image.py` does. Does not grant pulls: `access.py` does.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ class ContainerRegistryArgs:
 
     private: reachable through private endpoints only.
     zone_redundant: keep copies in several zones.
-    build_subnet_id: subnet for build machines in a private network, which the registry's own cannot enter.
+    build_subnet_id: subnet for build machines in a private network, which the default machines cannot reach.
     protect: refuse deletion by Pulumi; it has no influence on the SKU or its price.
     """
 
@@ -66,7 +65,7 @@ class ContainerRegistry(pulumi.ComponentResource):
     (RegistryProperties.creation_date)
     """
     build_pool: pulumi.Output[str] | None
-    """Name of the machines that build; none for the registry's own."""
+    """Name of the pool of build machines; None for the registry's default machines."""
 
     def __init__(self, name: str, args: ContainerRegistryArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:ContainerRegistry", name, None, opts)

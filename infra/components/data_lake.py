@@ -16,7 +16,7 @@ from infra.components.storage_account import storage_account
 from infra.config.naming import Names
 from infra.config.settings import Settings
 
-# `catalog` is where Unity Catalog keeps what it manages itself: it may not overlap the volumes over the other three.
+# `catalog` holds the data that Unity Catalog manages itself; it must not overlap the volumes of the other three.
 CONTAINERS = ("raw", "features", "models", "catalog")
 
 
@@ -50,9 +50,9 @@ class DataLake(pulumi.ComponentResource):
     Source: azure-mgmt-storage==25.3.0 azure/mgmt/storage/models/_models.py (StorageAccountProperties.creation_time)
     """
     dfs_endpoint: pulumi.Output[str]
-    """`https://…/`, as the cloud itself reports it: no domain suffix is written down here, clouds differ."""
+    """`https://…/`, as Azure reports it: domain suffixes differ between clouds."""
     containers: dict[str, pulumi.Output[str]]
-    """Names by purpose; depending on one waits for the container."""
+    """Names by purpose. A resource that uses one depends on the container."""
 
     def __init__(self, name: str, args: DataLakeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:data:DataLake", name, None, opts)
@@ -101,7 +101,7 @@ class DataLake(pulumi.ComponentResource):
         )
 
     def location_of(self, container: str) -> pulumi.Output[str]:
-        """`abfss://<container>@<host of the dfs endpoint>/`, the form Spark and Unity Catalog use."""
+        """URL `abfss://<container>@<host of the dfs endpoint>/`, the form for Spark and Unity Catalog."""
         return pulumi.Output.all(self.containers[container], self.dfs_endpoint).apply(
-            lambda found: f"abfss://{found[0]}@{found[1].split('://', 1)[1].rstrip('/')}/"
+            lambda known: f"abfss://{known[0]}@{known[1].split('://', 1)[1].rstrip('/')}/"
         )

@@ -1,7 +1,7 @@
-"""The Databricks workspace that trains, and the access connector through which it reaches the lake.
+"""The Databricks workspace for training, and the access connector that gives it access to the lake.
 
-Does not create clusters, jobs or Unity Catalog objects: they live in the workspace's data plane (`release/`).
-Does not create the managed resource group: Databricks makes it and must find the name free.
+Does not create clusters, jobs or Unity Catalog objects, which belong to the workspace's data plane (`release/`).
+Does not create the managed resource group: Databricks creates it, and its name must be free.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class DatabricksArgs:
     connector_identity: managedidentity.UserAssignedIdentity
     zone_redundant: bool
     network_id: pulumi.Input[str] | None = None
-    """Network that clusters are injected into, with its two subnets; none for a network Databricks makes."""
+    """Network with the two subnets for clusters; None for a network that Databricks creates."""
     protect: bool = False
 
     @classmethod
@@ -88,9 +88,9 @@ class Databricks(pulumi.ComponentResource):
             # Source: https://learn.microsoft.com/azure/databricks/security/network/concepts/private-link (Premium plan)
             sku=databricks.SkuArgs(name="premium"),
             public_network_access=access.DISABLED if private else access.ENABLED,
-            # Through private link alone, Databricks' own rules for its control plane's public addresses go.
+            # With private link only, the rules for the public addresses of Databricks' control plane are not needed.
             required_nsg_rules=rules.NO_AZURE_DATABRICKS_RULES if private else rules.ALL_RULES,
-            # Unset parameters come back filled in and then read as drift that would replace the workspace.
+            # Azure fills in unset parameters, and a refresh would report them as a change that replaces the workspace.
             parameters=databricks.WorkspaceCustomParametersArgs(
                 enable_no_public_ip={"value": True},
                 prepare_encryption={"value": False},
@@ -103,7 +103,7 @@ class Databricks(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
-                # Azure refuses to move a workspace to another network, but the provider would try it.
+                # Azure refuses to move a workspace to another network, but the provider would try to.
                 # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject ("You can't
                 # replace an existing VNet")
                 replace_on_changes=["parameters.customVirtualNetworkId"],

@@ -1,8 +1,7 @@
 """One user-assigned identity per actor.
 
-Assigns the roles that must exist before the cluster; `access.py` owns all others, so that who may do what is read in
-one place.
-Does not make one for the Azure ML workspace: Trusted Access, by which it enters the cluster, knows its own alone.
+Assigns the roles that must exist before the cluster; `access.py` assigns all others, so that one table shows them. Does
+not create an identity for the Azure ML workspace: Trusted Access to the cluster supports only a system-assigned one.
 """
 
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ class IdentitiesArgs:
     subscription_id: str
     names: Names
     node_subnet_id: pulumi.Input[str] | None = None
-    """Subnet of the cluster's nodes; none where Azure makes the network."""
+    """Subnet of the cluster's nodes; None if Azure creates the network."""
 
 
 class Identities(pulumi.ComponentResource):
@@ -41,8 +40,9 @@ class Identities(pulumi.ComponentResource):
     databricks: managedidentity.UserAssignedIdentity
     """Databricks' access connector: reads and writes the lake."""
     before_cluster: Sequence[pulumi.Resource]
-    """Resources that exist once the control plane's roles are in effect: to give nodes the kubelet identity and to join
-    them to the subnet. Until then AKS refuses to create the cluster, with a code that azure-native does not retry.
+    """Resources that exist once the control plane's roles are in effect. The roles let it give nodes the kubelet
+    identity and join them to the subnet. Until then AKS refuses to create the cluster, with a code that azure-native
+    does not retry.
 
     Source: aztfmod/terraform-azurerm-caf#928; hashicorp/terraform-provider-azurerm#24064
     """

@@ -6,6 +6,7 @@ because Azure refuses traffic to deployments that do not exist yet. The extensio
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any, Self
@@ -88,14 +89,34 @@ class Inference(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: InferenceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:serving:Inference", name, None, opts)
-        kubernetes, workspace = args.kubernetes, args.machine_learning.workspace
-        access = ml.PublicNetworkAccessType
+        kubernetes = args.kubernetes
         trusted = kubernetes.writes.wrote(self._trusted_access(f"{name}-trusted-access", args))
         extension = kubernetes.writes.wrote(self._extension(f"{name}-extension", args))
         # No fallback to `identity`: an absent output is unknown in every preview, with all values computed from it.
         self.extension_principal_id = extension.aks_assigned_identity.apply(_principal)
-        attached = Attachment(
+        attached = self._attachment(
             f"{name}-compute",
+            args,
+            # Source: MicrosoftDocs/azure-ai-docs
+            # articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (the extension and the role first);
+            # Azure/AML-Kubernetes docs/azureml-aks-ta-support.md (trusted access first)
+            after=[extension, trusted, self._role_on_cluster(f"{name}-workspace-role", args)],
+        )
+        endpoint = self._endpoint(f"{name}-endpoint", args, attached)
+        self.endpoint_id = endpoint.id
+        self.endpoint_name = endpoint.name
+        self.endpoint_revision = _revision(args, endpoint, attached)
+        self.scoring_uri = endpoint.properties.scoring_uri.apply(
+            lambda uri: require_inside(uri, args.network) if uri and args.network else uri
+        )
+        self.auth_mode = args.auth_mode
+        self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
+
+    def _attachment(self, name: str, args: InferenceArgs, *, after: Sequence[pulumi.Resource]) -> Attachment:
+        """Attach the cluster to the workspace as the compute `aks`."""
+        kubernetes, workspace = args.kubernetes, args.machine_learning.workspace
+        return Attachment(
+            name,
             compute_id=workspace.id.apply(lambda id_: f"{id_}/computes/aks"),
             workspace_uid=args.machine_learning.workspace_uid,
             cluster_id=kubernetes.cluster_id,
@@ -103,18 +124,16 @@ class Inference(pulumi.ComponentResource):
             location=args.location,
             namespace=NAMESPACE,
             extension_uid=self.extension_principal_id,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                # Source: MicrosoftDocs/azure-ai-docs
-                # articles/machine-learning/how-to-attach-kubernetes-to-workspace.md (the extension and the role first);
-                # Azure/AML-Kubernetes docs/azureml-aks-ta-support.md (trusted access first)
-                depends_on=[extension, trusted, self._role_on_cluster(f"{name}-workspace-role", args)],
-            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
-        endpoint = ml.OnlineEndpoint(
-            f"{name}-endpoint",
+
+    def _endpoint(self, name: str, args: InferenceArgs, attached: Attachment) -> ml.OnlineEndpoint:
+        """Declare the online endpoint on the attached compute, without deployments or traffic."""
+        access = ml.PublicNetworkAccessType
+        return ml.OnlineEndpoint(
+            name,
             endpoint_name=args.endpoint_name,
-            workspace_name=workspace.name,
+            workspace_name=args.machine_learning.workspace.name,
             resource_group_name=args.resource_group_name,
             # No source: `az ml online-endpoint create` with a Kubernetes compute on Azure, and read the kind.
             kind="K8S",
@@ -141,19 +160,6 @@ class Inference(pulumi.ComponentResource):
                 replace_with=[attached],
             ),
         )
-        self.endpoint_id = endpoint.id
-        self.endpoint_name = endpoint.name
-        # The tag `azureml.onlineendpointid` holds the path, so it does not change with a new creation. ARM has the time
-        # of creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
-        declared = [args.auth_mode, args.endpoint_name, args.network is not None]
-        self.endpoint_revision = pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, attached.id).apply(
-            lambda found: json.dumps([*declared, *found], sort_keys=True)
-        )
-        self.scoring_uri = endpoint.properties.scoring_uri.apply(
-            lambda uri: require_inside(uri, args.network) if uri and args.network else uri
-        )
-        self.auth_mode = args.auth_mode
-        self.register_outputs({"endpoint_name": self.endpoint_name, "scoring_uri": self.scoring_uri})
 
     def _trusted_access(self, name: str, args: InferenceArgs) -> aks.TrustedAccessRoleBinding:
         """Let Azure ML into the cluster, which has no local accounts.
@@ -219,6 +225,18 @@ class Inference(pulumi.ComponentResource):
             # Deleted before the workspace, from which it unregisters at its end.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[workspace, *kubernetes.writes.before("extension")]),
         )
+
+
+def _revision(args: InferenceArgs, endpoint: ml.OnlineEndpoint, attached: Attachment) -> pulumi.Output[str]:
+    """Text that changes when the endpoint is written or created again.
+
+    The tag `azureml.onlineendpointid` holds the path, so it does not change with a new creation. ARM has the time of
+    creation (Azure/azure-rest-api-specs common-types/resource-management/v5/types.json, `systemData`).
+    """
+    declared = [args.auth_mode, args.endpoint_name, args.network is not None]
+    return pulumi.Output.all(endpoint.tags, endpoint.system_data.created_at, attached.id).apply(
+        lambda reported: json.dumps([*declared, *reported], sort_keys=True)
+    )
 
 
 def _principal(identity: Any) -> str:

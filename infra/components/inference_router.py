@@ -95,13 +95,13 @@ def require_inside(scoring_uri: str, space: IPv4Network) -> str:
     A host name is resolved; if that fails, there is only a warning.
     """
     host = urlsplit(scoring_uri).hostname or ""
-    found = _addresses(host)
-    if not found:
+    addresses = _addresses(host)
+    if not addresses:
         pulumi.warn(
             f"{host}, the name in the endpoint's certificate, has no address yet. Create the DNS record that leads to "
             "the inference router (docs/operations.md, 'A certificate for the endpoint')."
         )
-    if public := [address for address in found if not (ip_address(address).is_loopback or _within(address, space))]:
+    if public := [address for address in addresses if not (ip_address(address).is_loopback or _within(address, space))]:
         raise pulumi.RunError(
             f"the inference router of this private stack is at {', '.join(public)} ({scoring_uri}), which is not in "
             f"its network {space}. Check the load balancer of the service azureml-fe: it must be internal. If a DNS "
@@ -120,6 +120,6 @@ def _addresses(host: str) -> Sequence[str]:
     except ValueError:
         pass
     try:
-        return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)})
+        return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)})
     except OSError:
         return []

@@ -1,4 +1,4 @@
-"""The key vault Azure ML keeps its secrets in: access by role only, purge protection by configuration.
+"""The key vault for the secrets of Azure ML: access by role only, purge protection by configuration.
 
 The program writes no secret into it: all its services authenticate by identity. A runner inside the network reads the
 key of its GitHub App from it (`runner/runner.py`); the App's owner puts the key there.
@@ -56,7 +56,7 @@ class KeyVault(pulumi.ComponentResource):
                 enable_soft_delete=True,
                 # Source: azure-mgmt-keyvault==14.1.0 azure/mgmt/keyvault/models/_models.py (`VaultProperties`: 7 to 90)
                 soft_delete_retention_in_days=30,
-                # Azure refuses an explicit false: protection is either on or not mentioned.
+                # Azure refuses an explicit false.
                 enable_purge_protection=True if args.purge_protection else None,
                 public_network_access="Disabled" if args.private else "Enabled",
                 network_acls=keyvault.NetworkRuleSetArgs(
@@ -67,5 +67,5 @@ class KeyVault(pulumi.ComponentResource):
             opts=stateful(self, args.protect),
         )
         self.vault_id = vault.id
-        self.vault_uri = vault.properties.apply(lambda found: found.vault_uri)
+        self.vault_uri = vault.properties.apply(lambda properties: properties.vault_uri)
         self.register_outputs({"vault_id": self.vault_id})

@@ -16,6 +16,7 @@ from typing import Self
 
 import pulumi
 from pulumi_azure_native import machinelearningservices as ml
+from pulumi_azure_native import storage
 
 from infra.components.container_registry import ContainerRegistry
 from infra.components.data_lake import DataLake
@@ -24,7 +25,7 @@ from infra.components.protection import stateful
 from infra.components.storage_account import storage_account
 from infra.config.naming import Names
 from infra.config.settings import Settings
-from infra.monitoring.log_workspace import Monitoring
+from infra.monitoring.log_workspace import LogWorkspace
 
 MODELS_DATASTORE = "lake_models"
 
@@ -50,7 +51,7 @@ class MachineLearningArgs:
         resource_group_name: pulumi.Input[str],
         names: Names,
         vault: KeyVault,
-        monitoring: Monitoring,
+        logs: LogWorkspace,
         registry: ContainerRegistry,
         lake: DataLake,
     ) -> Self:
@@ -60,7 +61,7 @@ class MachineLearningArgs:
             storage_account_name=names.machine_learning_storage,
             zone_redundant=settings.zone_redundant,
             key_vault_id=vault.vault_id,
-            application_insights_id=monitoring.component_id,
+            application_insights_id=logs.component_id,
             container_registry_id=registry.registry_id,
             lake_account_name=lake.account_name,
             models_container=lake.containers["models"],
@@ -85,8 +86,6 @@ class MachineLearning(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MachineLearningArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:registry:MachineLearning", name, None, opts)
-        access = ml.PublicNetworkAccessType
-
         account = storage_account(
             f"{name}-storage",
             account_name=args.storage_account_name,
@@ -96,7 +95,21 @@ class MachineLearning(pulumi.ComponentResource):
             private=args.private,
             opts=stateful(self, args.protect),
         )
-        workspace = ml.Workspace(
+        workspace = self._workspace(name, args, account)
+        datastore = self._models_datastore(f"{name}-models", args, workspace)
+        self.workspace = workspace
+        self.storage_account_id = account.id
+        self.workspace_id = workspace.id
+        self.workspace_name = workspace.name
+        self.workspace_uid = workspace.workspace_id
+        self.principal_id = workspace.identity.principal_id
+        self.models_datastore = datastore.name
+        self.register_outputs({"workspace_id": self.workspace_id})
+
+    def _workspace(self, name: str, args: MachineLearningArgs, account: storage.StorageAccount) -> ml.Workspace:
+        """Declare the workspace, whose default storage is `account`."""
+        access = ml.PublicNetworkAccessType
+        return ml.Workspace(
             name,
             workspace_name=args.workspace_name,
             resource_group_name=args.resource_group_name,
@@ -118,8 +131,11 @@ class MachineLearning(pulumi.ComponentResource):
             hbi_workspace=False,
             opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
         )
-        datastore = ml.Datastore(
-            f"{name}-models",
+
+    def _models_datastore(self, name: str, args: MachineLearningArgs, workspace: ml.Workspace) -> ml.Datastore:
+        """Attach the lake's models container to the workspace, without credentials."""
+        return ml.Datastore(
+            name,
             name=MODELS_DATASTORE,
             workspace_name=workspace.name,
             resource_group_name=args.resource_group_name,
@@ -139,11 +155,3 @@ class MachineLearning(pulumi.ComponentResource):
             skip_validation=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.workspace = workspace
-        self.storage_account_id = account.id
-        self.workspace_id = workspace.id
-        self.workspace_name = workspace.name
-        self.workspace_uid = workspace.workspace_id
-        self.principal_id = workspace.identity.principal_id
-        self.models_datastore = datastore.name
-        self.register_outputs({"workspace_id": self.workspace_id})

@@ -1,7 +1,7 @@
 """The private network: one address space cut into subnets, one way out, and private endpoints with their DNS zones.
 
-Exists where `network:mode` is `private`. Does not peer with anyone's hub and opens no way in: who runs a release, and
-who calls the endpoint, comes from inside the network or through a gateway the organisation owns. Does not make Log
+Exists where `network:mode` is `private`. Does not peer with another network and opens no way in: deployers of a release
+and callers of the endpoint are inside the network, or use a gateway that the organisation owns. Does not make Log
 Analytics private: monitoring data leaves through the gateway.
 """
 
@@ -20,7 +20,7 @@ from infra.config.settings import Settings
 
 @dataclass(frozen=True)
 class PrivateLinkTarget:
-    """What a private endpoint leads to: a sub-resource of a resource, and the zones its names are answered in."""
+    """Target of a private endpoint: a sub-resource of a resource, and the DNS zones of its names."""
 
     group: str
     zones: tuple[str, ...]
@@ -37,6 +37,8 @@ REGISTRY = PrivateLinkTarget("registry", ("privatelink.azurecr.io",))
 MACHINE_LEARNING = PrivateLinkTarget("amlworkspace", ("privatelink.api.azureml.ms", "privatelink.notebooks.azure.net"))
 DATABRICKS = PrivateLinkTarget("databricks_ui_api", ("privatelink.azuredatabricks.net",))
 DATABRICKS_LOGIN = PrivateLinkTarget("browser_authentication", ("privatelink.azuredatabricks.net",))
+_INJECTED = (DATABRICKS_HOSTS, DATABRICKS_CONTAINERS)
+"""Subnets that Databricks puts its clusters into."""
 
 
 @dataclass(frozen=True)
@@ -55,68 +57,21 @@ class NetworkArgs:
 class Network(pulumi.ComponentResource):
     network_id: pulumi.Output[str]
     address_id: pulumi.Output[str]
-    """The address everything inside goes out by."""
+    """The public address that all outbound traffic comes from."""
     guard_ids: dict[str, pulumi.Output[str]]
-    """Network security groups by what they guard."""
+    """Ids of the network security groups, by purpose of their subnets."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("personalization:network:Network", name, None, opts)
         self._name, self._args = name, args
         self._zones: dict[str, pulumi.Output[str]] = {}
-        child = pulumi.ResourceOptions(parent=self)
-
-        address = network.PublicIPAddress(
-            f"{name}-outbound",
-            public_ip_address_name=args.names.outbound_address,
-            resource_group_name=args.resource_group_name,
-            sku=network.PublicIPAddressSkuArgs(
-                name=network.PublicIPAddressSkuName.STANDARD, tier=network.PublicIPAddressSkuTier.REGIONAL
-            ),
-            public_ip_allocation_method=network.IPAllocationMethod.STATIC,
-            public_ip_address_version=network.IPVersion.I_PV4,
-            zones=list(args.zones) or None,
-            opts=child,
-        )
-        gateway = network.NatGateway(
-            f"{name}-outbound",
-            nat_gateway_name=args.names.nat_gateway,
-            resource_group_name=args.resource_group_name,
-            sku=network.NatGatewaySkuArgs(name=network.NatGatewaySkuName.STANDARD),
-            public_ip_addresses=[network.SubResourceArgs(id=address.id)],
-            # Source: MicrosoftDocs/azure-docs articles/nat-gateway/nat-gateway-resource.md (4 to 120 minutes)
-            idle_timeout_in_minutes=10,
-            # A NAT gateway stands in one zone or in none; its address spans them.
-            opts=child,
-        )
-        # Databricks adds its rules to the security group of its subnets, and removes them again.
-        # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
-        guards = {
-            purpose: network.NetworkSecurityGroup(
-                f"{name}-{purpose}",
-                network_security_group_name=args.names.security_group(purpose),
-                resource_group_name=args.resource_group_name,
-                opts=pulumi.ResourceOptions(parent=self, ignore_changes=["securityRules"]),
-            )
-            for purpose in ("databricks", NODES, ENDPOINTS)
-        }
+        address = self._outbound_address(f"{name}-outbound", args)
+        gateway = self._gateway(f"{name}-outbound", args, address)
+        guards = self._guards(name, args)
 
         def subnet(purpose: str, prefix: IPv4Network) -> network.SubnetArgs:
-            injected = purpose in (DATABRICKS_HOSTS, DATABRICKS_CONTAINERS)
-            service = "Microsoft.Databricks/workspaces"
-            return network.SubnetArgs(
-                name=purpose,
-                address_prefix=str(prefix),
-                default_outbound_access=False,
-                nat_gateway=None if purpose == ENDPOINTS else network.SubResourceArgs(id=gateway.id),
-                network_security_group=network.NetworkSecurityGroupArgs(
-                    id=guards["databricks" if injected else purpose].id
-                ),
-                delegations=[network.DelegationArgs(name="databricks", service_name=service)] if injected else None,
-                private_endpoint_network_policies=network.VirtualNetworkPrivateEndpointNetworkPolicies.DISABLED,
-                # Azure's default. AmlCompute without public addresses needs it disabled, and no stack has that.
-                # Source: Azure/azure-quickstart-templates#11849
-                private_link_service_network_policies=network.VirtualNetworkPrivateLinkServiceNetworkPolicies.ENABLED,
-            )
+            guard = guards["databricks" if purpose in _INJECTED else purpose]
+            return _subnet(purpose, prefix, guard.id, None if purpose == ENDPOINTS else gateway.id)
 
         # Inline, because Azure changes one subnet of a network at a time and refuses the others meanwhile.
         self._network = network.VirtualNetwork(
@@ -125,12 +80,56 @@ class Network(pulumi.ComponentResource):
             resource_group_name=args.resource_group_name,
             address_space=network.AddressSpaceArgs(address_prefixes=[args.address_space]),
             subnets=[subnet(purpose, prefix) for purpose, prefix in subnets_of(args.address_space).items()],
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self.network_id = self._network.id
         self.address_id = address.id
         self.guard_ids = {purpose: guard.id for purpose, guard in guards.items()}
         self.register_outputs({"network_id": self.network_id})
+
+    def _outbound_address(self, name: str, args: NetworkArgs) -> network.PublicIPAddress:
+        """Declare the address that all outbound traffic comes from."""
+        return network.PublicIPAddress(
+            name,
+            public_ip_address_name=args.names.outbound_address,
+            resource_group_name=args.resource_group_name,
+            sku=network.PublicIPAddressSkuArgs(
+                name=network.PublicIPAddressSkuName.STANDARD, tier=network.PublicIPAddressSkuTier.REGIONAL
+            ),
+            public_ip_allocation_method=network.IPAllocationMethod.STATIC,
+            public_ip_address_version=network.IPVersion.I_PV4,
+            zones=list(args.zones) or None,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _gateway(self, name: str, args: NetworkArgs, address: network.PublicIPAddress) -> network.NatGateway:
+        """Declare the way out. A NAT gateway exists in one zone or in none; its address spans them."""
+        return network.NatGateway(
+            name,
+            nat_gateway_name=args.names.nat_gateway,
+            resource_group_name=args.resource_group_name,
+            sku=network.NatGatewaySkuArgs(name=network.NatGatewaySkuName.STANDARD),
+            public_ip_addresses=[network.SubResourceArgs(id=address.id)],
+            # Source: MicrosoftDocs/azure-docs articles/nat-gateway/nat-gateway-resource.md (4 to 120 minutes)
+            idle_timeout_in_minutes=10,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _guards(self, name: str, args: NetworkArgs) -> dict[str, network.NetworkSecurityGroup]:
+        """Declare the security groups, by purpose of their subnets; Databricks' two subnets share one.
+
+        Databricks adds its rules to that group, and removes them again.
+        Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
+        """
+        return {
+            purpose: network.NetworkSecurityGroup(
+                f"{name}-{purpose}",
+                network_security_group_name=args.names.security_group(purpose),
+                resource_group_name=args.resource_group_name,
+                opts=pulumi.ResourceOptions(parent=self, ignore_changes=["securityRules"]),
+            )
+            for purpose in ("databricks", NODES, ENDPOINTS)
+        }
 
     def subnet_id(self, purpose: str) -> pulumi.Output[str]:
         return pulumi.Output.format("{0}/subnets/{1}", self.network_id, purpose)
@@ -143,7 +142,7 @@ class Network(pulumi.ComponentResource):
         *,
         after: Sequence[pulumi.Resource],
     ) -> pulumi.Resource:
-        """A private endpoint to one sub-resource of a resource; done when its name resolves inside the network."""
+        """Create a private endpoint to one sub-resource. Return the resource after which its name resolves inside."""
         endpoint = network.PrivateEndpoint(
             f"{self._name}-{purpose}",
             private_endpoint_name=self._args.names.private_endpoint(purpose),
@@ -170,7 +169,7 @@ class Network(pulumi.ComponentResource):
         )
 
     def _zone(self, zone_name: str) -> pulumi.Output[str]:
-        """The private zone's id; a network answers from one zone of a name, so endpoints share it.
+        """Id of the private zone. A network uses one zone for each name, so endpoints share it.
 
         Source: Azure/azure-rest-api-specs
         specification/privatedns/resource-manager/Microsoft.Network/stable/2024-06-01/examples/VirtualNetworkLinkPut.json
@@ -196,3 +195,22 @@ class Network(pulumi.ComponentResource):
             )
             self._zones[zone_name] = zone.id
         return self._zones[zone_name]
+
+
+def _subnet(
+    purpose: str, prefix: IPv4Network, guard_id: pulumi.Input[str], gateway_id: pulumi.Input[str] | None
+) -> network.SubnetArgs:
+    """One subnet with its security group; `gateway_id` is the way out, None for a subnet that needs none."""
+    delegation = network.DelegationArgs(name="databricks", service_name="Microsoft.Databricks/workspaces")
+    return network.SubnetArgs(
+        name=purpose,
+        address_prefix=str(prefix),
+        default_outbound_access=False,
+        nat_gateway=None if gateway_id is None else network.SubResourceArgs(id=gateway_id),
+        network_security_group=network.NetworkSecurityGroupArgs(id=guard_id),
+        delegations=[delegation] if purpose in _INJECTED else None,
+        private_endpoint_network_policies=network.VirtualNetworkPrivateEndpointNetworkPolicies.DISABLED,
+        # Azure's default. AmlCompute without public addresses needs it disabled, and no stack has that.
+        # Source: Azure/azure-quickstart-templates#11849
+        private_link_service_network_policies=network.VirtualNetworkPrivateLinkServiceNetworkPolicies.ENABLED,
+    )

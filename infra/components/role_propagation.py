@@ -19,7 +19,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone, is_unknown
 
 _API_VERSION = "2018-09-01-preview"
@@ -33,11 +34,11 @@ time."""
 _SECONDS = 3600
 _WITHOUT_CHECK_SECONDS = 600
 """Fixed wait if `checkAccess` is unavailable."""
-_QUICK_SECONDS, _QUICK_PAUSE, _PAUSE = 30, 0.5, 10.0
+_POLL = PollInterval(quick=0.5, quick_for=30, slow=10)
 
 
 class RolesNotInEffect(Exception):
-    """The roles exist and grant nothing yet; the message names the actions still refused."""
+    """The roles exist but are not in effect; the message names the actions that are still refused."""
 
 
 class CheckUnavailable(Exception):
@@ -72,7 +73,7 @@ class _RolesInEffectProvider(ReleaseProvider):
         return DiffResult(changes=not same, replaces=[] if same else ["access"], delete_before_replace=False)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        cloud = Cloud.discover()
+        cloud = AzureClients.discover()
         try:
             _wait(cloud, props["access"])
         except CheckUnavailable as error:
@@ -83,7 +84,7 @@ class _RolesInEffectProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone if a role was removed by hand, so that the next `up` waits again after assigning it."""
         try:
-            cloud = Cloud.discover()
+            cloud = AzureClients.discover()
             return gone() if _refused(cloud, props["access"]) else ReadResult(id_, props)
         except CheckUnavailable:
             return ReadResult(id_, props)
@@ -93,23 +94,22 @@ def _flat(access: Sequence[dict[str, Any]]) -> list[Any]:
     return [each[name] for each in access for name in ("principal_id", "action", "scope")]
 
 
-def _wait(cloud: Cloud, access: Sequence[dict[str, str]]) -> None:
+def _wait(cloud: AzureClients, access: Sequence[dict[str, str]]) -> None:
     began, confirmed = time.monotonic(), 0
     while True:
         refused = _refused(cloud, access)
         confirmed = 0 if refused else confirmed + 1
         if confirmed == _CONFIRMATIONS:
             return
-        waited = time.monotonic() - began
-        if waited > _SECONDS:
+        if time.monotonic() - began > _SECONDS:
             raise RolesNotInEffect(
                 f"not in effect within {_SECONDS // 60} minutes: {'; '.join(refused)}. Check the role assignments of "
                 "these scopes; if they exist, run `up` again."
             )
-        time.sleep(_QUICK_PAUSE if waited < _QUICK_SECONDS else _PAUSE)
+        _POLL.pause(began)
 
 
-def _refused(cloud: Cloud, access: Sequence[dict[str, str]]) -> list[str]:
+def _refused(cloud: AzureClients, access: Sequence[dict[str, str]]) -> list[str]:
     return [
         f"{each['principal_id']} may not {each['action']} on {each['scope']}"
         for each in access
@@ -117,7 +117,7 @@ def _refused(cloud: Cloud, access: Sequence[dict[str, str]]) -> list[str]:
     ]
 
 
-def _is_allowed(cloud: Cloud, principal_id: str, action: str, scope: str) -> bool:
+def _is_allowed(cloud: AzureClients, principal_id: str, action: str, scope: str) -> bool:
     body = {
         "Subject": {"Attributes": {"ObjectId": principal_id}},
         "Actions": [{"Id": action, "IsDataAction": False, "Attributes": {}}],

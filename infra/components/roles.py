@@ -27,7 +27,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Grant:
-    """One role assignment: `actor` gets `role` on `on`. Both are short names, parts of the logical resource name."""
+    """One role assignment: `actor` gets `role` on `on`. Actor and `on` are short names in the logical resource name."""
 
     actor: str
     role: Role
@@ -42,7 +42,7 @@ def assign(grant: Grant, subscription_id: str, parent: pulumi.Resource) -> autho
     return authorization.RoleAssignment(
         f"{grant.actor}-{grant.role.name.lower().replace('_', '-')}-on-{grant.on}",
         role_assignment_name=pulumi.Output.all(grant.scope, grant.principal_id).apply(
-            lambda found: str(uuid.uuid5(uuid.NAMESPACE_URL, f"{found[0]}|{found[1]}|{grant.role}"))
+            lambda ids: str(uuid.uuid5(uuid.NAMESPACE_URL, f"{ids[0]}|{ids[1]}|{grant.role}"))
         ),
         principal_id=grant.principal_id,
         # Without the type Azure looks up the principal, and may not find a new identity yet (PrincipalNotFound).

@@ -1,6 +1,6 @@
-"""A storage account as this program has them: by identity only, nothing public, nothing left to a default that drifts.
+"""Storage accounts of this program: access by identity only, no public blobs, and every default set explicitly.
 
-Does not create containers and grants nobody access.
+Does not create containers and does not grant access.
 """
 
 import pulumi

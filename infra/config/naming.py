@@ -1,7 +1,7 @@
-"""Azure resource names of one environment, as pure functions of what they name.
+"""Azure resource names of one environment, as pure functions.
 
 Every name ends with a hash of its owner (subscription, region, stack), so that two environments never collide and a
-name is known before anything exists. Names are cut to Azure's limits without ever losing the hash.
+name is known before its resource exists. Names are cut to Azure's limits, and the hash always stays complete.
 Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/resource-name-rules.md
 """
 
@@ -144,17 +144,17 @@ class Names:
 
     @property
     def catalog(self) -> str:
-        """Unity Catalog object names are letters, digits and underscores, unique in the metastore of a region."""
+        """Name of the catalog: letters, digits and underscores, unique in the metastore of a region."""
         return f"{_PROJECT}_{self.environment}_{self._digest('catalog')}"
 
     def hyphenated(self, abbreviation: str, limit: int) -> str:
-        """`<abbreviation>-pers-<environment>-<hash>`, at most `limit` characters."""
+        """Return `<abbreviation>-pers-<environment>-<hash>`, at most `limit` characters."""
         digest = self._digest(abbreviation)
         readable = f"{abbreviation}-{_PROJECT}-{self.environment}"[: limit - len(digest) - 1].rstrip("-")
         return f"{readable}-{digest}"
 
     def compact(self, purpose: str, limit: int) -> str:
-        """`<purpose>pers<environment><hash>`: lower-case letters and digits only, at most `limit` characters."""
+        """Return `<purpose>pers<environment><hash>`: lower-case letters and digits, at most `limit` characters."""
         digest = self._digest(purpose)
         readable = "".join(c for c in f"{purpose}{_PROJECT}{self.environment}".lower() if c.isascii() and c.isalnum())
         return readable[: limit - len(digest)] + digest

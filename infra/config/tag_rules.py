@@ -9,31 +9,31 @@ from collections.abc import Mapping
 OWN = ("environment", "stack")
 """Names of the tags that the program gives every resource itself."""
 # Source: MicrosoftDocs/azure-docs articles/azure-resource-manager/management/tag-resources.md (Limitations)
-_MOST = 50
-_MOST_OF_DNS = 15
-_NAME, _VALUE = 128, 256  # 512 for a name elsewhere; but every tag goes to the storage accounts too
+_TAGS_MAX = 50
+_DNS_TAGS_MAX = 15
+_NAME, _VALUE = 128, 256  # 512 for a name elsewhere, but the storage accounts get every tag, too
 _FORBIDDEN = re.compile(r"[<>%&\\?/\x00-\x1f\x7f-\x9f]")
 _RESERVED = ("microsoft", "azure", "windows")
 
 
 def require(tags: Mapping[str, str]) -> None:
     """Raise `ValueError` naming each tag that Azure would refuse, the rule, and a remedy."""
-    wrong = [problem for name, value in tags.items() for problem in _problems(name, value)]
+    problems = [problem for name, value in tags.items() for problem in _problems(name, value)]
     seen: dict[str, str] = {}
     for name in tags:
         if name.lower() in OWN:
-            wrong.append(f"tags:{name} is the program's own tag {name.lower()} (case is ignored). Use another name.")
+            problems.append(f"tags:{name} is the program's own tag {name.lower()} (case is ignored). Use another name.")
         elif seen.setdefault(name.lower(), name) != name:
-            wrong.append(
+            problems.append(
                 f"tags:{name} and tags:{seen[name.lower()]} differ in case only, which Azure ignores. Remove one."
             )
-    if len(tags) > _MOST - len(OWN):
-        wrong.append(
-            f"tags: {len(tags)} tags and the program's own {len(OWN)} are more than the {_MOST} a resource may have. "
-            f"Leave {len(tags) - _MOST + len(OWN)} out."
+    if len(tags) > _TAGS_MAX - len(OWN):
+        problems.append(
+            f"tags: {len(tags)} tags and the program's own {len(OWN)} are more than the {_TAGS_MAX} of a resource. "
+            f"Leave {len(tags) - _TAGS_MAX + len(OWN)} out."
         )
-    if wrong:
-        raise ValueError("\n  - ".join(wrong))
+    if problems:
+        raise ValueError("\n  - ".join(problems))
 
 
 def for_dns(tags: Mapping[str, str]) -> dict[str, str]:
@@ -43,18 +43,20 @@ def for_dns(tags: Mapping[str, str]) -> dict[str, str]:
     (hashicorp/terraform-provider-azurerm#6129), so that it would be added again by every refresh.
     """
     plain = {name: value for name, value in tags.items() if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name)}
-    return dict(sorted(plain.items(), key=lambda item: item[0] not in OWN)[:_MOST_OF_DNS])
+    return dict(sorted(plain.items(), key=lambda item: item[0] not in OWN)[:_DNS_TAGS_MAX])
 
 
 def _problems(name: str, value: str) -> list[str]:
-    found = []
+    problems = []
     if _FORBIDDEN.search(name):
         plain = _FORBIDDEN.sub("-", name)
-        found.append(f"tags:{name}: <>%&\\?/ and control characters may not be in a tag's name. Use tags:{plain}.")
+        problems.append(f"tags:{name}: <>%&\\?/ and control characters may not be in a tag's name. Use tags:{plain}.")
     if len(name) > _NAME:
-        found.append(f"tags:{name}: a tag's name has at most {_NAME} characters on a storage account, not {len(name)}.")
+        problems.append(
+            f"tags:{name}: a tag's name has at most {_NAME} characters on a storage account, not {len(name)}."
+        )
     if len(value) > _VALUE:
-        found.append(f"tags:{name}: a tag's value has at most {_VALUE} characters, not {len(value)}. Shorten it.")
+        problems.append(f"tags:{name}: a tag's value has at most {_VALUE} characters, not {len(value)}. Shorten it.")
     if name.lower().startswith(_RESERVED):
-        found.append(f"tags:{name}: names that start with {', '.join(_RESERVED)} are reserved. Use another.")
-    return found
+        problems.append(f"tags:{name}: names that start with {', '.join(_RESERVED)} are reserved. Use another.")
+    return problems

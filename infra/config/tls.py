@@ -1,4 +1,4 @@
-"""Checks of the endpoint's certificate and key: that they belong together and to the host name, and when they end.
+"""Checks of the endpoint's certificate and key: they belong together and to the host name; and the days until the end.
 
 Does not fetch, sign or renew certificates. They come from the stack's configuration, the key as a secret.
 

@@ -1,1 +1,1 @@
-"""The base of every dynamic resource: inputs, differences, ownership."""
+"""Base of all dynamic resources: provider, comparison, ownership, polling."""

@@ -9,14 +9,14 @@ from typing import Any
 
 
 def observed(declared: str, held: Any) -> str:
-    """`declared`, JSON text, if `held` agrees with it; else `held` as JSON text, which the next diff finds changed."""
+    """Return `declared`, JSON text, if `held` agrees with it; else `held` as JSON text, which the next diff reports."""
     return declared if agrees(json.loads(declared), held) else json.dumps(held, sort_keys=True)
 
 
 def agrees(declared: Any, held: Any) -> bool:
     """Whether `held` has everything that is declared. Objects in a list may come in another order.
 
-    A declared 0, "" or empty list agrees with nothing held: services leave such values out of their answers.
+    A declared 0, "" or empty list agrees with a missing value: services omit such values from their answers.
     """
     if isinstance(declared, dict):
         return isinstance(held, dict) and all(agrees(value, held.get(key)) for key, value in declared.items())

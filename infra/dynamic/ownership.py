@@ -1,4 +1,4 @@
-"""Objects with a fixed name in the Databricks workspace: which resource of the state owns each, and its permissions.
+"""Ownership of objects with a fixed name in the Databricks workspace, by resource of the state; and their permissions.
 
 A forced replacement (`pulumi up --replace`, `pulumi state taint`) creates before it deletes: `create` adopts the object
 by its name, and `delete` of the old resource would then remove it. So `create` ends by writing the resource's
@@ -29,7 +29,7 @@ class WorkspaceProvider(ReleaseProvider):
     """Inputs that name the object in its workspace."""
 
     def owns(self, props: dict[str, Any]) -> bool:
-        """True also where no file exists: releases before this one wrote none."""
+        """True also without a file: earlier versions wrote none."""
         from databricks.sdk.errors import NotFound
 
         try:
@@ -58,7 +58,7 @@ class WorkspaceProvider(ReleaseProvider):
 
 
 def permit(client: Any, kind: str, object_id: str, level: str, team: str | None) -> None:
-    """Replace all group permissions by the team's; admins keep theirs."""
+    """Replace the permissions of all groups with the team's; admins keep theirs."""
     from databricks.sdk.service.iam import AccessControlRequest, PermissionLevel
 
     entries = [AccessControlRequest(group_name=team, permission_level=PermissionLevel(level))] if team else []

@@ -1,4 +1,4 @@
-"""The base of every dynamic resource: which inputs replace it, which update it, and what holds for each provider.
+"""The base of every dynamic resource: inputs that replace it, inputs that update it, and rules for each provider.
 
 The engine drops inputs that are `None` (pulumi/pulumi `sdk/python/lib/pulumi/runtime/rpc.py`, `serialize_properties`),
 so every provider receives all inputs that it declares, with `None` for an absent one. Before a provider's first call
@@ -33,7 +33,7 @@ INCARNATION = "incarnation"
 
 
 def import_sdks() -> None:
-    """Costs some 3 s of CPU once in a process. Never called in a preview, nor at import time."""
+    """Import the SDKs, which takes some 3 s of CPU once in a process. Not called in a preview or at import time."""
     with _IMPORTING:
         # The SDKs allocate as many long-lived objects as the program does (`infra/__main__.py`).
         gc.set_threshold(100_000, 20, 50)
@@ -51,11 +51,11 @@ class ReleaseProvider(ResourceProvider):
     inputs: ClassVar[tuple[str, ...]] = ()
     """Inputs that are compared; a change of one not in `identity` is an update."""
     identity: ClassVar[tuple[str, ...]] = ()
-    """Inputs that make another thing: a change replaces. One that ends with `_uid` is an id that Azure gives a parent
-    when it creates it; a parent that is deleted and created again under its resource id has another one."""
+    """Inputs that identify the object: a change replaces it. One that ends with `_uid` is an id that Azure gives a
+    parent at its creation; a parent that is deleted and created again under its resource id has another one."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Inputs that are not compared; they may be absent."""
-    # State holds no secret of ours; a secret provider would cost a decryption per resource.
+    # The inputs hold no secret; a secret provider would cost a decryption per resource.
     serialize_as_secret_always = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -65,7 +65,7 @@ class ReleaseProvider(ResourceProvider):
                 setattr(cls, name, _guarded(vars(cls)[name]))
 
     def owns(self, _props: dict[str, Any]) -> bool:
-        """Whether the object is still this resource's. Where not, `delete` is not called."""
+        """Whether the object still belongs to this resource. If not, `delete` is not called."""
         return True
 
     def claim(self, _props: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ class ReleaseProvider(ResourceProvider):
         # azure-native knows no computed value in the preview of an update (pulumi/pulumi-azure-native
         # provider/pkg/provider/provider.go, `Update`). A parent that is created again has an unknown id, too.
         changed = [key for key in changed if not (key.endswith("_uid") and is_unknown(news.get(key)))]
-        # State of an earlier version holds no such id: it is recorded, and nothing is made again.
+        # The state of an earlier version has no such id: it is recorded, and nothing is replaced.
         unrecorded = {key for key in changed if key.endswith("_uid") and olds.get(key) is None}
         replaces = [key for key in changed if key in self.identity and key not in unrecorded]
         return DiffResult(changes=bool(changed), replaces=replaces, delete_before_replace=False)
@@ -90,26 +90,26 @@ class ReleaseProvider(ResourceProvider):
 
 
 def is_unknown(value: Any) -> bool:
-    """Whether a preview does not know the value yet: a string on the wire, an object once Pulumi's SDK has read it."""
+    """Whether a preview does not know the value yet: a string in a message, an object once Pulumi's SDK has read it."""
     return isinstance(value, Unknown) or value == rpc.UNKNOWN
 
 
 def gone() -> ReadResult:
-    """The answer of `read` for an object that does not exist: a refresh removes it from the state, `up` creates it.
+    """Result of `read` for an object that does not exist: a refresh removes it from the state, `up` creates it.
 
-    The engine takes an empty id for that (pulumi/pulumi sdk/go/common/resource/plugin/provider_plugin.go, `Read`).
+    The engine understands an empty id so (pulumi/pulumi sdk/go/common/resource/plugin/provider_plugin.go, `Read`).
     """
     return ReadResult("", {})
 
 
-def _name_changes(found: ReadResult, before: dict[str, Any], declared: Iterable[str]) -> None:
-    """Give the engine the inputs as they were found, so that a preview after a refresh names each that differs."""
-    if found.id and found.outs and any(found.outs.get(key) != before.get(key) for key in declared):
-        found.inputs = {key: found.outs[key] for key in declared if found.outs.get(key) is not None}
+def _report_changes(result: ReadResult, before: dict[str, Any], declared: Iterable[str]) -> None:
+    """Return the observed inputs to the engine, so that a preview after a refresh names each that differs."""
+    if result.id and result.outs and any(result.outs.get(key) != before.get(key) for key in declared):
+        result.inputs = {key: result.outs[key] for key in declared if result.outs.get(key) is not None}
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a service refused the login or its right: HTTP 401 or 403 in the words of each SDK.
+    """Whether a service refused the login or its rights: HTTP 401 or 403 in the form of each SDK.
 
     Source: databricks-sdk==0.156.0 databricks/sdk/errors/platform.py
     """
@@ -118,14 +118,14 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The provider's method with every declared input present, and with errors that keep their type."""
+    """Wrap a provider's method: every declared input is present, and the message of an error names its type."""
     name = method.__name__
 
     @functools.wraps(method)
-    def call(self: ReleaseProvider, *given: Any) -> Any:
+    def call(self: ReleaseProvider, *args: Any) -> Any:
         import_sdks()
         absent = dict.fromkeys((*self.identity, *self.inputs, *self.optional))
-        arguments = [{**absent, **each} if isinstance(each, dict) else each for each in given]
+        arguments = [{**absent, **each} if isinstance(each, dict) else each for each in args]
         try:
             if name == "create":
                 arguments[0][INCARNATION] = uuid.uuid4().hex
@@ -136,7 +136,7 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
                 return None
             result = method(self, *arguments)
             if name == "read":
-                _name_changes(result, arguments[1], absent)
+                _report_changes(result, arguments[1], absent)
             if name == "create":
                 self.claim(arguments[0])
             if name == "delete":
@@ -145,10 +145,10 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             outside, where = network_refusal(error), type(self).__name__.strip("_")
             if method.__name__ == "read" and (outside or _is_refusal(error)):
-                # Who may only look at the infrastructure (drift.yml) can still preview it.
-                why = f"this machine is outside its network: {outside}" if outside else f"the login may not: {error}"
-                pulumi.log.warn(f"{where} {given[0]} was not read, because {why}")
-                return ReadResult(given[0], given[1])
+                # A login that may only read the infrastructure (drift.yml) can still preview it.
+                reason = f"this machine is outside its network: {outside}" if outside else f"the login may not: {error}"
+                pulumi.log.warn(f"{where} {args[0]} was not read, because {reason}")
+                return ReadResult(args[0], args[1])
             where = f"{where}.{name}"
             if outside:
                 raise OutsideNetwork(where, outside) from error

@@ -1,1 +1,1 @@
-"""What is seen of an environment: where logs go, what is sent there, who is told of what, and what it may cost."""
+"""Monitoring of a stack: log workspace, diagnostic settings, alerts, dashboard and budget."""

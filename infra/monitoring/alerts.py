@@ -37,8 +37,16 @@ class LogAlert:
 
 
 def log_alerts(limits: AlertSettings, replicas_min: int, replicas_max: int, *, releases: bool) -> list[LogAlert]:
-    """Rules of a stack; those about training and the number of replicas only where the stack `releases` models."""
-    alerts = [
+    """Rules of a stack; those about training and the number of replicas only if the stack `releases` models."""
+    return [
+        *_serving_alerts(limits, replicas_max),
+        *(_release_alerts(replicas_min) if releases else ()),
+    ]
+
+
+def _serving_alerts(limits: AlertSettings, replicas_max: int) -> list[LogAlert]:
+    """Rules on the summaries of the scoring service."""
+    return [
         LogAlert(
             "errors",
             f"More than {limits.error_share:.1%} of requests are answered 5xx.",
@@ -69,37 +77,39 @@ def log_alerts(limits: AlertSettings, replicas_min: int, replicas_max: int, *, r
             every="PT1H",
         ),
     ]
-    if releases:
-        alerts += [
-            LogAlert(
-                "silent",
-                f"Fewer than {replicas_min} replicas run: the router may be answering 502, 503 or 504.",
-                queries.REPORTING,
-                replicas_min,
-                operator="LessThan",
-                severity=1,
-                window="PT10M",
-            ),
-            LogAlert("training-failed", "A training run failed.", queries.runs_failed, 0, window="PT1H", every="PT1H"),
-            LogAlert(
-                "training-late",
-                "No training run has succeeded for a day.",
-                queries.runs_succeeded,
-                1,
-                operator="LessThan",
-                window="P1D",
-                every="PT1H",
-            ),
-            LogAlert(
-                "model-refused",
-                "The quality gate refused a model in the last day; verdict.json next to its artefact has the reasons.",
-                queries.MODELS_REFUSED,
-                0,
-                window="P1D",
-                every="PT1H",
-            ),
-        ]
-    return alerts
+
+
+def _release_alerts(replicas_min: int) -> list[LogAlert]:
+    """Rules that need a training job and a deployed model."""
+    return [
+        LogAlert(
+            "silent",
+            f"Fewer than {replicas_min} replicas run: the router may be answering 502, 503 or 504.",
+            queries.REPORTING,
+            replicas_min,
+            operator="LessThan",
+            severity=1,
+            window="PT10M",
+        ),
+        LogAlert("training-failed", "A training run failed.", queries.runs_failed, 0, window="PT1H", every="PT1H"),
+        LogAlert(
+            "training-late",
+            "No training run has succeeded for a day.",
+            queries.runs_succeeded,
+            1,
+            operator="LessThan",
+            window="P1D",
+            every="PT1H",
+        ),
+        LogAlert(
+            "model-refused",
+            "The quality gate refused a model in the last day; verdict.json next to its artefact has the reasons.",
+            queries.MODELS_REFUSED,
+            0,
+            window="P1D",
+            every="PT1H",
+        ),
+    ]
 
 
 @dataclass(frozen=True)
@@ -119,8 +129,13 @@ class AlertsArgs:
 
 def declare(name: str, args: AlertsArgs, parent: pulumi.Resource) -> None:
     child = pulumi.ResourceOptions(parent=parent)
-    reading = pulumi.ResourceOptions(parent=parent, depends_on=list(args.tables))
     groups = _action_groups(name, args, child)
+    _log_rules(name, args, groups, pulumi.ResourceOptions(parent=parent, depends_on=list(args.tables)))
+    _metric_rules(name, args, groups, child)
+
+
+def _log_rules(name: str, args: AlertsArgs, groups: Sequence[pulumi.Output[str]], opts: pulumi.ResourceOptions) -> None:
+    """Declare a scheduled query for each rule of `log_alerts`."""
     job_id = args.training_job_id
     for alert in log_alerts(args.limits, args.replicas_min, args.replicas_max, releases=job_id is not None):
         monitor.ScheduledQueryRule(
@@ -155,8 +170,14 @@ def declare(name: str, args: AlertsArgs, parent: pulumi.Resource) -> None:
                 ]
             ),
             actions=monitor.ActionsArgs(action_groups=groups) if groups else None,
-            opts=reading,
+            opts=opts,
         )
+
+
+def _metric_rules(
+    name: str, args: AlertsArgs, groups: Sequence[pulumi.Output[str]], opts: pulumi.ResourceOptions
+) -> None:
+    """Declare a rule for the CPU and one for the memory of the nodes."""
     for resource, metric in _NODE_METRICS.items():
         monitor.MetricAlert(
             f"{name}-node-{resource}",
@@ -192,7 +213,7 @@ def declare(name: str, args: AlertsArgs, parent: pulumi.Resource) -> None:
                 ],
             ),
             actions=[monitor.MetricAlertActionArgs(action_group_id=group) for group in groups],
-            opts=child,
+            opts=opts,
         )
 
 

@@ -1,12 +1,12 @@
-"""A monthly budget over all three resource groups of an environment, with people told at each step.
+"""A monthly budget over all three resource groups of an environment, with an e-mail at each threshold.
 
-Databricks and Kubernetes keep their machines in groups of their own, so a budget on the program's group would miss what
-costs most. Does not stop anything: Azure's budgets tell.
+Databricks and Kubernetes keep their machines in separate groups, so a budget on the program's group alone would miss
+the largest costs. Does not stop anything: Azure's budgets only send notifications.
 
-A monthly budget starts in the month it is created in: Azure refuses an earlier start and a change of it later. So the
-month of the first `up` is kept in the state and later ones are ignored. A kept month would be refused if the budget
-were replaced; therefore the budget's name is the resource's name too, and another name makes another resource with its
-own month.
+A monthly budget starts in the month of its creation: Azure refuses an earlier start, and a later change of it. So the
+state keeps the month of the first `up`, and later months are ignored. Azure would refuse the recorded month if the
+budget were replaced. Therefore the budget's name is also the resource's name: another name makes another resource with
+its own month.
 
 Source: hashicorp/terraform-provider-azurerm#12121; Azure/CanadaPubSecALZ#317
 """
@@ -62,6 +62,6 @@ def declare(
         opts=pulumi.ResourceOptions(
             parent=parent,
             ignore_changes=["timePeriod"],
-            aliases=[pulumi.Alias(name=name)],  # the name in states of before 2026-12
+            aliases=[pulumi.Alias(name=name)],  # the name in states from before 2026-12
         ),
     )

@@ -4,8 +4,8 @@ The cluster's monitoring add-on collects it (`aks/cluster.py`). The namespace fi
 `ContainerLogV2`, so the agents send the output of every container outside the system namespaces to Azure Monitor. There
 the rule's transformation keeps the scoring service's summaries, one line per minute and replica, and drops the rest
 before it is stored: no line per request and no output of the router or of other pods is stored or can be queried.
-Dropped data beyond half of the incoming data is billed as processed. To keep it on the nodes takes a ConfigMap in the
-cluster, which this program does not write.
+Dropped data beyond half of the incoming data is billed as processed. Only a ConfigMap in the cluster, which this
+program does not write, could filter the data on the nodes.
 
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/containers/container-insights-data-collection-filter.md
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/containers/container-insights-transformations.md

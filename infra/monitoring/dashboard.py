@@ -23,7 +23,7 @@ _SERVING: Sequence[Chart] = (
 
 
 def charts(training_job_id: str | None) -> list[Chart]:
-    """`training_job_id` is None where the stack releases no models."""
+    """Charts of the workbook. `training_job_id` is None if the stack releases no models."""
     if training_job_id is None:
         return list(_SERVING)
     return [
@@ -35,7 +35,7 @@ def charts(training_job_id: str | None) -> list[Chart]:
 
 
 def workbook_document(workspace_id: str, training_job_id: str | None) -> str:
-    """The workbook as Azure's portal reads it: https://learn.microsoft.com/azure/azure-monitor/visualize/workbooks-overview"""
+    """The workbook in the format of Azure's portal: https://learn.microsoft.com/azure/azure-monitor/visualize/workbooks-overview"""
     items = [
         {
             "type": 3,

@@ -1,8 +1,8 @@
-"""Diagnostic settings: which logs and metrics of which resource go to the Log Analytics workspace, as one table.
+"""Diagnostic settings: one table of the logs and metrics that each resource sends to the Log Analytics workspace.
 
-Kubernetes sends chosen categories alone: its whole audit log costs more than the cluster. Container output comes by a
-collection rule (`containers.py`), training runs by Databricks' own log. The online endpoint has no setting: the type's
-categories and metrics are recorded for managed endpoints, and monitoring one on Kubernetes is left to its owner.
+Kubernetes sends only some categories: its whole audit log costs more than the cluster. A collection rule sends the
+output of containers (`containers.py`), and Databricks' log has the training runs. The online endpoint has no
+setting: Azure records the type's categories and metrics only for managed endpoints, not for one on Kubernetes.
 
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/concept-endpoints-online.md
 Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/reference/logs-index.md
@@ -34,7 +34,7 @@ class Source:
 
     @classmethod
     def blobs(cls, account_id: pulumi.Input[str]) -> "Source":
-        """Storage logs belong to its services; of the account itself there are metrics alone."""
+        """Source of the blob service, which has the logs; the account itself has only metrics."""
         blobs = pulumi.Output.format("{0}/blobServices/default", account_id)
         return cls(blobs, group=None, categories=_BLOB_LOGS, metrics="Transaction")
 
@@ -42,12 +42,12 @@ class Source:
 def send_all(
     name: str, sources: Mapping[str, Source], workspace_id: pulumi.Input[str], parent: pulumi.Resource
 ) -> None:
-    for what, source in sources.items():
+    for resource, source in sources.items():
         logs = [monitor.DiagnosticsLogSettingsArgs(category=category, enabled=True) for category in source.categories]
         if source.group:
             logs.append(monitor.DiagnosticsLogSettingsArgs(category_group=source.group, enabled=True))
         monitor.DiagnosticSetting(
-            f"{name}-{what}",
+            f"{name}-{resource}",
             name="log-analytics",
             resource_uri=source.resource_id,
             workspace_id=workspace_id,
@@ -55,7 +55,7 @@ def send_all(
             metrics=[monitor.DiagnosticsMetricSettingsArgs(category=source.metrics, enabled=True)]
             if source.metrics
             else None,
-            # Azure fills a destination type in where none is given.
+            # Azure fills in a destination type if none is set.
             # No source: `az monitor diagnostic-settings show` of a setting that was written without one.
             opts=pulumi.ResourceOptions(parent=parent, ignore_changes=["logAnalyticsDestinationType"]),
         )

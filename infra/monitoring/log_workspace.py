@@ -1,6 +1,6 @@
-"""Where logs and traces go: a Log Analytics workspace with the tables that rules read, and Application Insights on it.
+"""Store of logs and traces: a Log Analytics workspace with the tables that rules read, and Application Insights on it.
 
-Does not declare what is sent here: `observability.py` does.
+Does not declare the sources that send data to it: `observability.py` does.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Source: hashicorp/terraform-provider-azurerm#28709; mspnp/aks-baseline workload-
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonitoringArgs:
+class LogWorkspaceArgs:
     resource_group_name: pulumi.Input[str]
     workspace_name: str
     component_name: str
@@ -38,12 +38,13 @@ class MonitoringArgs:
         )
 
 
-class Monitoring(pulumi.ComponentResource):
+class LogWorkspace(pulumi.ComponentResource):
     workspace_id: pulumi.Output[str]
     component_id: pulumi.Output[str]
     tables: Sequence[operationalinsights.Table]
 
-    def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: LogWorkspaceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        # The type token is in the state of every stack, so it keeps the class's earlier name.
         super().__init__("personalization:operations:Monitoring", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         workspace = operationalinsights.Workspace(
@@ -79,7 +80,7 @@ class Monitoring(pulumi.ComponentResource):
                 workspace_name=workspace.name,
                 resource_group_name=args.resource_group_name,
                 plan=operationalinsights.TablePlanEnum.ANALYTICS,
-                # Azure's own tables cannot be deleted; they go with the workspace.
+                # Azure's own tables cannot be deleted; Azure deletes them with the workspace.
                 # Source: MicrosoftDocs/azure-monitor-docs articles/azure-monitor/logs/create-custom-table.md
                 opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
             )

@@ -1,4 +1,4 @@
-"""Everything that watches an environment: what is sent to its workspace, alerts, the dashboard, the budget."""
+"""Observability of a stack: logs and metrics in its workspace, alerts, the dashboard and the budget."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from infra.config.naming import Names
 from infra.config.settings import Settings
 from infra.monitoring import alerts, budget, containers, dashboard, diagnostics
 from infra.monitoring.diagnostics import Source
-from infra.monitoring.log_workspace import Monitoring
+from infra.monitoring.log_workspace import LogWorkspace
 
 
 @dataclass(frozen=True)
-class WatchArgs:
+class ObservabilityArgs:
     resource_group_name: pulumi.Input[str]
     subscription_id: str
     names: Names
     settings: Settings
-    monitoring: Monitoring
+    logs: LogWorkspace
     kubernetes: Kubernetes
     sources: Mapping[str, Source]
     training_job_id: pulumi.Output[str] | None
@@ -36,14 +36,14 @@ class WatchArgs:
 def sources_of(
     vault: KeyVault,
     kubernetes: Kubernetes,
-    monitoring: Monitoring,
+    logs: LogWorkspace,
     network: Network | None,
     lake: DataLake,
     registry: ContainerRegistry,
     databricks: Databricks,
     machine_learning: MachineLearning,
 ) -> dict[str, Source]:
-    """Every resource that has logs or metrics of its own to send."""
+    """Resources whose logs and metrics go to the workspace, by the name of their diagnostic setting."""
     inside = {}
     if network:
         inside = {f"guard-{purpose}": Source(guard, metrics=None) for purpose, guard in network.guard_ids.items()}
@@ -56,23 +56,24 @@ def sources_of(
         "databricks": Source(databricks.workspace_id, metrics=None),
         "ml-workspace": Source(machine_learning.workspace_id),
         "cluster": Source.cluster(kubernetes.cluster_id),
-        "monitoring": Source(monitoring.workspace_id, group="audit"),
+        "monitoring": Source(logs.workspace_id, group="audit"),
     }
 
 
-class Watch(pulumi.ComponentResource):
-    def __init__(self, name: str, args: WatchArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+class Observability(pulumi.ComponentResource):
+    def __init__(self, name: str, args: ObservabilityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        # The type token is in the state of every stack, so it keeps the class's earlier name.
         super().__init__("personalization:operations:Watch", name, None, opts)
         group, names, settings = args.resource_group_name, args.names, args.settings
-        diagnostics.send_all(f"{name}-logs", args.sources, args.monitoring.workspace_id, self)
+        diagnostics.send_all(f"{name}-logs", args.sources, args.logs.workspace_id, self)
         containers.collect_output(
             f"{name}-containers",
             rule_name=names.collection_rule,
             resource_group_name=group,
             cluster_id=args.kubernetes.cluster_id,
             namespace=NAMESPACE,
-            workspace_id=args.monitoring.workspace_id,
-            tables=args.monitoring.tables,
+            workspace_id=args.logs.workspace_id,
+            tables=args.logs.tables,
             parent=self,
         )
         alerts.declare(
@@ -81,12 +82,12 @@ class Watch(pulumi.ComponentResource):
                 resource_group_name=group,
                 names=names,
                 location=settings.location,
-                workspace_id=args.monitoring.workspace_id,
+                workspace_id=args.logs.workspace_id,
                 cluster_id=args.kubernetes.cluster_id,
                 limits=settings.alerts,
                 replicas_min=settings.serving.replicas_min,
                 replicas_max=settings.serving.replicas_max,
-                tables=args.monitoring.tables,
+                tables=args.logs.tables,
                 training_job_id=args.training_job_id,
             ),
             self,
@@ -96,7 +97,7 @@ class Watch(pulumi.ComponentResource):
             workbook_name=names.workbook,
             title=f"Personalization {settings.environment} {settings.location}",
             resource_group_name=group,
-            workspace_id=args.monitoring.workspace_id,
+            workspace_id=args.logs.workspace_id,
             training_job_id=args.training_job_id,
             parent=self,
         )

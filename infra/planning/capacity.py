@@ -1,11 +1,11 @@
-"""From requests a second to replicas, and from replicas to nodes: what a stack needs before anything is scheduled.
+"""Capacity plan: requests per second to replicas, and replicas to nodes, before anything is scheduled.
 
-A plan that the scheduler could not place is refused with the key to change and a value that would do. Does not know
-regions, quotas (`personalization preflight`) or prices (`cost.py`), and does not measure: how long a request takes is
+A plan that the scheduler could not place is refused, with the key to change and a value that is accepted. Does not know
+regions, quotas (`personalization preflight`) or prices (`cost.py`), and does not measure: the time of a request is
 data (`capacity.yaml`) or `serving:service_ms`.
 
-Placement is first fit, largest pod first. The real scheduler spreads instead of packing, so a plan that fits here with
-nothing to spare may wait there for the autoscaler's next node.
+Placement is first fit, largest pod first. The real scheduler spreads pods instead of packing them, so a plan that fits
+here exactly may have to wait for the autoscaler's next node.
 """
 
 import math
@@ -30,12 +30,12 @@ Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-kubernetes-
 Azure/AML-Kubernetes#271
 """
 DEFAULT_INSTANCE_TYPE = "defaultinstancetype"
-"""Instance type that every cluster has; any other one is an object that somebody has to create in the cluster.
+"""Instance type that every cluster has; any other type must first be created in the cluster.
 
 Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
 """
-MOST = 100
-"""Nodes of a pool, and replicas of a deployment, that a stack may ask for."""
+MAX_COUNT = 100
+"""Largest number of nodes of a pool, and of replicas of a deployment."""
 # A node's default under Azure CNI Overlay.
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-azure-cni-overlay.md
 _MAX_PODS = 250
@@ -49,8 +49,8 @@ class Pod:
     """Millicores requested."""
     memory: int
     """MiB requested."""
-    apart: bool = False
-    """Never two on a node."""
+    anti_affinity: bool = False
+    """Whether a node holds at most one such pod."""
     scoring_pool: bool = False
     """Whether Azure ML's node selector keeps the pod on the scoring pool: the extension's own pods and all replicas.
 
@@ -62,27 +62,27 @@ class Pod:
 class Plan:
     target_rps: float | None
     max_rps: float
-    """Requests a second that `replicas_max` can serve within the wanted use and latency."""
+    """Requests a second that `replicas_max` can serve within the target utilisation and latency."""
     replicas: int
-    """Needed at the peak; the lower bound of the range where there is no target."""
+    """Replicas at the peak; without a target the lower bound of the range."""
     replicas_min: int
     replicas_max: int
     utilisation: int
-    """Percent of a replica's time that may be busy: less than asked for where the latency needs it."""
+    """Percent of a replica's time that may be busy: less than the setting if the latency requires it."""
     replica_cpu: int
     replica_memory: int
     system_node_size: str
     node_size: str
     """Size of a scoring node."""
     node_cpu: int
-    """Millicores of a scoring node that are left for replicas once AKS, its DaemonSets and Azure ML's have theirs."""
+    """Millicores of a scoring node for replicas, without the shares of AKS and of all DaemonSets."""
     node_memory: int
     replicas_per_node: int
     system_nodes: int
     nodes_at_peak: int
-    """Scoring nodes with `replicas` serving, the previous deployment kept warm and a new one being rolled out."""
+    """Scoring nodes for `replicas` of the live deployment, the warm previous deployment and a candidate."""
     nodes_at_most: int
-    """The same with `replicas_max` serving."""
+    """The same for `replicas_max` of the live deployment."""
     nodes_min: int
     nodes_max: int
     routers: int
@@ -93,22 +93,22 @@ class Plan:
 
 @lru_cache
 def _data() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("capacity.yaml").read_text())
-    return found
+    content: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("capacity.yaml").read_text())
+    return content
 
 
 def plan(serving: "ServingSettings") -> Plan:
-    """Replicas and nodes for the target, or for the replica range where there is none.
+    """Replicas and nodes for the target rate, or without one for the replica range.
 
-    The range and the use are what a deployment is sent. It is never sent `replicas`: that many are for the peak, and
-    the inference router adds them when it comes.
+    A deployment is sent the range and the utilisation, never `replicas`: that number is for the peak, and the inference
+    router adds replicas when the peak comes.
 
-    Raises `ValueError` for what cannot run or be scheduled: a replica with less memory than its engine needs or larger
-    than a node has room for, more traffic than `replicas_max` serves, more replicas than `nodes_max` holds beside what
-    AKS and Azure ML run.
+    Raises `ValueError` for a plan that cannot run or be scheduled: a replica with less memory than its engine needs, a
+    replica that does not fit a node, more traffic than `replicas_max` can serve, or more replicas than `nodes_max`
+    nodes hold in addition to the pods of AKS and Azure ML.
     """
     require_size(serving.system_size)
-    cpu, memory = free(require_size(serving.node_size))
+    cpu, memory = allocatable(require_size(serving.node_size))
     replica = _replica(serving)
     _require_memory(serving)
     _require_instance_type(serving)
@@ -119,11 +119,11 @@ def plan(serving: "ServingSettings") -> Plan:
     if serving.target_rps is not None:
         replicas = max(replicas, math.ceil(serving.target_rps / rate))
         if replicas > serving.replicas_max:
-            ways = [f"set serving:replicas_max to {replicas}"] if replicas <= MOST else []
-            ways.append(f"lower serving:target_rps to {math.floor(100 * rate * serving.replicas_max) / 100:g}")
+            remedies = [f"set serving:replicas_max to {replicas}"] if replicas <= MAX_COUNT else []
+            remedies.append(f"lower serving:target_rps to {math.floor(100 * rate * serving.replicas_max) / 100:g}")
             raise ValueError(
                 f"serving:target_rps {serving.target_rps:g} needs {replicas} replicas of {serving.cpu} CPU, above "
-                f"serving:replicas_max {serving.replicas_max}. {', or '.join(ways).capitalize()}."
+                f"serving:replicas_max {serving.replicas_max}. {', or '.join(remedies).capitalize()}."
             )
     return Plan(
         target_rps=serving.target_rps,
@@ -131,7 +131,7 @@ def plan(serving: "ServingSettings") -> Plan:
         replicas=replicas,
         replicas_min=serving.replicas_min,
         replicas_max=serving.replicas_max,
-        utilisation=max(1, round(100 * use(serving))),
+        utilisation=max(1, round(100 * target_utilization(serving))),
         replica_cpu=replica.cpu,
         replica_memory=replica.memory,
         system_node_size=serving.system_size,
@@ -171,21 +171,21 @@ def require_three_nodes(serving: "ServingSettings") -> None:
 
 
 def replica_rps(serving: "ServingSettings") -> float:
-    """Requests a second one replica serves within the wanted use and latency.
+    """Requests a second that one replica serves within the target utilisation and latency.
 
     Little's law, L = λ W (J. D. C. Little, Operations Research 9(3), 1961): λ requests a second that take s seconds of
-    a core keep λ s cores busy. A replica has one useful core at most, for it scores in one thread: λ = u / s.
+    a core keep λ s cores busy. A replica uses at most one core, because it scores in one thread: λ = u / s.
     """
-    return use(serving) * 1000 / _busy_ms(serving)
+    return target_utilization(serving) * 1000 / _busy_ms(serving)
 
 
-def use(serving: "ServingSettings") -> float:
-    """The share u of a replica's time that may be busy: `serving:utilisation`, or less where the latency T asks for it.
+def target_utilization(serving: "ServingSettings") -> float:
+    """Share u of a replica's time that may be busy: `serving:utilisation`, or less if the latency T requires it.
 
     In an M/M/1 queue the time in the system is exponential with rate 1/s - λ, its 99th percentile ln(100) s / (1 - u),
     and hence u <= 1 - ln(100) s / T.
 
-    Raises `ValueError` where no number of replicas meets the latency.
+    Raises `ValueError` if no number of replicas meets the latency.
     """
     if serving.latency_ms is None:
         return serving.utilisation
@@ -201,28 +201,28 @@ def use(serving: "ServingSettings") -> float:
     return min(serving.utilisation, 1 - least / serving.latency_ms)
 
 
-def free(machine: Machine) -> tuple[int, int]:
-    """Millicores and MiB of a node that pods of the cluster as a whole can have: allocatable, less DaemonSets.
+def allocatable(machine: Machine) -> tuple[int, int]:
+    """Millicores and MiB of a node for pods: Kubernetes' allocatable amount without the share of the DaemonSets.
 
-    AKS keeps 60 millicores of one core, 100 of two, 140 of four and 10 more for each further; and of memory the lesser
-    of 25 % and 20 MiB for each possible pod plus 50, with 100 below which it evicts.
+    AKS reserves 60 millicores of one core, 100 of two, 140 of four and 10 more for each further core. Of the memory it
+    reserves the lesser of 25 % and 20 MiB for each possible pod plus 50, and 100 MiB as its eviction threshold.
     Source: MicrosoftDocs/azure-aks-docs articles/aks/node-resource-reservations.md (AKS 1.29 and later)
     """
     reserved = {1: 60, 2: 100}.get(machine.vcpus, 140 + 10 * (machine.vcpus - 4))
-    seen = machine.gib * _MIB * _data()["guest_memory_share"]
-    allocatable = seen - min(seen / 4, 20 * _MAX_PODS + 50) - 100
+    guest = machine.gib * _MIB * _data()["guest_memory_share"]
+    memory = guest - min(guest / 4, 20 * _MAX_PODS + 50) - 100
     daemons = _pods("daemon_sets")
     cpu = machine.vcpus * 1000 - reserved - sum(pod.cpu for pod in daemons)
-    return cpu, math.floor(allocatable) - sum(pod.memory for pod in daemons)
+    return cpu, math.floor(memory) - sum(pod.memory for pod in daemons)
 
 
 def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
-    """Everything to be scheduled with `replicas` serving: the platform, the router, and replicas of three deployments.
+    """All pods with `replicas` of the live deployment: the platform, the router, and replicas of three deployments.
 
-    A rollout starts its deployment beside the one that serves and the one before it, which stays warm.
+    During a rollout the candidate runs next to the live deployment and the previous one, which stays warm.
     """
     router, count = _data()["router"], _routers_of(serving)
-    routers = [Pod(f"router-{i}", **router, apart=True, scoring_pool=True) for i in range(count)]
+    routers = [Pod(f"router-{i}", **router, anti_affinity=True, scoring_pool=True) for i in range(count)]
     scoring = replicas + 2 * serving.replicas_min
     platform = [*_pods("platform"), *_pods("azure_ml", scoring_pool=True)]
     largest_first = sorted(platform, key=lambda pod: (-pod.cpu, -pod.memory))
@@ -230,19 +230,19 @@ def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
 
 
 def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Pod]]:
-    """Pods by node: first the system pool's, then as many of the scoring pool as it takes."""
-    system, scoring = free(require_size(serving.system_size)), free(require_size(serving.node_size))
+    """Pods by node: first the nodes of the system pool, then as many nodes of the scoring pool as needed."""
+    system, scoring = allocatable(require_size(serving.system_size)), allocatable(require_size(serving.node_size))
     nodes: list[list[Pod]] = [[] for _ in range(serving.system_nodes)]
 
-    def takes(number: int, pod: Pod) -> bool:
-        there = nodes[number]
-        if (pod.scoring_pool and number < serving.system_nodes) or (pod.apart and any(other.apart for other in there)):
+    def fits(number: int, pod: Pod) -> bool:
+        placed, is_system = nodes[number], number < serving.system_nodes
+        if (pod.scoring_pool and is_system) or (pod.anti_affinity and any(other.anti_affinity for other in placed)):
             return False
-        cpu, memory = system if number < serving.system_nodes else scoring
-        return sum(p.cpu for p in there) + pod.cpu <= cpu and sum(p.memory for p in there) + pod.memory <= memory
+        cpu, memory = system if is_system else scoring
+        return sum(p.cpu for p in placed) + pod.cpu <= cpu and sum(p.memory for p in placed) + pod.memory <= memory
 
     for pod in wanted:
-        number = next((number for number in range(len(nodes)) if takes(number, pod)), len(nodes))
+        number = next((number for number in range(len(nodes)) if fits(number, pod)), len(nodes))
         if number == len(nodes):
             nodes.append([])
         nodes[number].append(pod)
@@ -250,22 +250,25 @@ def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Po
 
 
 def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
-    """Scoring nodes for `replicas` serving, of which `at_least` must. Raises `ValueError` above `nodes_max`."""
+    """Scoring nodes for `replicas` of the live deployment. Raises `ValueError` if they are more than `nodes_max`.
 
-    def needed(serve: int) -> int:
-        return len(placement(serving, pods(serving, serve))) - serving.system_nodes
+    at_least: smallest number of replicas that the message may propose.
+    """
+
+    def needed(live: int) -> int:
+        return len(placement(serving, pods(serving, live))) - serving.system_nodes
 
     nodes = needed(replicas)
     if nodes <= serving.nodes_max:
         return max(nodes, serving.nodes_min)
     fewer = next((n for n in range(replicas, at_least - 1, -1) if needed(n) <= serving.nodes_max), None)
     lower = f", or lower serving:replicas_max to {fewer}" if fewer else ""
-    size = _size_that_holds(_per_node(_replica(serving), *free(require_size(serving.node_size))) + 1, serving)
-    more = f"Set serving:nodes_max to {nodes}" if nodes <= MOST else f"Set serving:node_size to {size}"
+    size = _size_that_holds(_per_node(_replica(serving), *allocatable(require_size(serving.node_size))) + 1, serving)
+    more = f"Set serving:nodes_max to {nodes}" if nodes <= MAX_COUNT else f"Set serving:node_size to {size}"
     raise ValueError(
         f"serving:replicas_max {serving.replicas_max} does not fit serving:nodes_max {serving.nodes_max}: with the two "
-        f"deployments that a rollout keeps beside it ({2 * serving.replicas_min} replicas), the router and what AKS "
-        f"and Azure ML run, {nodes} {serving.node_size} are needed and {serving.system_nodes} {serving.system_size} "
+        f"other deployments of a rollout ({2 * serving.replicas_min} replicas), the router and the pods of AKS and "
+        f"Azure ML, {nodes} {serving.node_size} are needed and {serving.system_nodes} {serving.system_size} "
         f"of the system pool. "
         f"{more}{lower}."
     )
@@ -293,7 +296,7 @@ def _require_instance_type(serving: "ServingSettings") -> None:
         if value >= limits[key] and not serving.instance_type:
             raise ValueError(
                 f"serving:{key} {getattr(serving, key)} is not below the limit of Azure ML's default instance type. "
-                f"Set serving:{key} to at most {most}, or serving:instance_type to a type that somebody created in the "
+                f"Set serving:{key} to at most {most}, or serving:instance_type to a type that exists in the "
                 "cluster (docs/operations.md, 'A replica larger than the default instance type')."
             )
 
@@ -309,15 +312,15 @@ def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, me
         return
     sidecar = _data()["sidecar"]
     size = _size_that_holds(1, serving)
-    say = f", or serving:node_size to {size}" if size else ""
+    alternative = f", or serving:node_size to {size}" if size else ""
     key, value, most = (
         ("cpu", serving.cpu, f"{cpu - sidecar['cpu']}m")
         if replica.cpu > cpu
         else ("memory", serving.memory, f"{memory - sidecar['memory']}Mi")
     )
     raise ValueError(
-        f"serving:{key} {value} is more than a {serving.node_size} has left for a replica once AKS and Azure ML have "
-        f"theirs. Set serving:{key} to at most {most}{say}."
+        f"serving:{key} {value} is more than a {serving.node_size} has for a replica, without the shares of AKS and "
+        f"Azure ML. Set serving:{key} to at most {most}{alternative}."
     )
 
 
@@ -328,7 +331,7 @@ def _replica(serving: "ServingSettings") -> Pod:
 
 
 def _size_that_holds(replicas: int, serving: "ServingSettings") -> str | None:
-    """The smallest size with room for so many replicas, of the same family if it has one."""
+    """The smallest VM size that holds this number of replicas, of the same family if there is one."""
 
     def family(size: str) -> str:
         return re.sub(r"\d+", "", size, count=1)
@@ -336,7 +339,7 @@ def _size_that_holds(replicas: int, serving: "ServingSettings") -> str | None:
     sizes = [
         (family(size) != family(serving.node_size), machine.vcpus, machine.gib, size)
         for size, machine in machines().items()
-        if _per_node(_replica(serving), *free(machine)) >= replicas
+        if _per_node(_replica(serving), *allocatable(machine)) >= replicas
     ]
     return min(sizes)[-1] if sizes else None
 
@@ -346,15 +349,15 @@ def _per_node(replica: Pod, cpu: int, memory: int) -> int:
 
 
 def _busy_ms(serving: "ServingSettings") -> float:
-    """How long a request keeps a replica busy."""
+    """Milliseconds that a request keeps a replica busy."""
     return (serving.service_ms or _data()["service_ms"][serving.engine]) / _core(serving)
 
 
 def _core(serving: "ServingSettings") -> float:
-    """The share of one core that a replica has for scoring. Raises `ValueError` where it has none."""
+    """Share of one core that a replica has for scoring. Raises `ValueError` if it has none."""
     core = min(_millicores(serving.cpu), 1000) / 1000
     if not core:
-        raise ValueError("serving:cpu is 0, and a replica without CPU serves nothing. Set serving:cpu to 500m or more.")
+        raise ValueError("serving:cpu is 0, and a replica without CPU cannot answer. Set serving:cpu to 500m or more.")
     return core
 
 
@@ -364,9 +367,9 @@ def _routers_of(serving: "ServingSettings") -> int:
 
 def _pods(group: str, *, scoring_pool: bool = False) -> list[Pod]:
     return [
-        Pod(name, found["cpu"], found["memory"], scoring_pool=scoring_pool)
-        for name, found in _data()[group].items()
-        for _ in range(found.get("count", 1))
+        Pod(name, row["cpu"], row["memory"], scoring_pool=scoring_pool)
+        for name, row in _data()[group].items()
+        for _ in range(row.get("count", 1))
     ]
 
 

@@ -1,9 +1,8 @@
-"""Which versions run together: one table (`compatibility.yaml`), asked before any resource exists.
+"""Compatible versions: one table (`compatibility.yaml`), checked before any resource exists.
 
 Databricks runtime, Spark, Scala, SynapseML's artifact, Python, the scoring image's Java, AKS's version window, VM
-series that retire. Every refusal names what would do. The end of a version's support is a warning here, because
-deployed resources go on. Does not ask Azure: what a region offers is asked by
-`personalization preflight`.
+series that retire. Every refusal names a value that is accepted. The end of a version's support is only a warning,
+because deployed resources keep running. Does not query Azure: `personalization preflight` checks the region's offer.
 """
 
 import difflib
@@ -15,20 +14,20 @@ from functools import lru_cache
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 _FOLDER = Path(__file__).parent
 _FILE = "infra/planning/compatibility.yaml"
 _NOTICE = timedelta(days=60)
-"""How long before the end of a version's support it is warned of."""
+"""Time before the end of a version's support from which previews warn."""
 
 
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Line(_Row):
-    """A line of SynapseML, built for one minor version of Spark."""
+class SynapseMLRelease(_Row):
+    """A release of SynapseML, built for one minor version of Spark."""
 
     scala: str
     coordinate: str
@@ -59,17 +58,18 @@ class RetiredSize(_Row):
     vcpus: dict[int, int] = {}
 
     def replacement(self, size: str) -> str | None:
-        """The size to take for `size` of this series; None for a size of another."""
-        found = re.fullmatch(f"Standard_{self.match}", size, re.IGNORECASE)
-        if found is None:
+        """The size to use instead of `size`; None for a size of another series."""
+        match = re.fullmatch(f"Standard_{self.match}", size, re.IGNORECASE)
+        if match is None:
             return None
-        number = int(found[1])
+        number = int(match[1])
         return f"Standard_{self.instead.format(self.vcpus.get(number, number))}"
 
 
-class Table(_Row):
-    shipped: str
-    synapseml: dict[str, Line]
+class CompatibilityMatrix(_Row):
+    current: str = Field(alias="shipped")
+    """Minor version of Spark that this revision is built for."""
+    synapseml: dict[str, SynapseMLRelease]
     tracking: str
     """MLflow's client without the server, as the training cluster installs it."""
     scoring: ScoringImage
@@ -79,29 +79,29 @@ class Table(_Row):
     retired_sizes: tuple[RetiredSize, ...]
 
     @property
-    def line(self) -> Line:
-        """What the workload wheel and the scoring image of this revision are built for."""
-        return self.synapseml[self.shipped]
+    def release(self) -> SynapseMLRelease:
+        """The release that the workload's wheel and the scoring image of this revision are built for."""
+        return self.synapseml[self.current]
 
 
 class Machine(_Row):
     series: str
-    """Such as `Ds_v5`: the size without its number of vCPUs."""
+    """The size without its number of vCPUs, such as `Ds_v5`."""
     vcpus: int
     gib: int
     local_disk: bool = False
 
 
 @lru_cache
-def table() -> Table:
+def table() -> CompatibilityMatrix:
     rows = yaml.safe_load((_FOLDER / "compatibility.yaml").read_text())
     del rows["sources"]
-    return Table.model_validate(rows)
+    return CompatibilityMatrix.model_validate(rows)
 
 
 @lru_cache
 def machines() -> dict[str, Machine]:
-    """Every VM size a stack may name."""
+    """Every VM size that a stack may use, by name."""
     families = yaml.safe_load((_FOLDER / "vm_sizes.yaml").read_text())["families"]
     return {
         pattern.format(vcpus): Machine(
@@ -134,7 +134,7 @@ class SupportEnd:
 
 
 def current_day() -> date:
-    """The day that support windows are judged by, UTC."""
+    """Today in UTC, with which support windows are compared."""
     return datetime.now(UTC).date()
 
 
@@ -172,56 +172,53 @@ def _support_end(
 
 
 def require_runtime(version: str) -> None:
-    """Raise `ValueError` for a Databricks runtime that this bundle's workload does not run on, naming one that it does.
+    """Raise `ValueError` for a Databricks runtime on which this workload does not run, with one that works.
 
-    Does not judge support windows: `runtime_support` does.
+    Does not check support windows: `runtime_support` does.
     """
-    known = table()
-    found = known.runtimes.get(version)
-    _, good = max((row.until, name) for name, row in known.runtimes.items() if _mismatch(row) is None)
-    if found is None:
-        raise ValueError(
-            f"{version} is not a runtime of {_FILE}, which has {', '.join(known.runtimes)}. Set it to {good}."
-        )
-    if wrong := _mismatch(found):
-        raise ValueError(f"{version} {wrong}. Set it to {good}.")
+    runtimes = table().runtimes
+    _, good = max((row.until, name) for name, row in runtimes.items() if _mismatch(row) is None)
+    if version not in runtimes:
+        raise ValueError(f"{version} is not a runtime of {_FILE}, which has {', '.join(runtimes)}. Set it to {good}.")
+    if reason := _mismatch(runtimes[version]):
+        raise ValueError(f"{version} {reason}. Set it to {good}.")
 
 
 def _mismatch(runtime: Runtime) -> str | None:
-    """Why the shipped line of SynapseML does not run there; None if it does."""
-    known, line = table(), table().line
+    """Reason why the current release of SynapseML does not run on this runtime; None if it does."""
+    matrix, release = table(), table().release
     has = f"is Spark {runtime.spark} for Scala {runtime.scala}"
-    built = f"this bundle is built for Spark {known.shipped}, Scala {line.scala} ({line.coordinate})"
+    built = f"this bundle is built for Spark {matrix.current}, Scala {release.scala} ({release.coordinate})"
     spark = runtime.spark.rpartition(".")[0]
-    if spark != known.shipped:
-        needs = known.synapseml.get(spark)
-        other = needs.coordinate if needs else "an artifact that is not released"
+    if spark != matrix.current:
+        needed = matrix.synapseml.get(spark)
+        other = needed.coordinate if needed else "an artifact that is not released"
         return f"{has}, where SynapseML is {other}; {built}"
-    if runtime.scala != line.scala:
+    if runtime.scala != release.scala:
         return f"{has}, and SynapseML has no artifact for that pair; {built}"
-    if _version(runtime.python) < _version(line.python_min):
-        return f"runs Python {runtime.python}, and the workload's wheel needs {line.python_min} or later"
-    if runtime.java not in line.java:
-        return f"runs Java {runtime.java}, and {line.coordinate} runs on Java {', '.join(map(str, line.java))}"
+    if _version(runtime.python) < _version(release.python_min):
+        return f"runs Python {runtime.python}, and the workload's wheel needs {release.python_min} or later"
+    if runtime.java not in release.java:
+        return f"runs Java {runtime.java}, and {release.coordinate} runs on Java {', '.join(map(str, release.java))}"
     return None
 
 
 def require_kubernetes(version: str) -> None:
-    """Raise `ValueError` for a Kubernetes version that the table does not have; patches of a minor are not judged.
+    """Raise `ValueError` for a Kubernetes version whose minor version is not in the table.
 
-    Does not judge support windows: `kubernetes_support` does.
+    Does not check support windows: `kubernetes_support` does.
     """
     window = table().kubernetes
     if _minor(version) not in window:
-        has = ", ".join(f"{minor} (to {until})" for minor, until in window.items())
+        supported = ", ".join(f"{minor} (to {until})" for minor, until in window.items())
         raise ValueError(
-            f"{version} is not a version that AKS and Azure ML's extension support: {has}. Set it to "
+            f"{version} is not a version that AKS and Azure ML's extension support: {supported}. Set it to "
             f"{list(window)[-1]}, or leave it out for AKS's own default. A newer version is added in {_FILE}."
         )
 
 
 def require_size(size: str) -> Machine:
-    """vCPUs and memory of a VM size. Raises `ValueError` for one that retires, with its successor, or is unknown."""
+    """Return the machine of a VM size. Raises `ValueError` for a retiring or unknown size, with a replacement."""
     for row in table().retired_sizes:
         if instead := row.replacement(size):
             raise ValueError(

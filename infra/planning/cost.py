@@ -1,10 +1,10 @@
-"""What a stack costs a month, from the resources the program declares and dated price lists: `prices.yaml`, and for
+"""Monthly cost of a stack, from the resources that the program declares and dated price lists: `prices.yaml`, and for
 virtual machines `vm_prices.yaml`.
 
-The meter is a transformation of the program, like the tags: it sees every declared resource, in a preview and under
-mocks, and needs no cloud. An item without a price in the lists is reported and left out of the sum, never guessed; a
-price that is known for another region alone is taken and marked with that region. Does not know what depends on use
-(traffic, storage, logs): `left_out` names it.
+The recorder is a transformation of the program, like the tags: it receives every declared resource, in a preview and
+under mocks, and needs no cloud. An item without a price in the lists is reported and not part of the sum, never
+guessed; a price that the lists have only for another region is used and marked with that region. Does not estimate
+costs that depend on use (traffic, storage, logs): `excluded` names them.
 
 Assumptions: 730 hours a month; an autoscaling pool runs midway between its bounds on average; training runs once a day
 (30.4 times a month) for `training:run_hours` each, on its workers and one driver of the same size.
@@ -36,12 +36,12 @@ class Line:
 @dataclass(frozen=True)
 class Estimate:
     lines: tuple[Line, ...]
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
     price_date: str
 
     @property
     def total(self) -> float:
-        """USD a month, of what has a price."""
+        """USD a month of all items with a price."""
         return sum(line.monthly or 0 for line in self.lines)
 
     def as_output(self) -> dict[str, Any]:
@@ -51,36 +51,36 @@ class Estimate:
             "lines": {line.item: round(line.monthly or 0, 2) for line in priced},
             "basis": {line.item: line.basis for line in priced},
             "unpriced": [f"{line.item}: {line.basis}" for line in self.lines if line.monthly is None],
-            "left_out": list(self.left_out),
+            "left_out": list(self.excluded),
             "price_date": self.price_date,
         }
 
 
-class Meter:
-    """Keeps what is declared after `started`."""
+class CostRecorder:
+    """Records the resources that are declared after `started`."""
 
     def __init__(self) -> None:
         self._declared: list[tuple[str, _Inputs]] = []
 
     @classmethod
     def started(cls) -> Self:
-        meter = cls()
-        pulumi.runtime.register_stack_transformation(lambda args: meter.see(args.type_, args.props))
-        return meter
+        recorder = cls()
+        pulumi.runtime.register_stack_transformation(lambda args: recorder.record(args.type_, args.props))
+        return recorder
 
-    def see(self, token: str, inputs: _Inputs) -> None:
-        """Inputs as the program gives them: names in snake_case, nested values as the SDK's argument classes."""
+    def record(self, token: str, inputs: _Inputs) -> None:
+        """Record a resource's type and its inputs: names in snake_case, nested values as the SDK's argument classes."""
         self._declared.append((token, dict(inputs)))
 
     def estimate(self, settings: Settings) -> Estimate:
-        """Every priced resource, one line an item however many resources it comes from."""
+        """Return one line for each item, which may sum up several resources."""
         charges: dict[str, list[_Charge]] = {}
         for token, inputs in self._declared:
             if rule := _RULES.get(token):
                 for charge in rule(inputs, settings):
                     charges.setdefault(charge.item, []).append(charge)
         return Estimate(
-            tuple(_line(item, found) for item, found in charges.items()),
+            tuple(_line(item, parts) for item, parts in charges.items()),
             tuple(_prices()["left_out"]),
             str(_vm_list()["date"]),
         )
@@ -90,19 +90,20 @@ class Meter:
 class _Charge:
     item: str
     count: float
-    what: str
+    unit: str
+    """The priced thing, as the basis shows it."""
     each: float | None
-    """USD a month for one; None if there is no price for `what`."""
+    """USD a month for one unit; None if the lists have no price."""
 
 
 def _line(item: str, charges: list[_Charge]) -> Line:
-    missing = sorted({charge.what for charge in charges if charge.each is None})
+    missing = sorted({charge.unit for charge in charges if charge.each is None})
     if missing:
         return Line(item, None, f"no price for {', '.join(missing)}")
-    kinds = dict.fromkeys(charge.what for charge in charges)
-    counts = {what: sum(charge.count for charge in charges if charge.what == what) for what in kinds}
+    units = dict.fromkeys(charge.unit for charge in charges)
+    counts = {unit: sum(charge.count for charge in charges if charge.unit == unit) for unit in units}
     total = sum(charge.count * (charge.each or 0) for charge in charges)
-    return Line(item, total, " + ".join(f"{count:g} x {what}" for what, count in counts.items()))
+    return Line(item, total, " + ".join(f"{count:g} x {unit}" for unit, count in counts.items()))
 
 
 def _cluster(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
@@ -112,7 +113,7 @@ def _cluster(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
         yield from _nodes("system pool", _at(pool, "count"), _at(pool, "vm_size"), settings)
     yield _listed("load balancers", "load_balancer", settings)
     if not settings.network.is_private:
-        # One for what leaves the cluster, one for the endpoint.
+        # One for traffic that leaves the cluster, one for the endpoint.
         yield _listed("public addresses", "public_address", settings, count=2)
 
 
@@ -148,8 +149,8 @@ def _training(_inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
     if units is None:
         yield _Charge("training Databricks units", count, f"the units of {size}", None)
     else:
-        what = f"{units:g} units an hour for {hours:g} h at {unit:g}"
-        yield _Charge("training Databricks units", count, what, units * unit * hours)
+        basis = f"{units:g} units an hour for {hours:g} h at {unit:g}"
+        yield _Charge("training Databricks units", count, basis, units * unit * hours)
 
 
 def _registry(inputs: _Inputs, settings: Settings) -> Iterator[_Charge]:
@@ -176,7 +177,7 @@ def _each(item: str, price: str) -> "_Rule":
 
 
 def _listed(item: str, name: str, settings: Settings, *, count: float = 1, unit_name: str = "") -> _Charge:
-    """`count` times the list's row of this name; `unit_name` is shown before the price."""
+    """Charge for `count` units of the list's row `name`; the basis shows `unit_name` before the price."""
     row = _prices()["each"].get(name)
     if row is None:
         return _Charge(item, count, unit_name or name, None)
@@ -204,7 +205,7 @@ _RULES: Mapping[str, _Rule] = {
 
 
 def _at(value: Any, *path: str) -> Any:
-    """What stands at a path of mappings and argument classes."""
+    """The value at a path through mappings and argument classes; None if it is missing."""
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
     return value
@@ -217,8 +218,8 @@ def _prices() -> Mapping[str, Any]:
 
 def _vm_prices() -> Mapping[str, Mapping[str, float]]:
     """USD for a vCPU and hour by region and series."""
-    found: Mapping[str, Mapping[str, float]] = _vm_list()["vcpu_hours"]
-    return found
+    rates: Mapping[str, Mapping[str, float]] = _vm_list()["vcpu_hours"]
+    return rates
 
 
 @lru_cache
@@ -227,5 +228,5 @@ def _vm_list() -> Mapping[str, Any]:
 
 
 def _read(name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name(name).read_text())
-    return found
+    content: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name(name).read_text())
+    return content

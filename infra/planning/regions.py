@@ -1,4 +1,4 @@
-"""Which Azure regions there are, and which of them have availability zones (`regions.yaml`)."""
+"""Azure regions and their availability zones (`regions.yaml`)."""
 
 import difflib
 from functools import lru_cache
@@ -12,7 +12,7 @@ _TABLE = Path(__file__).with_name("regions.yaml")
 
 @lru_cache
 def zones_by_region() -> dict[str, tuple[str, ...]]:
-    """Zone numbers by region name; none where the region has no zones."""
+    """Zone numbers by region name; an empty tuple for a region without zones."""
     table = yaml.safe_load(_TABLE.read_text())
     return {
         region: zones
@@ -22,7 +22,7 @@ def zones_by_region() -> dict[str, tuple[str, ...]]:
 
 
 def require(region: str) -> None:
-    """Raise `ValueError` with the nearest names for what is not in the table."""
+    """Raise `ValueError` for a region that is not in the table; the message names similar ones."""
     known = zones_by_region()
     if region not in known:
         near = difflib.get_close_matches(region.lower().replace(" ", ""), known, n=3) or ["westeurope", "eastus2"]

@@ -1,4 +1,4 @@
-"""What a release stands on, handed to each of its parts."""
+"""Arguments of a release, passed to each of its stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class ReleaseArgs:
     machine_learning: MachineLearning
     inference: Inference
     ready: Sequence[pulumi.Resource]
-    """Role assignments, private endpoints with their names, and the node pool: all of a release waits for these."""
+    """Dependencies of all resources of a release: role assignments, private endpoints with their names, node pool."""
 
     @property
     def workspace(self) -> dict[str, pulumi.Input[str]]:
-        """Databricks', as every resource in it is told."""
+        """The Databricks workspace, as inputs of every resource in it."""
         return {
             "workspace_url": self.databricks.workspace_url,
             "workspace_id": self.databricks.workspace_id,
@@ -39,7 +39,7 @@ class ReleaseArgs:
         }
 
     @property
-    def registry_of_models(self) -> dict[str, pulumi.Input[str]]:
+    def model_registry(self) -> dict[str, pulumi.Input[str]]:
         """The Azure ML workspace, as inputs of every resource in it."""
         return {
             "workspace_id": self.machine_learning.workspace_id,
@@ -48,7 +48,7 @@ class ReleaseArgs:
 
     @property
     def models(self) -> dict[str, pulumi.Input[str]]:
-        """Where artefacts lie, as every resource that reads one is told."""
+        """Container of the artefacts, as inputs of every resource that reads one."""
         return {"blob_endpoint": self.lake.blob_endpoint, "models_container": self.lake.containers["models"]}
 
     @property
@@ -58,10 +58,10 @@ class ReleaseArgs:
 
     @property
     def shared(self) -> str:
-        """Folder for the stack's experiment in the Databricks workspace, which every user may write."""
+        """Folder in the Databricks workspace for the stack's experiment; every user may write it."""
         return f"/Shared/{self.names.catalog}"
 
     @property
     def code(self) -> str:
-        """Folder for what runs with the rights of others: admins alone may write it."""
+        """Folder for code that runs with the rights of its users, so that only admins may write it."""
         return f"{FOLDER}/{self.names.catalog}"

@@ -53,9 +53,9 @@ def main(path: str) -> None:
 def _private_key(config: dict[str, Any]) -> bytes:
     """Read the App's key from the vault, with the machine's identity."""
     query = {"api-version": "2018-02-01", "resource": config["vault_resource"], "client_id": config["identity"]}
-    asked = f"{config['metadata']}/metadata/identity/oauth2/token?{urllib.parse.urlencode(query)}"
-    token = _ask("GET", asked, {"Metadata": "true"})["access_token"]
-    secret = _ask("GET", f"{config['secret']}?api-version=7.4", {"Authorization": f"Bearer {token}"})
+    url = f"{config['metadata']}/metadata/identity/oauth2/token?{urllib.parse.urlencode(query)}"
+    token = _request("GET", url, {"Metadata": "true"})["access_token"]
+    secret = _request("GET", f"{config['secret']}?api-version=7.4", {"Authorization": f"Bearer {token}"})
     return str(secret["value"]).encode()
 
 
@@ -65,9 +65,9 @@ def _installation_token(config: dict[str, Any], key: bytes) -> str:
     claims = {"iat": now - 60, "exp": now + 540, "iss": str(config["app"])}
     unsigned = b".".join(_encoded(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "JWT"}, claims))
     login = b".".join((unsigned, _encoded(_signed(unsigned, key)))).decode()
-    wanted = {"repositories": [config["repository"].partition("/")[2]], "permissions": {"administration": "write"}}
-    asked = f"{config['github']}/app/installations/{config['installation']}/access_tokens"
-    return str(_ask("POST", asked, _headers(login), wanted)["token"])
+    scope = {"repositories": [config["repository"].partition("/")[2]], "permissions": {"administration": "write"}}
+    url = f"{config['github']}/app/installations/{config['installation']}/access_tokens"
+    return str(_request("POST", url, _headers(login), scope)["token"])
 
 
 def _signed(message: bytes, key: bytes) -> bytes:
@@ -85,14 +85,14 @@ def _signed(message: bytes, key: bytes) -> bytes:
 def _program(config: dict[str, Any], token: str) -> Path:
     """Return the archive of the runner in GitHub's current version. Download it if needed, and check its digest."""
     offered = _github(config, "GET", "actions/runners/downloads", token)
-    found = next(one for one in offered if (one["os"], one["architecture"]) == ("linux", "x64"))
-    archive = Path(config["folder"]) / str(found["filename"])
+    release = next(each for each in offered if (each["os"], each["architecture"]) == ("linux", "x64"))
+    archive = Path(config["folder"]) / str(release["filename"])
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(str(found["download_url"]), timeout=_SECONDS) as answer:
+        with urllib.request.urlopen(str(release["download_url"]), timeout=_SECONDS) as answer:
             content = answer.read()
-        if hashlib.sha256(content).hexdigest() != found["sha256_checksum"]:
-            raise SystemExit(f"{found['download_url']} does not have the digest that GitHub states")
+        if hashlib.sha256(content).hexdigest() != release["sha256_checksum"]:
+            raise SystemExit(f"{release['download_url']} does not have the digest that GitHub states")
         partial = archive.with_suffix(".partial")
         partial.write_bytes(content)
         partial.rename(archive)
@@ -123,14 +123,14 @@ def _environment(user: str, job: Path) -> dict[str, str]:
 
 
 def _github(config: dict[str, Any], method: str, path: str, token: str, body: Any = None) -> Any:
-    return _ask(method, f"{config['github']}/repos/{config['repository']}/{path}", _headers(token), body)
+    return _request(method, f"{config['github']}/repos/{config['repository']}/{path}", _headers(token), body)
 
 
 def _headers(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"}
 
 
-def _ask(method: str, url: str, headers: dict[str, str], body: Any = None) -> Any:
+def _request(method: str, url: str, headers: dict[str, str], body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {**headers, "Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:

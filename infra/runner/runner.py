@@ -87,17 +87,33 @@ class Runner(pulumi.ComponentResource):
 
 
 def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.VirtualMachineScaleSetVMProfileArgs:
+    """Definition of each machine."""
+    return compute.VirtualMachineScaleSetVMProfileArgs(
+        os_profile=_os_profile(args, client_id),
+        storage_profile=_storage_profile(),
+        network_profile=_network_profile(args.subnet_id),
+        security_profile=compute.SecurityProfileArgs(
+            security_type=compute.SecurityTypes.TRUSTED_LAUNCH,
+            uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=True, v_tpm_enabled=True),
+        ),
+        # Console output, for diagnosis: it is the only view of the machine from outside.
+        diagnostics_profile=compute.DiagnosticsProfileArgs(boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)),
+    )
+
+
+def _os_profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.VirtualMachineScaleSetOSProfileArgs:
+    """First boot and login. Nobody logs in: no port is open, and only the holder of the key could."""
     settings = args.settings
     data = pulumi.Output.all(client_id, args.vault_uri).apply(
-        lambda found: machine.custom_data(
+        lambda known: machine.custom_data(
             {
                 "repository": settings.repository,
                 "app": settings.app,
                 "installation": settings.installation,
                 "label": args.label,
                 "github": settings.api,
-                "identity": found[0],
-                "secret": f"{found[1]}secrets/{RUNNER_SECRET}",
+                "identity": known[0],
+                "secret": f"{known[1]}secrets/{RUNNER_SECRET}",
                 "vault_resource": "https://vault.azure.net",
                 "metadata": "http://169.254.169.254",
                 "folder": "/opt/personalization",
@@ -105,61 +121,61 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
             }
         )
     )
-    return compute.VirtualMachineScaleSetVMProfileArgs(
-        os_profile=compute.VirtualMachineScaleSetOSProfileArgs(
-            computer_name_prefix="runner",
-            admin_username=_ADMINISTRATOR,
-            custom_data=data,
-            linux_configuration=compute.LinuxConfigurationArgs(
-                disable_password_authentication=True,
-                provision_vm_agent=True,
-                # Azure refuses a Linux machine without a way to log in, and its agent expects the key at this path.
-                # Source: hashicorp/terraform-provider-azurerm
-                # internal/services/compute/linux_virtual_machine_scale_set_resource.go;
-                # hashicorp/terraform-provider-azurerm internal/services/compute/ssh_keys.go
-                ssh=compute.SshConfigurationArgs(
-                    public_keys=[
-                        compute.SshPublicKeyArgs(
-                            path=f"/home/{_ADMINISTRATOR}/.ssh/authorized_keys", key_data=settings.ssh_key
-                        )
-                    ]
-                ),
+    return compute.VirtualMachineScaleSetOSProfileArgs(
+        computer_name_prefix="runner",
+        admin_username=_ADMINISTRATOR,
+        custom_data=data,
+        linux_configuration=compute.LinuxConfigurationArgs(
+            disable_password_authentication=True,
+            provision_vm_agent=True,
+            # Azure refuses a Linux machine without a way to log in, and its agent expects the key at this path.
+            # Source: hashicorp/terraform-provider-azurerm
+            # internal/services/compute/linux_virtual_machine_scale_set_resource.go;
+            # hashicorp/terraform-provider-azurerm internal/services/compute/ssh_keys.go
+            ssh=compute.SshConfigurationArgs(
+                public_keys=[
+                    compute.SshPublicKeyArgs(
+                        path=f"/home/{_ADMINISTRATOR}/.ssh/authorized_keys", key_data=settings.ssh_key
+                    )
+                ]
             ),
         ),
-        storage_profile=compute.VirtualMachineScaleSetStorageProfileArgs(
-            # Source: canonical/ubuntu-cloud-docs docs/azure/azure-how-to/instances/find-ubuntu-images.rst
-            image_reference=compute.ImageReferenceArgs(
-                publisher="Canonical", offer="ubuntu-24_04-lts", sku="server", version="latest"
+    )
+
+
+def _storage_profile() -> compute.VirtualMachineScaleSetStorageProfileArgs:
+    """Image and disk of the operating system."""
+    return compute.VirtualMachineScaleSetStorageProfileArgs(
+        # Source: canonical/ubuntu-cloud-docs docs/azure/azure-how-to/instances/find-ubuntu-images.rst
+        image_reference=compute.ImageReferenceArgs(
+            publisher="Canonical", offer="ubuntu-24_04-lts", sku="server", version="latest"
+        ),
+        os_disk=compute.VirtualMachineScaleSetOSDiskArgs(
+            create_option=compute.DiskCreateOptionTypes.FROM_IMAGE,
+            caching=compute.CachingTypes.READ_WRITE,
+            disk_size_gb=64,
+            managed_disk=compute.VirtualMachineScaleSetManagedDiskParametersArgs(
+                storage_account_type=compute.StorageAccountTypes.STANDARD_SS_D_LRS
             ),
-            os_disk=compute.VirtualMachineScaleSetOSDiskArgs(
-                create_option=compute.DiskCreateOptionTypes.FROM_IMAGE,
-                caching=compute.CachingTypes.READ_WRITE,
-                disk_size_gb=64,
-                managed_disk=compute.VirtualMachineScaleSetManagedDiskParametersArgs(
-                    storage_account_type=compute.StorageAccountTypes.STANDARD_SS_D_LRS
-                ),
-            ),
         ),
-        network_profile=compute.VirtualMachineScaleSetNetworkProfileArgs(
-            network_interface_configurations=[
-                compute.VirtualMachineScaleSetNetworkConfigurationArgs(
-                    name="inside",
-                    primary=True,
-                    ip_configurations=[
-                        compute.VirtualMachineScaleSetIPConfigurationArgs(
-                            name="inside",
-                            primary=True,
-                            private_ip_address_version=compute.IPVersion.I_PV4,
-                            subnet=compute.ApiEntityReferenceArgs(id=args.subnet_id),
-                        )
-                    ],
-                )
-            ]
-        ),
-        security_profile=compute.SecurityProfileArgs(
-            security_type=compute.SecurityTypes.TRUSTED_LAUNCH,
-            uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=True, v_tpm_enabled=True),
-        ),
-        # Console output, for diagnosis: it is the only view of the machine from outside.
-        diagnostics_profile=compute.DiagnosticsProfileArgs(boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)),
+    )
+
+
+def _network_profile(subnet_id: pulumi.Input[str]) -> compute.VirtualMachineScaleSetNetworkProfileArgs:
+    """One interface inside the subnet, without a public address."""
+    return compute.VirtualMachineScaleSetNetworkProfileArgs(
+        network_interface_configurations=[
+            compute.VirtualMachineScaleSetNetworkConfigurationArgs(
+                name="inside",
+                primary=True,
+                ip_configurations=[
+                    compute.VirtualMachineScaleSetIPConfigurationArgs(
+                        name="inside",
+                        primary=True,
+                        private_ip_address_version=compute.IPVersion.I_PV4,
+                        subnet=compute.ApiEntityReferenceArgs(id=subnet_id),
+                    )
+                ],
+            )
+        ]
     )

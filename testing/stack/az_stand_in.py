@@ -12,7 +12,7 @@ from pathlib import Path
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 
 def upload_batch(arguments: list[str]) -> None:
@@ -37,7 +37,7 @@ def rest(arguments: list[str]) -> None:
     assert given.body.startswith("@")
     address, _, version = given.url.partition("?api-version=")
     body = json.loads(Path(given.body[1:]).read_text())
-    answer = Cloud.discover().request(given.method.upper(), address, version, body)
+    answer = AzureClients.discover().request(given.method.upper(), address, version, body)
     answer.raise_for_status()
     print(answer.text)
 

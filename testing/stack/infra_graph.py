@@ -1,4 +1,4 @@
-"""The whole program under Pulumi's mocks, with the settings that every stack must have."""
+"""The whole program under Pulumi's mocks, with the settings that every stack requires."""
 
 from cli.changes.mock_program import Declared, Graph, run
 

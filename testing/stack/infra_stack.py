@@ -1,4 +1,4 @@
-"""The program's infrastructure through the real engine on a sandbox of its own, without a release."""
+"""The program's infrastructure through the real engine on a separate sandbox, without a release."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import yaml
 
 from cli.local_run import sandbox
 from cli.local_run.engine import Engine
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.config.naming import RUNNER_SECRET
 from testing.sandbox.process import in_environment
 
@@ -28,7 +28,7 @@ RUNNER = {
 
 @dataclass(frozen=True)
 class InfraStacks:
-    """Stacks side by side in one subscription."""
+    """Several stacks in one subscription."""
 
     folder: Path
     environment: dict[str, str]
@@ -66,12 +66,14 @@ class InfraStacks:
         (vault,) = (it["id"] for it in self.resources(stack) if it["type"].endswith("keyvault:Vault"))
         with in_environment(self.environment):
             secret = {"properties": {"value": "a private key"}}
-            Cloud.discover().request("PUT", f"{vault}/secrets/{RUNNER_SECRET}", "2024-11-01", secret).raise_for_status()
+            AzureClients.discover().request(
+                "PUT", f"{vault}/secrets/{RUNNER_SECRET}", "2024-11-01", secret
+            ).raise_for_status()
         self.configure(stack, **overrides, **RUNNER)
         self.pulumi(stack, "up", "--yes", "--skip-preview")
 
     def init(self, stack: str) -> None:
-        # Named with a switch everywhere else, a new stack takes its name as an argument; its file goes to our folder.
+        # `stack init` takes the name as an argument, unlike other commands; its stack file goes to a scratch folder.
         command = ["pulumi", "stack", "init", stack, "--non-interactive"]
         subprocess.run(command, cwd=self._scratch(), env=self.environment, check=True, capture_output=True)
 
@@ -82,7 +84,7 @@ class InfraStacks:
         return self.folder / f"Pulumi.{stack}.yaml"
 
     def _scratch(self) -> Path:
-        """A folder with the project file alone: `stack init` writes a salt into the stack file beside it."""
+        """A folder with only the project file: `stack init` writes a salt into the stack file next to it."""
         folder = self.folder / "project"
         folder.mkdir(exist_ok=True)
         (folder / "Pulumi.yaml").write_bytes((ROOT / "Pulumi.yaml").read_bytes())

@@ -18,7 +18,7 @@ from databricks.sdk.service.jobs import RunResultState
 
 from benchmarks import quiet_refreshes
 from cli.changes.preview import Change
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from testing.sandbox.process import in_environment
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +131,7 @@ class LocalRun:
         """The queries of the log alert rules by the name of the rule, and the id of the training job."""
         group = self.outputs["ml_workspace_id"].partition("/providers/")[0]
         with in_environment(self.environment):
-            listed = Cloud.discover().resource(f"{group}/providers/{_ALERT_RULES}", _ALERT_RULES_API) or {}
+            listed = AzureClients.discover().resource(f"{group}/providers/{_ALERT_RULES}", _ALERT_RULES_API) or {}
             (job,) = self._databricks().jobs.list()
         rules = {rule["properties"]["displayName"]: rule["properties"]["criteria"]["allOf"] for rule in listed["value"]}
         queries = {name.removeprefix("Personalization: "): parts[0]["query"] for name, parts in rules.items()}
@@ -192,7 +192,7 @@ class LocalRun:
         """Upload the run's rows to the lake as a snapshot, with the lines of one table changed by `changed`."""
         folder = Path(json.loads((self.state / "run.json").read_text())["data"])
         with in_environment(self.environment):
-            rows = Cloud.discover().blobs(self.outputs["lake_blob_endpoint"]).get_container_client("raw")
+            rows = AzureClients.discover().blobs(self.outputs["lake_blob_endpoint"]).get_container_client("raw")
             for file in folder.iterdir():
                 text = file.read_text()
                 if file.name == table:
@@ -222,12 +222,12 @@ class LocalRun:
 
     def _databricks(self) -> Any:
         host = self.outputs["databricks_url"].removeprefix("https://")
-        return Cloud.discover().databricks(host, self.outputs["databricks_workspace_id"])
+        return AzureClients.discover().databricks(host, self.outputs["databricks_workspace_id"])
 
     @contextmanager
     def _azure_ml(self) -> Iterator[Any]:
         with in_environment(self.environment):
-            yield Cloud.discover().machine_learning(self.outputs["ml_workspace_id"])
+            yield AzureClients.discover().machine_learning(self.outputs["ml_workspace_id"])
 
     def urns(self, prefix: str) -> list[str]:
         """URNs of the stack's resources whose type has this prefix."""

@@ -11,7 +11,7 @@ from azure.mgmt.resource.resources import ResourceManagementClient
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from databricks.sdk.service.jobs import JobSettings
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from testing.sandbox.process import in_environment
 from testing.stack.local_run import LocalRun
 from testing.waiting import eventually
@@ -20,7 +20,7 @@ _ML, _ACR, _DATABRICKS, _AKS = "2025-12-01", "2023-01-01-preview", "2026-01-01",
 
 
 class ByHand:
-    def __init__(self, cloud: Cloud, outputs: dict[str, Any]) -> None:
+    def __init__(self, cloud: AzureClients, outputs: dict[str, Any]) -> None:
         self._cloud, self._outputs = cloud, outputs
         host, workspace_id = outputs["databricks_url"].removeprefix("https://"), outputs["databricks_workspace_id"]
         self.databricks = cloud.databricks(host, workspace_id)
@@ -127,4 +127,4 @@ class ByHand:
 @contextmanager
 def by_hand(run: LocalRun) -> Iterator[ByHand]:
     with in_environment(run.environment):
-        yield ByHand(Cloud.discover(), json.loads((run.state / "run.json").read_text())["outputs"])
+        yield ByHand(AzureClients.discover(), json.loads((run.state / "run.json").read_text())["outputs"])

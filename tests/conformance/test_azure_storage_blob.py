@@ -12,7 +12,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError, ServiceResponseError
 from azure.storage.blob import BlobServiceClient, ContainerClient, LinearRetry
 
-from infra.cloud.retry import until_allowed
+from infra.cloud.retry import retry_until_authorized
 from sandbox.identity import authority
 from testing.sandbox.data import Served, served_lake
 
@@ -45,7 +45,7 @@ def test_new_role_takes_effect_after_its_propagation(cloud: Served) -> None:
 def test_the_program_waits_for_a_role_to_spread(cloud: Served) -> None:
     account, lake = cloud.account("fresh", "raw"), container(cloud, "fresh")
     cloud.assign(account, cloud.sandbox.identity.object_id, seconds_ago=0)
-    until_allowed(lambda: lake.upload_blob("x", b"1"), (HttpResponseError,), what="upload")
+    retry_until_authorized(lambda: lake.upload_blob("x", b"1"), (HttpResponseError,), what="upload")
     assert lake.get_blob_client("x").exists()
 
 

@@ -19,7 +19,7 @@ from databricks.sdk.service.jobs import RunResultState as Result
 from databricks.sdk.service.jobs import TerminationCodeCode as Code
 from databricks.sdk.service.jobs import TerminationTypeType as Kind
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.release.interactive_access.cluster import policy_definition
 from infra.release.training_stage.job import JobSpec
 from infra.release.training_stage.training_run import TrainingFailed, _TrainingRunProvider
@@ -191,8 +191,8 @@ def test_programs_databricks_client_renews_an_expired_token(cloud: Served, monke
         monkeypatch.setenv(name, value)
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     with cloud.settings(token_lifetime=2):
-        program = Cloud.discover().databricks(cloud.sandbox.authority, workspace_id)
-        token = Cloud.discover().credential().get_token(f"{entra.DATABRICKS}/.default").token
+        program = AzureClients.discover().databricks(cloud.sandbox.authority, workspace_id)
+        token = AzureClients.discover().credential().get_token(f"{entra.DATABRICKS}/.default").token
         held = WorkspaceClient(host=cloud.sandbox.url, token=token, auth_type="pat")
         for client in (program, held):
             client.current_user.me()
@@ -222,7 +222,7 @@ def test_variables_of_other_databricks_programs_do_not_change_the_login(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
-    client = Cloud.discover().databricks(cloud.sandbox.authority, workspace_id)
+    client = AzureClients.discover().databricks(cloud.sandbox.authority, workspace_id)
     assert client.current_user.me().user_name == who.client_id
     assert "X-Databricks-Workspace-Id" not in client.config.authenticate()
     assert client.config.workspace_id is None
@@ -234,8 +234,8 @@ def test_the_programs_client_works_as_the_first_of_its_process(cloud: Served, mo
         monkeypatch.setenv(name, value)
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     program = f"""
-from infra.cloud.clients import Cloud
-client = Cloud.discover().databricks("{cloud.sandbox.authority}", "{workspace_id}")
+from infra.cloud.clients import AzureClients
+client = AzureClients.discover().databricks("{cloud.sandbox.authority}", "{workspace_id}")
 print(client.current_user.me().user_name)
 """
     root = Path(__file__).parents[2]

@@ -511,8 +511,8 @@ def test_refused_model_leaves_the_live_endpoint_unchanged(deployed: LocalRun) ->
     before, registered = score(deployed), deployed.jobs_runs_versions()[2]
     done = deployed.run("local", "--dataset", "criteo", "--data", str(CRITEO_ROWS))
     assert done.returncode == 1
-    assert "is refused, what serves now keeps serving" in done.stderr
-    assert "clicks in the held-out part, too few to judge" in done.stderr
+    assert "is refused, and the live model stays live" in done.stderr
+    assert "clicks in the test set, too few to judge" in done.stderr
     (refused,) = (text for text in map(json.loads, lifecycle.verdicts(deployed)) if not text["passed"])
     assert "test_clicks" in {rule["name"] for rule in refused["rules"] if not rule["passed"]}
     assert len(deployed.artefacts("*", "refused.json")) == 1

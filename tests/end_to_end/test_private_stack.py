@@ -25,7 +25,7 @@ from cli.errors import UserError
 from cli.local_run import movielens
 from cli.preflight import command
 from cli.stacks import teardown
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from sandbox import caller_network
 from testing.sandbox.process import in_environment
 from testing.stack.infra_stack import ROOT, InfraStacks, infra_stacks
@@ -76,7 +76,7 @@ class Private:
     def upload(self, snapshot: str) -> None:
         """Upload rows to the lake from inside the network."""
         with in_environment(self.inside.environment):
-            container = Cloud.discover().blobs(self.output("lake_blob_endpoint")).get_container_client("raw")
+            container = AzureClients.discover().blobs(self.output("lake_blob_endpoint")).get_container_client("raw")
             for file in movielens.fetch(paths.folder() / "movielens", print).iterdir():
                 container.upload_blob(f"movielens/{snapshot}/{file.name}", file.read_bytes(), overwrite=True)
 
@@ -99,7 +99,7 @@ class Private:
 def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
     with infra_stacks(tmp_path_factory.mktemp("private"), seconds=1800) as stacks:
         with in_environment(stacks.environment):
-            cloud = Cloud.discover()
+            cloud = AzureClients.discover()
             token = cloud.credential().get_token(cloud.scope).token
         yield Private(stacks, jwt.decode(token, options={"verify_signature": False})["oid"])
 

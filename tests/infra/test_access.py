@@ -1,4 +1,4 @@
-"""Who may do what: the whole table, as docs/access.md shows it, and what must never be in it."""
+"""Role assignments: the whole table, as docs/access.md shows it, and the roles that must never be in it."""
 
 from pathlib import Path
 
@@ -35,11 +35,11 @@ def test_the_document_shows_exactly_the_roles_that_are_assigned(program: Graph) 
     assert shown == rows
 
 
-def test_nobody_owns_and_nobody_contributes_above_a_single_resource(program: Graph) -> None:
+def test_owner_and_contributor_are_assigned_only_on_single_resources(program: Graph) -> None:
     for assignment in assignments(program):
         role, scope = assignment.inputs["roleDefinitionId"].rpartition("/")[2], assignment.inputs["scope"]
         assert role != OWNER
-        assert scope.startswith("/id/of/azure-native:"), "a scope that is no single resource"
+        assert scope.startswith("/id/of/azure-native:"), "a scope that is not a single resource"
         assert ":ResourceGroup/" not in scope
 
 
@@ -49,12 +49,12 @@ def test_every_reader_of_models_is_kept_to_their_container(program: Graph) -> No
     assert all(reader.inputs["scope"].endswith("/blobServices/default/containers/lake-models") for reader in readers)
 
 
-def test_each_actor_has_an_identity_of_its_own(program: Graph) -> None:
+def test_each_actor_has_a_separate_identity(program: Graph) -> None:
     principals = {row(a).split(" | ")[0]: a.inputs["principalId"] for a in assignments(program)}
     assert len(set(principals.values())) == len(principals)
 
 
-def test_nothing_can_be_reached_by_a_key(program: Graph) -> None:
+def test_no_service_accepts_keys(program: Graph) -> None:
     for account in program.of("storage:StorageAccount"):
         assert account.inputs["allowSharedKeyAccess"] is False
         assert account.inputs["isLocalUserEnabled"] is False
@@ -81,7 +81,7 @@ def test_callers_of_the_endpoint_authenticate_as_configured(mode: str) -> None:
     assert endpoint.inputs["properties"]["authMode"] == mode
 
 
-def test_people_enter_the_cluster_by_entra_with_the_groups_of_the_configuration() -> None:
+def test_cluster_logins_use_entra_with_the_configured_groups() -> None:
     (cluster,) = graph(access__cluster_admins='["11111111-2222-3333-4444-555555555555"]').of(":ManagedCluster")
     profile = cluster.inputs["aadProfile"]
     assert (profile["managed"], profile["enableAzureRBAC"]) == (True, True)

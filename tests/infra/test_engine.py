@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from sandbox.azure_native.resource_type import by_token
 from testing.sandbox.process import in_environment
 from testing.stack.infra_stack import RUNNER, InfraStacks, infra_stacks
@@ -43,7 +43,7 @@ def cluster_id(stacks: InfraStacks) -> str:
 
 def pools(stacks: InfraStacks) -> dict[str, tuple[str, str, int]]:
     """Mode, size and number of nodes of every pool of the cluster, as AKS has them."""
-    answer = Cloud.discover().resource(f"{cluster_id(stacks)}/agentPools", API_VERSION)
+    answer = AzureClients.discover().resource(f"{cluster_id(stacks)}/agentPools", API_VERSION)
     assert answer
     found = {pool["name"]: pool["properties"] for pool in answer["value"]}
     return {name: (pool["mode"], pool["vmSize"], pool["count"]) for name, pool in found.items()}
@@ -66,7 +66,7 @@ def test_the_keys_of_application_insights_are_secret_in_the_state(stacks: InfraS
     assert secret == {"connectionString", "instrumentationKey"}
 
 
-def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -> None:
+def test_resources_with_data_are_protected_only_in_production(stacks: InfraStacks) -> None:
     def guarded(stack: str) -> set[str]:
         found = stacks.resources(stack)
         return {resource["type"].removeprefix("azure-native:") for resource in found if resource.get("protect")}
@@ -80,7 +80,7 @@ def test_what_holds_data_is_protected_in_production_alone(stacks: InfraStacks) -
     }
 
 
-def test_a_changed_network_mode_shows_what_it_replaces_and_stops_at_what_is_protected(stacks: InfraStacks) -> None:
+def test_changed_network_mode_shows_replacements_and_stops_at_protected_resources(stacks: InfraStacks) -> None:
     stacks.configure(WEST, network__mode="public")
     shown = stacks.pulumi(WEST, "preview", "--diff", fails=True)
     stacks.configure(WEST, **RUNNER)
@@ -122,7 +122,7 @@ NODES = {"azure-native:location": REGIONS[DEV], "serving:system_nodes": 4}
 LARGER = {**NODES, "serving:node_size": "Standard_D8s_v5"}
 
 
-def test_another_number_of_system_nodes_outlives_a_later_write_of_the_cluster(stacks: InfraStacks) -> None:
+def test_number_of_system_nodes_survives_a_later_write_of_the_cluster(stacks: InfraStacks) -> None:
     """Which sends the pools as the engine recorded them when it created the cluster."""
     for changed in ({}, {"tags:owner": "somebody"}):
         stacks.configure(DEV, **NODES, **changed)
@@ -130,7 +130,7 @@ def test_another_number_of_system_nodes_outlives_a_later_write_of_the_cluster(st
         assert [count for mode, _, count in pools(stacks).values() if mode == "System"] == [4]
 
 
-def test_another_size_reaches_both_pools_and_the_old_ones_go_last(stacks: InfraStacks) -> None:
+def test_changed_size_replaces_both_pools_and_deletes_the_old_ones_last(stacks: InfraStacks) -> None:
     before, events = pools(stacks), stacks.folder / "pools.json"
     stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody"})
     stacks.pulumi(DEV, "up", "--yes", "--skip-preview", "--event-log", str(events))
@@ -153,8 +153,8 @@ def test_a_raised_minimum_of_scoring_nodes_is_there_before_the_router_counts_on_
     assert extension["inputs"]["configurationSettings"]["inferenceRouterHA"] == "True"
 
 
-def test_nodes_that_somebody_added_are_found_by_refresh_and_go_with_the_next_up(stacks: InfraStacks) -> None:
-    cloud, (pool,) = Cloud.discover(), [name for name, (mode, *_) in pools(stacks).items() if mode == "System"]
+def test_refresh_finds_added_nodes_and_the_next_up_removes_them(stacks: InfraStacks) -> None:
+    cloud, (pool,) = AzureClients.discover(), [name for name, (mode, *_) in pools(stacks).items() if mode == "System"]
     pool_id = f"{cluster_id(stacks)}/agentPools/{pool}"
     held = cloud.resource(pool_id, API_VERSION)
     assert held
@@ -186,7 +186,7 @@ def test_a_replaced_attachment_detaches_the_cluster_and_takes_the_endpoint_with_
         ("create-replacement", "inference-endpoint"),
     ]
     (attached,) = before
-    held = Cloud.discover().resource(attached, "2025-12-01")
+    held = AzureClients.discover().resource(attached, "2025-12-01")
     assert held is not None
     assert held["properties"]["provisioningState"] == "Succeeded"
 

@@ -47,7 +47,7 @@ def test_only_the_lake_is_hierarchical(program: Graph) -> None:
     assert hierarchical == {"lake": True, "machine-learning-storage": False}
 
 
-def test_the_lake_has_the_containers_of_the_chain(program: Graph) -> None:
+def test_lake_has_the_containers_of_the_release(program: Graph) -> None:
     names = {container.inputs["containerName"] for container in program.of("storage:BlobContainer")}
     assert names == {"raw", "features", "models", "catalog"}
 
@@ -89,7 +89,7 @@ def test_the_cluster_has_no_local_accounts(program: Graph) -> None:
     assert cluster.inputs["securityProfile"]["workloadIdentity"]["enabled"] is True
 
 
-def test_everything_that_takes_tags_is_tagged(program: Graph) -> None:
+def test_all_resources_with_tags_are_tagged(program: Graph) -> None:
     modules = [containerservice, databricks, keyvault, machinelearningservices, resources, storage]
     taggable = {
         f"azure-native:{module.__name__.rpartition('.')[2]}:{found.type.rpartition(':')[2]}"
@@ -104,27 +104,27 @@ def test_everything_that_takes_tags_is_tagged(program: Graph) -> None:
             assert found.inputs["tags"]["environment"] == "test", found
 
 
-def test_a_stack_stands_without_a_model() -> None:
+def test_stack_deploys_without_a_model() -> None:
     infrastructure = graph(release__enabled="false")
     released = "dynamic/(databricks|lake|machinelearning|containerregistry):"
     assert not [found for found in infrastructure.resources if re.search(released, found.type)]
     assert infrastructure.of("machinelearningservices:OnlineEndpoint")
 
 
-def test_one_scale_value_changes_one_resource(program: Graph) -> None:
+def test_changed_scale_changes_a_single_resource(program: Graph) -> None:
     changed = graph(serving__nodes_max="5")
     before = {(found.type, found.name): found.inputs for found in program.resources}
     differs = [found.type for found in changed.resources if before[found.type, found.name] != found.inputs]
     assert differs == ["azure-native:containerservice:AgentPool"]
 
 
-def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alone() -> None:
+def test_deployment_scale_follows_the_capacity_plan_and_the_router() -> None:
     program = graph(
         serving__replicas_min="2", serving__latency_ms="9", serving__target_rps="1000", serving__nodes_max="4"
     )
     (release,) = program.of("machinelearning:Rollout")
     props = {**release.inputs, "model_version": "7", "environment": "scoring-native:1"}
-    sent = _deployment(props, "m7", of_model={}).scale_settings
+    sent = _deployment(props, "m7", model_tags={}).scale_settings
     plan = program.outputs["capacity"]
     assert (sent.type, sent.polling_interval) == ("target_utilization", 10)
     assert (sent.min_instances, sent.max_instances) == (plan["replicas_min"], plan["replicas_max"]) == (2, 4)
@@ -132,7 +132,7 @@ def test_a_deployment_is_scaled_as_the_capacity_plan_says_and_by_the_router_alon
     assert not [found for found in program.resources if "autoscal" in found.type.lower()]
 
 
-def test_insecure_scoring_is_said_to_azure_ml_exactly_when_there_is_no_certificate(program: Graph) -> None:
+def test_insecure_connections_are_allowed_only_without_a_certificate(program: Graph) -> None:
     (plain,) = program.of("kubernetesconfiguration:Extension")
     chain, key = pem("score.example.com")
     tls = {"serving__tls_certificate": chain, "serving__tls_key": key}
@@ -149,7 +149,7 @@ def test_insecure_scoring_is_said_to_azure_ml_exactly_when_there_is_no_certifica
     }
 
 
-def test_a_certificate_is_warned_of_thirty_days_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificate_end_is_warned_of_thirty_days_before(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(pulumi, "warn", said.append)
     for days in (60, 20):
@@ -160,14 +160,14 @@ def test_a_certificate_is_warned_of_thirty_days_before_its_end(monkeypatch: pyte
     assert len([line for line in said if "certificate" in line]) == 1
 
 
-def test_a_highly_available_router_is_asked_for_only_where_three_nodes_can_hold_it(program: Graph) -> None:
+def test_router_is_highly_available_only_with_three_nodes(program: Graph) -> None:
     (one,) = program.of("kubernetesconfiguration:Extension")
     (three,) = graph(serving__nodes_min="3", serving__nodes_max="4").of("kubernetesconfiguration:Extension")
     assert one.inputs["configurationSettings"]["inferenceRouterHA"] == "False"
     assert three.inputs["configurationSettings"]["inferenceRouterHA"] == "True"
 
 
-def test_azure_mls_pods_and_replicas_are_kept_to_the_scoring_pool_by_its_label(program: Graph) -> None:
+def test_node_selector_keeps_azure_ml_pods_and_replicas_on_the_scoring_pool(program: Graph) -> None:
     (extension,) = program.of("kubernetesconfiguration:Extension")
     (pool,) = program.of("containerservice:AgentPool")
     settings = extension.inputs["configurationSettings"]
@@ -175,7 +175,7 @@ def test_azure_mls_pods_and_replicas_are_kept_to_the_scoring_pool_by_its_label(p
     assert selector == pool.inputs["nodeLabels"]
 
 
-def test_the_attach_holds_nothing_that_a_setting_changes(program: Graph) -> None:
+def test_attach_body_has_no_property_that_a_setting_changes(program: Graph) -> None:
     """Source: Azure/azureml-examples#3030"""
     (before,) = program.of("machinelearningservices:KubernetesCompute")
     larger = graph(serving__cpu="500m", serving__memory="512Mi", serving__nodes_max="5", tags__owner="somebody")

@@ -1,4 +1,4 @@
-"""What production has that a trial has not."""
+"""Reliability features of production stacks, which trial stacks lack."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_registry_sku_of_each_shipped_stack(stack: str, sku: str) -> None:
     assert registry.inputs["sku"]["name"] == sku
 
 
-def test_a_region_without_zones_gets_none_and_says_so_where_they_are_wanted() -> None:
+def test_region_without_zones_refuses_configured_zones() -> None:
     plain = graph(personalization__production="true", **{"azure-native__location": "westus"})
     (pool,) = plain.of("containerservice:AgentPool")
     assert "availabilityZones" not in pool.inputs
@@ -63,7 +63,7 @@ def test_a_region_without_zones_gets_none_and_says_so_where_they_are_wanted() ->
         settings(reliability__redundancy="zone", **{"azure-native__location": "westus"})
 
 
-def test_upgrades_come_in_the_hours_of_the_configuration() -> None:
+def test_upgrades_use_the_configured_maintenance_window() -> None:
     windows = graph(reliability__maintenance_day="Tuesday", reliability__maintenance_hour="4").of(
         ":MaintenanceConfiguration"
     )
@@ -74,7 +74,7 @@ def test_upgrades_come_in_the_hours_of_the_configuration() -> None:
         assert (given["schedule"]["weekly"]["dayOfWeek"], given["startTime"]) == ("Tuesday", "04:00")
 
 
-def test_a_new_generation_takes_no_name_of_the_one_that_is_soft_deleted() -> None:
+def test_new_generation_reuses_no_name_of_the_soft_deleted_one() -> None:
     first, second = (Names.of(settings(personalization__generation=number), "s", "dev") for number in ("1", "2"))
     for name in ("key_vault", "machine_learning_workspace", "lake", "container_registry", "databricks_workspace"):
         assert getattr(first, name) != getattr(second, name)

@@ -158,7 +158,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_agent_registers_for_one_job_with_a_token_for_this_repository_alone(cloud: Cloud, folder: Path) -> None:
+def test_agent_registers_for_one_job_with_a_token_for_this_repository_only(cloud: Cloud, folder: Path) -> None:
     done = run_agent(cloud, folder)
     assert done.returncode == 0, done.stderr
     logins = {path.partition("?")[0]: login for _, path, login, _ in cloud.asked}
@@ -190,7 +190,7 @@ def test_neither_a_job_nor_the_disk_has_a_secret(cloud: Cloud, folder: Path) -> 
         assert not [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
-def test_the_next_job_finds_nothing_of_the_one_before(cloud: Cloud, folder: Path) -> None:
+def test_next_job_finds_no_files_of_the_previous_one(cloud: Cloud, folder: Path) -> None:
     for _ in range(2):
         assert run_agent(cloud, folder).returncode == 0
     assert len(list(folder.glob("jobs/*"))) == 1
@@ -230,7 +230,7 @@ def test_the_machine_has_no_public_address_and_its_definition_no_secret(program:
     assert "ip daddr 169.254.169.254 meta skuid != 0 reject" in files["/etc/personalization-runner.nft"]
 
 
-def test_the_administrator_has_no_name_of_a_group_of_ubuntu(program: Graph) -> None:
+def test_administrator_is_not_named_like_a_group_of_ubuntu(program: Graph) -> None:
     (scale_set,) = program.of("compute:VirtualMachineScaleSet")
     profile = scale_set.inputs["virtualMachineProfile"]["osProfile"]
     assert profile["adminUsername"] not in GROUPS
@@ -247,7 +247,7 @@ def test_the_identity_of_the_runner_reads_one_secret_and_nothing_else(program: G
     assert granted[0][1].endswith("/vault/secrets/github-runner")
 
 
-def test_a_change_of_the_definition_leaves_the_machine_alone_that_may_run_this_up(program: Graph) -> None:
+def test_changed_definition_does_not_change_running_machines(program: Graph) -> None:
     (scale_set,) = program.of("compute:VirtualMachineScaleSet")
     assert scale_set.inputs["upgradePolicy"] == {"mode": "Manual"}
 

@@ -54,7 +54,7 @@ def test_the_engine_refuses_account_keys_by_the_rules_name(engine: Engine, tmp_p
 
 
 @pytest.mark.stack
-def test_a_public_production_stack_of_this_program_lacks_a_certificate_alone(engine: Engine, tmp_path: Path) -> None:
+def test_public_production_stack_violates_only_the_certificate_rule(engine: Engine, tmp_path: Path) -> None:
     (engine.folder / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
     (engine.folder / "infra").symlink_to(ROOT / "infra")
     with running_sandbox(tmp_path / "sandbox") as cloud:

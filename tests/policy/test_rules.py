@@ -1,4 +1,4 @@
-"""Each rule of the policy pack: a resource that keeps to it, one that does not, and what the violation says."""
+"""Each rule of the policy pack: a resource that keeps to it, one that does not, and the text of the violation."""
 
 import base64
 import inspect
@@ -143,7 +143,7 @@ POLICY = "pulumi-python:dynamic/databricks:ClusterPolicy"
 COMPUTE, EXTENSION = "machinelearningservices:Compute", "kubernetesconfiguration:Extension"
 TAGGED = {"tags": {"environment": "dev", "stack": "dev"}}
 
-# Rule, type, what keeps to it, what does not, what the violation names: the property and a value that would do.
+# Rule, type, allowed inputs, refused inputs, and the text of the violation: the property and an allowed value.
 CASES = [
     ("storage-shared-keys", ACCOUNT, {"allowSharedKeyAccess": False}, {}, "allowSharedKeyAccess is not set", "false"),
     ("storage-shared-keys", ACCOUNT, {"allowSharedKeyAccess": False}, {"allowSharedKeyAccess": True}, "true", "false"),
@@ -200,7 +200,7 @@ CASES = [
     ),
     ("pinned-versions", ACCOUNT, {"package": "any"}, None, "", ""),
     ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_2"}, {"minimumTlsVersion": "TLS1_1"}, "minimumTlsVersion", "TLS1_2"),
-    ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_3"}, {}, "not set, which Azure takes as", "TLS1_2"),
+    ("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_3"}, {}, "not set, and Azure's default is", "TLS1_2"),
     (
         *("tls", ACCOUNT, {"minimumTlsVersion": "TLS1_2"}),
         {"minimumTlsVersion": "TLS1_2", "enableHttpsTrafficOnly": False},
@@ -229,7 +229,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("rule", "resource_type", "kept", "broken", "property_", "remedy"), CASES)
-def test_a_rule_passes_what_keeps_to_it_and_says_what_would_do_of_what_does_not(
+def test_rule_passes_allowed_inputs_and_names_the_remedy_for_others(
     rule: str, resource_type: str, kept: dict[str, Any], broken: dict[str, Any] | None, property_: str, remedy: str
 ) -> None:
     assert violations(rule, declared(resource_type, kept)) == []
@@ -243,7 +243,7 @@ def test_a_rule_passes_what_keeps_to_it_and_says_what_would_do_of_what_does_not(
 
 
 @pytest.mark.parametrize(("private", "rule"), [(False, "endpoint-tls"), (True, "tls-inside-network")])
-def test_a_production_endpoint_speaks_tls_and_a_private_one_is_advised_to(private: bool, rule: str) -> None:
+def test_production_endpoint_must_use_tls_and_a_private_one_gets_advice(private: bool, rule: str) -> None:
     other = "tls-inside-network" if rule == "endpoint-tls" else "endpoint-tls"
 
     def found(name: str, *, plain: bool) -> list[str]:
@@ -270,13 +270,13 @@ def test_the_endpoints_own_key_is_where_azure_never_returns_it() -> None:
     assert len(violations("secret-in-inputs", declared(provider, {"tags:key": PEM}))) == 1
 
 
-def test_a_broad_role_on_what_up_creates_first_is_judged_by_up() -> None:
+def test_broad_role_on_a_new_resource_is_checked_by_up() -> None:
     assignment = role(OWNER, UNKNOWN_STRING_VALUE)
     assert violations("broad-roles", declared("authorization:RoleAssignment", assignment)) == []
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in SECRETS.items() for value in values])
-def test_a_secret_is_found_wherever_it_hides_and_is_never_repeated(kind: str, value: str) -> None:
+def test_secrets_in_nested_inputs_are_found_and_not_printed(kind: str, value: str) -> None:
     for properties in ({"a": {"b": ["x", value]}}, {"settings": json.dumps({"env": {"KEY": value}})}):
         (message,) = violations("secret-in-inputs", declared(JOB, properties))
         assert f"holds {kind};" in message
@@ -284,7 +284,7 @@ def test_a_secret_is_found_wherever_it_hides_and_is_never_repeated(kind: str, va
         assert message.split(" holds ")[0].endswith(("a.b.1", "settings.env.KEY"))
 
 
-def test_digests_ids_and_references_are_not_taken_for_secrets() -> None:
+def test_digests_ids_and_references_are_not_secrets() -> None:
     harmless = {
         "image": DIGEST,
         "hash": base64.b64encode(bytes(range(32))).decode(),
@@ -337,7 +337,7 @@ def test_tags_and_regions_are_configurable() -> None:
     assert "West Europe" in violations("allowed-regions", declared(ACCOUNT, elsewhere, regions=["West Europe"]))[0]
 
 
-def test_what_takes_tags_is_what_the_sdk_declares_with_them() -> None:
+def test_types_with_tags_agree_with_the_sdk() -> None:
     assert keyvault.Vault  # which loads them all
     resources = {
         name: of
@@ -353,7 +353,7 @@ def test_what_takes_tags_is_what_the_sdk_declares_with_them() -> None:
     assert not rules.takes_tags("azure-native:keyvault:NoSuchType")
 
 
-def test_what_a_preview_cannot_know_is_neither_passed_nor_refused() -> None:
+def test_unknown_values_of_a_preview_skip_the_rule() -> None:
     unknown = UNKNOWN_STRING_VALUE
     with pytest.raises(UnknownValueError):  # the engine says of these that they could not be judged yet
         violations("storage-shared-keys", declared(ACCOUNT, {"allowSharedKeyAccess": unknown}))
@@ -411,7 +411,7 @@ def test_public_access_is_advice_until_a_production_stack_has_a_private_network(
         ("containerservice:ManagedCluster", {"apiServerAccessProfile": {"authorizedIPRanges": ["192.0.2.0/24"]}}),
     ],
 )
-def test_every_way_into_a_private_stack_must_be_shut(token: str, shut: dict[str, Any]) -> None:
+def test_every_public_endpoint_of_a_private_stack_is_refused(token: str, shut: dict[str, Any]) -> None:
     configure(production=True)
     assert len(reported("private-network", (token, {}), PRIVATE)) == 1
     assert reported("private-network", (token, shut), PRIVATE) == []

@@ -1,1 +1,1 @@
-"""Decisions of a release: which model is a candidate, whether it passes the gate, how it answers."""
+"""Checks of a release: choice of a candidate, quality gate, and probe of a deployment."""

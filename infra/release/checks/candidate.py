@@ -1,10 +1,10 @@
-"""The newest gated candidate: of the job's finished runs, whoever started them, the last whose model passes the gate.
+"""The candidate of `release:model: latest`: the newest finished run of the job whose model passes the gate.
 
-For stacks whose job runs on its own schedule (`training:schedule_enabled`) and that serve with `release:model: latest`.
-Such a run finds the live model in a file (`live_record.py`), which may be old or missing. So Azure ML is asked here,
-and a candidate that was compared with another model than the live one, or with none, is passed over. The live model's
-own run ends the search. Looked up while the program runs, so that a preview shows which model would come; it therefore
-needs a login, as no other preview does. Starts no run and registers nothing.
+For stacks whose job runs on its own schedule (`training:schedule_enabled`), no matter who started a run. Such a run
+finds the live model in a file (`live_record.py`), which may be old or missing. So the lookup here asks Azure ML which
+model is live, and skips a run that was compared with another model or with none. It ends at the live model's own run.
+The lookup runs in the program, so that a preview shows which model would come; therefore such a preview needs a login,
+unlike others. Does not start a run or register a model.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ from typing import Any
 import pulumi
 
 from infra.cloud.artefact import Artefact, ArtefactError
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.cloud.live_deployment import LiveModel, live_model
 from infra.cloud.network_refusal import OutsideNetwork, network_refusal
 from infra.release.checks.gate import verdict
 
-_LOOKED_AT = 20
-"""Runs, newest first: whoever has refused so many has no candidate."""
+_RUNS_MAX = 20
+"""Number of runs that are checked, newest first."""
 
 
 class NoCandidate(Exception):
-    """No run left a model that passes; the message says what became of each."""
+    """No run has a model that passes; the message gives the reason for each."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,20 @@ def newest(
     models_container: pulumi.Input[str],
     ml_workspace_id: pulumi.Input[str],
     endpoint_name: str,
-    floors: Mapping[str, float],
+    thresholds: Mapping[str, float],
 ) -> Candidate:
-    """`endpoint_name` is a name only: the endpoint need not exist."""
+    """Return the candidate. `endpoint_name` is only a name: the endpoint need not exist."""
     outputs = pulumi.Output.all(
         workspace_url, workspace_id, job_id, blob_endpoint, models_container, ml_workspace_id, endpoint_name
     )
-    found = outputs.apply(lambda given: _reachable(*given, floors=floors))
-    return Candidate(found["run_id"], found["run_page_url"], found["metrics"], found["lineage"])
+    run = outputs.apply(lambda values: _from_inside(*values, thresholds=thresholds))
+    return Candidate(run["run_id"], run["run_page_url"], run["metrics"], run["lineage"])
 
 
-def _reachable(*given: Any, floors: Mapping[str, float]) -> dict[str, Any]:
+def _from_inside(*values: Any, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Look up the candidate. Raises `OutsideNetwork` if a service refuses this machine's network."""
     try:
-        return _newest(*given, floors=floors)
+        return _newest(*values, thresholds=thresholds)
     except Exception as error:
         if reason := network_refusal(error):
             raise OutsideNetwork("release:model latest", reason) from error
@@ -73,36 +74,24 @@ def _newest(
     ml_workspace_id: str,
     endpoint: str,
     *,
-    floors: Mapping[str, float],
+    thresholds: Mapping[str, float],
 ) -> dict[str, Any]:
-    from databricks.sdk.service.jobs import RunResultState
-
-    cloud = Cloud.discover()
+    cloud = AzureClients.discover()
     client = cloud.databricks(workspace_url, workspace_id)
     live = live_model(cloud.machine_learning(ml_workspace_id), endpoint)
-    said: list[str] = []
+    refusals: list[str] = []
     for run in client.jobs.list_runs(job_id=int(job_id), completed_only=True):
-        if len(said) == _LOOKED_AT:
+        if len(refusals) == _RUNS_MAX:
             break
-        if run.state.result_state != RunResultState.SUCCESS:
-            said.append(f"run {run.run_id} ended as {run.state.result_state.value}")
-            continue
-        artefact = Artefact(blob_endpoint, container, str(run.run_id))
         try:
-            artefact.require_whole()
-            metrics, lineage = artefact.json("metrics.json"), artefact.json("lineage.json")
-        except ArtefactError as error:
-            said.append(str(error))
+            metrics, lineage = _require_candidate(
+                run, Artefact(blob_endpoint, container, str(run.run_id)), live, thresholds
+            )
+        except (_Refused, ArtefactError) as refusal:
+            refusals.append(str(refusal))
             continue
-        refused = [rule["says"] for rule in verdict(metrics, floors) if not rule["passed"]]
-        if refused:
-            said.append(f"run {run.run_id} is refused: {'; '.join(refused)}")
-            continue
-        if reason := _not_compared(str(run.run_id), metrics.get("live"), live):
-            said.append(f"run {run.run_id} is refused: {reason}")
-            continue
-        for line in said:
-            pulumi.log.warn(f"passed over: {line}")
+        for reason in refusals:
+            pulumi.log.warn(f"passed over: {reason}")
         return {
             "run_id": str(run.run_id),
             "run_page_url": run.run_page_url,
@@ -110,13 +99,35 @@ def _newest(
             "lineage": {name: str(lineage.get(name, "")) for name in ("dataset", "snapshot", "code")},
         }
     raise NoCandidate(
-        f"release:model is latest, and no run of job {job_id} left a model that passes the gate. Run the job, or set "
-        "release:model to trained.\n" + "\n".join(f"  - {line}" for line in said)
+        f"release:model is latest, and no run of job {job_id} has a model that passes the gate. Run the job, or set "
+        "release:model to trained.\n" + "\n".join(f"  - {reason}" for reason in refusals)
     )
 
 
+class _Refused(Exception):
+    """The run's model is not a candidate; the message gives the reason."""
+
+
+def _require_candidate(
+    run: Any, artefact: Artefact, live: LiveModel | None, thresholds: Mapping[str, float]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return metrics and lineage of the run. Raises `_Refused` or `ArtefactError` if its model is not a candidate."""
+    from databricks.sdk.service.jobs import RunResultState
+
+    if run.state.result_state != RunResultState.SUCCESS:
+        raise _Refused(f"run {run.run_id} ended as {run.state.result_state.value}")
+    artefact.require_whole()
+    metrics, lineage = artefact.json("metrics.json"), artefact.json("lineage.json")
+    broken = [rule["says"] for rule in verdict(metrics, thresholds) if not rule["passed"]]
+    if broken:
+        raise _Refused(f"run {run.run_id} is refused: {'; '.join(broken)}")
+    if reason := _not_compared(str(run.run_id), metrics.get("live"), live):
+        raise _Refused(f"run {run.run_id} is refused: {reason}")
+    return metrics, lineage
+
+
 def _not_compared(run_id: str, compared: Mapping[str, Any] | None, live: LiveModel | None) -> str:
-    """Why the run's comparison is not one with the live model; empty if it is, or if none is needed.
+    """Reason why the run's comparison is not one with the live model; empty if it is, or if none is needed.
 
     compared: `live` of the run's metrics.
     """

@@ -1,8 +1,8 @@
-"""The quality gate: every rule that a model must keep to be served, with its value, its limit and whether it passed.
+"""The quality gate: every rule that a model must pass to become live, with its value, its limit and its result.
 
-A pure function of what training measured (all on probabilities) and the stack's floors, so that the verdict can be
-given anew when a floor changes. A figure that is missing or not a number is a refusal; where nothing served when the
-model was trained, the rules of comparison pass and say so.
+A pure function of the training metrics (all on probabilities) and the stack's thresholds, so that a changed threshold
+gives a new verdict without a new training. A figure that is missing or not a number breaks its rule. Without a live
+model at the time of training, the rules that compare with it pass, and their messages give that reason.
 """
 
 import operator
@@ -16,23 +16,27 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rule:
+    """Result of one rule."""
+
     name: str
     value: float | None
-    """None where it was not measured, or is not judged."""
+    """None if it was not measured, or the rule was not evaluated."""
     limit: float
-    """The floor `quality:<name>_min` or `quality:<name>_max`."""
+    """The threshold `quality:<name>_min` or `quality:<name>_max`."""
     passed: bool
-    says: str
-    """To people; of a rule that is broken, what could be done."""
+    message: str
+    """The result in words; for a broken rule with its remedy."""
 
 
-def judge(metrics: Metrics, floors: Mapping[str, float]) -> list[Rule]:
-    return [_judged(demand, metrics, floors[demand.floor]) for demand in _DEMANDS]
+def evaluate_gate(metrics: Metrics, thresholds: Mapping[str, float]) -> list[Rule]:
+    """Evaluate every rule. `thresholds`: the settings below `quality:` by name."""
+    return [_evaluate(spec, metrics, thresholds[spec.threshold]) for spec in _RULES]
 
 
-def verdict(metrics: Metrics, floors: Mapping[str, float]) -> list[dict[str, Any]]:
-    """`judge` as outputs and files hold it."""
-    return [asdict(rule) for rule in judge(metrics, floors)]
+def verdict(metrics: Metrics, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """`evaluate_gate` in the form of outputs and files, where the key of the message is `says`."""
+    results = [asdict(rule) for rule in evaluate_gate(metrics, thresholds)]
+    return [{"says" if key == "message" else key: value for key, value in result.items()} for result in results]
 
 
 _SETTINGS = {"commonest_probability_max": "mode_share_max"}
@@ -40,34 +44,39 @@ _SETTINGS = {"commonest_probability_max": "mode_share_max"}
 
 
 @dataclass(frozen=True)
-class _Demand:
-    floor: str
+class RuleSpec:
+    """Definition of one rule."""
+
+    threshold: str
+    """Name of the setting below `quality:`."""
     figure: Callable[[Metrics], Any]
+    """The value, or a pair of the value and its feature."""
     holds: Callable[[float, float], bool]
+    """Whether a value keeps to a limit."""
     broken: str
-    """With `value`, `limit`, `metrics` and the `feature` of the value."""
+    """Message of a broken rule; a format string with `value`, `limit`, `metrics` and the `feature` of the value."""
     remedy: str
-    compares: Callable[[Metrics], str] | None = None
-    """Why the rule is not judged, such as for want of something to compare with; empty if it is."""
+    not_applicable: Callable[[Metrics], str] | None = None
+    """Reason why the rule is not evaluated, for example without a live model; empty if it is evaluated."""
 
 
-def _judged(demand: _Demand, metrics: Metrics, limit: float) -> Rule:
-    key = _SETTINGS.get(demand.floor, demand.floor)
+def _evaluate(spec: RuleSpec, metrics: Metrics, limit: float) -> Rule:
+    key = _SETTINGS.get(spec.threshold, spec.threshold)
     name, setting = key.removesuffix("_min").removesuffix("_max"), f"quality:{key}"
-    if demand.compares and (absent := demand.compares(metrics)):
-        return Rule(name, None, limit, True, f"not judged: {absent}")
-    found = demand.figure(metrics)
-    value, feature = found if isinstance(found, tuple) else (found, "")
+    if spec.not_applicable and (reason := spec.not_applicable(metrics)):
+        return Rule(name, None, limit, True, f"not judged: {reason}")
+    figure = spec.figure(metrics)
+    value, feature = figure if isinstance(figure, tuple) else (figure, "")
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return Rule(name, None, limit, False, f"{name} could not be measured (it is {value!r}); {demand.remedy}")
-    if demand.holds(value, limit):
+        return Rule(name, None, limit, False, f"{name} could not be measured (it is {value!r}); {spec.remedy}")
+    if spec.holds(value, limit):
         return Rule(name, value, limit, True, f"{value:.4g} keeps to {setting} {limit:g}")
-    broken = demand.broken.format(value=value, limit=limit, metrics=metrics, feature=feature)
-    return Rule(name, value, limit, False, f"{broken} ({setting}); {demand.remedy}")
+    broken = spec.broken.format(value=value, limit=limit, metrics=metrics, feature=feature)
+    return Rule(name, value, limit, False, f"{broken} ({setting}); {spec.remedy}")
 
 
-def _share(metrics: Metrics, of: str, whole: str) -> float | None:
-    return metrics[of] / metrics[whole] if metrics.get(of) is not None and metrics.get(whole) else None
+def _share(metrics: Metrics, part: str, whole: str) -> float | None:
+    return metrics[part] / metrics[whole] if metrics.get(part) is not None and metrics.get(whole) else None
 
 
 def _gain(metrics: Metrics) -> float | None:
@@ -75,19 +84,23 @@ def _gain(metrics: Metrics) -> float | None:
     return None if loss is None or base is None else base - loss
 
 
-def _sure_loss(figure: str, end: int, sign: int, metrics: Metrics) -> float | None:
-    """By how much it is worse than what serves now at the interval's kinder end; below zero, it may be better."""
+def _certain_loss(figure: str, end: int, sign: int, metrics: Metrics) -> float | None:
+    """Degradation against the live model at the optimistic bound of the interval; negative if it may be better.
+
+    end: index of that bound in the interval. sign: 1 for a figure that is better when smaller, otherwise -1.
+    """
     interval = metrics["live"].get(f"{figure}_change_interval")
     return sign * interval[end] + 0.0 if interval else None  # no minus zero
 
 
-def _most(figure: str, metrics: Metrics) -> tuple[float, str]:
-    """The greatest over the features, and which feature it is of."""
-    return max((of[figure], name) for name, of in metrics["drift"].items() if of.get(figure) is not None)
+def _largest(figure: str, metrics: Metrics) -> tuple[float, str]:
+    """The largest value of `figure` over all features, and its feature."""
+    figures = metrics["drift"].items()
+    return max((values[figure], feature) for feature, values in figures if values.get(figure) is not None)
 
 
 def _strongest(metrics: Metrics) -> tuple[float, str]:
-    return max((value, name) for name, value in metrics["feature_auc"].items() if value is not None)
+    return max((auc, feature) for feature, auc in metrics["feature_auc"].items() if auc is not None)
 
 
 def _no_feature_auc(metrics: Metrics) -> str:
@@ -100,67 +113,67 @@ def _no_feature_auc(metrics: Metrics) -> str:
 def _no_live(metrics: Metrics) -> str:
     live = metrics.get("live")
     if not live:
-        return "nothing served when it was trained"
-    return f"run {live['run_id']} serves, and {live['skipped']}" if "skipped" in live else ""
+        return "no model was live when it was trained"
+    return f"run {live['run_id']} is live, and {live['skipped']}" if "skipped" in live else ""
 
 
 def _no_drift(figure: str, metrics: Metrics) -> str:
-    drifted = any(of.get(figure) is not None for of in (metrics.get("drift") or {}).values())
-    return "" if drifted else "no rows that it was measured on before"
+    measured = any(values.get(figure) is not None for values in (metrics.get("drift") or {}).values())
+    return "" if measured else "no earlier rows to compare with"
 
 
-_DEMANDS = (
-    _Demand(
+_RULES = (
+    RuleSpec(
         "test_clicks_min",
         lambda metrics: metrics.get("clicks_test"),
         operator.ge,
-        "only {value:.0f} clicks in the held-out part, too few to judge; at least {limit:.0f} are needed",
+        "only {value:.0f} clicks in the test set, too few to judge; at least {limit:.0f} are needed",
         "train on more rows",
     ),
-    _Demand(
+    RuleSpec(
         "auc_min",
         lambda metrics: metrics.get("auc"),
         operator.ge,
         "AUC {value:.4f} is below the floor {limit:.4f}",
         "the model card shows which slices and days are weak",
     ),
-    _Demand(
+    RuleSpec(
         "log_loss_gain_min",
         _gain,
         operator.gt,
         "log loss {metrics[log_loss]:.4f} is not below the base rate's {metrics[base_log_loss]:.4f} by more than "
         "{limit:.4f}",
-        "the model says no more than the click rate does: look for features that are missing or empty",
+        "the model predicts no better than the constant click rate: look for features that are missing or empty",
     ),
-    _Demand(
+    RuleSpec(
         "calibration_gap_max",
         lambda metrics: metrics.get("calibration_gap"),
         operator.le,
         "mean probability is {value:.4f} away from the click rate, at most {limit:.4f} is allowed",
         "the click rate may have moved since the training rows: train on later ones",
     ),
-    _Demand(
+    RuleSpec(
         "calibration_error_max",
         lambda metrics: metrics.get("expected_calibration_error"),
         operator.le,
         "probabilities are {value:.4f} away from the click rates of their tenths, at most {limit:.4f} is allowed",
         "the calibration plot of the model card shows where",
     ),
-    _Demand(
+    RuleSpec(
         "probability_spread_min",
-        partial(_share, of="probability_std", whole="mean_probability"),
+        partial(_share, part="probability_std", whole="mean_probability"),
         operator.ge,
-        "the probabilities have collapsed: they differ by {value:.2%} of their mean, at least {limit:.2%} is wanted",
+        "the probabilities have collapsed: they differ by {value:.2%} of their mean, at least {limit:.2%} is required",
         "look for features that are missing or empty",
     ),
-    _Demand(
+    RuleSpec(
         "commonest_probability_max",
         lambda metrics: metrics.get("commonest_probability_share"),
         operator.le,
-        "the probabilities have collapsed: {value:.1%} of the rows were given the same one, at most {limit:.1%} may",
+        "the probabilities have collapsed: {value:.1%} of the rows have the same one, at most {limit:.1%} is allowed",
         "look for features that are missing or empty",
     ),
-    _Demand(
+    RuleSpec(
         "feature_auc_max",
         _strongest,
         operator.le,
@@ -169,39 +182,39 @@ _DEMANDS = (
         "leave the feature out of the dataset spec, or raise the limit if it is known before the click",
         _no_feature_auc,
     ),
-    _Demand(
+    RuleSpec(
         "auc_drop_max",
-        partial(_sure_loss, "auc", 1, -1),
+        partial(_certain_loss, "auc", 1, -1),
         operator.le,
-        "AUC is {value:.4f} or more below that of run {metrics[live][run_id]}, which serves; {limit:.4f} is allowed",
+        "AUC is {value:.4f} or more below that of the live model, run {metrics[live][run_id]}; {limit:.4f} is allowed",
         "compare the two model cards, slice by slice",
         _no_live,
     ),
-    _Demand(
+    RuleSpec(
         "log_loss_rise_max",
-        partial(_sure_loss, "log_loss", 0, 1),
+        partial(_certain_loss, "log_loss", 0, 1),
         operator.le,
-        "log loss is {value:.4f} or more above that of run {metrics[live][run_id]}, which serves; {limit:.4f} is "
+        "log loss is {value:.4f} or more above that of the live model, run {metrics[live][run_id]}; {limit:.4f} is "
         "allowed",
         "compare the two model cards, slice by slice",
         _no_live,
     ),
-    _Demand(
+    RuleSpec(
         "psi_max",
-        partial(_most, "psi"),
+        partial(_largest, "psi"),
         operator.le,
-        "feature {feature} has drifted by a PSI of {value:.3f} since the model that serves was trained, at most "
+        "feature {feature} has a PSI of {value:.3f} against the training rows of the live model, at most "
         "{limit:.3f} is allowed",
-        "see whether its source still means and measures the same, and raise the limit if the change is wanted",
+        "check that its source still means and measures the same, or raise the limit if the change is intended",
         partial(_no_drift, "psi"),
     ),
-    _Demand(
+    RuleSpec(
         "unseen_rise_max",
-        partial(_most, "unseen_rise"),
+        partial(_largest, "unseen_rise"),
         operator.le,
-        "{value:.1%} more of feature {feature} than before are values that the model which serves does not know, at "
+        "{value:.1%} more of feature {feature} than before are values that the live model does not know, at "
         "most {limit:.1%} is allowed",
-        "see whether its source has changed its ids, and raise the limit if the change is wanted",
+        "check whether its source has changed its ids, or raise the limit if the change is intended",
         partial(_no_drift, "unseen_rise"),
     ),
 )

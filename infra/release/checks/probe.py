@@ -1,9 +1,9 @@
-"""What a deployment must show before users reach it, and again at each step of its rollout.
+"""Checks of a deployment before it receives traffic, and again at each step of its rollout.
 
-Golden rows come back as training computed them; then the same rows are sent at a fixed rate, whatever the answers take
-(an open loop, so that a stall counts against every request that was due in it), to the new deployment and beside it to
-the one that serves. Posts to the scoring URI itself: the SDK's `invoke` keeps headers of earlier calls in the class.
-Does not judge what users' own requests met; alerts do.
+First the golden rows must return the probabilities that training computed. Then the probe sends the same rows at a
+fixed rate to the candidate and to the live deployment, without waiting for answers (an open loop, so that a stall
+counts against every request that was due in it). It posts to the scoring URI, because the SDK's `invoke` keeps headers
+of earlier calls in its class. Does not measure requests of users: alerts do.
 """
 
 import json
@@ -18,18 +18,21 @@ from typing import Any, NamedTuple, Self
 import httpx
 
 TOLERANCE = 1e-9
-"""Largest difference between a probability served and the one training computed for the same row."""
+"""Largest difference between a returned probability and the one that training computed for the same row."""
 SLOWER = 1.5
-"""Times what serves: nobody is slow who is within this, such as for being asked from far away."""
+"""A candidate is never too slow if its p99 is within this multiple of the live deployment's, which cancels a long way
+over the network."""
 _BATCH = 50
 _AT_ONCE = 32
 _TIMEOUT = 30.0  # seconds
-_SAID = 120  # characters of an answer
-_KINDS = 3  # of failure that a message names
+_ANSWER_CHARACTERS = 120
+"""Length of an answer in a message."""
+_FAILURE_KINDS = 3
+"""Number of failures that a message names."""
 
 
 class CheckFailed(Exception):
-    """What the deployment did not do, with its figures."""
+    """The deployment failed a check; the message holds its figures."""
 
 
 @dataclass(frozen=True)
@@ -44,51 +47,55 @@ class Limits:
     probe_rps: float
     probe_seconds: float
     drift_max: float | None = None
-    """None where the model was chosen by a person, as in a rollback: it may differ as it will. Pulumi leaves it out."""
+    """None if a person chose the model, as in a rollback: its probabilities may differ. Pulumi drops such an input."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class ProbeResult:
+    """Measurements of the candidate, and of the live deployment where both are compared."""
+
     requests: int
     error_share: float
-    """Of requests that were not answered 200."""
+    """Share of requests that were not answered with 200."""
     p99_ms: float | None
-    """99th percentile from when a request was due to its answer; None where nothing was answered."""
+    """99th percentile of the time from when a request was due to its answer; None without an answer."""
     live_p99_ms: float | None = None
-    """The same of what serves; None where nothing does, or it does not take these rows."""
+    """The same of the live deployment; None without one, or if it does not accept these rows."""
     drift: float | None = None
-    """Mean absolute difference of the two probabilities of a row, as a share of the mean of what serves."""
+    """Prediction shift: mean absolute difference of the two probabilities of a row, as a share of the live mean."""
     failures: dict[str, int] = field(default_factory=dict)
-    """How many requests failed, by what was said to them."""
+    """Number of failed requests by their answer or error."""
 
 
 class _Answer(NamedTuple):
     milliseconds: float
-    """From when the request was due."""
+    """Time since the request was due."""
     probability: float | None
-    """None where the request failed."""
-    said: str
-    """The status and how the answer begins, or the name of a transport's error."""
+    """None if the request failed."""
+    text: str
+    """The status and the beginning of the answer, or the name of a transport error."""
 
 
-def broken(found: Figures, limits: Limits) -> list[str]:
-    """The limits it does not keep to, in words."""
-    said = []
-    if found.error_share > limits.error_share_max:
-        kinds = ", ".join(f"{count} times {kind}" for kind, count in Counter(found.failures).most_common(_KINDS))
-        said.append(
-            f"{found.error_share:.1%} of {found.requests} requests failed "
+def broken(result: ProbeResult, limits: Limits) -> list[str]:
+    """Return a message for each limit that the candidate exceeds."""
+    messages = []
+    if result.error_share > limits.error_share_max:
+        kinds = ", ".join(
+            f"{count} times {kind}" for kind, count in Counter(result.failures).most_common(_FAILURE_KINDS)
+        )
+        messages.append(
+            f"{result.error_share:.1%} of {result.requests} requests failed "
             f"(release:error_share_max {limits.error_share_max:g}): {kinds}"
         )
-    if found.p99_ms is not None and found.p99_ms > max(limits.p99_ms_max, SLOWER * (found.live_p99_ms or 0)):
-        beside = f", what serves takes {found.live_p99_ms:.0f} ms" if found.live_p99_ms is not None else ""
-        said.append(f"p99 is {found.p99_ms:.0f} ms{beside} (release:p99_ms_max {limits.p99_ms_max:g})")
-    if found.drift is not None and limits.drift_max is not None and found.drift > limits.drift_max:
-        said.append(
-            f"probabilities differ by {found.drift:.1%} from those of what serves, on the same rows "
+    if result.p99_ms is not None and result.p99_ms > max(limits.p99_ms_max, SLOWER * (result.live_p99_ms or 0)):
+        live = f", that of the live deployment {result.live_p99_ms:.0f} ms" if result.live_p99_ms is not None else ""
+        messages.append(f"p99 is {result.p99_ms:.0f} ms{live} (release:p99_ms_max {limits.p99_ms_max:g})")
+    if result.drift is not None and limits.drift_max is not None and result.drift > limits.drift_max:
+        messages.append(
+            f"probabilities differ by {result.drift:.1%} from those of the live deployment, on the same rows "
             f"(release:prediction_shift_max {limits.drift_max:g})"
         )
-    return said
+    return messages
 
 
 class Probe:
@@ -109,19 +116,20 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def check(self, deployment: str, live: str | None, *, takes_all: bool, measured: bool = True) -> Figures:
-        """Replay and measure `deployment` beside `live`; `CheckFailed` if it does not keep to what it must.
+    def check(self, deployment: str, live: str | None, *, takes_all: bool, measured: bool = True) -> ProbeResult:
+        """Replay the golden rows on `deployment`, then measure it next to `live`. Raises `CheckFailed`.
 
-        Where it `takes_all` traffic the rows are replayed by the route that users take. Before, that may be answered by
-        another model and its contract. Without `measured` there are no requests in the figures.
+        takes_all: it has all traffic, so the rows are replayed on the route of users. Before, another model with
+            another contract may answer there.
+        measured: False to replay only; the result then has no requests.
         """
         self._replay(None if takes_all else deployment)
         if not measured:
-            return Figures(requests=0, error_share=0, p99_ms=None)
-        found = self._measure(deployment, live)
-        if reasons := broken(found, self._limits):
+            return ProbeResult(requests=0, error_share=0, p99_ms=None)
+        result = self._measure(deployment, live)
+        if reasons := broken(result, self._limits):
             raise CheckFailed("; ".join(reasons))
-        return found
+        return result
 
     def _replay(self, deployment: str | None) -> None:
         for start in range(0, len(self._golden), _BATCH):
@@ -139,43 +147,44 @@ class Probe:
                         f"golden row {number}: served {served!r}, training computed {line['probability']!r}"
                     )
 
-    def _measure(self, deployment: str, live: str | None) -> Figures:
+    def _measure(self, deployment: str, live: str | None) -> ProbeResult:
+        """Send the rows at the fixed rate, to both deployments at the same times."""
         names = [deployment, *([live] if live else [])]
         began = time.monotonic()
 
-        def one(number: int, name: str) -> _Answer:
+        def send(number: int, name: str) -> _Answer:
             due = began + number / self._limits.probe_rps
             time.sleep(max(0.0, due - time.monotonic()))
-            probability, said = self._ask(self._golden[number % len(self._golden)]["row"], name)
-            return _Answer(1000 * (time.monotonic() - due), probability, said)
+            probability, text = self._score(self._golden[number % len(self._golden)]["row"], name)
+            return _Answer(1000 * (time.monotonic() - due), probability, text)
 
         requests = math.ceil(self._limits.probe_rps * self._limits.probe_seconds)
         due = [(number, name) for number in range(requests) for name in names]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            answers = list(pool.map(lambda each: one(*each), due))
-        of_new = answers[:: len(names)]
-        of_live = answers[1::2] if live else []
+            answers = list(pool.map(lambda request: send(*request), due))
+        candidate_answers = answers[:: len(names)]
+        live_answers = answers[1::2] if live else []
         pairs = [
             (new.probability, old.probability)
-            for new, old in zip(of_new, of_live, strict=bool(live))
+            for new, old in zip(candidate_answers, live_answers, strict=bool(live))
             if new.probability is not None and old.probability is not None
         ]
-        failures = Counter(answer.said for answer in of_new if answer.probability is None)
-        return Figures(
+        failures = Counter(answer.text for answer in candidate_answers if answer.probability is None)
+        return ProbeResult(
             requests=requests,
             error_share=failures.total() / requests,
-            p99_ms=_p99(of_new),
-            live_p99_ms=_p99(of_live),
+            p99_ms=_p99(candidate_answers),
+            live_p99_ms=_p99(live_answers),
             drift=sum(abs(new - old) for new, old in pairs) / sum(old for _, old in pairs) if pairs else None,
             failures=dict(failures),
         )
 
-    def _ask(self, row: Any, deployment: str) -> tuple[float | None, str]:
-        """The probability, or None, and what was said."""
+    def _score(self, row: Any, deployment: str) -> tuple[float | None, str]:
+        """Return the probability, or None, and the text of the answer."""
         try:
             answer = self._post([row], deployment)
             probability = answer.json()["probabilities"][0] if answer.status_code == 200 else None
-            return probability, f"HTTP {answer.status_code} {answer.text[:_SAID]}"
+            return probability, f"HTTP {answer.status_code} {answer.text[:_ANSWER_CHARACTERS]}"
         except (httpx.TransportError, json.JSONDecodeError) as error:
             return None, type(error).__name__
 
@@ -185,6 +194,6 @@ class Probe:
 
 
 def _p99(answers: Sequence[_Answer]) -> float | None:
-    """By the nearest-rank method, of what was answered."""
+    """99th percentile of the successful answers by the nearest-rank method; None without one."""
     times = sorted(answer.milliseconds for answer in answers if answer.probability is not None)
     return times[math.ceil(0.99 * len(times)) - 1] if times else None

@@ -1,4 +1,4 @@
-"""What a release gives people: a cluster of the job's definition, its policy, and notebooks on what serves now."""
+"""Interactive access: a cluster with the job's definition, a cluster policy, and notebooks on the live model."""
 
 import json
 
@@ -13,23 +13,29 @@ from infra.release.interactive_access.cluster import (
 )
 from infra.release.interactive_access.endpoint_key import EndpointKey
 from infra.release.interactive_access.notebooks import Notebooks, notebooks_digest
-from infra.release.serving_stage.stage import Served
+from infra.release.serving_stage.stage import ServingStage
 from infra.release.training_stage.job import libraries
-from infra.release.training_stage.stage import Trained
+from infra.release.training_stage.stage import TrainingStage
 
 
-class People(pulumi.ComponentResource):
+class InteractiveAccess(pulumi.ComponentResource):
     policy: ClusterPolicy | None = None
     cluster: InteractiveCluster | None = None
     notebooks: Notebooks
 
     def __init__(
-        self, name: str, args: ReleaseArgs, trained: Trained, served: Served, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        args: ReleaseArgs,
+        training: TrainingStage,
+        serving: ServingStage,
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        # The type token is in the state of every stack, so it keeps the class's earlier name.
         super().__init__("personalization:release:People", name, None, opts)
         if args.settings.has_interactive_cluster:
-            self.policy, self.cluster = self._interactive(name, args, trained)
-        # They ask the endpoint with a key of their own reading.
+            self.policy, self.cluster = self._cluster(name, args, training)
+        # The notebooks call the endpoint with a key that they read from the secret scope.
         key = EndpointKey(
             f"{name}-endpoint-key",
             **args.workspace,
@@ -46,27 +52,27 @@ class People(pulumi.ComponentResource):
             digest=notebooks_digest(),
             ml_workspace_id=args.machine_learning.workspace_id,
             model_name=MODEL,
-            model_version=trained.version,
-            volumes=trained.volumes,
+            model_version=training.version,
+            volumes=training.volumes,
             scoring_uri=args.inference.scoring_uri,
             scope=args.names.catalog,
             team=args.settings.access.team,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[key, served.rollout]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[key, serving.rollout]),
         )
         self.register_outputs({})
 
-    def _interactive(self, name: str, args: ReleaseArgs, trained: Trained) -> tuple[ClusterPolicy, InteractiveCluster]:
-        minutes, team, catalog = (
-            args.settings.training.autotermination_minutes,
-            args.settings.access.team,
-            args.names.catalog,
-        )
+    def _cluster(
+        self, name: str, args: ReleaseArgs, training: TrainingStage
+    ) -> tuple[ClusterPolicy, InteractiveCluster]:
+        """Declare the policy and the cluster that follows it."""
+        minutes, team = args.settings.training.autotermination_minutes, args.settings.access.team
+        catalog = args.names.catalog
         child = pulumi.ResourceOptions(parent=self)
         policy = ClusterPolicy(
             f"{name}-cluster-policy",
             **args.workspace,
             policy_name=f"{catalog}-interactive",
-            definition=trained.spec.apply(lambda spec: json.dumps(policy_definition(spec, minutes=minutes))),
+            definition=training.spec.apply(lambda spec: json.dumps(policy_definition(spec, minutes=minutes))),
             team=team,
             opts=child,
         )
@@ -74,10 +80,10 @@ class People(pulumi.ComponentResource):
             f"{name}-interactive-cluster",
             **args.workspace,
             cluster_name=f"{catalog}-interactive",
-            settings=pulumi.Output.all(trained.spec, policy.policy_id).apply(
-                lambda found: json.dumps(interactive_settings(found[0], policy_id=found[1], minutes=minutes, team=team))
+            settings=pulumi.Output.all(training.spec, policy.policy_id).apply(
+                lambda known: json.dumps(interactive_settings(known[0], policy_id=known[1], minutes=minutes, team=team))
             ),
-            libraries=trained.spec.apply(lambda spec: json.dumps(libraries(spec))),
+            libraries=training.spec.apply(lambda spec: json.dumps(libraries(spec))),
             team=team,
             catalog=catalog,
             opts=child,

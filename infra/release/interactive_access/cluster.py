@@ -1,12 +1,13 @@
-"""The cluster for people, and the policy for the clusters that they make themselves.
+"""The interactive cluster, and the policy for clusters that users create themselves.
 
-The cluster is the job's, from the one definition in `job.py`: a notebook that works on it works in the job. It is
-dedicated to the team's group, or to whoever runs `up`; what runs there has the rights of whom it is dedicated to, so
-the team may read the catalog's volumes. `up` leaves it terminated, as it was found when it was running: libraries can
-be changed on an active cluster alone, so it is started for that, without waiting for its machines, and stopped.
+The cluster has the job's definition (`job.py`), so that a notebook that works on it also works in the job. It is
+dedicated to the team's group, or without a team to the user that runs `up`. Code on it has the rights of that group or
+user, so the team gets read access to the catalog's volumes. `up` leaves the cluster terminated, or running if it was
+running before. Libraries can only be changed on an active cluster, so `up` starts it, without waiting for its machines,
+and stops it.
 
-Does not install libraries by the policy (nobody could add their own to a cluster of it), and restrains no admin who
-chooses no policy: Databricks lets them.
+The policy does not install libraries, because users could then not add their own. It does not restrict admins, who may
+create clusters without a policy.
 """
 
 import contextlib
@@ -23,35 +24,35 @@ from infra.dynamic.ownership import WorkspaceProvider, permit
 from infra.dynamic.provider import gone
 from infra.release.training_stage.job import JobSpec, cluster, spark_conf
 
-# Databricks takes no shorter wait before a cluster ends itself.
+# Databricks accepts no shorter time of inactivity before a cluster terminates.
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
-_LEAST_MINUTES = 10
+_MIN_MINUTES = 10
 _READ = {"USE_CATALOG", "USE_SCHEMA", "READ_VOLUME"}
-"""What the team may do in the catalog."""
+"""The team's privileges on the catalog."""
 
 
 def interactive_settings(spec: JobSpec, *, policy_id: str, minutes: int, team: str | None) -> dict[str, Any]:
-    """The cluster as the Clusters API 2.1 takes it, without its name; without a team, nor whom it is dedicated to."""
+    """The cluster in the form of the Clusters API 2.1, without its name; without a team also without a user."""
     settings = cluster(replace(spec, spot=False)) | {"policy_id": policy_id, "autotermination_minutes": minutes}
     if team:
-        # The name is taken for a group's only in the newer kind of definition, which knows the mode by its newer name.
+        # Only the newer kind of definition accepts the name of a group; its name of the mode is newer, too.
         settings |= {"kind": "CLASSIC_PREVIEW", "data_security_mode": "DATA_SECURITY_MODE_DEDICATED"}
         settings |= {"single_user_name": team}
     return settings
 
 
 def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, Any]:
-    """What a cluster made by hand must be, in Databricks' policy language: what LightGBM's ring can live with."""
+    """Rules for a cluster that a user creates, in Databricks' policy language: those that LightGBM's ring needs."""
     shape = cluster(replace(spec, spot=False))
-    whatever_the_size = dict(spark_conf(1).items() & spark_conf(2).items())
+    any_size = dict(spark_conf(1).items() & spark_conf(2).items())
     fixed = {
         "cluster_type": "all-purpose",
         "spark_version": shape["spark_version"],
         "runtime_engine": shape["runtime_engine"],
         "azure_attributes.availability": shape["azure_attributes"]["availability"],
-        **{f"spark_conf.{name}": value for name, value in sorted(whatever_the_size.items())},
+        **{f"spark_conf.{name}": value for name, value in sorted(any_size.items())},
     }
-    # A pool may hold spot machines, and an image is a runtime of its own.
+    # A pool may hold spot machines, and an image is another runtime.
     forbidden = ("autoscale.min_workers", "autoscale.max_workers", "instance_pool_id", "driver_instance_pool_id")
     return {
         **{path: {"type": "fixed", "value": value} for path, value in fixed.items()},
@@ -60,7 +61,7 @@ def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, Any]:
         "num_workers": {"type": "range", "minValue": 0, "maxValue": spec.workers, "defaultValue": spec.workers},
         "autotermination_minutes": {
             "type": "range",
-            "minValue": _LEAST_MINUTES,
+            "minValue": _MIN_MINUTES,
             "maxValue": minutes,
             "defaultValue": minutes,
         },
@@ -74,23 +75,23 @@ class _PolicyProvider(WorkspaceProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         client = databricks_of(props)
-        # Names are unique: a policy of this name was made by an `up` that did not live to record it.
-        found = next((each for each in client.cluster_policies.list() if each.name == props["policy_name"]), None)
-        if found is None:
-            found = client.cluster_policies.create(name=props["policy_name"], definition=props["definition"])
-        return CreateResult(found.policy_id, self._put(client, found.policy_id, props))
+        # Names are unique: an interrupted `up` created a policy with this name and did not record it.
+        policy = next((each for each in client.cluster_policies.list() if each.name == props["policy_name"]), None)
+        if policy is None:
+            policy = client.cluster_policies.create(name=props["policy_name"], definition=props["definition"])
+        return CreateResult(policy.policy_id, self._put(client, policy.policy_id, props))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         from databricks.sdk.errors import NotFound
 
         try:
             client = databricks_of(props)
-            held = client.cluster_policies.get(id_).definition
+            definition = client.cluster_policies.get(id_).definition
             team = _permitted(client, "cluster-policies", id_, "CAN_USE", props["team"])
         except NotFound:
             return gone()
-        same = json.loads(held) == json.loads(props["definition"])
-        return ReadResult(id_, {**props, "definition": props["definition"] if same else held, "team": team})
+        same = json.loads(definition) == json.loads(props["definition"])
+        return ReadResult(id_, {**props, "definition": props["definition"] if same else definition, "team": team})
 
     def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(self._put(databricks_of(news), id, news))
@@ -115,14 +116,14 @@ class _ClusterProvider(WorkspaceProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         client = databricks_of(props)
-        # Names are not unique and creating has no idempotency token: one of this name an interrupted `up` has left.
-        if left := self._named(client, props):
-            cluster_id = left[0]
+        # Names are not unique, and a creation has no idempotency token: an interrupted `up` may have left a cluster.
+        if existing := self._named(client, props):
+            cluster_id = existing[0]
             self._converge(client, cluster_id, props)
         else:
-            made = client.api_client.do("POST", "/api/2.1/clusters/create", body=self._body(client, props))
-            cluster_id = str(made["cluster_id"])
-            # The SDK sends again what got no answer, and may so have made another.
+            created = client.api_client.do("POST", "/api/2.1/clusters/create", body=self._body(client, props))
+            cluster_id = str(created["cluster_id"])
+            # The SDK repeats a request without an answer, which may have created a second cluster.
             for other in self._named(client, props):
                 if other != cluster_id:
                     client.clusters.permanent_delete(other)
@@ -139,17 +140,17 @@ class _ClusterProvider(WorkspaceProvider):
             libraries = [status.library.as_dict() for status in client.libraries.cluster_status(id_)]
             team = _permitted(client, "clusters", id_, "CAN_RESTART", props["team"])
             team = team and _granted(client, props["catalog"], team)
-        except (NotFound, InvalidParameterValue):  # either says that it is gone
+        except (NotFound, InvalidParameterValue):  # each means that it is gone
             return gone()
         declared = json.loads(props["settings"])
         # An alias of SINGLE_USER (databricks-sdk, `DataSecurityMode`), and the kind that it requires.
         compared = {name: value for name, value in declared.items() if name not in ("kind", "data_security_mode")}
-        found = {**props, "team": team}
+        observed = {**props, "team": team}
         if not agrees(compared, held):
-            found["settings"] = json.dumps({name: held.get(name) for name in declared}, sort_keys=True)
+            observed["settings"] = json.dumps({name: held.get(name) for name in declared}, sort_keys=True)
         if any(library not in libraries for library in json.loads(props["libraries"])):
-            found["libraries"] = json.dumps(libraries, sort_keys=True)
-        return ReadResult(id_, found)
+            observed["libraries"] = json.dumps(libraries, sort_keys=True)
+        return ReadResult(id_, observed)
 
     def update(self, id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         client = databricks_of(news)
@@ -159,7 +160,7 @@ class _ClusterProvider(WorkspaceProvider):
     def delete(self, id: str, props: dict[str, Any]) -> None:
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
-        with contextlib.suppress(NotFound, InvalidParameterValue):  # either says that it is gone
+        with contextlib.suppress(NotFound, InvalidParameterValue):  # each means that it is gone
             databricks_of(props).clusters.permanent_delete(id)
         if props["team"]:
             with contextlib.suppress(NotFound):
@@ -167,7 +168,7 @@ class _ClusterProvider(WorkspaceProvider):
 
     @classmethod
     def _converge(cls, client: Any, cluster_id: str, props: dict[str, Any]) -> None:
-        """Libraries first, on the active cluster; what was uninstalled leaves when it ends, and it ends in any case."""
+        """Install libraries on the active cluster, then restart it with its settings, which removes stale ones."""
         from databricks.sdk.service.compute import State
 
         state = client.clusters.get(cluster_id).state
@@ -191,7 +192,7 @@ class _ClusterProvider(WorkspaceProvider):
 
         try:
             client.clusters.start(cluster_id)
-        except InvalidState:  # the SDK sends again what got no answer, and finds what it has started
+        except InvalidState:  # the SDK repeated a request without an answer, and the cluster is already starting
             if client.clusters.get(cluster_id).state not in (State.PENDING, State.RUNNING):
                 raise
 
@@ -211,15 +212,15 @@ class _ClusterProvider(WorkspaceProvider):
         from databricks.sdk.service.compute import Library
 
         wanted = [Library.from_dict(library) for library in json.loads(props["libraries"])]
-        there = [status.library for status in client.libraries.cluster_status(cluster_id)]
-        if stale := [library for library in there if library not in wanted]:
+        installed = [status.library for status in client.libraries.cluster_status(cluster_id)]
+        if stale := [library for library in installed if library not in wanted]:
             client.libraries.uninstall(cluster_id, stale)
         client.libraries.install(cluster_id, wanted)
 
     @staticmethod
     def _admit(client: Any, cluster_id: str, props: dict[str, Any], *, before: str | None) -> dict[str, Any]:
         team = props["team"]
-        client.clusters.pin(cluster_id)  # Databricks forgets what was terminated a month ago and is not pinned
+        client.clusters.pin(cluster_id)  # Databricks deletes a cluster a month after its end unless it is pinned
         permit(client, "clusters", cluster_id, "CAN_RESTART", team)
         if before and before != team:
             _grant(client, props["catalog"], revoked=before)
@@ -230,20 +231,20 @@ class _ClusterProvider(WorkspaceProvider):
 
 
 def _permitted(client: Any, kind: str, object_id: str, level: str, team: str | None) -> str | None:
-    """`team`, if it has the permission that it should have."""
+    """Return `team` if it has the permission `level`, else None."""
     entries = client.permissions.get(kind, object_id).access_control_list or [] if team else []
     levels = {
-        found.permission_level.value
+        permission.permission_level.value
         for entry in entries
         if entry.group_name == team
-        for found in entry.all_permissions or []
-        if found.permission_level
+        for permission in entry.all_permissions or []
+        if permission.permission_level
     }
     return team if level in levels else None
 
 
 def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: str | None = None) -> None:
-    """Reading the catalog's volumes, given to one group or taken from another."""
+    """Grant read access to the catalog's volumes to one group, or revoke it from one."""
     from databricks.sdk.service.catalog import PermissionsChange, Privilege
 
     read = [Privilege(name) for name in _READ]
@@ -252,7 +253,7 @@ def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: s
 
 
 def _granted(client: Any, catalog: str, team: str) -> str | None:
-    """`team`, if it may read the catalog's volumes, or if the catalog, another resource, is gone.
+    """Return `team` if it may read the catalog's volumes, or if the catalog, another resource, is gone; else None.
 
     Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (`GrantsAPI.get`: a page may be empty, and only
     one without a token is the last)
@@ -303,7 +304,7 @@ class ClusterPolicy(Resource, module="databricks", name="ClusterPolicy"):
 class InteractiveCluster(Resource, module="databricks", name="InteractiveCluster"):
     cluster_id: pulumi.Output[str]
     page: pulumi.Output[str]
-    """Where a browser finds it."""
+    """Address of the cluster's page."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""The endpoint's key where notebooks find it: one secret in a scope of the Databricks workspace.
+"""The endpoint's key for the notebooks: one secret in a scope of the Databricks workspace.
 
-The key goes from Azure ML to the scope inside `create` and `update`; it is no input and no output, and in no state. The
-deployer and the workspace's admins may read it. A refresh finds a key that was regenerated. Does not renew a token
-(`serving:auth: AMLToken`), which ends after hours: `pulumi up --replace <urn>` of this resource puts the present one in
-place of the old, and keeps the scope with its access lists.
+`create` and `update` copy the key from Azure ML to the scope; it is neither an input nor an output, so no state holds
+it. The deployer and the workspace's admins may read it. A refresh notices a key that was regenerated. Does not renew a
+token (`serving:auth: AMLToken`), which expires after hours: `pulumi up --replace <urn>` of this resource writes the
+current one, and keeps the scope with its access lists.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import Cloud, databricks_of
+from infra.cloud.clients import AzureClients, databricks_of
 from infra.cloud.live_deployment import endpoint_key
 from infra.dynamic.ownership import WorkspaceProvider
 from infra.dynamic.provider import gone
@@ -29,13 +29,13 @@ class _EndpointKeyProvider(WorkspaceProvider):
         return CreateResult(f"{props['scope']}/{KEY}", {**props, **_put(props)})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Gone where the secret is, where somebody else wrote it, and where the endpoint has another key now."""
+        """Gone if the secret is missing or was written by somebody else, or if the endpoint now has another key."""
         from azure.core.exceptions import ResourceNotFoundError
         from databricks.sdk.errors import NotFound
 
         try:
             written = _written(databricks_of(props), props["scope"])
-            digest = _digest(Cloud.discover().machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
+            digest = _digest(AzureClients.discover().machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
         except (NotFound, ResourceNotFoundError):
             return gone()
         now = {"written": written, "key_digest": digest}
@@ -54,8 +54,10 @@ class _EndpointKeyProvider(WorkspaceProvider):
 
 
 def _put(props: dict[str, Any]) -> dict[str, str]:
-    registry, client = Cloud.discover().machine_learning(props["ml_workspace_id"]), databricks_of(props)
-    digest = _digest(registry, props["endpoint_name"])  # before the key: one that changes in between is found later
+    registry, client = AzureClients.discover().machine_learning(props["ml_workspace_id"]), databricks_of(props)
+    digest = _digest(
+        registry, props["endpoint_name"]
+    )  # before the key: a change in between is noticed by the next refresh
     key, secrets = endpoint_key(registry, props["endpoint_name"]), client.secrets
     if props["scope"] not in {scope.name for scope in secrets.list_scopes()}:
         secrets.create_scope(props["scope"])
@@ -64,18 +66,18 @@ def _put(props: dict[str, Any]) -> dict[str, str]:
 
 
 def _written(client: Any, scope: str) -> str:
-    """When the secret was last written; empty where it is missing. Raises the SDK's `NotFound` without the scope.
+    """Time of the secret's last write; empty if it is missing. Raises the SDK's `NotFound` without the scope.
 
-    Its value cannot be compared: Databricks hands that out to notebooks alone (databricks-sdk, `get_secret`).
+    The value cannot be compared: Databricks returns it only to notebooks (databricks-sdk, `get_secret`).
     """
-    found = {secret.key: secret.last_updated_timestamp for secret in client.secrets.list_secrets(scope)}
-    return str(found.get(KEY, ""))
+    times = {secret.key: secret.last_updated_timestamp for secret in client.secrets.list_secrets(scope)}
+    return str(times.get(KEY, ""))
 
 
 def _digest(registry: Any, endpoint: str) -> str:
-    """Sixteen hex digits of sha-256 of the endpoint's key, which is random and cannot be found from them.
+    """Sixteen hex digits of sha-256 of the endpoint's key, from which the random key cannot be computed.
 
-    Empty for a token, of which every request may return another.
+    Empty for a token, because each request may return another one.
     """
     key = getattr(registry.online_endpoints.get_keys(endpoint), "primary_key", None)
     return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""

@@ -1,8 +1,8 @@
-"""The notebooks of `workloads/notebooks/` in the workspace, and beside them `settings.json`: what they read by default.
+"""The notebooks of `workloads/notebooks/` in the workspace, with `settings.json`, the defaults of their parameters.
 
-What serves decides those settings: the registry knows the rows and the run that its model came from. Holds no key:
-`endpoint_key.py` puts that where notebooks find it. Does not run them, and does not keep what somebody has changed in
-the workspace: whoever wants to keep a changed notebook clones it first.
+The live model determines these settings: its registry entry has the rows and the run that it comes from. Holds no key:
+`endpoint_key.py` writes it into a secret scope. Does not run the notebooks, and overwrites changes in the workspace: a
+user who wants to keep a changed notebook must clone it first.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import Cloud, databricks_of
+from infra.cloud.clients import AzureClients, databricks_of
 from infra.dynamic.ownership import WorkspaceProvider, make_folder
 from infra.dynamic.provider import gone
 from infra.release.interactive_access.endpoint_key import KEY
@@ -37,11 +37,11 @@ class _NotebooksProvider(WorkspaceProvider):
         return CreateResult(props["folder"], {**props, "path": props["folder"]})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Gone where one of the files is. What somebody changed in them is not looked at."""
+        """Gone if one of the files is. Does not compare their contents."""
         from databricks.sdk.errors import NotFound
 
         try:
-            stored = {found.path for found in databricks_of(props).workspace.list(props["folder"])}
+            stored = {entry.path for entry in databricks_of(props).workspace.list(props["folder"])}
         except NotFound:
             return gone()
         names = (*(source.stem for source in NOTEBOOKS.glob("*.py")), _SETTINGS)
@@ -58,7 +58,7 @@ class _NotebooksProvider(WorkspaceProvider):
 def _upload(props: dict[str, Any]) -> None:
     from databricks.sdk.service.workspace import ImportFormat, Language
 
-    cloud, folder = Cloud.discover(), props["folder"]
+    cloud, folder = AzureClients.discover(), props["folder"]
     registry = cloud.machine_learning(props["ml_workspace_id"]).models
     settings = _settings(props, registry.get(props["model_name"], props["model_version"]).tags)
     client = databricks_of(props)
@@ -71,11 +71,11 @@ def _upload(props: dict[str, Any]) -> None:
     files.upload(f"{folder}/{_SETTINGS}", content, format=ImportFormat.AUTO, overwrite=True)
 
 
-def _settings(props: dict[str, Any], of_model: dict[str, str]) -> dict[str, str]:
+def _settings(props: dict[str, Any], model_tags: dict[str, str]) -> dict[str, str]:
     return {
-        "dataset": of_model["dataset"],
-        "features": f"{props['volumes']}/features/{of_model['dataset']}/{of_model['snapshot']}",
-        "artefact": f"{props['volumes']}/models/{of_model['run_id']}",
+        "dataset": model_tags["dataset"],
+        "features": f"{props['volumes']}/features/{model_tags['dataset']}/{model_tags['snapshot']}",
+        "artefact": f"{props['volumes']}/models/{model_tags['run_id']}",
         "model": f"{props['model_name']}:{props['model_version']}",
         "scoring_uri": props["scoring_uri"],
         "secret_scope": props["scope"],
@@ -85,7 +85,7 @@ def _settings(props: dict[str, Any], of_model: dict[str, str]) -> dict[str, str]
 
 class Notebooks(Resource, module="databricks", name="Notebooks"):
     path: pulumi.Output[str]
-    """Workspace path of their folder, once they are there."""
+    """Workspace path of their folder; known once they are uploaded."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Notebooks(Resource, module="databricks", name="Notebooks"):
         team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`volumes`: the folder of the volumes; `scope`: where `EndpointKey` put the key."""
+        """`volumes`: the folder of the volumes; `scope`: the secret scope of `EndpointKey`."""
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,

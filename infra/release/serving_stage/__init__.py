@@ -1,1 +1,1 @@
-"""From a registered model to the live deployment."""
+"""The serving stage: a registered model to the live deployment."""

@@ -1,6 +1,6 @@
-"""Model, image, engine and scale of an online deployment, read back in the form in which the rollout declares them.
+"""Model, image, engine and scale of an online deployment, read back in the form of the rollout's inputs.
 
-Compares the properties that a person would change: model, environment, engine, replicas, their size and concurrency.
+Compares the properties that a person may change: model, environment, engine, replicas, their size and concurrency.
 Does not compare probes and time limits, which Azure ML may return in another notation, nor the current number of
 replicas, which the inference router sets. Does not write deployments: `rollout.py` does.
 """
@@ -17,7 +17,7 @@ def observed(deployment: Any, declared: Mapping[str, Any]) -> dict[str, Any]:
 
     A quantity that equals the declared one is returned in the notation of `declared`.
     """
-    model, environment = (str(found).split("/") for found in (deployment.model, deployment.environment))
+    model, environment = (str(path).split("/") for path in (deployment.model, deployment.environment))
     variables = deployment.environment_variables or {}
     return {
         "model_name": model[-3],
@@ -39,8 +39,8 @@ def _scale(deployment: Any, variables: Mapping[str, str], declared: Mapping[str,
         "memory": getattr(requests, "memory", None),
         "heap": variables.get("SCORING_SPARK_MEMORY"),
     }
-    kept = {name: value for name, value in declared.items() if _same(value, held[name])}
-    return {**{name: value for name, value in held.items() if value is not None}, **kept}
+    unchanged = {name: value for name, value in declared.items() if _same(value, held[name])}
+    return {**{name: value for name, value in held.items() if value is not None}, **unchanged}
 
 
 def _same(declared: Any, held: Any) -> bool:
@@ -48,6 +48,6 @@ def _same(declared: Any, held: Any) -> bool:
 
 
 def _amount(quantity: Any) -> float | None:
-    """A Kubernetes quantity as a number: `1000m` and `1` are the same, and so are `1024Mi` and `1Gi`."""
+    """A Kubernetes quantity as a number: `1000m` equals `1`, and `1024Mi` equals `1Gi`; None for another text."""
     match = re.fullmatch(r"([0-9.]+)(m|[KMG]i)?", str(quantity))
     return float(match[1]) * _UNITS[match[2]] if match else None

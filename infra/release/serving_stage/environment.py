@@ -1,6 +1,6 @@
 """The scoring image as an Azure ML environment version, with the routes the inference router probes and calls.
 
-The image is built already and named by digest, so Azure ML builds nothing. Does not delete versions.
+The image already exists and is named by digest, so Azure ML builds nothing. Does not delete versions.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.provider import ReleaseProvider, gone
 
 PORT = 5001
@@ -25,9 +25,9 @@ class _EnvironmentProvider(ReleaseProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         from azure.ai.ml.entities import Environment
 
-        # Versions cannot be changed; the image's digest as the version makes a repeated create the same one.
+        # Versions cannot be changed. The version is the image's digest, so a repeated create finds the same one.
         version = props["image"].rpartition("@sha256:")[2][:16]
-        Cloud.discover().machine_learning(props["workspace_id"]).environments.create_or_update(
+        AzureClients.discover().machine_learning(props["workspace_id"]).environments.create_or_update(
             Environment(
                 name=props["environment_name"],
                 version=version,
@@ -41,7 +41,7 @@ class _EnvironmentProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         from azure.core.exceptions import ResourceNotFoundError
 
-        registry = Cloud.discover().machine_learning(props["workspace_id"])
+        registry = AzureClients.discover().machine_learning(props["workspace_id"])
         try:
             registry.environments.get(props["environment_name"], props["version"])
         except ResourceNotFoundError:

@@ -1,8 +1,8 @@
-"""The scoring image: built by the registry from the `scoring/` folder, or one that it has already (`release:image`).
+"""The scoring image: built by the registry from the `scoring/` folder, or an existing one (`release:image`).
 
-Referred to by digest only. Needs no container engine where `pulumi up` runs. An existing image is not looked for in the
-registry, whose own protocol that would need: Azure ML looks when it deploys the image, before any traffic. Does not
-delete images: rollback needs them, the registry's retention rules decide.
+The image is named only by digest. The machine that runs `pulumi up` needs no container engine. Does not check that an
+existing image is in the registry, which would need the registry's own protocol: Azure ML finds out when it deploys the
+image, before any traffic. Does not delete images: a rollback needs them, and the registry has rules for retention.
 """
 
 import io
@@ -15,23 +15,26 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
+from infra.dynamic.polling import PollInterval
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.training_stage.workload import sources_digest
 
 _CONTEXT = Path(__file__).parents[3] / "scoring"
 REPOSITORY = "personalization-scoring"
 _BUILD_MINUTES = 30
+_POLL = PollInterval(quick=0.5, quick_for=330, slow=5)
+"""Most builds end within the first five minutes."""
 # Source: pulumi_azure_native==3.29.0 pulumi_azure_native/containerregistry/registry.py
 _REGISTRY_API_VERSION = "2023-01-01-preview"
 
 
 class ImageBuildFailed(Exception):
-    """The registry could not build the image; the message carries the end of its log."""
+    """The registry could not build the image; the message holds the end of the log."""
 
 
 def context_digest() -> str:
-    """sha-256 over the build context: what is in the image decides its tag."""
+    """sha-256 of the build context, which determines the image's tag."""
     return sources_digest(_CONTEXT, suffixes=None)
 
 
@@ -53,7 +56,7 @@ def build_context() -> bytes:
 
 
 def build_arguments(engine: str, digest: str) -> dict[str, str]:
-    """Of the Dockerfile; what the image is made from ends as labels on it."""
+    """Return the arguments of the Dockerfile, which writes them into labels of the image."""
     lock = (_CONTEXT / f"requirements-{engine}.txt").read_text()
     pins = re.findall(r"^((?:lightgbm|numpy|pyspark|synapseml)==\S+)", lock, re.MULTILINE)
     return {"ENGINE": engine, "CODE_DIGEST": digest, "VERSIONS": " ".join(pins)}
@@ -64,26 +67,26 @@ class _ImageProvider(ReleaseProvider):
     optional = ("login_server", "build_pool")
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        digest = props["existing"] or self._built(props)
+        digest = props["existing"] or self._build(props)
         return CreateResult(
             digest,
             {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
         )
 
     @staticmethod
-    def _built(props: dict[str, Any]) -> str:
-        """Digest of the image that the registry makes of the build context."""
+    def _build(props: dict[str, Any]) -> str:
+        """Let the registry build the image from the build context. Return the image's digest."""
         from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
         from azure.storage.blob import BlobClient
 
         part = props["registry_id"].split("/")
-        place = (part[4], part[8])
-        client = Cloud.discover().registry_tasks(part[2])
-        target = client.registries.get_build_source_upload_url(*place)
+        registry = (part[4], part[8])  # resource group and name
+        client = AzureClients.discover().registry_tasks(part[2])
+        target = client.registries.get_build_source_upload_url(*registry)
         BlobClient.from_blob_url(target.upload_url).upload_blob(build_context(), overwrite=True)
-        run = _scheduled(
+        run = _schedule(
             client,
-            place,
+            registry,
             DockerBuildRequest(
                 image_names=[f"{REPOSITORY}:{props['engine']}-{props['digest'][:16]}"],
                 is_push_enabled=True,
@@ -98,47 +101,48 @@ class _ImageProvider(ReleaseProvider):
                 agent_pool_name=props.get("build_pool"),
             ),
         )
-        done = _wait(client, place, run.run_id)
-        return str(done.output_images[0].digest)
+        build = _wait(client, registry, run.run_id)
+        return str(build.output_images[0].digest)
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Gone with its registry. An image that was deleted alone is not found: that needs the registry's own API."""
+        """Gone if the registry is. A deleted image is not noticed, because that needs the registry's own API."""
         uid = props.get("registry_uid")
-        exists = Cloud.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
+        exists = AzureClients.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
         return ReadResult(id_, props) if exists else gone()
 
 
-def _scheduled(client: Any, place: tuple[str, str], request: Any) -> Any:
-    """The run of the build.
+def _schedule(client: Any, registry: tuple[str, str], request: Any) -> Any:
+    """Start the build. Raises `ImageBuildFailed` if the subscription may not build.
 
-    Registries of free and trial subscriptions, among others, refuse builds, and say only to ask for support.
+    Registries of free and trial subscriptions, among others, refuse builds; their message only refers to support.
     Source: Azure-Samples/azure-search-openai-demo#2592; MicrosoftDocs/azure-aks-docs#112
     """
     from azure.core.exceptions import HttpResponseError
 
     try:
-        return client.registries.schedule_run(*place, request)
+        return client.registries.schedule_run(*registry, request)
     except HttpResponseError as error:
         if error.error and error.error.code == "TasksOperationsNotAllowed":
             raise ImageBuildFailed(
-                f"the subscription may not build in its registry {place[1]}: {error.error.message} Or build the image "
-                f"elsewhere, push it there as {REPOSITORY}, and set release:image to its digest."
+                f"the subscription may not build in its registry {registry[1]}: {error.error.message} Or build the "
+                f"image elsewhere, push it there as {REPOSITORY}, and set release:image to its digest."
             ) from None
         raise
 
 
-def _wait(client: Any, place: tuple[str, str], run_id: str) -> Any:
+def _wait(client: Any, registry: tuple[str, str], run_id: str) -> Any:
+    """Wait for the end of the build and return it. Raises `ImageBuildFailed`."""
     import requests
 
-    deadline = time.monotonic() + (_BUILD_MINUTES + 5) * 60
-    while time.monotonic() < deadline:
-        run = client.runs.get(*place, run_id)
+    began = time.monotonic()
+    while time.monotonic() - began < (_BUILD_MINUTES + 5) * 60:
+        run = client.runs.get(*registry, run_id)
         if run.status == "Succeeded":
             return run
         if run.status in ("Failed", "Canceled", "Error", "Timeout"):
-            log = requests.get(client.runs.get_log_sas_url(*place, run_id).log_link, timeout=60).text
+            log = requests.get(client.runs.get_log_sas_url(*registry, run_id).log_link, timeout=60).text
             raise ImageBuildFailed(f"image build {run_id} ended as {run.status}:\n{log[-4000:]}")
-        time.sleep(0.5 if time.monotonic() < deadline - _BUILD_MINUTES * 60 + 30 else 5)
+        _POLL.pause(began)
     raise ImageBuildFailed(f"image build {run_id} did not end within {_BUILD_MINUTES + 5} minutes")
 
 
@@ -160,7 +164,7 @@ class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
         build_pool: pulumi.Input[str] | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`digest`: of the build context. `existing`: `sha256:…` of an image that is not built but there already."""
+        """Give one of `digest`, of the build context, and `existing`, the `sha256:…` of an image in the registry."""
         props = {
             "registry_id": registry_id,
             "registry_uid": registry_uid,

@@ -14,13 +14,13 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import Cloud, has_lake
+from infra.cloud.clients import AzureClients, has_lake
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.serving_stage.rollout import deployment_name
 
 REFERENCE = "live.json"
 _KEPT = 100
-"""Number of rollouts that the file keeps, newest first."""
+"""Number of rollouts in the file, newest first."""
 
 
 def read_reference(blob_endpoint: str, container: str) -> dict[str, Any] | None:
@@ -28,10 +28,10 @@ def read_reference(blob_endpoint: str, container: str) -> dict[str, Any] | None:
     from azure.core.exceptions import ResourceNotFoundError
 
     try:
-        found = json.loads(_blob(blob_endpoint, container).download_blob().readall())
+        content = json.loads(_blob(blob_endpoint, container).download_blob().readall())
     except (ResourceNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("deployments") else None
+    return content if isinstance(content, dict) and content.get("deployments") else None
 
 
 class _ReferenceProvider(ReleaseProvider):
@@ -48,8 +48,8 @@ class _ReferenceProvider(ReleaseProvider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """Gone if the file is missing or names another deployment."""
-        found = read_reference(props["blob_endpoint"], props["models_container"]) if has_lake(props) else None
-        same = found and found["deployments"][0]["deployment"] == deployment_name(props)
+        content = read_reference(props["blob_endpoint"], props["models_container"]) if has_lake(props) else None
+        same = content and content["deployments"][0]["deployment"] == deployment_name(props)
         return ReadResult(id_, props) if same else gone()
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
@@ -59,7 +59,7 @@ class _ReferenceProvider(ReleaseProvider):
 
 def _write(props: dict[str, Any]) -> None:
     """Put the deployment in front of the earlier ones, unless it is the first already."""
-    client = Cloud.discover().machine_learning(props["workspace_id"])
+    client = AzureClients.discover().machine_learning(props["workspace_id"])
     name, _, version = props["environment"].rpartition(":")
     newest = {
         "deployment": deployment_name(props),
@@ -69,8 +69,8 @@ def _write(props: dict[str, Any]) -> None:
         "engine": props["engine"],
         "run_id": client.models.get(props["model_name"], str(props["model_version"])).tags.get("run_id", ""),
     }
-    found = read_reference(props["blob_endpoint"], props["models_container"]) or {"deployments": []}
-    deployments = found["deployments"]
+    content = read_reference(props["blob_endpoint"], props["models_container"]) or {"deployments": []}
+    deployments = content["deployments"]
     if not deployments or deployments[0]["deployment"] != newest["deployment"]:
         deployments = [newest, *deployments][:_KEPT]
     document = json.dumps({"run_id": newest["run_id"], "deployments": deployments}, indent=1)
@@ -78,7 +78,7 @@ def _write(props: dict[str, Any]) -> None:
 
 
 def _blob(blob_endpoint: str, container: str) -> Any:
-    return Cloud.discover().blobs(blob_endpoint).get_blob_client(container, REFERENCE)
+    return AzureClients.discover().blobs(blob_endpoint).get_blob_client(container, REFERENCE)
 
 
 class LiveReference(Resource, module="lake", name="LiveReference"):

@@ -1,10 +1,10 @@
-"""The rollout: a new deployment at 0 %, checked there, then traffic, step by step, checked at each.
+"""The rollout: a new deployment at 0 %, checked there, then traffic in steps, with a check at each step.
 
-A failed check returns all traffic to the deployment that had it and fails `up` with the figures. The failed deployment
-stays at 0 % to be looked at, until the next rollout begins: there is never more than one. The previous deployment stays
-warm at 0 %, too; older ones go. `create` and `update` do the same and may be run again: a deployment's name is the
-digest of what it runs. Does not train or register; what it serves is a version number. Does not say what is a failed
-check: that is `probe.py`.
+A failed check returns all traffic to the deployment that had it, and `up` fails with the figures. The failed deployment
+stays at 0 % for diagnosis until the next rollout begins; there is never more than one. The previous deployment also
+stays warm at 0 %; older ones are deleted. `create` and `update` do the same and may run again, because a deployment's
+name is the digest of its model version, environment and engine. Does not train or register: it receives the number of a
+model version. Does not define the checks: `probe.py` does.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud import azure_cli
 from infra.cloud.artefact import Artefact
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.cloud.live_deployment import endpoint_key
 from infra.dynamic.provider import INCARNATION, ReleaseProvider, gone
 from infra.release.serving_stage.deployment import observed
@@ -33,7 +33,7 @@ _TRAFFIC_SECONDS = 600
 
 
 class RolloutFailed(Exception):
-    """The new deployment failed a check; the old one has all traffic again."""
+    """The new deployment failed a check; the live one has all traffic again."""
 
 
 class _RolloutProvider(ReleaseProvider):
@@ -48,13 +48,14 @@ class _RolloutProvider(ReleaseProvider):
         return CreateResult(props["endpoint_name"], {**props, **_roll_out(props, {})})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """`share` is the percent of the deployment's traffic, 0 where the deployment is gone."""
+        """Read the deployment; `share` is its percent of the traffic, 0 if it does not exist."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        client, endpoint, name = Cloud.discover().machine_learning(props["workspace_id"]), id_, props["deployment"]
+        client = AzureClients.discover().machine_learning(props["workspace_id"])
+        endpoint, name = id_, props["deployment"]
         try:
             traffic = client.online_endpoints.get(endpoint).traffic or {}
-            deployments = {found.name: found for found in client.online_deployments.list(endpoint)}
+            deployments = {each.name: each for each in client.online_deployments.list(endpoint)}
         except ResourceNotFoundError:
             return gone()
         if name not in deployments:
@@ -65,8 +66,8 @@ class _RolloutProvider(ReleaseProvider):
         return UpdateResult({**news, **_roll_out(news, olds)})
 
     def claim(self, props: dict[str, Any]) -> None:
-        """Tag the deployment that serves, last of all: until then it is the old resource's."""
-        client = Cloud.discover().machine_learning(props["workspace_id"])
+        """Tag the live deployment as the last step: until then it belongs to the old resource."""
+        client = AzureClients.discover().machine_learning(props["workspace_id"])
         endpoint, name = props["endpoint_name"], deployment_name(props)
         if _incarnation(client.online_deployments.get(name, endpoint)) != props[INCARNATION]:
             model = client.models.get(props["model_name"], str(props["model_version"]))
@@ -75,10 +76,10 @@ class _RolloutProvider(ReleaseProvider):
             ).result()
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        """Not what a replacement of this resource has taken over, nor its traffic."""
+        """Delete the deployments, but not one that a replacement of this resource has adopted, nor its traffic."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        cloud, endpoint = Cloud.discover(), props["endpoint_name"]
+        cloud, endpoint = AzureClients.discover(), props["endpoint_name"]
         client = cloud.machine_learning(props["workspace_id"])
         try:
             traffic = client.online_endpoints.get(endpoint).traffic or {}
@@ -92,9 +93,9 @@ class _RolloutProvider(ReleaseProvider):
 
 
 def deployment_name(props: dict[str, Any]) -> str:
-    """`m<model version>-<digest of all that runs>`: letters, digits and hyphens, 3-32 characters."""
-    runs = {key: props[key] for key in ("model_name", "model_version", "environment", "engine")}
-    return f"m{props['model_version']}-{hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:8]}"
+    """`m<model version>-<digest of model, environment and engine>`: letters, digits, hyphens, 3-32 characters."""
+    content = {key: props[key] for key in ("model_name", "model_version", "environment", "engine")}
+    return f"m{props['model_version']}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _incarnation(deployment: Any) -> str | None:
@@ -102,28 +103,29 @@ def _incarnation(deployment: Any) -> str | None:
 
 
 def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
-    cloud = Cloud.discover()
+    cloud = AzureClients.discover()
     client = cloud.machine_learning(props["workspace_id"])
     endpoint, name = props["endpoint_name"], deployment_name(props)
     deployments = {deployment.name: deployment for deployment in client.online_deployments.list(endpoint)}
-    stand = set(deployments)
-    served, kept = (olds.get(key) if olds.get(key) in stand else None for key in ("deployment", "previous"))
+    recorded, warm_previous = (
+        olds.get(key) if olds.get(key) in deployments else None for key in ("deployment", "previous")
+    )
     before = {key: share for key, share in (client.online_endpoints.get(endpoint).traffic or {}).items() if share}
-    if served and not before:  # whoever wrote the endpoint took its traffic away
-        before = {served: 100}
+    if recorded and not before:  # a write of the endpoint removed its traffic
+        before = {recorded: 100}
         _set_traffic(cloud, props, before)
     live = max((key for key in before if key != name), key=lambda key: before[key], default=None)
-    keeps = stand & {name, *before, served, kept}
-    _delete(client, endpoint, stand - keeps)
+    retained = deployments.keys() & {name, *before, recorded, warm_previous}
+    _delete(client, endpoint, deployments.keys() - retained)
 
-    # One that is still warm has gone through the steps already: its golden rows again, and users need not wait longer.
-    warm = name in (served, kept)
+    # A deployment that is still warm has passed the steps before: only its golden rows are checked again.
+    warm = name in (recorded, warm_previous)
     shares = _steps(props["rollout"]) if live and not warm else [100]
     checks, share = [], 0
     model = client.models.get(props["model_name"], str(props["model_version"]))
     try:
-        # One that exists stays whose it is: a rollout that replaces another takes it over at its end (`claim`).
-        incarnation = _incarnation(deployments[name]) if name in stand else props.get(INCARNATION)
+        # An existing deployment keeps its owner: a rollout that replaces another adopts it at its end (`claim`).
+        incarnation = _incarnation(deployments[name]) if name in deployments else props.get(INCARNATION)
         client.online_deployments.begin_create_or_update(
             _deployment(props, name, model.tags, incarnation=incarnation)
         ).result()
@@ -132,18 +134,19 @@ def _roll_out(props: dict[str, Any], olds: dict[str, Any]) -> dict[str, Any]:
             for share in (0, *shares):
                 if share:
                     _set_traffic(cloud, props, {name: share, live: 100 - share} if live else {name: share})
-                found = probe.check(name, live, takes_all=share == 100, measured=share > 0 or not warm)
-                checks.append({"share": share, **asdict(found)})
+                result = probe.check(name, live, takes_all=share == 100, measured=share > 0 or not warm)
+                checks.append({"share": share, **asdict(result)})
     except Exception as error:
-        said = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
-        _return_traffic(cloud, props, {live: 100} if live else before, said)
+        logs = azure_cli.deployment_logs(props["workspace_id"], endpoint, name)
+        message = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
+        _return_traffic(cloud, props, {live: 100} if live else before, message)
         raise RolloutFailed(
-            f"{said}\n{live or 'The deployment that was live'} is live as before. {name} keeps running without traffic "
-            f"until the next rollout; its log:\n{azure_cli.deployment_logs(props['workspace_id'], endpoint, name)}"
+            f"{message}\n{live or 'The deployment that was live'} is live as before. {name} keeps running without "
+            f"traffic until the next rollout; its log:\n{logs}"
         ) from error
 
-    previous = live or (kept if name == served else None)
-    _delete(client, endpoint, keeps - {name, previous})
+    previous = live or (warm_previous if name == recorded else None)
+    _delete(client, endpoint, retained - {name, previous})
     return {"deployment": name, "previous": previous, "checks": checks, "scoring_uri": scoring_uri}
 
 
@@ -152,18 +155,19 @@ def _delete(client: Any, endpoint: str, names: set[str]) -> None:
         client.online_deployments.begin_delete(name, endpoint).result()
 
 
-def _return_traffic(cloud: Cloud, props: dict[str, Any], traffic: dict[str, int], said: str) -> None:
+def _return_traffic(cloud: AzureClients, props: dict[str, Any], traffic: dict[str, int], message: str) -> None:
     try:
         _set_traffic(cloud, props, traffic)
     except Exception as error:
-        raise RolloutFailed(f"{said}\nTraffic could not be returned to {traffic} either: {error}") from error
+        raise RolloutFailed(f"{message}\nTraffic could not be returned to {traffic} either: {error}") from error
 
 
 def _steps(steps: list[Any]) -> list[int]:
     return [int(step) for step in steps]  # numbers come back from state as floats
 
 
-def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, incarnation: str | None = None) -> Any:
+def _deployment(props: dict[str, Any], name: str, model_tags: dict[str, str], *, incarnation: str | None = None) -> Any:
+    """The deployment as an entity of Azure ML's SDK. `model_tags`: tags of its model version."""
     from azure.ai.ml.entities import (
         KubernetesOnlineDeployment,
         OnlineRequestSettings,
@@ -173,15 +177,17 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, i
         TargetUtilizationScaleSettings,
     )
 
-    tags: dict[str, str] = {key: of_model[key] for key in ("dataset", "snapshot", "code", "run_id") if key in of_model}
+    tags: dict[str, str] = {
+        key: model_tags[key] for key in ("dataset", "snapshot", "code", "run_id") if key in model_tags
+    }
     tags |= {"model_version": str(props["model_version"]), "engine": props["engine"]}
     tags |= {"image": props["environment"].rpartition(":")[2]}  # a version is named by the digest
     if incarnation:
         tags |= {INCARNATION: incarnation}
     scale = props["scale"]
     size = ResourceSettings(cpu=scale["cpu"], memory=scale["memory"])
-    # A model and a JVM take seconds to load; a probe that gives up earlier restarts the container for ever.
-    patient = {"failure_threshold": 30, "success_threshold": 1, "timeout": 2, "period": 10, "initial_delay": 1}
+    # A model and a JVM take seconds to load; a probe that gives up earlier would restart the container again and again.
+    probe = {"failure_threshold": 30, "success_threshold": 1, "timeout": 2, "period": 10, "initial_delay": 1}
     return KubernetesOnlineDeployment(
         name=name,
         endpoint_name=props["endpoint_name"],
@@ -190,7 +196,7 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, i
         instance_type=props["instance_type"],
         instance_count=int(scale["min"]),
         resources=ResourceRequirementsSettings(requests=size, limits=size),
-        # The inference router scales by what it knows itself; a HorizontalPodAutoscaler beside it would fight it.
+        # The inference router scales the replicas. A HorizontalPodAutoscaler next to it would work against it.
         scale_settings=TargetUtilizationScaleSettings(
             min_instances=int(scale["min"]),
             max_instances=int(scale["max"]),
@@ -202,8 +208,8 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, i
             max_concurrent_requests_per_instance=int(scale["concurrency"]),
             max_queue_wait_ms=500,
         ),
-        liveness_probe=ProbeSettings(**patient),
-        readiness_probe=ProbeSettings(**patient),
+        liveness_probe=ProbeSettings(**probe),
+        readiness_probe=ProbeSettings(**probe),
         environment_variables={
             "SCORING_ENGINE": props["engine"],
             "MODEL_NAME": props["model_name"],
@@ -214,10 +220,10 @@ def _deployment(props: dict[str, Any], name: str, of_model: dict[str, str], *, i
     )
 
 
-def _set_traffic(cloud: Cloud, props: dict[str, Any], traffic: dict[str, int]) -> None:
+def _set_traffic(cloud: AzureClients, props: dict[str, Any], traffic: dict[str, int]) -> None:
     """Write the endpoint back as Azure reports it, with other traffic.
 
-    Not through the SDK's entity, which knows only part of the resource: its PUT would drop the rest.
+    Does not use the SDK's entity, which knows only part of the resource: its PUT would drop the rest.
     """
     resource_id = f"{props['workspace_id']}/onlineEndpoints/{props['endpoint_name']}"
     url = f"{cloud.resource_manager}{resource_id}?api-version={_API_VERSION}"
@@ -241,7 +247,7 @@ def _set_traffic(cloud: Cloud, props: dict[str, Any], traffic: dict[str, int]) -
 
 
 def _probe(client: Any, props: dict[str, Any], model_path: str, scoring_uri: str) -> "Probe":
-    """With the rows that training kept with this model version."""
+    """Create the probe with the golden rows of this model version."""
     from infra.release.checks.probe import Limits, Probe
 
     artefact = Artefact(props["blob_endpoint"], props["models_container"], model_path.rstrip("/").rpartition("/")[2])
@@ -253,7 +259,7 @@ def _probe(client: Any, props: dict[str, Any], model_path: str, scoring_uri: str
 class Rollout(Resource, module="machinelearning", name="Rollout"):
     deployment: pulumi.Output[str]
     checks: pulumi.Output[list[dict[str, Any]]]
-    """At each share of traffic, what was measured: `share` and the fields of `probe.Figures`."""
+    """Measurements at each share of traffic: `share` and the fields of `probe.ProbeResult`."""
     scoring_uri: pulumi.Output[str]
 
     def __init__(
@@ -276,10 +282,12 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`environment`: `<name>:<version>`.
+        """Declare a rollout.
 
-        `scale`: `min` and `max` replicas, `utilisation` in percent they are scaled for; `cpu`, `memory` and
-        `concurrency` of each, and with a JVM its `heap`, such as `2048m`. `limits`: the fields of `probe.Limits`.
+        environment: `<name>:<version>`.
+        scale: `min` and `max` replicas, target `utilisation` in percent; `cpu`, `memory` and `concurrency` of a
+            replica, and with a JVM its `heap`, such as `2048m`.
+        limits: the fields of `probe.Limits`.
         """
         props = {
             "workspace_id": workspace_id,
@@ -296,7 +304,7 @@ class Rollout(Resource, module="machinelearning", name="Rollout"):
             "limits": limits,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,
-            "share": 100,  # percent of the traffic that the deployment has once it is rolled out
+            "share": 100,  # percent of the traffic after the rollout
         }
         outputs = {"deployment": None, "previous": None, "checks": None, "scoring_uri": None}
         super().__init__(_RolloutProvider(), name, {**props, **outputs}, opts)

@@ -8,53 +8,77 @@ from infra.release.serving_stage.environment import EnvironmentVersion
 from infra.release.serving_stage.image import ScoringImage, context_digest
 from infra.release.serving_stage.live_record import LiveReference
 from infra.release.serving_stage.rollout import Rollout
-from infra.release.training_stage.stage import Trained
+from infra.release.training_stage.stage import TrainingStage
 
 
-class Served(pulumi.ComponentResource):
+class ServingStage(pulumi.ComponentResource):
     source: str
     """Origin of the image: the first sixteen digits of the build context's digest, or of an existing image's digest."""
     image: ScoringImage
     rollout: Rollout
 
     def __init__(
-        self, name: str, args: ReleaseArgs, trained: Trained, opts: pulumi.ResourceOptions | None = None
+        self, name: str, args: ReleaseArgs, training: TrainingStage, opts: pulumi.ResourceOptions | None = None
     ) -> None:
+        # The type token is in the state of every stack, so it keeps the class's earlier name.
         super().__init__("personalization:release:Served", name, None, opts)
-        settings, serving, planned = args.settings, args.settings.serving, plan(args.settings.serving)
-        child = pulumi.ResourceOptions(parent=self)
-        existing = settings.release.image
+        engine = args.settings.serving.engine
+        self.image = self._image(f"{name}-image", args)
+        environment_name = f"scoring-{engine}"
+        environment = EnvironmentVersion(
+            f"{name}-environment",
+            **args.model_registry,
+            environment_name=environment_name,
+            image=self.image.image,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        reference = environment.version.apply(lambda version: f"{environment_name}:{version}")
+        self.rollout = self._rollout(f"{name}-rollout", args, training, reference)
+        LiveReference(
+            f"{name}-live",
+            **args.models,
+            **args.lake_identity,
+            **args.model_registry,
+            endpoint_name=args.inference.endpoint_name,
+            model_name=MODEL,
+            model_version=training.version,
+            environment=reference,
+            engine=engine,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.rollout]),
+        )
+        self.register_outputs({})
+
+    def _image(self, name: str, args: ReleaseArgs) -> ScoringImage:
+        """Declare the image that the registry builds from `scoring/`, or the existing one of `release:image`."""
+        existing = args.settings.release.image
         context = None if existing else context_digest()
         self.source = context[:16] if context else f"existing {str(existing)[7:23]}"
-        self.image = ScoringImage(
-            f"{name}-image",
+        return ScoringImage(
+            name,
             registry_id=args.registry.registry_id,
             registry_uid=args.registry.registry_uid,
             login_server=args.registry.login_server,
-            engine=serving.engine,
+            engine=args.settings.serving.engine,
             digest=context,
             existing=existing,
             build_pool=args.registry.build_pool,
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self),
         )
-        environment_name = f"scoring-{serving.engine}"
-        environment = EnvironmentVersion(
-            f"{name}-environment",
-            **args.registry_of_models,
-            environment_name=environment_name,
-            image=self.image.image,
-            opts=child,
-        )
-        reference = environment.version.apply(lambda version: f"{environment_name}:{version}")
-        self.rollout = Rollout(
-            f"{name}-rollout",
+
+    def _rollout(
+        self, name: str, args: ReleaseArgs, training: TrainingStage, environment: pulumi.Output[str]
+    ) -> Rollout:
+        """Declare the rollout, with replicas from the capacity plan."""
+        serving, planned = args.settings.serving, plan(args.settings.serving)
+        return Rollout(
+            name,
             **args.models,
-            **args.registry_of_models,
+            **args.model_registry,
             endpoint_name=args.inference.endpoint_name,
             endpoint_revision=args.inference.endpoint_revision,
             model_name=MODEL,
-            model_version=trained.version,
-            environment=reference,
+            model_version=training.version,
+            environment=environment,
             engine=serving.engine,
             instance_type=serving.instance_type or DEFAULT_INSTANCE_TYPE,
             scale={
@@ -66,20 +90,7 @@ class Served(pulumi.ComponentResource):
                 "utilisation": planned.utilisation,
                 **({"heap": jvm} if (jvm := heap(serving)) else {}),
             },
-            rollout=settings.release.traffic_steps,
-            limits=settings.release.limits,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[trained.registered]),
+            rollout=args.settings.release.traffic_steps,
+            limits=args.settings.release.limits,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[training.registered]),
         )
-        LiveReference(
-            f"{name}-live",
-            **args.models,
-            **args.lake_identity,
-            **args.registry_of_models,
-            endpoint_name=args.inference.endpoint_name,
-            model_name=MODEL,
-            model_version=trained.version,
-            environment=reference,
-            engine=serving.engine,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.rollout]),
-        )
-        self.register_outputs({})

@@ -1,1 +1,1 @@
-"""From raw rows to a registered model."""
+"""The training stage: raw rows to a registered model."""

@@ -1,8 +1,8 @@
 """Unity Catalog over the lake: credential, external locations, catalog, schema and one volume per container.
 
-Databricks code reads and writes `/Volumes/<catalog>/<schema>/<container>/…`; no key and no mount is involved. All
-objects of one environment are one resource, made in order and adopted where they already exist.
-Does not empty anything: dropping an external volume leaves the files in the lake.
+Databricks code reads and writes `/Volumes/<catalog>/<schema>/<container>/…`, without a key or a mount. All objects of
+one environment are one resource; they are created in order, and existing ones are adopted.
+Does not delete files: dropping an external volume leaves them in the lake.
 """
 
 import contextlib
@@ -12,22 +12,22 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud.clients import databricks_of
-from infra.cloud.retry import until_allowed
+from infra.cloud.retry import retry_until_authorized
 from infra.dynamic.ownership import WorkspaceProvider
 from infra.dynamic.provider import gone
 
 VOLUMES = ("raw", "features", "models")
 SCHEMA = "personalization"
 PRIVILEGES = ("CREATE_CATALOG", "CREATE_EXTERNAL_LOCATION", "CREATE_STORAGE_CREDENTIAL")
-"""What the deployer needs on the metastore. Databricks gives them to the workspace's admins where it has assigned the
-metastore by itself, and nobody has them where an account admin has assigned it.
+"""Privileges that the deployer needs on the metastore. The workspace's admins have them if Databricks assigned the
+metastore automatically. If an account admin assigned it, nobody has them.
 
 Source: https://learn.microsoft.com/azure/databricks/data-governance/unity-catalog/manage-privileges/admin-privileges;
 databricks/terraform-provider-databricks#2828
 """
 _REMEDY = (
     f"The deployer needs {', '.join(PRIVILEGES)} on the metastore, which its admin grants, and the role Contributor or "
-    "Owner on the access connector. `personalization preflight` asks for the former."
+    "Owner on the access connector. `personalization preflight` checks the privileges."
 )
 
 
@@ -41,7 +41,7 @@ class _CatalogProvider(WorkspaceProvider):
         return CreateResult(props["catalog"], {**props, "volumes": f"/Volumes/{props['catalog']}/{SCHEMA}"})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Gone where any of its objects is: `create` adopts the others."""
+        """Gone if one of its objects is: `create` adopts the others."""
         from databricks.sdk.errors import NotFound
 
         try:
@@ -85,17 +85,17 @@ class _CatalogProvider(WorkspaceProvider):
         client, catalog, locations = databricks_of(props), props["catalog"], props["locations"]
 
         def ensure(get: Any, create: Any, what: str) -> None:
-            """Create it where it does not exist, as soon as Databricks allows it.
+            """Create the object if it does not exist, as soon as Databricks allows it.
 
-            The connector's role on the storage and the deployer's rights on the metastore of a new workspace come some
-            minutes late. A storage credential takes the built-in role Contributor or Owner on the access connector, by
-            the id of the role (databricks/cli#1486).
+            The connector's role on the storage and the deployer's rights on the metastore of a new workspace take
+            effect some minutes late. A storage credential requires the built-in role Contributor or Owner on the access
+            connector, by the id of the role (databricks/cli#1486).
             """
             try:
                 get()
             except NotFound:
                 try:
-                    until_allowed(create, (PermissionDenied,), what=what)
+                    retry_until_authorized(create, (PermissionDenied,), what=what)
                 except PermissionDenied as error:
                     raise PermissionDenied(f"{error} {_REMEDY}") from error
 

@@ -1,7 +1,7 @@
 """The MLflow experiment of the training job's runs, in the workspace's own tracking.
 
-Made before the first run, so that it belongs to whoever deploys and not to a run; found again by its name, also where
-it was deleted: with it come back its runs. Registers no model: the registry of record is Azure ML's.
+Created before the first run, so that its owner is the deployer and not a run. Found by its name, also if it was
+deleted: then it is restored with its runs. Does not register models: Azure ML's registry is the registry of record.
 """
 
 from typing import Any
@@ -20,17 +20,18 @@ class _ExperimentProvider(WorkspaceProvider):
     inputs = ("workspace_url",)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        found = _ensure(props)
-        return CreateResult(found["experiment_id"], {**props, **found})
+        outputs = _ensure(props)
+        return CreateResult(outputs["experiment_id"], {**props, **outputs})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         from databricks.sdk.errors import NotFound
 
         try:
-            found = databricks_of(props).experiments.get_by_name(props["path"]).experiment
+            experiment = databricks_of(props).experiments.get_by_name(props["path"]).experiment
         except NotFound:
             return gone()
-        return ReadResult(id_, props) if (found.experiment_id, found.lifecycle_stage) == (id_, "active") else gone()
+        is_same = (experiment.experiment_id, experiment.lifecycle_stage) == (id_, "active")
+        return ReadResult(id_, props) if is_same else gone()
 
     def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         return UpdateResult({**news, **_ensure(news)})
@@ -45,13 +46,14 @@ class _ExperimentProvider(WorkspaceProvider):
 
 
 def _ensure(props: dict[str, Any]) -> dict[str, str]:
+    """Find, restore or create the experiment. Return its outputs."""
     from databricks.sdk.errors import NotFound
 
     client, path = databricks_of(props), props["path"]
     try:
-        found = client.experiments.get_by_name(path).experiment
-        experiment_id = found.experiment_id
-        if found.lifecycle_stage == "deleted":
+        experiment = client.experiments.get_by_name(path).experiment
+        experiment_id = experiment.experiment_id
+        if experiment.lifecycle_stage == "deleted":
             client.experiments.restore_experiment(experiment_id)
     except NotFound:
         client.workspace.mkdirs(path.rpartition("/")[0])
@@ -74,7 +76,7 @@ class Experiment(Resource, module="databricks", name="Experiment"):
         path: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`path`: of the experiment in the workspace, such as `/Shared/shop/training`."""
+        """`path`: the experiment's path in the workspace, such as `/Shared/shop/training`."""
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,

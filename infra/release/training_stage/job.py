@@ -1,8 +1,8 @@
 """The Databricks job: two tasks, prepare and train, on one fixed-size job cluster, with its daily schedule.
 
-`cluster` and `libraries` are the one definition that the interactive cluster (`interactive_access/cluster.py`) has,
-too. `job_settings` is a pure function, so that what LightGBM on Spark cannot survive (autoscaling, adaptive execution,
-speculation, dynamic allocation) is ruled out in one tested place. Does not run the job.
+The interactive cluster (`interactive_access/cluster.py`) uses the same `cluster` and `libraries`. `job_settings` is a
+pure function, so that one tested place excludes everything that breaks LightGBM on Spark (autoscaling, adaptive
+execution, speculation, dynamic allocation). Does not run the job.
 """
 
 import json
@@ -20,9 +20,9 @@ from infra.planning import compatibility
 from infra.release.serving_stage.live_record import REFERENCE
 
 PACKAGE = "personalization_workloads"
-# The two modules of SynapseML that training needs; the root artifact drags in ONNX, OpenCV and a speech client.
-SYNAPSEML = compatibility.table().line.coordinate
-SYNAPSEML_PYTHON = compatibility.table().line.package
+# The two modules of SynapseML that training needs; the root artifact also brings ONNX, OpenCV and a speech client.
+SYNAPSEML = compatibility.table().release.coordinate
+SYNAPSEML_PYTHON = compatibility.table().release.package
 MLFLOW = compatibility.table().tracking
 # Spark brings its own versions of these.
 # Source: microsoft/SynapseML README.md
@@ -33,9 +33,9 @@ SYNAPSEML_EXCLUSIONS = (
     "org.scalatest:scalatest_2.12",
     "com.fasterxml.jackson.core:jackson-databind",
 )
-# Spark generates methods of over 8,000 bytes for rows as wide as ours, which Java else interprets for ever. The second
-# compiler gives up on the largest of them only after seconds, and inlines into the others what costs it more time than
-# it saves: with less inlined and an earlier end a million rows take a tenth less (docs/benchmarks.md).
+# For wide rows Spark generates methods of over 8,000 bytes, which Java does not compile by default. The optimizing
+# compiler gives up on the largest of them only after seconds, and inlining costs it more time than it saves: with less
+# inlining and an earlier limit a million rows take 10 % less time (docs/benchmarks.md).
 _JAVA_OPTIONS = (
     "-XX:-DontCompileHugeMethods -XX:FreqInlineSize=120 -XX:InlineSmallCode=800 "
     "-XX:MaxNodeLimit=20000 -XX:LiveNodeCountInliningCutoff=10000"
@@ -54,7 +54,7 @@ class JobSpec:
     volumes: str
     wheel: str
     code: str
-    """Digest of what is in the wheel."""
+    """Digest of the wheel's sources."""
     experiment: str
     spark_version: str
     node_type: str
@@ -67,7 +67,7 @@ class JobSpec:
 
 
 def job_settings(spec: JobSpec) -> dict[str, Any]:
-    """The job as the Jobs API 2.2 takes it."""
+    """The job in the form of the Jobs API 2.2."""
     snapshot = f"{spec.dataset}/{{{{job.parameters.snapshot}}}}"
     features = f"{spec.volumes}/features/{snapshot}"
     lineage = {name: f"{{{{job.parameters.{name}}}}}" for name in ("snapshot", "input_digest")}
@@ -96,7 +96,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
             "pause_status": "UNPAUSED" if spec.schedule_enabled else "PAUSED",
         },
         "parameters": [
-            # On its own schedule it trains on the rows of the day and looks up the live model; a release names both.
+            # A scheduled run trains on the rows of the day and looks up the live model; a release passes both.
             {"name": "snapshot", "default": _TODAY if spec.schedule_enabled else spec.snapshot},
             {"name": "input_digest", "default": "scheduled"},
             {"name": "live", "default": f"{spec.volumes}/models/{REFERENCE}"},
@@ -114,7 +114,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
                     *("--artefact", f"{spec.volumes}/models/{{{{job.run_id}}}}", "--run-id", "{{job.run_id}}"),
                     *("--lineage", json.dumps(lineage), "--tasks", str(spec.workers)),
                     *("--experiment", spec.experiment),
-                    "--live={{job.parameters.live}}",  # in one, so that no parameter is ever empty
+                    "--live={{job.parameters.live}}",  # one argument, so that no parameter is ever empty
                 ],
                 depends_on=[{"task_key": "prepare"}],
             ),
@@ -132,12 +132,12 @@ def libraries(spec: JobSpec) -> list[dict[str, Any]]:
 
 
 def spark_conf(workers: int) -> dict[str, str]:
-    """What training needs of Spark on so many workers; 0 is a single node."""
+    """Spark settings for training on this number of workers; 0 is a single node."""
     conf = {
         "spark.sql.adaptive.enabled": "false",
         "spark.speculation": "false",
         "spark.dynamicAllocation.enabled": "false",
-        # A worker that waits in native code for a lost one hears of nothing: only its end frees its cores.
+        # A worker that waits in native code for a lost one is not notified: only killing it frees its cores.
         "spark.task.reaper.enabled": "true",
         "spark.task.reaper.killTimeout": "20s",
         "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
@@ -145,7 +145,7 @@ def spark_conf(workers: int) -> dict[str, str]:
         # The working directory, where the workload puts LightGBM's library: without it, each fit unpacks a new copy.
         "spark.driver.extraLibraryPath": ".",
         "spark.executor.extraLibraryPath": ".",
-        # A training generates some 150 classes; Spark forgets all but the last 100, which the next fit needs again.
+        # A training generates some 150 classes. By default Spark caches 100, and the next fit would compile the others.
         "spark.sql.codegen.cache.maxEntries": "1000",
         "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_WORKER * workers or _PARTITIONS_ON_ONE_NODE),
     }
@@ -155,7 +155,7 @@ def spark_conf(workers: int) -> dict[str, str]:
 
 
 def cluster(spec: JobSpec) -> dict[str, Any]:
-    """A cluster of fixed size: LightGBM's network ring can neither lose nor gain a worker once it is closed."""
+    """A cluster of fixed size: LightGBM's network ring can neither lose nor gain a worker during a fit."""
     tags = dict(spec.tags)
     if spec.workers == 0:
         tags |= {"ResourceClass": "SingleNode"}
@@ -182,11 +182,11 @@ class _JobProvider(WorkspaceProvider):
 
         client = databricks_of(props)
         settings = JobSettings.from_dict(json.loads(props["settings"]))
-        # Creating a job has no idempotency token: one of this name was made by an `up` that did not live to record it.
-        found = next(iter(client.jobs.list(name=props["job_name"])), None)
-        if found is not None:
-            client.jobs.reset(found.job_id, settings)
-            return CreateResult(str(found.job_id), {**props, "job_id": str(found.job_id)})
+        # A creation has no idempotency token: an interrupted `up` may have created a job with this name.
+        existing = next(iter(client.jobs.list(name=props["job_name"])), None)
+        if existing is not None:
+            client.jobs.reset(existing.job_id, settings)
+            return CreateResult(str(existing.job_id), {**props, "job_id": str(existing.job_id)})
         answer = client.api_client.do("POST", "/api/2.2/jobs/create", body=settings.as_dict())
         return CreateResult(str(answer["job_id"]), {**props, "job_id": str(answer["job_id"])})
 

@@ -1,9 +1,9 @@
-"""A model version in the Azure ML registry, made only of a model that passed the gate.
+"""A model version in the Azure ML registry, created only for a model that passed the gate.
 
-A refused model fails here, before anything that serves has been touched: the live endpoint stays as it was. Passed or
-refused, the verdict is kept beside the artefact, as `verdict.json`.
-`create` may be killed: the version is found again by the run it came from. Does not copy the artefact, which stays in
-the lake and is referred to through the workspace's datastore. Does not delete versions: rollback needs them.
+A refused model fails here, before the live deployment is changed. In both cases the verdict is written next to the
+artefact, as `verdict.json`. `create` may be killed: the next one finds the version by its training run. Does not copy
+the artefact, which stays in the lake; the version refers to it through the workspace's datastore. Does not delete
+versions: a rollback needs them.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud.artefact import Artefact
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.checks.gate import verdict
 
 
 class ModelRefused(Exception):
-    """The gate's reasons."""
+    """The gate refused the model; the message lists the broken rules."""
 
 
 class _ModelVersionProvider(ReleaseProvider):
@@ -30,7 +30,7 @@ class _ModelVersionProvider(ReleaseProvider):
         from azure.ai.ml.entities import Model
 
         self._gate(props)
-        client = Cloud.discover().machine_learning(props["workspace_id"])
+        client = AzureClients.discover().machine_learning(props["workspace_id"])
         versions = _versions(client, props["model_name"])
         version = next((v for v, model in versions.items() if model.tags.get("run_id") == props["run_id"]), None)
         if version is None:
@@ -58,7 +58,7 @@ class _ModelVersionProvider(ReleaseProvider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         from azure.core.exceptions import ResourceNotFoundError
 
-        registry = Cloud.discover().machine_learning(props["workspace_id"])
+        registry = AzureClients.discover().machine_learning(props["workspace_id"])
         try:
             registry.models.get(props["model_name"], props["version"])
         except ResourceNotFoundError:
@@ -71,6 +71,7 @@ class _ModelVersionProvider(ReleaseProvider):
 
     @staticmethod
     def _gate(props: dict[str, Any]) -> None:
+        """Write the verdict. Raises `ModelRefused` if a rule is broken."""
         compared = props["metrics"].get("live") or {}
         if "skipped" in compared:
             pulumi.log.warn(
@@ -81,7 +82,7 @@ class _ModelVersionProvider(ReleaseProvider):
         _artefact(props).write_verdict(rules)
         if reasons := [rule["says"] for rule in rules if not rule["passed"]]:
             raise ModelRefused(
-                f"the model of training run {props['run_id']} is refused, what serves now keeps serving:\n"
+                f"the model of training run {props['run_id']} is refused, and the live model stays live:\n"
                 + "\n".join(f"  - {reason}" for reason in reasons)
             )
 
@@ -113,7 +114,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
         datastore: pulumi.Input[str],
         run_id: pulumi.Input[str],
         metrics: pulumi.Input[dict[str, Any]],
-        floors: dict[str, float],
+        thresholds: dict[str, float],
         lineage: pulumi.Input[dict[str, str]],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
@@ -126,7 +127,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
             "datastore": datastore,
             "run_id": run_id,
             "metrics": metrics,
-            "floors": floors,
+            "floors": thresholds,  # the name in existing states
             "lineage": lineage,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,

@@ -1,6 +1,6 @@
 """Raw rows in the lake: local files uploaded under `raw/<dataset>/<snapshot>/`, the snapshot named by its content.
 
-Does not delete: a snapshot is what a model's lineage points at. Stacks whose rows arrive by another way set
+Does not delete: the lineage of a model refers to its snapshot. Stacks whose rows arrive in another way set
 `training:snapshot` and have no such resource.
 """
 
@@ -12,17 +12,17 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from infra.cloud.clients import Cloud, has_lake
-from infra.cloud.retry import until_allowed
+from infra.cloud.clients import AzureClients, has_lake
+from infra.cloud.retry import retry_until_authorized
 from infra.dynamic.provider import ReleaseProvider, gone
 
 
 class SnapshotError(Exception):
-    """The local rows cannot be used; the message names the path and what would do."""
+    """The rows cannot be used; the message names the path and the remedy."""
 
 
 def files_of(data: str) -> list[Path]:
-    """The files of a snapshot: the one named, or all in the folder named (not its sub-folders)."""
+    """Files of a snapshot: `data` itself, or all files in that folder without its sub-folders."""
     path = Path(data).expanduser()
     if path.is_file():
         return [path]
@@ -31,7 +31,7 @@ def files_of(data: str) -> list[Path]:
             f"training:local_data {data!r}: no such file or folder (looked at {path.absolute()}). "
             "Name a file such as train.txt, or a folder that holds the dataset's files."
         )
-    files = sorted(found for found in path.iterdir() if found.is_file() and not found.name.startswith("."))
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     if not files:
         raise SnapshotError(f"training:local_data {data!r} is an empty folder. Put the dataset's files there.")
     return files
@@ -47,11 +47,11 @@ def snapshot_name(data: str) -> str:
 
 
 def landed(blob_endpoint: str, container: str, dataset: str, snapshot: str) -> bool:
-    """Whether the lake holds a file that is not empty below `<dataset>/<snapshot>/`.
+    """Whether the lake has a file that is not empty below `<dataset>/<snapshot>/`.
 
     Raises `azure.core.exceptions.AzureError` if the lake does not answer or refuses the login.
     """
-    rows = Cloud.discover().blobs(blob_endpoint).get_container_client(container)
+    rows = AzureClients.discover().blobs(blob_endpoint).get_container_client(container)
     return any(blob.size for blob in rows.list_blobs(name_starts_with=f"{dataset}/{snapshot}/"))
 
 
@@ -60,7 +60,7 @@ def require_landed(blob_endpoint: str, container: str, dataset: str, snapshot: s
     from azure.core.exceptions import HttpResponseError
 
     check = partial(landed, blob_endpoint, container, dataset, snapshot)
-    if not until_allowed(check, (HttpResponseError,), what=f"list of {container}/{dataset}/{snapshot}"):
+    if not retry_until_authorized(check, (HttpResponseError,), what=f"list of {container}/{dataset}/{snapshot}"):
         raise SnapshotError(
             f"training:snapshot {snapshot}: {blob_endpoint}{container} has no rows below {dataset}/{snapshot}/. "
             "Upload the dataset's files there, or set training:snapshot to a folder that holds them."
@@ -75,14 +75,14 @@ class _SnapshotProvider(ReleaseProvider):
         from azure.core.exceptions import HttpResponseError
 
         folder = f"{props['dataset']}/{props['snapshot']}"
-        container = Cloud.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
+        container = AzureClients.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
 
         def upload(path: Path) -> None:
             with path.open("rb") as content:
                 container.upload_blob(f"{folder}/{path.name}", content, overwrite=True, max_concurrency=4)
 
         for path in files_of(props["data"]):
-            until_allowed(partial(upload, path), (HttpResponseError,), what=f"upload of {path.name}")
+            retry_until_authorized(partial(upload, path), (HttpResponseError,), what=f"upload of {path.name}")
         names = [path.name for path in files_of(props["data"])]
         return CreateResult(f"{props['container']}/{folder}", {**props, "files": names})
 
@@ -91,7 +91,7 @@ class _SnapshotProvider(ReleaseProvider):
 
         if not has_lake(props):
             return gone()
-        container = Cloud.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
+        container = AzureClients.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
         folder = f"{props['dataset']}/{props['snapshot']}/"
         try:
             stored = {blob.name.removeprefix(folder) for blob in container.list_blobs(name_starts_with=folder)}

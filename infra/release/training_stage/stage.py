@@ -1,6 +1,7 @@
-"""From rows to a registered model: snapshot, catalog, workload, experiment, job, training run, gate.
+"""The training stage: rows to a registered model, through snapshot, catalog, workload, experiment, job, run and gate.
 
-Where a version is pinned, nothing trains and nothing is judged, whatever rows and code have become. Does not serve it.
+With a pinned model version nothing is trained and the gate does not run, even if rows or code have changed. Does not
+deploy the model: `serving_stage/stage.py` does.
 """
 
 import hashlib
@@ -22,38 +23,84 @@ from infra.release.training_stage.training_run import TrainingRun
 from infra.release.training_stage.workload import Workload, sources_digest
 
 
-class Trained(pulumi.ComponentResource):
+class TrainingStage(pulumi.ComponentResource):
     code: str
-    """Digest of the workload, short."""
+    """Digest of the workload's sources, its first sixteen digits."""
     rows: str
-    """The snapshot that the stack names."""
+    """Name of the snapshot that the stack is configured with."""
     volumes: pulumi.Output[str]
     spec: pulumi.Output[JobSpec]
     experiment: Experiment
     job_id: pulumi.Output[str]
     run: TrainingRun | Candidate
     metrics: pulumi.Output[dict[str, Any]]
-    """What training measured, and under `gate` the verdict on it."""
+    """Metrics of the training run, and under `gate` the verdict on them."""
     registered: ModelVersion
     version: pulumi.Output[str]
-    """Of the model that is to serve: what was registered, or what is pinned."""
+    """Version of the model to deploy: the registered one, or the pinned one."""
     snapshot: pulumi.Output[str]
-    """What the model of `run` was trained on."""
+    """Snapshot that the model of `run` was trained on."""
 
     def __init__(self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        # The type token is in the state of every stack, so it keeps the class's earlier name.
         super().__init__("personalization:release:Trained", name, None, opts)
         training, wanted = args.settings.training, args.settings.release.model
-        child = pulumi.ResourceOptions(parent=self)
-        held = ["*"] if isinstance(wanted, int) else None
+        assert training.local_data or training.snapshot  # `Settings` refuses a release without rows
         sources = sources_digest()
         self.code = sources[:16]
-
-        assert training.local_data or training.snapshot  # `Settings` refuses a release without rows
         # The name reads every byte of local rows, so it is computed once.
         self.rows = snapshot_name(training.local_data) if training.local_data else str(training.snapshot)
-        uploaded = [self._uploaded(name, args, self.rows, child)] if training.local_data else []
-        job_name = f"{args.names.catalog}-train"
+        uploaded = [self._upload(f"{name}-snapshot", args)] if training.local_data else []
+        job = self._job(name, args, sources)
+        # The resource's id is the job's id. It stays known in the preview of an update, as no other output does.
+        self.job_id = job.id
 
+        thresholds = args.settings.quality.limits
+        ignored = ["*"] if isinstance(wanted, int) else None
+        lineage: pulumi.Input[dict[str, str]]
+        if wanted == "latest":
+            self.run = self._candidate(args, job, thresholds)
+            lineage = self.run.lineage
+        else:
+            lineage = {"dataset": training.dataset, "snapshot": self.rows, "code": self.code}
+            digest = _digest(lineage, training.spark_version, SYNAPSEML)
+            options = pulumi.ResourceOptions(
+                parent=self, depends_on=[*uploaded, self.experiment], ignore_changes=ignored
+            )
+            self.run = self._training_run(f"{name}-training", args, job, digest, options)
+        self.metrics = self.run.metrics.apply(lambda metrics: {**metrics, "gate": verdict(metrics, thresholds)})
+        self.registered = ModelVersion(
+            f"{name}-model",
+            **args.models,
+            **args.model_registry,
+            model_name=MODEL,
+            datastore=args.machine_learning.models_datastore,
+            run_id=self.run.run_id,
+            metrics=self.run.metrics,
+            thresholds=thresholds,
+            lineage=lineage,
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=ignored),
+        )
+        self.snapshot = self.registered.lineage.apply(lambda tags: tags["snapshot"])
+        self.version = pulumi.Output.from_input(str(wanted)) if ignored else self.registered.version
+        self.register_outputs({})
+
+    def _upload(self, name: str, args: ReleaseArgs) -> Snapshot:
+        """Upload local rows. Not needed for `training:snapshot`, whose rows are already in the lake."""
+        return Snapshot(
+            name,
+            blob_endpoint=args.lake.blob_endpoint,
+            **args.lake_identity,
+            container=args.lake.containers["raw"],
+            dataset=args.settings.training.dataset,
+            data=str(args.settings.training.local_data),
+            snapshot=self.rows,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _job(self, name: str, args: ReleaseArgs, sources: str) -> TrainingJob:
+        """Declare the job and the workspace objects that it uses: catalog, wheel and experiment."""
+        child = pulumi.ResourceOptions(parent=self)
         catalog = Catalog(
             f"{name}-catalog",
             **args.workspace,
@@ -73,101 +120,74 @@ class Trained(pulumi.ComponentResource):
             opts=child,
         )
         self.experiment = Experiment(f"{name}-experiment", **args.workspace, path=f"{args.shared}/training", opts=child)
+        job_name = f"{args.names.catalog}-train"
         self.spec = pulumi.Output.all(catalog.volumes, workload.path, self.experiment.path).apply(
-            lambda found: JobSpec(
-                name=job_name,
-                dataset=training.dataset,
-                snapshot=self.rows,
-                volumes=found[0],
-                wheel=found[1],
-                code=self.code,
-                experiment=found[2],
-                spark_version=training.spark_version,
-                node_type=training.node_type,
-                workers=training.workers,
-                spot=training.spot,
-                schedule=training.schedule,
-                schedule_enabled=training.schedule_enabled,
-                timeout_minutes=training.timeout_minutes,
-                tags={"environment": args.settings.environment},
-            )
+            lambda paths: self._spec(job_name, args, *paths)
         )
-        job = TrainingJob(
+        return TrainingJob(
             f"{name}-job",
             **args.workspace,
             job_name=job_name,
             settings=self.spec.apply(lambda spec: json.dumps(job_settings(spec))),
             opts=child,
         )
-        # The id of the resource is the job's, and stays known in the preview of an update, as no other output does.
-        self.job_id = job.id
 
-        lineage: pulumi.Input[dict[str, str]] = {
-            "dataset": training.dataset,
-            "snapshot": self.rows,
-            "code": self.code,
-        }
-        floors = args.settings.quality.limits
-        if wanted == "latest":
-            where = {name: value for name, value in args.workspace.items() if name != "workspace_uid"}
-            self.run = newest(
-                **where,
-                **args.models,
-                job_id=job.job_id,
-                ml_workspace_id=args.machine_learning.workspace_id,
-                endpoint_name=args.names.endpoint,
-                floors=floors,
-            )
-            lineage = self.run.lineage
-        else:
-            self.run = TrainingRun(
-                f"{name}-training",
-                **args.workspace,
-                **args.models,
-                **args.lake_identity,
-                job_id=job.job_id,
-                raw_container=args.lake.containers["raw"],
-                dataset=training.dataset,
-                snapshot=self.rows,
-                input_digest=_digest(lineage, training.spark_version, SYNAPSEML),
-                volumes=catalog.volumes,
-                ml_workspace_id=args.machine_learning.workspace_id,
-                endpoint_name=args.names.endpoint,
-                timeout_minutes=training.timeout_minutes,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[*uploaded, self.experiment], ignore_changes=held),
-            )
-        self.metrics = self.run.metrics.apply(lambda metrics: {**metrics, "gate": verdict(metrics, floors)})
-        self.registered = ModelVersion(
-            f"{name}-model",
-            **args.models,
-            **args.registry_of_models,
-            model_name=MODEL,
-            datastore=args.machine_learning.models_datastore,
-            run_id=self.run.run_id,
-            metrics=self.run.metrics,
-            floors=floors,
-            lineage=lineage,
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=held),
+    def _spec(self, job_name: str, args: ReleaseArgs, volumes: str, wheel: str, experiment: str) -> JobSpec:
+        training = args.settings.training
+        return JobSpec(
+            name=job_name,
+            dataset=training.dataset,
+            snapshot=self.rows,
+            volumes=volumes,
+            wheel=wheel,
+            code=self.code,
+            experiment=experiment,
+            spark_version=training.spark_version,
+            node_type=training.node_type,
+            workers=training.workers,
+            spot=training.spot,
+            schedule=training.schedule,
+            schedule_enabled=training.schedule_enabled,
+            timeout_minutes=training.timeout_minutes,
+            tags={"environment": args.settings.environment},
         )
-        self.snapshot = self.registered.lineage.apply(lambda tags: tags["snapshot"])
-        self.version = pulumi.Output.from_input(str(wanted)) if held else self.registered.version
-        self.register_outputs({})
 
     @staticmethod
-    def _uploaded(name: str, args: ReleaseArgs, snapshot: str, opts: pulumi.ResourceOptions) -> Snapshot:
-        """Upload local rows; rows that `training:snapshot` names are already in the lake."""
-        return Snapshot(
-            f"{name}-snapshot",
-            blob_endpoint=args.lake.blob_endpoint,
+    def _candidate(args: ReleaseArgs, job: TrainingJob, thresholds: dict[str, float]) -> Candidate:
+        """Look up the newest run of the job whose model passes the gate (`release:model: latest`)."""
+        return newest(
+            workspace_url=args.databricks.workspace_url,
+            workspace_id=args.databricks.workspace_id,
+            **args.models,
+            job_id=job.job_id,
+            ml_workspace_id=args.machine_learning.workspace_id,
+            endpoint_name=args.names.endpoint,
+            thresholds=thresholds,
+        )
+
+    def _training_run(
+        self, name: str, args: ReleaseArgs, job: TrainingJob, digest: str, opts: pulumi.ResourceOptions
+    ) -> TrainingRun:
+        """Declare the run that `digest` identifies."""
+        training = args.settings.training
+        return TrainingRun(
+            name,
+            **args.workspace,
+            **args.models,
             **args.lake_identity,
-            container=args.lake.containers["raw"],
-            dataset=args.settings.training.dataset,
-            data=str(args.settings.training.local_data),
-            snapshot=snapshot,
+            job_id=job.job_id,
+            raw_container=args.lake.containers["raw"],
+            dataset=training.dataset,
+            snapshot=self.rows,
+            input_digest=digest,
+            volumes=self.volumes,
+            ml_workspace_id=args.machine_learning.workspace_id,
+            endpoint_name=args.names.endpoint,
+            timeout_minutes=training.timeout_minutes,
             opts=opts,
         )
 
 
-def _digest(*decides: object) -> str:
-    """Everything that decides a training run's result."""
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+def _digest(*inputs: object) -> str:
+    """sha-256 of all inputs that determine a training run's result."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

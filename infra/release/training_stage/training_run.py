@@ -1,9 +1,10 @@
-"""One training run, identified by the digest of everything that decides its result.
+"""One training run, identified by the digest of all inputs that determine its result.
 
-`diff` never touches the network, so a preview needs no login. `create` may be killed at any point: the next `up` finds
-the run by its idempotency token and waits for it, and never starts a second. A run that failed is tried again by the
-next `up`, under the next token. Does not judge the model: `model.py` holds the gate. What serves when a run starts is
-compared with the new model, and is no part of the run's identity: the model is the same, whatever it is compared with.
+`diff` never uses the network, so a preview needs no login. `create` may be killed at any point: the next `up` finds
+the run by its idempotency token, waits for it, and never starts a second one. After a failed run the next `up` starts
+another, with the next token. Does not judge the model: `model.py` runs the gate. The new model is compared with the
+model that is live when the run starts. That model is not part of the run's identity, because it does not change the
+trained model.
 """
 
 import datetime
@@ -15,13 +16,13 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.artefact import Artefact, ArtefactError
-from infra.cloud.clients import Cloud, databricks_of, has_lake
+from infra.cloud.clients import AzureClients, databricks_of, has_lake
 from infra.cloud.live_deployment import live_model
 from infra.dynamic.provider import ReleaseProvider, gone
 from infra.release.training_stage.snapshot import require_landed
 
-_REMEMBERED = 200
-"""Runs of the job, newest first, among which one of an earlier `up` is looked for."""
+_RUNS_MAX = 200
+"""Number of the job's runs, newest first, in which a run of an earlier `up` is searched."""
 _UNCOMPARED = "the new model is compared with nothing"
 
 
@@ -38,7 +39,7 @@ class _TrainingRunProvider(ReleaseProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         require_landed(props["blob_endpoint"], props["raw_container"], props["dataset"], props["snapshot"])
-        cloud, client = Cloud.discover(), databricks_of(props)
+        cloud, client = AzureClients.discover(), databricks_of(props)
         live = live_model(cloud.machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
         if live and not live.run_id:
             pulumi.log.warn(f"no training run is recorded for the live deployment {live.deployment}: {_UNCOMPARED}")
@@ -57,19 +58,20 @@ class _TrainingRunProvider(ReleaseProvider):
         )
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Gone with its artefact. The run itself Databricks forgets after 60 days."""
+        """Gone if its artefact is. Databricks deletes the run itself after 60 days."""
         return ReadResult(id_, props) if has_lake(props) and _is_whole(props, id_) else gone()
 
     @staticmethod
     def _run_to_end(client: Any, props: dict[str, Any], live_artefact: str) -> Any:
+        """Start the run, or find it, and return it once it has succeeded. Raises `TrainingFailed`."""
         from databricks.sdk.errors import InvalidParameterValue, OperationFailed
         from databricks.sdk.service.jobs import RunResultState
 
         job_id, digest = int(props["job_id"]), props["input_digest"]
-        # Databricks answers a token that it knows with that run, whichever job it was of (docs.databricks.com, Jobs API
-        # run-now, `idempotency_token`, at most 64 characters): a job and a lake that were made again have other tokens.
+        # Databricks answers a known token with its run, also if that belongs to another job (docs.databricks.com, Jobs
+        # API run-now, `idempotency_token`, at most 64 characters). So a new job or a new lake has other tokens.
         token = hashlib.sha256(f"{job_id}/{props['lake_uid']}/{digest}".encode()).hexdigest()[:48]
-        earlier = {run.run_id for run in islice(client.jobs.list_runs(job_id=job_id), _REMEMBERED)}
+        earlier = {run.run_id for run in islice(client.jobs.list_runs(job_id=job_id), _RUNS_MAX)}
         for attempt in range(1, 100):
             try:
                 run_id = client.jobs.run_now(
@@ -89,17 +91,17 @@ class _TrainingRunProvider(ReleaseProvider):
             result = before.result_state if before is not None else None
             useless = result == RunResultState.SUCCESS and not _is_whole(props, run_id)
             if run_id in earlier and (useless or result not in (None, RunResultState.SUCCESS)):
-                continue  # of an earlier `up`: it failed, or its artefact was deleted
+                continue  # a run of an earlier `up` that failed, or whose artefact was deleted
             try:
                 run = client.jobs.wait_get_run_job_terminated_or_skipped(
                     run_id, timeout=datetime.timedelta(minutes=props["timeout_minutes"] + 30)
                 )
-            except OperationFailed:  # which is what the SDK makes of INTERNAL_ERROR, and names neither task nor page
+            except OperationFailed:  # the SDK's error for INTERNAL_ERROR, which names neither the task nor the page
                 run = client.jobs.get_run(run_id)
             if run.state.result_state == RunResultState.SUCCESS:
                 return run
             raise TrainingFailed(_reason(client, run))
-        raise TrainingFailed(f"job {job_id} failed a hundred times for the same input; look at its runs")
+        raise TrainingFailed(f"job {job_id} failed a hundred times for the same input; see its runs")
 
 
 def _artefact(props: dict[str, Any], run_id: object) -> Artefact:
@@ -116,6 +118,7 @@ def _is_whole(props: dict[str, Any], run_id: object) -> bool:
 
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/jobs.py (`RunResultState`)
 def _reason(client: Any, run: Any) -> str:
+    """Message of a failed run with the errors of its tasks."""
     lines = [f"training run {run.run_id} ended as {run.state.result_state}: {run.run_page_url}"]
     for task in run.tasks or []:
         if (
@@ -155,7 +158,7 @@ class TrainingRun(Resource, module="databricks", name="TrainingRun"):
         timeout_minutes: int,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`endpoint_name` is a name only: a run need not wait for the endpoint to be there."""
+        """`endpoint_name` is only a name: a run need not wait for the endpoint."""
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,

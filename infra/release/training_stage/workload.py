@@ -1,7 +1,7 @@
 """The training workload in the workspace: the wheel of `workloads/`, in a folder named by the digest of its sources.
 
-Does not run it: `job.py` defines the job, `training_run.py` runs it. Notebooks are no part of it, and a change of one
-makes no new model: `notebooks.py` uploads them.
+Does not run it: `job.py` defines the job, `training_run.py` runs it. Does not contain the notebooks: a change of
+one causes no training: `notebooks.py` uploads them.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ _SUFFIXES = {".py", ".yaml", ".toml", ".sql", ".html", ".ipynb"}
 
 
 def sources_digest(folder: Path = _SOURCES, suffixes: frozenset[str] | set[str] | None = _SUFFIXES) -> str:
-    """sha-256 over relative names and bytes; caches and editor leftovers do not count."""
+    """sha-256 of the files' relative names and bytes, without caches and hidden files."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
-        apart = folder != NOTEBOOKS and NOTEBOOKS in path.parents
-        if path.is_file() and not hidden and not apart and (suffixes is None or path.suffix in suffixes):
+        notebook = folder != NOTEBOOKS and NOTEBOOKS in path.parents
+        if path.is_file() and not hidden and not notebook and (suffixes is None or path.suffix in suffixes):
             digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -42,7 +42,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def delete_folder(props: Mapping[str, Any], folder: str) -> None:
-    """Of the resource's workspace, with all in it; one that is gone is no error."""
+    """Delete a folder of the resource's workspace with its content, if it exists."""
     from databricks.sdk.errors import NotFound
 
     with contextlib.suppress(NotFound):
@@ -50,7 +50,7 @@ def delete_folder(props: Mapping[str, Any], folder: str) -> None:
 
 
 def _written(client: Any, path: str) -> str:
-    """When the file was last written, in milliseconds; text, because the engine keeps numbers as floats."""
+    """Time of the file's last write in milliseconds, as text, because the engine keeps numbers as floats."""
     return str(client.workspace.get_status(path.removeprefix("/Workspace")).modified_at)
 
 
@@ -81,7 +81,7 @@ class _WorkloadProvider(WorkspaceProvider):
             written = _written(databricks_of(props), props["path"])
         except NotFound:
             return gone()
-        # Another file under the name is not the wheel that the training runs name by its digest.
+        # Another file with this name is not the wheel that the digest of the training runs names.
         return ReadResult(id_, props) if props.get("written") in (None, written) else gone()
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
@@ -118,7 +118,7 @@ class Workload(Resource, module="databricks", name="Workload"):
         team: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`folder`: anybody who may write there runs code with the rights of the job and of the clusters."""
+        """`folder`: write access to it is the right to run code with the rights of the job and of the clusters."""
         props = {
             "workspace_url": workspace_url,
             "workspace_id": workspace_id,

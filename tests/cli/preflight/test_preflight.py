@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.preflight import requirements
 from cli.stacks import files
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.config.naming import Names
 from infra.planning import compatibility
 from infra.release.training_stage.snapshot import SnapshotError, require_landed
@@ -499,7 +499,7 @@ def test_missing_rights_on_the_metastore_are_named_with_the_grant(preflight: Pre
     assert "the login may create what a release needs" in preflight.run()[1]
     with in_environment(preflight.cloud.environment):
         workspace_id = f"{preflight.cloud.subscription}/{workspace}"
-        client = Cloud.discover().databricks(preflight.cloud.authority, workspace_id)
+        client = AzureClients.discover().databricks(preflight.cloud.authority, workspace_id)
         metastore = client.metastores.current().metastore_id
         change = PermissionsChange(principal="workspace admins", remove=[Privilege.CREATE_STORAGE_CREDENTIAL])
         client.grants.update("METASTORE", metastore, changes=[change])
@@ -541,7 +541,7 @@ def test_rows_that_have_not_landed_are_found_before_machines_start(preflight: Pr
     assert "az storage blob upload-batch --auth-mode login --blob-endpoint https://" in said
     with pytest.raises(SnapshotError, match=r"has no rows below movielens/2026-11-01/"):
         require_landed(_blob_endpoint(preflight, lake), "raw", "movielens", "2026-11-01")
-    rows = Cloud.discover().blobs(_blob_endpoint(preflight, lake)).get_container_client("raw")
+    rows = AzureClients.discover().blobs(_blob_endpoint(preflight, lake)).get_container_client("raw")
     rows.upload_blob("movielens/2026-11-01/ml-100k.inter", b"rows")
     code, said = preflight.run()
     assert code == 0, said

@@ -50,7 +50,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             return [SimpleNamespace(name=f"{name_starts_with}{name}{delimiter}") for name in said.landed]
 
     blobs = SimpleNamespace(get_container_client=lambda name: Container())
-    monkeypatch.setattr(snapshot.Cloud, "discover", lambda: SimpleNamespace(blobs=lambda endpoint: blobs))
+    monkeypatch.setattr(snapshot.AzureClients, "discover", lambda: SimpleNamespace(blobs=lambda endpoint: blobs))
     monkeypatch.setattr(snapshot, "_outputs", lambda folder, stack: said.outputs)
     return said
 

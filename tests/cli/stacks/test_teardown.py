@@ -16,7 +16,7 @@ from cli.preflight import command
 from cli.stacks import destroy, state, teardown
 from cli.stacks.retained_resources import remains
 from cli.stacks.state import Resource
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from testing.sandbox.process import in_environment
 from testing.stack.infra_stack import ROOT, InfraStacks, infra_stacks
 
@@ -40,7 +40,7 @@ class Standing:
         return self.said
 
     def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        cloud = Cloud.discover()
+        cloud = AzureClients.discover()
         url = path if path.startswith("/sandbox") else f"/subscriptions/{os.environ['ARM_SUBSCRIPTION_ID']}/{path}"
         token = cloud.credential().get_token(cloud.scope).token
         answer = httpx.request(

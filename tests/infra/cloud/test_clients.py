@@ -1,4 +1,4 @@
-"""The cloud that the release's clients talk to is the one its metadata names."""
+"""Clients of the release: cloud from the metadata service, and login."""
 
 import json
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 
 WORKSPACE = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/mlw"
 
 
-def _cloud(address: str) -> Cloud:
-    return Cloud("Sandbox", address, f"{address}/login", address, "suffix", f"{address}/management")
+def _cloud(address: str) -> AzureClients:
+    return AzureClients("Sandbox", address, f"{address}/login", address, "suffix", f"{address}/management")
 
 
 def test_two_clouds_of_one_name_keep_their_own_addresses_in_one_process() -> None:
@@ -43,7 +43,7 @@ def arm(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def _azure_cli(folder: Path, patch: pytest.MonkeyPatch, seconds: float) -> Path:
-    """An `az` on the path that hands out tokens for so many seconds; returns the file of its calls."""
+    """An `az` on the path whose tokens are valid for this number of seconds; returns the file of its calls."""
     calls, az = folder / "calls", folder / "az"
     expires = int(time.time() + seconds)
     answer = json.dumps({"accessToken": "from-az", "expires_on": expires, "expiresOn": "", "tokenType": "Bearer"})
@@ -94,9 +94,7 @@ def test_variables_of_other_azure_programs_do_not_choose_the_login(tmp_path: Pat
         ({"ARM_USE_DEFAULT_AZURE_CREDENTIAL": "true"}, "DefaultAzureCredential"),
     ],
 )
-def test_the_login_is_the_one_that_azure_native_takes(
-    variables: dict[str, str], kind: str, arm: pytest.MonkeyPatch
-) -> None:
+def test_login_is_the_one_of_azure_native(variables: dict[str, str], kind: str, arm: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         arm.setenv(name, value)
     assert type(_cloud("https://127.0.0.1:34").credential().credential).__name__ == kind

@@ -1,4 +1,4 @@
-"""Which model is live, as Azure ML reports it."""
+"""The live model, as Azure ML reports it."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ from infra.cloud import live_deployment
 
 
 class Registry:
-    """As much of `MLClient` as is asked."""
+    """The part of `MLClient` that `live_model` uses."""
 
     def __init__(self, traffic: dict[str, int] | None, models: dict[tuple[str, str], str]) -> None:
         self.traffic, self.found = traffic, models

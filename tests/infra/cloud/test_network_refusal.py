@@ -35,16 +35,14 @@ def parts(azure: Azure, rows: Path) -> dict[str, tuple[ReleaseProvider, dict[str
 
 
 @pytest.mark.parametrize("refusal", ["AuthorizationFailure", "Unauthorized network access to workspace"])
-def test_a_part_of_a_release_says_that_it_must_run_inside_and_does_not_wait(
-    azure: Azure, tmp_path: Path, refusal: str
-) -> None:
+def test_release_outside_its_network_fails_at_once_with_the_remedy(azure: Azure, tmp_path: Path, refusal: str) -> None:
     (tmp_path / "rows.csv").write_text("1,2")
     provider, props = parts(azure, tmp_path)[refusal]
     with pytest.raises(OutsideNetwork, match=SAYS.format(refusal)):
         provider.create(props)
 
 
-def test_a_refresh_from_outside_changes_nothing_and_says_why(
+def test_refresh_from_outside_the_network_warns_and_changes_nothing(
     azure: Azure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warned: list[str] = []

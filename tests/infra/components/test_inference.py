@@ -164,7 +164,7 @@ def test_a_private_stack_whose_router_is_public_is_stopped(monkeypatch: pytest.M
         ("https://scores.example.com/score", [], True),
     ],
 )
-def test_an_address_of_the_router_is_judged_also_behind_its_name(
+def test_router_address_is_checked_after_name_resolution(
     monkeypatch: pytest.MonkeyPatch, uri: str, addresses: list[str], inside: bool
 ) -> None:
     def look_up(*_: Any, **__: Any) -> list[Any]:

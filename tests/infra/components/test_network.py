@@ -1,4 +1,4 @@
-"""The private network: its subnets, and that nothing keeps a public address beside it."""
+"""The private network: its subnets, and no other public address."""
 
 from ipaddress import IPv4Network
 
@@ -47,7 +47,7 @@ def test_a_network_too_small_for_its_machines_is_refused_before_any_resource() -
         settings(network__mode="private", network__address_space="10.40.0.0/24", training__workers="120")
 
 
-def test_nothing_answers_in_public_where_the_network_is_private(private: Graph) -> None:
+def test_private_stack_has_no_public_endpoint(private: Graph) -> None:
     checked = 0
     for found in private.resources:
         inputs = {**found.inputs, **found.inputs.get("properties", {})}
@@ -64,7 +64,7 @@ def test_nothing_answers_in_public_where_the_network_is_private(private: Graph) 
     assert router["scoringFe.serviceType.internalLoadBalancer"] == "True"
 
 
-def test_everything_hidden_has_a_private_endpoint_that_its_name_leads_to(private: Graph) -> None:
+def test_every_private_resource_has_an_endpoint_and_a_dns_zone(private: Graph) -> None:
     connections = [
         (connection["privateLinkServiceId"].rpartition("/")[2], group)
         for endpoint in private.of("network:PrivateEndpoint")
@@ -88,7 +88,7 @@ def test_everything_hidden_has_a_private_endpoint_that_its_name_leads_to(private
     assert len(private.of("network:PrivateDnsZoneGroup")) == len(connections)
 
 
-def test_databricks_is_injected_into_two_delegated_guarded_subnets_with_a_way_out(private: Graph) -> None:
+def test_databricks_subnets_are_delegated_guarded_and_have_a_gateway(private: Graph) -> None:
     (network,) = private.of("network:VirtualNetwork")
     subnets = {subnet["name"]: subnet for subnet in network.inputs["subnets"]}
     parameters = private.of("databricks:Workspace")[0].inputs["parameters"]
@@ -102,7 +102,7 @@ def test_databricks_is_injected_into_two_delegated_guarded_subnets_with_a_way_ou
     assert "natGateway" not in subnets["endpoints"]
 
 
-def test_nodes_leave_by_the_gateway_and_live_in_their_subnet(private: Graph) -> None:
+def test_nodes_are_in_their_subnet_and_use_the_gateway(private: Graph) -> None:
     (cluster,) = private.of("containerservice:ManagedCluster")
     (pool,) = private.of("containerservice:AgentPool")
     assert cluster.inputs["networkProfile"]["outboundType"] == "userAssignedNATGateway"
@@ -111,7 +111,7 @@ def test_nodes_leave_by_the_gateway_and_live_in_their_subnet(private: Graph) -> 
         assert subnet.endswith("/subnets/nodes")
 
 
-def test_images_are_built_inside_by_the_registry_alone(private: Graph) -> None:
+def test_registry_builds_images_inside_the_network(private: Graph) -> None:
     (pool,) = private.of("containerregistry:AgentPool")
     (image,) = private.of("containerregistry:ScoringImage")
     assert image.inputs["build_pool"] == pool.name
@@ -121,7 +121,7 @@ def test_images_are_built_inside_by_the_registry_alone(private: Graph) -> None:
     assert not private.of("ices:Compute")
 
 
-def test_ranges_that_may_reach_the_api_server_keep_it_public_for_them_alone() -> None:
+def test_authorized_ranges_keep_the_api_server_public_for_these_ranges_only() -> None:
     (cluster,) = graph(**PRIVATE, network__authorized_ranges='["203.0.113.0/24"]').of(":ManagedCluster")
     profile = cluster.inputs["apiServerAccessProfile"]
     assert (profile["enablePrivateCluster"], profile["authorizedIPRanges"]) == (False, ["203.0.113.0/24"])

@@ -1,4 +1,4 @@
-"""By which earlier types the engine may find what the program declares."""
+"""Aliases of declared resources: the earlier types under which the engine may find them."""
 
 import pulumi
 import pytest
@@ -7,7 +7,7 @@ from infra.config import aliases
 from testing.stack.infra_graph import graph
 
 
-def test_a_resource_is_known_by_the_type_it_moved_from_and_by_none_of_an_api_version(
+def test_aliases_keep_earlier_types_and_drop_api_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[pulumi.Alias] = []

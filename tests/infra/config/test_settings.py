@@ -1,4 +1,4 @@
-"""What a stack file may say, and what a person reads when it says something else."""
+"""Settings of a stack file: accepted values, and the messages for others."""
 
 import pulumi
 import pytest
@@ -39,12 +39,12 @@ def test_purge_protection_is_described_as_the_vault_applies_it() -> None:
         assert vault.inputs["properties"]["softDeleteRetentionInDays"] == 30
 
 
-def test_a_day_written_without_quotes_is_the_day() -> None:
+def test_day_without_quotes_is_read_as_text() -> None:
     assert settings(training__snapshot="2026-11-01 00:00:00 +0000 UTC").training.snapshot == "2026-11-01"
 
 
 @pytest.mark.parametrize("key", ["pulumi:tags", "azure-native:subscriptionId", "kubernetes:context", "random:seed"])
-def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
+def test_keys_of_providers_and_other_tools_are_ignored(key: str) -> None:
     assert settings(**{key: "x"}) == settings()
 
 
@@ -103,12 +103,12 @@ def test_what_is_a_provider_s_or_somebody_else_s_is_let_be(key: str) -> None:
         ("training__local_data", "/rows", r"training:snapshot and training:local_data both name the rows"),
     ],
 )
-def test_a_wrong_value_names_the_key_the_rule_and_what_would_do(key: str, value: str, says: str) -> None:
+def test_wrong_value_is_refused_with_key_rule_and_remedy(key: str, value: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         settings(**{key: value})
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     with pytest.raises(ConfigError) as error:
         settings(training__workers="many", serving__engine="gpu", quality__auc_min="2")
     assert all(key in str(error.value) for key in ("training:workers", "serving:engine", "quality:auc_min"))
@@ -129,7 +129,7 @@ def refused_certificate(certificate: str, key: str, hostname: str = "scores.exam
     return str(error.value)
 
 
-def test_a_certificate_that_azure_ml_would_refuse_is_refused_before() -> None:
+def test_certificate_that_azure_ml_would_refuse_is_refused() -> None:
     """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-extension.md"""
     chain, key = pem("scores.example.com", "*.shop.example")
     _, other = pem("scores.example.com")
@@ -144,7 +144,7 @@ def test_a_certificate_that_azure_ml_would_refuse_is_refused_before() -> None:
         )
 
 
-def test_the_key_of_the_certificate_shows_nowhere() -> None:
+def test_certificate_key_is_never_printed() -> None:
     chain, key = pem("scores.example.com")
     found = settings(serving__hostname="scores.example.com", serving__tls_certificate=chain, serving__tls_key=key)
     assert "PRIVATE" not in f"{found!r} {found} {found.model_dump()}"
@@ -161,7 +161,7 @@ def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
         settings(training__spot="true")
 
 
-def test_a_release_without_rows_or_deployer_is_refused_with_the_ways_out() -> None:
+def test_release_without_rows_or_deployer_is_refused_with_the_remedies() -> None:
     without_rows = {key: value for key, value in ENOUGH.items() if key != "training:snapshot"}
     with pytest.raises(ConfigError, match=r"training:local_data.*training:snapshot.*release:enabled to false"):
         load(without_rows, "personalization")

@@ -67,7 +67,7 @@ def test_a_training_run_is_of_its_rows_its_workspace_and_its_lake(changed: str) 
     assert found.replaces == [changed]
 
 
-def test_a_parents_id_that_a_preview_does_not_know_is_no_change_and_a_new_one_is_recorded() -> None:
+def test_unknown_parent_id_of_a_preview_is_not_a_change_and_a_new_one_is_recorded() -> None:
     olds = {"workspace_id": "w", "workspace_uid": "1", "path": "/p", "experiment_id": "7"}
     provider = _ExperimentProvider()
     assert not provider.diff("7", olds, {**olds, "workspace_uid": UNKNOWN}).changes
@@ -92,7 +92,7 @@ def test_a_resource_is_identified_by_an_id_that_its_parent_has_from_its_creation
     assert parents or resource.__name__ in ("Snapshot", "Placement", "RolesInEffect")
 
 
-def test_a_changed_name_of_everything_is_refused_with_the_way_that_works() -> None:
+def test_change_of_all_names_is_refused_with_the_remedy() -> None:
     olds = {"subscription": "s", "location": "westeurope", "environment": "dev", "generation": "1"}
     provider = _PlacementProvider()
     assert provider.check({}, olds).failures == provider.check(olds, olds).failures == []
@@ -118,9 +118,7 @@ def test_drift_ignores_defaults_of_a_service_and_finds_other_values() -> None:
         assert json.loads(observed(json.dumps(declared), otherwise)) == otherwise
 
 
-def test_a_job_that_was_changed_by_hand_reads_changed_and_is_set_back(
-    cloud: Served, workspace: WorkspaceClient, program: Graph
-) -> None:
+def test_manual_change_of_a_job_is_read_and_reverted(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
     provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")
     made = provider.create(wanted)
     assert provider.read(made.id, made.outs).outs == made.outs
@@ -150,7 +148,7 @@ def test_a_wheel_that_was_overwritten_or_deleted_is_uploaded_again(
     assert provider.read(again.id, again.outs).id == ""
 
 
-def test_a_policy_that_was_changed_or_deleted_by_hand_reads_so(
+def test_manual_change_or_deletion_of_a_policy_is_read(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     provider = _PolicyProvider()
@@ -169,14 +167,14 @@ def test_a_policy_that_was_changed_or_deleted_by_hand_reads_so(
 def test_the_first_client_of_a_process_goes_to_its_workspace(cloud: Served, workspace: WorkspaceClient) -> None:
     host, workspace_id = cloud.sandbox.authority, f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     script = f"""
-from infra.cloud.clients import Cloud
-print(Cloud.discover().databricks({host!r}, {workspace_id!r}).config.host)
+from infra.cloud.clients import AzureClients
+print(AzureClients.discover().databricks({host!r}, {workspace_id!r}).config.host)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"https://{host}"
 
 
-def test_a_resource_of_another_workspace_under_the_same_id_is_gone_and_its_deletion_does_nothing(
+def test_resource_of_a_recreated_workspace_is_gone_and_its_deletion_does_nothing(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")
@@ -202,7 +200,7 @@ def test_a_resource_that_the_login_may_not_read_stays_as_recorded(
     assert (found.id, {name: found.outs[name] for name in wanted}) == ("7", wanted)
 
 
-def test_a_pools_name_says_its_shape_within_what_aks_takes() -> None:
+def test_pool_name_depends_on_its_shape_and_keeps_the_limits_of_aks() -> None:
     names = {pool_name("scoring", size, zones) for size in ("D4s", "D8s") for zones in ([], ["1"])}
     assert len(names) == 4
     assert all(name.isalnum() and name.islower() and len(name) == 12 for name in names)

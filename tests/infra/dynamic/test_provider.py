@@ -45,7 +45,7 @@ def test_an_absent_input_is_none() -> None:
     assert not _Provider().diff("id", {"name": "a"}, {"name": "a", "team": None}).changes
 
 
-def test_a_change_that_is_read_is_named_by_the_inputs_and_none_leaves_them_alone() -> None:
+def test_read_change_is_reported_in_the_inputs() -> None:
     props = {"name": "a", "team": "b", "page": "an output"}
     assert _Provider().read("id", props).inputs is None
     assert _Provider().read("changed", props).inputs == {"name": "a", "team": "by hand"}
@@ -57,7 +57,7 @@ def test_a_missing_key_is_reported_with_its_type_and_the_resource() -> None:
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
-def test_an_input_is_declared_by_its_provider(resource: type[Resource]) -> None:
+def test_inputs_are_declared_by_their_provider(resource: type[Resource]) -> None:
     """One that is absent is then None, and after a refresh the engine has every input as it was found."""
     provider = _provider_of(resource)
     given = inspect.signature(resource.__init__).parameters.keys() - {"self", "name", "opts"}

@@ -1,4 +1,4 @@
-"""The budget through the real engine, month after month: the day of the program is moved, Azure's is not."""
+"""The budget through the real engine in later months: only the program's clock is moved, not Azure's."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Diagnostics, alert rules, dashboard and budget as declared. `test_infra_monitoring_queries.py` runs the queries."""
+"""Diagnostics, alert rules, dashboard and budget as declared. `test_queries.py` runs the queries."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def program() -> Graph:
     return graph(**CONFIG)
 
 
-def test_everything_that_has_logs_sends_them_to_the_one_workspace(program: Graph) -> None:
+def test_all_logs_go_to_the_workspace(program: Graph) -> None:
     sent = {found.name.removeprefix("watch-logs-"): found.inputs for found in program.of("monitor:DiagnosticSetting")}
     assert set(sent) == {
         *("lake", "ml-storage", "vault", "registry", "databricks", "ml-workspace", "cluster", "monitoring"),
@@ -91,7 +91,7 @@ def test_every_metric_of_an_alert_is_one_that_azure_documents_for_the_type(progr
         assert ":ManagedCluster/" in scope
 
 
-def test_every_documented_list_says_where_it_is_from() -> None:
+def test_every_documented_list_has_a_source() -> None:
     for name in ("tables", "metrics", "log_categories"):
         for entry in documented(name).values():
             owner_repository, path = entry["source"].split(" ")
@@ -107,7 +107,7 @@ def test_tables_exist_before_the_rules_that_read_them(program: Graph) -> None:
     assert {table.inputs["plan"] for table in tables} == {"Analytics"}
 
 
-def test_container_output_is_collected_from_the_namespace_that_scores(program: Graph) -> None:
+def test_container_output_is_collected_from_the_scoring_namespace(program: Graph) -> None:
     (rule,) = program.of("monitor:DataCollectionRule")
     (extension,) = program.of("kubernetesconfiguration:Extension")
     settings = rule.inputs["dataSources"]["extensions"][0]["extensionSettings"]["dataCollectionSettings"]
@@ -122,7 +122,7 @@ def test_container_output_is_collected_from_the_namespace_that_scores(program: G
     assert cluster.inputs["addonProfiles"]["omsagent"]["enabled"] is True
 
 
-def test_every_trouble_on_the_list_has_a_rule_that_notifies(program: Graph) -> None:
+def test_every_listed_failure_has_an_alert_rule(program: Graph) -> None:
     rules = program.of("monitor:ScheduledQueryRule")
     (group,) = program.of("monitor:ActionGroup")
     assert {rule.name.removeprefix("watch-alerts-") for rule in rules} == SUBJECTS
@@ -148,8 +148,8 @@ def test_the_rules_of_training_read_the_stacks_own_job(program: Graph) -> None:
         assert f'tostring(run.jobId) == "/id/of/{job.type}/{job.name}"' in criterion["query"]  # what `graph` makes up
 
 
-def test_no_rule_uses_what_azure_monitor_does_not_support_in_alerts(program: Graph) -> None:
-    """The sandbox refuses these (`azure_monitor.py`), but it does not see the rules of a release."""
+def test_no_rule_uses_operators_unsupported_in_alerts(program: Graph) -> None:
+    """The sandbox refuses these (`azure_monitor.py`), but it does not receive the rules of a release."""
     unsupported = {"union", "search", "bag_unpack", "pivot", "narrow", "AggregatedValue"}
     for rule in program.of("monitor:ScheduledQueryRule"):
         (criterion,) = rule.inputs["criteria"]["allOf"]
@@ -175,7 +175,7 @@ def test_the_workbook_shows_every_figure_over_time(program: Graph) -> None:
     assert all("bin(TimeGenerated" in item["content"]["query"] for item in items)
 
 
-def test_the_budget_counts_the_machines_that_lie_in_groups_of_their_own(program: Graph) -> None:
+def test_budget_includes_the_resource_groups_of_machines(program: Graph) -> None:
     (budget,) = program.of("consumption:Budget")
     (group,) = program.of("resources:ResourceGroup")
     (cluster,) = program.of("containerservice:ManagedCluster")
@@ -184,5 +184,5 @@ def test_the_budget_counts_the_machines_that_lie_in_groups_of_their_own(program:
     databricks = workspace.inputs["managedResourceGroupId"].rpartition("/")[2]
     assert counted == {group.inputs["resourceGroupName"], cluster.inputs["nodeResourceGroup"], databricks}
     notifications = budget.inputs["notifications"].values()
-    assert sorted(told["threshold"] for told in notifications) == [50, 80, 100]
-    assert all(told["contactEmails"] == ["platform@example.com"] for told in notifications)
+    assert sorted(each["threshold"] for each in notifications) == [50, 80, 100]
+    assert all(each["contactEmails"] == ["platform@example.com"] for each in notifications)

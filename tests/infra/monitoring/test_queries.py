@@ -1,4 +1,4 @@
-"""Alert rules evaluated: the text of each rule's query runs, as KQL, on rows that should fire it and on rows that not.
+"""Evaluation of alert rules: the KQL text of each rule runs on rows that should fire it and on rows that should not.
 
 `duckdb-kql` executes KQL with the grammar of Kusto. Rows of `ContainerLogV2` hold the lines that the scoring service
 itself writes; rows of Azure's logs have the documented columns, and the values of logged events that were published.
@@ -97,7 +97,7 @@ def fires(alert: LogAlert, rows: Sequence[Row]) -> bool:
 
 
 def line(logger: str, message: str, **fields: Any) -> str:
-    """A line of the scoring service, by its own formatter."""
+    """A line of the scoring service, from its formatter."""
     record = logging.LogRecord(logger, logging.INFO, __file__, 1, message, None, None)
     record.fields = fields
     return JsonFormatter().format(record)
@@ -233,11 +233,11 @@ def test_a_rule_fires_on_rows_of_its_trouble_and_on_no_others(
 
 
 @pytest.mark.parametrize("subject", sorted(ALERTS))
-def test_a_day_without_trouble_fires_nothing_whatever_else_is_in_the_tables(subject: str) -> None:
+def test_normal_day_fires_no_alert(subject: str) -> None:
     assert not fires(ALERTS[subject], QUIET)
 
 
-def test_training_counts_as_done_with_the_last_task_of_the_job() -> None:
+def test_training_succeeds_with_the_last_task_of_the_job() -> None:
     texts = {name: "" for name, kind in JobSpec.__annotations__.items() if kind in (str, "str")}
     numbers: dict[str, Any] = {"workers": 2, "timeout_minutes": 9, "spot": False, "schedule_enabled": True, "tags": {}}
     tasks = job_settings(JobSpec(**texts, **numbers))["tasks"]

@@ -68,7 +68,7 @@ def accepted_settings(draw: st.DrawFn) -> ServingSettings:
     and the target is below the rate of `replicas_max`.
     """
     node_size, engine = draw(st.sampled_from(NODE_SIZES)), draw(st.sampled_from(["native", "spark"]))
-    cpu, memory = capacity.free(machines()[node_size])
+    cpu, memory = capacity.allocatable(machines()[node_size])
     values: dict[str, Any] = {
         "node_size": node_size,
         "engine": engine,
@@ -117,7 +117,7 @@ def test_an_accepted_plan_fits_its_nodes() -> None:
         assert sorted(pod.name for node in nodes for pod in node) == sorted(pod.name for pod in wanted)
         assert len(nodes) <= serving.system_nodes + plan.nodes_at_most <= serving.system_nodes + serving.nodes_max
         assert not any(pod.scoring_pool for node in nodes[: serving.system_nodes] for pod in node)
-        cpu, memory = capacity.free(machines()[serving.node_size])
+        cpu, memory = capacity.allocatable(machines()[serving.node_size])
         for node in nodes:
             assert sum(pod.cpu for pod in node) <= cpu
             assert sum(pod.memory for pod in node) <= memory
@@ -178,7 +178,7 @@ def test_plan_reproduces_the_reference_sizing(rps: int, replicas: int) -> None:
 )
 def test_reserved_cpu_is_as_documented_by_aks(vcpus: int, reserved: int) -> None:
     daemons = sum(pod.cpu for pod in capacity._pods("daemon_sets"))
-    assert capacity.free(Machine(series="Ds_v5", vcpus=vcpus, gib=64))[0] == vcpus * 1000 - reserved - daemons
+    assert capacity.allocatable(Machine(series="Ds_v5", vcpus=vcpus, gib=64))[0] == vcpus * 1000 - reserved - daemons
 
 
 def test_requested_cpu_of_azure_ml_is_as_documented() -> None:

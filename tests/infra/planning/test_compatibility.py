@@ -1,4 +1,4 @@
-"""The one table of versions: the image and the job follow it, and a wrong pair is told the right one."""
+"""The table of versions: image and job use it, and the message of a wrong pair names the right one."""
 
 import re
 from datetime import date
@@ -27,23 +27,23 @@ def text(path: str) -> str:
     return (ROOT / path).read_text()
 
 
-def test_image_job_and_package_are_of_the_shipped_line() -> None:
-    assert (TABLE.line.coordinate, TABLE.line.package) == (job.SYNAPSEML, job.SYNAPSEML_PYTHON)
-    assert f'"{TABLE.line.coordinate}"' in text("scoring/engines/spark_jars.py")
-    assert TABLE.line.package in text("scoring/requirements-spark.in").split()
-    assert f'"{TABLE.line.package}"' in text("pyproject.toml")
+def test_image_job_and_package_use_the_current_synapseml_release() -> None:
+    assert (TABLE.release.coordinate, TABLE.release.package) == (job.SYNAPSEML, job.SYNAPSEML_PYTHON)
+    assert f'"{TABLE.release.coordinate}"' in text("scoring/engines/spark_jars.py")
+    assert TABLE.release.package in text("scoring/requirements-spark.in").split()
+    assert f'"{TABLE.release.package}"' in text("pyproject.toml")
 
 
 def test_the_scoring_image_holds_the_java_and_spark_of_the_table() -> None:
     assert set(re.findall(r"openjdk-(\d+)-jre", text("scoring/Dockerfile"))) == {str(TABLE.scoring.java)}
-    assert TABLE.scoring.java in TABLE.line.java
+    assert TABLE.scoring.java in TABLE.release.java
     assert f"pyspark=={TABLE.scoring.pyspark}" in text("scoring/requirements-spark.in").split()
-    assert TABLE.scoring.pyspark.startswith(f"{TABLE.shipped}.")
+    assert TABLE.scoring.pyspark.startswith(f"{TABLE.current}.")
     assert f"whose Python is {TABLE.scoring.python}" in text("scoring/Dockerfile")
 
 
 def test_the_wheel_asks_for_the_python_of_the_table() -> None:
-    assert f'requires-python = ">={TABLE.line.python_min}"' in text("workloads/pyproject.toml")
+    assert f'requires-python = ">={TABLE.release.python_min}"' in text("workloads/pyproject.toml")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_the_wheel_asks_for_the_python_of_the_table() -> None:
         ("16.4", r"is not a runtime of infra/planning/compatibility.yaml, which has .*15.4.x-scala2.12"),
     ],
 )
-def test_a_runtime_that_does_not_fit_is_told_why_and_which_does(runtime: str, says: str) -> None:
+def test_incompatible_runtime_is_refused_with_the_reason_and_a_remedy(runtime: str, says: str) -> None:
     with pytest.raises(ValueError, match=f"{says}.*Set it to 16.4.x-scala2.12"):
         compatibility.require_runtime(runtime)
 
@@ -69,7 +69,7 @@ def test_a_runtime_that_does_not_fit_is_told_why_and_which_does(runtime: str, sa
         (date(2028, 5, 10), "16.4.x-scala2.12 has been out of support since 2028-05-09"),
     ],
 )
-def test_the_default_runtime_is_warned_of_from_sixty_days_before_its_end(
+def test_default_runtime_is_warned_of_sixty_days_before_its_end(
     day: date, says: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compatibility, "current_day", lambda: day)
@@ -79,14 +79,14 @@ def test_the_default_runtime_is_warned_of_from_sixty_days_before_its_end(
     assert load(ENOUGH, "personalization").support_ends == [], "without a release nothing trains"
 
 
-def test_an_older_runtime_is_warned_of_with_the_newest_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_runtime_is_warned_of_with_the_newest_compatible_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compatibility, "current_day", lambda: date(2027, 8, 20))
     end = compatibility.runtime_support("15.4.x-scala2.12")
     assert end is not None
     assert (end.ended, end.replacement) == (True, "16.4.x-scala2.12")
 
 
-def test_a_kubernetes_version_past_its_window_is_a_warning_with_the_next_minor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_version_past_its_window_is_a_warning_with_the_next_minor(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = {**ENOUGH, "serving:kubernetes_version": "1.34.2"}
     for day, ended in ((date(2026, 11, 30), False), (date(2026, 12, 1), True)):
         monkeypatch.setattr(compatibility, "current_day", lambda day=day: day)
@@ -104,7 +104,7 @@ def test_the_program_warns_of_a_version_whose_support_ends(monkeypatch: pytest.M
     ]
 
 
-def test_kubernetes_is_a_version_of_the_table_or_a_patch_of_it() -> None:
+def test_kubernetes_version_is_one_of_the_table_or_its_patch() -> None:
     compatibility.require_kubernetes("1.35")
     compatibility.require_kubernetes("1.36.2")
     for version in ("1.33", "1.3", "1.37"):

@@ -12,7 +12,7 @@ from infra.config.loading import load
 from infra.config.settings import Settings
 from infra.planning import cost, regions
 from infra.planning.compatibility import machines
-from infra.planning.cost import Estimate, Meter
+from infra.planning.cost import CostRecorder, Estimate
 from testing.stack.infra_graph import graph
 
 ROOT = Path(__file__).parents[3]
@@ -32,10 +32,10 @@ def settings(location: str = "eastus2", **config: str) -> Settings:
 
 
 def estimate(of: Settings, *declared: tuple[str, dict[str, Any]]) -> Estimate:
-    meter = Meter()
+    recorder = CostRecorder()
     for token, inputs in declared:
-        meter.see(token, inputs)
-    return meter.estimate(of)
+        recorder.record(token, inputs)
+    return recorder.estimate(of)
 
 
 def pool(size: str = "Standard_D4s_v5", least: int = 1, most: int = 3) -> tuple[str, dict[str, Any]]:
@@ -54,7 +54,7 @@ def test_a_daily_run_on_twelve_workers_and_a_driver_costs_its_machines_and_units
     assert (round(total / 30.4, 2), round(total)) == (19.80, 602)
 
 
-def test_one_to_three_nodes_count_as_two() -> None:
+def test_autoscaled_pool_of_one_to_three_nodes_costs_two() -> None:
     assert monthly(estimate(settings(), pool()))["scoring pool"] == pytest.approx(2 * 0.192 * 730)
     assert round(2 * 0.192 * 730) == 280
 
@@ -74,7 +74,7 @@ def test_a_longer_run_and_a_wider_pool_cost_in_proportion() -> None:
     assert wide == pytest.approx(2 * narrow)
 
 
-def test_what_has_no_price_is_said_and_not_in_the_sum() -> None:
+def test_items_without_a_price_are_listed_and_not_summed() -> None:
     found = estimate(settings("belgiumcentral"), pool(), (JOB, {}))
     assert monthly(found)["scoring pool"] is None
     output = found.as_output()
@@ -129,7 +129,7 @@ def test_the_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> Non
     assert {(name, vcpus) for name, row in units.items() for vcpus in row} <= sizes
 
 
-def test_the_program_is_metered_whole() -> None:
+def test_cost_covers_every_priced_resource_of_the_program() -> None:
     private = graph(personalization__production="true", network__mode="private", serving__system_nodes="3")
     found = private.outputs["monthly_cost"]
     endpoints = len(private.of("network:PrivateEndpoint"))

@@ -1,4 +1,4 @@
-"""Going back to an image: the second one passes every check of its rollout and then fails users."""
+"""Rollback to an image: the second one passes every check of its rollout and then fails for users."""
 
 import inspect
 import json
@@ -185,7 +185,7 @@ def test_a_digest_that_the_registry_does_not_have_gets_no_traffic(cloud: Cloud, 
     assert set(seen) == {200}
 
 
-def test_build_relies_on_the_pinned_sdk_and_guesses_no_other() -> None:
+def test_build_uses_the_pinned_sdk_without_fallbacks() -> None:
     run = Run({"properties": {"runId": "c1", "status": "Succeeded", "outputImages": [{"digest": "sha256:1"}]}})
     assert (run.run_id, run.status, run.output_images[0].digest) == ("c1", "Succeeded", "sha256:1")
     assert "hasattr" not in inspect.getsource(image)

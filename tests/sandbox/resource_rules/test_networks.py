@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from sandbox.caller_network import environment
 from testing.sandbox.network import LAKE, NETWORK, PROVIDERS, VAULT, VNET, WORKSPACE, Azure, private_azure
 from testing.sandbox.process import ROOT
@@ -38,7 +38,7 @@ def upload(azure: Azure, network: str | None) -> str:
     from azure.core.exceptions import HttpResponseError
 
     with azure.caller(network):
-        blobs = Cloud.discover().blobs(f"{azure.sandbox.url}/blob/privatelake/")
+        blobs = AzureClients.discover().blobs(f"{azure.sandbox.url}/blob/privatelake/")
         try:
             blobs.get_container_client("raw").upload_blob("rows.csv", b"1,2", overwrite=True)
         except HttpResponseError as error:
@@ -51,7 +51,7 @@ def list_jobs(azure: Azure, network: str | None) -> str:
     from databricks.sdk.errors import PermissionDenied
 
     with azure.caller(network):
-        client = Cloud.discover().databricks(azure.sandbox.authority, azure.id(WORKSPACE))
+        client = AzureClients.discover().databricks(azure.sandbox.authority, azure.id(WORKSPACE))
         try:
             list(client.jobs.list())
         except PermissionDenied as error:
@@ -105,14 +105,14 @@ def test_a_vault_without_public_access_refuses_callers_outside(azure: Azure) -> 
 def test_resource_manager_answers_from_everywhere(azure: Azure) -> None:
     for network in (None, NETWORK):
         with azure.caller(network):
-            assert Cloud.discover().resource(azure.id(LAKE), "2024-01-01") is not None
+            assert AzureClients.discover().resource(azure.id(LAKE), "2024-01-01") is not None
 
 
 def test_a_caller_cannot_enter_a_network_that_does_not_exist(azure: Azure) -> None:
     import requests
 
     with azure.caller("nowhere"), pytest.raises(requests.ConnectionError, match="407"):
-        Cloud.discover()
+        AzureClients.discover()
 
 
 def test_the_sandbox_prints_the_environment_of_a_caller_inside(azure: Azure) -> None:

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from infra.config.settings import QualitySettings
-from infra.release.checks.gate import judge
+from infra.release.checks.gate import evaluate_gate
 from testing.workloads import clicks
 from testing.workloads.shop import Trained
 from workloads.evaluation import leakage, model_card
@@ -57,7 +57,8 @@ def test_training_measures_every_feature_and_the_shop_passes_the_gate(shop: Trai
     auc = shop.read("metrics.json")["feature_auc"]
     assert list(auc) == list(shop.dataset.features)
     assert all(0.5 <= value < 0.9 for value in auc.values())
-    (rule,) = (r for r in judge(shop.read("metrics.json"), QualitySettings().model_dump()) if r.name == "feature_auc")
+    rules = evaluate_gate(shop.read("metrics.json"), QualitySettings().model_dump())
+    (rule,) = (rule for rule in rules if rule.name == "feature_auc")
     assert rule.passed
 
 

@@ -1,4 +1,4 @@
-"""Which of a job's runs is served where `release:model` is `latest`."""
+"""The candidate of `release:model: latest` among a job's runs."""
 
 import json
 from collections.abc import Callable
@@ -43,18 +43,18 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
         cloud = SimpleNamespace(
             databricks=lambda url, workspace: SimpleNamespace(jobs=jobs), machine_learning=lambda workspace: None
         )
-        monkeypatch.setattr(candidate.Cloud, "discover", lambda: cloud)
+        monkeypatch.setattr(candidate.AzureClients, "discover", lambda: cloud)
         monkeypatch.setattr(candidate, "live_model", lambda client, endpoint: live)
         monkeypatch.setattr(candidate, "Artefact", Artefact)
         monkeypatch.setattr(candidate.pulumi.log, "warn", said.append)
-        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", floors=FLOORS)
+        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", thresholds=FLOORS)
 
     said: list[str] = []
     choose.said = said  # type: ignore[attr-defined]
     return choose
 
 
-def test_the_newest_that_passes_is_served_and_what_was_passed_over_is_told(newest: Any) -> None:
+def test_newest_passing_run_is_the_candidate_and_skipped_runs_are_logged(newest: Any) -> None:
     found = newest(
         [
             (5, RunResultState.FAILED, None),
@@ -72,14 +72,14 @@ def test_the_newest_that_passes_is_served_and_what_was_passed_over_is_told(newes
         assert reason in said
 
 
-def test_without_a_candidate_nothing_is_served_and_each_run_says_why(newest: Any) -> None:
-    with pytest.raises(candidate.NoCandidate, match=r"no run of job 7 left a model(.|\n)*- run 4 is refused: AUC"):
+def test_missing_candidate_is_an_error_with_the_reason_of_each_run(newest: Any) -> None:
+    with pytest.raises(candidate.NoCandidate, match=r"no run of job 7 has a model(.|\n)*- run 4 is refused: AUC"):
         newest([(4, RunResultState.SUCCESS, {**GOOD, "auc": 0.55})])
     with pytest.raises(candidate.NoCandidate, match="release:model to trained"):
         newest([])
 
 
-def test_runs_beyond_the_last_twenty_are_no_candidates(newest: Any) -> None:
+def test_runs_beyond_the_last_twenty_are_not_candidates(newest: Any) -> None:
     failed: Runs = [(number, RunResultState.FAILED, None) for number in range(100, 80, -1)]
     with pytest.raises(candidate.NoCandidate):
         newest([*failed, (1, RunResultState.SUCCESS, GOOD)])
@@ -91,7 +91,7 @@ def compared(run_id: str, **found: Any) -> dict[str, Any]:
     return {**GOOD, "live": {"run_id": run_id, **(found or same)}}
 
 
-def test_a_run_is_served_only_if_it_was_compared_with_the_live_model(newest: Any) -> None:
+def test_run_is_a_candidate_only_if_compared_with_the_live_model(newest: Any) -> None:
     live = LiveModel("m2-live", "2")
     worse = compared("2", auc_change_interval=[-0.03, -0.02], log_loss_change_interval=[0.0, 0.0])
     found = newest(
@@ -106,7 +106,7 @@ def test_a_run_is_served_only_if_it_was_compared_with_the_live_model(newest: Any
     )
     assert found["run_id"] == "4"
     reasons = (
-        "run 7 is refused: AUC is 0.0200 or more below that of run 2",
+        "run 7 is refused: AUC is 0.0200 or more below that of the live model, run 2",
         "run 6 is refused: it was compared with nothing, and run 2 is live",
         "run 5 is refused: it was compared with run 1, and run 2 is live",
     )
@@ -115,7 +115,7 @@ def test_a_run_is_served_only_if_it_was_compared_with_the_live_model(newest: Any
         assert reason in said
 
 
-def test_the_live_model_stays_where_no_later_run_is_good_enough(newest: Any) -> None:
+def test_live_model_is_the_candidate_if_no_later_run_passes(newest: Any) -> None:
     runs = [(3, RunResultState.SUCCESS, {**GOOD, "live": None}), (2, RunResultState.SUCCESS, {**GOOD, "live": None})]
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "2"
 
@@ -128,6 +128,6 @@ def test_a_live_model_that_cannot_score_todays_rows_is_named_and_does_not_stop_t
     ]
 
 
-def test_without_a_recorded_run_of_the_live_model_no_candidate_is_served(newest: Any) -> None:
+def test_live_model_without_a_recorded_run_allows_no_candidate(newest: Any) -> None:
     with pytest.raises(candidate.NoCandidate, match="no training run is recorded for the live deployment by-hand"):
         newest([(3, RunResultState.SUCCESS, GOOD)], LiveModel("by-hand", ""))

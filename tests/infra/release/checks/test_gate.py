@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.config.settings import QualitySettings
-from infra.release.checks.gate import judge, verdict
+from infra.release.checks.gate import evaluate_gate, verdict
 
 FLOORS = QualitySettings().limits
 GOOD = {
@@ -37,11 +37,11 @@ ABSOLUTE = {name: value for name, value in GOOD.items() if name not in ("live", 
 
 
 def broken(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(rule.name, rule.says) for rule in judge(metrics, FLOORS) if not rule.passed]
+    return [(rule.name, rule.message) for rule in evaluate_gate(metrics, FLOORS) if not rule.passed]
 
 
 def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
-    rules = judge(GOOD, FLOORS)
+    rules = evaluate_gate(GOOD, FLOORS)
     assert all(rule.passed and isinstance(rule.value, float | int) for rule in rules)
     assert len(rules) == len(FLOORS)
     assert {rule.name for rule in rules} == {name[: -len("_min")] for name in QualitySettings.model_fields}
@@ -50,7 +50,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
 @pytest.mark.parametrize(
     ("worse", "rule", "reason"),
     [
-        ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the held-out part, too few to judge"),
+        ({"clicks_test": 21}, "test_clicks", "only 21 clicks in the test set, too few to judge"),
         ({"auc": 0.6}, "auc", "AUC 0.6000 is below the floor 0.6500 (quality:auc_min)"),
         (
             {"feature_auc": {"age": 0.55, "answer": 0.9991}},
@@ -68,7 +68,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
         (
             {"live": LIVE | {"auc_change_interval": [-0.03, -0.01]}},
             "auc_drop",
-            "AUC is 0.0100 or more below that of run 7",
+            "AUC is 0.0100 or more below that of the live model, run 7",
         ),
         (
             {"live": LIVE | {"log_loss_change_interval": [0.01, 0.03]}},
@@ -76,7 +76,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
             "log loss is 0.0100 or more above",
         ),
         ({"live": LIVE | {"auc_change_interval": None}}, "auc_drop", "could not be measured"),
-        ({"drift": {"age": {"psi": 0.4, "unseen_rise": 0.0}}}, "psi", "feature age has drifted by a PSI of 0.400"),
+        ({"drift": {"age": {"psi": 0.4, "unseen_rise": 0.0}}}, "psi", "feature age has a PSI of 0.400"),
         (
             {"drift": {"C1": {"psi": 0.1, "unseen_rise": 0.6}}},
             "unseen_rise",
@@ -90,8 +90,8 @@ def test_each_bad_figure_breaks_its_rule(worse: dict[str, Any], rule: str, reaso
     assert reason in says
 
 
-def test_a_model_that_may_be_as_good_as_what_serves_passes() -> None:
-    """A drop is refused when it is sure, not when it was drawn."""
+def test_model_that_may_be_as_good_as_the_live_one_passes() -> None:
+    """A drop is refused only if the whole confidence interval shows it."""
     worse = {"auc_change": -0.02, "auc_change_interval": [-0.05, 0.01]}
     assert broken({**GOOD, "live": LIVE | worse}) == []
 
@@ -104,26 +104,26 @@ def test_a_model_that_may_be_as_good_as_what_serves_passes() -> None:
         {"live": {"run_id": "7", "skipped": "its artefact is no longer in the lake"}, "drift": {}},
     ],
 )
-def test_what_cannot_be_compared_passes_and_says_so(alone: dict[str, Any]) -> None:
-    compared = {rule.name: rule for rule in judge({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
+def test_rules_without_a_comparison_pass_with_the_reason(alone: dict[str, Any]) -> None:
+    compared = {rule.name: rule for rule in evaluate_gate({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
     assert set(compared) == {"auc_drop", "log_loss_rise", "psi", "unseen_rise"}
-    assert all(rule.passed and rule.says.startswith("not judged: ") for rule in compared.values())
+    assert all(rule.passed and rule.message.startswith("not judged: ") for rule in compared.values())
 
 
 @pytest.mark.parametrize("alone", [{"feature_auc": {"age": None}}, {}])
-def test_a_model_whose_features_were_not_measured_one_by_one_is_not_judged_on_them(alone: dict[str, Any]) -> None:
-    """Neither a model of before that measure nor rows with a handful of clicks."""
+def test_feature_auc_rule_is_skipped_without_measurements(alone: dict[str, Any]) -> None:
+    """Models from before this measure, and rows with very few clicks."""
     measured = {name: value for name, value in GOOD.items() if name != "feature_auc"}
-    (rule,) = (rule for rule in judge(measured | alone, FLOORS) if rule.name == "feature_auc")
+    (rule,) = (rule for rule in evaluate_gate(measured | alone, FLOORS) if rule.name == "feature_auc")
     assert rule.passed
-    assert rule.says.startswith("not judged: ")
+    assert rule.message.startswith("not judged: ")
 
 
 def test_a_figure_that_was_not_measured_is_a_refusal() -> None:
     assert len(broken({})) == 7
 
 
-def test_a_changed_floor_gives_the_same_run_another_verdict() -> None:
+def test_changed_threshold_changes_the_verdict_of_the_same_run() -> None:
     strict = FLOORS | {"auc_min": 0.75}
     assert [rule["name"] for rule in verdict(GOOD, strict) if not rule["passed"]] == ["auc"]
     assert json.loads(json.dumps(verdict(GOOD, strict), allow_nan=False)) == verdict(GOOD, strict)

@@ -1,4 +1,4 @@
-"""The cluster for people and its policy: when they are declared, and what Databricks is sent for them."""
+"""The interactive cluster and its policy: when they are declared, and their requests to Databricks."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def settings(**config: str) -> Settings:
 
 
 def props(cloud: Served, program: Graph, resource: str, **changed: Any) -> dict[str, Any]:
-    """Inputs of a resource as the program declares them, in the workspace and catalog that there are."""
+    """Inputs of a resource as the program declares them, in the workspace and catalog of this test."""
     (found,) = program.of(f"databricks:{resource}")
     here = {"workspace_url": cloud.sandbox.authority, "catalog": "main"}
     workspace_id = f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
@@ -81,28 +81,30 @@ def may(workspace: WorkspaceClient, kind: str, object_id: str) -> list[tuple[str
     return [(each.group_name, level.permission_level.value) for each in entries for level in each.all_permissions]
 
 
-def test_it_stands_with_a_release_unless_this_is_production_or_the_setting_says_otherwise(program: Graph) -> None:
-    for config, stands in (
+def test_interactive_cluster_exists_with_a_release_outside_production_or_by_its_setting(program: Graph) -> None:
+    for config, exists in (
         ({}, True),
         ({"release:enabled": "false"}, False),
         ({"personalization:production": "true"}, False),
         ({"personalization:production": "true", "training:interactive_cluster": "true"}, True),
         ({"training:interactive_cluster": "false"}, False),
     ):
-        assert settings(**config).has_interactive_cluster is stands, config
-    for declared, has_cluster in ((program, True), (graph(personalization__production="true"), False)):
-        assert len(declared.of(":InteractiveCluster")) == len(declared.of(":ClusterPolicy")) == has_cluster
-        assert ({"interactive_cluster_page", "cluster_policy_id"} <= set(declared.outputs)) is has_cluster
+        assert settings(**config).has_interactive_cluster is exists, config
+    for declared, exists in ((program, True), (graph(personalization__production="true"), False)):
+        assert len(declared.of(":InteractiveCluster")) == len(declared.of(":ClusterPolicy")) == exists
+        assert ({"interactive_cluster_page", "cluster_policy_id"} <= set(declared.outputs)) is exists
 
 
-def test_its_machines_have_room_in_a_private_network_beside_the_jobs() -> None:
+def test_private_network_needs_addresses_for_interactive_cluster_and_job() -> None:
     small = {"network:mode": "private", "network:address_space": "10.40.0.0/24", "training:workers": "40"}
     settings(**small, **{"training:interactive_cluster": "false"})
     with pytest.raises(ConfigError, match=r"82 machines want one"):
         settings(**small)
 
 
-def test_it_and_the_job_are_sent_one_definition(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
+def test_interactive_cluster_and_job_have_the_same_definition(
+    cloud: Served, workspace: WorkspaceClient, program: Graph
+) -> None:
     job = workspace.jobs.get(int(_JobProvider().create(props(cloud, program, "TrainingJob")).id)).settings
     cluster_id = CLUSTER.create(named(cloud, program, "one")).id
     of_job, of_people = job.job_clusters[0].new_cluster, workspace.clusters.get(cluster_id).spec
@@ -111,12 +113,12 @@ def test_it_and_the_job_are_sent_one_definition(cloud: Served, workspace: Worksp
     assert of_job.autoscale is of_people.autoscale is None
     for task in job.tasks:
         assert libraries(workspace, cluster_id) == [library.as_dict() for library in task.libraries]
-    # The job may take what Azure has left; people would lose their work with it.
+    # The job may run on spot machines; interactive users would lose their work with them.
     assert of_job.azure_attributes.availability.value.startswith("SPOT")
     assert of_people.azure_attributes.availability.value == "ON_DEMAND_AZURE"
 
 
-def test_it_is_the_teams_is_kept_and_costs_nothing_until_it_is_used(
+def test_interactive_cluster_is_dedicated_to_the_team_pinned_and_left_terminated(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     made = CLUSTER.create(named(cloud, program, "teams"))
@@ -135,7 +137,7 @@ def test_it_is_the_teams_is_kept_and_costs_nothing_until_it_is_used(
     assert (made.outs or {})["page"] == f"https://{cloud.sandbox.authority}/compute/clusters/{made.id}"
 
 
-def test_without_a_team_it_is_dedicated_to_whoever_runs_up(
+def test_cluster_without_a_team_is_dedicated_to_the_user_of_up(
     cloud: Served, workspace: WorkspaceClient, without_team: Graph
 ) -> None:
     made = CLUSTER.create(named(cloud, without_team, "mine"))
@@ -147,7 +149,7 @@ def test_without_a_team_it_is_dedicated_to_whoever_runs_up(
     assert may(workspace, "clusters", made.id) == []
 
 
-def test_what_an_interrupted_up_has_left_is_adopted(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
+def test_cluster_of_an_interrupted_up_is_adopted(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
     wanted = named(cloud, program, "left")
     first, second = (CLUSTER.create(wanted).id for _ in range(2))
     policies = [POLICY.create(props(cloud, program, "ClusterPolicy")).id for _ in range(2)]
@@ -163,7 +165,7 @@ def test_a_lost_answer_leaves_no_second_cluster(cloud: Served, workspace: Worksp
     assert [each.cluster_id for each in workspace.clusters.list() if each.cluster_name == "lost"] == [made.id]
 
 
-def test_a_start_whose_answer_was_lost_is_a_start(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
+def test_start_with_a_lost_answer_succeeds(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
     wanted = named(cloud, program, "left asleep")
     left = CLUSTER.create(wanted)
     cloud.faults({"path": "/clusters/start$", "lost": True})
@@ -172,7 +174,7 @@ def test_a_start_whose_answer_was_lost_is_a_start(cloud: Served, workspace: Work
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_an_update_brings_the_new_wheel_takes_the_old_and_leaves_it_running_if_it_was(
+def test_update_replaces_the_wheel_and_restores_the_running_state(
     cloud: Served, workspace: WorkspaceClient, program: Graph, without_team: Graph, used: bool
 ) -> None:
     before = named(cloud, program, f"used-{used}")
@@ -208,7 +210,7 @@ def test_a_grant_that_was_removed_by_hand_is_found_and_granted_again(
     assert CLUSTER.read(made.id, made.outs).outs == made.outs
 
 
-def test_it_goes_for_good_with_what_its_team_could_read_and_may_be_gone_already(
+def test_deletion_of_the_cluster_is_permanent_revokes_grants_and_may_be_repeated(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     wanted = named(cloud, program, "gone")
@@ -269,8 +271,11 @@ def _exists(workspace: WorkspaceClient, provider: Any, object_id: str) -> bool:
 
 def _granted(workspace: WorkspaceClient, folder_id: str) -> dict[str | None, list[str]]:
     entries = workspace.permissions.get("directories", folder_id).access_control_list or []
-    levels = {each.group_name: each.all_permissions or [] for each in entries}
-    return {who: [str(level.permission_level).rpartition(".")[2] for level in given] for who, given in levels.items()}
+    permissions = {each.group_name: each.all_permissions or [] for each in entries}
+    return {
+        group: [str(each.permission_level).rpartition(".")[2] for each in levels]
+        for group, levels in permissions.items()
+    }
 
 
 def test_a_cluster_changed_or_deleted_by_hand_is_found(

@@ -1,4 +1,4 @@
-"""Notebooks as sources: what they are part of, and how the sandbox reads them."""
+"""Notebooks as sources: the digests that contain them, and how the sandbox reads them."""
 
 import re
 import shutil
@@ -41,7 +41,7 @@ def test_the_wheel_holds_no_notebook(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["explore", "train", "operationalize"])
-def test_every_notebook_says_what_it_is_and_is_split_into_cells(name: str) -> None:
+def test_every_notebook_has_a_title_and_cells(name: str) -> None:
     cells = parse((workload.NOTEBOOKS / f"{name}.py").read_text()).cells
     assert cells[0].cell_type == "markdown"
     assert cells[0].source.startswith(f"# {name.capitalize()}\n")
@@ -70,6 +70,6 @@ def test_rendered_notebook_shows_the_cells_of_its_source(name: str) -> None:
         ("# Databricks notebook source\n# MAGIC %md text\nprint(1)\n", "%md"),
     ],
 )
-def test_what_the_sandbox_cannot_run_is_refused_by_its_first_words(source: str, reason: str) -> None:
+def test_notebook_commands_unknown_to_the_sandbox_are_refused(source: str, reason: str) -> None:
     with pytest.raises(NotAnotebook, match=reason):
         parse(source)

@@ -57,7 +57,7 @@ def props(cloud: Cloud, version: str, **changed: Any) -> dict[str, Any]:
     }
 
 
-def test_the_live_model_comes_first_and_what_was_live_before_says_how_to_go_back(cloud: Cloud, file: Path) -> None:
+def test_live_model_comes_first_and_earlier_ones_have_the_rollback_settings(cloud: Cloud, file: Path) -> None:
     provider = live_record._ReferenceProvider()
     first = provider.create(props(cloud, "1"))
     assert provider.read(first.id, first.outs).outs == first.outs

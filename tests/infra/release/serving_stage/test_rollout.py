@@ -1,4 +1,4 @@
-"""The rollout through Azure ML's own client: what a new deployment must show, and what is left where it does not."""
+"""The rollout through Azure ML's own client: checks of a new deployment, and the state after a failed check."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ import pytest
 
 from cli.local_run.sandbox import deployer
 from infra.components.roles import Role
-from infra.release.checks.probe import Figures, Limits, Probe, broken
+from infra.release.checks.probe import Limits, Probe, ProbeResult, broken
 from infra.release.serving_stage import rollout
 from testing.sandbox.machine_learning import CONTEXT, Cloud, environment, ml_sandbox
 from testing.sandbox.process import in_environment
@@ -92,14 +92,14 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="module")
 def first(cloud: Cloud) -> dict[str, Any]:
-    """State of the rollout that put version 1 to an endpoint of nothing."""
+    """State of the rollout of version 1 to an empty endpoint."""
     cloud.endpoint(ENDPOINT)
     return rolled_out(cloud, "1")
 
 
 @pytest.fixture
 def live(cloud: Cloud, first: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 alone serves, whatever an earlier test left."""
+    """Make version 1 the only deployment, independent of earlier tests."""
     cloud.endpoint(ENDPOINT, {first["deployment"]: 100})
     for name in deployments(cloud) - {first["deployment"]}:
         cloud.delete(f"{cloud.workspace}/onlineEndpoints/{ENDPOINT}/deployments/{name}")
@@ -125,7 +125,7 @@ def props(cloud: Cloud, version: str, **changed: Any) -> dict[str, Any]:
 
 
 def rolled_out(cloud: Cloud, version: str, olds: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
-    """What the engine keeps of it."""
+    """The state of the rollout in the engine."""
     provider, news = rollout._RolloutProvider(), props(cloud, version, **changed)
     return dict((provider.create(news) if olds is None else provider.update(ENDPOINT, olds, news)).outs or {})
 
@@ -161,7 +161,7 @@ def users(cloud: Cloud) -> Iterator[Counter[int]]:
         asking.join()
 
 
-def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_good_model_receives_traffic_in_steps_and_the_previous_stays_warm(cloud: Cloud, live: dict[str, Any]) -> None:
     with users(cloud) as seen:
         found = rolled_out(cloud, "2", live)
     assert set(seen) == {200}
@@ -186,11 +186,13 @@ def test_a_good_model_takes_over_step_by_step_and_the_old_one_stays_warm(cloud: 
             id="errors",
         ),
         pytest.param("8", r"at 0 %: 10\.0% of 30 requests failed .*: 3 times HTTP 200 .*\[null\]", id="no probability"),
-        pytest.param("5", r"at 0 %: p99 is \d+ ms, what serves takes \d+ ms \(release:p99_ms_max 100\)", id="slow"),
-        pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of what serves", id="drift"),
+        pytest.param(
+            "5", r"at 0 %: p99 is \d+ ms, that of the live deployment \d+ ms \(release:p99_ms_max 100\)", id="slow"
+        ),
+        pytest.param("6", r"at 0 %: probabilities differ by 204\.1% from those of the live deployment", id="drift"),
     ],
 )
-def test_a_model_that_fails_a_check_gets_no_traffic_and_is_kept_to_be_looked_at(
+def test_model_that_fails_a_check_gets_no_traffic_and_stays_for_diagnosis(
     cloud: Cloud, live: dict[str, Any], version: str, reason: str
 ) -> None:
     with users(cloud) as seen, pytest.raises(rollout.RolloutFailed, match=reason) as failed:
@@ -229,13 +231,13 @@ def test_no_more_than_one_failed_deployment_is_kept(cloud: Cloud, live: dict[str
     assert deployments(cloud) == {live["deployment"], named(cloud, "2")}
 
 
-def test_a_failure_under_way_returns_what_traffic_there_was(
+def test_failure_during_a_rollout_restores_the_traffic(
     cloud: Cloud, live: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[dict[str, int]] = []
     check = Probe.check
 
-    def fails_with_users(self: Any, deployment: str, beside: str | None, **how: bool) -> Figures:
+    def fails_with_users(self: Any, deployment: str, beside: str | None, **how: bool) -> ProbeResult:
         measured.append(traffic(cloud))
         if len(measured) == 3:
             raise ConnectionError("the line is cut")
@@ -249,7 +251,7 @@ def test_a_failure_under_way_returns_what_traffic_there_was(
     assert traffic(cloud) == {old: 100}
 
 
-def test_a_rollout_that_was_killed_half_way_is_taken_up_and_its_failure_leaves_the_newcomer_nothing(
+def test_interrupted_rollout_continues_and_its_failure_removes_the_candidates_traffic(
     cloud: Cloud, live: dict[str, Any]
 ) -> None:
     old, new = live["deployment"], named(cloud, "6")
@@ -261,20 +263,18 @@ def test_a_rollout_that_was_killed_half_way_is_taken_up_and_its_failure_leaves_t
     assert traffic(cloud) == {old: 100}
 
 
-def test_a_model_chosen_by_a_person_may_differ_as_it_will(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_model_chosen_by_a_person_has_no_drift_limit(cloud: Cloud, live: dict[str, Any]) -> None:
     found = rolled_out(cloud, "6", live, limits={name: limit for name, limit in LIMITS.items() if name != "drift_max"})
     assert found["deployment"] == named(cloud, "6")
     assert found["checks"][0]["drift"] > 2
 
 
-def test_a_model_of_other_features_is_judged_alone(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_model_with_other_features_is_measured_without_the_live_one(cloud: Cloud, live: dict[str, Any]) -> None:
     found = rolled_out(cloud, "7", live)
     assert [(check["drift"], check["live_p99_ms"]) for check in found["checks"]] == [(None, None)] * 3
 
 
-def test_traffic_and_a_deployment_that_were_changed_by_hand_are_found_and_set_back(
-    cloud: Cloud, live: dict[str, Any]
-) -> None:
+def test_manual_changes_of_traffic_and_deployment_are_read_and_reverted(cloud: Cloud, live: dict[str, Any]) -> None:
     provider, wanted = rollout._RolloutProvider(), {**props(cloud, "1"), "share": 100}
     held = {**live, "share": 100}
     assert provider.read(ENDPOINT, held).outs == held
@@ -347,7 +347,7 @@ def test_equal_quantities_in_another_notation_are_the_same(cloud: Cloud, live: d
     assert rollout._RolloutProvider().read(ENDPOINT, held).outs == held
 
 
-def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_rollback_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: dict[str, Any]) -> None:
     forth = rolled_out(cloud, "2", live)
     back = rolled_out(cloud, "1", forth)
     assert [(check["share"], check["requests"] > 0) for check in back["checks"]] == [(0, False), (100, True)]
@@ -355,7 +355,7 @@ def test_going_back_to_the_warm_deployment_takes_no_steps(cloud: Cloud, live: di
     assert deployments(cloud) == {live["deployment"], forth["deployment"]}
 
 
-def test_a_deployment_tells_what_it_was_made_of(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_deployment_tags_name_model_image_and_engine(cloud: Cloud, live: dict[str, Any]) -> None:
     made_of = {"dataset": "movielens", "snapshot": "2026-11-26", "code": "c0de", "run_id": "run-2"}
     uri = "azureml://datastores/lake/paths/run-2"
     tags = {**made_of, "auc": "0.7"}
@@ -372,9 +372,7 @@ def test_a_changed_scale_keeps_the_warm_deployment(cloud: Cloud, live: dict[str,
     assert deployments(cloud) == {live["deployment"], forth["deployment"]}
 
 
-def test_traffic_that_a_write_of_the_endpoint_took_away_is_given_back_before_anything_else(
-    cloud: Cloud, live: dict[str, Any]
-) -> None:
+def test_traffic_removed_by_a_write_of_the_endpoint_is_restored_first(cloud: Cloud, live: dict[str, Any]) -> None:
     cloud.endpoint(ENDPOINT)
     assert traffic(cloud) == {}
     with pytest.raises(rollout.RolloutFailed):
@@ -385,17 +383,17 @@ def test_traffic_that_a_write_of_the_endpoint_took_away_is_given_back_before_any
 @pytest.mark.parametrize(
     ("found", "holds"),
     [
-        pytest.param(Figures(100, 0.01, 5000), True, id="at the limits"),
-        pytest.param(Figures(100, 0.02, 10), False, id="errors"),
-        pytest.param(Figures(100, 1, None), False, id="no answer"),
-        pytest.param(Figures(100, 0, 5001), False, id="slow"),
-        pytest.param(Figures(100, 0, 9000, live_p99_ms=6000), True, id="far away, as what serves"),
-        pytest.param(Figures(100, 0, 9001, live_p99_ms=6000), False, id="far away, and slower"),
-        pytest.param(Figures(100, 0, 10, 10, drift=0.5), True, id="drift at the limit"),
-        pytest.param(Figures(100, 0, 10, 10, drift=0.51), False, id="drift"),
+        pytest.param(ProbeResult(100, 0.01, 5000), True, id="at the limits"),
+        pytest.param(ProbeResult(100, 0.02, 10), False, id="errors"),
+        pytest.param(ProbeResult(100, 1, None), False, id="no answer"),
+        pytest.param(ProbeResult(100, 0, 5001), False, id="slow"),
+        pytest.param(ProbeResult(100, 0, 9000, live_p99_ms=6000), True, id="far away, as the live deployment"),
+        pytest.param(ProbeResult(100, 0, 9001, live_p99_ms=6000), False, id="far away, and slower"),
+        pytest.param(ProbeResult(100, 0, 10, 10, drift=0.5), True, id="drift at the limit"),
+        pytest.param(ProbeResult(100, 0, 10, 10, drift=0.51), False, id="drift"),
     ],
 )
-def test_limits_are_kept_or_named(found: Figures, holds: bool) -> None:
+def test_limits_are_kept_or_named(found: ProbeResult, holds: bool) -> None:
     reasons = broken(found, Limits(**LIMITS))
     assert (reasons == []) is holds
     assert all("release:" in reason for reason in reasons)
@@ -422,9 +420,7 @@ def test_a_forced_replacement_keeps_the_deployment_and_its_traffic(cloud: Cloud,
     live |= rolled_out(cloud, "1")
 
 
-def test_a_replacement_killed_before_its_end_leaves_the_deployment_to_the_old_resource(
-    cloud: Cloud, live: dict[str, Any]
-) -> None:
+def test_interrupted_replacement_leaves_the_deployment_to_the_old_resource(cloud: Cloud, live: dict[str, Any]) -> None:
     provider = rollout._RolloutProvider()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout._RolloutProvider, "claim", lambda *_: None)

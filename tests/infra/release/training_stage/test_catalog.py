@@ -10,7 +10,7 @@ from databricks.sdk.errors import PermissionDenied
 from databricks.sdk.service.catalog import PermissionsChange, Privilege
 
 from infra.cloud import retry
-from infra.cloud.clients import Cloud
+from infra.cloud.clients import AzureClients
 from infra.release.training_stage import catalog
 from infra.release.training_stage.catalog import VOLUMES, _CatalogProvider
 from sandbox.identity import entra
@@ -46,7 +46,7 @@ def props(cloud: Served) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("late", ["storage-credentials", "external-locations", "catalogs", "schemas", "volumes"])
-def test_a_right_that_comes_late_is_waited_for(
+def test_late_permission_is_waited_for(
     cloud: Served, workspace: WorkspaceClient, late: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "_PAUSE_SECONDS", (0,))
@@ -56,24 +56,24 @@ def test_a_right_that_comes_late_is_waited_for(
     assert cloud.faults_left() == []
 
 
-def test_a_right_that_never_comes_is_named_with_its_remedy(
+def test_missing_permission_is_reported_with_its_remedy(
     cloud: Served, workspace: WorkspaceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metastore = workspace.metastores.current().metastore_id
     admins = PermissionsChange(principal="workspace admins", remove=[Privilege.CREATE_STORAGE_CREDENTIAL])
     workspace.grants.update("METASTORE", str(metastore), changes=[admins])
-    monkeypatch.setattr(catalog, "until_allowed", partial(retry.until_allowed, seconds=0))
+    monkeypatch.setattr(catalog, "retry_until_authorized", partial(retry.retry_until_authorized, seconds=0))
     with pytest.raises(PermissionDenied, match=r"CREATE STORAGE CREDENTIAL on Metastore .* preflight"):
         CATALOG.create(props(cloud))
 
 
-def test_databricks_is_given_a_token_for_the_management_endpoint_that_it_knows(
+def test_databricks_token_has_the_audience_of_the_management_endpoint(
     cloud: Served, workspace: WorkspaceClient
 ) -> None:
-    found = Cloud.discover()
+    found = AzureClients.discover()
     assert found.management == entra.management_audience(cloud.sandbox)
     given = props(cloud)
     assert found.databricks(given["workspace_url"], given["workspace_id"]).current_user.me().user_name
-    other = Cloud(**{**vars(found), "management": found.resource_manager})
+    other = AzureClients(**{**vars(found), "management": found.resource_manager})
     with pytest.raises(PermissionDenied, match="management endpoint"):
         other.databricks(given["workspace_url"], given["workspace_id"]).current_user.me()

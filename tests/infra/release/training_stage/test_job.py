@@ -55,7 +55,7 @@ def test_the_sdk_reads_the_job_without_losing_anything() -> None:
     assert JobSettings.from_dict(raw).as_dict() == raw
 
 
-def test_the_daily_schedule_is_there_and_paused_unless_asked_for() -> None:
+def test_daily_schedule_is_paused_unless_enabled() -> None:
     assert settings()["schedule"]["pause_status"] == "PAUSED"
     assert settings(schedule_enabled=True)["schedule"]["pause_status"] == "UNPAUSED"
 

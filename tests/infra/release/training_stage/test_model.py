@@ -1,4 +1,4 @@
-"""What the gate leaves behind: its verdict in the lake, whether or not the model is registered."""
+"""The gate's verdict in the lake, for a registered and for a refused model."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def sent() -> list[Any]:
 
 @pytest.fixture
 def props(cloud: Served, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Of a model version, in a cloud that has a lake alone: whoever asks for the registry fails."""
+    """Inputs of a model version, with a cloud that has only a lake: a call of the registry fails."""
     bundle = str(authority.ca_bundle(cloud.sandbox.folder))
 
     def blobs(endpoint: str) -> BlobServiceClient:
@@ -38,7 +38,7 @@ def props(cloud: Served, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> di
             endpoint, credential=cloud.credential, connection_verify=bundle, raw_request_hook=sent.append
         )
 
-    monkeypatch.setattr(artefact.Cloud, "discover", lambda: SimpleNamespace(blobs=blobs))
+    monkeypatch.setattr(artefact.AzureClients, "discover", lambda: SimpleNamespace(blobs=blobs))
     endpoint = f"{cloud.sandbox.url}/blob/lake"
     return {"run_id": "7", "floors": FLOORS, "blob_endpoint": endpoint, "models_container": "models", "metrics": GOOD}
 
@@ -49,7 +49,7 @@ def kept(cloud: Served) -> dict[str, Any]:
 
 def test_a_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Served, props: dict[str, Any]) -> None:
     with pytest.raises(
-        model.ModelRefused, match=r"is refused, what serves now keeps serving:\n  - AUC 0.5500 is below"
+        model.ModelRefused, match=r"is refused, and the live model stays live:\n  - AUC 0.5500 is below"
     ):
         model._ModelVersionProvider().create({**props, "metrics": {**GOOD, "auc": 0.55}})
     found = kept(cloud)
@@ -75,7 +75,7 @@ def test_a_refused_model_is_marked_by_one_upload_that_the_alert_reads(
     assert 'Uri has "refused.json"' in queries.MODELS_REFUSED
 
 
-def test_a_changed_floor_writes_the_verdict_anew(cloud: Served, props: dict[str, Any]) -> None:
+def test_changed_threshold_rewrites_the_verdict(cloud: Served, props: dict[str, Any]) -> None:
     provider = model._ModelVersionProvider()
     assert provider.update("clicks:3", {"version": "3"}, props).outs["version"] == "3"
     assert kept(cloud)["passed"] is True

@@ -1,4 +1,4 @@
-"""The run that a stack takes for its training run: one that runs or succeeded is taken, one that failed is repeated."""
+"""The training run of a stack: a running or successful one is adopted, a failed one is repeated."""
 
 from types import SimpleNamespace
 from typing import Any
