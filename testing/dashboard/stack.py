@@ -113,7 +113,7 @@ def page_stand(folder: Path) -> Iterator[Stand]:
 
 @contextmanager
 def served(of: stack_source.Subject) -> Iterator[str]:
-    """The page as `personalization open` serves it; its address."""
+    """The page as `personalization dashboard` serves it; its address."""
     listener = server.listen(None)
     running = uvicorn.Server(server.config(of))
     thread = threading.Thread(target=running.run, args=([listener],))

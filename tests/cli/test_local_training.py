@@ -1,4 +1,4 @@
-"""`personalization evaluate` and `tune`: the job's tasks on rows of one's own, on a Spark of this machine."""
+"""`personalization cross-validate` and `tune`: the job's tasks on rows of one's own, on a Spark of this machine."""
 
 import fcntl
 import json
@@ -40,7 +40,7 @@ def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> N
     own["HADOOP_CONF_DIR"] = own["SPARK_CONF_DIR"] = str(tmp_path / "hadoop")
     with (tmp_path / "personalization-spark-live" / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as another run does
-        done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
+        done = personalization("cross-validate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
     assert [fold["rows"] > 900 for fold in found["folds"]] == [True, True]
@@ -81,7 +81,7 @@ def test_a_task_that_failed_is_told_by_its_causes_and_not_by_javas_frames(
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(UserError) as fault:
-        local_training.evaluate("criteo", tmp_path, "1x2", None)
+        local_training.cross_validate("criteo", tmp_path, "1x2", None)
     assert str(fault.value).splitlines() == causes
 
 
@@ -91,7 +91,7 @@ def test_a_folder_that_spark_would_take_for_a_pattern_is_refused_before_it_start
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[1]"))
     (tmp_path / "[1]").mkdir()
     with pytest.raises(UserError, match=r"cannot load a model from a path with '\[' in it. .* TMPDIR=<folder>"):
-        local_training.evaluate("criteo", tmp_path, "1x2", None)
+        local_training.cross_validate("criteo", tmp_path, "1x2", None)
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,17 @@ def test_a_jvm_gets_a_locale_in_which_it_can_open_every_file(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("evaluate", "--folds", "5", "."), "--folds must be repeats x folds, such as 2x5, not '5'"),
+        (("cross-validate", "--folds", "5", "."), "--folds must be repeats x folds, such as 2x5, not '5'"),
         (("tune", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
         (("check", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
-        (("evaluate", "--output", ".", "."), ". cannot be written: Is a directory. Give the path of a file"),
+        (("cross-validate", "--output", ".", "."), ". cannot be written: Is a directory. Give the path of a file"),
         (("tune", "--specs", "/dev/null/specs", "."), "/dev/null/specs/criteo.yaml cannot be written: Not a directory"),
         (("notebooks", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
-        (("report", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
-        (("evaluate", "/no/such/train.txt"), "/no/such/train.txt: there is no such file or folder of rows"),
+        (
+            ("change-report", "--output", "/dev/null/shown"),
+            "--output is /dev/null/shown: Not a directory. Give a folder",
+        ),
+        (("cross-validate", "/no/such/train.txt"), "/no/such/train.txt: no such file or folder of rows"),
     ],
 )
 def test_a_wrong_argument_is_told_before_spark_starts(arguments: tuple[str, ...], says: str) -> None:

@@ -15,7 +15,8 @@ from cli.dashboard import ranking
 from cli.endpoint import Endpoint
 from cli.errors import UserError
 from cli.local_run import command, movielens, summary
-from cli.local_run.run_directory import State
+from cli.local_run.run_directory import RunDirectory
+from cli.ranking import parse_context
 from testing.workloads.shop import with_all_features
 from workloads import spec
 
@@ -146,12 +147,12 @@ def test_a_folder_with_what_no_run_made_is_left_alone(tmp_path: Path, command: s
 
 @pytest.mark.parametrize("command", ["local", "local-down"])
 def test_a_folder_in_which_a_command_is_at_work_is_refused_to_another(tmp_path: Path, command: str) -> None:
-    with State(tmp_path).held():
+    with RunDirectory(tmp_path).locked():
         (tmp_path / "sandbox").mkdir()
         done = personalization(command, "--state", str(tmp_path))
         assert done.returncode == 1
         assert f"is at work in {tmp_path} (process {os.getpid()})" in done.stderr
-    with State(tmp_path).held():
+    with RunDirectory(tmp_path).locked():
         pass
 
 
@@ -179,12 +180,12 @@ def test_the_summary_names_a_way_to_the_model_card_that_a_browser_can_go(capsys:
     metrics = {"auc": 0.7, "log_loss": 0.6, "base_rate": 0.5, "base_log_loss": 0.7, "calibration_gap": 0.01}
     metrics |= {"rows_test": 10, "gate": [], "baseline": {"auc": 0.6, "log_loss": 0.65}}
     outputs = {"scoring_uri": "u", "model_name": "m", "model_version": "1", "training_run_id": "1", "metrics": metrics}
-    report = command.Report(
+    report = command.LocalRunSummary(
         "criteo", outputs={**outputs, "model_card": "https://127.0.0.1/card"}, latencies=[1.0] * 100
     )
     summary.show(report, Console(width=160))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "model card" in line]
-    assert "personalization open" in line
+    assert "personalization dashboard" in line
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
@@ -211,12 +212,12 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 )
 def test_a_context_that_is_none_is_named(given: str, says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
-        command.context_of(with_all_features("movielens"), [given])
+        parse_context(with_all_features("movielens"), [given])
 
 
 def test_asking_an_endpoint_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="start it with `make local`"):
-        State(tmp_path).recorded()
+        RunDirectory(tmp_path).recorded()
     (tmp_path / "sandbox").mkdir()
     with pytest.raises(UserError, match=r"no run in .* has come to its end yet: `make local` goes on"):
-        State(tmp_path).recorded()
+        RunDirectory(tmp_path).recorded()

@@ -32,7 +32,8 @@ PRINCIPAL = "22222222-2222-2222-2222-222222222222"
 """Object id on the page. The test replaces it with the login's, which preflight prints."""
 DIGEST = f"sha256:{'1' * 64}"
 """Digest on the page. The test replaces it with the earlier live image's, which lineage prints."""
-RETRAINED, ASKED = "personalization snapshot --stack dev --landed", "personalization lineage --outputs outputs.json"
+RETRAINED = "personalization select-snapshot --stack dev --landed"
+LINEAGE = "personalization lineage --outputs outputs.json"
 UP = "make up STACK=dev ARGS=--yes"
 UP_PRODUCTION = "make up STACK=prod-eastus2 ARGS=--yes"
 
@@ -98,9 +99,9 @@ def test_every_command_of_the_page_works(clone: Path, environment: dict[str, str
             kept = [path.read_text() for path in _state(environment).rglob("*.json")]
             certified = certified or any('"serving:tls_key"' in text for text in kept)
             assert not any("PRIVATE KEY" in text for text in kept)
-        if command == ASKED:
+        if command == LINEAGE:
             digest = re.findall(r"release:image (sha256:[0-9a-f]{64})", done.stdout)[-1]
-        if command == ASKED or (command == UP and ASKED in printed):
+        if command == LINEAGE or (command == UP and LINEAGE in printed):
             ranked.append(_ranks(clone, environment))
     assert principal != PRINCIPAL
     assert (clone / "Pulumi.prod-eastus2.yaml").exists()

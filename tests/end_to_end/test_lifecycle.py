@@ -27,7 +27,7 @@ from cli.endpoint import Endpoint
 from cli.errors import UserError
 from cli.local_run import command
 from cli.local_run.engine import Engine
-from cli.local_run.run_directory import State
+from cli.local_run.run_directory import RunDirectory
 from infra.config.settings import QualitySettings
 from infra.release.checks.gate import verdict
 from sandbox import class_archive
@@ -88,7 +88,7 @@ def test_the_run_ends_with_what_a_user_wants_to_know(stack: LocalRun) -> None:
         "make local-down",
     ):
         assert word in printed
-    assert "personalization open" in printed
+    assert "personalization dashboard" in printed
 
 
 def test_a_run_killed_among_resources_and_in_training_is_taken_up_again(stack: LocalRun) -> None:
@@ -159,8 +159,8 @@ def test_lineage_leads_from_the_endpoint_to_the_rows_and_from_the_rows_to_what_s
     (snapshot,) = (line.rpartition("/")[2] for line in back.stdout.splitlines() if "snapshot movielens/" in line)
     forward = stack.run("lineage", "--snapshot", snapshot).stdout
     assert model in forward
-    assert f"served by {outputs['deployment']}  100 %" in forward
-    assert "no model version was trained on it" in stack.run("lineage", "--snapshot", "never").stdout
+    assert f"deployment {outputs['deployment']}  100 %" in forward
+    assert "no model version was trained on this snapshot" in stack.run("lineage", "--snapshot", "never").stdout
 
 
 def test_golden_rows_are_scored_without_a_word(stack: LocalRun) -> None:
@@ -209,7 +209,7 @@ def test_the_page_tells_of_the_local_stack_and_of_any_stack_of_pulumis_from_its_
 ) -> None:
     environment = Engine(stack.state, stack.environment).environment
     with subprocess.Popen(
-        stack.command("open", name), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        stack.command("dashboard", name), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as it:
         try:
             said = str(it.stdout and it.stdout.readline())
@@ -645,6 +645,6 @@ def _trust(run: LocalRun) -> Any:
 
 def test_every_file_of_a_run_is_of_a_known_kind(stack: LocalRun) -> None:
     """So that no new file of state is forgotten where damaged ones are tried: tests/sandbox/test_state_files.py."""
-    made = [path for top in State(stack.state).made for path in (top, *top.rglob("*")) if path.is_file()]
+    made = [path for top in RunDirectory(stack.state).files for path in (top, *top.rglob("*")) if path.is_file()]
     assert made
     assert [path for path in made if not state_files.is_known(path.relative_to(stack.state).as_posix())] == []

@@ -240,7 +240,7 @@ def test_every_command_of_a_step_exists() -> None:
                 assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{name}: {rest}"
         for folder in re.findall(r"--policy-pack (\S+)", script):
             assert (ROOT / folder / "PulumiPolicy.yaml").is_file()
-    used = {"approval", "preflight", "report", "snapshot", "steps"}
+    used = {"approval", "change-report", "preflight", "select-snapshot", "steps"}
     assert seen == {
         "make bootstrap",
         "make test",

@@ -200,7 +200,7 @@ def test_the_digest_without_events_tells_the_same_changes() -> None:
 
 def command(*arguments: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "cli", "report", *arguments],
+        [sys.executable, "-m", "cli", "change-report", *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,

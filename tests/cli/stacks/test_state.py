@@ -17,7 +17,7 @@ import pytest
 from cli.errors import UserError
 from cli.local_run import command, sandbox, supervised_process
 from cli.local_run.engine import CloudEnded, Engine
-from cli.local_run.run_directory import FORCE, State
+from cli.local_run.run_directory import FORCE, RunDirectory
 from testing.sandbox.process import is_alive, running_sandbox, sandbox_command
 from testing.waiting import eventually
 from tests.cli.test_main import personalization
@@ -29,9 +29,9 @@ MAKE = """
     from pathlib import Path
     from operations import sandbox
     from cli.local_run.engine import Engine
-    from cli.local_run.run_directory import State
-    state = State(Path(sys.argv[1]))
-    with state.held():
+    from cli.local_run.run_directory import RunDirectory
+    state = RunDirectory(Path(sys.argv[1]))
+    with state.locked():
         engine = Engine(state.folder, sandbox.start(state.sandbox, None), state.sandbox)
         engine.configure({})
         engine.select()
@@ -50,17 +50,17 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def state(stopped: Path, tmp_path: Path) -> State:
-    return State(Path(shutil.copytree(stopped, tmp_path / "state")))
+def state(stopped: Path, tmp_path: Path) -> RunDirectory:
+    return RunDirectory(Path(shutil.copytree(stopped, tmp_path / "state")))
 
 
-def down(state: State, *arguments: str) -> subprocess.CompletedProcess[str]:
+def down(state: RunDirectory, *arguments: str) -> subprocess.CompletedProcess[str]:
     done = personalization("local-down", "--state", str(state.folder), *arguments)
     assert "Traceback" not in done.stderr
     return done
 
 
-def nothing_is_left(state: State) -> None:
+def nothing_is_left(state: RunDirectory) -> None:
     assert list(state.folder.iterdir()) == []
     at_work = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
     assert [words for words in at_work if str(state.folder) in " ".join(words or [])] == []
@@ -70,7 +70,7 @@ def nothing_is_left(state: State) -> None:
     ("name", "content"),
     [("Pulumi.local.yaml", "config:\n  azure"), ("engine.json", '{"session"'), (f"{BACKEND}/meta.yaml", "")],
 )
-def test_local_down_does_without_a_file_that_it_does_not_need(state: State, name: str, content: str) -> None:
+def test_local_down_does_without_a_file_that_it_does_not_need(state: RunDirectory, name: str, content: str) -> None:
     (state.folder / name).write_text(content)
     for log in ("pulumi-up.log", "engine-events.json", "run.json.partial"):
         (state.folder / log).touch()
@@ -81,7 +81,7 @@ def test_local_down_does_without_a_file_that_it_does_not_need(state: State, name
 
 
 @pytest.mark.parametrize("name", [f"{BACKEND}/stacks/personalization/local.json", "sandbox/environment.json"])
-def test_local_down_names_a_file_that_it_needs_and_removes_the_run_by_force(state: State, name: str) -> None:
+def test_local_down_names_a_file_that_it_needs_and_removes_the_run_by_force(state: RunDirectory, name: str) -> None:
     (state.folder / name).write_text("{")
     done = down(state)
     assert done.returncode == 1
@@ -91,7 +91,7 @@ def test_local_down_names_a_file_that_it_needs_and_removes_the_run_by_force(stat
     nothing_is_left(state)
 
 
-def test_local_down_by_force_ends_a_sandbox_that_runs_without_its_lock(state: State) -> None:
+def test_local_down_by_force_ends_a_sandbox_that_runs_without_its_lock(state: RunDirectory) -> None:
     assert sandbox_command("start", state.sandbox).returncode == 0
     server = int((state.sandbox / "lock").read_text())
     (state.sandbox / "lock").unlink()
@@ -100,7 +100,7 @@ def test_local_down_by_force_ends_a_sandbox_that_runs_without_its_lock(state: St
     nothing_is_left(state)
 
 
-def test_local_down_asks_before_it_goes_on_without_pulumi(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_down_asks_before_it_goes_on_without_pulumi(state: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> dict[str, str]:
         raise ValueError("noise")
 
@@ -113,7 +113,7 @@ def test_local_down_asks_before_it_goes_on_without_pulumi(state: State, monkeypa
     nothing_is_left(state)
 
 
-def test_local_names_a_damaged_sandbox_and_the_remedy(state: State, tmp_path: Path) -> None:
+def test_local_names_a_damaged_sandbox_and_the_remedy(state: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("1\t2\n")
     (state.sandbox / "resources.sqlite").write_bytes(b"noise" * 999)
     arguments = ("--dataset", "criteo", "--data", f"{tmp_path}/train.txt", "--state", str(state.folder))
@@ -146,13 +146,13 @@ def test_pulumis_state_is_named_with_the_copy_beside_it(tmp_path: Path, damaged:
 def test_a_run_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=rf"{tmp_path}/run.json cannot be read: .*`make local` writes it again"):
-        State(tmp_path).recorded()
+        RunDirectory(tmp_path).recorded()
 
 
-def test_score_reports_a_cloud_that_has_lost_the_endpoint(state: State) -> None:
+def test_score_reports_a_cloud_that_has_lost_the_endpoint(state: RunDirectory) -> None:
     missing = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
     outputs = {"deployment": "m1", "ml_workspace_id": missing, "endpoint_name": "e", "scoring_uri": "https://127.0.0.1"}
-    state.run.write_text(json.dumps({**RUN, "outputs": outputs}))
+    state.record.write_text(json.dumps({**RUN, "outputs": outputs}))
     done = personalization("score", "{}", "--state", str(state.folder))
     assert sandbox_command("stop", state.sandbox).returncode == 0
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
@@ -160,7 +160,7 @@ def test_score_reports_a_cloud_that_has_lost_the_endpoint(state: State) -> None:
 
 
 @pytest.mark.parametrize("command", ["local", "local-down"])
-def test_a_lost_mark_is_named_with_the_way_to_put_it_back(state: State, command: str) -> None:
+def test_a_lost_mark_is_named_with_the_way_to_put_it_back(state: RunDirectory, command: str) -> None:
     (state.folder / ".personalization-local").unlink()
     done = personalization(command, "--state", str(state.folder))
     assert done.returncode == 1
@@ -198,7 +198,7 @@ def test_a_sandbox_that_dies_under_the_engine_is_named_within_seconds(
 
 
 def test_a_removal_that_was_killed_leaves_no_half_of_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State(tmp_path)
+    state = RunDirectory(tmp_path)
     (state.sandbox / "identity").mkdir(parents=True)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
@@ -210,5 +210,5 @@ def test_a_removal_that_was_killed_leaves_no_half_of_a_sandbox(tmp_path: Path, m
 
 
 def test_a_new_state_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
-    with State(tmp_path / "state").held():
+    with RunDirectory(tmp_path / "state").locked():
         assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700

@@ -14,10 +14,10 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from cli import ranking
 from cli.catalogue import side
 from cli.endpoint import Endpoint
 from cli.errors import UserError
-from cli.local_run import command
 from infra.release.checks.gate import verdict
 from testing import scoring
 from testing.sandbox.tracking import tracking_server
@@ -156,8 +156,8 @@ def test_another_hour_is_another_ranking_and_no_hour_is_guessed(shop: Trained) -
         endpoint = Endpoint(service.client, "/score")
 
         def best(*given: str) -> list[tuple[str, float]]:
-            context = command.context_of(shop.dataset, given)
-            ranked = command.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
+            context = ranking.parse_context(shop.dataset, given)
+            ranked = ranking.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
             return [(item["id"], item["probability"]) for item in ranked]
 
         morning, evening, untold = best("hour=4", "weekday=6"), best("hour=20", "weekday=6"), best()
