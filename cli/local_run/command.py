@@ -190,9 +190,7 @@ def _rows(run: RunDirectory, described: spec.Spec, data: Path | None, report: Ca
         return movielens.fetch(paths.folder() / "movielens", report)
     folder = run.folder / "data" / "synthetic"
     if not (folder / "SYNTHETIC.json").exists():
-        report(
-            "No DATA given: generating SYNTHETIC rows with Criteo's columns. Pass DATA=<train.txt> for a real click log."
-        )
+        report("No DATA given: generating SYNTHETIC rows with Criteo's columns. Pass DATA=<train.txt> for real clicks.")
         command = [
             sys.executable,
             "-m",

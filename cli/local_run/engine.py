@@ -79,8 +79,9 @@ class _SandboxWatch:
             self._seen = now
         elif at_once or now - self._seen >= _GONE_SECONDS:
             raise CloudEnded(
-                f"the sandbox has ended, possibly killed for lack of memory; its log is "
-                f"{self._folder / 'sandbox.log'}. `make local` restarts it and continues the run; `make local-down` removes the run"
+                "the sandbox has ended, possibly killed for lack of memory; its log is "
+                f"{self._folder / 'sandbox.log'}. `make local` restarts it and continues the run; "
+                "`make local-down` removes the run"
             )
 
 

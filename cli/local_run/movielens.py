@@ -84,7 +84,7 @@ def _from_grouplens() -> dict[str, bytes]:
 def as_tables(files: dict[str, bytes]) -> dict[str, bytes]:
     """Convert GroupLens' three files to RecBole's tables: tab separated, with a header of names and types.
 
-    `u.item` is latin-1, with `|` between title, release date and 19 genre flags. A title ends with the year in brackets.
+    `u.item` is latin-1, with `|` between title, release date and 19 genre flags. Titles end with the year in brackets.
     """
 
     def table(header: str, rows: Iterable[Iterable[str]]) -> bytes:

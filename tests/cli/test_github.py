@@ -43,7 +43,7 @@ def test_required_reviewers_are_named(github: GitHub) -> None:
 
 
 @pytest.mark.parametrize("left", ["no rules", "other rules", "no reviewers"])
-def test_an_environment_that_nobody_has_to_approve_is_refused(github: GitHub, left: str) -> None:
+def test_an_environment_without_required_reviewers_is_refused(github: GitHub, left: str) -> None:
     rules = github.environments["staging"]["protection_rules"]
     if left == "no rules":  # as GitHub creates an environment that a workflow names
         github.environments["staging"]["protection_rules"] = []
@@ -56,7 +56,7 @@ def test_an_environment_that_nobody_has_to_approve_is_refused(github: GitHub, le
     assert "Settings, Environments, staging" in says
 
 
-def test_an_environment_that_is_not_there_is_refused(github: GitHub) -> None:
+def test_a_missing_environment_is_refused(github: GitHub) -> None:
     assert "has no environment prod/eu, or the token may not read it" in refused("prod/eu")
     assert github.requests[-1][0].endswith("/environments/prod%2Feu")
 
@@ -71,13 +71,15 @@ def test_an_environment_that_is_not_there_is_refused(github: GitHub) -> None:
         (200, {"protection_rules": "none"}, "did not answer"),
     ],
 )
-def test_an_answer_that_cannot_be_read_is_no_pass(github: GitHub, status: int, body: Any, says: str) -> None:
+def test_an_unreadable_answer_does_not_pass(github: GitHub, status: int, body: Any, says: str) -> None:
     github.instead = (status, body)
     assert says in refused("staging")
 
 
 @pytest.mark.parametrize("name", ["GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN"])
-def test_outside_a_workflow_it_says_what_is_missing(github: GitHub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_variables_outside_a_workflow_are_named(
+    github: GitHub, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(name)
     assert refused("staging").startswith(f"{name} not set")
     assert github.requests == []
