@@ -162,7 +162,7 @@ def _rollout(cloud: Cloud) -> dict[str, Any]:
 
 
 def _make_artefact(folder: Path, data: Path) -> dict[str, Any]:
-    """Train and write the model: in the evening users click later films, in the morning earlier ones. Returns metrics."""
+    """Train and write a model: users click later films in the evening, earlier ones in the morning. Returns metrics."""
     random = numpy.random.default_rng(3)
     described = spec.load("movielens")
     users = list(catalogue.side(described, "user", data).values())

@@ -77,9 +77,7 @@ def test_an_unreadable_answer_does_not_pass(github: GitHub, status: int, body: A
 
 
 @pytest.mark.parametrize("name", ["GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN"])
-def test_missing_variables_outside_a_workflow_are_named(
-    github: GitHub, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_variables_of_a_workflow_are_named(github: GitHub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(name)
     assert refused("staging").startswith(f"{name} not set")
     assert github.requests == []

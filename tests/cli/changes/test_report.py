@@ -51,7 +51,7 @@ def policy(level: str, name: str, message: str) -> dict[str, Any]:
     return {"policyEvent": found}
 
 
-def diagnostic(severity: str, message: str) -> dict[str, Any]:
+def log_line(severity: str, message: str) -> dict[str, Any]:
     return {"diagnosticEvent": {"severity": severity, "message": message}}
 
 
@@ -86,7 +86,7 @@ EVENTS = [
     FOLLOWS,
     FORCED,
     policy("advisory", "tags", "has no owner"),
-    diagnostic("warning", "old"),
+    log_line("warning", "old"),
 ]
 
 
@@ -189,7 +189,7 @@ def test_report_fits_a_comment_and_begins_with_the_verdict() -> None:
 
 def test_foreign_text_is_escaped() -> None:
     wild = policy("mandatory", "n|a`me", "see\n| @team <img src=x> [here](http://x)")
-    broken = diagnostic("error", "```\n# Heading\n```")
+    broken = log_line("error", "```\n# Heading\n```")
     text = report(read([*stack(), wild, broken], "failed")).text
     assert r"see \| \@team \<img src=x\> \[here\](http://x) (`n?a?me`)" in text
     assert text.count("```") == 2
@@ -223,9 +223,9 @@ def command(*arguments: str, folder: Path, **environment: str) -> "subprocess.Co
         ([SCALE], "succeeded", "false", 0, "1 changed"),
         ([RENAME], "succeeded", "false", 3, "The change is blocked"),
         ([RENAME], "succeeded", "true", 0, "The loss was allowed for this change"),
-        ([diagnostic("error", "no such region")], "failed", "true", 1, "no such region"),
+        ([log_line("error", "no such region")], "failed", "true", 1, "no such region"),
         (
-            [policy("mandatory", "tls", "TLS 1.2"), diagnostic("error", "preview failed")],
+            [policy("mandatory", "tls", "TLS 1.2"), log_line("error", "preview failed")],
             "failed",
             "true",
             1,

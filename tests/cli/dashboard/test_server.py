@@ -93,9 +93,7 @@ def test_every_view_shows_the_stack(stack: ExampleStack, views: dict[str, httpx.
     assert re.search(r"(?!0\.00)\d+\.\d\d % of requests", views["/serving"].text)
 
 
-def test_rules_of_the_gate_are_shown_with_value_and_limit(
-    stack: ExampleStack, views: dict[str, httpx.Response]
-) -> None:
+def test_gate_rules_are_shown_with_value_and_limit(stack: ExampleStack, views: dict[str, httpx.Response]) -> None:
     text = re.sub(r"\s+", " ", views["/release"].text)
     for rule in stack.outputs["metrics"]["gate"]:
         value = "\u2013" if rule["value"] is None else f"{rule['value']:.5g}"
@@ -175,7 +173,7 @@ def test_users_are_suggested_by_key_and_by_feature(page: httpx.Client) -> None:
     assert page.get("/users?q=nobody").json() == []
 
 
-def test_keys_are_never_sent_to_the_browser(
+def test_keys_never_reach_the_browser(
     stack: ExampleStack, page: httpx.Client, views: dict[str, httpx.Response]
 ) -> None:
     secrets = [stack.cloud.key(ENDPOINT), stack.cloud.environment["ARM_CLIENT_SECRET"]]

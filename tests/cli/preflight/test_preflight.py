@@ -566,7 +566,7 @@ def test_a_check_that_cannot_run_does_not_pass(preflight: Preflight, fault: dict
     assert "Standard_D4s_v5 (serving:node_size): 4 vCPU" in said  # what the same check had found before
 
 
-def test_a_missing_cloud_login_or_stack_is_reported_with_the_remedy(
+def test_missing_cloud_or_stack_is_reported_with_the_remedy(
     preflight: Preflight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cli.errors import UserError

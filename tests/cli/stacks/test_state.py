@@ -100,9 +100,7 @@ def test_local_down_with_force_ends_a_sandbox_without_a_lock_file(state: RunDire
     assert_removed(state)
 
 
-def test_local_down_continues_without_pulumi_only_after_a_confirmation(
-    state: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_down_without_pulumi_needs_a_confirmation(state: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> dict[str, str]:
         raise ValueError("noise")
 
