@@ -128,7 +128,10 @@ def test_loss_of_stateful_resources_blocks_unless_allowed(token: str, op: str, b
 
 def test_every_stateful_type_exists() -> None:
     assert set(STATEFUL) - set(by_token()) == {"pulumi-python:dynamic/databricks:Catalog"}
-    assert 'module="databricks", name="Catalog"' in (ROOT / "infra" / "release" / "catalog.py").read_text()
+    assert (
+        'module="databricks", name="Catalog"'
+        in (ROOT / "infra" / "release" / "training_stage" / "catalog.py").read_text()
+    )
 
 
 def test_secrets_ids_and_values_of_stateful_resources_are_never_shown() -> None:
