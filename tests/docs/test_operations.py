@@ -2,7 +2,8 @@
 
 The shipped development stack is created, gets a live model, is resized, retrained, rolled back and destroyed, only with
 the settings that the page names. The image of the second model cannot rank, which golden rows do not detect; the page's
-commands restore the first image. A private production stack gets its infrastructure and a runner. `az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
+commands restore the first image. A private production stack gets its infrastructure and a runner.
+`az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
 tests/conformance/test_azure_cli.py runs the real Azure CLI where it is installed.
 """
 
