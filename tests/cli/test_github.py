@@ -35,7 +35,7 @@ def test_required_reviewers_are_named(github: GitHub) -> None:
     done = approval("staging")
     assert (done.exit_code, done.exception) == (0, None)
     assert done.output == (
-        "staging: one of octocat, team Justice League approves; who started the run may approve it\n"
+        "staging: one of octocat, team Justice League must approve; the user who started the run may approve it\n"
     )
     assert github.requests == [(f"/repos/{REPOSITORY}/environments/staging", "Bearer ghs_token")]
     github.environments["staging"]["protection_rules"][1]["prevent_self_review"] = True
@@ -52,12 +52,12 @@ def test_an_environment_without_required_reviewers_is_refused(github: GitHub, le
     else:
         rules[1]["reviewers"] = []
     says = refused("staging")
-    assert "requires no reviewer" in says
+    assert "has no required reviewer" in says
     assert "Settings, Environments, staging" in says
 
 
 def test_a_missing_environment_is_refused(github: GitHub) -> None:
-    assert "has no environment prod/eu, or the token may not read it" in refused("prod/eu")
+    assert "has no environment prod/eu, or the token cannot read it" in refused("prod/eu")
     assert github.requests[-1][0].endswith("/environments/prod%2Feu")
 
 
@@ -86,7 +86,7 @@ def test_missing_variables_of_a_workflow_are_named(github: GitHub, name: str, mo
 def test_branches_other_than_the_named_one_are_refused(github: GitHub) -> None:
     assert "admits main, release/*" in refused("staging", "--branch", "main")
     del github.policies["staging"]["branch_policies"][0]
-    assert approval("staging", "--branch", "main").output == "staging: main alone\n"
+    assert approval("staging", "--branch", "main").output == "staging: only main\n"
     github.environments["staging"]["deployment_branch_policy"] = None
     assert "admits every branch" in refused("staging", "--branch", "main")
     github.environments["staging"]["deployment_branch_policy"] = {

@@ -3,7 +3,7 @@
 The shipped development stack is created, gets a live model, is resized, retrained, rolled back and destroyed, only with
 the settings that the page names. The image of the second model cannot rank, which golden rows do not detect; the page's
 commands restore the first image. A private production stack gets its infrastructure and a runner.
-`az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
+`az storage blob upload-batch` and `az rest` are stand-ins here (`testing/stack/az_stand_in.py`);
 tests/conformance/test_azure_cli.py runs the real Azure CLI where it is installed.
 """
 
@@ -61,7 +61,7 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     programs = stacks.folder / "programs"
     programs.mkdir()
     az = programs / "az"
-    az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
+    az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "testing" / "stack" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
     shutil.copytree(movielens.fetch(paths.folder() / "movielens", print), clone / "first-rows")
     for name, text in zip(("scores.pem", "scores.key"), pem("scores.example.com"), strict=True):
