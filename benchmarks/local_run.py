@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from cli.local_run.command import Report, down, up
-from cli.local_run.run_directory import State
+from cli.local_run.command import LocalRunSummary, down, up
+from cli.local_run.run_directory import RunDirectory
 
 
 def main() -> None:
@@ -22,10 +22,10 @@ def main() -> None:
     parser.add_argument("--engine", default="native")
     arguments = parser.parse_args()
 
-    reports: list[tuple[float, Report]] = []
+    reports: list[tuple[float, LocalRunSummary]] = []
     for number in range(arguments.runs):
         with tempfile.TemporaryDirectory() as folder:
-            state = State(Path(folder))
+            state = RunDirectory(Path(folder))
             started = time.monotonic()
             report = up(state, arguments.dataset, None, arguments.engine, None, lambda _line: None)
             reports.append((time.monotonic() - started, report))

@@ -21,8 +21,10 @@ from pathlib import Path
 
 import yaml
 
+from cli import pulumi_cli
 from cli.local_run import sandbox
 from cli.local_run.engine import Engine
+from cli.paths import PROJECT
 from cli.stacks import files
 
 CPU_SECONDS, MEGABYTES = 5.0, 300
@@ -69,17 +71,17 @@ def deployed(stack_file: Path) -> Iterator[list[str]]:
             configured = folder / stack_file.name
             configured.write_text(yaml.safe_dump({"config": config}))
             # `stack init` writes to the stack file next to the project file, so the project file is copied here.
-            (folder / "Pulumi.yaml").write_bytes((files.PROJECT / "Pulumi.yaml").read_bytes())
+            (folder / "Pulumi.yaml").write_bytes((PROJECT / "Pulumi.yaml").read_bytes())
             pulumi(folder, "stack", "init", stack)
             selection = ["--stack", stack, "--config-file", str(configured)]
-            pulumi(files.PROJECT, "up", "--yes", "--skip-preview", *selection)
+            pulumi(PROJECT, "up", "--yes", "--skip-preview", *selection)
             yield selection
         finally:
             sandbox.stop(folder / "sandbox")
 
 
 def pulumi(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["pulumi", *arguments, "--non-interactive"], cwd=folder, capture_output=True, text=True)
+    done = pulumi_cli.run(folder, *arguments)
     if done.returncode:
         raise RuntimeError(f"pulumi {' '.join(arguments)}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
 
@@ -89,14 +91,14 @@ def main() -> None:
     parser.add_argument("--stack", default="prod-westeurope")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    stack_file = files.file_of(files.PROJECT, arguments.stack)
+    stack_file = files.file_of(PROJECT, arguments.stack)
 
     costs = [of_program(stack_file) for _ in range(arguments.runs)]
     seconds = []
     with deployed(stack_file) as selection:
         for _ in range(arguments.runs):
             started = time.monotonic()
-            pulumi(files.PROJECT, "preview", "--expect-no-changes", *selection)
+            pulumi(PROJECT, "preview", "--expect-no-changes", *selection)
             seconds.append(time.monotonic() - started)
 
     print(f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}\n")

@@ -7,31 +7,26 @@ tests/end_to_end/test_lifecycle.py does.
 
 import argparse
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
+from cli import pulumi_cli
 from cli.changes.preview import STREAMING, Change, read
 from cli.endpoint import Endpoint
 from cli.local_run import command, sandbox
-from cli.local_run.engine import PROJECT, STACK, Engine
-from cli.local_run.run_directory import State
+from cli.local_run.engine import STACK, Engine
+from cli.local_run.run_directory import RunDirectory
+from cli.paths import PROJECT
 
 
 def drift(engine: Engine) -> tuple[Change, ...]:
     """Changes that the preview reports. Raises `RuntimeError` if its exit code contradicts them, as when it fails."""
-    done = subprocess.run(
-        [
-            *("pulumi", "preview", "--refresh", "--expect-no-changes", "--json", "--non-interactive"),
-            *("--stack", STACK, "--config-file", str(engine.config_file)),
-        ],
-        cwd=PROJECT,
-        env={**engine.environment, **STREAMING},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
+    done = pulumi_cli.run(
+        PROJECT,
+        *("preview", "--refresh", "--expect-no-changes", "--json"),
+        *("--stack", STACK, "--config-file", str(engine.config_file)),
+        environment={**engine.environment, **STREAMING},
     )
     changes = read(done.stdout, STACK).changes
     if bool(done.returncode) != bool(changes):
@@ -45,7 +40,7 @@ def main() -> None:
     times = parser.parse_args().times
     findings, seconds = [], []
     with tempfile.TemporaryDirectory() as name:
-        state = State(Path(name))
+        state = RunDirectory(Path(name))
         try:
             outputs = command.up(state, "movielens", None, "native", None, print).outputs
             engine = Engine(state.folder, sandbox.start(state.sandbox, None))

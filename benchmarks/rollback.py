@@ -14,7 +14,7 @@ import yaml
 
 from cli.local_run import command, sandbox
 from cli.local_run.engine import Engine
-from cli.local_run.run_directory import State
+from cli.local_run.run_directory import RunDirectory
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory() as name:
-        state = State(Path(name))
+        state = RunDirectory(Path(name))
         try:
             versions = [
                 command.up(state, dataset, None, "native", None, print).outputs["model_version"]

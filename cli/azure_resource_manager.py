@@ -1,6 +1,6 @@
-"""Azure Resource Manager by plain REST: the same in every cloud, and independent of any management SDK's version.
+"""Client of Azure Resource Manager's REST API, for all clouds and independent of the management SDKs.
 
-Only `delete` changes resources; everything else reads.
+Only `delete` and `post` can change resources. Does not wait for the end of a deletion.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _SECONDS = 30
 
 
 class NotAnswered(Exception):
-    """No usable answer to a request: refused, unreachable or of an unknown form. `status` is 0 without a response."""
+    """A request was refused, failed, or got a response of an unknown form. `status` is 0 without a response."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -42,54 +42,56 @@ class Arm:
 
     def get(self, kind: type[Answer], path: str, version: str) -> Answer | None:
         """Return the resource; None if it does not exist."""
-        found = self._ask(HttpRequest("GET", path, params={"api-version": version}))
-        return None if found is None else _as(kind, found, path)
+        document = self._send(HttpRequest("GET", path, params={"api-version": version}))
+        return None if document is None else _as(kind, document, path)
 
-    def list(self, kind: type[Answer], path: str, version: str, asked: Mapping[str, str] = {}) -> list[Answer]:
-        found, url, parameters = [], path, {"api-version": version, **asked}
+    def list(self, kind: type[Answer], path: str, version: str, query: Mapping[str, str] = {}) -> list[Answer]:
+        """Return the items of all pages. Raises `NotAnswered` with status 404 if the collection does not exist."""
+        items, url, parameters = [], path, {"api-version": version, **query}
         while url:
-            answer = self._ask(HttpRequest("GET", url, params=parameters))
-            if answer is None:
+            document = self._send(HttpRequest("GET", url, params=parameters))
+            if document is None:
                 raise NotAnswered(f"{path} is not offered here", 404)
-            page = _as(_Page, answer, path)
-            found += page.value
+            page = _as(_Page, document, path)
+            items += page.value
             url, parameters = page.nextLink, {}
-        return [_as(kind, item, path) for item in found]
+        return [_as(kind, item, path) for item in items]
 
     def post(self, kind: type[Answer], path: str, version: str, body: Mapping[str, Any]) -> Answer:
-        found = self._ask(HttpRequest("POST", path, params={"api-version": version}, json=dict(body)))
-        if found is None:
+        """Perform an action and return its result. Raises `NotAnswered` with status 404 if it does not exist."""
+        document = self._send(HttpRequest("POST", path, params={"api-version": version}, json=dict(body)))
+        if document is None:
             raise NotAnswered(f"{path} is not offered here", 404)
-        return _as(kind, found, path)
+        return _as(kind, document, path)
 
-    def delete(self, path: str, version: str, asked: Mapping[str, str] = {}) -> None:
-        """Start the deletion; no error if the resource is gone. Does not wait for the end."""
-        self._ask(HttpRequest("DELETE", path, params={"api-version": version, **asked}))
+    def delete(self, path: str, version: str, query: Mapping[str, str] = {}) -> None:
+        """Start the deletion; no error if the resource does not exist."""
+        self._send(HttpRequest("DELETE", path, params={"api-version": version, **query}))
 
-    def _ask(self, request: HttpRequest) -> Any:
-        """Return the answer's JSON; None for 404."""
-        request.url = self._client.format_url(request.url)  # an absolute URL stays as it is
+    def _send(self, request: HttpRequest) -> Any:
+        """Return the response's JSON; None for 404."""
+        request.url = self._client.format_url(request.url)  # does not change an absolute URL
         try:
             answer = self._client.send_request(request, connection_timeout=_SECONDS, read_timeout=_SECONDS)
-        except AzureError as error:
-            raise NotAnswered(str(error).strip().partition("\n")[0]) from None
+        except AzureError as failure:
+            raise NotAnswered(str(failure).strip().partition("\n")[0]) from None
         if answer.status_code == 404:
             return None
         try:
-            found = answer.json() if answer.content else {}
+            document = answer.json() if answer.content else {}
         except ValueError:
-            message = f"{answer.status_code} {answer.reason}: the answer is not JSON"
+            message = f"{answer.status_code} {answer.reason}: the response is not JSON"
             raise NotAnswered(message, answer.status_code) from None
         if answer.status_code >= 400:
-            told = _as(_Refusal, found, request.url).error
-            message = f"{answer.status_code} {told.get('code', answer.reason)}: {told.get('message', '')}"
+            error = _as(_Refusal, document, request.url).error
+            message = f"{answer.status_code} {error.get('code', answer.reason)}: {error.get('message', '')}"
             raise NotAnswered(message, answer.status_code)
-        return found
+        return document
 
 
-def _as(kind: type[Answer], found: Any, path: str) -> Answer:
+def _as(kind: type[Answer], document: Any, path: str) -> Answer:
     try:
-        return kind.model_validate(found)
+        return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        raise NotAnswered(f"{path} returned an answer of an unknown form: {first['loc']}: {first['msg']}") from None
+        raise NotAnswered(f"{path} returned a response of an unknown form: {first['loc']}: {first['msg']}") from None

@@ -1,8 +1,7 @@
-"""Users and items of a snapshot as rows the scoring contract takes, read through the dataset's own spec.
+"""Reads users and items of a snapshot as rows of the scoring contract, with the dataset's spec.
 
-The rules for the files are those of training (`workloads/data/text_table.py`): a line that training leaves out is
-left out here.
-Does not join or clean: the endpoint decides about every value it is sent.
+Follows the file rules of training (`workloads/data/text_table.py`), so lines that training omits are omitted here.
+Does not join tables or correct values: the endpoint checks the values.
 """
 
 import math
@@ -20,7 +19,7 @@ Row = dict[str, Any]
 
 
 def side(spec: Spec, which: str, folder: Path) -> dict[str, Row]:
-    """Rows of one side (`user` or `item`) by their key. Raises `UserError` for a table that training would refuse."""
+    """Return the rows of one side (`user` or `item`) by key. Raises `UserError` for a table that training refuses."""
     table = _table(spec, which)
     if table is None:
         return {}
@@ -31,20 +30,20 @@ def side(spec: Spec, which: str, folder: Path) -> dict[str, Row]:
         if key in rows:
             raise UserError(f"{which}s in {folder}: line {line.number} repeats {table.key} {key!r}; it must be unique")
         rows[key] = {name: value(line.fields[feature.column or name], feature) for name, feature in features.items()}
-    return {key: row for key, row in rows.items() if _may_be_sent(row)}
+    return {key: row for key, row in rows.items() if _fits_a_request(row)}
 
 
-def _may_be_sent(row: Row) -> bool:
-    """Whether a request may hold it; training left out the same lines, and one of them would fail a whole ranking."""
-    for given in row.values():
-        strings = given if isinstance(given, list) else [given] if isinstance(given, str) else []
+def _fits_a_request(row: Row) -> bool:
+    """Return whether the row is within a request's limits. Training omits longer rows; one fails a whole ranking."""
+    for field in row.values():
+        strings = field if isinstance(field, list) else [field] if isinstance(field, str) else []
         if len(strings) > MAX_STRINGS or any(len(text) > MAX_STRING for text in strings):
             return False
     return True
 
 
 def titles(spec: Spec, folder: Path) -> dict[str, str]:
-    """Return the title of each item by its key; empty where the table has no column of titles."""
+    """Return the titles of the items by key; a title is empty if the table has no column of titles."""
     table = _table(spec, "item")
     if table is None:
         return {}
@@ -60,7 +59,7 @@ def _table(spec: Spec, which: str) -> Table | None:
 
 
 def _lines(spec: Spec, which: str, folder: Path) -> Iterator[Line]:
-    """Those that training understands."""
+    """Yield the lines that training accepts."""
     table = _table(spec, which)
     assert table is not None
     key = (table.key or "", "string")
@@ -73,16 +72,16 @@ def _lines(spec: Spec, which: str, folder: Path) -> Iterator[Line]:
 
 
 def value(text: str, feature: Feature) -> Any:
-    """Return a field as the type of its feature; None where it is missing or training could not read it either."""
+    """Return a field in the type of its feature; None for a missing value and for one that training cannot read."""
     if feature.type == "strings" and text:
         return [part for part in text.split(feature.separator) if part]
     return scalar(text, "string" if feature.categorical else feature.type)
 
 
 def scalar(text: str, kind: str) -> Any:
-    """As `value`, of a feature with one value."""
+    """Return a field of a feature with one value in the type `kind`; None as for `value`."""
     try:
-        found = text_table.value(text, kind)
+        parsed = text_table.value(text, kind)
     except ValueError:
         return None
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+    return None if isinstance(parsed, float) and not math.isfinite(parsed) else parsed

@@ -1,4 +1,4 @@
-"""Talking to a stack's endpoint: the key by Azure ML's own call, then plain HTTP to the scoring URI."""
+"""HTTP client of a stack's endpoint. The key comes from Azure ML and stays in this process."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,23 @@ class Endpoint:
 
     @classmethod
     def of(cls, outputs: Mapping[str, Any]) -> "Endpoint":
-        """The endpoint of a stack with these outputs; the key stays in this process."""
+        """Return a client for the stack with these outputs. Raises `UserError` if the stack has no live model."""
         if not outputs.get("deployment"):
-            raise UserError("this stack serves no model yet: release:enabled is false, or its first release failed")
+            raise UserError("this stack has no live model yet: release:enabled is false, or its first release failed")
         key = endpoint_key(
             AzureClients.discover().machine_learning(outputs["ml_workspace_id"]), outputs["endpoint_name"]
         )
         return cls(httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=30), outputs["scoring_uri"])
 
     def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to one request. Raises `UserError` with the service's own words for anything but 200."""
+        """Return the response to one request. Raises `UserError` with its text for another status than 200."""
         try:
             request = self.client.build_request("POST", self.uri, json=body)
         except UnicodeEncodeError as error:
             text = error.object[error.start : error.end]
-            raise UserError(f"the request holds half of a surrogate pair, which is not a character: {text!r}") from None
+            raise UserError(
+                f"the request contains half of a surrogate pair, which is not a character: {text!r}"
+            ) from None
         except ValueError as error:
             raise UserError(
                 f"the request cannot be written as JSON, which has no NaN and no infinity: {error}"
@@ -44,7 +46,7 @@ class Endpoint:
         return answer.json()
 
     def latencies(self, bodies: Sequence[Mapping[str, Any]], calls: int) -> list[float]:
-        """Milliseconds of `calls` single requests, one after the other, sorted; the first few warm up uncounted."""
+        """Return the sorted latencies, in ms, of `calls` sequential requests, after ten uncounted warm-up requests."""
         for body in bodies[:10]:
             self.post(body)
         times = []

@@ -1,5 +1,5 @@
-"""Mistakes a person can make: shown as one message, without a stack trace, with an exit code other than 0."""
+"""Errors that the user can correct. The command shows the message without a traceback and exits with a code above 0."""
 
 
 class UserError(Exception):
-    """The message says what is wrong, where, and what would do."""
+    """The message names the problem, its location and the remedy."""

@@ -1,7 +1,7 @@
-"""Protection of a GitHub environment as GitHub has it: who must approve a deployment, and which branches may deploy.
+"""Checks the protection of a GitHub environment: its required reviewers, and the branches that may deploy.
 
-GitHub creates an environment that a workflow names and no one set up, without any protection. So a workflow that relies
-on an approval asks for it. Changes nothing on GitHub, and does not know who approved a run.
+If a workflow names an environment that does not exist, GitHub creates it without protection. So a workflow that relies
+on an approval checks the protection first. Changes nothing on GitHub, and does not find out who approved a run.
 Source: github/rest-api-description descriptions/api.github.com/api.github.com.json (`repos/get-environment`);
 github/docs content/actions/how-tos/deploy/configure-and-manage-deployments/manage-environments.md
 """
@@ -70,7 +70,7 @@ class Repository:
 
     @classmethod
     def of_this_workflow(cls) -> "Repository":
-        """Raises `UserError` outside a workflow, or if the step does not pass its token on."""
+        """Return the workflow's repository. Raises `UserError` outside a workflow, or if the step passes no token."""
         values = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN")}
         if missing := [name for name, value in values.items() if not value]:
             raise UserError(
@@ -80,7 +80,7 @@ class Repository:
         return cls(*values.values())
 
     def get(self, kind: type[Answer], path: str) -> Answer | None:
-        """Return the answer; None if it does not exist or is hidden from the token."""
+        """Return the object; None if it does not exist or the token cannot read it."""
         headers = {"Accept": "application/vnd.github+json", "Authorization": f"Bearer {self.token}"}
         url = f"{self.url}/repos/{self.name}/{path}"
         try:
@@ -99,31 +99,32 @@ class Repository:
 
 
 def require_reviewers(repository: Repository, environment: str) -> str:
-    """Return who must approve. Raises `UserError` if the environment's deployments need no one's approval."""
+    """Return a line that names the reviewers. Raises `UserError` if deployments need no approval."""
     rules = _environment(repository, environment).protection_rules
     reviews = [(rule, review) for rule in rules if rule.type == "required_reviewers" for review in rule.reviewers]
     if not reviews:
         raise UserError(
-            f"environment {environment} of {repository.name} requires no reviewer, so a plan is applied without an "
-            "approval. Set required reviewers: Settings, Environments, "
-            f"{environment}. On a private repository this takes GitHub Enterprise."
+            f"environment {environment} of {repository.name} has no required reviewer, so a plan would be applied "
+            "without an approval. Set required reviewers: Settings, Environments, "
+            f"{environment}. On a private repository this needs GitHub Enterprise."
         )
     names = [review.reviewer.login or f"team {review.reviewer.name}" for _, review in reviews]
-    alone = "" if any(rule.prevent_self_review for rule, _ in reviews) else "; who started the run may approve it"
-    return f"{environment}: one of {', '.join(names)} approves{alone}"
+    may_self_approve = not any(rule.prevent_self_review for rule, _ in reviews)
+    note = "; the user who started the run may approve it" if may_self_approve else ""
+    return f"{environment}: one of {', '.join(names)} must approve{note}"
 
 
 def require_branch(repository: Repository, environment: str, branch: str) -> str:
-    """Return which branches may deploy. Raises `UserError` if other branches than `branch` may.
+    """Return a line that names the branches that may deploy. Raises `UserError` if other branches than `branch` may.
 
     An environment for protected branches admits each branch that has a protection rule.
     """
     policy = _environment(repository, environment).deployment_branch_policy
-    remedy = f"Settings, Environments, {environment}, Deployment branches and tags: add {branch} alone."
+    remedy = f"Settings, Environments, {environment}, Deployment branches and tags: add only {branch}."
     if policy is None:
         raise UserError(
-            f"environment {environment} of {repository.name} admits every branch, so everyone who may push gets the "
-            f"identity that deploys. {remedy}"
+            f"environment {environment} of {repository.name} admits every branch, so everyone who can push can use "
+            f"the identity that deploys. {remedy}"
         )
     if policy.protected_branches:
         return f"{environment}: branches with a protection rule"
@@ -132,11 +133,11 @@ def require_branch(repository: Repository, environment: str, branch: str) -> str
     names = sorted(pattern.name for pattern in patterns.branch_policies) if patterns else []
     if names != [branch]:
         raise UserError(f"environment {environment} admits {', '.join(names) or 'no branch'}. {remedy}")
-    return f"{environment}: {branch} alone"
+    return f"{environment}: only {branch}"
 
 
 def _environment(repository: Repository, name: str) -> _Environment:
-    found = repository.get(_Environment, f"environments/{quote(name, safe='')}")
-    if found is None:
-        raise UserError(f"{repository.name} has no environment {name}, or the token may not read it")
-    return found
+    environment = repository.get(_Environment, f"environments/{quote(name, safe='')}")
+    if environment is None:
+        raise UserError(f"{repository.name} has no environment {name}, or the token cannot read it")
+    return environment

@@ -1,6 +1,6 @@
-"""Spark on this machine, set as the training job's cluster sets it: for what is judged or measured without a stack.
+"""Settings of local Spark like those of the training job's cluster, for evaluations and benchmarks without a stack.
 
-Gives settings and says what is missing, and starts nothing.
+Also checks the prerequisites. Does not start Spark.
 """
 
 import os
@@ -20,25 +20,29 @@ _OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
 
 
 def require_java() -> None:
+    """Raise `UserError` if no Java runtime is found in JAVA_HOME or on PATH."""
     packages.require_local()
     home = os.environ.get("JAVA_HOME")
     if not (home and (Path(home) / "bin" / "java").exists()) and not shutil.which("java"):
         raise UserError(
-            "no Java is here: training runs on Spark, which needs a Java 17 or 11 runtime. `make local` brings one "
-            "where JAVA_HOME and PATH have none; or install one and set JAVA_HOME."
+            "no Java runtime was found: training runs on Spark, which needs Java 17 or 11. `make local` installs one "
+            "if JAVA_HOME and PATH have none; or install one and set JAVA_HOME."
         )
 
 
 def require_no_pattern(folder: Path, remedy: str) -> None:
-    """Spark ML loads a saved model by a list of patterns (SparkContext.textFile), and so does not find it there."""
-    if found := next((character for character in str(folder) if character in ",{}[]*?\\"), None):
-        raise UserError(f"{folder}: Spark cannot load a model from a path with {found!r} in it. {remedy}")
+    """Refuse paths with pattern characters: Spark ML loads a model by a list of patterns (SparkContext.textFile)."""
+    if special := next((character for character in str(folder) if character in ",{}[]*?\\"), None):
+        raise UserError(f"{folder}: Spark cannot load a model from a path with {special!r} in it. {remedy}")
 
 
 def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[str, str]:
-    """Settings for all `cores` if not given; `scratch` is a folder for Spark's and the JVM's temporary files."""
+    """Return the Spark settings.
+
+    scratch: folder for temporary files of Spark and the JVM. cores: None for all. heap: of the driver.
+    """
     temporary = scratch / "java"
-    temporary.mkdir(exist_ok=True)  # where there is none, the JVM cannot make a temporary file
+    temporary.mkdir(exist_ok=True)  # the JVM does not create it, and fails without it
     return {
         **job.spark_conf(workers=0),
         "spark.master": f"local[{cores or os.cpu_count()}]",
@@ -58,21 +62,21 @@ def settings(scratch: Path, cores: int | None = None, heap: str = "4g") -> dict[
 
 
 def java_options() -> str:
-    """As in the sandbox, with Spark's classes where they are kept."""
+    """Return the JVM options of the sandbox, with the archive of Spark's classes if it exists."""
     return f"{java.COLLECTOR} {class_archive.use_option()}".strip()
 
 
-def environment(of: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a process whose Spark session is to have these settings, and those of no other Spark."""
-    options = [option for name, value in of.items() for option in ("--conf", f"{name}={value}")]
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a process whose Spark session has these settings, and none of another Spark."""
+    options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
     submit = shlex.join([*options, "pyspark-shell"])
     own = {"PYSPARK_SUBMIT_ARGS": submit, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     return {**without_others(os.environ), **java.locale(os.environ), **own}
 
 
 def without_others(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out the variables of another Spark or Hadoop: its home, its settings, its Python, its running gateway.
+    """Remove the variables of another Spark or Hadoop installation: home, settings, Python and running gateway.
 
-    JAVA_TOOL_OPTIONS stays: it is how a machine gives every JVM its proxy and its certificates.
+    Keeps JAVA_TOOL_OPTIONS, with which a machine configures proxies and certificates of all JVMs.
     """
     return {name: value for name, value in environment.items() if not name.startswith(_OTHERS)}

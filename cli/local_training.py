@@ -1,7 +1,6 @@
-"""The workload's tasks on rows of one's own, with Spark on this machine: how good a dataset's pipeline is, and with
-which parameters it is better.
+"""Runs the workload's tasks on the user's rows with local Spark: `check`, `cross-validate` and `tune`.
 
-Needs no stack and leaves nothing behind but what was asked for; makes no model that could serve.
+Needs no stack. Leaves only the requested output files, and does not create an artefact that could be deployed.
 """
 
 import fcntl
@@ -39,7 +38,7 @@ class _Prepared:
         return self.scratch / "features"
 
     def run(self, task: str, *arguments: str | Path) -> None:
-        """Its output is shown. Raises `UserError` with the reason of the task that failed."""
+        """Run a task with its output shown. Raises `UserError` with the task's error message if it fails."""
         log = self.scratch / f"{task}.log"
         own: list[str | Path] = ["--dataset", self.dataset, "--features", self.features]
         program = [sys.executable, "-m", f"workloads.{task}", *own, *arguments]
@@ -47,13 +46,13 @@ class _Prepared:
             done = subprocess.run(program, env=self.environment, stderr=errors, check=False, pass_fds=(self.lock,))
         if done.returncode:
             lines = log.read_text(errors="replace").splitlines()
-            reasons = [place for place, line in enumerate(lines) if line.startswith("error: ")]
-            told = lines[reasons[-1] :] if reasons else _without_java_frames(lines)[-30:]
-            raise UserError("\n".join(told).removeprefix("error: "))
+            errors_at = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+            message = lines[errors_at[-1] :] if errors_at else _without_java_frames(lines)[-30:]
+            raise UserError("\n".join(message).removeprefix("error: "))
 
 
 def _without_java_frames(lines: list[str]) -> list[str]:
-    """Return the other lines: they name the causes, each with dozens of frames below it."""
+    """Remove the frames: dozens of them follow each line that names a cause."""
     return [line for line in lines if not re.match(r"\s+(at |\.\.\. \d+ more)", line)]
 
 
@@ -81,9 +80,9 @@ def _prepared(dataset: str, data: Path) -> Iterator[_Prepared]:
 
 @contextmanager
 def _scratch() -> Iterator[tuple[Path, int]]:
-    """A temporary folder, and the lock that says it is in use, which tasks inherit.
+    """Yield a temporary folder, and the file descriptor of its lock, which the tasks inherit.
 
-    Folders of killed runs are removed first: they hold several hundred MB of rows and of Spark's temporary files.
+    Removes folders of killed runs first: they contain several hundred MB of rows and of Spark's temporary files.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
         with suppress(OSError), (left / _LOCK).open() as lock:
@@ -96,30 +95,34 @@ def _scratch() -> Iterator[tuple[Path, int]]:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What prepare made of a snapshot."""
+class CheckResult:
+    """Result of the task prepare on the user's rows."""
 
     rows: int
     clicks: int
     orphans: int
+    """Rows that name a user or an item that is missing from its table."""
     tables: Mapping[str, Mapping[str, Any]]
     """File, rows, rejected lines and unused columns of `interactions`, `users` and `items`."""
     reasons: Mapping[str, int]
-    """Why lines were left out, of the first thousand of each file."""
+    """Reasons for omitted lines with their counts, from the first thousand omitted lines of each file."""
 
 
-def check(dataset: str, data: Path) -> Checked:
-    """Join and type the rows as the task prepare does. Raises `UserError` with the reason of a refusal."""
+def check(dataset: str, data: Path) -> CheckResult:
+    """Join and convert the rows as training does. Raises `UserError` if training would refuse them."""
     with _prepared(dataset, data) as prepared:
-        found = json.loads((prepared.features / PREPARED).read_text("utf-8"))
+        counts = json.loads((prepared.features / PREPARED).read_text("utf-8"))
         rejected = prepared.features / REJECTED / "lines.jsonl"
         lines = rejected.read_text("utf-8").splitlines() if rejected.exists() else []
         reasons = Counter(f"{line['file']}: {line['reason']}" for line in map(json.loads, lines))
-        return Checked(found["rows"], found["clicks"], found["orphans"], found["tables"], reasons)
+        return CheckResult(counts["rows"], counts["clicks"], counts["orphans"], counts["tables"], reasons)
 
 
-def evaluate(dataset: str, data: Path, folds: str, output: Path | None) -> None:
-    """Prints a line for each fold, and the mean."""
+def cross_validate(dataset: str, data: Path, folds: str, output: Path | None) -> None:
+    """Cross-validate the pipeline, and print a line for each fold and for the mean.
+
+    folds: `<repeats>x<folds>`. output: JSON file for the metrics.
+    """
     with _as_user_error():
         crossvalidate.parse_folds(folds)
         if output:
@@ -129,14 +132,15 @@ def evaluate(dataset: str, data: Path, folds: str, output: Path | None) -> None:
 
 
 def tune(dataset: str, data: Path, trials: int, rows: int, specs: Path, experiment: str = "") -> list[Path]:
-    """Prints a line for each trial. Returns the files that it wrote in `specs`: the spec and the evidence.
+    """Tune LightGBM's parameters, and print a line for each trial. Returns the written files: spec and trials.
 
-    `experiment`: of MLflow, on the server that MLflow's own environment names.
+    trials: number of fits. rows: training rows of a fit. specs: folder of the written files. experiment: MLflow
+    experiment on the server of MLFLOW_TRACKING_URI.
     """
     with _as_user_error():
         command.writable(specs / f"{dataset}.yaml")
     with _prepared(dataset, data) as prepared:
-        found = prepared.scratch / "found"
+        results = prepared.scratch / "results"
         counts = ["--trials", str(trials), "--rows", str(rows)]
-        prepared.run("tune", "--output", found, *counts, *(["--experiment", experiment] if experiment else []))
-        return [Path(shutil.copy(path, specs)) for path in sorted(found.iterdir())]
+        prepared.run("tune", "--output", results, *counts, *(["--experiment", experiment] if experiment else []))
+        return [Path(shutil.copy(path, specs)) for path in sorted(results.iterdir())]

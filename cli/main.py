@@ -1,14 +1,15 @@
 """Arguments, options and output of the `personalization` command.
 
-`docs/reference/cli.md` is generated from them. Exit code 1 is an error that the message explains; `report` also returns
-3. Each command imports the module that does its work only when it runs, because those modules load Spark or the Azure
-SDKs.
+`docs/reference/cli.md` is generated from them. Exit code 1 is an error that the message explains; `change-report` also
+returns 3. Each command imports the module that does its work only when it runs, because those modules load Spark or the
+Azure SDKs.
 """
 
 import datetime
+import functools
 import json
 import sys
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,8 @@ from rich.console import Console
 
 from cli import packages, strict_json
 from cli.errors import UserError
-from cli.local_run.run_directory import State
+from cli.local_run.run_directory import RunDirectory
+from cli.paths import PROJECT
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the local run: its stack, data and logs.")]
@@ -25,8 +27,15 @@ _DEFAULT_STATE = Path(".local")
 StackFolder = Annotated[
     Path, typer.Option("--folder", help="Folder of the stack files.", show_default="the project's folder")
 ]
-_PROJECT = Path(__file__).parents[1]
-_SPECS = _PROJECT / "workloads" / "datasets"
+_SPECS = PROJECT / "workloads" / "datasets"
+
+RENAMED = {
+    "snapshot": "select-snapshot",
+    "evaluate": "cross-validate",
+    "report": "change-report",
+    "open": "dashboard",
+}
+"""Present name of each renamed command by its earlier name, which works with a warning for one more release."""
 
 
 @app.command()
@@ -46,13 +55,13 @@ def local(
 
     _one_of("DATASET", dataset, ("movielens", "criteo"))
     _one_of("ENGINE", engine, ("native", "spark"))
-    where = Path(data).expanduser() if data else None
+    rows = Path(data).expanduser() if data else None
     try:
-        report = run.up(State(state.absolute()), dataset, where, engine, port, _say)
+        run_summary = run.up(RunDirectory(state.absolute()), dataset, rows, engine, port, _print_line)
     except KeyboardInterrupt:
-        raise UserError("interrupted. `make local` goes on from here; `make local-down` removes what stands") from None
-    # Addresses are for copying: where the output is a file or a pipe, a line is as long as it needs.
-    show(report, Console(width=None if sys.stdout.isatty() else 160))
+        raise UserError("interrupted. `make local` continues the run; `make local-down` removes it") from None
+    # Users copy addresses from the output, so lines are not wrapped at 80 columns in a file or a pipe.
+    show(run_summary, Console(width=None if sys.stdout.isatty() else 160))
 
 
 @app.command("local-down")
@@ -66,7 +75,7 @@ def local_down(
     """Destroy the local stack with Pulumi, stop the sandbox and delete the run."""
     from cli.local_run import command as run
 
-    run.down(State(state.absolute()), _say, force=force, confirm=_without_pulumi)
+    run.down(RunDirectory(state.absolute()), _print_line, force=force, confirm=_confirm_without_pulumi)
 
 
 @app.command()
@@ -97,15 +106,15 @@ def rank(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """Print the best items of the whole catalogue for one user, from the endpoint of the local run."""
-    from cli.local_run import command as run
+    from cli import ranking
     from workloads import spec
 
     recorded, endpoint = _endpoint(state)
-    described = spec.load(recorded["dataset"])
-    if described.users is None or described.items is None:
-        raise UserError(f"dataset {described.name} has no tables of users and items to rank from")
-    given = run.context_of(described, context or [])
-    for item in run.rank(endpoint, described, Path(recorded["data"]), user, top, given):
+    dataset = spec.load(recorded["dataset"])
+    if dataset.users is None or dataset.items is None:
+        raise UserError(f"dataset {dataset.name} has no tables of users and items, so nothing can be ranked")
+    features = ranking.parse_context(dataset, context or [])
+    for item in ranking.rank(endpoint, dataset, Path(recorded["data"]), user, top, features):
         print(f"{item['probability']:.6f}  {item['id']}  {item['title']}")
 
 
@@ -114,22 +123,25 @@ def check(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
     dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")],
 ) -> None:
-    """Check a dataset's spec against rows. Reads, joins and converts every line as training does, with Spark here."""
+    """Check a dataset's spec against rows: read, join and convert every line as training does, with local Spark."""
     from cli import local_training
 
-    _ready_for(dataset, data)
-    found = local_training.check(dataset, data)
-    for name, table in found.tables.items():
+    _require_spark_and_rows(dataset, data)
+    result = local_training.check(dataset, data)
+    for name, table in result.tables.items():
         print(f"{name}: {table['file']}, {table['rows']} lines read, {table['rejected']} left out")
         if table["unused_columns"]:
             print(f"  not in the spec: {', '.join(table['unused_columns'])}")
-    for reason, count in found.reasons.items():
+    for reason, count in result.reasons.items():
         print(f"  {count} x {reason}")
-    print(f"{found.rows} rows, {found.clicks} of them clicks; {found.orphans} refer to a user or item in no table")
+    print(
+        f"{result.rows} rows, {result.clicks} of them clicks; {result.orphans} rows name a user or an item that is "
+        "missing from its table"
+    )
 
 
-@app.command()
-def evaluate(
+@app.command("cross-validate")
+def cross_validate(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
     folds: Annotated[
         str, typer.Option(help="Repeats and folds of the cross-validation, as <repeats>x<folds>.")
@@ -140,15 +152,15 @@ def evaluate(
     """Cross-validate the training pipeline on your rows, with Spark on this machine and without a stack."""
     from cli import local_training
 
-    _ready_for(dataset, data)
-    local_training.evaluate(dataset, data, folds, output)
+    _require_spark_and_rows(dataset, data)
+    local_training.cross_validate(dataset, data, folds, output)
 
 
 @app.command()
 def tune(
     data: Annotated[Path, typer.Argument(help="Your file or folder of rows.", metavar="DATA")],
     dataset: Annotated[str, typer.Option(help="Name of a dataset spec.")] = "criteo",
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials; the first is the spec as it is.")] = 30,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials; the first is the unchanged spec.")] = 30,
     rows: Annotated[int, typer.Option(min=1, help="Training rows of a trial.")] = 500_000,
     specs: Annotated[
         Path,
@@ -158,16 +170,16 @@ def tune(
         str, typer.Option(help="MLflow experiment to log the trials to, on the server of MLFLOW_TRACKING_URI.")
     ] = "",
 ) -> None:
-    """Choose LightGBM's parameters on your rows, and write them into the dataset's spec, with the trials' figures."""
+    """Tune LightGBM's parameters on your rows. Writes the best into the dataset's spec, and a file of all trials."""
     from cli import local_training
 
-    _ready_for(dataset, data)
+    _require_spark_and_rows(dataset, data)
     for path in local_training.tune(dataset, data, trials, rows, specs, experiment):
         print(f"wrote {path}")
 
 
-@app.command()
-def report(
+@app.command("change-report")
+def change_report(
     previews: Annotated[
         list[Path] | None,
         typer.Argument(help="Files of `pulumi preview --json`. Without any, this project is previewed in a sandbox."),
@@ -177,7 +189,7 @@ def report(
         list[str] | None, typer.Option(help="Stack to preview in the sandbox; all but local if none.")
     ] = None,
     base_preview: Annotated[
-        list[Path] | None, typer.Option(help="Preview of the base branch. Changes that it has too are left out.")
+        list[Path] | None, typer.Option(help="Preview of the base branch. Changes that it also contains are left out.")
     ] = None,
     before: Annotated[
         Path | None, typer.Option(help="JSON file of the stack outputs before the change, instead of the preview's.")
@@ -192,25 +204,29 @@ def report(
         Path | None, typer.Option(help="Folder to write a file <stack>.md per stack to; printed if none.")
     ] = None,
 ) -> None:
-    """Report what a change does to stacks, as Markdown. Exit code 1: a preview failed; 3: data would be lost."""
+    """Report the effect of a change on stacks, as Markdown. Exit code 1: a preview failed; 3: data would be lost."""
     from cli.changes import sandbox_preview
-    from cli.changes.preview import load
-    from cli.changes.report import report as report_on
+    from cli.changes.preview import Preview, load
+    from cli.changes.report import report
 
-    bases = {found.stack: found for found in map(load, base_preview or [])}
+    bases = {preview.stack: preview for preview in map(load, base_preview or [])}
     if output:
         _require_writable(output)
     outputs = {"before": _outputs(before), "after": _outputs(after)}
-    place = "" if previews else sandbox_preview.PLACE
+    loaded: Iterable[Preview]
+    if previews:
+        loaded, place = map(load, previews), ""
+    else:
+        loaded = sandbox_preview.previews(Path.cwd(), base, stack or [], _print_progress)
+        place = sandbox_preview.PLACE
     failed = blocked = False
-    for found in map(load, previews) if previews else sandbox_preview.previews(Path.cwd(), base, stack or [], _tell):
-        base_of_it = bases.get(found.stack)
-        made = report_on(found, base=base_of_it, allow_stateful=allow_stateful, place=place, **outputs)
-        failed, blocked = failed or made.failed, blocked or made.blocked
+    for preview in loaded:
+        on_stack = report(preview, base=bases.get(preview.stack), allow_stateful=allow_stateful, place=place, **outputs)
+        failed, blocked = failed or on_stack.failed, blocked or on_stack.blocked
         if output:
-            (output / f"{made.stack}.md").write_text(made.text)
+            (output / f"{on_stack.stack}.md").write_text(on_stack.text)
         else:
-            print(made.text)
+            print(on_stack.text)
     if failed or blocked:
         raise typer.Exit(1 if failed else 3)
 
@@ -224,16 +240,17 @@ def steps(
     """Write the steps of a preview, or compare them with the approved ones. Exit code 1: they differ."""
     from cli.changes.steps import Steps
 
-    found = Steps.of_preview(preview)
+    planned = Steps.of_preview(preview)
     if output:
-        found.dump(output)
-    if approved and (differences := Steps.load(approved).differences(found)):
+        planned.dump(output)
+    if approved and (differences := Steps.load(approved).differences(planned)):
         lines = "\n".join(f"  - {line}" for line in differences)
         raise UserError(
-            "nothing has been changed: the stack or its cloud has moved on since the approval, and `up` would do "
-            f"something else now:\n{lines}\nRun the workflow again, for a plan of today and its approval"
+            "nothing has been changed: the stack or its resources have changed since the approval, so `up` would "
+            f"perform other steps than the approved ones:\n{lines}\n"
+            "Run the workflow again, for a new plan and its approval"
         )
-    print(f"{found.stack}: {len(found.by_urn)} steps{', as approved' if approved else ''}")
+    print(f"{planned.stack}: {len(planned.by_urn)} steps{', as approved' if approved else ''}")
 
 
 @app.command()
@@ -241,7 +258,7 @@ def lineage(
     snapshot: Annotated[
         str,
         typer.Option(
-            help="Start from this snapshot and print the models made of it, instead of starting from the endpoint."
+            help="Start from this snapshot and print the models trained on it, instead of starting from the endpoint."
         ),
     ] = "",
     outputs: Annotated[
@@ -250,37 +267,37 @@ def lineage(
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
     """Print the models, runs, code and rows behind an endpoint, of the local run or of a stack on Azure."""
-    from cli.stacks import lineage as chain
+    from cli.stacks import lineage as records
 
-    of = _outputs(outputs) or _recorded(state)["outputs"]
-    tree = chain.of_snapshot(of, snapshot) if snapshot else chain.of_endpoint(of)
-    Console(width=None if sys.stdout.isatty() else 200).print(tree)
+    stack_outputs = _outputs(outputs) or _recorded(state)["outputs"]
+    root = records.of_snapshot(stack_outputs, snapshot) if snapshot else records.of_endpoint(stack_outputs)
+    Console(width=None if sys.stdout.isatty() else 200).print(records.tree(root))
 
 
-@app.command("open")
-def open_page(
+@app.command("dashboard")
+def open_dashboard(
     stack: Annotated[str, typer.Argument(help="Name of a Pulumi stack; local: the local run.")] = "local",
-    port: Annotated[int | None, typer.Option(help="Port of the page; a free one if not given.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the dashboard; a free one if not given.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder with the tables of users and items, to rank for a user.")
     ] = None,
     metrics: Annotated[
-        list[str] | None, typer.Option(help="Address of a replica's /metrics, such as a forwarded port.")
+        list[str] | None, typer.Option(help="Address of a replica's /metrics, such as that of a forwarded port.")
     ] = None,
-    folder: StackFolder = _PROJECT,
+    folder: StackFolder = PROJECT,
     state: StateFolder = _DEFAULT_STATE,
 ) -> None:
-    """Serve a page on 127.0.0.1 about a stack: resources, release, serving, plan, model, lineage, and a ranking."""
+    """Serve a dashboard of a stack on 127.0.0.1: resources, release, serving, plan, model, lineage and a ranking."""
     from cli.dashboard import server, stack_source
     from cli.local_run import sandbox
 
     if stack == "local":
-        where = State(state.absolute())
-        recorded = where.recorded()
-        of = stack_source.of_local_run(where.folder, recorded, sandbox.start(where.sandbox, None), data)
+        run = RunDirectory(state.absolute())
+        recorded = run.recorded()
+        source = stack_source.of_local_run(run.folder, recorded, sandbox.start(run.sandbox, None), data)
     else:
-        of = stack_source.of_stack(folder.absolute(), stack, data, metrics or ())
-    server.serve(of, port, _say)
+        source = stack_source.of_stack(folder.absolute(), stack, data, metrics or ())
+    server.serve(source, port, _print_line)
 
 
 @app.command()
@@ -304,35 +321,35 @@ def new_stack(
     name: Annotated[str, typer.Argument(help="Name of the new stack, such as prod-swedencentral.")],
     like: Annotated[str, typer.Option(help="Existing stack to copy all settings but the region from.")],
     location: Annotated[str | None, typer.Option(help="Region, if it is not the last part of the name.")] = None,
-    folder: StackFolder = _PROJECT,
+    folder: StackFolder = PROJECT,
 ) -> None:
-    """Write the stack file of another region from an existing stack file."""
+    """Write the stack file of another region, from an existing stack file."""
     from cli.stacks import files
 
-    made = files.create(folder, name, like, location)
-    print(f"{made.path}: as {like}, in {made.location}, environment {made.environment}")
-    for key, why in made.review.items():
-        print(f"  look at {key}: {why}")
-    for path in made.secrets:
+    created = files.create(folder, name, like, location)
+    print(f"{created.path}: copied from {like}, in {created.location}, environment {created.environment}")
+    for key, why in created.review.items():
+        print(f"  review {key}: {why}")
+    for path in created.secrets:
         print(f"  set again: pulumi config set --stack {name} --secret --path '{path}'")
     print(f"next: pulumi stack init {name} && personalization preflight --stack {name} && make preview STACK={name}")
 
 
-@app.command()
-def snapshot(
+@app.command("select-snapshot")
+def select_snapshot(
     stack: Annotated[str, typer.Option(help="Stack whose file is written, such as dev.")],
     landed: Annotated[bool, typer.Option("--landed", help="Take the newest day in the stack's lake.")] = False,
     day: Annotated[
         datetime.datetime | None,
         typer.Option(formats=["%Y-%m-%d"], help="Latest day to take; today (UTC) if not given."),
     ] = None,
-    folder: StackFolder = _PROJECT,
+    folder: StackFolder = PROJECT,
 ) -> None:
-    """Write into the stack's file which rows it trains on: those of the last training, or newer ones in the lake."""
-    from cli.stacks import snapshot as rows
+    """Set training:snapshot in the stack's file to the snapshot of the last training, or to a newer one in the lake."""
+    from cli.stacks import snapshot
 
     today = (day or datetime.datetime.now(datetime.UTC)).date()
-    print(rows.update(folder, stack, landed, today))
+    print(snapshot.update(folder, stack, landed, today))
 
 
 @app.command("movielens")
@@ -342,23 +359,23 @@ def write_movielens(
     """Download MovieLens 100K as a first snapshot: the three files that the dataset movielens reads."""
     from cli.local_run import movielens
 
-    movielens.fetch(folder, _tell)
+    movielens.fetch(folder, _print_progress)
     print(f"{folder}: {', '.join(movielens.TABLES)}")
 
 
 @app.command()
 def plan(
     stack: Annotated[str, typer.Option(help="Stack whose file is read, such as dev.")],
-    folder: StackFolder = _PROJECT,
+    folder: StackFolder = PROJECT,
 ) -> None:
-    """Print the resources, capacity and monthly cost of a stack file, without Azure. Exit code 1: the file is wrong."""
-    from cli.changes import plan as planned
+    """Print capacity and monthly cost of a stack file, without Azure. Exit code 1: the file is wrong."""
+    from cli.changes import plan as tables
     from cli.changes.mock_program import declared
     from cli.stacks import files
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     path = files.file_of(folder, stack)
-    planned.show(declared(path), console)
+    tables.show(declared(path), console)
     for end in files.settings_of(files.read(folder, stack), path.name).support_ends:
         console.print(f"  warning: {end}", highlight=False, soft_wrap=True)
 
@@ -369,17 +386,17 @@ def preflight(
     reach: Annotated[
         bool,
         typer.Option(
-            "--reach", help="Check only whether this machine reaches the stack's resources, as a release must."
+            "--reach", help="Check only whether this machine reaches the stack's resources, which a release needs."
         ),
     ] = False,
-    folder: StackFolder = _PROJECT,
+    folder: StackFolder = PROJECT,
 ) -> None:
     """Check whether region or subscription would stop `up`. Exit code 1: a check failed, or could not run."""
-    from cli.preflight import command as check
+    from cli.preflight import command
 
-    findings = check.ask(folder, stack, "reach" if reach else "")
-    check.show(findings, f"preflight of {stack}", Console(width=None if sys.stdout.isatty() else 160))
-    if check.stops(findings):
+    findings = command.run_checks(folder, stack, "reach" if reach else "")
+    command.show(findings, f"preflight of {stack}", Console(width=None if sys.stdout.isatty() else 160))
+    if command.stops(findings):
         raise typer.Exit(1)
 
 
@@ -393,7 +410,7 @@ def approval(
         typer.Option(help="Check that only this branch may deploy, instead of checking reviewers.", metavar="BRANCH"),
     ] = "",
 ) -> None:
-    """Check in a workflow that GitHub makes a deployment wait for an approval. Exit code 1: it does not."""
+    """Check in a workflow that GitHub holds a deployment until it is approved. Exit code 1: it does not."""
     from cli import github
 
     repository = github.Repository.of_this_workflow()
@@ -411,32 +428,52 @@ def teardown(
         bool, typer.Option("--purge", help="Also purge soft-deleted resources, unless purge protection forbids it.")
     ] = False,
     destroy_protected: Annotated[
-        str, typer.Option(help="The stack's name again: protected resources are deleted too.", metavar="STACK")
+        str, typer.Option(help="The stack's name again: also delete protected resources.", metavar="STACK")
     ] = "",
-    folder: StackFolder = _PROJECT,
+    folder: StackFolder = PROJECT,
 ) -> None:
-    """Destroy a stack on Azure, and check afterwards that nothing is left. Exit code 1: something is left."""
+    """Destroy a stack on Azure, then check that nothing is left. Exit code 1: something is left."""
     from cli.stacks.teardown import Teardown
 
-    confirm = partial(_confirm, stack, yes)
-    Teardown(folder, stack, _say).run(confirm, purge=purge, destroy_protected=destroy_protected)
+    confirm = functools.partial(_confirm, stack, yes)
+    Teardown(folder, stack, _print_line).run(confirm, purge=purge, destroy_protected=destroy_protected)
+
+
+def _keep_earlier_name(name: str, present: str, command: Callable[..., None]) -> None:
+    """Add a hidden command with an earlier name, which prints a deprecation warning on standard error."""
+
+    @functools.wraps(command)
+    def warn_and_run(*arguments: Any, **options: Any) -> None:
+        _print_progress(
+            f"warning: `personalization {name}` is deprecated and will be removed in the next release; "
+            f"use `personalization {present}`"
+        )
+        command(*arguments, **options)
+
+    app.command(name, hidden=True)(warn_and_run)
+
+
+_functions = {command.name: command.callback for command in app.registered_commands}
+for _name, _present in RENAMED.items():
+    if _function := _functions[_present]:
+        _keep_earlier_name(_name, _present, _function)
 
 
 def _confirm(stack: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError("nothing was destroyed: say --yes, or run it in a terminal and type the stack's name")
+        raise UserError("nothing was destroyed: pass --yes, or run it in a terminal and type the stack's name")
     if input(f"Type {stack} to destroy all of this: ").strip() != stack:
         raise UserError("nothing was destroyed: that is not the stack's name")
 
 
-def _without_pulumi(problem: str) -> bool:
+def _confirm_without_pulumi(problem: str) -> bool:
     if not sys.stdin.isatty():
         return False
     print(problem, file=sys.stderr)
-    asked = "Stop the sandbox and remove the run without Pulumi? Nothing of it exists elsewhere. [y/N] "
-    return input(asked).strip().lower() in ("y", "yes")
+    question = "Stop the sandbox and remove the run without Pulumi? The run has no resources elsewhere. [y/N] "
+    return input(question).strip().lower() in ("y", "yes")
 
 
 def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
@@ -447,23 +484,23 @@ def _endpoint(state: Path) -> tuple[dict[str, Any], Any]:
 
 
 def _recorded(state: Path) -> dict[str, Any]:
-    """What the local run wrote down, with its sandbox running."""
+    """Return the record of the local run, after starting its sandbox."""
     from cli.local_run import sandbox
 
-    where = State(state.absolute())
-    recorded = where.recorded()
-    sandbox.start(where.sandbox, None)
+    run = RunDirectory(state.absolute())
+    recorded = run.recorded()
+    sandbox.start(run.sandbox, None)
     return recorded
 
 
-def _ready_for(dataset: str, data: Path) -> None:
+def _require_spark_and_rows(dataset: str, data: Path) -> None:
     from cli import local_spark
     from workloads import spec
 
     _one_of("--dataset", dataset, tuple(spec.names()))
     local_spark.require_java()
     if not data.exists():
-        raise UserError(f"{data}: there is no such file or folder of rows")
+        raise UserError(f"{data}: no such file or folder of rows")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -472,7 +509,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _require_writable(folder: Path) -> None:
-    """Make the folder before the long work whose results it is for."""
+    """Create the folder of the results before the long work starts."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
@@ -483,17 +520,17 @@ def _outputs(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     if not path.is_file():
-        raise UserError(f"there is no file {path} of stack outputs: pulumi stack output --json > {path}")
+        raise UserError(f"file {path} of stack outputs does not exist. Write it: pulumi stack output --json > {path}")
     outputs: dict[str, Any] = strict_json.load(path, "stack outputs")
     return outputs
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 
-def _tell(line: str) -> None:
-    """Progress of a command whose standard output is its result."""
+def _print_progress(line: str) -> None:
+    """Print on standard error, for a command whose standard output is its result."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -512,9 +549,9 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        from cli.dashboard.stack_source import UNANSWERED
+        from cli.dashboard.stack_source import EXPECTED_ERRORS
 
-        if not isinstance(error, UNANSWERED):
+        if not isinstance(error, EXPECTED_ERRORS):
             raise
-        print(f"error: the cloud did not answer as it should: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"error: unexpected answer from the cloud: {type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)

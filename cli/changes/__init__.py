@@ -1,1 +1,1 @@
-"""Changes of a stack before they are applied: preview, plan, report and approved steps."""
+"""Changes of a stack before they are applied: preview, plan, change report and approved steps."""

@@ -1,7 +1,7 @@
-"""The whole program under Pulumi's mocks: every resource a stack would declare, and its outputs, without a credential.
+"""Runs the whole program under Pulumi's mocks: all resources and outputs that a stack declares, without a login.
 
-Does not ask the engine, so nothing is compared with what exists, and no provider checks names or required arguments:
-`pulumi preview` does. What Azure would answer (ids, addresses) is made up.
+Does not run the engine or providers, so resources are not compared with existing ones, and names and required arguments
+are not checked: `pulumi preview` does both. Values that Azure would return (ids, addresses) are invented.
 """
 
 import asyncio
@@ -14,9 +14,10 @@ from typing import Any
 import pulumi
 from pulumi.runtime import mocks
 
+from cli.paths import PROJECT
 from cli.stacks import files
 
-PROGRAM = files.PROJECT / "infra" / "__main__.py"
+PROGRAM = PROJECT / "infra" / "__main__.py"
 _SUBSCRIPTION = "00000000-0000-0000-0000-00000000000a"
 
 
@@ -57,15 +58,16 @@ class Graph(mocks.Mocks):
         return f"/id/of/{args.typ}/{args.name}", outputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]]]:
-        ours = {"clientId": "client", "objectId": "object", "subscriptionId": _SUBSCRIPTION, "tenantId": "tenant"}
-        return ours, []
+        login = {"clientId": "client", "objectId": "object", "subscriptionId": _SUBSCRIPTION, "tenantId": "tenant"}
+        return login, []
 
     def of(self, suffix: str) -> list[Declared]:
-        return [found for found in self.resources if found.type.endswith(suffix)]
+        """Return the resources whose type ends with `suffix`."""
+        return [resource for resource in self.resources if resource.type.endswith(suffix)]
 
 
 def declared(stack_file: Path) -> Graph:
-    """What the stack of a `Pulumi.<stack>.yaml` declares. Raises `UserError` where the file is missing or wrong."""
+    """Return the declarations of the stack with this file. Raises `UserError` if the file is missing or wrong."""
     stack = files.stack_of(stack_file)
     config = files.read(stack_file.parent, stack)
     files.settings_of(config, str(stack_file))
@@ -73,10 +75,10 @@ def declared(stack_file: Path) -> Graph:
 
 
 def run(config: Mapping[str, str], stack: str) -> Graph:
-    """The program with a flat config such as `{"serving:nodes_max": "5"}`."""
+    """Run the program with a flat config such as `{"serving:nodes_max": "5"}`."""
     graph = Graph()
-    asyncio.set_event_loop(asyncio.new_event_loop())  # the mocks want one, and `asyncio.run` leaves none behind
-    pulumi.runtime.settings.reset_options()  # another run's stack would lend its transformations to this one
+    asyncio.set_event_loop(asyncio.new_event_loop())  # the mocks need one, and `asyncio.run` removes it
+    pulumi.runtime.settings.reset_options()  # otherwise transformations of an earlier run's stack apply
     mocks.set_mocks(graph, project="personalization", stack=stack, preview=False)
     pulumi.runtime.set_all_config(dict(config))
 

@@ -1,8 +1,8 @@
-"""What the Pulumi engine says of a preview, as data.
+"""Reads the output of `pulumi preview --json` into data classes.
 
-Reads what `pulumi preview --json` prints: with PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true the engine's events, one JSON
-object a line (an `--event-log` file holds the same), without it one digest. The digest lacks new stack outputs, policy
-findings, and deletions below a replaced parent. Judges nothing and writes no text: that is `report.py`.
+With PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true the output is the engine's events, one JSON object per line, as in an
+`--event-log` file; without it, one digest. The digest lacks new stack outputs, policy findings, and deletions below a
+replaced parent. Does not evaluate the changes and writes no text: `report.py` does.
 """
 
 import json
@@ -19,11 +19,10 @@ from cli.errors import UserError
 
 T = TypeVar("T")
 STREAMING = {"PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"}
-"""Environment that makes `pulumi preview --json` print events."""
-
+"""Environment variables with which `pulumi preview --json` prints events."""
 
 MANDATORY = "mandatory"
-"""The level of a policy that the engine lets nobody break."""
+"""Level of a policy whose violation makes the engine fail."""
 
 
 class Action(StrEnum):
@@ -33,8 +32,8 @@ class Action(StrEnum):
     CHANGED = "changed"
 
 
-# The engine shows a replacement as one logical step and two physical ones. A `delete-replaced` alone is a deletion: of
-# what goes with its parent and is not in the program any more.
+# The engine reports a replacement as one logical and two physical steps. A `delete-replaced` alone is a deletion: the
+# resource is deleted together with its parent, and the program no longer declares it.
 ACTIONS = {
     "create": Action.ADDED,
     "import": Action.ADDED,
@@ -45,7 +44,7 @@ ACTIONS = {
     "delete": Action.DELETED,
     "delete-replaced": Action.DELETED,
 }
-_SAYS_NOTHING = ("preview failed", "an unhandled error occurred: Program exited with non-zero exit code")
+_GENERIC_ERRORS = ("preview failed", "an unhandled error occurred: Program exited with non-zero exit code")
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,13 @@ class Property:
     kind: str
     """`add`, `update` or `delete`."""
     forces: bool
-    """Whether it cannot be changed in place, so that the resource is replaced for it."""
+    """Whether the change requires a replacement of the resource."""
     before: Any = None
     after: Any = None
 
     @property
     def unknown(self) -> bool:
-        """Whether the new value is known only once something else has been changed."""
+        """Whether the new value depends on a change that has not been applied yet."""
         return UNKNOWN in json.dumps(self.after)
 
 
@@ -74,7 +73,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Finding:
+class PolicyFinding:
     level: str
     """`mandatory`, `advisory` or `remediate`."""
     policy: str
@@ -87,12 +86,12 @@ class Preview:
     stack: str
     changes: tuple[Change, ...]
     before: Mapping[str, Any]
-    """Stack outputs as they are recorded."""
+    """Recorded stack outputs."""
     after: Mapping[str, Any] | None
-    """Stack outputs as they would be; nothing in a digest or after an error."""
-    findings: tuple[Finding, ...]
+    """Stack outputs after the change; None for a digest or after an error."""
+    findings: tuple[PolicyFinding, ...]
     errors: tuple[str, ...]
-    """What ended the preview; empty if it succeeded, or if findings alone made it fail."""
+    """Errors that ended the preview; empty if it succeeded, or failed only because of policy findings."""
 
     @property
     def failed(self) -> bool:
@@ -100,12 +99,12 @@ class Preview:
 
 
 def load(path: Path) -> Preview:
-    """Read a file of `pulumi preview --json`. Raises `UserError` if it is none."""
+    """Read a file with the output of `pulumi preview --json`. Raises `UserError` for another content."""
     return load_as(lambda text: read(text, path.stem), path)
 
 
 def load_as(reader: Callable[[str], T], path: Path) -> T:
-    """What `reader` makes of a file of `pulumi preview --json`. Raises `UserError` if it is none."""
+    """Apply `reader` to a file with the output of `pulumi preview --json`. Raises `UserError` for another content."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -114,13 +113,16 @@ def load_as(reader: Callable[[str], T], path: Path) -> T:
         return reader(text)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path} is not what `pulumi preview --json` prints. Make it with: "
+            f"{path} is not the output of `pulumi preview --json`. Create it with: "
             f"PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true pulumi preview --json --stack {path.stem} > {path}"
         ) from None
 
 
 def read(text: str, stack: str) -> Preview:
-    """`stack` is the name to give a preview that ended before it reached a resource, all of which carry the name."""
+    """Read the output of `pulumi preview --json`.
+
+    stack: name of the stack if the preview ended before the first resource; otherwise the resources contain it.
+    """
     events = events_of(text)
     steps = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
     outputs = [
@@ -141,7 +143,7 @@ def read(text: str, stack: str) -> Preview:
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
-    """The engine's events of what `pulumi preview --json` printed."""
+    """Return the engine's events from the output of `pulumi preview --json`."""
     try:
         digest = json.loads(text)
     except json.JSONDecodeError:
@@ -150,12 +152,10 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 
 def _of_digest(digest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The digest in the shape of events, which name the same things otherwise."""
+    """Convert a digest to events, which use other names for the same data."""
     for step in digest.get("steps") or []:
         old, new = step.get("oldState"), step.get("newState")
-        details = {
-            path: {"diffKind": found["kind"], **found} for path, found in (step.get("detailedDiff") or {}).items()
-        }
+        details = {path: {"diffKind": diff["kind"], **diff} for path, diff in (step.get("detailedDiff") or {}).items()}
         named = {"op": step["op"], "urn": step["urn"], "type": (new or old)["type"], "old": old, "new": new}
         reasons = {"keys": step.get("replaceReasons"), "diffs": step.get("diffReasons"), "detailedDiff": details}
         yield {"resourcePreEvent": {"metadata": named | reasons}}
@@ -166,26 +166,26 @@ def _of_digest(digest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _changes(steps: Sequence[Mapping[str, Any]]) -> Iterator[Change]:
-    """One change a resource, in an order that does not depend on the engine's parallel work."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    """Yield one change per resource, in an order that does not depend on the engine's parallel work."""
+    by_urn: dict[str, list[Mapping[str, Any]]] = {}
     for step in steps:
         if step["op"] in ACTIONS:
-            found.setdefault(step["urn"], []).append(step)
+            by_urn.setdefault(step["urn"], []).append(step)
     order = list(Action)
     changes = []
-    for urn, steps in found.items():
+    for urn, steps in by_urn.items():
         _, _, types, name = urn.split("::", 3)
         action = min((ACTIONS[step["op"]] for step in steps), key=order.index)
         token = re.sub(r"/v\d{8}(preview)?(?=:)", "", steps[0]["type"])
         changes.append((order.index(action), types.split("$"), Change(action, token, name, tuple(_properties(steps)))))
-    for *_, change in sorted(changes, key=lambda one: (one[0], one[1], one[2].name)):
+    for *_, change in sorted(changes, key=lambda entry: (entry[0], entry[1], entry[2].name)):
         yield change
 
 
 def _properties(steps: Sequence[Mapping[str, Any]]) -> Iterator[Property]:
-    """Changed properties of one resource: from the detailed diff, and from the top-level names where there is none.
+    """Yield the changed properties of one resource: from the detailed diff, or from the top-level names without one.
 
-    Of an update of a dynamic resource the engine names none; then both sides' inputs are compared.
+    For an update of a dynamic resource the engine reports neither; the inputs of both sides are compared then.
     """
     details: dict[str, str] = {}
     forcing: set[str] = set()
@@ -195,7 +195,7 @@ def _properties(steps: Sequence[Mapping[str, Any]]) -> Iterator[Property]:
         for name in [*(step.get("keys") or []), *(step.get("diffs") or [])]:
             if not any(_keys(path)[0] == name for path in details):
                 details[name] = "update"
-    # Not every step of a replacement has both sides.
+    # Some steps of a replacement have only one side.
     old, new = (
         next((step[side]["inputs"] for step in steps if step.get(side) and step[side].get("inputs")), None)
         for side in ("old", "new")
@@ -203,13 +203,13 @@ def _properties(steps: Sequence[Mapping[str, Any]]) -> Iterator[Property]:
     if not details and old and new and all(step["op"] == "update" for step in steps):
         details = dict(_differences(old, new))
     for path, kind in sorted(details.items()):
-        # Kinds of the detailed diff are exact; the keys are top-level names, under which much may have changed.
+        # Kinds of the detailed diff are exact. Keys are top-level names, which may contain several changes.
         forces = kind.endswith("-replace") or (path in forcing)
         yield Property(path, kind.removesuffix("-replace"), forces, _at(old, path), _at(new, path))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Paths below which two sets of inputs differ, each with the kind of change; Pulumi's own (`__…`) do not count."""
+    """Yield the paths at which two sets of inputs differ, with the kind of change. Pulumi's own (`__…`) are ignored."""
     for key in sorted(old.keys() | new.keys()):
         path, before, after = f"{above}{key}", old.get(key), new.get(key)
         if before == after or key.startswith("__"):
@@ -221,9 +221,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], above: str = ""
 
 
 def _keys(path: str) -> list[str | int]:
-    """`a.b[0]["c.d"]` as `["a", "b", 0, "c.d"]`."""
+    """Return `["a", "b", 0, "c.d"]` for the path `a.b[0]["c.d"]`."""
     parts = re.findall(r'\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\]|([^.\[\]]+)', path)
-    return [int(index) if index else quoted or plain for quoted, index, plain in parts] or [path]
+    return [int(index) if index else quoted or name for quoted, index, name in parts] or [path]
 
 
 def _at(inputs: Any, path: str) -> Any:
@@ -231,14 +231,14 @@ def _at(inputs: Any, path: str) -> Any:
         try:
             inputs = inputs[key]
         except (KeyError, IndexError, TypeError):
-            # Below an unknown or secret value nothing is known either.
+            # Members of an unknown or secret value are unknown too.
             return inputs if isinstance(inputs, str) else None
     return inputs
 
 
-def _findings(events: Sequence[Mapping[str, Any]]) -> tuple[Finding, ...]:
-    found = {
-        Finding(
+def _findings(events: Sequence[Mapping[str, Any]]) -> tuple[PolicyFinding, ...]:
+    findings = {
+        PolicyFinding(
             event["enforcementLevel"],
             event["policyName"],
             event.get("resourceUrn", "").rpartition("::")[2],
@@ -246,15 +246,18 @@ def _findings(events: Sequence[Mapping[str, Any]]) -> tuple[Finding, ...]:
         )
         for event in (event["policyEvent"] for event in events if "policyEvent" in event)
     }
-    return tuple(sorted(found, key=lambda one: (one.level != MANDATORY, one.policy, one.resource, one.message)))
+    mandatory_first = sorted(
+        findings, key=lambda finding: (finding.level != MANDATORY, finding.policy, finding.resource, finding.message)
+    )
+    return tuple(mandatory_first)
 
 
 def _errors(events: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Messages of a preview that failed or never came to its end."""
+    """Return the error messages of a preview that failed or did not complete."""
     if any(event.get("summaryEvent", {}).get("result") == "succeeded" for event in events):
         return ()
     diagnostics = (event["diagnosticEvent"] for event in events if "diagnosticEvent" in event)
-    said = [found["message"].strip() for found in diagnostics if found["severity"] == "error"]
-    telling = tuple(message for message in said if not message.removeprefix("error: ").startswith(_SAYS_NOTHING))
+    messages = [entry["message"].strip() for entry in diagnostics if entry["severity"] == "error"]
+    specific = tuple(text for text in messages if not text.removeprefix("error: ").startswith(_GENERIC_ERRORS))
     refused = any(event.get("policyEvent", {}).get("enforcementLevel") == MANDATORY for event in events)
-    return telling or (() if refused else tuple(said) or ("the preview ended without a result",))
+    return specific or (() if refused else tuple(messages) or ("the preview ended without a result",))

@@ -1,8 +1,8 @@
-"""What a change does to one stack, as Markdown for a pull request, and whether it may go on.
+"""Change report: the effect of a change on one stack, as Markdown for a pull request, and whether it is blocked.
 
-Blocks what would replace or delete a resource that holds data (`STATEFUL`). Values are shown where they are numbers,
-switches and plain words of a resource that holds no data: never a secret, an id or an address. Does not run the engine
-(`sandbox_preview.py`, or `pulumi preview --json`) and does not talk to GitHub (`.github/workflows`).
+A change is blocked if it replaces or deletes a resource that holds data (`STATEFUL`). Of resources without data, values
+are shown if they are numbers, booleans or simple words; secrets, ids and addresses never are. Does not run the engine
+(`sandbox_preview.py` or `pulumi preview --json` does) and does not contact GitHub (`.github/workflows` does).
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 from pulumi.runtime.rpc import UNKNOWN
 
 from cli.changes.plan import CAPACITY, COST, RELEASE
-from cli.changes.preview import MANDATORY, Action, Change, Finding, Preview, Property
+from cli.changes.preview import MANDATORY, Action, Change, PolicyFinding, Preview, Property
 from policy.rules import STATEFUL as PROTECTED
 
 STATEFUL = frozenset(
@@ -25,31 +25,31 @@ STATEFUL = frozenset(
         "pulumi-python:dynamic/databricks:Catalog",
     }
 )
-"""What production protects, and what else loses rows, models, secrets, images or logs if it is replaced."""
+"""Types that production protects, and other types whose replacement loses rows, models, secrets, images or logs."""
 
 _SCORING_POOL = "azure-native:containerservice:AgentPool"
 _SYSTEM_POOL = "pulumi-python:dynamic/containerservice:SystemPool"
 
 LABEL = "allow-stateful-change"
-"""The pull request label that stands for `--allow-stateful`."""
+"""Pull request label with the effect of `--allow-stateful`."""
 
 LIMIT = 60_000
-"""Characters of a report: GitHub refuses a comment above 65,536."""
+"""Maximum characters of a report: GitHub refuses a comment of more than 65,536."""
 
-_PATHS = 8
-_PLAIN_WORD = re.compile(r"[A-Za-z0-9._ +-]{1,48}")
+_MAX_PROPERTIES = 8
+_SIMPLE_WORD = re.compile(r"[A-Za-z0-9._ +-]{1,48}")
 _ID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _NOT_YET = "not yet known"
 
 
 @dataclass(frozen=True)
-class Report:
+class ChangeReport:
     stack: str
     text: str
     failed: bool
     """Whether the preview itself failed, or broke a mandatory policy."""
     blocked: bool
-    """Whether it replaces or deletes what holds data, and nobody allowed that."""
+    """Whether it replaces or deletes resources with data, which was not allowed."""
 
 
 def report(
@@ -60,11 +60,11 @@ def report(
     after: Mapping[str, Any] | None = None,
     allow_stateful: bool = False,
     place: str = "",
-) -> Report:
-    """Report on `preview`, leaving out what the preview of the `base` branch would do just the same.
+) -> ChangeReport:
+    """Report on `preview`, without the changes that the preview of the `base` branch contains too.
 
-    `before` and `after` are stack outputs that take the place of the preview's own. `place` says where it was made, if
-    not on the stack itself.
+    before, after: stack outputs that replace those of the preview. allow_stateful: do not block. place: where the
+    preview was made, if not on the stack itself.
     """
     changes = [change for change in preview.changes if not base or change not in base.changes]
     stateful = [change for change in changes if _endangers(change)]
@@ -79,16 +79,16 @@ def report(
         *_errors(preview),
         *_verdict(stateful, allow_stateful),
         *_new_nodes([change for change in changes if _replaces_nodes(change)]),
-        *_findings("Policies broken", [found for found in preview.findings if found.level == MANDATORY]),
+        *_findings("Violated policies", [finding for finding in preview.findings if finding.level == MANDATORY]),
         *_release(before, planned, bool(preview.errors)),
         *_figures(before, planned, bool(preview.errors)),
     ]
     for action in Action:
         lines += _table(action, [change for change in changes if change.action is action])
     if left := len(preview.changes) - len(changes):
-        lines += [f"The base branch, not yet deployed, makes {left} more of the preview's changes just the same.", ""]
-    lines += _findings("Policies advise", [found for found in preview.findings if found.level != MANDATORY])
-    return Report(preview.stack, _bounded(lines), preview.failed, bool(stateful) and not allow_stateful)
+        lines += [f"Not shown: {left} changes of the base branch that are not deployed yet.", ""]
+    lines += _findings("Advice of policies", [finding for finding in preview.findings if finding.level != MANDATORY])
+    return ChangeReport(preview.stack, _bounded(lines), preview.failed, bool(stateful) and not allow_stateful)
 
 
 def _endangers(change: Change) -> bool:
@@ -96,9 +96,9 @@ def _endangers(change: Change) -> bool:
 
 
 def _replaces_nodes(change: Change) -> bool:
-    """Whether a pool of another shape takes the place of this one (`infra/aks/node_pools.py`)."""
+    """Return whether a pool with other nodes replaces this pool (`infra/aks/node_pools.py`)."""
     if change.type == _SYSTEM_POOL:
-        return change.action is Action.CHANGED and any(found.path == "pool" for found in change.properties)
+        return change.action is Action.CHANGED and any(changed.path == "pool" for changed in change.properties)
     return change.type == _SCORING_POOL and change.action is Action.REPLACED
 
 
@@ -107,39 +107,39 @@ def _new_nodes(pools: Sequence[Change]) -> Iterator[str]:
         return
     names = " and ".join(_code(pool.name) for pool in pools)
     yield from ("> [!WARNING]", f"> Every node of {names} is replaced: the new pool is created, then the old one is")
-    yield "> drained and deleted. Until then both count against the quota for machines. Pods move meanwhile: a"
-    yield from ("> deployment with one replica does not answer while that one starts again.", "")
+    yield "> drained and deleted. Until then the VM quota must cover both. Pods are restarted on the new nodes: a"
+    yield from ("> deployment with one replica does not answer during the restart.", "")
 
 
 def _counts(changes: Sequence[Change]) -> str:
-    found = [(action, sum(change.action is action for change in changes)) for action in Action]
-    return ", ".join(f"{count} {action}" for action, count in found if count) or "no changes"
+    counts = [(action, sum(change.action is action for change in changes)) for action in Action]
+    return ", ".join(f"{count} {action}" for action, count in counts if count) or "no changes"
 
 
 def _errors(preview: Preview) -> Iterator[str]:
     for error in preview.errors:
         yield from ("```text", error[-3000:].replace("```", "'''"), "```", "")
     if preview.errors and preview.changes:
-        yield from ("What follows is what the engine had found until then.", "")
+        yield from ("The rest of this report covers the changes before the error.", "")
 
 
 def _verdict(stateful: Sequence[Change], allowed: bool) -> Iterator[str]:
     if not stateful:
         return
-    yield from ("> [!CAUTION]", "> This replaces or deletes what holds data, and the data is lost with it.")
+    yield from ("> [!CAUTION]", "> This change replaces or deletes resources that hold data. Their data is lost.")
     if allowed:
-        yield "> It was allowed for this change."
+        yield "> The loss was allowed for this change."
     else:
-        yield f"> It blocks the change. If the loss is wanted, label the pull request `{LABEL}`."
+        yield f"> The change is blocked. To accept the loss, add the label `{LABEL}` to the pull request."
     yield ">"
     for change in stateful:
-        forced = [_code(found.path) for found in change.properties if found.forces]
+        forced = [_code(changed.path) for changed in change.properties if changed.forces]
         reason = f", forced by {', '.join(forced)}" if forced else ""
         yield f"> - {_code(change.name)} ({_type(change)}) is {change.action}{reason}"
     yield ""
 
 
-def _findings(title: str, findings: Sequence[Finding]) -> Iterator[str]:
+def _findings(title: str, findings: Sequence[PolicyFinding]) -> Iterator[str]:
     if not findings:
         return
     yield from (f"### {title}", "")
@@ -150,7 +150,7 @@ def _findings(title: str, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _release(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed: bool) -> Iterator[str]:
-    """What the endpoint will flip to, if anything of it changes."""
+    """Yield a table of the changed inputs of the release, if any."""
     old, new = _leaves(before, RELEASE), _leaves(after or {}, RELEASE)
     rows = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if failed or after is None or not rows:
@@ -162,12 +162,12 @@ def _release(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed:
 
 
 def _figures(before: Mapping[str, Any], after: Mapping[str, Any] | None, failed: bool) -> Iterator[str]:
-    """Capacity and cost as the stack's outputs give them, in a table of what differs."""
+    """Yield a table of the changed capacity and cost figures in the stack's outputs."""
     if failed:
         return
     yield from ("### Capacity and cost", "")
     if after is None:
-        yield "Not in this preview: set `PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true` to have stack outputs in it."
+        yield "Not in this preview: set `PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true` to include stack outputs."
     elif not any(name in outputs for outputs in (before, after) for name in (CAPACITY, COST)):
         yield f"This stack exports neither `{CAPACITY}` nor `{COST}`."
     else:
@@ -214,48 +214,48 @@ def _figure(key: tuple[str, ...], value: Any) -> str:
 def _table(action: Action, changes: Sequence[Change]) -> Iterator[str]:
     if not changes:
         return
-    yield from (f"### {action.capitalize()}", "", "| resource | type | what |", "| --- | --- | --- |")
+    yield from (f"### {action.capitalize()}", "", "| resource | type | change |", "| --- | --- | --- |")
     for change in changes:
-        yield f"| {_code(change.name)} | {_type(change)} | {_what(change)} |"
+        yield f"| {_code(change.name)} | {_type(change)} | {_description(change)} |"
     yield ""
 
 
-def _what(change: Change) -> str:
+def _description(change: Change) -> str:
     if not change.properties:
-        return "with what it depends on" if change.action is Action.REPLACED else ""
-    forcing = [found for found in change.properties if found.forces]
-    other = [found for found in change.properties if not found.forces]
-    # A stateful resource may hold anything, and what a replaced one had is gone: neither needs its values told.
-    tells = change.type not in STATEFUL
-    parts = [f"forced by {_listed(forcing, tells)}"] if forcing else []
-    return "; ".join(parts + ([_listed(other, tells)] if other else []))
+        return "because a dependency is replaced" if change.action is Action.REPLACED else ""
+    forcing = [changed for changed in change.properties if changed.forces]
+    other = [changed for changed in change.properties if not changed.forces]
+    # Values of stateful resources may be confidential, so they are not shown.
+    with_values = change.type not in STATEFUL
+    parts = [f"forced by {_listed(forcing, with_values)}"] if forcing else []
+    return "; ".join(parts + ([_listed(other, with_values)] if other else []))
 
 
-def _listed(properties: Sequence[Property], tells: bool) -> str:
-    shown = [_property(found, tells) for found in properties[:_PATHS]]
+def _listed(properties: Sequence[Property], with_values: bool) -> str:
+    shown = [_property(changed, with_values) for changed in properties[:_MAX_PROPERTIES]]
     left = len(properties) - len(shown)
     return ", ".join(shown) + (f" and {left} more" if left else "")
 
 
-def _property(found: Property, tells: bool) -> str:
-    if found.unknown:
-        return f"{_code(found.path)} ({_NOT_YET})"
-    if found.kind != "update":
-        return f"{_code(found.path)} {'added' if found.kind == 'add' else 'removed'}"
-    before, after = _shown(found.before), _shown(found.after)
-    if tells and before and after:
-        return f"{_code(found.path)} {before} → {after}"
-    return _code(found.path)
+def _property(changed: Property, with_values: bool) -> str:
+    if changed.unknown:
+        return f"{_code(changed.path)} ({_NOT_YET})"
+    if changed.kind != "update":
+        return f"{_code(changed.path)} {'added' if changed.kind == 'add' else 'removed'}"
+    before, after = _shown(changed.before), _shown(changed.after)
+    if with_values and before and after:
+        return f"{_code(changed.path)} {before} → {after}"
+    return _code(changed.path)
 
 
 def _shown(value: Any) -> str | None:
-    """The value as a reader may see it: a number, a switch or a plain word, and nothing that could be more."""
+    """Return a number, a boolean or a simple word as text; None for values that could be confidential."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        # The engine's JSON has one kind of number.
+        # The engine writes integers and floats alike.
         return f"{value:,.0f}" if value == int(value) else f"{value:,}"
-    if isinstance(value, str) and _PLAIN_WORD.fullmatch(value) and not _ID.search(value):
+    if isinstance(value, str) and _SIMPLE_WORD.fullmatch(value) and not _ID.search(value):
         return value
     return None
 
@@ -269,19 +269,18 @@ def _code(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Text of others on one line, with nothing in it that Markdown or GitHub (`@name`) would take up."""
+    """Return foreign text on one line, with characters escaped that Markdown or GitHub (`@name`) would interpret."""
     return re.sub(r"([\\`*_\[\]<>|@#])", r"\\\1", " ".join(text.split()))[:1000]
 
 
 def _bounded(lines: Sequence[str]) -> str:
-    """Whole lines up to the limit; the order of the report puts what matters most first."""
-    size, kept = 0, 0
+    """Return complete lines up to the limit. The most important sections of a report come first."""
+    size, count = 0, 0
     for line in lines:
         size += len(line) + 1
         if size > LIMIT:
             break
-        kept += 1
-    left = (
-        [f"… and {len(lines) - kept} more lines, left out because a comment has a limit."] if kept < len(lines) else []
-    )
-    return "\n".join([*lines[:kept], *left]).rstrip("\n") + "\n"
+        count += 1
+    omitted = len(lines) - count
+    note = [f"… and {omitted} more lines, omitted because GitHub limits a comment."] if omitted else []
+    return "\n".join([*lines[:count], *note]).rstrip("\n") + "\n"

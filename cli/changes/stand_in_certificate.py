@@ -1,7 +1,7 @@
-"""A certificate in place of one whose key is a secret of the stack file, which nobody without a login can read.
+"""A substitute for a certificate whose key is a secret in the stack file, which cannot be read without a login.
 
-Commands that judge a stack by its file alone need settings that are whole. Each host name has one such certificate in a
-process, so that two readings of a file are the same. It is never sent to Azure.
+Commands that read only the stack file need complete settings. Within a process each host name has one such certificate,
+so that two reads of a file are equal. It is never sent to Azure.
 """
 
 import datetime
@@ -10,7 +10,7 @@ from functools import cache
 
 @cache
 def pair(hostname: str) -> tuple[str, str]:
-    """A certificate for the host name, signed by its own key, and that key; both PEM."""
+    """Return a self-signed certificate for the host name, and its key; both PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import rsa

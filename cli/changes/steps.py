@@ -1,10 +1,10 @@
 """The steps of a preview, compared with the approved steps of an earlier preview.
 
 A step is an operation on one resource, with the inputs before and after it. After a refresh the inputs before it are
-those in the cloud, so the comparison finds a change by hand that the step would undo. The file of approved steps holds
-only digests of the inputs, because everyone who may read a workflow's artifacts can read it. The engine masks secrets
-in a preview, so a changed secret is not found. Does not protect the time between the comparison and `up`: the engine's
-plan does.
+those in the cloud, so the comparison detects a manual change that the step would undo. The file of approved steps holds
+only digests of the inputs, because every reader of a workflow's artifacts can read it. The engine masks secrets in a
+preview, so a changed secret is not detected. Does not cover the time between the comparison and `up`: the engine's plan
+does.
 """
 
 import hashlib
@@ -40,41 +40,41 @@ class Steps(BaseModel):
     @classmethod
     def of_preview(cls, path: Path) -> "Steps":
         """Read the steps from the output of `pulumi preview --json`. Raises `UserError` if the preview failed."""
-        found = preview.load(path)
-        if found.failed:
-            reasons = [*found.errors, *(finding.message for finding in found.findings if finding.level == MANDATORY)]
+        loaded = preview.load(path)
+        if loaded.failed:
+            reasons = [*loaded.errors, *(finding.message for finding in loaded.findings if finding.level == MANDATORY)]
             raise UserError(f"{path}: the preview failed, so nothing is approved or applied:\n{chr(10).join(reasons)}")
         events = preview.load_as(preview.events_of, path)
         steps = [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
-        return cls(stack=found.stack, by_urn=dict(_steps([step for step in steps if step["op"] in ACTIONS])))
+        return cls(stack=loaded.stack, by_urn=dict(_steps([step for step in steps if step["op"] in ACTIONS])))
 
     @classmethod
     def load(cls, path: Path) -> "Steps":
-        """Read approved steps, as `dump` wrote them. Raises `UserError` if they cannot be read."""
+        """Read approved steps that `dump` wrote. Raises `UserError` if they cannot be read."""
         try:
             return cls.model_validate_json(path.read_text())
         except (OSError, ValidationError) as error:
-            raise UserError(f"{path} holds no approved steps: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{path} does not contain approved steps: {str(error).splitlines()[0]}") from None
 
     def dump(self, path: Path) -> None:
         path.write_text(self.model_dump_json(indent=1) + "\n")
 
     def differences(self, now: "Steps") -> list[str]:
-        """Differences of `now` from these steps, one line a resource; empty if there is none."""
-        found = [] if self.stack == now.stack else [f"approved for stack {self.stack}, not for {now.stack}"]
+        """Return the differences of `now` from these steps, one line per resource."""
+        lines = [] if self.stack == now.stack else [f"approved for stack {self.stack}, not for {now.stack}"]
         for urn in sorted({*self.by_urn, *now.by_urn}):
             approved, planned = self.by_urn.get(urn), now.by_urn.get(urn)
             if approved == planned:
                 continue
-            found.append(f"{_shown(urn)}: {_difference(approved, planned)}")
-        return found
+            lines.append(f"{_shown(urn)}: {_difference(approved, planned)}")
+        return lines
 
 
 def _steps(steps: list[dict[str, Any]]) -> Iterator[tuple[str, Step]]:
     for urn in sorted({step["urn"] for step in steps}):
-        of_it = [step for step in steps if step["urn"] == urn]
-        sides = [_digests(next(filter(None, (step.get(side) for step in of_it)), {})) for side in ("old", "new")]
-        yield urn, Step(operations=tuple(sorted({step["op"] for step in of_it})), before=sides[0], after=sides[1])
+        own = [step for step in steps if step["urn"] == urn]
+        before, after = (_digests(next(filter(None, (step.get(side) for step in own)), {})) for side in ("old", "new"))
+        yield urn, Step(operations=tuple(sorted({step["op"] for step in own})), before=before, after=after)
 
 
 def _digests(state: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""The architecture as the stack's state has it, each thing with whether it stands, and a drawing of it.
+"""Architecture view: the resources of the stack's state by area, each with its status in Azure, and a drawing.
 
-Azure Resource Manager is asked of everything it knows. Of the rest (a run, a build, an upload) the state alone tells,
-and the page says so. Does not draw what the program declares but the stack has not made.
+Azure Resource Manager is queried for each resource that it manages. Other resources (a run, a build, an upload) are
+shown as recorded in the state. Does not show resources that the program declares but no `up` has created.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from cli.azure_resource_manager import Arm, NotAnswered
-from cli.dashboard.stack_source import UNANSWERED, reason
+from cli.dashboard.stack_source import EXPECTED_ERRORS, reason
 from cli.stacks.state import Resource
 from infra.cloud.clients import AzureClients
 
-_AT_ONCE = 4
+_PARALLEL_REQUESTS = 4
 _AREAS = {
     "Storage": ("storage", "lake"),
     "Databricks": ("databricks",),
@@ -28,7 +28,7 @@ _AREAS = {
     "Network": ("network", "privatedns"),
     "Access": ("keyvault", "managedidentity", "authorization", "resources"),
 }
-"""By module of the resource types, as Pulumi names them; what is of no area is shown with the last."""
+"""Modules of Pulumi's resource types by area. A type of another module is shown in the last area."""
 _FLOWS = (
     ("Storage", "Databricks", "rows"),
     ("Databricks", "Azure ML", "model"),
@@ -37,53 +37,55 @@ _FLOWS = (
 )
 
 
-class Standing(StrEnum):
-    STANDS = "stands"
-    UNWELL = "does not stand well"
-    GONE = "is gone"
+class Status(StrEnum):
+    EXISTS = "exists"
+    UNHEALTHY = "not healthy"
+    MISSING = "missing"
     RECORDED = "recorded"
-    UNASKED = "not known"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Thing:
+class ResourceStatus:
     kind: str
+    """Type of the resource in words, such as `Storage account`."""
     name: str
-    standing: Standing
-    says: str
-    """Where it is more than `standing` tells."""
+    status: Status
+    detail: str
+    """Reason for the status; empty for a resource that exists."""
 
 
 @dataclass(frozen=True)
 class Area:
     name: str
-    things: list[Thing]
+    resources: list[ResourceStatus]
 
     @property
-    def standing(self) -> Standing:
-        """The worst of its things."""
-        worst = (Standing.GONE, Standing.UNWELL, Standing.UNASKED, Standing.STANDS)
-        found = {thing.standing for thing in self.things}
-        return next((one for one in worst if one in found), Standing.RECORDED)
+    def status(self) -> Status:
+        """The worst status of its resources."""
+        worst_first = (Status.MISSING, Status.UNHEALTHY, Status.UNKNOWN, Status.EXISTS)
+        present = {resource.status for resource in self.resources}
+        return next((status for status in worst_first if status in present), Status.RECORDED)
 
     @property
     def summary(self) -> str:
-        asked = [thing for thing in self.things if thing.standing is not Standing.RECORDED]
-        stand = sum(thing.standing is Standing.STANDS for thing in asked)
-        recorded = len(self.things) - len(asked)
-        told = [f"{stand} of {len(asked)} stand"] if asked else []
-        return ", ".join(told + ([f"{recorded} recorded"] if recorded else []))
+        """Counts by status, such as `2 of 2 exist, 1 recorded`."""
+        checked = [resource for resource in self.resources if resource.status is not Status.RECORDED]
+        existing = sum(resource.status is Status.EXISTS for resource in checked)
+        recorded = len(self.resources) - len(checked)
+        counts = [f"{existing} of {len(checked)} exist"] if checked else []
+        return ", ".join(counts + ([f"{recorded} recorded"] if recorded else []))
 
     @property
     def kinds(self) -> list[tuple[str, int]]:
-        """The kinds of its things with their number, the fewest (those it is named for) first."""
+        """Kinds of resources with their counts. The rarest come first: they give the area its name."""
         counts: dict[str, int] = {}
-        for thing in self.things:
-            counts[thing.kind] = counts.get(thing.kind, 0) + 1
+        for resource in self.resources:
+            counts[resource.kind] = counts.get(resource.kind, 0) + 1
         return sorted(counts.items(), key=lambda kind: kind[1])
 
 
-class _Found(BaseModel):
+class _ArmResource(BaseModel):
     properties: dict[str, Any] | None = None
 
     @property
@@ -92,49 +94,49 @@ class _Found(BaseModel):
 
 
 def areas(resources: Iterable[Resource]) -> list[Area]:
-    """Of everything in the state, asked just now. Never fails for want of an answer: it is `Standing.UNASKED` then."""
-    found = list(resources)
-    grouped: dict[str, list[Thing]] = {name: [] for name in _AREAS}
-    for resource, (standing, says) in zip(found, _ask_all(found), strict=True):
+    """Query the status of all resources and group them. A failed request yields `Status.UNKNOWN`, not an error."""
+    listed = list(resources)
+    grouped: dict[str, list[ResourceStatus]] = {name: [] for name in _AREAS}
+    for resource, (status, detail) in zip(listed, _query_all(listed), strict=True):
         module, _, kind = resource.kind.partition(":")
         name = next((area for area, modules in _AREAS.items() if module in modules), list(_AREAS)[-1])
-        grouped[name].append(Thing(_spaced(kind), resource.name or resource.id, standing, says))
-    return [Area(name, things) for name, things in grouped.items() if things]
+        grouped[name].append(ResourceStatus(_in_words(kind), resource.name or resource.id, status, detail))
+    return [Area(name, members) for name, members in grouped.items() if members]
 
 
-def _ask_all(resources: Sequence[Resource]) -> list[tuple[Standing, str]]:
+def _query_all(resources: Sequence[Resource]) -> list[tuple[Status, str]]:
     try:
         cloud = AzureClients.discover()
         credential = cloud.credential()
-        credential.get_token(cloud.scope)  # once, and not by each that asks at the same time
+        credential.get_token(cloud.scope)  # fill the cache once, before parallel requests need the token
         arm = Arm(cloud.resource_manager, credential, cloud.scope)
-    except UNANSWERED as error:
-        said = reason(error)
-        return [(Standing.UNASKED, said) if resource.api_version else _recorded() for resource in resources]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(lambda resource: _ask(arm, resource), resources))
+    except EXPECTED_ERRORS as error:
+        detail = reason(error)
+        return [(Status.UNKNOWN, detail) if resource.api_version else _recorded() for resource in resources]
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
+        return list(pool.map(lambda resource: _query(arm, resource), resources))
 
 
-def _ask(arm: Arm, resource: Resource) -> tuple[Standing, str]:
+def _query(arm: Arm, resource: Resource) -> tuple[Status, str]:
     if not resource.api_version or not resource.id.startswith("/"):
         return _recorded()
     try:
-        found = arm.get(_Found, resource.id, resource.api_version)
+        in_azure = arm.get(_ArmResource, resource.id, resource.api_version)
     except NotAnswered as error:
-        return Standing.UNASKED, str(error)
-    if found is None:
-        return Standing.GONE, "the state has it, Azure Resource Manager does not"
-    if found.state in ("", "Succeeded"):
-        return Standing.STANDS, ""
-    return Standing.UNWELL, f"Azure Resource Manager says {found.state}"
+        return Status.UNKNOWN, str(error)
+    if in_azure is None:
+        return Status.MISSING, "in the state, but not in Azure"
+    if in_azure.state in ("", "Succeeded"):
+        return Status.EXISTS, ""
+    return Status.UNHEALTHY, f"provisioning state {in_azure.state}"
 
 
-def _recorded() -> tuple[Standing, str]:
-    return Standing.RECORDED, "of the stack's state; Azure Resource Manager does not know such things"
+def _recorded() -> tuple[Status, str]:
+    return Status.RECORDED, "recorded in the stack's state; Azure Resource Manager does not manage such resources"
 
 
-def _spaced(kind: str) -> str:
-    """`StorageAccount` as `Storage account`."""
+def _in_words(kind: str) -> str:
+    """Return `Storage account` for `StorageAccount`."""
     return "".join(f" {c.lower()}" if c.isupper() and i else c for i, c in enumerate(kind))
 
 
@@ -181,32 +183,32 @@ _WIDE = {
 }
 
 
-def drawing(found: Sequence[Area], narrow: bool) -> Drawing:
-    """In three columns along the way of a release, or one below the other for a narrow screen."""
+def drawing(areas: Sequence[Area], narrow: bool) -> Drawing:
+    """Lay out the areas: in three columns in the order of a release, or in one column for a narrow screen."""
     width, height, gap = (300, 112, 30) if narrow else (236, 128, 72)
     boxes = {}
-    for number, area in enumerate(found):
+    for number, area in enumerate(areas):
         column, row = (0, number) if narrow else _WIDE[area.name]
         x, y = 2 + column * (width + gap), 2 + row * (height + (gap if narrow else 46))
         boxes[area.name] = Box(area, x, y, width, height, _lines(area))
     arrows = [
         _arrow(boxes[start], boxes[end], label)
         for start, end, label in _FLOWS
-        if start in boxes and end in boxes and (not narrow or _next(found, start, end))
+        if start in boxes and end in boxes and (not narrow or _adjacent(areas, start, end))
     ]
     across = max((box.x + width for box in boxes.values()), default=0) + 2
     down = max((box.y + height for box in boxes.values()), default=0) + 2
     return Drawing(across, down, list(boxes.values()), arrows)
 
 
-def _next(found: Sequence[Area], start: str, end: str) -> bool:
-    names = [area.name for area in found]
+def _adjacent(areas: Sequence[Area], start: str, end: str) -> bool:
+    names = [area.name for area in areas]
     return names.index(end) == names.index(start) + 1
 
 
 def _lines(area: Area) -> list[str]:
-    told = [f"{kind}, {count}" if count > 1 else kind for kind, count in area.kinds]
-    return told if len(told) <= _LINES else [*told[: _LINES - 1], f"and {len(told) - _LINES + 1} kinds more"]
+    lines = [f"{kind}, {count}" if count > 1 else kind for kind, count in area.kinds]
+    return lines if len(lines) <= _LINES else [*lines[: _LINES - 1], f"and {len(lines) - _LINES + 1} more kinds"]
 
 
 def _arrow(start: Box, end: Box, label: str) -> Arrow:
@@ -216,7 +218,7 @@ def _arrow(start: Box, end: Box, label: str) -> Arrow:
     y, left, right = start.y + start.height // 2, start.x + start.width, end.x
     if start.y == end.y and right - left < start.width:
         return Arrow(f"M{left} {y} H{right - 7}", label, (left + right) // 2 - 2, y - 8)
-    # Past the box in between: below it.
+    # Lead the arrow below the box in between.
     low = start.y + start.height + 22
     near, far = start.x + start.width - 30, end.x + 30
     return Arrow(

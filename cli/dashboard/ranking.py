@@ -1,7 +1,7 @@
-"""One user's ranking of the whole catalogue, from the live endpoint; and what is asked to choose a user and a context.
+"""Ranking view: ranks the whole catalogue for one user through the live endpoint, and offers users and context fields.
 
-Users and items are the dataset's own tables where there are any; without them a person writes a user and items as JSON.
-The endpoint decides about every value: nothing is corrected here.
+Users and items come from the dataset's tables; without tables, the user of the dashboard enters both as JSON. Values
+are not corrected here: the endpoint checks them.
 """
 
 import contextlib
@@ -14,150 +14,158 @@ from pathlib import Path
 from typing import Any
 
 from cli import catalogue, strict_json
-from cli.dashboard.stack_source import UNANSWERED, Subject, serving_artefact
+from cli.dashboard.stack_source import EXPECTED_ERRORS, StackSource, live_artefact
 from cli.endpoint import Endpoint
 from cli.errors import UserError
-from cli.local_run.command import best_of
+from cli.ranking import best_items
 from workloads import spec
 from workloads.errors import WorkloadError
 
 TOP = 10
-_MOST_SUGGESTED = 20
+_MAX_SUGGESTIONS = 20
 
 
 @dataclass(frozen=True)
 class Field:
-    """A feature of a request's context, as a person fills it in."""
+    """A context feature as an input field of the form."""
 
     name: str
     type: str
 
     def value(self, text: str) -> Any:
-        """None where nothing is written: the feature is missing then. Raises `UserError`."""
+        """Return the value of the entered text; None for an empty text. Raises `UserError` for another type."""
         if not text.strip():
             return None
         if self.type == "strings":
             return [part.strip() for part in text.split(",") if part.strip()]
-        found = catalogue.scalar(text, self.type)
-        if found is None:
+        number = catalogue.scalar(text, self.type)
+        if number is None:
             raise UserError(
                 f"{self.name} is {text!r}; it must be {'a whole number' if self.type == 'integer' else 'a number'}"
             )
-        return found
+        return number
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The tables of users and items; empty where there are none to choose from."""
+    """The dataset's users and items; empty without tables."""
 
     users: Mapping[str, catalogue.Row]
+    """Rows by key."""
     items: Sequence[Mapping[str, Any]]
-    """With `id`."""
+    """Rows with `id`."""
     titles: Mapping[str, str]
-    says: str = ""
-    """Why it is empty."""
+    """Titles of items by key."""
+    detail: str = ""
+    """Reason why the catalogue is empty."""
 
     @classmethod
     def of(cls, dataset: str | None, folder: Path | None) -> "Catalogue":
-        def none(why: str) -> "Catalogue":
-            return cls({}, [], {}, why)
+        """Read the tables of a dataset; without readable tables, return an empty catalogue with the reason."""
+
+        def empty(detail: str) -> "Catalogue":
+            return cls({}, [], {}, detail)
 
         if folder is None:
-            return none(
-                "no tables of users and items are here; open the page with `--data FOLDER` to choose from yours"
+            return empty(
+                "no tables of users and items were given; start the dashboard with `--data FOLDER` to choose from yours"
             )
         try:
             described = spec.load(dataset or "")
         except WorkloadError as error:
-            return none(f"the tables cannot be read: {error}")
+            return empty(f"the tables cannot be read: {error}")
         if described.users is None or described.items is None:
-            return none(f"dataset {described.name} has no tables of users and items")
+            return empty(f"dataset {described.name} has no tables of users and items")
         try:
             users, items = catalogue.side(described, "user", folder), catalogue.side(described, "item", folder)
             return cls(users, [{"id": key, **item} for key, item in items.items()], catalogue.titles(described, folder))
         except (OSError, UserError) as error:
-            return none(f"the tables of dataset {described.name} cannot be read in {folder}: {error}")
+            return empty(f"the tables of dataset {described.name} cannot be read in {folder}: {error}")
 
     def suggested(self, text: str) -> list[tuple[str, str]]:
-        """Users whose key begins with `text`, then those whose features hold it; each with its features in words."""
-        wanted = text.strip().casefold()
-        told = ((key, _words(key, row)) for key, row in self.users.items())
-        begin, within = [], []
-        for key, words in told:
-            if key.casefold().startswith(wanted):
-                begin.append((key, words))
-            elif wanted in words.casefold():
-                within.append((key, words))
-        return sorted(begin, key=lambda one: len(one[0]))[:_MOST_SUGGESTED] + within[: _MOST_SUGGESTED - len(begin)]
+        """Return users whose key begins with `text`, then users with it in a feature; each with its features."""
+        prefix = text.strip().casefold()
+        by_key, by_feature = [], []
+        for key, row in self.users.items():
+            features = _features_text(key, row)
+            if key.casefold().startswith(prefix):
+                by_key.append((key, features))
+            elif prefix in features.casefold():
+                by_feature.append((key, features))
+        shortest_first = sorted(by_key, key=lambda user: len(user[0]))[:_MAX_SUGGESTIONS]
+        return shortest_first + by_feature[: _MAX_SUGGESTIONS - len(shortest_first)]
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedItem:
     id: str
     title: str
     probability: float
     moved: str
-    """Against the ranking before it; empty without one."""
+    """Movement since the previous ranking, such as `up 2`; empty without a previous ranking."""
 
 
 @dataclass(frozen=True)
-class Ranking:
-    asked: str
-    """The user and the context in words."""
-    best: list[Ranked]
-    of: int
-    """Number of items it was chosen from."""
+class RankingView:
+    request: str
+    """User and context as text."""
+    best: list[RankedItem]
+    catalogue_size: int
+    """Number of items that were ranked."""
 
 
 class Ranker:
-    """Asks the endpoint; its key and the tables are kept in this process, and asked anew once they do not do."""
+    """Ranks through the endpoint. Caches the endpoint's key and the tables, and reads the key again after an error."""
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
+    def __init__(self, source: StackSource) -> None:
+        self._source = source
         self._lock = threading.Lock()
         self._known: tuple[Endpoint, list[Field]] | None = None
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        dataset = self._subject.dataset
+        dataset = self._source.dataset
         if dataset is None:
-            named = str((self._subject.outputs().get("release") or {}).get("rows", ""))
-            dataset = named.partition(" ")[0]
-        return Catalogue.of(dataset, self._subject.data)
+            rows = str((self._source.outputs().get("release") or {}).get("rows", ""))
+            dataset = rows.partition(" ")[0]
+        return Catalogue.of(dataset, self._source.data)
 
     def fields(self) -> list[Field]:
-        """Features of context, of the contract of the model that serves now. Raises one of `UNANSWERED`."""
+        """Return the context features in the live model's contract. Raises one of `EXPECTED_ERRORS`."""
         with self._lock:
             self._known = None
             return self._connected()[1]
 
-    def rank(self, form: Mapping[str, str], before: Sequence[Mapping[str, Any]]) -> Ranking:
-        """Raises one of `UNANSWERED`, and `UserError` for what cannot be asked."""
+    def rank(self, form: Mapping[str, str], before: Sequence[Mapping[str, Any]]) -> RankingView:
+        """Rank for the user and the context in the form. Raises one of `EXPECTED_ERRORS`; `UserError` for a wrong form.
+
+        before: the previous ranking, with which the items' positions are compared.
+        """
         with self._lock:
             endpoint, fields = self._connected()
-        user, items, asked = self._asked(form)
+        user, items, name = self._user_and_items(form)
         context = {field.name: field.value(form.get(f"context-{field.name}", "")) for field in fields}
         row = {**user, **{name: value for name, value in context.items() if value is not None}}
-        told = [f"{name} {value}" for name, value in context.items() if value is not None]
+        context_text = [f"{name} {value}" for name, value in context.items() if value is not None]
         try:
-            best = best_of(endpoint, row, items, TOP)
-        except UNANSWERED:
-            self._known = None  # the key may be another one by now
+            best = best_items(endpoint, row, items, TOP)
+        except EXPECTED_ERRORS:
+            self._known = None  # the key may have been regenerated
             raise
-        places = {str(item["id"]): place for place, item in enumerate(before)}
+        positions = {str(item["id"]): position for position, item in enumerate(before)}
         ranked = [
-            Ranked(
+            RankedItem(
                 str(item["id"]),
                 self.catalogue.titles.get(str(item["id"]), ""),
                 float(item["probability"]),
-                _moved(place, places.get(str(item["id"]))) if before else "",
+                _moved(position, positions.get(str(item["id"]))) if before else "",
             )
-            for place, item in enumerate(best)
+            for position, item in enumerate(best)
         ]
-        return Ranking(", ".join([asked, *told]), ranked, len(items))
+        return RankingView(", ".join([name, *context_text]), ranked, len(items))
 
     def warm(self) -> None:
-        """What the first ranking would otherwise wait for. Silent: whoever asks is told what does not answer."""
+        """Fill the caches before the first ranking. Ignores errors: the view reports them when it is opened."""
         with contextlib.suppress(Exception):
             with self._lock:
                 self._connected()
@@ -165,13 +173,14 @@ class Ranker:
 
     def _connected(self) -> tuple[Endpoint, list[Field]]:
         if self._known is None:
-            outputs = self._subject.outputs()
-            contract = serving_artefact(outputs).json("contract.json")
-            context = [Field(one["name"], one["type"]) for one in contract["features"] if one["side"] == "context"]
+            outputs = self._source.outputs()
+            features = live_artefact(outputs).json("contract.json")["features"]
+            context = [Field(feature["name"], feature["type"]) for feature in features if feature["side"] == "context"]
             self._known = Endpoint.of(outputs), context
         return self._known
 
-    def _asked(self, form: Mapping[str, str]) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]], str]:
+    def _user_and_items(self, form: Mapping[str, str]) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]], str]:
+        """Return the user's row, the items, and the user's name for the heading."""
         if not self.catalogue.users:
             user, items = _json(form, "user_json", dict), _json(form, "items_json", list)
             if not items or not all(isinstance(item, dict) and "id" in item for item in items):
@@ -179,36 +188,35 @@ class Ranker:
             return user, items, "the user below"
         key = form.get("user", "").strip()
         if key not in self.catalogue.users:
-            named = f"no user {key!r}" if key else "choose a user"
+            problem = f"no user {key!r}" if key else "choose a user"
             raise UserError(
-                f"{named}; there are {len(self.catalogue.users):,}, such as {next(iter(self.catalogue.users))}"
+                f"{problem}; there are {len(self.catalogue.users):,}, such as {next(iter(self.catalogue.users))}"
             )
         return self.catalogue.users[key], self.catalogue.items, f"user {key}"
 
 
-def before_of(text: str) -> list[dict[str, Any]]:
-    """The ranking that a form carries along; none where it is not one of ours."""
+def previous_ranking(text: str) -> list[dict[str, Any]]:
+    """Return the previous ranking from the form's hidden field; an empty list if the field does not contain one."""
     try:
-        found = json.loads(text or "[]")
+        items = json.loads(text or "[]")
         return [
             {"id": str(item["id"]), "title": str(item["title"]), "probability": float(item["probability"])}
-            for item in found[:TOP]
+            for item in items[:TOP]
         ]
     except (ValueError, TypeError, KeyError, AttributeError):
         return []
 
 
-def _moved(place: int, before: int | None) -> str:
+def _moved(position: int, before: int | None) -> str:
     if before is None:
         return "new"
-    if before == place:
+    if before == position:
         return "same place"
-    return f"up {before - place}" if before > place else f"down {place - before}"
+    return f"up {before - position}" if before > position else f"down {position - before}"
 
 
-def _words(key: str, row: catalogue.Row) -> str:
-    told = [str(value) for value in row.values() if value is not None and str(value) != key]
-    return ", ".join(told)
+def _features_text(key: str, row: catalogue.Row) -> str:
+    return ", ".join(str(value) for value in row.values() if value is not None and str(value) != key)
 
 
 def _json(form: Mapping[str, str], name: str, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:

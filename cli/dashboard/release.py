@@ -1,13 +1,13 @@
-"""The last release as the state has it, stage by stage, with every rule of the gate and every step of the traffic.
+"""Release view: the stages of the last release, each rule of the gate, and each step of the traffic.
 
-A release that was refused or broke off leaves a later stage with what an earlier release made: the page says so.
+After a refused or interrupted release, later stages still show the results of an earlier release, and are marked so.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cli.dashboard.stack_source import UNANSWERED, reason
+from cli.dashboard.stack_source import EXPECTED_ERRORS, reason
 from cli.stacks.state import Resource
 from infra.cloud.artefact import Artefact
 
@@ -15,101 +15,109 @@ _RUN, _MODEL, _ROLLOUT = "databricks:TrainingRun", "machinelearning:ModelVersion
 
 
 @dataclass(frozen=True)
-class Stage:
+class ReleaseStage:
     title: str
-    made: str
-    """Empty where the stage was never reached."""
-    says: str = ""
+    result: str
+    """Name or id of the created object; empty if no release has reached the stage."""
+    detail: str = ""
     passed: bool = True
 
 
 @dataclass(frozen=True)
-class Release:
-    stages: list[Stage]
+class ReleaseView:
+    stages: list[ReleaseStage]
     rules: list[Mapping[str, Any]]
     """Fields of `infra.release.checks.gate.Rule`."""
-    judged: str
-    """Which training run the rules are about."""
+    run: str
+    """Training run that the rules were applied to."""
     checks: list[Mapping[str, Any]]
     """`share` and the fields of `infra.release.checks.probe.ProbeResult`."""
-    wanted: Mapping[str, str]
+    inputs: Mapping[str, str]
+    """Inputs that determined the release, by name."""
     notes: list[str]
 
 
-def of(outputs: Mapping[str, Any], resources: Sequence[Resource]) -> Release:
+def of(outputs: Mapping[str, Any], resources: Sequence[Resource]) -> ReleaseView:
+    """Return the view of a stack's last release from its outputs, its state and the verdict in the lake."""
     by_kind = {resource.kind: resource for resource in resources}
-    run = by_kind.get(_RUN)
-    judged = str(run.outputs.get("run_id", "") if run else outputs.get("training_run_id", ""))
-    rules, notes = _rules(outputs, judged)
-    return Release(
-        stages=_stages(by_kind, outputs, judged, rules),
+    training = by_kind.get(_RUN)
+    run = str(training.outputs.get("run_id", "") if training else outputs.get("training_run_id", ""))
+    rules, notes = _rules(outputs, run)
+    return ReleaseView(
+        stages=_stages(by_kind, outputs, run, rules),
         rules=rules,
-        judged=judged,
+        run=run,
         checks=list(outputs.get("rollout") or []),
-        wanted=outputs.get("release") or {},
+        inputs=outputs.get("release") or {},
         notes=notes,
     )
 
 
-def _rules(outputs: Mapping[str, Any], judged: str) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """Of the verdict beside the run's artefact: the stack's outputs are an earlier release's where this one failed."""
-    told = (outputs.get("metrics") or {}).get("gate") or []
-    same = judged == str(outputs.get("training_run_id", ""))
-    if not judged or not outputs.get("lake_blob_endpoint"):
-        return told, []
+def _rules(outputs: Mapping[str, Any], run: str) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Return the rules of the gate, and notes for the user.
+
+    They are read from the verdict next to the run's artefact: after a failed release, the stack's outputs still
+    describe an earlier one.
+    """
+    in_outputs = (outputs.get("metrics") or {}).get("gate") or []
+    if not run or not outputs.get("lake_blob_endpoint"):
+        return in_outputs, []
     try:
-        return Artefact(outputs["lake_blob_endpoint"], "models", judged).json("verdict.json")["rules"], []
-    except UNANSWERED as error:
-        said = f"the verdict in the lake could not be read: {reason(error)}"
-        return (told, [f"{said}; shown is what the stack's outputs say of it"]) if same else ([], [said])
+        return Artefact(outputs["lake_blob_endpoint"], "models", run).json("verdict.json")["rules"], []
+    except EXPECTED_ERRORS as error:
+        note = f"the verdict in the lake could not be read: {reason(error)}"
+    if run != str(outputs.get("training_run_id", "")):
+        return [], [note]
+    return in_outputs, [f"{note}; the rules below are from the stack's outputs"]
 
 
 def _stages(
-    by_kind: Mapping[str, Resource], outputs: Mapping[str, Any], judged: str, rules: Sequence[Mapping[str, Any]]
-) -> list[Stage]:
-    def made(title: str, kind: str) -> Stage:
+    by_kind: Mapping[str, Resource], outputs: Mapping[str, Any], run: str, rules: Sequence[Mapping[str, Any]]
+) -> list[ReleaseStage]:
+    def stage(title: str, kind: str) -> ReleaseStage:
         resource = by_kind.get(kind)
-        return Stage(title, resource.id if resource else "")
+        return ReleaseStage(title, resource.id if resource else "")
 
-    rows = made("Rows", "lake:Snapshot")
-    if not rows.made:
-        rows = Stage("Rows", str(outputs.get("training_snapshot", "")))
+    rows = stage("Rows", "lake:Snapshot")
+    if not rows.result:
+        rows = ReleaseStage("Rows", str(outputs.get("training_snapshot", "")))
     broken = [rule["name"] for rule in rules if not rule["passed"]]
     if not rules:
-        gate = Stage("Gate", "")
+        gate = ReleaseStage("Gate", "")
     elif broken:
-        gate = Stage("Gate", f"refused: {', '.join(broken)}", passed=False)
+        gate = ReleaseStage("Gate", f"refused: {', '.join(broken)}", passed=False)
     else:
-        gate = Stage("Gate", f"passed, {len(rules)} rules")
+        gate = ReleaseStage("Gate", f"passed, {len(rules)} rules")
     return [
         rows,
-        made("Code", "databricks:Workload"),
-        Stage("Training", f"run {judged}" if judged else ""),
+        stage("Code", "databricks:Workload"),
+        ReleaseStage("Training", f"run {run}" if run else ""),
         gate,
-        _model(by_kind.get(_MODEL), judged),
-        made("Image", "containerregistry:ScoringImage"),
-        made("Environment", "machinelearning:EnvironmentVersion"),
+        _model(by_kind.get(_MODEL), run),
+        stage("Image", "containerregistry:ScoringImage"),
+        stage("Environment", "machinelearning:EnvironmentVersion"),
         _rollout(by_kind.get(_ROLLOUT), by_kind.get(_MODEL)),
     ]
 
 
-def _model(model: Resource | None, judged: str) -> Stage:
+def _model(model: Resource | None, run: str) -> ReleaseStage:
     if model is None:
-        return Stage("Model registry", "")
-    version, of_run = str(model.outputs.get("version", "")), str(model.outputs.get("run_id", ""))
-    named = f"{model.outputs.get('model_name', 'model')}:{version}"
-    if of_run == judged:
-        return Stage("Model registry", named)
-    return Stage(
-        "Model registry", named, f"of run {of_run}: the model of run {judged} was not registered", passed=False
-    )
+        return ReleaseStage("Model registry", "")
+    version, model_run = str(model.outputs.get("version", "")), str(model.outputs.get("run_id", ""))
+    name = f"{model.outputs.get('model_name', 'model')}:{version}"
+    if model_run == run:
+        return ReleaseStage("Model registry", name)
+    detail = f"from run {model_run}: the model of run {run} was not registered"
+    return ReleaseStage("Model registry", name, detail, passed=False)
 
 
-def _rollout(rollout: Resource | None, model: Resource | None) -> Stage:
+def _rollout(rollout: Resource | None, model: Resource | None) -> ReleaseStage:
     if rollout is None:
-        return Stage("Rollout", "")
+        return ReleaseStage("Rollout", "")
     deployment, version = rollout.outputs.get("deployment") or "", str(rollout.outputs.get("model_version", ""))
     registered = str(model.outputs.get("version", "")) if model else version
     if version == registered:
-        return Stage("Rollout", deployment)
-    return Stage("Rollout", deployment, f"serves model version {version}, while {registered} is the newest registered")
+        return ReleaseStage("Rollout", deployment)
+    return ReleaseStage(
+        "Rollout", deployment, f"model version {version} is live; {registered} is the newest registered version"
+    )

@@ -1,8 +1,8 @@
-"""The deployments behind the endpoint: traffic, and what their own metrics say of the last minutes.
+"""Serving view: the deployments of the endpoint with their traffic, and metrics of the last minutes.
 
-Rate, errors and p99 are of the summary that the scoring service logs each minute (`scoring/summary.py`), read through
-Azure ML's own log call: of one replica where several serve. Missing features are of the replicas' Prometheus metrics,
-which are seen where their addresses can be reached. Neither is kept: alerts and the workbook look at all of them.
+Rate, errors and p99 are from the summary that the scoring service logs each minute (`scoring/summary.py`), read with
+Azure ML's log request, which returns the log of one replica. Missing features are from the Prometheus metrics of the
+replicas whose addresses this machine can reach. Does not store metrics: alerts and the workbook cover all replicas.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.dashboard.stack_source import UNANSWERED, machine_learning, reason
+from cli.dashboard.stack_source import EXPECTED_ERRORS, machine_learning, reason
 from cli.stacks.lineage import reference
 
 MINUTES = 15
@@ -23,130 +23,148 @@ _SECONDS = 5
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of the last `MINUTES`, or of as many of them as were logged."""
+class ServingMetrics:
+    """Metrics of the last `MINUTES` minutes, as far as summaries were logged."""
 
     minutes: float
+    """Number of minutes with a summary."""
     requests: int
     errors: int
     without_features: int
     p99_ms: float | None
-    """Of the slowest minute."""
+    """The highest p99 of a minute; None without a request."""
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / (self.minutes * 60) if self.minutes else 0.0
 
 
 @dataclass(frozen=True)
-class Deployment:
+class DeploymentView:
     name: str
     share: int
+    """Percent of the endpoint's traffic."""
     model: str
     image: str
     state: str
-    figures: Figures | None
-    says: str
-    """Why there are no figures."""
+    metrics: ServingMetrics | None
+    metrics_detail: str
+    """Reason why metrics are missing."""
     missing: list[tuple[str, float]]
-    """Features and their share of requests without a value, of the model's replicas; most first."""
-    missing_says: str
-    """How many requests that is of, or why there is none."""
+    """Features with their share (0 to 1) of requests without a value, highest first."""
+    missing_detail: str
+    """Number of requests that the shares refer to, or the reason why shares are missing."""
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServingView:
     endpoint: str
     scoring_uri: str
     state: str
-    deployments: list[Deployment]
+    deployments: list[DeploymentView]
 
 
-def of(outputs: Mapping[str, Any], replicas: Sequence[str], now: datetime | None = None) -> Serving:
-    """Raises one of `UNANSWERED` where Azure ML does not answer."""
+def of(outputs: Mapping[str, Any], replicas: Sequence[str], now: datetime | None = None) -> ServingView:
+    """Query the endpoint and its deployments. Raises one of `EXPECTED_ERRORS` if Azure ML does not answer.
+
+    replicas: addresses of Prometheus metrics.
+    """
     client = machine_learning(outputs)
     endpoint = client.online_endpoints.get(outputs["endpoint_name"])
     traffic = endpoint.traffic or {}
     missing = _missing(replicas)
     deployments = [
-        _deployment(client, found, traffic.get(found.name, 0), missing, bool(replicas), now or datetime.now(UTC))
-        for found in client.online_deployments.list(endpoint.name)
+        _deployment(
+            client,
+            deployment,
+            share=traffic.get(deployment.name, 0),
+            missing=missing,
+            has_addresses=bool(replicas),
+            now=now or datetime.now(UTC),
+        )
+        for deployment in client.online_deployments.list(endpoint.name)
     ]
     deployments.sort(key=lambda deployment: (-deployment.share, deployment.name))
-    return Serving(endpoint.name, endpoint.scoring_uri or "", _word(endpoint.provisioning_state), deployments)
+    return ServingView(endpoint.name, endpoint.scoring_uri or "", _text(endpoint.provisioning_state), deployments)
 
 
 def _deployment(
-    client: Any, found: Any, share: int, missing: Mapping[str, "_Missing"], asked: bool, now: datetime
-) -> Deployment:
-    figures, says = None, ""
+    client: Any,
+    deployment: Any,
+    *,
+    share: int,
+    missing: Mapping[str, "_Missing"],
+    has_addresses: bool,
+    now: datetime,
+) -> DeploymentView:
+    metrics, detail = None, ""
     try:
-        log = client.online_deployments.get_logs(found.name, found.endpoint_name, lines=_LOG_LINES)
-    except UNANSWERED as error:
-        says = f"its log was not given: {reason(error)}"
+        log = client.online_deployments.get_logs(deployment.name, deployment.endpoint_name, lines=_LOG_LINES)
+    except EXPECTED_ERRORS as error:
+        detail = f"its log cannot be read: {reason(error)}"
     else:
-        figures = summed(summaries(log.splitlines()), now)
-        says = "" if figures else f"it logged no summary in the last {MINUTES} minutes"
-    name, version = reference(found.model)
-    served = f"{name}:{version}" if version else name or "not recorded"
-    of_model = missing.get(served)
+        metrics = aggregate(summaries(log.splitlines()), now)
+        detail = "" if metrics else f"it logged no summary in the last {MINUTES} minutes"
+    name, version = reference(deployment.model)
+    model = f"{name}:{version}" if version else name or "not recorded"
+    of_model = missing.get(model)
     if of_model and of_model.rows:
-        missing_says = f"of {of_model.rows:,.0f} requests since its replicas started"
+        missing_detail = f"of {of_model.rows:,.0f} requests since its replicas started"
     elif of_model:
-        missing_says = "no request since its replicas started"
-    elif asked:
-        missing_says = "not available: no replica of it answers"
+        missing_detail = "no request since its replicas started"
+    elif has_addresses:
+        missing_detail = "not available: none of its replicas answers"
     else:
-        missing_says = (
-            "not available: no address of a replica's metrics is known. Where they are inside a cluster, forward one "
-            "(`kubectl port-forward`) and open the page with `--metrics http://127.0.0.1:PORT/metrics`"
+        missing_detail = (
+            "not available: no address of a replica's metrics is known. If the replicas are inside a cluster, forward "
+            "a port (`kubectl port-forward`) and start the dashboard with `--metrics http://127.0.0.1:PORT/metrics`"
         )
-    environment, version = reference(found.environment)
-    return Deployment(
-        name=found.name,
+    environment, version = reference(deployment.environment)
+    return DeploymentView(
+        name=deployment.name,
         share=share,
-        model=served,
+        model=model,
         image=f"{environment}:{version}" if version else environment or "not recorded",
-        state=_word(found.provisioning_state),
-        figures=figures,
-        says=says,
+        state=_text(deployment.provisioning_state),
+        metrics=metrics,
+        metrics_detail=detail,
         missing=of_model.shares() if of_model else [],
-        missing_says=missing_says,
+        missing_detail=missing_detail,
     )
 
 
-def _word(state: Any) -> str:
-    """The SDK's enumerations print their class."""
+def _text(state: Any) -> str:
+    """Return the value of an SDK's enumeration, whose `str` contains the class."""
     return str(getattr(state, "value", state) or "")
 
 
-# --- the minute's summary
+# --- summaries of minutes
 
 
 def summaries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The service's own lines among whatever else a container writes, and a platform writes before each."""
+    """Yield the service's summaries from a log with other lines; the platform may add a prefix to each line."""
     for line in lines:
         if '"summary"' not in line:
             continue
         try:
-            found = json.loads(line[line.index("{") :])
-        except ValueError:  # cut off in the middle
+            record = json.loads(line[line.index("{") :])
+        except ValueError:  # a truncated line
             continue
-        if found.get("message") == "summary":
-            yield found
+        if record.get("message") == "summary":
+            yield record
 
 
-def summed(found: Iterable[Mapping[str, Any]], now: datetime) -> Figures | None:
-    """None where nothing was logged lately: that is no traffic of zero."""
+def aggregate(records: Iterable[Mapping[str, Any]], now: datetime) -> ServingMetrics | None:
+    """Return the metrics of the last `MINUTES` minutes; None without a summary, which does not mean zero requests."""
     begin = now - timedelta(minutes=MINUTES)
-    recent = [line for line in found if datetime.fromisoformat(line["time"]) >= begin]
+    recent = [line for line in records if datetime.fromisoformat(line["time"]) >= begin]
     if not recent:
         return None
     # A line is written at the end of its minute.
     minutes = {datetime.fromisoformat(line["time"]).replace(second=0, microsecond=0) for line in recent}
     slowest = [line["p99_ms"] for line in recent if line["p99_ms"] is not None]
-    return Figures(
+    return ServingMetrics(
         minutes=len(minutes),
         requests=sum(line["requests"] for line in recent),
         errors=sum(line["errors"] for line in recent),
@@ -161,34 +179,35 @@ def summed(found: Iterable[Mapping[str, Any]], now: datetime) -> Figures | None:
 @dataclass
 class _Missing:
     rows: float
+    """Requests since the replicas started."""
     by_feature: dict[str, float]
 
     def shares(self) -> list[tuple[str, float]]:
         if not self.rows:
             return []
-        found = [(feature, count / self.rows) for feature, count in self.by_feature.items()]
-        return sorted(found, key=lambda one: -one[1])
+        shares = [(feature, count / self.rows) for feature, count in self.by_feature.items()]
+        return sorted(shares, key=lambda share: -share[1])
 
 
 def _missing(replicas: Sequence[str]) -> dict[str, _Missing]:
-    """By model, over its replicas; those that do not answer are left out."""
-    found: dict[str, _Missing] = {}
+    """Return the counts by model, summed over the replicas that answer."""
+    by_model: dict[str, _Missing] = {}
     for address in replicas:
         try:
             text = httpx.get(address, timeout=_SECONDS).raise_for_status().text
-            count(text, found)
+            count(text, by_model)
         except (httpx.HTTPError, ValueError):
             continue
-    return found
+    return by_model
 
 
-def count(text: str, found: dict[str, _Missing]) -> None:
-    """Add one replica's metrics. Raises `ValueError` for what is not Prometheus' text."""
+def count(text: str, by_model: dict[str, _Missing]) -> None:
+    """Add one replica's metrics to the counts. Raises `ValueError` if the text is not in Prometheus' format."""
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name not in ("scoring_sampled_rows_total", "scoring_missing_total"):
                 continue
-            of_model = found.setdefault(sample.labels["model"], _Missing(0, {}))
+            of_model = by_model.setdefault(sample.labels["model"], _Missing(0, {}))
             if sample.name == "scoring_sampled_rows_total":
                 of_model.rows += sample.value
             else:

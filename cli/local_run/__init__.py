@@ -1,1 +1,1 @@
-"""The local run: sandbox, Pulumi engine, rows, and their folder."""
+"""The local run: sandbox, Pulumi engine, rows, and the folder that contains them."""

@@ -1,7 +1,7 @@
-"""`make local`: the whole chain on this machine, from rows to a click probability, and back down again.
+"""`make local` and `make local-down`: creates the whole system on this machine, and removes it.
 
-Nothing here is part of the product's path to Azure: it prepares rows, a sandbox and a stack file, and lets the real
-Pulumi engine run the real program.
+Prepares rows, a sandbox and a stack file; the real Pulumi engine then runs the real program. A deployment to Azure uses
+nothing of this module.
 """
 
 import json
@@ -9,17 +9,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cli import catalogue, local_spark, paths
+from cli import local_spark, paths, ranking
 from cli.endpoint import Endpoint
 from cli.errors import UserError
 from cli.local_run import movielens, sandbox, supervised_process
-from cli.local_run.engine import PROJECT, Engine
-from cli.local_run.run_directory import FORCE, State
+from cli.local_run.engine import Engine
+from cli.local_run.run_directory import FORCE, RunDirectory
+from cli.paths import PROJECT
 from infra.cloud import live_deployment
 from infra.cloud.artefact import Artefact
 from infra.cloud.clients import AzureClients
@@ -33,117 +34,134 @@ SYNTHETIC_ROWS = 40_000
 
 
 @dataclass
-class Report:
-    """What one local run did, for the summary."""
+class LocalRunSummary:
+    """Results of a local run, for the summary at its end."""
 
     dataset: str
     stages: list[tuple[str, float]] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     scored: list[dict[str, Any]] = field(default_factory=list)
-    """`row`, `trained` and `served` probability."""
+    """`row`, and its probability as computed in training (`trained`) and by the endpoint (`served`)."""
     user: str | None = None
     ranking: list[dict[str, Any]] = field(default_factory=list)
     """`id`, `title`, `probability`, best first."""
     latencies: list[float] = field(default_factory=list)
     """Milliseconds, sorted."""
     tracking: str = ""
-    """MLflow's page of the run's experiment."""
+    """Address of the experiment in MLflow."""
 
 
 def up(
-    state: State, dataset: str, data: Path | None, engine_name: str, port: int | None, say: Callable[[str], None]
-) -> Report:
-    """Stand the chain up, or bring it to what is asked for. Raises `UserError`; what stands already then stays."""
+    run: RunDirectory,
+    dataset: str,
+    data: Path | None,
+    engine_name: str,
+    port: int | None,
+    report: Callable[[str], None],
+) -> LocalRunSummary:
+    """Create or update the local run. Raises `UserError`; resources that already exist are then kept.
+
+    data: file or folder of rows; None for the dataset's default rows. engine_name: scoring engine. port: of the
+    sandbox; None for a free one. report: gets one line per stage.
+    """
     local_spark.require_java()
-    _require_plain_paths(PROJECT, state.folder)
-    local_spark.require_no_pattern(state.folder, "Name another folder with STATE=<folder>.")
-    with state.held(), sandbox.explained(state.sandbox):
-        return _up(state, dataset, data, engine_name, port, say)
+    _require_paths_without_spaces(PROJECT, run.folder)
+    local_spark.require_no_pattern(run.folder, "Name another folder with STATE=<folder>.")
+    with run.locked(), sandbox.readable_errors(run.sandbox):
+        return _up(run, dataset, data, engine_name, port, report)
 
 
 def _up(
-    state: State, dataset: str, data: Path | None, engine_name: str, port: int | None, say: Callable[[str], None]
-) -> Report:
-    report = Report(dataset)
+    run: RunDirectory,
+    dataset: str,
+    data: Path | None,
+    engine_name: str,
+    port: int | None,
+    report: Callable[[str], None],
+) -> LocalRunSummary:
+    summary = LocalRunSummary(dataset)
     started = time.monotonic()
 
-    def stage(title: str, seconds: float) -> None:
-        report.stages.append((title, seconds))
-        say(f"[{time.monotonic() - started:6.1f} s] {title}: {seconds:.1f} s")
+    def report_stage(title: str, seconds: float) -> None:
+        summary.stages.append((title, seconds))
+        report(f"[{time.monotonic() - started:6.1f} s] {title}: {seconds:.1f} s")
 
     def timed(title: str, action: Callable[[], Any]) -> Any:
         since = time.monotonic()
         result = action()
-        stage(title, time.monotonic() - since)
+        report_stage(title, time.monotonic() - since)
         return result
 
     described = spec.load(dataset)
-    folder = timed("rows found", lambda: _rows(state, described, data, say))
-    environment = timed("sandbox", lambda: sandbox.start(state.sandbox, port))
-    engine = Engine(state.folder, environment, state.sandbox)
+    folder = timed("rows", lambda: _rows(run, described, data, report))
+    environment = timed("sandbox", lambda: sandbox.start(run.sandbox, port))
+    engine = Engine(run.folder, environment, run.sandbox)
     engine.configure(
         {
-            "training:local_dataset": dataset,
+            "training:dataset": dataset,
             "training:local_data": str(folder),
             "serving:engine": engine_name,
             "access:deployers": {sandbox.deployer(): "ServicePrincipal"},
         }
     )
     timed("stack", lambda: _recover(engine))
-    for done in engine.up(
-        lambda done: say(f"[{time.monotonic() - started:6.1f} s] {done.title}: {done.seconds:.1f} s")
+    for stage in engine.up(
+        lambda stage: report(f"[{time.monotonic() - started:6.1f} s] {stage.title}: {stage.seconds:.1f} s")
     ):
-        report.stages.append((done.title, done.seconds))
+        summary.stages.append((stage.title, stage.seconds))
 
-    report.outputs = engine.outputs()
-    run = {"dataset": dataset, "data": str(folder), "outputs": report.outputs}
-    state_files.write(state.run, json.dumps(run, indent=1))
-    endpoint = Endpoint.of(report.outputs)
-    kept = golden(report.outputs)
-    report.scored = [
-        {"row": line["row"], "trained": line["probability"], "served": served}
-        for line, served in zip(kept[:3], _scores(endpoint, kept[:3]), strict=True)
+    summary.outputs = engine.outputs()
+    record = {"dataset": dataset, "data": str(folder), "outputs": summary.outputs}
+    state_files.write(run.record, json.dumps(record, indent=1))
+    endpoint = Endpoint.of(summary.outputs)
+    rows = golden(summary.outputs)
+    summary.scored = [
+        {"row": line["row"], "trained": line["probability"], "served": probability}
+        for line, probability in zip(rows[:3], _scores(endpoint, rows[:3]), strict=True)
     ]
     if described.users and described.items and described.user_id:
-        report.user = str(kept[0]["row"][described.user_id])
-        report.ranking = rank(endpoint, described, folder if folder.is_dir() else folder.parent, report.user, TOP)
-    report.tracking = sandbox.leads_to(report.outputs["tracking_page"])
-    report.latencies = timed(
-        f"{CALLS} calls", lambda: endpoint.latencies([{"rows": [line["row"]]} for line in kept], CALLS)
+        summary.user = str(rows[0]["row"][described.user_id])
+        tables = folder if folder.is_dir() else folder.parent
+        summary.ranking = ranking.rank(endpoint, described, tables, summary.user, TOP)
+    summary.tracking = sandbox.redirect_target(summary.outputs["tracking_page"])
+    summary.latencies = timed(
+        f"{CALLS} calls", lambda: endpoint.latencies([{"rows": [line["row"]]} for line in rows], CALLS)
     )
-    return report
+    return summary
 
 
 def down(
-    state: State, say: Callable[[str], None], *, force: bool = False, confirm: Callable[[str], bool] = lambda _: False
+    run: RunDirectory,
+    report: Callable[[str], None],
+    *,
+    force: bool = False,
+    confirm: Callable[[str], bool] = lambda _: False,
 ) -> None:
-    """Destroy through Pulumi, stop the sandbox, remove all of the run.
+    """Destroy the stack with Pulumi, stop the sandbox, and remove the run's files.
 
-    force: leave Pulumi out; nothing of a run exists outside its folder.
-    confirm: is given the reason why the stack cannot be destroyed, and returns whether to go on without Pulumi.
-    Raises `UserError` where it does not, or where Pulumi leaves anything in the sandbox.
+    force: do not use Pulumi; this is safe because a run has no resources outside its folder.
+    confirm: gets the reason why the stack cannot be destroyed, and returns whether to continue without Pulumi.
+    Raises `UserError` if it returns false, or if resources are left in the sandbox.
     """
-    if not state.made:
-        say(f"nothing runs in {state.folder}")
+    if not run.files:
+        report(f"there is no local run in {run.folder}")
         return
-    with state.held():
-        destroyed = not force and state.sandbox.exists() and _destroyed(state, say, confirm)
-        supervised_process.end_leftovers(
-            state.folder / "engine.json", argument=str(state.folder / "engine-events.json")
-        )
-        sandbox.stop(state.sandbox)
-        state.clear()
-    say(
+    with run.locked():
+        destroyed = not force and run.sandbox.exists() and _try_to_destroy(run, report, confirm)
+        supervised_process.end_leftovers(run.folder / "engine.json", argument=str(run.folder / "engine-events.json"))
+        sandbox.stop(run.sandbox)
+        run.clear()
+    report(
         f"{'the stack is destroyed, ' if destroyed else ''}the sandbox has stopped, "
-        f"and all of the run is removed from {state.folder}"
+        f"and the run is removed from {run.folder}"
     )
 
 
-def _destroyed(state: State, say: Callable[[str], None], confirm: Callable[[str], bool]) -> bool:
-    """Whether the stack is destroyed, rather than given up."""
+def _try_to_destroy(run: RunDirectory, report: Callable[[str], None], confirm: Callable[[str], bool]) -> bool:
+    """Return whether the stack was destroyed; false if `confirm` allowed to continue after an error."""
     try:
-        _destroy(state, say)
-    except Exception as error:  # the run can be removed after any of them
+        _destroy(run, report)
+    except Exception as error:  # whatever the error is, the run can be removed without Pulumi
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         if not confirm(f"the stack cannot be destroyed: {reason}"):
             remedy = "" if FORCE in reason else f"\n{FORCE}."
@@ -152,63 +170,16 @@ def _destroyed(state: State, say: Callable[[str], None], confirm: Callable[[str]
     return True
 
 
-def _destroy(state: State, say: Callable[[str], None]) -> None:
-    engine = Engine(state.folder, sandbox.start(state.sandbox, None), state.sandbox)
-    engine.configure({})  # to destroy needs no more than the salt
+def _destroy(run: RunDirectory, report: Callable[[str], None]) -> None:
+    engine = Engine(run.folder, sandbox.start(run.sandbox, None), run.sandbox)
+    engine.configure({})  # `destroy` needs only the encryption salt
     _recover(engine)
-    engine.destroy(lambda done: say(f"{done.title}: {done.count} gone"))
+    engine.destroy(lambda stage: report(f"{stage.title}: {stage.count} deleted"))
     if left := sandbox.resources():
         raise UserError("destroyed, but the sandbox still holds:\n  - " + "\n  - ".join(left))
 
 
-def rank(
-    endpoint: Endpoint,
-    described: spec.Spec,
-    folder: Path,
-    user: str,
-    top: int,
-    context: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
-    """The best `top` items of the whole catalogue for one user, with a title where the item table has one.
-
-    What of the context is not given is not sent either: nothing is guessed, this machine's clock included.
-    """
-    users, items = catalogue.side(described, "user", folder), catalogue.side(described, "item", folder)
-    if user not in users:
-        raise UserError(f"no user {user!r} in {folder}; there are {len(users)}, such as {next(iter(users), '-')!r}")
-    titles = catalogue.titles(described, folder)
-    candidates = [{"id": key, **item} for key, item in items.items()]
-    best = best_of(endpoint, {**users[user], **(context or {})}, candidates, top)
-    return [{**item, "title": titles.get(item["id"], "")} for item in best]
-
-
-def best_of(
-    endpoint: Endpoint, user: Mapping[str, Any], catalogue: Sequence[Mapping[str, Any]], top: int
-) -> list[dict[str, Any]]:
-    """`id` and `probability` of the best `top` items for a user, whose row may hold features of context too."""
-    # The endpoint takes a bounded number of items a request; the best of each part hold the best of all.
-    best: list[dict[str, Any]] = []
-    for start in range(0, len(catalogue), 1000):
-        best += endpoint.post({"user": user, "items": catalogue[start : start + 1000], "top": top})["ranking"]
-    return sorted(best, key=lambda item: -item["probability"])[:top]
-
-
-def context_of(described: spec.Spec, given: Iterable[str]) -> dict[str, Any]:
-    """Features of the request itself, each given as `name=value`. Raises `UserError` naming the one that is not."""
-    there_are = f"dataset {described.name} has {', '.join(described.context) or 'none in use'}"
-    found: dict[str, Any] = {}
-    for text in given:
-        name, equals, written = text.partition("=")
-        if not equals or name not in described.context:
-            raise UserError(f"--context {text}: must be name=value of a feature of side context; {there_are}")
-        feature = described.features[name]
-        found[name] = catalogue.value(written if written.strip() else "", feature)
-        if found[name] is None and written.strip():
-            raise UserError(f"--context {text}: {name} is of type {feature.type}")
-    return found
-
-
-def _rows(state: State, described: spec.Spec, data: Path | None, say: Callable[[str], None]) -> Path:
+def _rows(run: RunDirectory, described: spec.Spec, data: Path | None, report: Callable[[str], None]) -> Path:
     if data is not None:
         try:
             _require_tables(described, files_of(str(data)), data)
@@ -216,10 +187,10 @@ def _rows(state: State, described: spec.Spec, data: Path | None, say: Callable[[
             raise UserError(str(error).replace("training:local_data", "DATA")) from None
         return data.absolute()
     if described.name == "movielens":
-        return movielens.fetch(paths.folder() / "movielens", say)
-    folder = state.folder / "data" / "synthetic"
+        return movielens.fetch(paths.folder() / "movielens", report)
+    folder = run.folder / "data" / "synthetic"
     if not (folder / "SYNTHETIC.json").exists():
-        say("No DATA given: SYNTHETIC rows in Criteo's shape are made. They are no click log; bring train.txt for one.")
+        report("No DATA given: generating SYNTHETIC rows with Criteo's columns. Pass DATA=<train.txt> for real clicks.")
         command = [
             sys.executable,
             "-m",
@@ -231,29 +202,29 @@ def _rows(state: State, described: spec.Spec, data: Path | None, say: Callable[[
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"synthetic rows could not be made: {done.stderr.strip()}")
+            raise UserError(f"synthetic rows could not be generated: {done.stderr.strip()}")
     return folder
 
 
 def _require_tables(described: spec.Spec, files: Sequence[Path], data: Path) -> None:
-    """Told here, where a person knows the file by the path it was given."""
+    """Refuse missing and empty tables here, where the message can name the path that the user gave."""
     for which in ("interactions", "users", "items"):
         table: spec.Table | None = getattr(described, which)
         if table is None:
             continue
-        found = table.among(files)
-        if not found:
+        matching = table.among(files)
+        if not matching:
             raise UserError(
-                f"DATA '{data}': dataset {described.name} reads its {which} from {' or '.join(table.files)}, and no "
-                f"file there has such a name: {', '.join(path.name for path in files)}"
+                f"DATA '{data}': dataset {described.name} reads its {which} from {' or '.join(table.files)}, but DATA "
+                f"contains only {', '.join(path.name for path in files)}"
             )
-        for path in found:
+        for path in matching:
             if path.stat().st_size == 0:
                 raise UserError(f"DATA '{data}': {path} is empty")
 
 
-def _require_plain_paths(*folders: Path) -> None:
-    """The drivers of the sandbox's clusters do not bear them; Spark alone, as in `evaluate`, does."""
+def _require_paths_without_spaces(*folders: Path) -> None:
+    """Refuse spaces: the drivers of the sandbox's clusters fail on them. Local Spark (`cross-validate`) does not."""
     for folder in folders:
         if " " in str(folder):
             raise UserError(
@@ -263,13 +234,13 @@ def _require_plain_paths(*folders: Path) -> None:
 
 
 def _recover(engine: Engine) -> None:
-    """Make the stack ready for an `up`, whatever a killed run left of it."""
+    """Create the stack or repair it after a killed run, so that `up` or `destroy` can follow."""
     from sandbox.azure_native.resource_type import by_token
 
     def id_of(resource: dict[str, Any]) -> str | None:
         kind = by_token().get(resource["type"])
         if kind is None:
-            return None  # a resource of the release, whose create finds by itself what it made
+            return None  # a dynamic resource of the release: its `create` finds an existing object itself
         address = kind.address(resource["inputs"], os.environ["ARM_SUBSCRIPTION_ID"])
         return address if sandbox.exists(address) else None
 
@@ -278,12 +249,12 @@ def _recover(engine: Engine) -> None:
 
 
 def golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows that training kept with the model which serves, each with the probability it computed."""
+    """Return the golden rows of the live model: each a `row` with the `probability` that training computed."""
     client = AzureClients.discover().machine_learning(outputs["ml_workspace_id"])
     if not (run := live_deployment.run_id(client, outputs["endpoint_name"])):
         raise UserError(
             f"no deployment of endpoint {outputs['endpoint_name']} has traffic: it was changed by hand. "
-            "A local run is made again by `make local-down` and `make local`."
+            "To create the local run again: `make local-down`, then `make local`."
         )
     artefact = Artefact(outputs["lake_blob_endpoint"], "models", run)
     try:
@@ -291,7 +262,7 @@ def golden(outputs: dict[str, Any]) -> list[dict[str, Any]]:
     except ValueError as error:
         raise UserError(
             f"golden.jsonl of run {run} in the lake's models cannot be read: {error}. "
-            "A local run is made again by `make local-down` and `make local`."
+            "To create the local run again: `make local-down`, then `make local`."
         ) from None
 
 

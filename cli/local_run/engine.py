@@ -1,6 +1,6 @@
-"""The real Pulumi CLI on stack `local`: its environment, its commands, and its event log as lines of progress.
+"""The Pulumi CLI for stack `local`: its environment, its commands, and its event log as stages of progress.
 
-Knows nothing of what the program declares beyond the type tokens it names stages by.
+Of the program's resources it knows only the type tokens that define the stages.
 """
 
 import json
@@ -15,21 +15,21 @@ from typing import Any
 
 import yaml
 
+from cli import pulumi_cli
 from cli.errors import UserError
 from cli.local_run import supervised_process
 from cli.local_run.run_directory import FORCE
+from cli.paths import PROJECT
 from cli.stacks import files
-from cli.stacks.state import NO_PULUMI
 from sandbox import instance_lock, state_files
 
-PROJECT = Path(__file__).parents[2]
 STACK = "local"
-# A file backend encrypts with a passphrase; this stack's state holds nothing that is secret outside this machine.
+# A file backend encrypts with a passphrase. The secrets of this stack are valid only on this machine.
 _PASSPHRASE = "sandbox"
 
 STAGES = (
     ("azure-native:", "Azure resources"),
-    ("pulumi-python:dynamic/lake:Snapshot", "rows into the lake"),
+    ("pulumi-python:dynamic/lake:Snapshot", "upload of rows"),
     ("pulumi-python:dynamic/databricks:TrainingRun", "training on Spark"),
     ("pulumi-python:dynamic/containerregistry:ScoringImage", "scoring image"),
     ("pulumi-python:dynamic/machinelearning:ModelVersion", "gate and model registry"),
@@ -37,8 +37,8 @@ STAGES = (
 )
 
 
-_PAUSE = 1.0  # seconds; between two resources of a stage there may be none at work
-_GONE_SECONDS = 3.0
+_PAUSE = 1.0  # seconds without an open operation after which a stage has ended
+_GONE_SECONDS = 3.0  # seconds without a sandbox after which it counts as ended; a restart takes less
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Stage:
     ended: float | None = None
     open: set[str] = field(default_factory=set)
     count: int = 0
-    told: bool = False
+    reported: bool = False
 
     @property
     def seconds(self) -> float:
@@ -56,21 +56,21 @@ class Stage:
 
 
 class UpFailed(UserError):
-    """`pulumi` ended with an error; the message carries what it reported."""
+    """`pulumi` failed; the message contains its error output."""
 
 
 class CloudEnded(UserError):
-    """The sandbox ended while the engine worked on it."""
+    """The sandbox ended while the engine was using it."""
 
 
-class _Watch:
-    """Notices that the sandbox has ended; not that it has no answer, since it may only be busy."""
+class _SandboxWatch:
+    """Detects that the sandbox process has ended. A missing answer does not count: the sandbox may be busy."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder, self._seen, self._next = folder, time.monotonic(), 0.0
 
     def require(self, *, at_once: bool = False) -> None:
-        """Raises `CloudEnded` where no sandbox has run for some seconds: another command may have started it again."""
+        """Raise `CloudEnded` if no sandbox has run for some seconds, in which another command may have restarted it."""
         now = time.monotonic()
         if self._folder is None or (now < self._next and not at_once):
             return
@@ -79,14 +79,19 @@ class _Watch:
             self._seen = now
         elif at_once or now - self._seen >= _GONE_SECONDS:
             raise CloudEnded(
-                f"the sandbox has ended, perhaps killed for want of memory; its log is {self._folder / 'sandbox.log'}. "
-                "`make local` starts it again and goes on from here; `make local-down` removes the run"
+                "the sandbox has ended, possibly killed for lack of memory; its log is "
+                f"{self._folder / 'sandbox.log'}. `make local` restarts it and continues the run; "
+                "`make local-down` removes the run"
             )
 
 
 class Engine:
     def __init__(self, state: Path, environment: Mapping[str, str], cloud: Path | None = None) -> None:
-        """`cloud`: folder of the sandbox that the engine works on, which is then watched meanwhile."""
+        """Prepare the environment.
+
+        state: folder of the local run. environment: of the sandbox. cloud: folder of the sandbox, if commands should
+        stop when the sandbox ends.
+        """
         self.state, self._cloud = state, cloud
         home = state / "pulumi"
         (home / "backend").mkdir(parents=True, exist_ok=True)
@@ -94,42 +99,36 @@ class Engine:
         provider = PROJECT / "sandbox" / "azure_native" / "bin"
         self.environment = {
             **environment,
-            # The stand-in for the azure-native plugin is found on PATH, by this stack only.
+            # Only this stack finds the stand-in for the azure-native plugin on PATH.
             "PATH": f"{provider}:{environment['PATH']}",
             "PULUMI_HOME": str(home),
-            # Sidecar files of attributes are written after the state: a kill in between makes it unreadable.
+            # Metadata files are written after the state, so a kill in between would make the state unreadable.
             "PULUMI_BACKEND_URL": f"file://{home / 'backend'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": _PASSPHRASE,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
-            "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
+            "PULUMI_DEBUG_COMMANDS": "true",  # enables --event-log
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         }
         if not shutil.which("pulumi", path=environment["PATH"]):
-            raise UserError(NO_PULUMI)
+            raise UserError(pulumi_cli.MISSING)
 
     def configure(self, values: Mapping[str, Any]) -> None:
-        """Write the stack file of this run: the repository's `Pulumi.local.yaml`, salt included, plus `values`."""
+        """Write the run's stack file: the repository's `Pulumi.local.yaml`, including its salt, and `values`."""
         stack_file: dict[str, Any] = yaml.safe_load(files.text_of(PROJECT, STACK))
         stack_file["config"] |= values
         state_files.write(self.config_file, yaml.safe_dump(stack_file, sort_keys=False))
 
     def text(self, *arguments: str) -> str:
-        """Run a short command and return what it prints. Raises `UpFailed` with its error output."""
-        done = subprocess.run(
-            ["pulumi", *arguments, "--non-interactive"],
-            cwd=PROJECT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
+        """Run a short command and return its output. Raises `UpFailed` with its error output."""
+        done = pulumi_cli.run(PROJECT, *arguments, environment=self.environment)
         if done.returncode:
             raise UpFailed(f"pulumi {arguments[0]} failed:\n{done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
     def select(self) -> None:
-        """Make the stack if it is not there, and clear what a killed run left: processes, lock, pending operations.
+        """Create the stack if it does not exist, and remove processes and locks of a killed run.
 
-        Raises `UserError` naming the file where Pulumi's own state cannot be read.
+        Raises `UserError` with the name of the file if Pulumi's state cannot be read.
         """
         ended = self.end_leftovers()
         self._require_state()
@@ -140,17 +139,18 @@ class Engine:
             self.text("cancel", "--yes", "--stack", STACK)
 
     def end_leftovers(self) -> list[int]:
+        """End processes of a killed run, and return their ids."""
         return supervised_process.end_leftovers(self._record, argument=str(self._events))
 
     def _require_state(self) -> None:
-        """Pulumi names no file where its state is cut short, and begins an empty one where it is gone."""
+        """Refuse a damaged or missing state: Pulumi would not name the file, or would start with an empty state."""
         meta = self._backend / "meta.yaml"
         if meta.exists() and "version" not in meta.read_text(errors="replace"):
             meta.unlink()  # Pulumi writes it again
         file = next((self._backend / "stacks").glob(f"*/{STACK}.json*"), None)
         if file is None:
             return
-        file, before = file.with_name(f"{STACK}.json"), file.with_name(f"{STACK}.json.bak")
+        file, backup = file.with_name(f"{STACK}.json"), file.with_name(f"{STACK}.json.bak")
         try:
             state_files.read_json(file, "checkpoint")
         except (FileNotFoundError, state_files.Unreadable) as error:
@@ -158,27 +158,27 @@ class Engine:
         else:
             return
         try:
-            state_files.read_json(before, "checkpoint")
+            state_files.read_json(backup, "checkpoint")
         except (FileNotFoundError, state_files.Unreadable):
             raise UserError(f"{cause}. {FORCE}.") from None
         raise UserError(
-            f"{cause}. Its content before the last change is in {before.name}: `cp '{before}' '{file}'`, "
+            f"{cause}. Its content before the last change is in {backup.name}: `cp '{backup}' '{file}'`, "
             f"then the same command again. Or: {FORCE}."
         )
 
     def settle_pending(self, id_of: Callable[[dict[str, Any]], str | None]) -> None:
-        """Settle creations that a killed run began and did not record.
+        """Complete or drop creations that a killed run started but did not record.
 
-        `id_of` gives the cloud's id of a pending resource that exists: it is taken into the state, and a refresh reads
-        the rest. What does not exist is forgotten, and created by the next `up`.
+        id_of: returns the cloud's id of a pending resource, or None if it does not exist. An existing resource is added
+        to the state, and a refresh reads its properties. The others are dropped; the next `up` creates them.
         """
         exported = json.loads(self.text("stack", "export", "--stack", STACK))
         deployment = exported["deployment"]
         pending = deployment.pop("pending_operations", None)
         if not pending:
             return
-        begun = [operation["resource"] for operation in pending if operation["type"] == "creating"]
-        deployment["resources"] += [{**resource, "id": id} for resource in begun if (id := id_of(resource))]
+        creating = [operation["resource"] for operation in pending if operation["type"] == "creating"]
+        deployment["resources"] += [{**resource, "id": id} for resource in creating if (id := id_of(resource))]
         settled = self.state / "settled.json"
         state_files.write(settled, json.dumps(exported))
         self.text("stack", "import", "--stack", STACK, "--file", str(settled))
@@ -210,10 +210,10 @@ class Engine:
         events, log = self._events, self.state / f"pulumi-{command}.log"
         events.unlink(missing_ok=True)
         process = supervised_process.start(
-            [
-                *("pulumi", command, *arguments, "--non-interactive", "--stack", STACK),
+            pulumi_cli.command(
+                *(command, *arguments, "--stack", STACK),
                 *("--config-file", str(self.config_file), "--event-log", str(events)),
-            ],
+            ),
             environment=self.environment,
             folder=PROJECT,
             log=log,
@@ -221,23 +221,23 @@ class Engine:
         )
         stages: dict[str, Stage] = {}
         errors: list[str] = []
-        cloud = _Watch(self._cloud)
+        cloud = _SandboxWatch(self._cloud)
         try:
             for event in _tail(events, process):
                 cloud.require()
-                _note(event, stages, errors)
-                _tell(stages, on_stage, pause=_PAUSE)
-            _tell(stages, on_stage, pause=0)
+                _record_event(event, stages, errors)
+                _report_ended(stages, on_stage, pause=_PAUSE)
+            _report_ended(stages, on_stage, pause=0)
         except CloudEnded:
-            # The engine would wait for the cloud for minutes. The next run settles pending operations.
+            # The engine would wait for the cloud for minutes. The next run settles its pending operations.
             self.end_leftovers()
             raise
         except KeyboardInterrupt:
-            print("interrupted: the engine ends what it is at", file=sys.stderr, flush=True)
+            print("interrupted: the engine completes its current operations", file=sys.stderr, flush=True)
             raise
         finally:
             if process.poll() is None:
-                # Ctrl-C: the engine ends its operations and releases its lock.
+                # Ctrl-C: the engine completes its operations and releases its lock.
                 process.terminate()
             process.wait()
             self.end_leftovers()
@@ -248,9 +248,9 @@ class Engine:
 
 
 def _tail(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """Events as the engine writes them, one JSON object a line, until it has ended and all is read.
+    """Yield the engine's events (one JSON object per line) until it has ended and all are read.
 
-    An empty one where there is nothing new.
+    Yields an empty event while there is no new one, so that the caller can check other conditions.
     """
     while not path.exists() and process.poll() is None:
         yield {}
@@ -272,15 +272,15 @@ def _tail(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, An
             time.sleep(0.1)
 
 
-def _tell(stages: dict[str, Stage], on_stage: Callable[[Stage], None], pause: float) -> None:
-    """Report stages that ended `pause` seconds ago and have not gone on since."""
+def _report_ended(stages: dict[str, Stage], on_stage: Callable[[Stage], None], pause: float) -> None:
+    """Report each stage once, when it has had no open operation for `pause` seconds."""
     for stage in stages.values():
-        if stage.ended is not None and not stage.told and time.monotonic() - stage.ended >= pause:
-            stage.told = True
+        if stage.ended is not None and not stage.reported and time.monotonic() - stage.ended >= pause:
+            stage.reported = True
             on_stage(stage)
 
 
-def _note(event: Mapping[str, Any], stages: dict[str, Stage], errors: list[str]) -> None:
+def _record_event(event: Mapping[str, Any], stages: dict[str, Stage], errors: list[str]) -> None:
     if diagnostic := event.get("diagnosticEvent"):
         if diagnostic["severity"] == "error" and not diagnostic.get("ephemeral"):
             errors.append(_readable(diagnostic["message"]))
@@ -296,7 +296,7 @@ def _note(event: Mapping[str, Any], stages: dict[str, Stage], errors: list[str])
         if kind == "resourcePreEvent":
             stage.open.add(step["urn"])
             stage.count += 1
-            stage.ended, stage.told = None, False
+            stage.ended, stage.reported = None, False
             return
         stage.open.discard(step["urn"])
         if not stage.open:
@@ -304,7 +304,7 @@ def _note(event: Mapping[str, Any], stages: dict[str, Stage], errors: list[str])
 
 
 def _readable(message: str) -> str:
-    """A diagnostic without colour marks and without the gRPC phrase that dynamic providers' errors come wrapped in."""
+    """Remove colour marks, and the gRPC phrase that precedes errors of dynamic providers."""
     for mark in ("<{%reset%}>", "<{%fg 13%}>", "<{%bold%}>"):
         message = message.replace(mark, "")
     return message.replace("Exception calling application: ", "").strip()

@@ -1,7 +1,7 @@
-"""MovieLens 100K for the trial: fetched by the user's machine, never shipped, because its terms forbid redistribution.
+"""Downloads MovieLens 100K for the local run. It is not part of the repository: its terms forbid redistribution.
 
-Sources in order: GroupLens' own zip, then the package `recbole`, which carries the three tables. Whatever the source,
-the tables must have the digests written here. Does not join or type anything: that is the workload's job.
+Sources in this order: GroupLens' zip file, then the package `recbole`, which contains the three tables. The tables of
+both sources must have the digests below. Does not join or convert rows: the workload does.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ TABLES = {
     "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
     "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
 }
-"""sha-256 of each table."""
+"""SHA-256 of each table."""
 
 _GENRES = tuple(
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
@@ -40,16 +40,16 @@ _GENRES = tuple(
 )
 
 
-def fetch(folder: Path, say: Callable[[str], None]) -> Path:
-    """The folder with the three tables, fetched unless they are there already. Raises `UserError`."""
+def fetch(folder: Path, report: Callable[[str], None]) -> Path:
+    """Download the three tables into the folder unless they exist, and return it. Raises `UserError`."""
     if all(_digest(folder / name) == digest for name, digest in TABLES.items()):
         return folder
-    say(LICENCE)
+    report(LICENCE)
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
     for source, tables in (("GroupLens", _from_grouplens), ("package recbole", _from_package)):
         try:
-            found = tables()
+            contents = tables()
         except (
             requests.RequestException,
             OSError,
@@ -59,11 +59,11 @@ def fetch(folder: Path, say: Callable[[str], None]) -> Path:
         ) as error:
             failures.append(f"{source}: {_short(error)}")
             continue
-        wrong = [name for name, digest in TABLES.items() if hashlib.sha256(found[name]).hexdigest() != digest]
+        wrong = [name for name, digest in TABLES.items() if hashlib.sha256(contents[name]).hexdigest() != digest]
         if wrong:
-            failures.append(f"{source}: {', '.join(wrong)} is not the table this was made for (digest differs)")
+            failures.append(f"{source}: {', '.join(wrong)} is not the expected table (its digest differs)")
             continue
-        for name, content in found.items():
+        for name, content in contents.items():
             temporary = folder / f".{name}.partial"
             temporary.write_bytes(content)
             os.replace(temporary, folder / name)
@@ -82,9 +82,9 @@ def _from_grouplens() -> dict[str, bytes]:
 
 
 def as_tables(files: dict[str, bytes]) -> dict[str, bytes]:
-    """GroupLens' three files in the layout of RecBole's tables: tab separated, a header that names types.
+    """Convert GroupLens' three files to RecBole's tables: tab separated, with a header of names and types.
 
-    `u.item` is latin-1 with `|` between title, release date and 19 genre flags; a title ends with its year in brackets.
+    `u.item` is latin-1, with `|` between title, release date and 19 genre flags. Titles end with the year in brackets.
     """
 
     def table(header: str, rows: Iterable[Iterable[str]]) -> bytes:
@@ -105,9 +105,9 @@ def as_tables(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _title_and_year(title: str) -> tuple[str, str]:
-    name, found, year = title.rpartition(" (")
-    # The one film without title and year is spelt like this in the tables whose digests stand above.
-    return (name, year.rstrip(")")) if found else ("unkonwn", "unkonwn")
+    name, separator, year = title.rpartition(" (")
+    # The tables with the digests above spell the one film without title and year like this.
+    return (name, year.rstrip(")")) if separator else ("unkonwn", "unkonwn")
 
 
 def _genres(flags: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""The folder that holds everything of a local run: marked as its own, and one command's at a time.
+"""Folder of a local run: marked by a file, locked by one command at a time.
 
-What else lies in such a folder is not ours to change. Of the files, only what a run wrote down is read here.
+Does not change files that no run created, and reads only the run's record.
 """
 
 import fcntl
@@ -16,18 +16,18 @@ from cli.errors import UserError
 from sandbox import state_files
 
 _MARK = ".personalization-local"
-_MADE = (
+_NAMES = (
     *("sandbox", "pulumi", "run.json", "Pulumi.local.yaml", "data/synthetic"),
     *("engine.json", "engine-events.json", "settled.json"),
     *("pulumi-up.log", "pulumi-refresh.log", "pulumi-destroy.log"),
 )
 FORCE = "`make local-down FORCE=1` stops the sandbox and removes the run without Pulumi"
-"""The remedy for a file of state that nothing can make again; nothing of a run exists outside its folder."""
+"""Remedy for a damaged state file that cannot be restored. It is safe, as a run has no resources elsewhere."""
 
 
 @dataclass(frozen=True)
-class State:
-    """The folder that `STATE` or `--state` names."""
+class RunDirectory:
+    """The folder given by `STATE` or `--state`."""
 
     folder: Path
 
@@ -36,21 +36,21 @@ class State:
         return self.folder / "sandbox"
 
     @property
-    def run(self) -> Path:
+    def record(self) -> Path:
         return self.folder / "run.json"
 
     @property
-    def made(self) -> list[Path]:
-        """What there is of all that a run makes and `clear` removes."""
-        names = [*_MADE, *(f"{name}.partial" for name in _MADE)]
+    def files(self) -> list[Path]:
+        """Existing files and folders of the run, which `clear` removes."""
+        names = [*_NAMES, *(f"{name}.partial" for name in _NAMES)]
         return [self.folder / name for name in names if (self.folder / name).exists()]
 
     def clear(self) -> None:
-        """Remove all that a run makes, the mark last. Raises `UserError` naming a path that could not be removed.
+        """Remove the files of the run, the mark last. Raises `UserError` with the paths that could not be removed.
 
-        A folder is renamed first: where the removal is killed, the next one does not take the rest for a whole folder.
+        A folder is renamed first, so that a partly removed folder is not used as a complete one after a kill.
         """
-        for path in self.made:
+        for path in self.files:
             if not path.is_dir():
                 path.unlink(missing_ok=True)
                 continue
@@ -59,25 +59,25 @@ class State:
                 shutil.rmtree(renamed, ignore_errors=True)
                 path = path.rename(renamed)
             shutil.rmtree(path, ignore_errors=True)
-        if left := self.made:
+        if left := self.files:
             raise UserError(f"could not be removed: {', '.join(map(str, left))}. Remove it by hand.")
-        with suppress(OSError):  # there are other files in it
+        with suppress(OSError):  # it contains other files
             (self.folder / "data").rmdir()
         (self.folder / _MARK).unlink(missing_ok=True)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Make the folder if it is not there, and keep others from it until this command ends, however it ends.
+    def locked(self) -> Iterator[None]:
+        """Create the folder if it does not exist, and lock it until this process ends.
 
-        Raises `UserError` where it cannot be written, where another command is at work in it, and where it holds, under
-        a name that a run would write or remove, what no run made.
+        Raises `UserError` if the folder cannot be written, if another command has locked it, or if it contains foreign
+        files under names that a run would write or remove.
         """
-        with ExitStack() as kept:
+        with ExitStack() as resources:
             try:
-                self._hold(kept)
+                self._lock(resources)
             except BlockingIOError:
                 raise UserError(
-                    f"`make local` or `make local-down` is at work in {self.folder} (process "
+                    f"`make local` or `make local-down` is using {self.folder} (process "
                     f"{(self.folder / _MARK).read_text().strip()}). Wait until it has ended, or stop it with Ctrl-C; "
                     "or name another folder with STATE=<folder>."
                 ) from None
@@ -88,35 +88,36 @@ class State:
                 ) from None
             yield
 
-    def _hold(self, kept: ExitStack) -> None:
+    def _lock(self, resources: ExitStack) -> None:
         mark = self.folder / _MARK
-        if self.made and not mark.exists():
-            theirs = " and ".join(path.name for path in self.made)
+        if self.files and not mark.exists():
+            foreign = " and ".join(path.name for path in self.files)
             raise UserError(
-                f"{self.folder} holds {theirs} that `make local` did not make; nothing was changed. "
-                f"Name another folder with STATE=<folder>. If a run did make them, and only its mark was lost: "
+                f"{self.folder} contains {foreign}, which `make local` did not create; nothing was changed. "
+                f"Name another folder with STATE=<folder>. If a run created them and only its mark was lost: "
                 f"`touch '{mark}'`, then the same command again."
             )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
-            holder = mark.open("a")
-            kept.push(holder)
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, too, when this process is killed
-            if mark.exists() and os.path.samestat(mark.stat(), os.fstat(holder.fileno())):
-                break  # else a `local-down` removed it between the two calls
-        holder.truncate(0)
-        print(os.getpid(), file=holder, flush=True)
+            file = mark.open("a")
+            resources.push(file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it if this process is killed
+            if mark.exists() and os.path.samestat(mark.stat(), os.fstat(file.fileno())):
+                break  # otherwise a `local-down` removed the mark between the two calls
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
 
     def recorded(self) -> dict[str, Any]:
-        """What the last completed run wrote down. Raises `UserError` where there is none, or it is not whole."""
+        """Return the record of the last completed run. Raises `UserError` if it is missing or damaged."""
         with suppress(FileNotFoundError):
             try:
-                return state_files.read_json(self.run, "dataset", "data", "outputs")
+                return state_files.read_json(self.record, "dataset", "data", "outputs")
             except state_files.Unreadable as error:
                 raise UserError(f"{error}. `make local` writes it again; `make local-down` removes the run.") from None
-        if self.made:
+        if self.files:
             raise UserError(
-                f"no run in {self.folder} has come to its end yet: `make local` goes on with it, "
-                "`make local-down` removes it"
+                f"the run in {self.folder} is not complete: `make local` continues it, `make local-down` removes it"
             )
-        raise UserError(f"nothing runs in {self.folder}: start it with `make local`, or name its folder with --state")
+        raise UserError(
+            f"there is no local run in {self.folder}: start it with `make local`, or name its folder with --state"
+        )

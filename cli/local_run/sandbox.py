@@ -1,4 +1,7 @@
-"""The sandbox as the local run sees it: a command to start, a command to stop, and an environment to work in."""
+"""Controls the sandbox of a local run: starts and stops it, and queries its resources.
+
+Uses the sandbox's command line and its HTTP services only.
+"""
 
 import os
 import subprocess
@@ -19,7 +22,7 @@ from sandbox.instance_lock import Damaged, environment
 
 
 def start(folder: Path, port: int | None) -> dict[str, str]:
-    """Start it, or find it running; returns its environment, which this process takes on for the SDKs it calls."""
+    """Start the sandbox unless it is running. Return its environment, which is also set for this process's SDKs."""
     packages.require_local()
     _command("start", "--folder", str(folder), *(["--port", str(port)] if port else []))
     added = environment(folder)
@@ -32,35 +35,35 @@ def stop(folder: Path) -> None:
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn an error of a client of the sandbox into one message with the remedy."""
+def readable_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of the sandbox's clients into a `UserError` with the remedy."""
     try:
         yield
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:
-        from cli.dashboard.stack_source import UNANSWERED
+        from cli.dashboard.stack_source import EXPECTED_ERRORS
 
-        if not isinstance(error, UNANSWERED):
+        if not isinstance(error, EXPECTED_ERRORS):
             raise
         raise UserError(
-            f"the sandbox did not answer as it should: {type(error).__name__}: {error}\nIts log is "
-            f"{folder / 'sandbox.log'}. `make local` goes on from here; `make local-down` removes the run."
+            f"unexpected answer from the sandbox: {type(error).__name__}: {error}\nIts log is "
+            f"{folder / 'sandbox.log'}. `make local` continues the run; `make local-down` removes it."
         ) from error
 
 
 def deployer() -> str:
-    """The Entra object id that releases run as, from a token's own claims."""
+    """Return the Entra object id of the login, which runs releases, from the claims of a token."""
     cloud = AzureClients.discover()
     token = cloud.credential().get_token(cloud.scope).token
     return jwt.decode(token, options={"verify_signature": False})["oid"]
 
 
 def resources() -> list[str]:
-    """Ids of every resource that exists in the subscription."""
+    """Return the ids of all resources in the subscription."""
     cloud = AzureClients.discover()
     subscription, token = os.environ["ARM_SUBSCRIPTION_ID"], cloud.credential().get_token(cloud.scope).token
-    found: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     for kind, version in (("resourcegroups", "2024-03-01"), ("resources", "2024-03-01")):
         answer = httpx.get(
             f"{cloud.resource_manager}/subscriptions/{subscription}/{kind}",
@@ -68,17 +71,18 @@ def resources() -> list[str]:
             headers={"Authorization": f"Bearer {token}"},
         )
         answer.raise_for_status()
-        found += answer.json()["value"]
-    return [resource["id"] for resource in found]
+        listed += answer.json()["value"]
+    return [resource["id"] for resource in listed]
 
 
-def leads_to(page: str) -> str:
-    """Where a page of a service is really served, for a browser that does not trust the sandbox's certificate."""
+def redirect_target(page: str) -> str:
+    """Return the address to which a page redirects, for browsers that do not trust the sandbox's certificate."""
     answer = httpx.get(page)
     return answer.headers.get("location", page)
 
 
 def exists(resource_id: str) -> bool:
+    """Return whether Azure Resource Manager knows the resource."""
     cloud = AzureClients.discover()
     answer = httpx.get(
         f"{cloud.resource_manager}{resource_id}",
@@ -92,10 +96,10 @@ def _command(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "sandbox", *arguments], capture_output=True, text=True)
     if done.returncode == 0:
         if done.stderr:
-            remedy = "If that hinders a local run: `make local-down`, then `make local`."
+            remedy = "If a local run fails because of this: `make local-down`, then `make local`."
             print(done.stderr, remedy, sep="", file=sys.stderr)
         return
     message = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
     if done.returncode == Damaged.exit_code:
-        message += f"\nOf a local run: {FORCE}."
+        message += f"\nFor a local run: {FORCE}."
     raise UserError(message)

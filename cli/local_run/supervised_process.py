@@ -1,7 +1,7 @@
-"""One foreground command of the local run, which leaves nothing behind when it or the run is killed.
+"""Runs one command of the local run at a time, and ends its processes even after the command or the run was killed.
 
-The Pulumi engine starts plugins in process groups of their own, so a group is not enough: the command gets a session,
-and whatever of a recorded session still lives is ended by process id at the next start.
+The Pulumi engine starts plugins in separate process groups, so the command gets its own session. Processes of a
+recorded session that are still running are ended by process id at the next start.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from sandbox import processes, state_files
 def start(
     command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path, record: Path
 ) -> subprocess.Popen[bytes]:
-    """Start `command` as leader of a new session, output to `log`; `record` names the session for `end_leftovers`."""
+    """Start `command` as the leader of a new session with its output in `log`; writes the session to `record`."""
     log.unlink(missing_ok=True)
     process = processes.start(command, log=log, environment=environment, folder=folder)
     started = psutil.Process(process.pid).create_time()
@@ -28,16 +28,16 @@ def start(
 
 
 def end_leftovers(record: Path, *, argument: str = "") -> list[int]:
-    """End the processes of the recorded session; returns the ids ended. A reused id is recognised by its time.
+    """End the processes of the recorded session, and return their ids. Start times exclude reused process ids.
 
-    argument: one of the command's own, by which its session is found where the record cannot be read.
+    argument: an argument of the command, which identifies the session if the record cannot be read.
     """
     try:
         recorded = state_files.read_json(record, "session", "started")
     except FileNotFoundError:
         return []
     except state_files.Unreadable:
-        recorded = _found(argument)
+        recorded = _session_with(argument)
     left = [process for process in psutil.process_iter(["create_time"]) if _belongs(process, recorded)]
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -47,7 +47,7 @@ def end_leftovers(record: Path, *, argument: str = "") -> list[int]:
     return [process.pid for process in left]
 
 
-def _found(argument: str) -> dict[str, float]:
+def _session_with(argument: str) -> dict[str, float]:
     for process in psutil.process_iter(["cmdline"]):
         if argument and argument in (process.info["cmdline"] or []):
             with contextlib.suppress(OSError):

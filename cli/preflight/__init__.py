@@ -1,1 +1,1 @@
-"""Checks of `personalization preflight`: one file per subject, each with its questions about one target."""
+"""Checks of `personalization preflight`: one module per subject. `checks(target)` of a module yields its checks."""

@@ -1,4 +1,4 @@
-"""Azure's answers, as far as the checks read them; other keys are ignored.
+"""Models of Azure's responses, with the keys that the checks read; other keys are ignored.
 
 Shapes: https://learn.microsoft.com/rest/api/resources, …/compute, …/keyvault, …/authorization
 """
@@ -12,7 +12,7 @@ class _Answer(BaseModel):
 
 
 class Anything(_Answer):
-    """Answer of which only the existence counts."""
+    """Response of which only the existence matters."""
 
 
 class Listed(_Answer):
@@ -66,18 +66,18 @@ class Size(_Answer):
 
     @property
     def vcpus(self) -> int:
-        return next((int(found.value) for found in self.capabilities if found.name == "vCPUs"), 0)
+        return next((int(item.value) for item in self.capabilities if item.name == "vCPUs"), 0)
 
     @property
     def refused(self) -> str:
-        """Reason why this subscription may not use the size in the region; empty if it may."""
-        return next((found.reason_code for found in self.restrictions if found.type == "Location"), "")
+        """Reason why this subscription cannot use the size in the region; empty if it can."""
+        return next((item.reason_code for item in self.restrictions if item.type == "Location"), "")
 
     @property
     def zones(self) -> set[str]:
-        """Zones of the region in which this subscription may use the size."""
-        offered = {zone for place in self.location_info for zone in place.zones}
-        closed = {zone for found in self.restrictions if found.type == "Zone" for zone in found.restriction_info.zones}
+        """Zones of the region in which this subscription can use the size."""
+        offered = {zone for location in self.location_info for zone in location.zones}
+        closed = {zone for item in self.restrictions if item.type == "Zone" for zone in item.restriction_info.zones}
         return offered - closed
 
 

@@ -1,4 +1,4 @@
-"""Registry builds: whether this kind of subscription may run them. If not, `up` would fail at the image after an hour.
+"""Registry builds: whether this kind of subscription can run them. If not, `up` would fail at the image after an hour.
 
 Azure has paused ACR Tasks for subscriptions on free credits, without an end date. Offers with a monthly credit get a
 warning, because the rule does not define these credits. For a while after an upgrade to pay-as-you-go Azure still
@@ -13,7 +13,7 @@ from functools import partial
 
 from cli.azure_resource_manager import NotAnswered
 from cli.preflight.arm_models import Subscription
-from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.check import Check, Finding, Level, Target
 
 _VERSION = "2022-12-01"
 _FREE = {
@@ -30,25 +30,25 @@ _CREDIT = {
 }
 
 
-def questions(target: Target) -> Iterator[Question]:
-    yield Question("image builds", "of this subscription", partial(_builds, target))
+def checks(target: Target) -> Iterator[Check]:
+    yield Check("image builds", "this subscription", partial(_builds, target))
 
 
 def _builds(target: Target) -> Iterator[Finding]:
     subscription = target.arm.get(Subscription, target.scope, _VERSION)
     if subscription is None:
-        raise NotAnswered(f"subscription {target.subscription} does not exist, or this login may not read it", 404)
+        raise NotAnswered(f"subscription {target.subscription} does not exist, or this login cannot read it", 404)
     release, offer = target.settings.release, subscription.subscription_policies.quota_id
     if release.image or offer not in {**_FREE, **_CREDIT}:
-        yield Finding("image builds", Level.OK, offer or "of an unnamed offer")
+        yield Finding("image builds", Level.OK, offer or "unnamed offer")
         return
     remedy = (
         "# file a support request for ACR Tasks in this subscription: https://aka.ms/azuresupport\n"
         f"{target.set('release:image', 'sha256:…')}  # an image built elsewhere and pushed to the stack's registry"
     )
     if offer in _FREE:
-        says = f"the subscription is {_FREE[offer]} ({offer}), for which the registry refuses builds"
-        yield Finding("image builds", Level.BLOCKING if release.enabled else Level.WARNING, says, remedy)
+        message = f"the subscription is {_FREE[offer]} ({offer}), for which the registry refuses builds"
+        yield Finding("image builds", Level.BLOCKING if release.enabled else Level.WARNING, message, remedy)
     else:
-        says = f"the subscription is {_CREDIT[offer]} ({offer}), for which the registry may refuse builds"
-        yield Finding("image builds", Level.WARNING, says, remedy)
+        message = f"the subscription is {_CREDIT[offer]} ({offer}), for which the registry may refuse builds"
+        yield Finding("image builds", Level.WARNING, message, remedy)

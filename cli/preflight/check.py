@@ -1,4 +1,4 @@
-"""Types that the checks share: the target of a check, a question and a finding."""
+"""Types of preflight: the target of the checks, a check, and its findings."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,9 +12,11 @@ from infra.config.settings import Settings
 
 class Level(StrEnum):
     OK = "ok"
-    LATER = "known later"
+    DEFERRED = "deferred"
+    """The check is possible only after a resource exists."""
     WARNING = "warning"
-    UNASKED = "could not be asked"
+    UNKNOWN = "not checked"
+    """The check could not run. It stops like a blocking finding."""
     BLOCKING = "blocking"
 
 
@@ -22,9 +24,9 @@ class Level(StrEnum):
 class Finding:
     subject: str
     level: Level
-    says: str
+    message: str
     remedy: str = ""
-    """Commands that correct it, one per line."""
+    """Commands that correct the problem, one per line."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,18 @@ class Target:
         return f"{self.scope}/resourceGroups/{self.names.resource_group}"
 
     def resource(self, resource_type: str, name: str) -> str:
-        """Id of a resource of this stack, such as `("Microsoft.KeyVault/vaults", names.key_vault)`."""
+        """Return the id of a resource of this stack, such as `("Microsoft.KeyVault/vaults", names.key_vault)`."""
         return f"{self.group}/providers/{resource_type}/{name}"
 
     def set(self, key: str, value: object) -> str:
-        """The command that changes this stack's config."""
+        """Return the command that sets a config value of this stack."""
         return f"pulumi config set --stack {self.stack} {key} {value}"
 
 
 @dataclass(frozen=True)
-class Question:
+class Check:
     subject: str
-    about: str
-    ask: Callable[[], Iterable[Finding]]
-    """May raise `NotAnswered`; findings before that still count."""
+    detail: str
+    """Object of the check, for the message if the check cannot run."""
+    run: Callable[[], Iterable[Finding]]
+    """May raise `NotAnswered`; findings before the error still count."""

@@ -1,7 +1,7 @@
-"""`personalization preflight`: what would stop `up` in this region and subscription, asked before it starts.
+"""`personalization preflight`: runs all checks of region and subscription that could stop `up`, and shows the findings.
 
-Reads only. A question that gets no answer is a finding of its own and no pass. Does not judge the program's settings
-among themselves: `infra/config/settings.py` does, before anything is asked.
+Read-only. A check that cannot run yields a finding of level `not checked`, never a pass. Does not validate the settings
+against each other: `infra/config/settings.py` does, before any check runs.
 """
 
 import os
@@ -36,68 +36,68 @@ from cli.preflight import (
     vm_quota,
 )
 from cli.preflight.arm_models import Subscription
-from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.check import Check, Finding, Level, Target
 from cli.stacks import files
 from infra.cloud.clients import AzureClients
 from infra.config.naming import Names
 
-_CHECKS = (access, providers, vm_quota, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
-_AT_ONCE = 4  # Azure throttles a subscription's reads; a check has some thirty of them
-_STOPPING = (Level.BLOCKING, Level.UNASKED)
+_MODULES = (access, providers, vm_quota, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
+_PARALLEL_CHECKS = 4  # Azure throttles a subscription's reads, and a preflight sends some thirty
+_STOPPING = (Level.BLOCKING, Level.UNKNOWN)
 _COLOURS = {
     Level.OK: "green",
-    Level.LATER: "cyan",
+    Level.DEFERRED: "cyan",
     Level.WARNING: "yellow",
-    Level.UNASKED: "red",
+    Level.UNKNOWN: "red",
     Level.BLOCKING: "red",
 }
 
 
-def ask(folder: Path, stack: str, only: str = "") -> list[Finding]:
-    """Findings on a stack, in order of subject; of one subject if `only` names it, such as `reach`.
+def run_checks(folder: Path, stack: str, only: str = "") -> list[Finding]:
+    """Run the checks of a stack and return the findings by subject; only one subject if `only` names it (`reach`).
 
-    Raises `UserError` without a stack of that name, a cloud or a login.
+    Raises `UserError` if the stack, the cloud or a login is missing.
     """
-    of = target(folder, stack)
-    asked = [question for check in _CHECKS for question in check.questions(of) if only in ("", question.subject)]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = pool.map(lambda question: _findings(question, of), asked)
-        return [finding for found in answers for finding in found]
+    on = target(folder, stack)
+    selected = [check for module in _MODULES for check in module.checks(on) if only in ("", check.subject)]
+    with ThreadPoolExecutor(_PARALLEL_CHECKS) as pool:
+        return list(chain.from_iterable(pool.map(lambda check: _findings(check, on), selected)))
 
 
 def stops(findings: Iterable[Finding]) -> bool:
+    """Return whether a finding would stop `up`, or a check could not run."""
     return any(finding.level in _STOPPING for finding in findings)
 
 
 def show(findings: Sequence[Finding], title: str, console: Console) -> None:
-    """A table, what is good of one subject in one row; commands below it, where a line can be copied whole."""
-    good: dict[str, list[str]] = {}
-    bad: dict[Level, list[Finding]] = {level: [] for level in Level if level != Level.OK}
+    """Print a table with one row per passed subject and per other finding, then the remedies as lines to copy."""
+    passed: dict[str, list[str]] = {}
+    others: dict[Level, list[Finding]] = {level: [] for level in Level if level != Level.OK}
     for finding in findings:
         if finding.level == Level.OK:
-            good.setdefault(finding.subject, []).append(finding.says)
+            passed.setdefault(finding.subject, []).append(finding.message)
         else:
-            bad[finding.level].append(finding)
+            others[finding.level].append(finding)
     table = Table(box=box.SIMPLE, title=title, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for subject, said in good.items():
-        table.add_row(Text(Level.OK, "green"), subject, Text(", ".join(said)))
+    for subject, messages in passed.items():
+        table.add_row(Text(Level.OK, "green"), subject, Text(", ".join(messages)))
     remedies: dict[str, list[Finding]] = {}
-    for finding in chain.from_iterable(bad.values()):
-        table.add_row(Text(finding.level, _COLOURS[finding.level]), finding.subject, Text(finding.says))
+    for finding in chain.from_iterable(others.values()):
+        table.add_row(Text(finding.level, _COLOURS[finding.level]), finding.subject, Text(finding.message))
         if finding.remedy:
             remedies.setdefault(finding.remedy, []).append(finding)
     console.print(table)
-    for remedy, cured in remedies.items():
-        for finding in cured:
-            console.print(Text(f"{finding.subject}: {finding.says}", _COLOURS[finding.level]))
+    for remedy, corrected in remedies.items():
+        for finding in corrected:
+            console.print(Text(f"{finding.subject}: {finding.message}", _COLOURS[finding.level]))
         console.print(Text(textwrap.indent(remedy, "    ")), soft_wrap=True)
 
 
 def target(folder: Path, stack: str) -> Target:
-    """The stack with its names and its cloud. Raises `UserError` if the stack, the cloud or a login is missing."""
+    """Return the stack with its names and its cloud. Raises `UserError` if stack, cloud or login is missing."""
     config = files.read(folder, stack)
     settings = files.settings_of(config, files.file_of(folder, stack).name)
     try:
@@ -105,10 +105,10 @@ def target(folder: Path, stack: str) -> Target:
         credential = cloud.credential()
         token = credential.get_token(cloud.scope).token
     except requests.RequestException as error:
-        raise UserError(f"the cloud's metadata cannot be read: {error}. Is ARM_METADATA_HOSTNAME right?") from None
+        raise UserError(f"the cloud's metadata cannot be read: {error}. Check ARM_METADATA_HOSTNAME.") from None
     except (AzureError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UserError(f"no login: {first} Run `az login`, or set ARM_CLIENT_ID and its companions.") from None
+        raise UserError(f"no login: {first} Run `az login`, or set ARM_CLIENT_ID and related variables.") from None
     arm = Arm(cloud.resource_manager, credential, cloud.scope)
     subscription = config.get("azure-native:subscriptionId") or os.environ.get("ARM_SUBSCRIPTION_ID") or _only(arm)
     claims = jwt.decode(token, options={"verify_signature": False})
@@ -117,36 +117,38 @@ def target(folder: Path, stack: str) -> Target:
 
 
 def _kind(claims: Mapping[str, Any]) -> str:
-    """Kind of principal that a token is for: `idtyp` is `app` in a token for an application alone.
+    """Return the kind of the token's principal. The claim `idtyp` is `app` only in a token for an application.
 
-    A token without the claim is a user's if it has scopes (`scp`).
+    A token without the claim belongs to a user if it has scopes (`scp`).
     Source: https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
     """
     return "ServicePrincipal" if claims.get("idtyp") == "app" or "scp" not in claims else "User"
 
 
 def _only(arm: Arm) -> str:
-    """The one subscription of the login."""
+    """Return the login's subscription. Raises `UserError` unless there is exactly one."""
     try:
-        found = arm.list(Subscription, "/subscriptions", "2022-12-01")
+        subscriptions = arm.list(Subscription, "/subscriptions", "2022-12-01")
     except NotAnswered as error:
         raise UserError(f"the login's subscriptions cannot be listed: {error}. Set ARM_SUBSCRIPTION_ID.") from None
-    if len(found) != 1:
-        there = ", ".join(f"{one.subscription_id} ({one.display_name})" for one in found) or "none"
-        raise UserError(f"which subscription? Set ARM_SUBSCRIPTION_ID. The login has: {there}.")
-    return found[0].subscription_id
+    if len(subscriptions) != 1:
+        names = ", ".join(f"{each.subscription_id} ({each.display_name})" for each in subscriptions) or "none"
+        raise UserError(
+            f"the login must have one subscription, or ARM_SUBSCRIPTION_ID must be set. The login has: {names}."
+        )
+    return subscriptions[0].subscription_id
 
 
-def _findings(question: Question, target: Target) -> list[Finding]:
-    found: list[Finding] = []
+def _findings(check: Check, target: Target) -> list[Finding]:
+    findings: list[Finding] = []
     try:
-        for finding in question.ask():
-            found.append(finding)  # what was found before a later request fails counts all the same
+        for finding in check.run():
+            findings.append(finding)  # one by one: findings before a failed request still count
     except NotAnswered as error:
         again = f"personalization preflight --stack {target.stack}"
         if error.status == 403:
             again = (
                 f"az role assignment create --assignee {target.principal} --role Reader --scope {target.scope}\n{again}"
             )
-        found.append(Finding(question.subject, Level.UNASKED, f"{question.about}: {error}", again))
-    return found
+        findings.append(Finding(check.subject, Level.UNKNOWN, f"{check.detail}: {error}", again))
+    return findings

@@ -1,4 +1,4 @@
-"""Names: free in all of Azure where required, not held by a soft-deleted resource, and not used by a leftover group.
+"""Names: available in Azure, not reserved by a soft-deleted resource, and not used by a leftover group.
 
 A resource of this stack with the name is not a conflict.
 """
@@ -8,7 +8,7 @@ from functools import partial
 
 from cli.azure_resource_manager import NotAnswered
 from cli.preflight.arm_models import Anything, Deleted, NameAnswer
-from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.check import Check, Finding, Level, Target
 from infra.cloud import azure_cli
 
 _VAULT, _WORKSPACE = "Microsoft.KeyVault/vaults", "Microsoft.MachineLearningServices/workspaces"
@@ -33,7 +33,7 @@ _VERSIONS = {
 _GROUPS = "2021-04-01"
 
 
-def questions(target: Target) -> Iterator[Question]:
+def checks(target: Target) -> Iterator[Check]:
     names = target.names
     unique = [
         (_STORAGE, names.lake),
@@ -42,15 +42,15 @@ def questions(target: Target) -> Iterator[Question]:
         (_REGISTRY, names.container_registry),
     ]
     for kind, name in unique:
-        yield Question("names", name, partial(_unique, target, kind, name))
-    yield Question(
+        yield Check("names", name, partial(_unique, target, kind, name))
+    yield Check(
         "soft-deleted", names.machine_learning_workspace, partial(_workspace, target, names.machine_learning_workspace)
     )
     for group, kind, owner in (
         (names.databricks_managed_group, _DATABRICKS, names.databricks_workspace),
         (names.kubernetes_node_group, _CLUSTER, names.kubernetes_cluster),
     ):
-        yield Question("names", group, partial(_group, target, group, kind, owner))
+        yield Check("names", group, partial(_group, target, group, kind, owner))
 
 
 def _unique(target: Target, kind: str, name: str) -> Iterator[Finding]:
@@ -75,13 +75,13 @@ def _vault(target: Target, deleted: Deleted) -> Finding:
     location = state.location or target.settings.location
     recover = f"az keyvault recover --name {name} --location {location}\n"
     recover += f"pulumi import --stack {target.stack} azure-native:keyvault:Vault vault {target.resource(_VAULT, name)}"
-    says = f"key vault {name} is soft-deleted and keeps its name"
+    message = f"key vault {name} is soft-deleted and keeps its name"
     if state.purge_protection_enabled:
         until = f" until {state.scheduled_purge_date}" if state.scheduled_purge_date else ""
-        says += f"; purge protection forbids purging it{until}"
-        return Finding("soft-deleted", Level.BLOCKING, says, f"{recover}\n{_renamed(target)}")
+        message += f"; purge protection forbids purging it{until}"
+        return Finding("soft-deleted", Level.BLOCKING, message, f"{recover}\n{_renamed(target)}")
     return Finding(
-        "soft-deleted", Level.BLOCKING, says, f"az keyvault purge --name {name} --location {location}\n{recover}"
+        "soft-deleted", Level.BLOCKING, message, f"az keyvault purge --name {name} --location {location}\n{recover}"
     )
 
 
@@ -95,30 +95,30 @@ def _workspace(target: Target, name: str) -> Iterator[Finding]:
     except NotAnswered as error:
         if error.status not in (400, 404):
             raise
-        # No documented API lists them everywhere; the portal does, under "Recently deleted".
-        says = f"Azure does not list soft-deleted Azure ML workspaces here; {name} would be refused if it were one"
-        yield Finding("soft-deleted", Level.WARNING, says, remedy)
+        # No documented API lists them in every region; the portal does, under "Recently deleted".
+        message = f"Azure does not list soft-deleted Azure ML workspaces here; `up` fails if {name} is one of them"
+        yield Finding("soft-deleted", Level.WARNING, message, remedy)
         return
     if deleted:
-        says = f"Azure ML workspace {name} is soft-deleted and keeps its name for 14 days"
-        yield Finding("soft-deleted", Level.BLOCKING, says, remedy)
+        message = f"Azure ML workspace {name} is soft-deleted and keeps its name for 14 days"
+        yield Finding("soft-deleted", Level.BLOCKING, message, remedy)
     else:
         yield Finding("soft-deleted", Level.OK, f"none under {name}")
 
 
 def _group(target: Target, group: str, kind: str, owner: str) -> Iterator[Finding]:
-    """The service creates this group itself, and refuses a group that exists before the resource it belongs to."""
+    """Check a group that the service creates itself: it refuses a group that exists before its resource."""
     if _exists_at(target, f"{target.scope}/resourceGroups/{group}", _GROUPS) and not _exists(target, kind, owner):
-        says = f"resource group {group} exists without {owner}, which must create it"
-        yield Finding("names", Level.BLOCKING, says, f"az group delete --name {group}")
+        message = f"resource group {group} exists without {owner}, which must create it"
+        yield Finding("names", Level.BLOCKING, message, f"az group delete --name {group}")
     else:
         yield Finding("names", Level.OK, group)
 
 
 def _deleted(target: Target, kind: str, collection: str, name: str) -> Deleted | None:
     path = f"{target.scope}/providers/{kind.partition('/')[0]}/{collection}"
-    found = target.arm.list(Deleted, path, _VERSIONS[kind])
-    return next((deleted for deleted in found if deleted.name.lower() == name.lower()), None)
+    listed = target.arm.list(Deleted, path, _VERSIONS[kind])
+    return next((deleted for deleted in listed if deleted.name.lower() == name.lower()), None)
 
 
 def _exists(target: Target, kind: str, name: str) -> bool:

@@ -17,7 +17,7 @@ from azure.core.exceptions import AzureError
 
 from cli.azure_resource_manager import NotAnswered
 from cli.preflight.arm_models import StorageAccount, Workspace
-from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.check import Check, Finding, Level, Target
 from infra.cloud.clients import DATABRICKS_APPLICATION, AzureClients
 
 _DATABRICKS, _STORAGE = "Microsoft.Databricks/workspaces", "Microsoft.Storage/storageAccounts"
@@ -36,13 +36,13 @@ Source: fgarofalo56/csa-inabox#4765; databricks/databricks-sdk-py#647; Microsoft
 """
 
 
-def questions(target: Target) -> Iterator[Question]:
+def checks(target: Target) -> Iterator[Check]:
     if target.settings.network.is_private:
-        yield Question("reach", "of the private network", partial(_reach, target))
+        yield Check("reach", "the private network", partial(_reach, target))
 
 
 def refusals(target: Target) -> list[str]:
-    """Reasons why this machine cannot change the stack's release; empty if it can, or if the stack is not private."""
+    """Return the reasons why this machine cannot change the stack's release; empty if it can or the stack is public."""
     workspace_id = target.resource(_DATABRICKS, target.names.databricks_workspace)
     workspace = target.arm.get(Workspace, workspace_id, _DATABRICKS_VERSION)
     lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
@@ -62,34 +62,34 @@ def _reach(target: Target) -> Iterator[Finding]:
     lake = target.arm.get(StorageAccount, target.resource(_STORAGE, target.names.lake), _STORAGE_VERSION)
     if workspace is None or lake is None:
         if releases:
-            says = "the network does not exist yet, so a release in the same `up` cannot reach the resources in it"
-            yield Finding("reach", Level.BLOCKING, says, target.set("release:enabled", "false"))
+            message = "the network does not exist yet, so a release in the same `up` cannot reach the resources in it"
+            yield Finding("reach", Level.BLOCKING, message, target.set("release:enabled", "false"))
         else:
-            yield Finding("reach", Level.LATER, "the network does not exist yet; a release has to run inside it")
+            yield Finding("reach", Level.DEFERRED, "the network does not exist yet; a release has to run inside it")
         return
     host, blobs = workspace.properties.workspace_url, lake.properties.primary_endpoints.blob
     refusals = _refusals(host, workspace_id, blobs)
     for problem in refusals:
-        level = Level.BLOCKING if releases else Level.LATER
+        level = Level.BLOCKING if releases else Level.DEFERRED
         yield Finding("reach", level, f"{problem}: a release of {target.stack} cannot run here", _remedy(target))
     if not refusals:
         yield Finding("reach", Level.OK, f"{host} and {urlsplit(blobs).netloc} admit this machine")
 
 
 def _databricks(host: str, workspace_id: str) -> str:
-    """Reason why the workspace cannot be used from this machine; empty if it can."""
+    """Return the reason why this machine cannot use the workspace; empty if it can."""
     headers = {**_login(f"{DATABRICKS_APPLICATION}/.default"), "X-Databricks-Azure-Workspace-Resource-Id": workspace_id}
     answer = _answer(f"https://{host}/api/2.0/workspace/get-status?path=/", headers)
     if isinstance(answer, str):
         return f"Databricks does not answer at {_at(host)}: {answer}"
-    said = f"{answer.text[:2000]} {answer.headers.get('Location', '')}".lower()
-    if any(word in said for word in _OUTSIDE):
+    text = f"{answer.text[:2000]} {answer.headers.get('Location', '')}".lower()
+    if any(phrase in text for phrase in _OUTSIDE):
         return f"Databricks at {_at(host)} refuses callers from outside the stack's network"
     return ""
 
 
 def _lake(endpoint: str) -> str:
-    """Reason why the lake cannot be used from this machine; empty if it can.
+    """Return the reason why this machine cannot use the lake; empty if it can.
 
     A login without a role gets another code, `AuthorizationPermissionMismatch`.
 
@@ -121,17 +121,17 @@ def _login(scope: str) -> dict[str, str]:
 
 
 def _at(host: str) -> str:
-    """The host with the address to which its name resolves on this machine; inside the network that is a private one.
+    """Return the host with the address that its name resolves to here; inside the network it is a private one.
 
     Source: MicrosoftDocs/azure-docs articles/private-link/private-endpoint-dns.md
     """
     name = urlsplit(f"https://{host}").hostname or ""
     try:
-        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+        addresses = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
     except OSError:
         return f"{host} (no address here)"
-    kind = "public" if any(ipaddress.ip_address(address).is_global for address in found) else "private"
-    return f"{host} ({found[0]} here, {kind})"
+    kind = "public" if any(ipaddress.ip_address(address).is_global for address in addresses) else "private"
+    return f"{host} ({addresses[0]} here, {kind})"
 
 
 def _remedy(target: Target) -> str:

@@ -1,4 +1,4 @@
-"""The table `azure.yaml`: resource types, actions and providers that the program needs in Azure."""
+"""Reads `azure.yaml`: the resource types, actions and providers that the program needs in Azure."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,20 +20,20 @@ class Catalog(BaseModel):
     providers: Sequence[str]
 
     def types_of(self, settings: Settings) -> list[str]:
-        """Types that a stack with these settings declares."""
+        """Return the types that a stack with these settings declares."""
         private = self.private_types if settings.network.is_private else ()
         return sorted([*self.types, *private, *(self.runner_types if settings.runners else ())])
 
     def kinds_by_namespace(self, settings: Settings) -> dict[str, list[str]]:
-        """Types by provider namespace, such as `{"Microsoft.Storage": ["storageAccounts", …]}`."""
-        found: dict[str, list[str]] = {namespace: [] for namespace in self.providers}
+        """Return the types by provider namespace, such as `{"Microsoft.Storage": ["storageAccounts", …]}`."""
+        kinds: dict[str, list[str]] = {namespace: [] for namespace in self.providers}
         for resource_type in self.types_of(settings):
             namespace, _, kind = resource_type.partition("/")
-            found.setdefault(namespace, []).append(kind)
-        return dict(sorted(found.items()))
+            kinds.setdefault(namespace, []).append(kind)
+        return dict(sorted(kinds.items()))
 
     def permissions(self, settings: Settings) -> list[str]:
-        """Every action that `up` performs."""
+        """Return all actions that `up` performs."""
         return sorted([*(f"{resource_type}/write" for resource_type in self.types_of(settings)), *self.actions])
 
 

@@ -1,7 +1,7 @@
-"""Rows: whether the snapshot for the release's training is in the lake, before any machine starts.
+"""Rows: whether the lake contains the snapshot that the release trains on, before any machine starts.
 
-The lake does not exist before the first `up`, and `up` itself uploads the rows of `training:local_data`. Does not read
-rows.
+The lake does not exist before the first `up`. Rows of `training:local_data` are not checked, because `up` uploads them. Does
+not read rows.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from azure.core.exceptions import AzureError, HttpResponseError
 
 from cli.azure_resource_manager import NotAnswered
 from cli.preflight.arm_models import StorageAccount
-from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.check import Check, Finding, Level, Target
 from infra.release.training_stage.snapshot import landed
 
 # Source: Azure/bicep-types-az generated/storage/microsoft.storage/2024-01-01/types.json
@@ -20,10 +20,10 @@ _VERSION = "2024-01-01"
 _RAW = "raw"
 
 
-def questions(target: Target) -> Iterator[Question]:
+def checks(target: Target) -> Iterator[Check]:
     training = target.settings.training
     if target.settings.release.enabled and target.settings.release.model == "trained" and not training.local_data:
-        yield Question("rows", f"{training.dataset}/{training.snapshot}", partial(_landed, target))
+        yield Check("rows", f"{training.dataset}/{training.snapshot}", partial(_landed, target))
 
 
 def _landed(target: Target) -> Iterator[Finding]:
@@ -31,7 +31,7 @@ def _landed(target: Target) -> Iterator[Finding]:
     folder = f"{training.dataset}/{training.snapshot}"
     account = target.arm.get(StorageAccount, target.resource("Microsoft.Storage/storageAccounts", name), _VERSION)
     if account is None:
-        yield Finding("rows", Level.LATER, f"upload {folder} when the lake exists, then set release:enabled")
+        yield Finding("rows", Level.DEFERRED, f"upload {folder} when the lake exists, then set release:enabled")
         return
     try:
         has_rows = landed(account.properties.primary_endpoints.blob, _RAW, training.dataset, str(training.snapshot))
@@ -42,12 +42,12 @@ def _landed(target: Target) -> Iterator[Finding]:
     if has_rows:
         yield Finding("rows", Level.OK, f"{_RAW}/{folder}")
     else:
-        says = f"the lake has no rows below {_RAW}/{folder}/, so a training run would fail"
-        yield Finding("rows", Level.BLOCKING, says, upload(account.properties.primary_endpoints.blob, folder))
+        message = f"the lake has no rows below {_RAW}/{folder}/, so a training run would fail"
+        yield Finding("rows", Level.BLOCKING, message, upload(account.properties.primary_endpoints.blob, folder))
 
 
 def upload(blob_endpoint: str, folder: str) -> str:
-    """The command that uploads a local folder; the lake takes no account key."""
+    """Return the command that uploads a local folder with the login, because the lake accepts no account key."""
     return (
         f"az storage blob upload-batch --auth-mode login --blob-endpoint {blob_endpoint} --destination {_RAW} "
         f"--destination-path {folder} --source <folder>"

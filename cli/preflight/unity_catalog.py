@@ -1,6 +1,6 @@
-"""Unity Catalog: whether the workspace belongs to a metastore, and which objects the login may create there.
+"""Unity Catalog: whether the workspace belongs to a metastore, and which objects the login can create there.
 
-Only the workspace can answer both, so the answers are unknown until it exists.
+Only the workspace can answer both, so the checks are deferred until it exists.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import requests
 
 from cli.azure_resource_manager import NotAnswered
 from cli.preflight.arm_models import Workspace
-from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.check import Check, Finding, Level, Target
 from infra.cloud.clients import AzureClients
 from infra.release.training_stage.catalog import PRIVILEGES
 
@@ -18,33 +18,33 @@ from infra.release.training_stage.catalog import PRIVILEGES
 _VERSION = "2026-01-01"
 
 
-def questions(target: Target) -> Iterator[Question]:
-    yield Question("Unity Catalog", target.names.databricks_workspace, partial(_enabled, target))
+def checks(target: Target) -> Iterator[Check]:
+    yield Check("Unity Catalog", target.names.databricks_workspace, partial(_enabled, target))
 
 
 def _enabled(target: Target) -> Iterator[Finding]:
     name = target.names.databricks_workspace
     workspace = target.arm.get(Workspace, target.resource("Microsoft.Databricks/workspaces", name), _VERSION)
     if workspace is None:
-        says = "known after the workspace exists; Databricks attaches new workspaces to the region's metastore"
-        yield Finding("Unity Catalog", Level.LATER, says)
+        message = "known after the workspace exists; Databricks attaches new workspaces to the region's metastore"
+        yield Finding("Unity Catalog", Level.DEFERRED, message)
     elif workspace.properties.is_uc_enabled:
         yield Finding("Unity Catalog", Level.OK, f"enabled for {name}")
         if target.settings.release.enabled:
             yield from _rights(target, workspace.properties.workspace_url)
     else:
-        says = f"{name} belongs to no metastore, so nothing can read the lake through Unity Catalog"
+        message = f"{name} belongs to no metastore, so nothing can read the lake through Unity Catalog"
         yield Finding(
             "Unity Catalog",
             Level.BLOCKING,
-            says,
+            message,
             f"databricks metastores list  # as account admin, for one in {target.settings.location}\n"
             "databricks metastores assign <workspace id> <metastore id> main",
         )
 
 
 def _rights(target: Target, workspace_url: str) -> Iterator[Finding]:
-    """Raises `NotAnswered` where the workspace refuses or cannot be reached."""
+    """Check the login's privileges. Raises `NotAnswered` if the workspace refuses or cannot be reached."""
     from databricks.sdk.errors import DatabricksError
 
     workspace_id = target.resource("Microsoft.Databricks/workspaces", target.names.databricks_workspace)
@@ -56,8 +56,8 @@ def _rights(target: Target, workspace_url: str) -> Iterator[Finding]:
         owner = client.metastores.summary().owner
     except (DatabricksError, requests.RequestException) as error:
         if target.settings.network.is_private:
-            says = "rights on the metastore can be checked from inside the network only"
-            yield Finding("Unity Catalog", Level.LATER, says)
+            message = "rights on the metastore can be checked from inside the network only"
+            yield Finding("Unity Catalog", Level.DEFERRED, message)
             return
         raise NotAnswered(str(error).partition("\n")[0]) from None
     held = {
@@ -68,7 +68,7 @@ def _rights(target: Target, workspace_url: str) -> Iterator[Finding]:
     }
     missing = [name for name in PRIVILEGES if name not in held]
     if not missing or owner == principal:
-        yield Finding("Unity Catalog", Level.OK, "the login may create what a release needs")
+        yield Finding("Unity Catalog", Level.OK, "the login can create the objects of a release")
         return
     changes = ", ".join(f'"{name}"' for name in missing)
     yield Finding(

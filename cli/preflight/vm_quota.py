@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cli.preflight.arm_models import Cluster, Size, Usage
-from cli.preflight.check import Finding, Level, Question, Target
+from cli.preflight.check import Check, Finding, Level, Target
 
 # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/operations/_operations.py (`ResourceSkusOperations`)
 _SKUS = "2021-07-01"
@@ -36,7 +36,7 @@ class Need:
     """Additional machines during an upgrade."""
     zones: Sequence[str]
     started: bool
-    """Whether `up` itself starts them, so that it fails without them."""
+    """Whether `up` itself starts the machines, so that it fails without quota."""
 
     @property
     def if_missing(self) -> Level:
@@ -65,8 +65,8 @@ def needs(target: Target) -> list[Need]:
     ]
 
 
-def questions(target: Target) -> Iterator[Question]:
-    yield Question("VM sizes and quota", target.settings.location, partial(_machines, target))
+def checks(target: Target) -> Iterator[Check]:
+    yield Check("VM sizes and quota", target.settings.location, partial(_machines, target))
 
 
 def _machines(target: Target) -> Iterator[Finding]:
@@ -87,22 +87,24 @@ def _machines(target: Target) -> Iterator[Finding]:
 
 def _size(target: Target, need: Need, sizes: dict[str, Size]) -> Iterator[Finding]:
     region, size = target.settings.location, sizes.get(need.size.lower())
-    what = f"{need.size} ({need.setting})"
+    label = f"{need.size} ({need.setting})"
     if size is None or size.refused:
-        why = "is not offered" if size is None else f"is closed to this subscription ({size.refused})"
-        yield Finding("VM sizes", need.if_missing, f"{what} {why} in {region}", _others(target, need, sizes.values()))
+        reason = "is not offered" if size is None else f"is closed to this subscription ({size.refused})"
+        yield Finding(
+            "VM sizes", need.if_missing, f"{label} {reason} in {region}", _others(target, need, sizes.values())
+        )
     elif missing := sorted(set(need.zones) - size.zones):
         left = [zone for zone in need.zones if zone in size.zones]
-        says = f"{what} is not offered in zone {', '.join(missing)} of {region}"
+        message = f"{label} is not offered in zone {', '.join(missing)} of {region}"
         remedy = target.set("reliability:zones", f"'{json.dumps(left)}'")
-        yield Finding("VM sizes", need.if_missing, says, f"{remedy}\n{_others(target, need, sizes.values())}")
+        yield Finding("VM sizes", need.if_missing, message, f"{remedy}\n{_others(target, need, sizes.values())}")
     else:
         zones = f" in zones {', '.join(need.zones)}" if need.zones else ""
-        yield Finding("VM sizes", Level.OK, f"{what}: {size.vcpus} vCPU{zones}")
+        yield Finding("VM sizes", Level.OK, f"{label}: {size.vcpus} vCPU{zones}")
 
 
 def _others(target: Target, need: Need, sizes: Iterable[Size]) -> str:
-    """Commands that set the suitable sizes with the most similar names, or one that lists all sizes."""
+    """Return commands that set the suitable sizes with the most similar names, or one that lists all sizes."""
     fit = [size.name for size in sizes if not size.refused and set(need.zones) <= size.zones]
     near = difflib.get_close_matches(need.size, fit, n=2, cutoff=0.75)
     shown = (
@@ -118,30 +120,30 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
             wanted[name] += need.machines * size.vcpus
             started[name] += need.machines * size.vcpus * need.started
             surge[name] += need.surge * size.vcpus
-    standing = _standing(target, [size for _, size in known])
+    in_use = _in_use(target, [size for _, size in known])
     for name in wanted:
         usage = usages.get(name.lower())
         if usage is None:
-            says = f"Azure returns no quota named {name}, of which {wanted[name]} vCPU are needed"
+            message = f"Azure returns no quota named {name}, of which {wanted[name]} vCPU are needed"
             shown = f"az vm list-usage --location {target.settings.location} --output table"
-            yield Finding("quota", Level.UNASKED, says, shown)
+            yield Finding("quota", Level.UNKNOWN, message, shown)
             continue
-        others = max(0, usage.current_value - standing[name])  # the two answers are from different times
+        others = max(0, usage.current_value - in_use[name])  # the two responses are from different times
         free, whole = usage.limit - others, wanted[name] + surge[name]
-        says = f"{usage.name.localized_value or name}: {wanted[name]} vCPU needed, {free} of {usage.limit} free"
+        message = f"{usage.name.localized_value or name}: {wanted[name]} vCPU needed, {free} of {usage.limit} free"
         if whole <= free:
-            yield Finding("quota", Level.OK, says)
+            yield Finding("quota", Level.OK, message)
             continue
         if wanted[name] <= free:
-            says += f"; an upgrade of the cluster takes {surge[name]} more while it runs"
+            message += f"; an upgrade of the cluster takes {surge[name]} more while it runs"
         level = Level.BLOCKING if started[name] > free else Level.WARNING
-        yield Finding("quota", level, says, _raise(target, name, others + whole))
+        yield Finding("quota", level, message, _raise(target, name, others + whole))
 
 
-def _standing(target: Target, sizes: list[Size]) -> Counter[str]:
-    """vCPU that this stack uses already, by quota: it does not need them again.
+def _in_use(target: Target, sizes: list[Size]) -> Counter[str]:
+    """Return the vCPU that this stack already uses, by quota: it does not need them again.
 
-    Counts only pools that stay: a pool of another size is deleted after the new one exists, so `up` needs both.
+    Counts only pools that are kept: a pool of another size is deleted after the new one exists, so `up` needs both.
 
     Stopped pools count as well: usage is "the total number of cores in use, both allocated and deallocated"
     (learn.microsoft.com/azure/virtual-machines/quotas).

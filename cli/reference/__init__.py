@@ -1,16 +1,16 @@
 """Reference pages in docs/reference/, generated from the objects that define settings, commands, variables and routes.
 
-`python -m cli.reference` writes them. `markdown.py` has the tables, and each other module one page. Does not
-explain how to use anything: docs/operations.md and docs/calling.md do.
+`python -m cli.reference` writes them. `markdown.py` writes tables, each other module one page. The pages do not explain
+how to use anything: docs/operations.md and docs/calling.md do.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
+from cli.paths import PROJECT
 from cli.reference import commands, configuration, http_api, variables
 
 COMMAND = "python -m cli.reference"
-PROJECT = Path(__file__).parents[2]
 FOLDER = PROJECT / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": commands.page,
@@ -18,7 +18,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "http-api.md": http_api.page,
     "scoring-environment.md": variables.page,
 }
-"""Each page's text by its file name."""
+"""Function that returns the text of each page, by file name."""
 
 
 def write(folder: Path = FOLDER) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from cli.main import app
+from cli.main import RENAMED, app
 from cli.reference.markdown import block, code, document, prose, table
 
 PROGRAM = "personalization"
@@ -27,21 +27,24 @@ which you need them. An option that may be repeated is marked so.
 | 1 | an error, which the message explains |
 | 2 | the command, an argument or an option is wrong |
 
-A command for which 1 means something else as well, or which has another code, states it in its description.
+If 1 has another meaning for a command, or a command has another code, its description states it.
 """
 _KINDS = {"str": "text", "Path": "path", "int": "integer", "float": "number", "bool": "", "datetime": "day, YYYY-MM-DD"}
 
 
 def commands() -> dict[str, Any]:
-    """The command objects by name, in their order. They are of Click, or of the copy that Typer brings."""
+    """Return the visible command objects by name, in their order. Their classes are Click's, or Typer's copy of it."""
     root: Any = typer.main.get_command(app)
-    return dict(root.commands)
+    return {name: command for name, command in root.commands.items() if not command.hidden}
 
 
 def page() -> str:
+    """Return the text of the page."""
     lines = [_INTRODUCTION]
     for name, command in commands().items():
         lines += _section(name, command)
+    lines += ["## Earlier names", "", "They print a warning, and work until the next release.", ""]
+    lines += table(("earlier name", "name"), [[code(name), code(present)] for name, present in RENAMED.items()])
     return document(lines).rstrip("\n") + "\n"
 
 
@@ -105,7 +108,7 @@ def _default(parameter: Any) -> str:
     if default is None or default == "":
         return ""
     if isinstance(default, Path) and default.is_absolute():
-        raise ValueError(f"{parameter.name}: its default is a path of this machine; give it a text by show_default")
+        raise ValueError(f"{parameter.name}: its default is a path on this machine; describe it with show_default")
     return code(str(default.value if isinstance(default, Enum) else default))
 
 

@@ -1,7 +1,7 @@
 """docs/reference/configuration.md, from the models of `infra.config.settings`.
 
-The rule of a setting is what JSON Schema states of its field (bounds, choices, lengths), and `rule`, the words for its
-pattern or validator. The messages for refused combinations are those of `infra.config.loading.load`.
+A rule on the page consists of the field's JSON Schema (bounds, choices, lengths) and its `rule`, which describes a
+pattern or a validator. Messages for refused combinations are those of `infra.config.loading.load`.
 """
 
 import json
@@ -82,7 +82,7 @@ class Setting:
 
 
 def groups() -> dict[str, list[Setting]]:
-    """Every setting by the heading of its group, in the order of the models."""
+    """Return all settings by the heading of their group, in the order of the models."""
     schema = Settings.model_json_schema()
     definitions, of_the_stack, required = schema["$defs"], schema["properties"], schema["required"]
     top = {
@@ -90,13 +90,14 @@ def groups() -> dict[str, list[Setting]]:
         **{f"{PROJECT}:{name}": of_the_stack[name] for name in OF_THE_PROJECT},
         "tags:<name>": of_the_stack["tags"],
     }
-    found = {"Stack": [Setting(key, one, key.partition(":")[2] in required) for key, one in top.items()]}
+    by_heading = {"Stack": [Setting(key, one, key.partition(":")[2] in required) for key, one in top.items()]}
     for name, own in of_the_stack.items():
         if "$ref" in own:
             group = definitions[own["$ref"].rpartition("/")[2]]
-            keys = [Setting(f"{name}:{key}", one, False) for key, one in group["properties"].items()]
-            found[GROUPS[name]] = keys
-    return found
+            by_heading[GROUPS[name]] = [
+                Setting(f"{name}:{key}", one, required=False) for key, one in group["properties"].items()
+            ]
+    return by_heading
 
 
 def page() -> str:
@@ -112,7 +113,7 @@ def page() -> str:
 
 
 def kind(schema: Mapping[str, Any]) -> str:
-    """Its type in words."""
+    """Return the type in words."""
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(kind(one) for one in schema["anyOf"] if one.get("type") != "null"))
     if schema["type"] == "array":
@@ -125,7 +126,7 @@ def kind(schema: Mapping[str, Any]) -> str:
 
 
 def rule(schema: Mapping[str, Any]) -> str:
-    """Its bounds, choices and own rule, as Markdown."""
+    """Return bounds, choices and the field's `rule`, as Markdown."""
     return "; ".join(_rules(schema))
 
 
@@ -144,8 +145,8 @@ def _rules(schema: Mapping[str, Any]) -> Iterator[str]:
         "maximum": "at most",
         "exclusiveMaximum": "less than",
     }
-    if found := [f"{words} {schema[name]:,}" for name, words in bounds.items() if name in schema]:
-        yield " and ".join(found)
+    if limits := [f"{words} {schema[name]:,}" for name, words in bounds.items() if name in schema]:
+        yield " and ".join(limits)
     if "minItems" in schema or "maxItems" in schema:
         low, high = schema.get("minItems", 0), schema.get("maxItems")
         yield f"{low} or more of them" if high is None else f"{low} to {high} of them"
@@ -172,7 +173,7 @@ def _description(setting: Setting) -> str:
 
 
 def example(setting: Setting) -> dict[str, str]:
-    """The example as Pulumi's flat configuration, with the text that a program gets."""
+    """Return the example as Pulumi's flat configuration, with the text that a program gets."""
     (value,) = setting.schema["examples"]
     if setting.key == "tags:<name>":
         ((name, text),) = value.items()
@@ -181,7 +182,7 @@ def example(setting: Setting) -> dict[str, str]:
 
 
 def command(setting: Setting) -> str:
-    """A command line that sets the example."""
+    """Return a command line that sets the example."""
     ((key, text),) = example(setting).items()
     if setting.schema.get("type") == "object" and key == setting.key:
         ((name, value),) = setting.schema["examples"][0].items()
@@ -199,7 +200,7 @@ def _argument(text: str) -> str:
 
 
 def refused(config: Mapping[str, str]) -> list[str]:
-    """Messages with which a configuration is refused."""
+    """Return the messages with which a configuration is refused."""
     try:
         load({**NEEDED, **config}, PROJECT)
     except ConfigError as error:

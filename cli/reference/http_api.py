@@ -1,24 +1,24 @@
 """docs/reference/http-api.md, from the service's OpenAPI document for the dataset movielens.
 
-Answers of the examples are encoded with the service's own types. Does not say what a caller should do after an error:
-docs/calling.md does.
+Responses of the examples are encoded with the service's own types. The page does not describe how a caller should
+handle errors: docs/calling.md does.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cli.paths import PROJECT
 from cli.reference.markdown import block, code, document, prose, table
 from scoring.contract import Probabilities, RankedItem, Ranking, read_contract
 from scoring.http.parsing import RequestParser
 from scoring.http.problems import Problem
 from scoring.settings import Limits
 
-_DOCS = Path(__file__).parents[2] / "docs"
+_DOCS = PROJECT / "docs"
 _SCHEMAS = "#/components/schemas/"
 _INTRODUCTION = """# HTTP API of the endpoint
 
@@ -67,17 +67,17 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
     ("get", "/metrics"): (Example("", None, 'scoring_ready{engine="native",model="click-probability:1"} 1.0'),),
     ("get", "/openapi.json"): (Example("", None, '{"openapi":"3.1.0", ...}'),),
 }
-"""Requests and answers of each operation. The answer of /metrics and of /openapi.json is a part of the whole one."""
+"""Requests and responses of each operation. Those of /metrics and /openapi.json are excerpts."""
 
 
 def openapi() -> dict[str, Any]:
-    """The published document."""
-    found: dict[str, Any] = json.loads((_DOCS / "openapi.movielens.json").read_text())
-    return found
+    """Return the published document."""
+    document: dict[str, Any] = json.loads((_DOCS / "openapi.movielens.json").read_text())
+    return document
 
 
 def parser() -> RequestParser:
-    """The service's parser of requests, for the contract of the published document."""
+    """Return the service's request parser, with the contract of the published document."""
     return RequestParser(read_contract((_DOCS / "contract.movielens.json").read_bytes()), Limits())
 
 
@@ -90,7 +90,7 @@ def _problem() -> str:
 
 
 def operations(api: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], list[dict[str, Any]]]]:
-    """Method, path, operation and servers of each operation."""
+    """Yield method, path, operation and servers of each operation."""
     for path, item in api["paths"].items():
         for method, operation in item.items():
             if method != "servers":
@@ -209,7 +209,7 @@ def _errors(api: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """Its type in words, as Markdown."""
+    """Return the type in words, as Markdown."""
     for either in ("anyOf", "oneOf"):
         if either in schema:
             return " or ".join(dict.fromkeys(_type(one) for one in schema[either]))
@@ -235,7 +235,7 @@ def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"each {words}" for words in _bounds(schema["items"]))
     units = {"Length": "characters", "Items": "elements", "imum": ""}
     for unit, noun in units.items():
-        # The range of a 64-bit integer does not concern a caller.
+        # The range of a 64-bit integer is not a limit that matters to a caller.
         low, high = (
             bound if bound is not None and abs(bound) < 2**53 else None
             for bound in (schema.get(f"min{unit}"), schema.get(f"max{unit}"))

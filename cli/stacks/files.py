@@ -1,7 +1,7 @@
-"""Stack files: reading one as Pulumi would, and writing the one of a new region from one that stands.
+"""Stack files: reads one as Pulumi does, and writes the file of a new region from an existing file.
 
-A new file is the old text with places cut out or replaced, so that comments and order stay. Does not run Pulumi and
-creates no stack in its backend.
+A new file is the old text with parts removed or replaced, so comments and order are kept. Does not run Pulumi and does
+not create a stack in its backend.
 """
 
 import os
@@ -15,25 +15,25 @@ import yaml
 
 from cli.changes import stand_in_certificate
 from cli.errors import UserError
+from cli.paths import PROJECT
 from cli.stacks import stack_config
 from infra.config import loading
 from infra.config.settings import ENVIRONMENT, Settings
 from infra.planning import regions
 
-PROJECT = Path(__file__).parents[2]
 LOCATION = "azure-native:location"
 _NAME = 100  # pulumi/pulumi sdk/go/common/tokens/stack.go, ParseStackName
 _ENCRYPTED = ("encryptionsalt", "encryptedkey")
 _HOST, _TLS = "serving:hostname", ("serving:tls_certificate", "serving:tls_key")
-# What is rarely the same in two regions, and why; shown where the new file carries it.
+# Settings that often differ between regions, with the reason that is shown if the new file contains them.
 _REVIEW = {
     "access:deployers": "the same principals may run releases here",
     "access:cluster_admins": "the same groups administer the cluster here",
-    "network:address_space": "two networks that are to be peered may not overlap",
-    "release:model": "a version number counts in the other stack's registry; this one begins with `trained`",
-    "serving:hostname": "one name leads to one endpoint; give this one its own",
+    "network:address_space": "address spaces of peered networks must not overlap",
+    "release:model": "a version number belongs to the other stack's registry; begin with `trained` here",
+    "serving:hostname": "a host name belongs to one endpoint; choose another one here",
     "serving:tls_certificate": "it is for the other host name",
-    "training:snapshot": "the rows lie in the other stack's lake; land them in this one's before a release",
+    "training:snapshot": "the rows are in the other stack's lake; upload them to this one's before a release",
 }
 
 
@@ -43,37 +43,38 @@ class NewStack:
     location: str
     environment: str
     secrets: list[str]
-    """Config paths whose secret values were left out, in `pulumi config set --path` notation."""
+    """Config paths of the secrets that were removed, in the notation of `pulumi config set --path`."""
     review: dict[str, str]
-    """Carried config keys that are rarely right in another region, with the reason."""
+    """Copied config keys that often differ between regions, each with the reason."""
 
 
 def file_of(folder: Path, stack: str) -> Path:
-    """`Pulumi.<stack>.yaml`; an organisation and project before the name are not part of it."""
+    """Return the path of `Pulumi.<stack>.yaml`, without organisation and project before the stack's name."""
     return folder / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
 
 
 def stack_of(path: Path) -> str:
-    """The stack whose file this is."""
+    """Return the name of the stack that a file belongs to."""
     return path.name.removeprefix("Pulumi.").removesuffix(".yaml")
 
 
 def names(folder: Path) -> list[str]:
-    """Every stack that has a file."""
+    """Return the names of the stacks that have a file."""
     return sorted(map(stack_of, folder.glob("Pulumi.*.yaml")))
 
 
 def read(folder: Path, stack: str) -> Mapping[str, str]:
-    """The config of a stack file, flat as Pulumi hands it to a program, without secrets. Raises `UserError`.
+    """Return the config of a stack file, flat as Pulumi passes it to a program, without secrets. Raises `UserError`.
 
-    A certificate whose key is a secret is replaced by another one for the same host name, to make the settings whole.
+    A certificate whose key is a secret is replaced by another one for the same host name, so that the settings are
+    complete.
     """
     text, secrets = _without_secrets(text_of(folder, stack))
-    return _whole(stack_config.parse(text, _project()), secrets)
+    return _with_certificate(stack_config.parse(text, _project()), secrets)
 
 
 def settings_of(config: Mapping[str, str], where: str) -> Settings:
-    """Raises `UserError` naming `where`, each key and its rule."""
+    """Return the settings. Raises `UserError` with `where`, and the key and the rule of each error."""
     try:
         return loading.load(config, _project())
     except loading.ConfigError as error:
@@ -81,16 +82,16 @@ def settings_of(config: Mapping[str, str], where: str) -> Settings:
 
 
 def create(folder: Path, name: str, like: str, location: str | None) -> NewStack:
-    """Write the file of stack `name` from that of `like`, with `location` or the region that ends the name.
+    """Write the file of stack `name` from that of `like`, with `location` or the region at the end of the name.
 
-    The part of the name before the region becomes the environment, where it can be one; else the environment is kept
-    and listed for review. Unless the name gives the environment of `like`, `production` is listed, too. Former names of
-    settings are replaced by the present ones.
+    The part of the name before the region becomes the environment if it is a valid one; otherwise the environment is
+    copied and listed for review. Unless the name gives the environment of `like`, `production` is listed, too. Former
+    names of settings are replaced by the present ones.
 
-    Raises `UserError`, and has written nothing, if the file exists, the region is unknown or the settings are wrong.
+    Raises `UserError` before it writes anything if the file exists, the region is unknown or the settings are wrong.
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise UserError(f"{name!r} cannot name a stack: letters, digits, hyphens, underscores and dots can.")
+        raise UserError(f"{name!r} cannot name a stack: use only letters, digits, hyphens, underscores and dots.")
     if len(name) > _NAME:
         raise UserError(
             f"{name!r} cannot name a stack: it has {len(name)} characters, and at most {_NAME} are allowed."
@@ -106,16 +107,16 @@ def create(folder: Path, name: str, like: str, location: str | None) -> NewStack
         if key not in old:
             raise UserError(f"{file_of(folder, like)} has no {key}: set it there first.")
     text = _with_present_names(_replaced(text, LOCATION, region))
-    promised = name.removesuffix(f"-{region}")
-    if promised != name and re.fullmatch(ENVIRONMENT, promised):
-        text = _replaced(text, environment_key, promised)
+    prefix = name.removesuffix(f"-{region}")
+    if prefix != name and re.fullmatch(ENVIRONMENT, prefix):
+        text = _replaced(text, environment_key, prefix)
     config = stack_config.parse(text, _project())
-    environment = settings_of(_whole(config, secrets), path.name).environment
+    environment = settings_of(_with_certificate(config, secrets), path.name).environment
     _write_new(path, text)
     review = dict(_to_review(config, old[LOCATION]))
-    if promised != environment:
+    if prefix != environment:
         review[environment_key] = f"{environment}, as in {like}: it is part of every resource name"
-    if promised != old.get(environment_key):
+    if prefix != old.get(environment_key):
         review[production_key] = f"{old[production_key]}, as in {like}: it decides on protection, zones and price"
     return NewStack(path, region, environment, secrets, review)
 
@@ -129,7 +130,7 @@ def _require_region(region: str, *, named: bool) -> None:
 
 
 def text_of(folder: Path, stack: str) -> str:
-    """A stack file as it is written. Raises `UserError` where there is none, or one that the engine refuses."""
+    """Return the text of a stack file. Raises `UserError` if it does not exist or the engine would refuse it."""
     path = file_of(folder, stack)
     try:
         text = path.read_text()
@@ -147,51 +148,55 @@ def _project() -> str:
     return str(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["name"])
 
 
-def _whole(config: Mapping[str, str], secrets: Collection[str]) -> Mapping[str, str]:
+def _with_certificate(config: Mapping[str, str], secrets: Collection[str]) -> Mapping[str, str]:
+    """Replace certificate and key if one of them was a secret, which is missing here."""
     if _HOST in config and set(_TLS) & set(secrets):
         return {**config, **dict(zip(_TLS, stand_in_certificate.pair(config[_HOST]), strict=True))}
     return config
 
 
 def _without_secrets(text: str) -> tuple[str, list[str]]:
-    """The text without encryption keys and without every entry that holds an encrypted value, and those entries."""
-    doomed: list[tuple[int, int]] = []
+    """Remove encryption keys and all entries with an encrypted value; return the text and the paths of the entries."""
+    removed: list[tuple[int, int]] = []
     secrets: list[str] = []
     for key, value in _entries(yaml.compose(text, yaml.SafeLoader)):
         if key.value in _ENCRYPTED:
-            doomed.append(_span(key, value))
+            removed.append(_span(key, value))
         elif key.value == "config":
             for name, node in _entries(value):
-                secrets += _secrets_in(name, node, name.value, doomed)
-    lines = text.splitlines(keepends=True)
-    kept = (line for number, line in enumerate(lines) if not any(first <= number < last for first, last in doomed))
-    return "".join(kept), secrets
+                secrets += _secrets_in(name, node, name.value, removed)
+    lines = [
+        line
+        for number, line in enumerate(text.splitlines(keepends=True))
+        if not any(first <= number < last for first, last in removed)
+    ]
+    return "".join(lines), secrets
 
 
-def _secrets_in(key: yaml.Node, value: yaml.Node, path: str, doomed: list[tuple[int, int]]) -> list[str]:
-    """Paths of the secrets below one entry; marks the fewest whole lines that hold them as doomed."""
+def _secrets_in(key: yaml.Node, value: yaml.Node, path: str, removed: list[tuple[int, int]]) -> list[str]:
+    """Return the paths of the secrets below one entry, and add the fewest lines that contain them to `removed`."""
     if not _is_secret(value):
         return []
     below, span = list(_entries(value)), _span(key, value)
     block = isinstance(value, yaml.MappingNode) and not value.flow_style
     if not block or any(name.value == "secure" for name, _ in below):
-        doomed.append(span)
+        removed.append(span)
         return [path]
-    found = [secret for name, node in below for secret in _secrets_in(name, node, f"{path}.{name.value}", doomed)]
-    if all(_span(name, node) in doomed for name, node in below):
-        doomed.append(span)
-    return found
+    secrets = [secret for name, node in below for secret in _secrets_in(name, node, f"{path}.{name.value}", removed)]
+    if all(_span(name, node) in removed for name, node in below):
+        removed.append(span)
+    return secrets
 
 
 def _is_secret(node: yaml.Node) -> bool:
-    """Whether an encrypted value is anywhere in it."""
+    """Return whether the node is or contains an encrypted value."""
     if isinstance(node, yaml.SequenceNode):
         return any(map(_is_secret, node.value))
     return stack_config.is_secret(node) or any(_is_secret(value) for _, value in _entries(node))
 
 
 def _replaced(text: str, key: str, value: str) -> str:
-    """The text with another scalar for one config key, of the project also without its namespace."""
+    """Replace the scalar of one config key; a key of the project may also be written without its namespace."""
     config = next(node for name, node in _entries(yaml.compose(text, yaml.SafeLoader)) if name.value == "config")
     spelled = (key, key.removeprefix(f"{_project()}:"))
     node = next((node for name, node in _entries(config) if name.value in spelled), None)
@@ -214,7 +219,7 @@ def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Nod
 
 
 def _span(key: yaml.Node, value: yaml.Node) -> tuple[int, int]:
-    """First line of an entry and the line after it. A block's end mark is where the next token stands."""
+    """Return the first line of an entry and the line after its last. A block's end mark is at the next token."""
     last = value
     while isinstance(last, yaml.CollectionNode) and not last.flow_style and last.value:
         last = last.value[-1][1] if isinstance(last, yaml.MappingNode) else last.value[-1]
@@ -227,11 +232,11 @@ def _to_review(config: Mapping[str, str], before: str) -> Iterator[tuple[str, st
         if key in _REVIEW and not (key == "release:model" and not value.isdigit()):
             yield key, _REVIEW[key]
         elif key != LOCATION and re.search(rf"\b{before}\b", value):
-            yield key, f"speaks of {before}"
+            yield key, f"mentions {before}"
 
 
 def _write_new(path: Path, text: str) -> None:
-    """The whole file or none, and never over another that came meanwhile."""
+    """Write the file atomically, without overwriting a file that was created meanwhile."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".yaml", delete=False) as file:
         file.write(text)
     written = Path(file.name)

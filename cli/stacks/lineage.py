@@ -1,12 +1,15 @@
-"""From the live endpoint back to the rows it was trained on, and from a snapshot to what serves it.
+"""Lineage of models: from the live endpoint back to the training rows, and from a snapshot to its models' deployments.
 
-Reads Azure ML's records and the artefacts' `lineage.json`, and changes nothing. What was deployed or registered by hand
-is shown as far as it says where it came from.
+Reads Azure ML's records and `lineage.json` of the artefacts, and changes nothing. For models and deployments that were
+created by hand, the recorded part is shown. Returns records; `tree` renders them for the terminal, and the dashboard
+renders them as HTML.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from rich.markup import escape
 from rich.tree import Tree
 
 from infra.cloud.artefact import Artefact, ArtefactError
@@ -16,62 +19,86 @@ from infra.release.serving_stage.live_record import read_reference
 _UNKNOWN = "not recorded"
 
 
-def of_endpoint(outputs: Mapping[str, Any]) -> Tree:
-    """Every deployment of the stack's endpoint with its share of traffic, and below each what it was made of."""
+@dataclass(frozen=True)
+class Record:
+    """One object of the lineage, above the objects that it was made from."""
+
+    kind: str
+    """Kind of object, such as `deployment` or `training run`; empty for a remark."""
+    text: str
+    """Name or id of the object, and further facts."""
+    children: list["Record"] = field(default_factory=list)
+
+    def add(self, kind: str, text: str) -> "Record":
+        """Add a child and return it."""
+        child = Record(kind, text)
+        self.children.append(child)
+        return child
+
+
+def tree(record: Record) -> Tree:
+    """Return the record and everything below it as a tree for the terminal."""
+    rendered = Tree(escape(f"{record.kind} {record.text}".strip()))
+    for child in record.children:
+        rendered.children.append(tree(child))
+    return rendered
+
+
+def of_endpoint(outputs: Mapping[str, Any]) -> Record:
+    """Return the endpoint with its deployments; below each its traffic, image, model, training run and rows."""
     client = AzureClients.discover().machine_learning(outputs["ml_workspace_id"])
     endpoint = client.online_endpoints.get(outputs["endpoint_name"])
-    tree = Tree(f"endpoint {endpoint.name}  {endpoint.scoring_uri}")
+    root = Record("endpoint", f"{endpoint.name}  {endpoint.scoring_uri}")
     traffic = endpoint.traffic or {}
     deployments = client.online_deployments.list(endpoint.name)
-    for deployment in sorted(deployments, key=lambda found: -traffic.get(found.name, 0)):
-        branch = tree.add(f"deployment {_share(deployment, traffic)}")
+    for deployment in sorted(deployments, key=lambda deployment: -traffic.get(deployment.name, 0)):
+        record = root.add("deployment", _name_and_traffic(deployment, traffic))
         name, version = reference(deployment.environment)
-        branch.add(f"image {client.environments.get(name, version).image}" if version else f"image {_UNKNOWN}")
+        record.add("image", client.environments.get(name, version).image if version else _UNKNOWN)
         name, version = reference(deployment.model)
         if version:
-            _add_model(branch, outputs, client.models.get(name, version))
-    _add_history(tree, outputs)
-    return tree
+            _add_model(record, outputs, client.models.get(name, version))
+    _add_history(root, outputs)
+    return root
 
 
-def _add_history(tree: Tree, outputs: Mapping[str, Any]) -> None:
-    """Every deployment that was live, with the settings that bring it back."""
-    recorded = read_reference(outputs["lake_blob_endpoint"], "models")
-    if recorded:
-        branch = tree.add("live, newest first")
-        for found in recorded["deployments"]:
-            _, _, digest = found["image"].rpartition("@")
-            settings = (
-                f"release:model {found['model_version']}, release:image {digest}, serving:engine {found['engine']}"
-            )
-            branch.add(f"{found['deployment']} since {found['since']}: {settings}")
+def _add_history(root: Record, outputs: Mapping[str, Any]) -> None:
+    """Add the deployments that are or were live, each with the settings that restore it."""
+    reference = read_reference(outputs["lake_blob_endpoint"], "models")
+    if not reference:
+        return
+    history = root.add("live deployments", "(newest first)")
+    for entry in reference["deployments"]:
+        _, _, digest = entry["image"].rpartition("@")
+        settings = f"release:model {entry['model_version']}, release:image {digest}, serving:engine {entry['engine']}"
+        history.add("deployment", f"{entry['deployment']} since {entry['since']}: {settings}")
 
 
-def of_snapshot(outputs: Mapping[str, Any], snapshot: str) -> Tree:
-    """Every model version trained on the snapshot, and the deployments that serve it."""
+def of_snapshot(outputs: Mapping[str, Any], snapshot: str) -> Record:
+    """Return the snapshot with the model versions trained on it; below each its deployments."""
     client = AzureClients.discover().machine_learning(outputs["ml_workspace_id"])
     traffic = client.online_endpoints.get(outputs["endpoint_name"]).traffic or {}
-    serving: dict[str, list[str]] = {}
+    deployments: dict[str, list[str]] = {}
     for deployment in client.online_deployments.list(outputs["endpoint_name"]):
         _, version = reference(deployment.model)
-        serving.setdefault(version, []).append(_share(deployment, traffic))
-    tree = Tree(f"snapshot {snapshot}")
+        deployments.setdefault(version, []).append(_name_and_traffic(deployment, traffic))
+    root = Record("snapshot", snapshot)
     for model in client.models.list(name=outputs["model_name"]):
         if model.tags.get("snapshot") == snapshot:
-            branch = _add_model(tree, outputs, model)
-            for served_by in serving.get(str(model.version), ["no deployment"]):
-                branch.add(f"served by {served_by}")
-    if not tree.children:
-        tree.add("no model version was trained on it")
-    return tree
+            record = _add_model(root, outputs, model)
+            for deployment in deployments.get(str(model.version), ["none"]):
+                record.add("deployment", deployment)
+    if not root.children:
+        root.add("", "no model version was trained on this snapshot")
+    return root
 
 
-def _share(deployment: Any, traffic: Mapping[str, int]) -> str:
+def _name_and_traffic(deployment: Any, traffic: Mapping[str, int]) -> str:
     return f"{deployment.name}  {traffic.get(deployment.name, 0)} % of traffic"
 
 
 def reference(asset: Any) -> tuple[str, str]:
-    """(name, version) from `azureml:name:version` or the resource's id; version is empty where it is neither."""
+    """Return (name, version) of an asset from `azureml:name:version` or its resource id; no version for other texts."""
     text = str(asset or "")
     if "/versions/" in text:
         *_, name, _, version = text.split("/")
@@ -80,34 +107,32 @@ def reference(asset: Any) -> tuple[str, str]:
     return name, version
 
 
-def _add_model(tree: Tree, outputs: Mapping[str, Any], model: Any) -> Tree:
+def _add_model(parent: Record, outputs: Mapping[str, Any], model: Any) -> Record:
     tags = model.tags
-    branch = tree.add(f"model {model.name}:{model.version}  AUC {tags.get('auc', _UNKNOWN)}")
+    record = parent.add("model", f"{model.name}:{model.version}  AUC {tags.get('auc', _UNKNOWN)}")
     run_id = tags.get("run_id")
-    if not run_id:
-        branch.add(f"training run {_UNKNOWN}")
-        return branch
-    run = branch.add(f"training run {run_id}")
-    for line in _trained(outputs, run_id, tags):
-        run.add(line)
-    return branch
+    run = record.add("training run", run_id or _UNKNOWN)
+    if run_id:
+        run.children.extend(training_records(outputs, run_id, tags))
+    return record
 
 
-def _trained(outputs: Mapping[str, Any], run_id: str, tags: Mapping[str, str]) -> Iterator[str]:
-    yield f"code {tags.get('code', _UNKNOWN)}"
-    yield f"snapshot {tags.get('dataset', '')}/{tags.get('snapshot', _UNKNOWN)}"
+def training_records(outputs: Mapping[str, Any], run_id: str, tags: Mapping[str, str]) -> Iterator[Record]:
+    """Yield code, rows and versions of a training run, from the model's tags and from the artefact's `lineage.json`."""
+    yield Record("code", tags.get("code", _UNKNOWN))
+    yield Record("snapshot", f"{tags.get('dataset', '')}/{tags.get('snapshot', _UNKNOWN)}")
     try:
         lineage = Artefact(outputs["lake_blob_endpoint"], "models", run_id).json("lineage.json")
     except ArtefactError as error:
-        yield str(error)
+        yield Record("", str(error))
         return
     data = lineage["data"]
-    yield f"joined table {data['digest'][:16]}  {data['rows']:,} rows, {data['clicks']:,} clicks"
-    yield "files " + ", ".join(table["file"] for table in data["tables"].values())
-    yield f"spec {lineage['spec_digest'][:16]}"
-    yield "versions " + ", ".join(f"{name} {version}" for name, version in lineage["versions"].items())
+    yield Record("joined table", f"{data['digest'][:16]}  {data['rows']:,} rows, {data['clicks']:,} clicks")
+    yield Record("files", ", ".join(table["file"] for table in data["tables"].values()))
+    yield Record("spec", lineage["spec_digest"][:16])
+    yield Record("versions", ", ".join(f"{name} {version}" for name, version in lineage["versions"].items()))
     start = lineage["warm_start"]
-    if start and start["trees"]:  # without trees it says why the fit began anew
-        yield f"went on from training run {start['run_id']}"
-    yield f"MLflow run {lineage.get('mlflow_run_id') or _UNKNOWN}"
-    yield f"trained at {lineage['trained_at']}"
+    if start and start["trees"]:  # without trees, it holds the reason why the fit started from scratch
+        yield Record("warm start", f"from training run {start['run_id']}")
+    yield Record("MLflow run", lineage.get("mlflow_run_id") or _UNKNOWN)
+    yield Record("trained at", lineage["trained_at"])

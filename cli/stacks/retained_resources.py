@@ -1,6 +1,6 @@
-"""What a stack leaves behind when it is destroyed, read from its state: what keeps a name, and what nobody gets back.
+"""Leftovers of a destroyed stack, from its state: resources that keep a name, and data that cannot be restored.
 
-Says nothing of what stands in Azure without being in the state; `teardown.py` asks Azure for that.
+Does not look for resources in Azure that are not in the state; `teardown.py` does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,13 @@ from cli.stacks.state import Resource
 VAULT, WORKSPACE, GROUP = "keyvault:Vault", "machinelearningservices:Workspace", "resources:ResourceGroup"
 
 
-def own_groups(standing: Sequence[Resource]) -> list[str]:
-    return [resource.id for resource in standing if resource.kind == GROUP]
+def own_groups(resources: Sequence[Resource]) -> list[str]:
+    """Return the ids of the resource groups that the stack itself created."""
+    return [resource.id for resource in resources if resource.kind == GROUP]
 
 
 def managed_groups(resource: Resource) -> Iterator[str]:
-    """Ids of the resource groups that Databricks and AKS make for themselves, and delete."""
+    """Yield the ids of the resource groups that Databricks or AKS created for this resource, and will delete."""
     if managed := resource.outputs.get("managedResourceGroupId"):
         yield managed
     if nodes := resource.outputs.get("nodeResourceGroup"):
@@ -23,29 +24,31 @@ def managed_groups(resource: Resource) -> Iterator[str]:
 
 
 def within(resource_id: str, groups: Sequence[str]) -> bool:
+    """Return whether the resource is one of `groups` or below one of them."""
     return any(f"{resource_id}/".lower().startswith(f"{group}/".lower()) for group in groups)
 
 
-def remains(standing: Sequence[Resource]) -> Iterator[str]:
-    """Lines for people, in the order of the state."""
-    groups = own_groups(standing)
-    for resource in standing:
-        found, name = resource.outputs, resource.name
+def remains(resources: Sequence[Resource]) -> Iterator[str]:
+    """Yield one line for the user per leftover, in the order of the state."""
+    groups = own_groups(resources)
+    for resource in resources:
+        outputs, name = resource.outputs, resource.name
         if resource.kind == VAULT:
-            kept = found.get("properties") or {}
-            days = kept.get("softDeleteRetentionInDays") or 90
-            ends = "purge protection: nobody ends that" if kept.get("enablePurgeProtection") else "--purge ends that"
-            yield f"key vault {name} is kept for {days:.0f} days, and its name with it; {ends}"
+            properties = outputs.get("properties") or {}
+            days = properties.get("softDeleteRetentionInDays") or 90
+            protected = properties.get("enablePurgeProtection")
+            remedy = "purge protection forbids purging it earlier" if protected else "--purge deletes it at once"
+            yield f"key vault {name} is soft-deleted and keeps its name for {days:.0f} days; {remedy}"
         elif resource.kind == WORKSPACE:
-            yield f"Azure ML workspace {name} is kept for 14 days, and its name with it; --purge ends that"
-            yield f"model versions of {name} go with it: without its storage account nobody restores them"
+            yield f"workspace {name} is soft-deleted and keeps its name for 14 days; --purge deletes it at once"
+            yield f"model versions of {name} are lost: they cannot be restored without its storage account"
         elif resource.kind == "operationalinsights:Workspace":
-            yield f"logs in {name} are kept for 14 days; who makes it again in the same group has them back"
+            yield f"logs in {name} are kept for 14 days: create it again in the same group to restore them"
         elif resource.kind == "storage:BlobServiceProperties":
-            days = (found.get("deleteRetentionPolicy") or {}).get("days") or 0
+            days = (outputs.get("deleteRetentionPolicy") or {}).get("days") or 0
             account = resource.id.split("/")[8]
-            yield f"blobs in {account} are gone at once: their {days:.0f} days of soft delete end with the account"
+            yield f"blobs in {account} are deleted at once: their {days:.0f} days of soft delete end with the account"
         elif resource.retained and not within(resource.id, groups):
-            yield f"{resource.id} is retained and in no group of the stack: it stays and goes on costing"
+            yield f"{resource.id} is retained and not in a group of the stack: it stays and continues to cost money"
         for managed in managed_groups(resource):
-            yield f"resource group {managed.rpartition('/')[2]} is Azure's own: it goes with {name}"
+            yield f"resource group {managed.rpartition('/')[2]} is managed by Azure: it is deleted together with {name}"

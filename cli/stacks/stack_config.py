@@ -1,9 +1,9 @@
-"""The config of a stack file as the Pulumi engine reads it: flat, and every value as the text a program gets.
+"""Reads the config of a stack file like the Pulumi engine: flat, with every value as the text that a program gets.
 
 The engine decodes the file with gopkg.in/yaml.v3 and passes each value on as text, objects and lists as JSON. PyYAML
-reads other numbers, dates and booleans (YAML 1.1: `yes`, `12:30`), so the rules of yaml.v3 are repeated here; a test
-compares them with `pulumi config --json`. Source: go-yaml/yaml v3 resolve.go and decode.go; for keys, ParseKey in
-pulumi/pulumi sdk/go/common/resource/config/key.go. Does not decrypt, and does not know any setting.
+reads numbers, dates and booleans differently (YAML 1.1: `yes`, `12:30`), so the rules of yaml.v3 are repeated here; a
+test compares them with `pulumi config --json`. Source: go-yaml/yaml v3 resolve.go and decode.go; for keys, ParseKey in
+pulumi/pulumi sdk/go/common/resource/config/key.go. Does not decrypt values and does not check settings.
 """
 
 import base64
@@ -38,23 +38,26 @@ _Loader.add_implicit_resolver(_PLAIN, re.compile(""), None)
 
 
 def parse(text: str, project: str) -> dict[str, str]:
-    """The config by `namespace:name`. Raises `ValueError` for what the engine refuses, `yaml.YAMLError` for no YAML."""
+    """Return the config by `namespace:name`.
+
+    Raises `ValueError` for a file that the engine refuses, and `yaml.YAMLError` for a text that is not YAML.
+    """
     root = yaml.compose(text, _Loader)
     try:
         config = dict(_members(_mapping(root, "the file"))).get("config")
-        found: dict[str, str] = {}
+        values: dict[str, str] = {}
         for name, node in _members(_mapping(config, "config"), keys_are_text=True):
             key = _key(name, project)
-            if key in found:
-                raise ValueError(f"{key} is there twice, once as {name}")
-            found[key] = _text(_value(node))
-        return found
+            if key in values:
+                raise ValueError(f"{key} is set twice, once as {name}")
+            values[key] = _text(_value(node))
+        return values
     except RecursionError:
         raise ValueError("an anchor contains itself") from None
 
 
 def is_secret(node: yaml.Node) -> bool:
-    """Whether it is an encrypted value, which Pulumi writes as an object with the one member `secure`, a text."""
+    """Return whether the node is an encrypted value: an object whose only member is `secure`, a text."""
     if not isinstance(node, yaml.MappingNode) or len(node.value) != 1:
         return False
     ((key, value),) = node.value
@@ -71,7 +74,7 @@ def _key(name: str, project: str) -> str:
 
 
 def _members(node: yaml.MappingNode, *, keys_are_text: bool = False) -> Iterator[tuple[str, yaml.Node]]:
-    """Members with those that `<<` merges in, which never replace one of the mapping itself."""
+    """Yield the members, including those merged by `<<`, which never replace a member of the mapping itself."""
     own: dict[str, yaml.Node] = {}
     merged: dict[str, yaml.Node] = {}
     for key, value in node.value:
@@ -81,21 +84,21 @@ def _members(node: yaml.MappingNode, *, keys_are_text: bool = False) -> Iterator
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if not isinstance(source, yaml.MappingNode):
                     raise ValueError(f"line {key.start_mark.line + 1}: << takes a mapping or a list of mappings")
-                for name, found in _members(source, keys_are_text=keys_are_text):
-                    merged.setdefault(name, found)
+                for name, member in _members(source, keys_are_text=keys_are_text):
+                    merged.setdefault(name, member)
             continue
         name = _value(key)
         if keys_are_text and not isinstance(name, str):
             raise ValueError(f"line {key.start_mark.line + 1}: {key.value} is not a config key: put it in quotes")
         name = _text(name)
         if name in own:
-            raise ValueError(f"line {key.start_mark.line + 1}: {name} is there twice")
+            raise ValueError(f"line {key.start_mark.line + 1}: {name} is set twice")
         own[name] = value
     yield from {**merged, **own}.items()
 
 
 def _mapping(node: yaml.Node | None, what: str) -> yaml.MappingNode:
-    """The node, or an empty mapping where there is nothing."""
+    """Return the node, or an empty mapping for an absent or null node."""
     if node is None or (isinstance(node, yaml.ScalarNode) and _value(node) is None):
         return yaml.MappingNode("", [])
     if not isinstance(node, yaml.MappingNode):
@@ -118,7 +121,7 @@ def _value(node: yaml.Node) -> Any:
 
 
 def _resolve(text: str) -> Any:
-    """A plain scalar as yaml.v3 takes it: null, boolean, moment in time (as text), number or text."""
+    """Resolve a plain scalar like yaml.v3: null, boolean, moment in time (as text), number or text."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _NOT_FINITE.fullmatch(text):
@@ -139,7 +142,7 @@ def _resolve(text: str) -> Any:
 
 
 def _moment(text: str) -> str | None:
-    """Go's text of a time.Time; a program is given no other."""
+    """Return Go's text of a `time.Time`, which is the form that a program gets; None for other texts."""
     found = _TIME.fullmatch(text)
     if found is None or (found["sep"] == " " and found["zone"]) or (found["sep"] in ("T", "t") and not found["zone"]):
         return None

@@ -1,22 +1,19 @@
-"""What a stack's state says of its resources, asked of the engine. Decrypts no secret."""
+"""Resources and outputs of a stack's state, read through the Pulumi CLI. Decrypts no secret."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.errors import UserError
-
-NO_PULUMI = "the Pulumi CLI is not on PATH: run `make bootstrap`, then `. .venv/personalization.sh`"
+from cli import pulumi_cli
 
 
 @dataclass(frozen=True)
 class Resource:
     urn: str
     kind: str
-    """`storage:StorageAccount`: module and class, whichever provider it is of."""
+    """Module and class of its type, without the provider, such as `storage:StorageAccount`."""
     id: str
     protected: bool
     retained: bool
@@ -29,37 +26,53 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """The version its Azure API is asked in; empty for what Azure Resource Manager does not know."""
+        """API version for requests to Azure Resource Manager; empty if it does not manage such resources."""
         return str(self.outputs.get("azureApiVersion", ""))
 
 
-def ask(folder: Path, failed: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """What a short command of Pulumi's CLI prints. Raises `UserError`: that it `failed`, and the CLI's own words."""
-    command = ["pulumi", *arguments, "--non-interactive"]
-    try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise UserError(NO_PULUMI) from None
-    if done.returncode:
-        raise UserError(f"{failed}: {(done.stderr.strip() or done.stdout.strip()).removeprefix('error: ')}")
-    return done.stdout
-
-
 def resources(folder: Path, stack: str, environment: Mapping[str, str] | None = None) -> list[Resource]:
-    """Of the project in `folder`; no components and no providers. Raises `UserError` if there is no such stack."""
-    failed = f"stack {stack} cannot be read"
-    exported = ask(folder, failed, "stack", "export", "--stack", stack, environment=environment)
-    found = json.loads(exported)["deployment"].get("resources") or []
-    return [_read(resource) for resource in found if _is_real(resource)]
+    """Return the resources of a stack of the project in `folder`, without components and providers.
+
+    Raises `UserError` if the stack does not exist.
+    """
+    exported = pulumi_cli.output(
+        folder,
+        *("stack", "export", "--stack", stack),
+        failure=f"stack {stack} cannot be read",
+        environment=environment,
+    )
+    recorded = json.loads(exported)["deployment"].get("resources") or []
+    return [_read(resource) for resource in recorded if _is_cloud_resource(resource)]
 
 
-def outputs(folder: Path, stack: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the stack's last `up` told; secrets stay hidden. Raises `UserError` if there is no such stack."""
-    failed = f"the outputs of stack {stack} cannot be read"
-    return json.loads(ask(folder, failed, "stack", "output", "--json", "--stack", stack, environment=environment))
+def outputs(
+    folder: Path, stack: str, environment: Mapping[str, str] | None = None, *, missing_ok: bool = False
+) -> dict[str, Any]:
+    """Return the outputs of the stack's last `up`, with masked secrets.
+
+    Raises `UserError` if the stack does not exist; with `missing_ok`, returns no outputs then.
+    """
+    if missing_ok and not _exists(folder, stack, environment):
+        return {}
+    printed = pulumi_cli.output(
+        folder,
+        *("stack", "output", "--json", "--stack", stack),
+        failure=f"the outputs of stack {stack} cannot be read",
+        environment=environment,
+    )
+    values: dict[str, Any] = json.loads(printed)
+    return values
 
 
-def _is_real(resource: dict[str, Any]) -> bool:
+def _exists(folder: Path, stack: str, environment: Mapping[str, str] | None) -> bool:
+    listed = pulumi_cli.output(
+        folder, "stack", "ls", "--json", failure="stacks cannot be listed", environment=environment
+    )
+    names = {entry["name"].rpartition("/")[2] for entry in json.loads(listed)}
+    return stack.rpartition("/")[2] in names
+
+
+def _is_cloud_resource(resource: dict[str, Any]) -> bool:
     return bool(resource.get("custom")) and not resource["type"].startswith("pulumi:")
 
 

@@ -1,1 +1,1 @@
-"""A stack for tests of the dashboard."""
+"""An example stack for tests and screenshots of the dashboard."""

@@ -1,4 +1,4 @@
-"""Write the screenshots in docs/page, from a test stack with invented films.
+"""Writes the screenshots in docs/dashboard, from an example stack with invented films.
 
 python -m testing.dashboard.screenshots
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from testing.dashboard.stack import ENDPOINT, page_stand, served
+from testing.dashboard.stack import ENDPOINT, example_stack, served
 from testing.sandbox.process import ROOT
 
-FOLDER = ROOT / "docs" / "page"
-MOST_BYTES = 150_000
+FOLDER = ROOT / "docs" / "dashboard"
+MAX_BYTES = 150_000
 
 
 def take(browser: Browser, url: str, name: str, scheme: str, width: int, height: int, view: str) -> None:
@@ -27,7 +27,7 @@ def take(browser: Browser, url: str, name: str, scheme: str, width: int, height:
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path)
     context.close()
-    assert path.stat().st_size < MOST_BYTES, f"{path} has {path.stat().st_size:,} bytes"
+    assert path.stat().st_size < MAX_BYTES, f"{path} has {path.stat().st_size:,} bytes"
     print(path)
 
 
@@ -43,12 +43,12 @@ def rank(page: Page) -> None:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory() as folder, page_stand(Path(folder)) as stand, sync_playwright() as playwright:
-        stand.log_summary([0.004] * 60 + [0.019], without_features=1)
+    with tempfile.TemporaryDirectory() as folder, example_stack(Path(folder)) as stack, sync_playwright() as playwright:
+        stack.log_summary([0.004] * 60 + [0.019], without_features=1)
         for hour in range(20):
-            stand.cloud.score(ENDPOINT, {"rows": [{"age": 30, "hour": hour} if hour % 3 else {"year": 1990}]})
+            stack.cloud.score(ENDPOINT, {"rows": [{"age": 30, "hour": hour} if hour % 3 else {"year": 1990}]})
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
-        with served(stand.subject()) as url:
+        with served(stack.source()) as url:
             take(browser, url, "architecture", "light", 1100, 760, "")
             take(browser, url, "try-dark", "dark", 1100, 900, "try")
             take(browser, url, "release-380", "light", 380, 800, "release")

@@ -1,7 +1,7 @@
-"""A stack for the page, without Spark and without the engine: a sandbox, a small model in its lake, and its rollout.
+"""An example stack for the dashboard, without Spark and Pulumi: a sandbox with a small model and its rollout.
 
-The model takes MovieLens' features and the hour of day, is served by the real scoring service and rolled out by the
-real rollout; the items are made up. What the engine would keep of it (outputs, state) is put together here.
+The model uses MovieLens' features and the hour of day. The real rollout deploys it with the real scoring service; the
+items are invented. Outputs and state, which the engine would record, are built here.
 """
 
 import json
@@ -30,7 +30,7 @@ from infra.release.checks.gate import verdict
 from infra.release.serving_stage import rollout
 from scoring.logs import JsonFormatter
 from scoring.summary import Summary
-from testing.sandbox.machine_learning import CONTEXT, Cloud, environment, ml_sandbox
+from testing.sandbox.machine_learning import CONTEXT, AzureClients, environment, ml_sandbox
 from testing.sandbox.process import ROOT, in_environment
 from testing.scoring import write_manifest
 from testing.workloads.shop import GENRES, write_shop
@@ -63,29 +63,30 @@ chmod +x "$1/bin/serve"
 
 
 @dataclass
-class Stand:
-    cloud: Cloud
+class ExampleStack:
+    cloud: AzureClients
     data: Path
     outputs: dict[str, Any]
     resources: list[Resource]
 
-    def subject(self, **changed: Any) -> stack_source.Subject:
-        whole = stack_source.Subject(
+    def source(self, **changes: Any) -> stack_source.StackSource:
+        """Return the dashboard's data source of this stack, with changed fields."""
+        source = stack_source.StackSource(
             stack="shop",
             outputs=lambda: self.outputs,
             resources=lambda: self.resources,
-            remedy="Start the stand again.",
+            remedy="Restart the example stack.",
             dataset="movielens",
             data=self.data,
-            replicas=lambda: stack_source.discovered(f"{self.cloud.url}/sandbox/metrics"),
+            replicas=lambda: stack_source.discover_metrics(f"{self.cloud.url}/sandbox/metrics"),
         )
-        return replace(whole, **changed)
+        return replace(source, **changes)
 
     def log_summary(self, seconds: Sequence[float], without_features: int) -> None:
-        """What the service writes once a minute, without waiting for it."""
+        """Write the summary that the service logs once a minute, without waiting for it."""
         summary = Summary(f"{MODEL}:9", None)
-        for one in seconds:
-            summary.observe(200, one)
+        for latency in seconds:
+            summary.observe(200, latency)
         summary.without_features = without_features
         record = logging.makeLogRecord({"msg": "summary", "levelname": "INFO", "fields": summary.take()})
         log = self.cloud.folder / "deployments" / ENDPOINT / self.outputs["deployment"] / "console.log"
@@ -94,12 +95,12 @@ class Stand:
 
 
 @contextmanager
-def page_stand(folder: Path) -> Iterator[Stand]:
-    """Clients find their cloud in the environment as long as the block lasts."""
+def example_stack(folder: Path) -> Iterator[ExampleStack]:
+    """Deploy the stack. Within the block, clients of Azure find the sandbox through the environment."""
     with ml_sandbox(folder / "cloud") as cloud, in_environment(cloud.environment):
         data = write_shop(folder / "shop", interactions=1)
         metrics = _make_artefact(cloud.folder / "accounts" / "lake" / "models" / RUN, data)
-        _let_read(cloud)
+        _grant_read_access(cloud)
         run = cloud.build({**CONTEXT, "install.sh": _INSTALL})
         assert run.status == "Succeeded", cloud.log(run)
         environment(cloud, "2", run.output_images[0].digest)
@@ -108,14 +109,14 @@ def page_stand(folder: Path) -> Iterator[Stand]:
         cloud.put(f"{cloud.workspace}/models/{MODEL}/versions/9", properties=version)
         cloud.endpoint(ENDPOINT)
         rolled_out = dict(rollout._RolloutProvider().create(_rollout(cloud)).outs or {})
-        yield Stand(cloud, data, _outputs(cloud, rolled_out, metrics), _state(cloud, rolled_out))
+        yield ExampleStack(cloud, data, _outputs(cloud, rolled_out, metrics), _state(cloud, rolled_out))
 
 
 @contextmanager
-def served(of: stack_source.Subject) -> Iterator[str]:
-    """The page as `personalization open` serves it; its address."""
+def served(source: stack_source.StackSource) -> Iterator[str]:
+    """Serve the dashboard as `personalization dashboard` does, and yield its address."""
     listener = server.listen(None)
-    running = uvicorn.Server(server.config(of))
+    running = uvicorn.Server(server.config(source))
     thread = threading.Thread(target=running.run, args=([listener],))
     thread.start()
     try:
@@ -125,7 +126,7 @@ def served(of: stack_source.Subject) -> Iterator[str]:
         thread.join()
 
 
-def _let_read(cloud: Cloud) -> None:
+def _grant_read_access(cloud: AzureClients) -> None:
     lake = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake"
     role = f"{cloud.subscription}/providers/Microsoft.Authorization/roleDefinitions/{Role.STORAGE_BLOB_DATA_READER}"
     cloud.put(
@@ -134,7 +135,7 @@ def _let_read(cloud: Cloud) -> None:
     )
 
 
-def _rollout(cloud: Cloud) -> dict[str, Any]:
+def _rollout(cloud: AzureClients) -> dict[str, Any]:
     return {
         "workspace_id": cloud.workspace,
         "endpoint_name": ENDPOINT,
@@ -161,20 +162,20 @@ def _rollout(cloud: Cloud) -> dict[str, Any]:
 
 
 def _make_artefact(folder: Path, data: Path) -> dict[str, Any]:
-    """In the evening films of later years are clicked, in the morning those of earlier ones. Returns its metrics."""
+    """Train and write a model: users click later films in the evening, earlier ones in the morning. Returns metrics."""
     random = numpy.random.default_rng(3)
     described = spec.load("movielens")
     users = list(catalogue.side(described, "user", data).values())
     items = [{"item_id": key, **row} for key, row in catalogue.side(described, "item", data).items()]
     tables = {"genres": {level: (numpy.float32(i / 10), numpy.float32(2)) for i, level in enumerate(_LEVELS["genres"])}}
-    made = [
+    rows = [
         {**users[random.integers(len(users))], "hour": int(random.integers(24)), **items[random.integers(len(items))]}
         for _ in range(3000)
     ]
-    vectors = numpy.array([_vector(row, tables) for row in made])
+    vectors = numpy.array([_vector(row, tables) for row in rows])
     late, recent = (vectors[:, 1] - 11.5) / 12, (numpy.nan_to_num(vectors[:, 2], nan=1975) - 1975) / 25
     score = 2.5 * late * recent + 5 * (vectors[:, 3] - 0.2)
-    clicks = random.random(len(made)) < 1 / (1 + numpy.exp(-score))
+    clicks = random.random(len(rows)) < 1 / (1 + numpy.exp(-score))
     settings = {"objective": "binary", "num_leaves": 15, "verbosity": -1, "num_threads": 1, "seed": 3}
     booster = lightgbm.train(settings, lightgbm.Dataset(vectors, label=clicks), num_boost_round=40)
 
@@ -199,7 +200,7 @@ def _make_artefact(folder: Path, data: Path) -> dict[str, Any]:
         values_0=numpy.stack([numpy.array(values) for _, values in levels]),
     )
     probabilities = booster.predict(vectors, num_threads=1)
-    golden = [{"row": row, "probability": float(p)} for row, p in zip(made[:50], probabilities[:50], strict=True)]
+    golden = [{"row": row, "probability": float(p)} for row, p in zip(rows[:50], probabilities[:50], strict=True)]
     (folder / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
     metrics = _metrics(clicks, probabilities)
     rules = verdict(metrics, QualitySettings().model_dump())
@@ -225,24 +226,24 @@ def _make_artefact(folder: Path, data: Path) -> dict[str, Any]:
 def _vector(row: catalogue.Row, tables: dict[str, Any]) -> list[float]:
     vector = [float("nan") if row.get(name) is None else float(row[name]) for name in _NUMBERS]
     levels = row.get("genres") or [_MISSING]
-    for place in (0, 1):
+    for column in (0, 1):
         total = numpy.float64(0.0)
         for level in levels:
-            total += numpy.float64(tables["genres"].get(level, (0.0, 0.0))[place])
+            total += numpy.float64(tables["genres"].get(level, (0.0, 0.0))[column])
         vector.append(float(total * (numpy.float64(1.0) / len(levels))))
     return vector
 
 
 def _metrics(clicks: Any, probabilities: Any) -> dict[str, Any]:
-    """As far as the gate looks at them."""
+    """Return the metrics that the gate reads."""
     order = numpy.argsort(probabilities)
     ranks = numpy.empty(len(order))
     ranks[order] = numpy.arange(1, len(order) + 1)
     clicked, base = int(clicks.sum()), float(clicks.mean())
     auc = (ranks[clicks].sum() - clicked * (clicked + 1) / 2) / (clicked * (len(clicks) - clicked))
 
-    def loss(given: Any) -> float:
-        return float(-numpy.mean(numpy.where(clicks, numpy.log(given), numpy.log1p(-given))))
+    def loss(predicted: Any) -> float:
+        return float(-numpy.mean(numpy.where(clicks, numpy.log(predicted), numpy.log1p(-predicted))))
 
     return {
         "synthetic": True,
@@ -259,10 +260,10 @@ def _metrics(clicks: Any, probabilities: Any) -> dict[str, Any]:
     }
 
 
-# --- what the engine keeps
+# --- outputs and state
 
 
-def _outputs(cloud: Cloud, rolled_out: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+def _outputs(cloud: AzureClients, rolled_out: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     lines = (cost.Line("container registry", 5.08, "1 x Basic tier"), cost.Line("training units", None, "no price"))
     return {
         "lake_blob_endpoint": f"{cloud.url}/blob/lake/",
@@ -283,7 +284,7 @@ def _outputs(cloud: Cloud, rolled_out: dict[str, Any], metrics: dict[str, Any]) 
     }
 
 
-def _state(cloud: Cloud, rolled_out: dict[str, Any]) -> list[Resource]:
+def _state(cloud: AzureClients, rolled_out: dict[str, Any]) -> list[Resource]:
     group = f"{cloud.group}/providers"
     lake = f"{group}/Microsoft.Storage/storageAccounts/lake"
     extensions = "providers/Microsoft.KubernetesConfiguration/extensions"
@@ -301,7 +302,7 @@ def _state(cloud: Cloud, rolled_out: dict[str, Any]) -> list[Resource]:
         "resources:ResourceGroup": cloud.group,
         "operationalinsights:Workspace": f"{group}/Microsoft.OperationalInsights/workspaces/log-never-made",
     }
-    made: dict[str, tuple[str, dict[str, Any]]] = {
+    dynamic: dict[str, tuple[str, dict[str, Any]]] = {
         "lake:Snapshot": ("raw/movielens/day-1", {}),
         "databricks:Workload": ("/Shared/shop/code.whl", {}),
         "databricks:TrainingRun": (RUN, {"run_id": RUN}),
@@ -311,10 +312,10 @@ def _state(cloud: Cloud, rolled_out: dict[str, Any]) -> list[Resource]:
         "machinelearning:Rollout": (ENDPOINT, rolled_out),
     }
     return [
-        *(_resource(kind, found, {"azureApiVersion": "2024-01-01"}) for kind, found in azure.items()),
-        *(_resource(kind, found, outputs) for kind, (found, outputs) in made.items()),
+        *(_resource(kind, resource_id, {"azureApiVersion": "2024-01-01"}) for kind, resource_id in azure.items()),
+        *(_resource(kind, resource_id, outputs) for kind, (resource_id, outputs) in dynamic.items()),
     ]
 
 
-def _resource(kind: str, found: str, outputs: dict[str, Any]) -> Resource:
-    return Resource(f"urn:{kind}", kind, found, False, False, outputs)
+def _resource(kind: str, resource_id: str, outputs: dict[str, Any]) -> Resource:
+    return Resource(f"urn:{kind}", kind, resource_id, protected=False, retained=False, outputs=outputs)

@@ -35,7 +35,7 @@ def test_required_reviewers_are_named(github: GitHub) -> None:
     done = approval("staging")
     assert (done.exit_code, done.exception) == (0, None)
     assert done.output == (
-        "staging: one of octocat, team Justice League approves; who started the run may approve it\n"
+        "staging: one of octocat, team Justice League must approve; the user who started the run may approve it\n"
     )
     assert github.requests == [(f"/repos/{REPOSITORY}/environments/staging", "Bearer ghs_token")]
     github.environments["staging"]["protection_rules"][1]["prevent_self_review"] = True
@@ -43,7 +43,7 @@ def test_required_reviewers_are_named(github: GitHub) -> None:
 
 
 @pytest.mark.parametrize("left", ["no rules", "other rules", "no reviewers"])
-def test_an_environment_that_nobody_has_to_approve_is_refused(github: GitHub, left: str) -> None:
+def test_an_environment_without_required_reviewers_is_refused(github: GitHub, left: str) -> None:
     rules = github.environments["staging"]["protection_rules"]
     if left == "no rules":  # as GitHub creates an environment that a workflow names
         github.environments["staging"]["protection_rules"] = []
@@ -52,12 +52,12 @@ def test_an_environment_that_nobody_has_to_approve_is_refused(github: GitHub, le
     else:
         rules[1]["reviewers"] = []
     says = refused("staging")
-    assert "requires no reviewer" in says
+    assert "has no required reviewer" in says
     assert "Settings, Environments, staging" in says
 
 
-def test_an_environment_that_is_not_there_is_refused(github: GitHub) -> None:
-    assert "has no environment prod/eu, or the token may not read it" in refused("prod/eu")
+def test_a_missing_environment_is_refused(github: GitHub) -> None:
+    assert "has no environment prod/eu, or the token cannot read it" in refused("prod/eu")
     assert github.requests[-1][0].endswith("/environments/prod%2Feu")
 
 
@@ -71,13 +71,13 @@ def test_an_environment_that_is_not_there_is_refused(github: GitHub) -> None:
         (200, {"protection_rules": "none"}, "did not answer"),
     ],
 )
-def test_an_answer_that_cannot_be_read_is_no_pass(github: GitHub, status: int, body: Any, says: str) -> None:
+def test_an_unreadable_answer_does_not_pass(github: GitHub, status: int, body: Any, says: str) -> None:
     github.instead = (status, body)
     assert says in refused("staging")
 
 
 @pytest.mark.parametrize("name", ["GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN"])
-def test_outside_a_workflow_it_says_what_is_missing(github: GitHub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_variables_of_a_workflow_are_named(github: GitHub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(name)
     assert refused("staging").startswith(f"{name} not set")
     assert github.requests == []
@@ -86,7 +86,7 @@ def test_outside_a_workflow_it_says_what_is_missing(github: GitHub, name: str, m
 def test_branches_other_than_the_named_one_are_refused(github: GitHub) -> None:
     assert "admits main, release/*" in refused("staging", "--branch", "main")
     del github.policies["staging"]["branch_policies"][0]
-    assert approval("staging", "--branch", "main").output == "staging: main alone\n"
+    assert approval("staging", "--branch", "main").output == "staging: only main\n"
     github.environments["staging"]["deployment_branch_policy"] = None
     assert "admits every branch" in refused("staging", "--branch", "main")
     github.environments["staging"]["deployment_branch_policy"] = {

@@ -1,4 +1,4 @@
-"""`personalization evaluate` and `tune`: the job's tasks on rows of one's own, on a Spark of this machine."""
+"""`personalization cross-validate` and `tune`: the workload's tasks on the user's rows, with local Spark."""
 
 import fcntl
 import json
@@ -28,8 +28,8 @@ OTHER_CLUSTER = """<configuration><property><name>fs.defaultFS</name><value>hdfs
 
 
 @pytest.mark.spark
-def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> None:
-    """Also in the locale of cron and slim containers, with a folder whose name is also a pattern."""
+def test_cross_validation_tests_every_row_once_and_averages_the_folds(tmp_path: Path) -> None:
+    """Also in the locale of cron and slim containers, with a folder name that contains pattern characters."""
     rows, figures = synthesize.synthesize(tmp_path / "données de l'été [1] 😀", 2_000), tmp_path / "figures.json"
     (tmp_path / "hadoop").mkdir()
     (tmp_path / "hadoop" / "core-site.xml").write_text(OTHER_CLUSTER)
@@ -39,8 +39,8 @@ def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> N
     own = {"TMPDIR": str(tmp_path), "JAVA_TOOL_OPTIONS": java.QUICK, "LC_ALL": "POSIX", **OF_ANOTHER_SPARK}
     own["HADOOP_CONF_DIR"] = own["SPARK_CONF_DIR"] = str(tmp_path / "hadoop")
     with (tmp_path / "personalization-spark-live" / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as another run does
-        done = personalization("evaluate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # like another run
+        done = personalization("cross-validate", "--folds", "1x2", "--output", str(figures), str(rows), **own)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
     assert [fold["rows"] > 900 for fold in found["folds"]] == [True, True]
@@ -51,7 +51,7 @@ def test_every_row_judges_once_and_the_mean_is_of_the_folds(tmp_path: Path) -> N
     assert left == {rows.parent.name, "figures.json", "hadoop", "personalization-spark-live"}
 
 
-def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_writes_its_results_to_the_folder_of_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task itself runs in test_workloads_tune.py."""
     ran = []
 
@@ -71,9 +71,7 @@ def test_what_tune_found_is_put_where_specs_are(tmp_path: Path, monkeypatch: pyt
     assert all(path.read_text() == path.name for path in written)
 
 
-def test_a_task_that_failed_is_told_by_its_causes_and_not_by_javas_frames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_task_is_reported_without_java_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [f"\tat org.apache.spark.Class{place}.run(Class.scala:{place})" for place in range(40)]
     causes = ["py4j.protocol.Py4JJavaError: o1.parquet", "Caused by: java.io.EOFException: Unexpected end"]
     (tmp_path / "log").write_text("\n".join([causes[0], *frames, causes[1], *frames, "\t... 12 more"]))
@@ -81,17 +79,15 @@ def test_a_task_that_failed_is_told_by_its_causes_and_not_by_javas_frames(
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(UserError) as fault:
-        local_training.evaluate("criteo", tmp_path, "1x2", None)
+        local_training.cross_validate("criteo", tmp_path, "1x2", None)
     assert str(fault.value).splitlines() == causes
 
 
-def test_a_folder_that_spark_would_take_for_a_pattern_is_refused_before_it_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_name_with_pattern_characters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[1]"))
     (tmp_path / "[1]").mkdir()
     with pytest.raises(UserError, match=r"cannot load a model from a path with '\[' in it. .* TMPDIR=<folder>"):
-        local_training.evaluate("criteo", tmp_path, "1x2", None)
+        local_training.cross_validate("criteo", tmp_path, "1x2", None)
 
 
 @pytest.mark.parametrize(
@@ -104,26 +100,27 @@ def test_a_folder_that_spark_would_take_for_a_pattern_is_refused_before_it_start
         ({"LC_CTYPE": "C.UTF-8"}, {}),
     ],
 )
-def test_a_jvm_gets_a_locale_in_which_it_can_open_every_file(
-    environment: dict[str, str], added: dict[str, str]
-) -> None:
+def test_a_jvm_gets_a_utf8_locale(environment: dict[str, str], added: dict[str, str]) -> None:
     assert java.locale(environment) == added
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("evaluate", "--folds", "5", "."), "--folds must be repeats x folds, such as 2x5, not '5'"),
+        (("cross-validate", "--folds", "5", "."), "--folds must be repeats x folds, such as 2x5, not '5'"),
         (("tune", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
         (("check", "--dataset", "films", "."), "--dataset is 'films'; it can be"),
-        (("evaluate", "--output", ".", "."), ". cannot be written: Is a directory. Give the path of a file"),
+        (("cross-validate", "--output", ".", "."), ". cannot be written: Is a directory. Give the path of a file"),
         (("tune", "--specs", "/dev/null/specs", "."), "/dev/null/specs/criteo.yaml cannot be written: Not a directory"),
         (("notebooks", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
-        (("report", "--output", "/dev/null/shown"), "--output is /dev/null/shown: Not a directory. Give a folder"),
-        (("evaluate", "/no/such/train.txt"), "/no/such/train.txt: there is no such file or folder of rows"),
+        (
+            ("change-report", "--output", "/dev/null/shown"),
+            "--output is /dev/null/shown: Not a directory. Give a folder",
+        ),
+        (("cross-validate", "/no/such/train.txt"), "/no/such/train.txt: no such file or folder of rows"),
     ],
 )
-def test_a_wrong_argument_is_told_before_spark_starts(arguments: tuple[str, ...], says: str) -> None:
+def test_a_wrong_argument_is_reported_before_spark_starts(arguments: tuple[str, ...], says: str) -> None:
     done = personalization(*arguments)
     assert done.returncode == 1
     assert says in done.stderr

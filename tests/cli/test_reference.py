@@ -1,4 +1,4 @@
-"""The pages in docs/reference: they are what the generator writes, and nothing is missing on them."""
+"""The pages in docs/reference are current and complete."""
 
 import json
 import re
@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from cli.reference import COMMAND, FOLDER, PAGES, PROJECT, commands, configuration, http_api
+from cli.paths import PROJECT
+from cli.reference import COMMAND, FOLDER, PAGES, commands, configuration, http_api
 from infra.config.loading import RENAMED, load
 from infra.config.settings import OF_THE_PROJECT, Settings
 from scoring.settings import Settings as ScoringSettings
@@ -31,11 +32,11 @@ def committed(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_what_the_generator_writes(name: str) -> None:
+def test_a_page_is_current(name: str) -> None:
     assert committed(name) == PAGES[name](), f"run `{COMMAND}` and commit docs/reference/{name}"
 
 
-def test_every_link_of_the_pages_leads_to_a_file_or_a_heading() -> None:
+def test_links_lead_to_files_or_headings() -> None:
     for name in PAGES:
         headings = {
             re.sub(r"[^a-z0-9 _-]", "", line.lstrip("# ").lower()).replace(" ", "-")
@@ -49,7 +50,7 @@ def test_every_link_of_the_pages_leads_to_a_file_or_a_heading() -> None:
             assert file or heading in headings, f"{name}: #{heading}"
 
 
-def test_no_page_depends_on_the_terminal_or_the_folder() -> None:
+def test_pages_do_not_depend_on_the_terminal_or_the_folder() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", "from cli.reference import commands; print(commands.page(), end='')"],
         env={"COLUMNS": "40", "PYTHONPATH": str(PROJECT), "TERM": "dumb"},
@@ -80,7 +81,7 @@ def test_a_renamed_setting_is_listed_with_its_former_name(former: str, present: 
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
-def test_the_example_of_a_setting_is_accepted_and_differs_from_nothing(setting: configuration.Setting) -> None:
+def test_the_example_of_a_setting_is_accepted_and_differs_from_the_default(setting: configuration.Setting) -> None:
     example = configuration.example(setting)
     ((key, text),) = example.items()
     if key in TLS:
@@ -91,7 +92,7 @@ def test_the_example_of_a_setting_is_accepted_and_differs_from_nothing(setting: 
     settings = load({**companions(key), **example}, configuration.PROJECT)
     assert settings.model_dump() != load({**companions(key)}, configuration.PROJECT).model_dump() or key in (
         *configuration.NEEDED,
-        "network:address_space",  # its only rule is a range that fits, and the default is the plainest
+        "network:address_space",  # the example is the default
         "training:spark_version",  # one runtime is supported
         "runner:repository",
         "runner:ssh_key",
@@ -99,7 +100,7 @@ def test_the_example_of_a_setting_is_accepted_and_differs_from_nothing(setting: 
 
 
 def companions(key: str) -> dict[str, str]:
-    """Settings that a setting needs besides the smallest configuration."""
+    """Return the settings that a setting needs in addition to the smallest configuration."""
     needed = dict(configuration.NEEDED)
     if key.startswith("runner:"):
         needed |= RUNNER
@@ -119,7 +120,7 @@ def test_a_combination_on_the_page_is_refused_for_one_reason(config: Mapping[str
     assert len(configuration.refused(config)) == 1
 
 
-def test_a_pattern_is_given_in_words() -> None:
+def test_patterns_are_described_in_words() -> None:
     assert "pattern `" not in committed("configuration.md")
 
 
@@ -127,10 +128,10 @@ def test_every_command_argument_and_option_is_on_the_page_with_a_help_text() -> 
     sections = dict(
         re.findall(r"^## personalization (\S+)\n(.*?)(?=^## |\Z)", committed("cli.md"), re.MULTILINE | re.S)
     )
-    found = commands.commands()
-    assert list(sections) == list(found)
-    assert len(found) > 15
-    for name, command in found.items():
+    visible = commands.commands()
+    assert list(sections) == list(visible)
+    assert len(visible) > 15
+    for name, command in visible.items():
         assert command.help, name
         for parameter in command.params:
             assert parameter.help, f"{name} {parameter.name}"
@@ -185,7 +186,7 @@ def test_every_route_status_and_member_is_on_the_page_and_has_an_example() -> No
             assert f"| `{member}` |" in section
 
 
-def test_the_requests_of_the_examples_are_understood_by_the_service() -> None:
+def test_the_service_accepts_the_requests_of_the_examples() -> None:
     parser, parsed = http_api.parser(), 0
     for example in http_api.EXAMPLES["post", "/score"]:
         parser.parse(json.dumps(example.body).encode())

@@ -1,9 +1,9 @@
 """Every command of docs/operations.md, in its order, in a copy of the project, against a sandbox.
 
-The shipped development stack goes from `stack init` to a served model, is resized, retrained, rolled back and torn
-down, with the settings that the page names and no others. The image of the second model cannot rank, which no golden
-row shows; the first image is gone back to as the page says. A private production stack gets its infrastructure and a
-runner. `az storage blob upload-batch` and `az rest` are stand-ins here (`az_stand_in.py`);
+The shipped development stack is created, gets a live model, is resized, retrained, rolled back and destroyed, only with
+the settings that the page names. The image of the second model cannot rank, which golden rows do not detect; the page's
+commands restore the first image. A private production stack gets its infrastructure and a runner.
+`az storage blob upload-batch` and `az rest` are stand-ins here (`testing/stack/az_stand_in.py`);
 tests/conformance/test_azure_cli.py runs the real Azure CLI where it is installed.
 """
 
@@ -32,7 +32,8 @@ PRINCIPAL = "22222222-2222-2222-2222-222222222222"
 """Object id on the page. The test replaces it with the login's, which preflight prints."""
 DIGEST = f"sha256:{'1' * 64}"
 """Digest on the page. The test replaces it with the earlier live image's, which lineage prints."""
-RETRAINED, ASKED = "personalization snapshot --stack dev --landed", "personalization lineage --outputs outputs.json"
+RETRAINED = "personalization select-snapshot --stack dev --landed"
+LINEAGE = "personalization lineage --outputs outputs.json"
 UP = "make up STACK=dev ARGS=--yes"
 UP_PRODUCTION = "make up STACK=prod-eastus2 ARGS=--yes"
 
@@ -60,12 +61,12 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
     programs = stacks.folder / "programs"
     programs.mkdir()
     az = programs / "az"
-    az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "az_stand_in.py"} "$@"\n')
+    az.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "testing" / "stack" / "az_stand_in.py"} "$@"\n')
     az.chmod(0o755)
     shutil.copytree(movielens.fetch(paths.folder() / "movielens", print), clone / "first-rows")
     for name, text in zip(("scores.pem", "scores.key"), pem("scores.example.com"), strict=True):
         (clone / name).write_text(text)
-    (clone / "github-app.pem").write_text("what GitHub hands out\n")
+    (clone / "github-app.pem").write_text("a key of a GitHub App\n")
     (clone / "operator.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI someone\n")
     return {
         **stacks.environment,
@@ -76,9 +77,9 @@ def environment(stacks: InfraStacks, clone: Path) -> dict[str, str]:
 
 
 def test_every_command_of_the_page_works(clone: Path, environment: dict[str, str]) -> None:
-    found, printed, principal, digest, ranked, certified = commands(), {}, PRINCIPAL, DIGEST, [], False
-    assert len(found) > 30
-    for command in found:
+    on_page, printed, principal, digest, ranked, certified = commands(), {}, PRINCIPAL, DIGEST, [], False
+    assert len(on_page) > 30
+    for command in on_page:
         if command == RETRAINED:
             _break_ranking(clone)
         done = subprocess.run(
@@ -95,12 +96,12 @@ def test_every_command_of_the_page_works(clone: Path, environment: dict[str, str
         if named := re.search(r"'access:deployers\.([0-9a-f-]{36})' ServicePrincipal", done.stdout):
             principal = named[1]
         if command == UP_PRODUCTION:
-            kept = [path.read_text() for path in _state(environment).rglob("*.json")]
-            certified = certified or any('"serving:tls_key"' in text for text in kept)
-            assert not any("PRIVATE KEY" in text for text in kept)
-        if command == ASKED:
+            states = [path.read_text() for path in _state(environment).rglob("*.json")]
+            certified = certified or any('"serving:tls_key"' in text for text in states)
+            assert not any("PRIVATE KEY" in text for text in states)
+        if command == LINEAGE:
             digest = re.findall(r"release:image (sha256:[0-9a-f]{64})", done.stdout)[-1]
-        if command == ASKED or (command == UP and ASKED in printed):
+        if command == LINEAGE or (command == UP and LINEAGE in printed):
             ranked.append(_ranks(clone, environment))
     assert principal != PRINCIPAL
     assert (clone / "Pulumi.prod-eastus2.yaml").exists()
@@ -121,13 +122,13 @@ def _state(environment: dict[str, str]) -> Path:
 
 def _break_ranking(clone: Path) -> None:
     server = clone / "scoring" / "server.py"
-    whole, place = server.read_text(), "        best = sorted("
-    assert place in whole
-    server.write_text(whole.replace(place, f'        raise RuntimeError("broken")\n{place}'))
+    text, line = server.read_text(), "        best = sorted("
+    assert line in text
+    server.write_text(text.replace(line, f'        raise RuntimeError("broken")\n{line}'))
 
 
 def _ranks(clone: Path, environment: dict[str, str]) -> int:
-    """Status of a ranking."""
+    """Request a ranking and return the status."""
     with in_environment(environment):
         endpoint = Endpoint.of(json.loads((clone / "outputs.json").read_text()))
         return endpoint.client.post(endpoint.uri, json={"user": {"age": 30}, "items": [{"id": "1"}]}).status_code

@@ -1,4 +1,4 @@
-"""Every command of docs/own-dataset, on the shop of its folder, in a copy of the project's packages."""
+"""Every command of docs/own-dataset, with the example shop of its folder, in a copy of the project's packages."""
 
 import os
 import shutil
@@ -19,8 +19,8 @@ def commands() -> list[str]:
 
 
 @pytest.mark.spark
-def test_every_command_of_the_page_works_on_the_shop_of_its_folder(tmp_path: Path) -> None:
-    for name in ("docs/own-dataset", "workloads", "operations", "infra", "sandbox"):
+def test_every_command_of_the_page_works_with_the_example_shop(tmp_path: Path) -> None:
+    for name in ("docs/own-dataset", "workloads", "cli", "infra", "sandbox"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     program = tmp_path / "bin" / "personalization"
     program.parent.mkdir()

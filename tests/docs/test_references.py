@@ -1,4 +1,4 @@
-"""Links between pages lead to files, and the files and tests that CONTRIBUTING.md and SECURITY.md name exist."""
+"""Links between pages, and files and tests that CONTRIBUTING.md and SECURITY.md name, exist."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_relative_links_lead_to_files(page: Path) -> None:
     assert [link for link in targets if not (ROOT / page.parent / link).exists()] == []
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_links_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     pages = {path.name for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]} - {"README.md"}
     assert [name for name in sorted(pages) if f"{name})" not in readme] == []
@@ -36,7 +36,7 @@ def test_named_tests_exist() -> None:
     assert [test for test in sorted(named) if f"def {test}(" not in existing] == []
 
 
-def test_every_record_is_in_the_index_and_in_the_list_of_decisions() -> None:
+def test_every_decision_record_is_in_the_index_and_in_the_decisions() -> None:
     records = {path.name for path in (ROOT / "docs" / "adr").glob("0*.md")}
     for page in ("docs/adr/README.md", "docs/decisions.md"):
         assert {name for name in records if name in (ROOT / page).read_text()} == records, page

@@ -21,7 +21,7 @@ def program() -> Graph:
     return graph(personalization__production="true", alerts__emails=emails, budget__monthly="2500")
 
 
-def test_every_alert_of_the_program_has_a_section_and_no_section_is_without_one(program: Graph) -> None:
+def test_alerts_of_the_program_and_sections_match(program: Graph) -> None:
     log_alerts = [rule.inputs["displayName"] for rule in program.of("monitor:ScheduledQueryRule")]
     named = [alert.inputs["ruleName"] for alert in program.of("monitor:MetricAlert")]
     named += [budget.inputs["budgetName"] for budget in program.of("consumption:Budget")]
@@ -31,13 +31,13 @@ def test_every_alert_of_the_program_has_a_section_and_no_section_is_without_one(
 
 
 @pytest.mark.parametrize("alert", SECTIONS)
-def test_a_section_has_all_its_parts_in_order(alert: str) -> None:
-    places = [SECTIONS[alert].find(part) for part in PARTS]
-    assert -1 not in places
-    assert places == sorted(places)
+def test_a_section_has_all_parts_in_order(alert: str) -> None:
+    positions = [SECTIONS[alert].find(part) for part in PARTS]
+    assert -1 not in positions
+    assert positions == sorted(positions)
 
 
-def test_queries_read_the_tables_and_the_lines_that_the_alerts_read() -> None:
+def test_queries_read_the_same_tables_and_log_lines_as_the_alerts() -> None:
     (summaries,) = re.findall(r"SUMMARIES='([^']+)'", PAGE)
     assert " ".join(queries.REPORTING.split()).startswith(summaries)
     asked = re.findall(r"""ask (?:'|")(\S+)""", PAGE)

@@ -18,7 +18,7 @@ OF_PULUMI = {"the stack is currently locked"}
 
 
 def sections() -> dict[str, list[str]]:
-    """Messages by the section's title."""
+    """Return the messages of each section by its title."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     found = re.findall(r"^### ([^\n]+)\n\n([^\n]+)\n", page, re.MULTILINE)
     assert len(found) == page.count("\n### ")
@@ -26,7 +26,7 @@ def sections() -> dict[str, list[str]]:
 
 
 def texts() -> Iterator[str]:
-    """String literals of the program; a value that is filled in is an ellipsis."""
+    """Yield the string literals of the program, with an ellipsis for each formatted value."""
     for file in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.JoinedStr):
@@ -36,14 +36,14 @@ def texts() -> Iterator[str]:
 
 
 def test_every_section_begins_with_messages() -> None:
-    found = sections()
-    assert len(found) > 30
-    assert [title for title, messages in found.items() if not messages] == []
+    by_title = sections()
+    assert len(by_title) > 30
+    assert [title for title, messages in by_title.items() if not messages] == []
 
 
-def test_every_message_is_one_that_the_program_prints() -> None:
+def test_the_program_contains_every_message() -> None:
     printed = "\n".join(texts())
-    messages = [message for found in sections().values() for message in found]
+    messages = [message for listed in sections().values() for message in listed]
     assert [message for message in messages if message not in printed and message not in OF_PULUMI] == []
 
 

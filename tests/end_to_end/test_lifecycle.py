@@ -40,7 +40,7 @@ from cli.changes.preview import STREAMING, Action
 from cli.endpoint import Endpoint
 from cli.errors import UserError
 from cli.local_run.engine import Engine
-from cli.local_run.run_directory import State
+from cli.local_run.run_directory import RunDirectory
 from infra.config.settings import QualitySettings
 from infra.release.checks.gate import verdict
 from sandbox import class_archive
@@ -127,7 +127,7 @@ def test_first_run_prints_endpoint_quality_and_commands(first: FirstDeployment) 
         "make local-down",
     ):
         assert word in first.printed
-    assert "personalization open" in first.printed
+    assert "personalization dashboard" in first.printed
 
 
 def test_run_killed_between_resources_and_in_training_is_continued(first: FirstDeployment) -> None:
@@ -198,8 +198,8 @@ def test_lineage_lists_the_rows_of_the_live_deployment_and_the_deployments_of_a_
     (snapshot,) = (line.rpartition("/")[2] for line in back.stdout.splitlines() if "snapshot movielens/" in line)
     forward = stack.run("lineage", "--snapshot", snapshot).stdout
     assert model in forward
-    assert f"served by {outputs['deployment']}  100 %" in forward
-    assert "no model version was trained on it" in stack.run("lineage", "--snapshot", "never").stdout
+    assert f"deployment {outputs['deployment']}  100 %" in forward
+    assert "no model version was trained on this snapshot" in stack.run("lineage", "--snapshot", "never").stdout
 
 
 def test_score_without_rows_scores_golden_rows(stack: LocalRun) -> None:
@@ -246,7 +246,7 @@ def test_rank_prints_the_best_items_of_the_catalogue_for_a_user(stack: LocalRun)
 def test_dashboard_shows_the_local_stack_and_a_stack_named_to_pulumi(name: str, stack: LocalRun) -> None:
     environment = Engine(stack.state, stack.environment).environment
     with subprocess.Popen(
-        stack.command("open", name), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        stack.command("dashboard", name), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             printed = str(server.stdout and server.stdout.readline())
@@ -638,6 +638,6 @@ def test_deleted_azure_resources_are_created_again_with_their_contents(stack: Lo
 
 def test_every_file_of_a_run_is_of_a_known_kind(stack: LocalRun) -> None:
     """A new file of state must be listed, so that tests/sandbox/test_state_files.py tries a damaged one too."""
-    files = [path for top in State(stack.state).made for path in (top, *top.rglob("*")) if path.is_file()]
+    files = [path for top in RunDirectory(stack.state).files for path in (top, *top.rglob("*")) if path.is_file()]
     assert files
     assert [path for path in files if not state_files.is_known(path.relative_to(stack.state).as_posix())] == []

@@ -3,6 +3,7 @@
 import pytest
 
 from cli.changes.mock_program import run
+from cli.paths import PROJECT
 from cli.stacks import files
 from infra.config.loading import ConfigError
 from infra.config.naming import Names
@@ -47,7 +48,7 @@ def test_registry_is_premium_for_private_endpoints_and_zones_only(config: dict[s
     [("dev", "Basic"), ("local", "Basic"), ("prod-westeurope", "Premium"), ("prod-northeurope", "Premium")],
 )
 def test_registry_sku_of_each_shipped_stack(stack: str, sku: str) -> None:
-    config = {**files.read(files.PROJECT, stack), "release:enabled": "false"}
+    config = {**files.read(PROJECT, stack), "release:enabled": "false"}
     (registry,) = run(config, stack).of("containerregistry:Registry")
     assert registry.inputs["sku"]["name"] == sku
 

@@ -241,7 +241,7 @@ def test_commands_and_options_of_all_steps_exist() -> None:
                 assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{name}: {rest}"
         for folder in re.findall(r"--policy-pack (\S+)", script):
             assert (ROOT / folder / "PulumiPolicy.yaml").is_file()
-    used = {"approval", "preflight", "report", "snapshot", "steps"}
+    used = {"approval", "change-report", "preflight", "select-snapshot", "steps"}
     assert seen == {
         "make test",
         "make local",

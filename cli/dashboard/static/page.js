@@ -1,48 +1,48 @@
-// Tries a ranking without leaving the page, and suggests users. Without it the form does the same by loading anew.
+// Requests a ranking without reloading the page, and suggests users. Without scripts the form reloads the page.
 const form = document.getElementById("try");
 
 if (form) {
   const result = document.getElementById("result");
-  const told = document.getElementById("told");
+  const announcement = document.getElementById("announcement");
   const user = document.getElementById("user");
   const list = document.getElementById("users");
-  let asking = null;
-  let soon = 0;
+  let request = null;
+  let timer = 0;
 
   const rank = async () => {
-    clearTimeout(soon);
+    clearTimeout(timer);
     if (!form.reportValidity()) return;
-    asking?.abort();
-    const own = (asking = new AbortController());
+    request?.abort();
+    const current = (request = new AbortController());
     result.setAttribute("aria-busy", "true");
     let text;
     try {
       const answer = await fetch(form.action, {
-        method: "POST", body: new FormData(form), headers: {"x-fragment": "1"}, signal: own.signal,
+        method: "POST", body: new FormData(form), headers: {"x-fragment": "1"}, signal: current.signal,
       });
       text = await answer.text();
-      if (!answer.ok) throw new Error(`the page answered ${answer.status}`);
+      if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
     } catch (error) {
-      if (own.signal.aborted) return;
+      if (current.signal.aborted) return;
       text = null;
     }
     if (text === null) {
       const down = document.createElement("div");
       down.className = "down";
       down.setAttribute("role", "alert");
-      down.textContent = "No ranking: the page's own server does not answer. Open it again: personalization open";
+      down.textContent = "No ranking: the dashboard's server does not answer. Start it again: personalization dashboard";
       result.replaceChildren(down);
     } else {
       result.innerHTML = text;
     }
     result.removeAttribute("aria-busy");
-    told.textContent = result.querySelector(".summary")?.textContent ?? "";
+    announcement.textContent = result.querySelector(".summary")?.textContent ?? "";
   };
 
-  // What is being typed may go on, and a press of Enter may follow: one ranking for all of it.
+  // Wait until typing pauses, so that several key presses cause one ranking.
   const rankSoon = () => {
-    clearTimeout(soon);
-    soon = setTimeout(rank, 250);
+    clearTimeout(timer);
+    timer = setTimeout(rank, 250);
   };
 
   form.addEventListener("submit", (event) => {
@@ -55,11 +55,11 @@ if (form) {
   });
 
   user?.addEventListener("input", async () => {
-    const asked = user.value;
-    const answer = await fetch(`/users?q=${encodeURIComponent(asked)}`).catch(() => null);
-    if (!answer?.ok || user.value !== asked) return;
-    const found = await answer.json();
-    list.replaceChildren(...found.map(({key, words}) => new Option(words, key)));
+    const prefix = user.value;
+    const answer = await fetch(`/users?q=${encodeURIComponent(prefix)}`).catch(() => null);
+    if (!answer?.ok || user.value !== prefix) return;
+    const users = await answer.json();
+    list.replaceChildren(...users.map(({key, features}) => new Option(features, key)));
   });
 
   user?.addEventListener("change", () => user.value && rankSoon());

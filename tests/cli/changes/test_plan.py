@@ -1,4 +1,4 @@
-"""`personalization plan`: what a reviewer sees of a stack without any cloud."""
+"""`personalization plan`: capacity and cost of a stack without a cloud."""
 
 import sys
 from datetime import date
@@ -22,20 +22,20 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command as a shell sees them."""
+    """Run the command; return exit code, standard output and standard error."""
     monkeypatch.setattr(sys, "argv", ["personalization", "plan", *arguments])
     with pytest.raises(SystemExit) as ended:
         main.main()
-    said = capsys.readouterr()
-    return int(ended.value.code or 0), said.out, said.err
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def inputs(graph: Graph) -> dict[tuple[str, str], dict[str, object]]:
-    return {(found.type, found.name): found.inputs for found in graph.resources}
+    return {(resource.type, resource.name): resource.inputs for resource in graph.resources}
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_both_tables_are_printed_without_a_credential(
+def test_plan_prints_both_tables_without_a_login(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = plan(monkeypatch, capsys, "--stack", "dev")
@@ -47,7 +47,7 @@ def test_both_tables_are_printed_without_a_credential(
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_a_version_whose_support_ends_is_a_warning_in_the_plan(
+def test_plan_warns_of_the_end_of_a_versions_support(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
@@ -57,7 +57,7 @@ def test_a_version_whose_support_ends_is_a_warning_in_the_plan(
     assert "warning: serving:kubernetes_version 1.34 has been out of support since 2026-11-30. Set it to 1.35." in out
 
 
-def test_a_stack_that_cannot_be_scheduled_ends_with_the_way_out(
+def test_a_stack_that_does_not_fit_its_nodes_is_refused_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "Pulumi.tight.yaml").write_text(DEV.read_text() + '  serving:replicas_max: "40"\n')
@@ -68,7 +68,7 @@ def test_a_stack_that_cannot_be_scheduled_ends_with_the_way_out(
     assert "Traceback" not in err
 
 
-def test_a_stack_without_a_file_is_told_which_there_are(
+def test_a_stack_without_a_file_is_reported_with_the_existing_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = plan(monkeypatch, capsys, "--stack", "nowhere")
@@ -77,7 +77,7 @@ def test_a_stack_without_a_file_is_told_which_there_are(
     assert "dev" in err
 
 
-def test_two_stacks_in_one_process_do_not_lend_each_other_anything(tmp_path: Path) -> None:
+def test_stacks_in_one_process_do_not_affect_each_other(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.other.yaml").write_text(DEV.read_text() + '  serving:engine: spark\n  tags:team: "a"\n')
     first, other, again = (declared(path) for path in (DEV, tmp_path / "Pulumi.other.yaml", DEV))
     assert first.outputs["monthly_cost"] == again.outputs["monthly_cost"]

@@ -1,4 +1,4 @@
-"""The pull-request report: what a reviewer is told of a change, what stops it, and what is never told."""
+"""The change report: its content for reviewers, changes that it blocks, and values that it never shows."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def policy(level: str, name: str, message: str) -> dict[str, Any]:
     return {"policyEvent": found}
 
 
-def said(severity: str, message: str) -> dict[str, Any]:
+def log_line(severity: str, message: str) -> dict[str, Any]:
     return {"diagnosticEvent": {"severity": severity, "message": message}}
 
 
@@ -79,20 +79,28 @@ FORCED = step(
     {"scope": UNKNOWN},
     keys=["scope"],
 )
-EVENTS = [*stack(), SCALE, RENAME, FOLLOWS, FORCED, policy("advisory", "tags", "has no owner"), said("warning", "old")]
+EVENTS = [
+    *stack(),
+    SCALE,
+    RENAME,
+    FOLLOWS,
+    FORCED,
+    policy("advisory", "tags", "has no owner"),
+    log_line("warning", "old"),
+]
 
 
-def test_each_change_names_what_changed_and_what_forces_a_replacement() -> None:
+def test_changes_name_their_properties_and_those_that_force_a_replacement() -> None:
     text = report(read(EVENTS)).text
     assert text.startswith("<!-- personalization:dev -->\n## Stack `dev`: 2 replaced, 1 changed\n")
     assert "| `scoring` | containerservice:AgentPool | `maxCount` 3 → 5 |" in text
     assert "| `lake` | storage:StorageAccount | forced by `accountName` |" in text
     assert "| `grant` | authorization:RoleAssignment | forced by `scope` (not yet known) |" in text
-    assert "### Policies advise\n\n- `lake`: has no owner (`tags`)" in text
+    assert "### Advice of policies\n\n- `lake`: has no owner (`tags`)" in text
 
 
-def test_an_update_of_a_dynamic_resource_names_what_differs() -> None:
-    """The engine's events hold its inputs and no difference."""
+def test_an_update_of_a_dynamic_resource_names_the_changed_inputs() -> None:
+    """The engine's events contain its inputs but no difference."""
     old = {"__provider": "a", "scale": {"min": 1, "max": 8}, "share": 50, "stale": "x"}
     new = {"__provider": "b", "scale": {"min": 1, "max": 4}, "share": 100, "fresh": "y"}
     text = report(read([step("update", "pulumi-python:dynamic/machinelearning:Rollout", "rollout", old, new)])).text
@@ -100,30 +108,33 @@ def test_an_update_of_a_dynamic_resource_names_what_differs() -> None:
 
 
 @given(st.permutations(EVENTS[2:]))
-def test_the_engine_s_parallel_work_does_not_show(shuffled: list[dict[str, Any]]) -> None:
+def test_report_does_not_depend_on_the_order_of_events(shuffled: list[dict[str, Any]]) -> None:
     assert report(read([*stack(), *shuffled])).text == report(read(EVENTS)).text
 
 
-def test_what_is_taken_away_with_a_replaced_parent_is_a_deletion() -> None:
+def test_a_resource_removed_with_its_replaced_parent_counts_as_deleted() -> None:
     text = report(read([*stack(), RENAME, step("delete-replaced", ACCOUNT, "gone", {"accountName": "a"})])).text
     assert "`gone` (storage:StorageAccount) is deleted" in text
 
 
 @pytest.mark.parametrize("token", sorted(STATEFUL))
 @pytest.mark.parametrize(("op", "blocks"), [("replace", True), ("delete", True), ("update", False), ("create", False)])
-def test_losing_what_holds_data_blocks_until_it_is_allowed(token: str, op: str, blocks: bool) -> None:
-    found = read([*stack(), step(op, token, "it", {"name": "a"}, {"name": "b"})])
-    assert report(found).blocked == blocks
-    assert not report(found, allow_stateful=True).blocked
-    assert ("CAUTION" in report(found, allow_stateful=True).text) == blocks
+def test_loss_of_stateful_resources_blocks_unless_allowed(token: str, op: str, blocks: bool) -> None:
+    change = read([*stack(), step(op, token, "it", {"name": "a"}, {"name": "b"})])
+    assert report(change).blocked == blocks
+    assert not report(change, allow_stateful=True).blocked
+    assert ("CAUTION" in report(change, allow_stateful=True).text) == blocks
 
 
 def test_every_stateful_type_exists() -> None:
     assert set(STATEFUL) - set(by_token()) == {"pulumi-python:dynamic/databricks:Catalog"}
-    assert 'module="databricks", name="Catalog"' in (ROOT / "infra" / "release" / "catalog.py").read_text()
+    assert (
+        'module="databricks", name="Catalog"'
+        in (ROOT / "infra" / "release" / "training_stage" / "catalog.py").read_text()
+    )
 
 
-def test_secrets_ids_and_values_of_what_holds_data_are_never_told() -> None:
+def test_secrets_ids_and_values_of_stateful_resources_are_never_shown() -> None:
     guid = "6d420acb-f94d-4022-8722-a1bd25ba1125"
     old = {"key": SECRET, "id": guid, "scope": "/subscriptions/s", "url": "https://host", "plain": "Standard"}
     new = {"key": {**SECRET, "x": 1}, "id": guid[::-1], "scope": "/other", "url": "https://new", "plain": "Premium"}
@@ -136,11 +147,11 @@ def test_secrets_ids_and_values_of_what_holds_data_are_never_told() -> None:
     text = report(read([*stack({}, outputs), *changes])).text
     assert "| `pool` | containerservice:AgentPool | `id`, `key`, `plain` Standard → Premium, `scope`, `url` |" in text
     assert "| `account` | storage:StorageAccount | `id`, `key`, `plain`, `scope`, `url` |" in text
-    for told in ("[secret]", "1b47061264138c4ac30d75fd1eb44270", guid, guid[::-1], "/subscriptions", "https:"):
-        assert told not in text
+    for confidential in ("[secret]", "1b47061264138c4ac30d75fd1eb44270", guid, guid[::-1], "/subscriptions", "https:"):
+        assert confidential not in text
 
 
-def test_capacity_and_cost_show_what_differs() -> None:
+def test_changed_capacity_and_cost_are_shown() -> None:
     before = {"capacity": {"nodes": 3, "size": "D4s_v5"}, "monthly_cost": {"total": 612.4, "serving": 280.0}}
     after = {"capacity": {"nodes": 5, "size": "D4s_v5"}, "monthly_cost": {"total": 1812.4, "serving": 480.0}}
     rows = report(read(stack(before, after))).text.splitlines()
@@ -152,7 +163,7 @@ def test_capacity_and_cost_show_what_differs() -> None:
     assert "exports neither `capacity` nor `monthly_cost`" in report(read(stack())).text
 
 
-def test_what_the_endpoint_flips_to_is_told_where_it_flips() -> None:
+def test_changed_inputs_of_the_release_are_shown() -> None:
     before = {"release": {"model": "trained", "rows": "movielens 2026-11-25", "engine": "native", "steps": "10 50 100"}}
     after = {"release": {"model": "12", "rows": "movielens 2026-11-25", "engine": "spark", "steps": "10 50 100"}}
     text = report(read(stack(before, after))).text
@@ -163,44 +174,44 @@ def test_what_the_endpoint_flips_to_is_told_where_it_flips() -> None:
     assert "### Release" not in report(read(stack(before, before))).text
 
 
-def test_what_the_base_would_do_too_is_not_the_pull_request_s() -> None:
-    found = report(read([*stack(), SCALE, RENAME]), base=read([*stack(), RENAME]))
-    assert not found.blocked
-    assert "## Stack `dev`: 1 changed" in found.text
-    assert "makes 1 more" in found.text
+def test_changes_of_the_base_branch_are_not_attributed_to_the_pull_request() -> None:
+    result = report(read([*stack(), SCALE, RENAME]), base=read([*stack(), RENAME]))
+    assert not result.blocked
+    assert "## Stack `dev`: 1 changed" in result.text
+    assert "Not shown: 1 changes of the base branch" in result.text
 
 
-def test_a_report_fits_a_comment_and_says_first_what_matters_most() -> None:
+def test_report_fits_a_comment_and_begins_with_the_verdict() -> None:
     many = [step("delete", ACCOUNT, f"{'account' * 20}-{number}") for number in range(2000)]
     text = report(read([*stack(), *many])).text
     assert len(text) < LIMIT + 200
     assert LIMIT <= 65_536 - 200
-    assert "It blocks the change" in text[:500]
-    assert "more lines, left out" in text.splitlines()[-1]
+    assert "The change is blocked" in text[:500]
+    assert "more lines, omitted" in text.splitlines()[-1]
 
 
-def test_words_of_others_stay_words() -> None:
+def test_foreign_text_is_escaped() -> None:
     wild = policy("mandatory", "n|a`me", "see\n| @team <img src=x> [here](http://x)")
-    broken = said("error", "```\n# Heading\n```")
+    broken = log_line("error", "```\n# Heading\n```")
     text = report(read([*stack(), wild, broken], "failed")).text
     assert r"see \| \@team \<img src=x\> \[here\](http://x) (`n?a?me`)" in text
     assert text.count("```") == 2
 
 
-def test_the_digest_without_events_tells_the_same_changes() -> None:
+def test_a_digest_yields_the_same_changes_as_events() -> None:
     sides = {"urn": RENAME["resourcePreEvent"]["metadata"]["urn"]}
     sides |= {f"{side}State": RENAME["resourcePreEvent"]["metadata"][side] for side in ("old", "new")}
     renamed = {"op": "replace", **sides, "replaceReasons": ["accountName"], "diffReasons": ["accountName"]}
     renamed["detailedDiff"] = {"accountName": {"kind": "update-replace", "inputDiff": True}}
-    found = preview.read(json.dumps({"steps": [renamed], "diagnostics": [], "changeSummary": {}}, indent=1), "dev")
-    assert found.changes == read([RENAME]).changes
-    assert report(found).blocked
-    assert "PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true" in report(found).text
+    digest = preview.read(json.dumps({"steps": [renamed], "diagnostics": [], "changeSummary": {}}, indent=1), "dev")
+    assert digest.changes == read([RENAME]).changes
+    assert report(digest).blocked
+    assert "PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true" in report(digest).text
 
 
 def command(*arguments: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "cli", "report", *arguments],
+        [sys.executable, "-m", "cli", "change-report", *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
@@ -213,13 +224,19 @@ def command(*arguments: str, folder: Path, **environment: str) -> "subprocess.Co
     ("events", "result", "allowed", "code", "says"),
     [
         ([SCALE], "succeeded", "false", 0, "1 changed"),
-        ([RENAME], "succeeded", "false", 3, "It blocks the change"),
-        ([RENAME], "succeeded", "true", 0, "It was allowed for this change"),
-        ([said("error", "no such region")], "failed", "true", 1, "no such region"),
-        ([policy("mandatory", "tls", "TLS 1.2"), said("error", "preview failed")], "failed", "true", 1, "TLS 1.2"),
+        ([RENAME], "succeeded", "false", 3, "The change is blocked"),
+        ([RENAME], "succeeded", "true", 0, "The loss was allowed for this change"),
+        ([log_line("error", "no such region")], "failed", "true", 1, "no such region"),
+        (
+            [policy("mandatory", "tls", "TLS 1.2"), log_line("error", "preview failed")],
+            "failed",
+            "true",
+            1,
+            "TLS 1.2",
+        ),
     ],
 )
-def test_exit_codes_tell_a_broken_preview_from_a_blocked_change(
+def test_exit_codes_distinguish_a_failed_preview_from_a_blocked_change(
     events: list[dict[str, Any]], result: str, allowed: str, code: int, says: str, tmp_path: Path
 ) -> None:
     lines = [*stack(), *events, {"summaryEvent": {"result": result}}]
@@ -232,12 +249,12 @@ def test_exit_codes_tell_a_broken_preview_from_a_blocked_change(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["dev.json"], "dev.json is not what `pulumi preview --json` prints"),
+        (["dev.json"], "dev.json is not the output of `pulumi preview --json`"),
         (["none.json"], "none.json cannot be read"),
         (["--base", "HEAD"], "has no stack file"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_a_wrong_argument_is_reported_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text("Previewing update (dev)")
     done = command(*arguments, folder=tmp_path)
     assert done.returncode == 1
@@ -247,7 +264,7 @@ def test_a_wrong_argument_is_told_in_one_message(arguments: list[str], says: str
 
 @dataclass
 class Project:
-    """A repository of this program alone, whose last commit is the base of a pull request."""
+    """A repository with only this program, whose last commit is the base of a pull request."""
 
     folder: Path
 
@@ -290,7 +307,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shutil.copy(ROOT / name, folder / name)
     made = Project(folder)
     made.configure("serving:nodes_max", "3")
-    # As a team's stack has it, and as nobody without a login can read it.
+    # Like a team's stack: a secret that cannot be read without a login.
     vault = {"secretsprovider": "azurekeyvault://nowhere.vault.azure.net/keys/k", "encryptedkey": "AAAA"}
     made.configure("tags:hidden", [{"secure": "v1:AAAA:AAAA"}], **vault)
     made.configure("azure-native:subscriptionId", "00000000-0000-0000-0000-000000000000")
@@ -309,7 +326,7 @@ pulumi.export("monthly_cost", {{"total": 100.0 * settings.serving.nodes_max, "ke
 
 
 @pytest.mark.stack
-def test_a_pull_request_is_judged_in_the_sandbox_by_the_real_engine(project: Project) -> None:
+def test_a_pull_request_is_previewed_in_the_sandbox_by_the_real_engine(project: Project) -> None:
     project.configure("serving:nodes_max", "5")
     code, text = project.report()
     assert code == 0

@@ -1,4 +1,4 @@
-"""Approved steps are compared with a later preview's: differences are named, and no value is written to a file."""
+"""`personalization steps`: differences from approved steps are named, and no value is written to a file."""
 
 import json
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_a_damaged_file_of_approved_steps_is_refused(content: str | None) -> Non
         Path("steps.json").write_text(content)
     done = steps([SCALED], "--approved", "steps.json")
     assert isinstance(done.exception, UserError)
-    assert "steps.json holds no approved steps" in str(done.exception)
+    assert "steps.json does not contain approved steps" in str(done.exception)
 
 
 def test_the_approval_of_another_stack_is_refused() -> None:

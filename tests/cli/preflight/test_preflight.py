@@ -1,4 +1,4 @@
-"""`personalization preflight` asks a real sandbox: what would stop `up` is found before it starts, with a way out."""
+"""`personalization preflight` against a sandbox: problems that would stop `up` are found, each with its remedy."""
 
 import json
 import uuid
@@ -83,7 +83,7 @@ class Preflight:
         return done.exit_code, " ".join(done.output.split())
 
     def put(self, kind: str, name: str, body: dict[str, Any], group: str = "") -> str:
-        """Create a resource, in the stack's own group unless another is named; its path."""
+        """Create a resource in the stack's group or in `group`, and return its path."""
         at = f"resourceGroups/{group or self.names.resource_group}"
         self.cloud.arm("PUT", at, {"location": "westeurope"})
         path = f"{at}/providers/{kind}/{name}"
@@ -109,12 +109,12 @@ def preflight(cloud: RunningSandbox, tmp_path: Path) -> Iterator[Preflight]:
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_a_region_that_has_all_of_it_passes(preflight: Preflight, mode: str) -> None:
+def test_a_region_without_problems_passes(preflight: Preflight, mode: str) -> None:
     me = authority.identity(preflight.cloud.folder).object_id
     preflight.configure(**{"access:deployers": {me: "ServicePrincipal"}, "network:mode": mode})
     code, said = preflight.run()
     assert code == 0, said
-    assert not [level for level in ("blocking", "warning", "could not be asked") if level in said]
+    assert not [level for level in ("blocking", "warning", "not checked") if level in said]
     assert "Standard DSv5 Family vCPUs: 32 vCPU needed, 200 of 200 free" in said
     assert "known after the workspace exists" in said
 
@@ -186,7 +186,7 @@ def test_a_region_that_has_all_of_it_passes(preflight: Preflight, mode: str) -> 
         ({"permissions": [{"actions": ["*/read"]}]}, {}, "more at /subscriptions/", '--role "Contributor" --scope'),
     ],
 )
-def test_what_would_stop_up_is_found_with_its_remedy(
+def test_problems_that_would_stop_up_are_found_with_their_remedies(
     preflight: Preflight, region: dict[str, Any], config: dict[str, Any], says: str, remedy: str
 ) -> None:
     preflight.configure(**config)
@@ -199,7 +199,7 @@ def test_what_would_stop_up_is_found_with_its_remedy(
 
 
 @pytest.mark.parametrize("node_type", ["Standard_L8s_v3", "Standard_D4s_v5"])
-def test_quota_for_a_run_that_this_stack_does_not_start_is_a_warning(preflight: Preflight, node_type: str) -> None:
+def test_missing_quota_for_a_run_that_up_does_not_start_is_a_warning(preflight: Preflight, node_type: str) -> None:
     training = {"training:node_type": node_type}
     preflight.configure(**training)
     preflight.answer({"usages": {"standardLSv3Family": {"limit": 8}, "standardDSv5Family": {"limit": 29}}})
@@ -210,7 +210,7 @@ def test_quota_for_a_run_that_this_stack_does_not_start_is_a_warning(preflight: 
     assert (code, "blocking" in said) == (1, True)
 
 
-def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight) -> None:
+def test_quota_that_the_stack_already_uses_is_not_needed_again(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
     preflight.answer({"usages": {"standardDSv5Family": {"limit": 40}}})
     pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
@@ -225,7 +225,7 @@ def test_what_the_stack_uses_already_is_not_asked_for_twice(preflight: Preflight
     assert "32 vCPU needed, 40 of 40 free" in preflight.run()[1], "never more than the limit"
 
 
-def test_quota_for_the_interactive_cluster_is_asked_for_and_up_goes_on_without(preflight: Preflight) -> None:
+def test_missing_quota_for_the_interactive_cluster_is_a_warning(preflight: Preflight) -> None:
     preflight.answer({"usages": {"standardDSv5Family": {"limit": 40}}})
     preflight.configure(**{**RELEASE, "training:interactive_cluster": "true"})
     code, said = preflight.run()
@@ -233,7 +233,7 @@ def test_quota_for_the_interactive_cluster_is_asked_for_and_up_goes_on_without(p
     assert code == 0, said
 
 
-def test_pools_of_another_size_are_needed_while_those_that_go_are_still_there(preflight: Preflight) -> None:
+def test_a_pool_of_another_size_needs_quota_next_to_the_old_pool(preflight: Preflight) -> None:
     pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
     pools += [{"name": "scoring", "mode": "User", "count": 3, "vmSize": "Standard_D4s_v5"}]
     cluster = {"properties": {"agentPoolProfiles": pools}}
@@ -252,7 +252,7 @@ def test_pools_of_another_size_are_needed_while_those_that_go_are_still_there(pr
 @pytest.mark.parametrize(
     ("version", "level", "code"), [("1.34", "warning", 0), ("1.35", "blocking", 1), (None, "blocking", 1)]
 )
-def test_a_kubernetes_version_past_its_window_is_blocking_where_it_is_new(
+def test_an_unsupported_kubernetes_version_is_blocking_only_if_it_is_new(
     preflight: Preflight, monkeypatch: pytest.MonkeyPatch, version: str | None, level: str, code: int
 ) -> None:
     monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
@@ -273,7 +273,7 @@ def test_a_kubernetes_version_past_its_window_is_blocking_where_it_is_new(
     assert f"pulumi config set --stack {STACK} serving:kubernetes_version 1.35" in said
 
 
-def test_roles_that_are_assigned_under_a_condition_are_a_warning(preflight: Preflight) -> None:
+def test_role_assignments_with_a_condition_are_a_warning(preflight: Preflight) -> None:
     administrator = {"actions": ["Microsoft.Authorization/roleAssignments/*"], "condition": "@Request[…] in {…}"}
     preflight.answer({"permissions": [*CONTRIBUTOR, administrator]})
     code, said = preflight.run()
@@ -281,14 +281,14 @@ def test_roles_that_are_assigned_under_a_condition_are_a_warning(preflight: Pref
     assert "have a condition" in said
 
 
-def test_a_quota_without_room_for_an_upgrade_is_a_warning(preflight: Preflight) -> None:
+def test_quota_that_is_too_small_for_an_upgrade_is_a_warning(preflight: Preflight) -> None:
     preflight.answer({"usages": {"standardDSv5Family": {"limit": 39}}})
     code, said = preflight.run()
     assert code == 0
     assert "an upgrade of the cluster takes 8 more while it runs" in said
 
 
-def test_a_name_is_taken_by_anyone_but_this_stack(preflight: Preflight) -> None:
+def test_a_name_of_another_owner_is_a_conflict(preflight: Preflight) -> None:
     account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
     lake = preflight.names.lake
     theirs = preflight.put("Microsoft.Storage/storageAccounts", lake, account, group="theirs")
@@ -302,7 +302,7 @@ def test_a_name_is_taken_by_anyone_but_this_stack(preflight: Preflight) -> None:
 
 
 @pytest.mark.parametrize("protected", [False, True])
-def test_a_soft_deleted_vault_is_purged_or_recovered(preflight: Preflight, protected: bool) -> None:
+def test_a_soft_deleted_vault_is_reported_with_purge_or_recovery(preflight: Preflight, protected: bool) -> None:
     name = preflight.names.key_vault
     properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": protected}
     path = preflight.put("Microsoft.KeyVault/vaults", name, {"properties": properties})
@@ -391,7 +391,7 @@ def test_a_resource_group_that_is_not_in_the_state_is_blocking(
         ("MSDN_2014-09-01", RELEASE, "the registry may refuse builds"),
     ],
 )
-def test_builds_that_no_release_asks_for_or_that_may_be_refused_are_a_warning(
+def test_registry_builds_are_a_warning_without_a_release_or_with_an_unclear_offer(
     preflight: Preflight, offer: str, config: dict[str, Any], says: str
 ) -> None:
     preflight.configure(**config)
@@ -400,7 +400,7 @@ def test_builds_that_no_release_asks_for_or_that_may_be_refused_are_a_warning(
     assert (code, "warning image builds" in said, says in said) == (0, True, True)
 
 
-def test_a_release_beside_the_network_that_it_needs_is_blocking(preflight: Preflight) -> None:
+def test_a_release_together_with_its_new_network_is_blocking(preflight: Preflight) -> None:
     preflight.configure(**PRIVATE)
     assert preflight.run("--reach")[0] == 0
     preflight.configure(**PRIVATE, **RELEASE)
@@ -410,7 +410,7 @@ def test_a_release_beside_the_network_that_it_needs_is_blocking(preflight: Prefl
 
 
 def outside(path: str, code: str, message: str) -> dict[str, Any]:
-    """What a service answers a caller from outside a private network, once."""
+    """One response of a service to a caller from outside a private network."""
     body = {"error": {"code": code, "message": message}}
     return {"path": path, "method": "GET", "status": 403, "body": body}
 
@@ -454,7 +454,7 @@ def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
     assert (code, says in said) == (0, True), "infrastructure alone can be deployed from anywhere"
 
 
-def test_a_runner_without_its_key_is_a_warning_and_its_remedy_is_what_it_lacks(preflight: Preflight) -> None:
+def test_a_missing_runner_key_is_a_warning_and_the_remedy_adds_it(preflight: Preflight) -> None:
     preflight.configure(**PRIVATE, **{key.replace("__", ":"): value for key, value in RUNNER.items()})
     properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
     vault = preflight.put("Microsoft.KeyVault/vaults", preflight.names.key_vault, {"properties": properties})
@@ -467,12 +467,12 @@ def test_a_runner_without_its_key_is_a_warning_and_its_remedy_is_what_it_lacks(p
     assert (code, "its key is in the vault" in said) == (0, True), said
 
 
-def test_a_public_stack_is_released_from_anywhere(preflight: Preflight) -> None:
+def test_a_public_stack_has_no_reach_check(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
     assert preflight.run("--reach")[0] == 0
 
 
-def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Preflight) -> None:
+def test_an_existing_group_that_a_service_must_create_is_blocking(preflight: Preflight) -> None:
     group = preflight.names.databricks_managed_group
     preflight.cloud.arm("PUT", f"resourceGroups/{group}", {"location": "westeurope"})
     code, said = preflight.run()
@@ -481,9 +481,7 @@ def test_a_group_that_a_service_must_make_itself_is_in_its_way(preflight: Prefli
 
 
 @pytest.mark.parametrize(("enabled", "code"), [(True, 0), (False, 1)])
-def test_unity_catalog_is_read_from_the_workspace_once_it_exists(
-    preflight: Preflight, enabled: bool, code: int
-) -> None:
+def test_unity_catalog_is_checked_after_the_workspace_exists(preflight: Preflight, enabled: bool, code: int) -> None:
     properties = {"computeMode": "Hybrid", "isUcEnabled": enabled}
     name = preflight.names.databricks_workspace
     preflight.put("Microsoft.Databricks/workspaces", name, {"properties": properties})
@@ -492,7 +490,7 @@ def test_unity_catalog_is_read_from_the_workspace_once_it_exists(
     assert ("databricks metastores assign" in said) is not enabled
 
 
-def test_missing_rights_on_the_metastore_are_named_with_the_grant(preflight: Preflight) -> None:
+def test_missing_privileges_on_the_metastore_are_reported_with_the_grant(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
     name = preflight.names.databricks_workspace
     workspace = preflight.put("Microsoft.Databricks/workspaces", name, {"properties": {"computeMode": "Hybrid"}})
@@ -510,7 +508,7 @@ def test_missing_rights_on_the_metastore_are_named_with_the_grant(preflight: Pre
 
 
 @pytest.mark.parametrize("config", [{}, RELEASE], ids=["before a release", "with a release"])
-def test_a_login_that_is_no_deployer_is_warned(preflight: Preflight, config: dict[str, Any]) -> None:
+def test_a_login_that_is_not_a_deployer_is_a_warning(preflight: Preflight, config: dict[str, Any]) -> None:
     preflight.configure(**config)
     me = authority.identity(preflight.cloud.folder).object_id
     code, said = preflight.run()
@@ -518,14 +516,14 @@ def test_a_login_that_is_no_deployer_is_warned(preflight: Preflight, config: dic
     assert f"pulumi config set --stack {STACK} --path 'access:deployers.{me}' ServicePrincipal" in said
 
 
-def test_rows_that_have_not_landed_are_found_before_machines_start(preflight: Preflight) -> None:
+def test_missing_rows_are_found_before_machines_start(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
     assert "upload movielens/2026-11-01 when the lake exists" in preflight.run()[1]
     account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
     lake = preflight.put("Microsoft.Storage/storageAccounts", preflight.names.lake, account)
     preflight.cloud.arm("PUT", f"{lake}/blobServices/default/containers/raw", {})
     code, said = preflight.run()
-    assert (code, "could not be asked" in said) == (1, True)  # no role on the lake yet
+    assert (code, "not checked" in said) == (1, True)  # no role on the lake yet
     me = authority.identity(preflight.cloud.folder).object_id
     role = "providers/Microsoft.Authorization/roleDefinitions/ba92f5b4-2d11-453d-a403-e96b0029c9fe"
     assignment = {
@@ -561,15 +559,17 @@ def _blob_endpoint(preflight: Preflight, account: str) -> str:
         ({"status": 200, "body": ["nothing"]}, "an answer of an unknown form"),
     ],
 )
-def test_a_question_without_an_answer_is_no_pass(preflight: Preflight, fault: dict[str, Any], says: str) -> None:
+def test_a_check_that_cannot_run_does_not_pass(preflight: Preflight, fault: dict[str, Any], says: str) -> None:
     preflight.cloud.faults({"path": "/usages$", **fault})
     code, said = preflight.run()
-    assert (code, "could not be asked" in said) == (1, True)
+    assert (code, "not checked" in said) == (1, True)
     assert says in said
     assert "Standard_D4s_v5 (serving:node_size): 4 vCPU" in said  # what the same check had found before
 
 
-def test_without_a_cloud_or_a_stack_it_says_what_to_set(preflight: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cloud_or_stack_is_reported_with_the_remedy(
+    preflight: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from cli.errors import UserError
     from cli.preflight import command as check
 
@@ -584,7 +584,7 @@ def test_without_a_cloud_or_a_stack_it_says_what_to_set(preflight: Preflight, mo
 
 
 @pytest.mark.parametrize("mode", ["private", "public"])
-def test_every_type_that_the_program_declares_is_asked_about(mode: str) -> None:
+def test_every_type_that_the_program_declares_is_checked(mode: str) -> None:
     tokens = {f"azure-native:{rule.token}": rule.type for rule in resource_types.load().values() if rule.token}
     config = {"network__mode": mode, "alerts__emails": '["a@b.example"]', "budget__monthly": "100"}
     declared = {tokens[found.type] for found in graph(**config).resources if found.type in tokens}
@@ -594,7 +594,7 @@ def test_every_type_that_the_program_declares_is_asked_about(mode: str) -> None:
     assert declared - {"Microsoft.Resources/resourceGroups"} <= {*needs.types, *private}
 
 
-def test_azures_own_sdks_read_what_the_sandbox_tells_of_a_region(preflight: Preflight) -> None:
+def test_azure_sdks_read_the_sandboxs_data_of_a_region(preflight: Preflight) -> None:
     cloud = preflight.cloud
     credential = DefaultAzureCredential(disable_instance_discovery=True)
 

@@ -1,10 +1,12 @@
-"""Tests of `personalization lineage`; tests/end_to_end/test_lifecycle.py tests it on a deployed stack."""
+"""Records and rendering of `personalization lineage`. `tests/end_to_end/test_lifecycle.py` reads a whole lineage."""
 
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cli.stacks import lineage
+from cli.stacks.lineage import Record
 
 
 @pytest.mark.parametrize(
@@ -15,7 +17,7 @@ from cli.stacks import lineage
         ({"run_id": "7", "trees": 90}, True),
     ],
 )
-def test_an_earlier_run_is_named_only_where_the_fit_went_on_from_it(
+def test_warm_start_names_the_earlier_run_only_if_its_trees_were_used(
     start: dict[str, Any] | None, named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Recorded:
@@ -26,11 +28,20 @@ def test_an_earlier_run_is_named_only_where_the_fit_went_on_from_it(
             return {"data": data, "spec_digest": "s", "versions": {}, "warm_start": start, "trained_at": "today"}
 
     monkeypatch.setattr(lineage, "Artefact", Recorded)
-    lines = list(lineage._trained({"lake_blob_endpoint": ""}, "8", {}))
-    assert ("went on from training run 7" in lines) is named
+    records = list(lineage.training_records({"lake_blob_endpoint": ""}, "8", {}))
+    assert (Record("warm start", "from training run 7") in records) is named
 
 
-def test_an_asset_is_told_by_name_and_version_however_it_is_written() -> None:
+def test_reference_reads_name_and_version_of_every_form() -> None:
     assert lineage.reference("azureml:click:3") == ("click", "3")
     assert lineage.reference("/subscriptions/x/workspaces/w/models/click/versions/3") == ("click", "3")
     assert lineage.reference(None) == ("", "")
+
+
+def test_tree_shows_kind_text_and_nesting_of_each_record(capsys: pytest.CaptureFixture[str]) -> None:
+    root = Record("endpoint", "ep")
+    root.add("deployment", "m1").add("image", "[registry]/scoring")
+    root.add("", "a remark")
+    Console(width=80).print(lineage.tree(root))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["endpoint ep", "├── deployment m1", "│   └── image [registry]/scoring", "└── a remark"]

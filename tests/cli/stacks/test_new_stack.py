@@ -1,4 +1,4 @@
-"""`personalization new-stack`: the stack file of another region, with what belongs to one stack alone left out."""
+"""`personalization new-stack`: the stack file of another region, without the secrets of the existing one."""
 
 import os
 from pathlib import Path
@@ -61,7 +61,7 @@ def new_stack(folder: Path, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_everything_but_region_and_secrets_is_carried_comments_too(folder: Path) -> None:
+def test_all_but_region_and_secrets_is_copied_including_comments(folder: Path) -> None:
     code, said = new_stack(folder, "prod-swedencentral")
     assert code == 0, said
     written = (folder / "Pulumi.prod-swedencentral.yaml").read_text()
@@ -74,16 +74,16 @@ def test_everything_but_region_and_secrets_is_carried_comments_too(folder: Path)
     assert "--secret --path 'serving:tls_key'" in said
 
 
-def test_what_is_rarely_right_in_two_regions_is_shown(folder: Path) -> None:
+def test_settings_that_often_differ_between_regions_are_listed(folder: Path) -> None:
     _, said = new_stack(folder, "prod-swedencentral")
     for key in ("access:deployers", "serving:hostname", "serving:tls_certificate", "training:snapshot"):
-        assert f"look at {key}: " in said
-    assert "look at release:traffic_steps" not in said
-    assert "look at personalization:production" not in said
+        assert f"review {key}: " in said
+    assert "review release:traffic_steps" not in said
+    assert "review personalization:production" not in said
     assert "personalization preflight --stack prod-swedencentral" in said
 
 
-def test_the_new_stack_previews_with_names_of_its_own(folder: Path) -> None:
+def test_the_new_stack_has_other_resource_names(folder: Path) -> None:
     new_stack(folder, "prod-swedencentral")
 
     def lake(stack: str) -> str:
@@ -101,29 +101,29 @@ def test_the_new_stack_previews_with_names_of_its_own(folder: Path) -> None:
         (("prod-swedencentrl",), r"'swedencentrl' is not a region .* Did you mean swedencentral.* --location"),
         (("canary", "--location", "west europe"), "'west europe' is not a region .* Did you mean westeurope"),
         ((LIKE,), "exists already"),
-        (("../prod-swedencentral",), "cannot name a stack: letters"),
+        (("../prod-swedencentral",), "cannot name a stack: use only letters"),
         ((f"{'p' * 88}-swedencentral",), "it has 102 characters, and at most 100 are allowed"),
         # Norway West has no zones, and the file asks for some.
         (("prod-norwaywest",), "Pulumi.prod-norwaywest.yaml: .*reliability:zones"),
     ],
 )
-def test_what_would_not_work_is_told_and_leaves_no_file(folder: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_invalid_arguments_are_reported_and_write_no_file(folder: Path, arguments: tuple[str, ...], says: str) -> None:
     path = files.file_of(folder, LIKE)
     path.write_text(TEXT + '  reliability:zones: ["1", "2"]\n')
-    before = {found.name: found.read_bytes() for found in folder.iterdir()}
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with pytest.raises(UserError, match=f"(?s){says}"):
         new_stack(folder, *arguments)
-    assert {found.name: found.read_bytes() for found in folder.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_a_date_is_read_as_the_engine_reads_it(folder: Path) -> None:
+def test_a_date_is_read_like_the_engine(folder: Path) -> None:
     path = files.file_of(folder, LIKE)
     path.write_text(TEXT.replace('"2026-11-01"', "2026-11-01"))
     assert files.read(folder, LIKE)["training:snapshot"] == "2026-11-01 00:00:00 +0000 UTC"
     new_stack(folder, "prod-swedencentral")
 
 
-def test_a_stack_that_is_not_there_is_told_with_those_that_are(folder: Path) -> None:
+def test_a_missing_stack_is_reported_with_the_existing_ones(folder: Path) -> None:
     with pytest.raises(UserError, match=f"Stacks here: {LIKE}"):
         files.create(folder, "prod-swedencentral", "prod-westerope", None)
 
@@ -139,10 +139,10 @@ def test_a_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: 
     with pytest.raises(UserError, match="exists already"):
         files.create(folder, "prod-swedencentral", LIKE, None)
     assert path.read_text() == "theirs"
-    assert sorted(found.name for found in folder.iterdir()) == [path.name, f"Pulumi.{LIKE}.yaml"]
+    assert sorted(file.name for file in folder.iterdir()) == [path.name, f"Pulumi.{LIKE}.yaml"]
 
 
-def test_a_stack_may_be_named_apart_from_its_region(folder: Path) -> None:
+def test_a_stack_name_may_lack_the_region(folder: Path) -> None:
     code, said = new_stack(folder, "canary", "--location", "uksouth")
     assert code == 0, said
     assert files.read(folder, "acme/personalization/canary")[files.LOCATION] == "uksouth"
@@ -153,17 +153,17 @@ def test_the_part_of_the_name_before_the_region_is_the_environment(folder: Path)
     assert code == 0, said
     assert files.read(folder, "qa1-swedencentral")["personalization:environment"] == "qa1"
     assert "in swedencentral, environment qa1" in said
-    assert "look at personalization:environment" not in said
-    assert "look at personalization:production: true, as in prod-westeurope: it decides on protection" in said
+    assert "review personalization:environment" not in said
+    assert "review personalization:production: true, as in prod-westeurope: it decides on protection" in said
 
 
 @pytest.mark.parametrize("arguments", [("canary", "--location", "uksouth"), ("blue-green-uksouth",)])
-def test_an_environment_that_the_name_does_not_give_is_kept_and_shown(folder: Path, arguments: tuple[str, ...]) -> None:
+def test_an_environment_that_is_not_in_the_name_is_copied_and_listed(folder: Path, arguments: tuple[str, ...]) -> None:
     code, said = new_stack(folder, *arguments)
     assert code == 0, said
     assert files.read(folder, arguments[0])["personalization:environment"] == "prod"
-    assert "look at personalization:environment: prod, as in prod-westeurope" in said
-    assert "look at personalization:production: true, as in prod-westeurope" in said
+    assert "review personalization:environment: prod, as in prod-westeurope" in said
+    assert "review personalization:production: true, as in prod-westeurope" in said
 
 
 @pytest.mark.parametrize(("former", "present"), loading.RENAMED.items())

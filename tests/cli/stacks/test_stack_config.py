@@ -1,4 +1,4 @@
-"""Our commands read a stack file as the engine does: one table, read by both."""
+"""The commands read a stack file like the engine: both read one table of values."""
 
 import json
 from pathlib import Path
@@ -54,11 +54,11 @@ def by_the_engine(stack: Engine, text: str) -> dict[str, Any] | None:
     path = stack.folder / "Pulumi.test.yaml"
     path.write_text(text)
     done = stack.run("config", "--json", "--stack", "test")
-    return {key: found["value"] for key, found in json.loads(done.stdout).items()} if done.returncode == 0 else None
+    return {key: entry["value"] for key, entry in json.loads(done.stdout).items()} if done.returncode == 0 else None
 
 
 def opened(config: dict[str, Any] | None) -> Any:
-    """Objects and lists by their content: how JSON is spaced means nothing."""
+    """Parse objects and lists, so that the spacing of their JSON does not matter."""
     return config and {key: json.loads(value) if value[:1] in ("{", "[") else value for key, value in config.items()}
 
 
@@ -69,7 +69,7 @@ def test_stack_config_reads_values_and_keys_like_the_engine(stack: Engine) -> No
     for text in (table, *FILES):
         theirs, ours = opened(by_the_engine(stack, text)), opened(stack_config.parse(text, "project"))
         assert theirs is not None
-        assert ours == theirs, {key: (ours.get(key), found) for key, found in theirs.items() if ours.get(key) != found}
+        assert ours == theirs, {key: (ours.get(key), value) for key, value in theirs.items() if ours.get(key) != value}
 
 
 @pytest.mark.parametrize("text", REFUSED)
@@ -81,5 +81,5 @@ def test_stack_config_refuses_files_that_the_engine_refuses(stack: Engine, text:
 
 
 def test_stack_config_refuses_one_key_in_two_spellings(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="project:x is there twice"):
+    with pytest.raises(ValueError, match="project:x is set twice"):
         stack_config.parse("config:\n  x: 1\n  project:x: 2\n", "project")

@@ -1,4 +1,7 @@
-"""`personalization teardown` through the real engine: one production stack, from its refusal to its last trace."""
+"""`personalization teardown` with the real engine: a production stack, from the first refusal to the last purge.
+
+The tests run in this order on one stack.
+"""
 
 import os
 import shutil
@@ -24,8 +27,8 @@ pytestmark = pytest.mark.stack
 STACK = "dev"
 
 
-class Standing:
-    """A production stack of environment `prod` with dev's smaller set of resources, and its subscription."""
+class DeployedStack:
+    """A stack of environment `prod` with dev's smaller set of resources, in a sandbox."""
 
     def __init__(self, stacks: InfraStacks, folder: Path) -> None:
         self.stacks, self.folder = stacks, folder
@@ -35,9 +38,9 @@ class Standing:
         return {resource.kind for resource in state.resources(self.folder, STACK)}
 
     def teardown(self, **choices: Any) -> list[str]:
-        self.said: list[str] = []
-        teardown.Teardown(self.folder, STACK, self.said.append).run(lambda: None, **choices)
-        return self.said
+        self.lines: list[str] = []
+        teardown.Teardown(self.folder, STACK, self.lines.append).run(lambda: None, **choices)
+        return self.lines
 
     def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
         cloud = AzureClients.discover()
@@ -53,13 +56,13 @@ class Standing:
         return answer.raise_for_status()
 
     def refuse(self, code: str, path: str) -> None:
-        body = {"error": {"code": code, "message": "a test's"}}
+        body = {"error": {"code": code, "message": "refused by a test"}}
         rule = {"path": path, "method": "DELETE", "status": 409, "body": body}
         self.call("POST", "/sandbox/faults", [rule])
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedStack]:
     with (
         infra_stacks(tmp_path_factory.mktemp("teardown")) as stacks,
         in_environment(stacks.environment),
@@ -76,115 +79,117 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
         folder = stacks.folder / "project"
         shutil.copyfile(stacks.folder / f"Pulumi.{STACK}.yaml", folder / f"Pulumi.{STACK}.yaml")
         (folder / "infra").symlink_to(ROOT / "infra")
-        yield Standing(stacks, folder)
+        yield DeployedStack(stacks, folder)
 
 
-def test_what_is_protected_is_refused_without_the_stacks_own_name(standing: Standing) -> None:
-    before = standing.resources()
-    with pytest.raises(UserError, match=r"protected:(.|\n)*keyvault:Vault(.|\n)*--destroy-protected dev"):
-        standing.teardown()
+def test_protected_resources_are_kept_unless_the_stack_is_named(deployed: DeployedStack) -> None:
+    before = deployed.resources()
+    with pytest.raises(UserError, match=r"protected resources:(.|\n)*keyvault:Vault(.|\n)*--destroy-protected dev"):
+        deployed.teardown()
     with pytest.raises(UserError, match="prod does not name this stack, dev"):
-        standing.teardown(destroy_protected="prod")
-    assert standing.resources() == before
+        deployed.teardown(destroy_protected="prod")
+    assert deployed.resources() == before
 
 
-def test_all_that_goes_and_all_that_stays_is_said_before_anything_is_asked(standing: Standing) -> None:
-    group, names = standing.names.resource_group, standing.names
+def test_deletions_and_leftovers_are_reported_before_the_confirmation(deployed: DeployedStack) -> None:
+    group, names = deployed.names.resource_group, deployed.names
     by_hand = f"resourceGroups/{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/by-hand"
-    standing.call("PUT", by_hand, {"location": "westeurope"})
-    before, said = standing.resources(), []
+    deployed.call("PUT", by_hand, {"location": "westeurope"})
+    before, lines = deployed.resources(), []
 
     def refuse() -> None:
         raise UserError("not wanted")
 
     with pytest.raises(UserError, match="not wanted"):
-        teardown.Teardown(standing.folder, STACK, said.append).run(refuse, destroy_protected=STACK)
-    told = "\n".join(said)
-    assert f"keyvault:Vault: {names.key_vault} (protected)" in told
-    assert f"though not of the stack: /subscriptions/{os.environ['ARM_SUBSCRIPTION_ID']}/{by_hand}" in told
-    assert told.count("though not of the stack") == 1
-    assert f"key vault {names.key_vault} is kept for 30 days, and its name with it; --purge ends that" in told
-    assert f"workspace {names.machine_learning_workspace} is kept for 14 days" in told
-    assert f"resource group {names.databricks_managed_group} is Azure's own" in told
-    assert f"blobs in {names.lake} are gone at once: their 14 days" in told
-    assert standing.resources() == before
+        teardown.Teardown(deployed.folder, STACK, lines.append).run(refuse, destroy_protected=STACK)
+    report = "\n".join(lines)
+    assert f"keyvault:Vault: {names.key_vault} (protected)" in report
+    assert f"not part of the stack: /subscriptions/{os.environ['ARM_SUBSCRIPTION_ID']}/{by_hand}" in report
+    assert report.count("not part of the stack") == 1
+    assert f"key vault {names.key_vault} is soft-deleted and keeps its name for 30 days; --purge deletes it" in report
+    assert f"workspace {names.machine_learning_workspace} is soft-deleted and keeps its name for 14 days" in report
+    assert f"resource group {names.databricks_managed_group} is managed by Azure" in report
+    assert f"blobs in {names.lake} are deleted at once: their 14 days" in report
+    assert deployed.resources() == before
 
 
-def test_an_error_half_way_says_what_still_stands(standing: Standing) -> None:
-    standing.refuse("ScopeLocked", "/managedClusters/[^/]*$")
-    with pytest.raises(UserError, match=r"still stand:(.|\n)*containerservice:ManagedCluster(.|\n)*goes on"):
-        standing.teardown(purge=True, destroy_protected=STACK)
-    left = standing.resources()
+def test_an_error_lists_the_remaining_resources(deployed: DeployedStack) -> None:
+    deployed.refuse("ScopeLocked", "/managedClusters/[^/]*$")
+    with pytest.raises(UserError, match=r"Remaining:(.|\n)*containerservice:ManagedCluster(.|\n)*continues"):
+        deployed.teardown(purge=True, destroy_protected=STACK)
+    left = deployed.resources()
     assert "machinelearningservices:OnlineEndpoint" not in left
-    # What is to be purged waits until all that depends on it has gone.
+    # A workspace is purged after everything that depends on it is deleted.
     assert {"containerservice:ManagedCluster", "machinelearningservices:Workspace"} <= left
-    with pytest.raises(UserError, match="these are protected"):  # and what stands is guarded as before
-        standing.teardown()
+    with pytest.raises(UserError, match="has protected resources"):  # the remaining resources are still protected
+        deployed.teardown()
 
 
-def test_what_passes_is_named_and_tried_again_and_an_orphan_is_an_error(standing: Standing) -> None:
-    orphan = f"resourceGroups/{standing.names.kubernetes_node_group}"
-    standing.call("PUT", orphan, {"location": "westeurope"})
-    standing.refuse("OperationNotAllowed", "/managedClusters/[^/]*$")
-    with pytest.raises(UserError, match=f"still stand of dev:\n.*{orphan}$"):
-        standing.teardown(purge=True, destroy_protected=STACK)
-    assert any("OperationNotAllowed: a cluster is still at work" in line for line in standing.said)
-    assert standing.resources() == set()
-    standing.call("DELETE", orphan)
+def test_temporary_errors_are_named_and_repeated_and_an_orphan_is_an_error(deployed: DeployedStack) -> None:
+    orphan = f"resourceGroups/{deployed.names.kubernetes_node_group}"
+    deployed.call("PUT", orphan, {"location": "westeurope"})
+    deployed.refuse("OperationNotAllowed", "/managedClusters/[^/]*$")
+    with pytest.raises(UserError, match=f"Azure still holds resources of dev:\n.*{orphan}$"):
+        deployed.teardown(purge=True, destroy_protected=STACK)
+    assert any("OperationNotAllowed: the cluster is still applying" in line for line in deployed.lines)
+    assert deployed.resources() == set()
+    deployed.call("DELETE", orphan)
 
 
-def test_a_purge_frees_the_names_of_vault_and_workspace(standing: Standing) -> None:
-    for name in (standing.names.key_vault, standing.names.machine_learning_workspace):
-        assert any(f"{name} is not kept any more" in line for line in standing.said)
+def test_a_purge_frees_the_names_of_vault_and_workspace(deployed: DeployedStack) -> None:
+    for name in (deployed.names.key_vault, deployed.names.machine_learning_workspace):
+        assert any(f"{name} is purged" in line for line in deployed.lines)
     for kind in ("KeyVault/deletedVaults", "MachineLearningServices/deletedWorkspaces"):
-        assert standing.call("GET", f"providers/Microsoft.{kind}").json()["value"] == []
+        assert deployed.call("GET", f"providers/Microsoft.{kind}").json()["value"] == []
 
 
-def test_the_second_time_there_is_nothing(standing: Standing) -> None:
-    assert standing.teardown() == ["nothing of dev stands: there was nothing to destroy"]
+def test_a_second_teardown_finds_nothing(deployed: DeployedStack) -> None:
+    assert deployed.teardown() == ["Azure holds no resource of dev; there was nothing to destroy"]
 
 
-def test_what_only_azure_knows_of_is_found_without_a_state(standing: Standing) -> None:
-    budget = f"providers/Microsoft.Consumption/budgets/{standing.names.budget}"
+def test_resources_that_are_not_in_the_state_are_found(deployed: DeployedStack) -> None:
+    budget = f"providers/Microsoft.Consumption/budgets/{deployed.names.budget}"
     period = {"startDate": f"{datetime.now(UTC):%Y-%m}-01"}
     properties = {"amount": 1, "category": "Cost", "timeGrain": "Monthly", "timePeriod": period}
-    standing.call("PUT", budget, {"properties": properties})
+    deployed.call("PUT", budget, {"properties": properties})
     with pytest.raises(UserError, match=f"{budget}$"):
-        standing.teardown()
-    standing.call("DELETE", budget)
+        deployed.teardown()
+    deployed.call("DELETE", budget)
     tags = {"environment": "prod", "stack": STACK}
-    standing.call("PUT", "resourceGroups/rg-pers-prod-earlier", {"location": "westeurope", "tags": tags})
-    assert "rg-pers-prod-earlier has the tags of dev" in standing.teardown()[0]
+    deployed.call("PUT", "resourceGroups/rg-pers-prod-earlier", {"location": "westeurope", "tags": tags})
+    assert "rg-pers-prod-earlier has the tags of dev" in deployed.teardown()[0]
 
 
-def test_what_an_earlier_teardown_left_soft_deleted_is_said_and_can_be_purged(standing: Standing) -> None:
-    vault = f"resourceGroups/by-hand/providers/Microsoft.KeyVault/vaults/{standing.names.key_vault}"
+def test_a_vault_that_an_earlier_teardown_soft_deleted_is_reported_and_can_be_purged(deployed: DeployedStack) -> None:
+    vault = f"resourceGroups/by-hand/providers/Microsoft.KeyVault/vaults/{deployed.names.key_vault}"
     sku = {"family": "A", "name": "standard"}
-    standing.call("PUT", "resourceGroups/by-hand", {"location": "westeurope"})
-    standing.call("PUT", vault, {"location": "westeurope", "properties": {"tenantId": "t", "sku": sku}})
-    standing.call("DELETE", vault)
-    assert f"key vault {standing.names.key_vault} is soft-deleted and keeps its name; --purge frees it" in (
-        standing.teardown()
+    deployed.call("PUT", "resourceGroups/by-hand", {"location": "westeurope"})
+    deployed.call("PUT", vault, {"location": "westeurope", "properties": {"tenantId": "t", "sku": sku}})
+    deployed.call("DELETE", vault)
+    assert f"key vault {deployed.names.key_vault} is soft-deleted and keeps its name; --purge frees it" in (
+        deployed.teardown()
     )
-    standing.teardown(purge=True)
-    assert standing.call("GET", "providers/Microsoft.KeyVault/deletedVaults").json()["value"] == []
+    deployed.teardown(purge=True)
+    assert deployed.call("GET", "providers/Microsoft.KeyVault/deletedVaults").json()["value"] == []
 
 
-def test_a_vault_with_purge_protection_is_said_to_stay() -> None:
-    kept = {"softDeleteRetentionInDays": 7, "enablePurgeProtection": True}
-    vault = Resource("", "keyvault:Vault", "/subscriptions/s/kv", True, True, {"properties": kept})
+def test_a_vault_with_purge_protection_is_reported_as_kept() -> None:
+    properties = {"softDeleteRetentionInDays": 7, "enablePurgeProtection": True}
+    vault = Resource("", "keyvault:Vault", "/subscriptions/s/kv", True, True, {"properties": properties})
     (line,) = remains([vault])
-    assert line == "key vault kv is kept for 7 days, and its name with it; purge protection: nobody ends that"
+    assert line == (
+        "key vault kv is soft-deleted and keeps its name for 7 days; purge protection forbids purging it earlier"
+    )
 
 
-def test_a_stack_that_is_not_there_is_a_clear_error(standing: Standing) -> None:
+def test_a_missing_stack_is_named(deployed: DeployedStack) -> None:
     with pytest.raises(UserError, match="stack deev cannot be read: no stack named 'deev' found"):
-        teardown.Teardown(standing.folder, "deev", print)
+        teardown.Teardown(deployed.folder, "deev", print)
 
 
-def test_nothing_goes_without_the_stacks_name_or_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_destroyed_without_a_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
     main._confirm("dev", yes=True)
-    with pytest.raises(UserError, match="nothing was destroyed: say --yes"):
+    with pytest.raises(UserError, match="nothing was destroyed: pass --yes"):
         main._confirm("dev", yes=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _: "prod")

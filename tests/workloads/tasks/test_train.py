@@ -17,7 +17,6 @@ from pyspark.sql import functions as F
 from cli.catalogue import side
 from cli.endpoint import Endpoint
 from cli.errors import UserError
-from cli.local_run import command
 from infra.release.checks.gate import verdict
 from testing import scoring
 from testing.sandbox.tracking import tracking_server
@@ -157,8 +156,8 @@ def test_the_ranking_depends_on_the_hour_and_a_missing_hour_stays_missing(shop: 
         endpoint = Endpoint(service.client, "/score")
 
         def best(*arguments: str) -> list[tuple[str, float]]:
-            context = command.context_of(shop.dataset, arguments)
-            ranked = command.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
+            context = ranking.parse_context(shop.dataset, arguments)
+            ranked = ranking.rank(endpoint, shop.dataset, shop.raw, "u5", 20, context)
             return [(item["id"], item["probability"]) for item in ranked]
 
         morning, evening, no_context = best("hour=4", "weekday=6"), best("hour=20", "weekday=6"), best()
