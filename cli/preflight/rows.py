@@ -1,7 +1,7 @@
 """Rows: whether the lake contains the snapshot that the release trains on, before any machine starts.
 
-The lake does not exist before the first `up`. Rows of `training:local_data` are not checked, because `up` uploads them. Does
-not read rows.
+The lake does not exist before the first `up`. Rows of `training:local_data` are not checked, because `up` uploads them.
+Does not read rows.
 """
 
 from collections.abc import Iterator
