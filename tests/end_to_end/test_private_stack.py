@@ -102,13 +102,13 @@ def test_the_infrastructure_is_deployed_from_outside_and_a_second_time_without_a
 def test_preflight_says_from_where_a_release_can_run(private: Private) -> None:
     private.configure(release__enabled="true")
     with in_environment(private.outside.environment):
-        refused = command.ask(private.outside.folder, STACK, "reach")
+        refused = command.run_checks(private.outside.folder, STACK, "reach")
     assert [command.stops([found]) for found in refused] == [True, True]
     for found, host in zip(refused, ("Databricks", "the lake"), strict=True):
         assert found.says.startswith(host)
         assert "refuses callers from outside the stack's network" in found.says
     with in_environment(private.inside.environment):
-        (found,) = command.ask(private.outside.folder, STACK, "reach")
+        (found,) = command.run_checks(private.outside.folder, STACK, "reach")
     assert (command.stops([found]), "admit this machine" in found.says) == (False, True)
 
 

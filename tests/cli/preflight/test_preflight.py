@@ -352,7 +352,7 @@ def test_a_resource_group_that_is_not_in_the_state_is_blocking(
     code, said = preflight.run()
     assert (
         code,
-        f"warning state resource group {group} exists, and it is unknown whether {STACK} created it" in said,
+        f"warning state resource group {group} exists, but whether {STACK} created it is unknown" in said,
     ) == (
         0,
         True,
@@ -578,7 +578,7 @@ def test_missing_cloud_or_stack_is_reported_with_the_remedy(
     with pytest.raises(UserError, match=r"no login: .*Invalid client secret"):
         check.run_checks(preflight.folder, STACK)
     monkeypatch.setenv("ARM_METADATA_HOSTNAME", "127.0.0.1:9")
-    with pytest.raises(UserError, match="Is ARM_METADATA_HOSTNAME right"):
+    with pytest.raises(UserError, match="Check ARM_METADATA_HOSTNAME"):
         check.run_checks(preflight.folder, STACK)
 
 
