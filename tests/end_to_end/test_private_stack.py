@@ -105,11 +105,11 @@ def test_preflight_says_from_where_a_release_can_run(private: Private) -> None:
         refused = command.run_checks(private.outside.folder, STACK, "reach")
     assert [command.stops([found]) for found in refused] == [True, True]
     for found, host in zip(refused, ("Databricks", "the lake"), strict=True):
-        assert found.says.startswith(host)
-        assert "refuses callers from outside the stack's network" in found.says
+        assert found.message.startswith(host)
+        assert "refuses callers from outside the stack's network" in found.message
     with in_environment(private.inside.environment):
         (found,) = command.run_checks(private.outside.folder, STACK, "reach")
-    assert (command.stops([found]), "admit this machine" in found.says) == (False, True)
+    assert (command.stops([found]), "admit this machine" in found.message) == (False, True)
 
 
 def test_a_release_from_outside_is_refused_and_says_where_to_run_it(private: Private) -> None:
