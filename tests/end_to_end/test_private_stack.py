@@ -117,14 +117,14 @@ def test_preflight_reports_whether_a_release_can_run_from_here(private: Private)
     private.require("infrastructure")
     private.configure(release__enabled="true")
     with in_environment(private.outside.environment):
-        refusals = command.ask(private.outside.folder, STACK, "reach")
+        refusals = command.run_checks(private.outside.folder, STACK, "reach")
     assert [command.stops([refusal]) for refusal in refusals] == [True, True]
     for refusal, host in zip(refusals, ("Databricks", "the lake"), strict=True):
-        assert refusal.says.startswith(host)
-        assert "refuses callers from outside the stack's network" in refusal.says
+        assert refusal.message.startswith(host)
+        assert "refuses callers from outside the stack's network" in refusal.message
     with in_environment(private.inside.environment):
-        (finding,) = command.ask(private.outside.folder, STACK, "reach")
-    assert (command.stops([finding]), "admit this machine" in finding.says) == (False, True)
+        (finding,) = command.run_checks(private.outside.folder, STACK, "reach")
+    assert (command.stops([finding]), "admit this machine" in finding.message) == (False, True)
 
 
 def test_release_from_outside_is_refused_with_the_place_to_run_it(private: Private) -> None:

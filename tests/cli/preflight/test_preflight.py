@@ -353,7 +353,7 @@ def test_a_resource_group_that_is_not_in_the_state_is_blocking(
     code, said = preflight.run()
     assert (
         code,
-        f"warning state resource group {group} exists, and it is unknown whether {STACK} created it" in said,
+        f"warning state resource group {group} exists, but whether {STACK} created it is unknown" in said,
     ) == (
         0,
         True,
@@ -494,7 +494,7 @@ def test_missing_privileges_on_the_metastore_are_reported_with_the_grant(preflig
     preflight.configure(**RELEASE)
     name = preflight.names.databricks_workspace
     workspace = preflight.put("Microsoft.Databricks/workspaces", name, {"properties": {"computeMode": "Hybrid"}})
-    assert "the login may create what a release needs" in preflight.run()[1]
+    assert "the login can create the objects of a release" in preflight.run()[1]
     with in_environment(preflight.cloud.environment):
         workspace_id = f"{preflight.cloud.subscription}/{workspace}"
         client = AzureClients.discover().databricks(preflight.cloud.authority, workspace_id)
@@ -555,8 +555,8 @@ def _blob_endpoint(preflight: Preflight, account: str) -> str:
     [
         ({"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}}, "AuthorizationFailed"),
         ({"status": 503, "times": 9, "headers": {"Retry-After": "0"}}, "503"),
-        ({"status": 200, "body": {"value": [{"name": "cores"}]}}, "an answer of an unknown form"),
-        ({"status": 200, "body": ["nothing"]}, "an answer of an unknown form"),
+        ({"status": 200, "body": {"value": [{"name": "cores"}]}}, "a response of an unknown form"),
+        ({"status": 200, "body": ["nothing"]}, "a response of an unknown form"),
     ],
 )
 def test_a_check_that_cannot_run_does_not_pass(preflight: Preflight, fault: dict[str, Any], says: str) -> None:
@@ -574,13 +574,13 @@ def test_missing_cloud_or_stack_is_reported_with_the_remedy(
     from cli.preflight import command as check
 
     with pytest.raises(UserError, match=f"Stacks here: {STACK}"):
-        check.ask(preflight.folder, "absent")
+        check.run_checks(preflight.folder, "absent")
     monkeypatch.setenv("ARM_CLIENT_SECRET", "wrong")
     with pytest.raises(UserError, match=r"no login: .*Invalid client secret"):
-        check.ask(preflight.folder, STACK)
+        check.run_checks(preflight.folder, STACK)
     monkeypatch.setenv("ARM_METADATA_HOSTNAME", "127.0.0.1:9")
-    with pytest.raises(UserError, match="Is ARM_METADATA_HOSTNAME right"):
-        check.ask(preflight.folder, STACK)
+    with pytest.raises(UserError, match="Check ARM_METADATA_HOSTNAME"):
+        check.run_checks(preflight.folder, STACK)
 
 
 @pytest.mark.parametrize("mode", ["private", "public"])

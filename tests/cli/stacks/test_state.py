@@ -27,7 +27,7 @@ RUN = {"dataset": "criteo", "data": "/rows", "outputs": {}}
 MAKE = """
     import sys
     from pathlib import Path
-    from operations import sandbox
+    from cli.local_run import sandbox
     from cli.local_run.engine import Engine
     from cli.local_run.run_directory import RunDirectory
     state = RunDirectory(Path(sys.argv[1]))
