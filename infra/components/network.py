@@ -201,6 +201,7 @@ def _subnet(
     purpose: str, prefix: IPv4Network, guard_id: pulumi.Input[str], gateway_id: pulumi.Input[str] | None
 ) -> network.SubnetArgs:
     """One subnet with its security group; `gateway_id` is the way out, None for a subnet that needs none."""
+    # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
     delegation = network.DelegationArgs(name="databricks", service_name="Microsoft.Databricks/workspaces")
     return network.SubnetArgs(
         name=purpose,

@@ -30,7 +30,7 @@ from infra.release.checks.gate import verdict
 from infra.release.serving_stage import rollout
 from scoring.logs import JsonFormatter
 from scoring.summary import Summary
-from testing.sandbox.machine_learning import CONTEXT, AzureClients, environment, ml_sandbox
+from testing.sandbox.machine_learning import CONTEXT, Cloud, environment, ml_sandbox
 from testing.sandbox.process import ROOT, in_environment
 from testing.scoring import write_manifest
 from testing.workloads.shop import GENRES, write_shop
@@ -64,7 +64,7 @@ chmod +x "$1/bin/serve"
 
 @dataclass
 class ExampleStack:
-    cloud: AzureClients
+    cloud: Cloud
     data: Path
     outputs: dict[str, Any]
     resources: list[Resource]
@@ -126,7 +126,7 @@ def served(source: stack_source.StackSource) -> Iterator[str]:
         thread.join()
 
 
-def _grant_read_access(cloud: AzureClients) -> None:
+def _grant_read_access(cloud: Cloud) -> None:
     lake = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake"
     role = f"{cloud.subscription}/providers/Microsoft.Authorization/roleDefinitions/{Role.STORAGE_BLOB_DATA_READER}"
     cloud.put(
@@ -135,7 +135,7 @@ def _grant_read_access(cloud: AzureClients) -> None:
     )
 
 
-def _rollout(cloud: AzureClients) -> dict[str, Any]:
+def _rollout(cloud: Cloud) -> dict[str, Any]:
     return {
         "workspace_id": cloud.workspace,
         "endpoint_name": ENDPOINT,
@@ -263,7 +263,7 @@ def _metrics(clicks: Any, probabilities: Any) -> dict[str, Any]:
 # --- outputs and state
 
 
-def _outputs(cloud: AzureClients, rolled_out: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+def _outputs(cloud: Cloud, rolled_out: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     lines = (cost.Line("container registry", 5.08, "1 x Basic tier"), cost.Line("training units", None, "no price"))
     return {
         "lake_blob_endpoint": f"{cloud.url}/blob/lake/",
@@ -284,7 +284,7 @@ def _outputs(cloud: AzureClients, rolled_out: dict[str, Any], metrics: dict[str,
     }
 
 
-def _state(cloud: AzureClients, rolled_out: dict[str, Any]) -> list[Resource]:
+def _state(cloud: Cloud, rolled_out: dict[str, Any]) -> list[Resource]:
     group = f"{cloud.group}/providers"
     lake = f"{group}/Microsoft.Storage/storageAccounts/lake"
     extensions = "providers/Microsoft.KubernetesConfiguration/extensions"

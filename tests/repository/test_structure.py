@@ -10,12 +10,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = "benchmarks cli infra policy sandbox scoring testing tests tools workloads".split()
 MAX_LINES = 60
 MAX_MODULES = 15
-LONG_FUNCTIONS = {
-    "scoring/openapi.py document",
-    "workloads/tasks/prepare.py _write",
-    "workloads/tasks/train.py train",
-}
-"""Functions that are still longer, each to be removed from here once it is cut."""
 CIRCLES = {
     # The capacity plan validates `ServingSettings`, whose type it names (under TYPE_CHECKING).
     frozenset({"infra.config.settings", "infra.planning.capacity"}),
@@ -43,7 +37,7 @@ def test_functions_have_at_most_sixty_lines() -> None:
         for path in sources(package)
         for name in long_functions(path.read_text("utf-8"))
     }
-    assert names == LONG_FUNCTIONS
+    assert names == set()
 
 
 def test_length_of_a_function_counts_all_its_lines() -> None:

@@ -114,12 +114,13 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
         datastore: pulumi.Input[str],
         run_id: pulumi.Input[str],
         metrics: pulumi.Input[dict[str, Any]],
-        thresholds: dict[str, float],
+        floors: dict[str, float],
         lineage: pulumi.Input[dict[str, str]],
         blob_endpoint: pulumi.Input[str],
         models_container: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """`floors`: the gate's thresholds, under their name in existing states."""
         props = {
             "workspace_id": workspace_id,
             "workspace_uid": workspace_uid,
@@ -127,7 +128,7 @@ class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
             "datastore": datastore,
             "run_id": run_id,
             "metrics": metrics,
-            "floors": thresholds,  # the name in existing states
+            "floors": floors,
             "lineage": lineage,
             "blob_endpoint": blob_endpoint,
             "models_container": models_container,

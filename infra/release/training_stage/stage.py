@@ -77,7 +77,7 @@ class TrainingStage(pulumi.ComponentResource):
             datastore=args.machine_learning.models_datastore,
             run_id=self.run.run_id,
             metrics=self.run.metrics,
-            thresholds=thresholds,
+            floors=thresholds,
             lineage=lineage,
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=ignored),
         )
