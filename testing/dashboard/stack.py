@@ -203,7 +203,7 @@ def _make_artefact(folder: Path, data: Path) -> dict[str, Any]:
     golden = [{"row": row, "probability": float(p)} for row, p in zip(rows[:50], probabilities[:50], strict=True)]
     (folder / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
     metrics = _metrics(clicks, probabilities)
-    rules = verdict(metrics, QualitySettings().model_dump())
+    rules = verdict(metrics, QualitySettings().limits)
     (folder / "verdict.json").write_text(json.dumps({"passed": True, "rules": rules}))
     (folder / "model_card.html").write_text(CARD)
     lineage = {

@@ -83,7 +83,7 @@ def test_an_unreadable_catalogue_is_empty_and_names_the_cause(tmp_path: Path, co
     [
         (("--dataset", "films"), r"DATASET is 'films'; it can be movielens or criteo"),
         (("--engine", "gpu"), r"ENGINE is 'gpu'; it can be native or spark"),
-        (("--dataset", "criteo", "--data", "/no/such/train.txt"), r"DATA '/no/such/train.txt': there is no such file"),
+        (("--dataset", "criteo", "--data", "/no/such/train.txt"), r"DATA '/no/such/train.txt': no such file or folder"),
     ],
 )
 def test_a_wrong_argument_is_reported_in_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -481,7 +481,7 @@ def test_worse_scheduled_run_is_refused_and_a_good_one_becomes_live(stack: Local
     worse = stack.run_job()
     (metrics,) = (json.loads(file.read_text()) for file in stack.artefacts(worse, "metrics.json"))
     assert metrics["live"]["run_id"] == live
-    broken = {rule["name"] for rule in verdict(metrics, QualitySettings().model_dump()) if not rule["passed"]}
+    broken = {rule["name"] for rule in verdict(metrics, QualitySettings().limits) if not rule["passed"]}
     assert broken == {"auc_drop", "log_loss_rise"}
     assert stack.pulumi("up") == {}
     assert f"run {worse} is refused: AUC is" in lifecycle.last_events(stack)

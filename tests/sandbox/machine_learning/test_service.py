@@ -290,7 +290,7 @@ def test_the_router_listens_where_the_settings_of_the_extension_say(cloud: Cloud
         ({"traffic": {"green": 100}}, "do not exist: green"),
         ({"mirrorTraffic": {"green": 10}}, "Mirrored traffic"),
         ({"traffic": {"blue": 40}}, "sum to 0 or 100"),
-        ({"traffic": {"blue": "all"}}, "whole number"),
+        ({"traffic": {"blue": "all"}}, "whole percentage"),
     ],
 )
 def test_invalid_endpoint_update_is_refused_and_the_endpoint_continues(

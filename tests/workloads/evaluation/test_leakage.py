@@ -57,7 +57,7 @@ def test_training_measures_every_feature_and_the_shop_passes_the_gate(shop: Trai
     auc = shop.read("metrics.json")["feature_auc"]
     assert list(auc) == list(shop.dataset.features)
     assert all(0.5 <= value < 0.9 for value in auc.values())
-    rules = evaluate_gate(shop.read("metrics.json"), QualitySettings().model_dump())
+    rules = evaluate_gate(shop.read("metrics.json"), QualitySettings().limits)
     (rule,) = (rule for rule in rules if rule.name == "feature_auc")
     assert rule.passed
 
