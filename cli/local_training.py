@@ -41,7 +41,7 @@ class _Prepared:
         """Run a task with its output shown. Raises `UserError` with the task's error message if it fails."""
         log = self.scratch / f"{task}.log"
         own: list[str | Path] = ["--dataset", self.dataset, "--features", self.features]
-        program = [sys.executable, "-m", f"workloads.{task}", *own, *arguments]
+        program = [sys.executable, "-m", f"workloads.tasks.{task}", *own, *arguments]
         with log.open("wb") as errors:
             done = subprocess.run(program, env=self.environment, stderr=errors, check=False, pass_fds=(self.lock,))
         if done.returncode:
