@@ -380,7 +380,7 @@ class Deployment:
 
 
 def container_label(sandbox: Sandbox) -> str:
-    return f"sandbox.instance_lock={sandbox.folder}"
+    return f"sandbox.folder={sandbox.folder}"
 
 
 def tail(log: Path, lines: int) -> str:

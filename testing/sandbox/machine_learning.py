@@ -158,15 +158,15 @@ class Cloud(RunningSandbox):
     def put(self, path: str, **body: Any) -> dict[str, Any]:
         error = self.change("PUT", path, {"location": "westeurope", **body})
         assert not error, error
-        body: dict[str, Any] = self.arm("GET", path).json()
-        return body
+        resource: dict[str, Any] = self.arm("GET", path).json()
+        return resource
 
     def refused(self, path: str, **body: Any) -> str:
         """Error of a refused PUT."""
         return str(self.change("PUT", path, {"location": "westeurope", **body})["message"])
 
     def delete(self, path: str) -> str:
-        """Error of a PUT; empty if it succeeds."""
+        """Error of the deletion; empty if it succeeds."""
         return str(self.change("DELETE", path).get("message", ""))
 
     def contribute(self, scope: str) -> None:

@@ -175,7 +175,7 @@ def test_the_local_run_needs_no_package_of_the_tests(package: str) -> None:
         ("local",),
         ("check", "rows", "--dataset", "movielens"),
         ("notebooks", "--output", "pages"),
-        ("report", "--base", "HEAD"),
+        ("change-report", "--base", "HEAD"),
     ],
 )
 def test_a_command_in_too_small_an_environment_names_the_target_that_installs_the_rest(
@@ -191,7 +191,7 @@ def test_a_command_in_too_small_an_environment_names_the_target_that_installs_th
     (tmp_path / "nbformat.py").write_text("raise ModuleNotFoundError(\"No module named 'nbformat'\")\n")
     done = subprocess.run(
         [sys.executable, "-m", "cli", *command],
-        cwd=ROOT if command[0] == "report" else tmp_path,
+        cwd=ROOT if command[0] == "change-report" else tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -234,7 +234,7 @@ def test_sandbox_builds_the_image_and_runs_it_in_deployments(
         answer = cloud.score("ep-container", {"rows": toys.rows}, deployment="blue")
         assert answer.json()["probabilities"] == [toys.probability(row) for row in toys.rows]
 
-        ours = ("ps", "--all", "--quiet", "--filter", f"label=sandbox.instance_lock={cloud.folder}")
+        ours = ("ps", "--all", "--quiet", "--filter", f"label=sandbox.folder={cloud.folder}")
         (container,) = docker(*ours).split()
         description = docker.inspect("container", container)
         config = description["Config"]

@@ -84,7 +84,7 @@ def every_input(token: str) -> dict[str, Any]:
 
 
 def sample(package: Any, arguments: type, above: tuple[type, ...]) -> dict[str, Any]:
-    outputs = {}
+    inputs = {}
     for getter in getters(arguments):
         described = str(getter.fget.__annotations__["return"])
         nested = [getattr(package, name) for name in re.findall(r"ForwardRef\('(\w+Args)'\)", described)]
@@ -97,8 +97,8 @@ def sample(package: Any, arguments: type, above: tuple[type, ...]) -> dict[str, 
             value = [value]
         elif "Mapping[" in described:
             value = {"a.key": value}
-        outputs[sdk_name(getter)] = value
-    return outputs
+        inputs[sdk_name(getter)] = value
+    return inputs
 
 
 def getters(cls: type) -> list[Any]:

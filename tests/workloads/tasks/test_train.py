@@ -14,6 +14,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from cli import ranking
 from cli.catalogue import side
 from cli.endpoint import Endpoint
 from cli.errors import UserError
@@ -166,8 +167,8 @@ def test_the_ranking_depends_on_the_hour_and_a_missing_hour_stays_missing(shop: 
     assert [id_ for id_, _ in morning] != [id_ for id_, _ in evening]
     user, items = (side(shop.dataset, which, shop.raw) for which in ("user", "item"))
     reader = Reader(shop.artefact)
-    for context, ranking in (({"hour": 20, "weekday": 6}, evening), ({"hour": None, "weekday": None}, no_context)):
-        for id_, probability in ranking:
+    for context, ranked in (({"hour": 20, "weekday": 6}, evening), ({"hour": None, "weekday": None}, no_context)):
+        for id_, probability in ranked:
             assert abs(reader.probability({**user["u5"], **items[id_], **context}) - probability) <= 1e-12
 
 

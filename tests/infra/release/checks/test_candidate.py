@@ -121,11 +121,10 @@ def test_live_model_is_the_candidate_if_no_later_run_passes(newest: Any) -> None
 
 
 def test_a_live_model_that_cannot_score_todays_rows_is_named_and_does_not_stop_the_release(newest: Any) -> None:
-    runs = [(3, RunResultState.SUCCESS, compared("2", skipped="it needs feature 'age', which is gone"))]
+    reason = "it needs feature 'age', which the spec no longer has"
+    runs = [(3, RunResultState.SUCCESS, compared("2", skipped=reason))]
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "3"
-    assert newest.said == [
-        "run 3 could not be compared with the live model, of run 2: it needs feature 'age', which is gone"
-    ]
+    assert newest.said == [f"run 3 could not be compared with the live model, of run 2: {reason}"]
 
 
 def test_live_model_without_a_recorded_run_allows_no_candidate(newest: Any) -> None:
