@@ -33,7 +33,7 @@ from starlette.routing import BaseRoute, Route
 from sandbox import caller_network, state_files
 from sandbox.arm.store import Body, ResourceStore
 from sandbox.context import Behaviour, CloudError, Machines, Sandbox
-from sandbox.identity import entra, role_assignments, role_definitions
+from sandbox.identity import access_checks, entra
 from sandbox.resource_rules import credentials
 from sandbox.state_files import Unreadable
 
@@ -59,16 +59,8 @@ def container_id(account_id: str, container: str) -> str:
 
 def may_access(sandbox: Sandbox, principal: str, scope: str, *, write: bool) -> bool:
     """Whether a role assignment at `scope` or above lets the principal read, or write, blobs."""
-    for resource_id, body in sandbox.store.below("/subscriptions"):
-        role_scope, separator, _ = resource_id.lower().partition("/providers/microsoft.authorization/roleassignments/")
-        assignment = body.get("properties", {})
-        role = str(assignment.get("roleDefinitionId", "")).rpartition("/")[2].lower()
-        allows = role_definitions.allows(role, f"{_DATA_ACTION}/{'write' if write else 'read'}", data=True)
-        sufficient = allows and f"{scope}/".lower().startswith(f"{role_scope}/")
-        is_principals = separator and str(assignment.get("principalId")).lower() == principal.lower()
-        if is_principals and sufficient and role_assignments.in_effect(sandbox, body):
-            return True
-    return False
+    action = f"{_DATA_ACTION}/{'write' if write else 'read'}"
+    return access_checks.allowed(sandbox, principal, action, scope, data=True)
 
 
 def safe_path(folder: Path, name: str) -> Path:
