@@ -1,7 +1,5 @@
 """Content-based personalization on Azure, from top to bottom as in the architecture diagram."""
 
-import gc
-
 import pulumi
 from pulumi_azure_native import authorization
 
@@ -27,10 +25,6 @@ from infra.planning.cost import CostRecorder
 from infra.release.arguments import ReleaseArgs
 from infra.release.release import Release
 from infra.runner.runner import Runner, RunnerArgs
-
-# The program allocates several hundred thousand long-lived objects. At Python's default, 40 % of its time is garbage
-# collection.
-gc.set_threshold(100_000, 20, 50)
 
 settings = loading.of_this_stack()
 costs = CostRecorder.started()

@@ -69,7 +69,7 @@ class Network(pulumi.ComponentResource):
         gateway = self._gateway(f"{name}-outbound", args, address)
         guards = self._guards(name, args)
 
-        def subnet(purpose: str, prefix: IPv4Network) -> network.SubnetArgs:
+        def subnet(purpose: str, prefix: IPv4Network) -> "network.SubnetArgs":
             guard = guards["databricks" if purpose in _INJECTED else purpose]
             return _subnet(purpose, prefix, guard.id, None if purpose == ENDPOINTS else gateway.id)
 
@@ -87,7 +87,7 @@ class Network(pulumi.ComponentResource):
         self.guard_ids = {purpose: guard.id for purpose, guard in guards.items()}
         self.register_outputs({"network_id": self.network_id})
 
-    def _outbound_address(self, name: str, args: NetworkArgs) -> network.PublicIPAddress:
+    def _outbound_address(self, name: str, args: NetworkArgs) -> "network.PublicIPAddress":
         """Declare the address that all outbound traffic comes from."""
         return network.PublicIPAddress(
             name,
@@ -102,7 +102,7 @@ class Network(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _gateway(self, name: str, args: NetworkArgs, address: network.PublicIPAddress) -> network.NatGateway:
+    def _gateway(self, name: str, args: NetworkArgs, address: "network.PublicIPAddress") -> "network.NatGateway":
         """Declare the way out. A NAT gateway exists in one zone or in none; its address spans them."""
         return network.NatGateway(
             name,
@@ -115,7 +115,7 @@ class Network(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _guards(self, name: str, args: NetworkArgs) -> dict[str, network.NetworkSecurityGroup]:
+    def _guards(self, name: str, args: NetworkArgs) -> "dict[str, network.NetworkSecurityGroup]":
         """Declare the security groups, by purpose of their subnets; Databricks' two subnets share one.
 
         Databricks adds its rules to that group, and removes them again.
@@ -199,7 +199,7 @@ class Network(pulumi.ComponentResource):
 
 def _subnet(
     purpose: str, prefix: IPv4Network, guard_id: pulumi.Input[str], gateway_id: pulumi.Input[str] | None
-) -> network.SubnetArgs:
+) -> "network.SubnetArgs":
     """One subnet with its security group; `gateway_id` is the way out, None for a subnet that needs none."""
     # Source: https://learn.microsoft.com/azure/databricks/security/network/classic/vnet-inject
     delegation = network.DelegationArgs(name="databricks", service_name="Microsoft.Databricks/workspaces")

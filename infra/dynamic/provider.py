@@ -7,7 +7,6 @@ the SDKs are imported, by one thread. Each `create` gets an incarnation: `delete
 """
 
 import functools
-import gc
 import importlib
 import os
 import threading
@@ -35,8 +34,6 @@ INCARNATION = "incarnation"
 def import_sdks() -> None:
     """Import the SDKs, which takes some 3 s of CPU once in a process. Not called in a preview or at import time."""
     with _IMPORTING:
-        # The SDKs allocate as many long-lived objects as the program does (`infra/__main__.py`).
-        gc.set_threshold(100_000, 20, 50)
         # Azure ML's SDK reads a cloud's name from here when it is imported, and refuses one that it does not know.
         os.environ.pop("AZUREML_CURRENT_CLOUD", None)
         for name in _SDKS:

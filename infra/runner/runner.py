@@ -86,7 +86,7 @@ class Runner(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.VirtualMachineScaleSetVMProfileArgs:
+def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> "compute.VirtualMachineScaleSetVMProfileArgs":
     """Definition of each machine."""
     return compute.VirtualMachineScaleSetVMProfileArgs(
         os_profile=_os_profile(args, client_id),
@@ -101,7 +101,7 @@ def _profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virtual
     )
 
 
-def _os_profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.VirtualMachineScaleSetOSProfileArgs:
+def _os_profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> "compute.VirtualMachineScaleSetOSProfileArgs":
     """First boot and login. Nobody logs in: no port is open, and only the holder of the key could."""
     settings = args.settings
     data = pulumi.Output.all(client_id, args.vault_uri).apply(
@@ -143,7 +143,7 @@ def _os_profile(args: RunnerArgs, client_id: pulumi.Output[str]) -> compute.Virt
     )
 
 
-def _storage_profile() -> compute.VirtualMachineScaleSetStorageProfileArgs:
+def _storage_profile() -> "compute.VirtualMachineScaleSetStorageProfileArgs":
     """Image and disk of the operating system."""
     return compute.VirtualMachineScaleSetStorageProfileArgs(
         # Source: canonical/ubuntu-cloud-docs docs/azure/azure-how-to/instances/find-ubuntu-images.rst
@@ -161,7 +161,7 @@ def _storage_profile() -> compute.VirtualMachineScaleSetStorageProfileArgs:
     )
 
 
-def _network_profile(subnet_id: pulumi.Input[str]) -> compute.VirtualMachineScaleSetNetworkProfileArgs:
+def _network_profile(subnet_id: pulumi.Input[str]) -> "compute.VirtualMachineScaleSetNetworkProfileArgs":
     """One interface inside the subnet, without a public address."""
     return compute.VirtualMachineScaleSetNetworkProfileArgs(
         network_interface_configurations=[
