@@ -27,6 +27,7 @@ def drift(engine: Engine) -> tuple[Change, ...]:
         *("preview", "--refresh", "--expect-no-changes", "--json"),
         *("--stack", STACK, "--config-file", str(engine.config_file)),
         environment={**engine.environment, **STREAMING},
+        timeout=900,
     )
     changes = read(done.stdout, STACK).changes
     if bool(done.returncode) != bool(changes):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cli import packages, strict_json
+from cli import strict_json
 from cli.errors import UserError
 from cli.local_run.run_directory import RunDirectory
 from cli.paths import PROJECT
@@ -538,6 +538,8 @@ def _run() -> None:
     try:
         app()
     except ModuleNotFoundError:
+        from cli import packages
+
         packages.require_local()
         raise
 

@@ -1,4 +1,4 @@
-"""The Pulumi CLI as a process: one way to run a short command, and one to follow a long command.
+"""The Pulumi CLI as a process: one way to run a command to its end, and one to follow it line by line.
 
 Does not interpret the output: `cli/stacks/state.py`, `cli/local_run/engine.py` and `cli/changes/preview.py` do. The
 engine of the local run starts its long commands through `supervised_process.py`, because it has to end them if the run
@@ -20,11 +20,16 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(
-    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, timeout: float | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a short command in a project's folder. Raises `UserError` only if the CLI is not on PATH."""
+    """Run a command to its end in a project's folder, for at most `timeout` seconds.
+
+    Raises `UserError` if the CLI is not on PATH, and `subprocess.TimeoutExpired`.
+    """
     try:
-        return subprocess.run(command(*arguments), cwd=folder, env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            command(*arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout
+        )
     except FileNotFoundError:
         raise UserError(MISSING) from None
 

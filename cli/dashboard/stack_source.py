@@ -53,7 +53,7 @@ def of_local_run(
     rows = Path(recorded["data"])
     return StackSource(
         stack=STACK,
-        outputs=lambda: state.outputs(PROJECT, STACK, engine.environment),
+        outputs=engine.outputs,
         resources=lambda: state.resources(PROJECT, STACK, engine.environment),
         remedy="If the sandbox was stopped, `personalization dashboard` or `make local` restarts it.",
         dataset=recorded["dataset"],

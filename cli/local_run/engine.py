@@ -20,7 +20,7 @@ from cli.errors import UserError
 from cli.local_run import supervised_process
 from cli.local_run.run_directory import FORCE
 from cli.paths import PROJECT
-from cli.stacks import files
+from cli.stacks import files, state
 from sandbox import instance_lock, state_files
 
 STACK = "local"
@@ -53,10 +53,6 @@ class Stage:
     @property
     def seconds(self) -> float:
         return (self.ended or time.monotonic()) - self.started
-
-
-class UpFailed(UserError):
-    """`pulumi` failed; the message contains its error output."""
 
 
 class CloudEnded(UserError):
@@ -119,11 +115,9 @@ class Engine:
         state_files.write(self.config_file, yaml.safe_dump(stack_file, sort_keys=False))
 
     def text(self, *arguments: str) -> str:
-        """Run a short command and return its output. Raises `UpFailed` with its error output."""
-        done = pulumi_cli.run(PROJECT, *arguments, environment=self.environment)
-        if done.returncode:
-            raise UpFailed(f"pulumi {arguments[0]} failed:\n{done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        """Run a short command and return its output. Raises `UserError` with its error output."""
+        failure = f"pulumi {arguments[0]} failed"
+        return pulumi_cli.output(PROJECT, *arguments, failure=failure, environment=self.environment)
 
     def select(self) -> None:
         """Create the stack if it does not exist, and remove processes and locks of a killed run.
@@ -186,7 +180,7 @@ class Engine:
         self._follow("refresh", ["--yes", "--skip-preview"], lambda _stage: None)
 
     def outputs(self) -> dict[str, Any]:
-        return json.loads(self.text("stack", "output", "--json", "--stack", STACK))
+        return state.outputs(PROJECT, STACK, self.environment)
 
     def up(self, on_stage: Callable[[Stage], None]) -> list[Stage]:
         return self._follow("up", ["--yes", "--skip-preview"], on_stage)
@@ -243,7 +237,7 @@ class Engine:
             self.end_leftovers()
         if process.returncode:
             cloud.require(at_once=True)
-            raise UpFailed(f"pulumi {command} failed:\n" + ("\n".join(errors) or log.read_text()[-3000:]))
+            raise UserError(f"pulumi {command} failed:\n" + ("\n".join(errors) or log.read_text()[-3000:]))
         return list(stages.values())
 
 
