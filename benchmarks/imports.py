@@ -1,8 +1,8 @@
 """Failures of imports in dynamic providers: `python benchmarks/imports.py [--interpreters 100] [--without]`.
 
-In each new interpreter 16 threads start together. Each is a provider's `create` that runs the import statements of one
-function of `infra/`. Without `import_sdks` two of them can deadlock (python/cpython#83065). Prints the number of
-interpreters with an error, and the errors.
+In each new interpreter one thread for each function of `infra/` starts, all together. Each is a provider's `create`
+that runs the import statements of its function. Without `import_sdks` two of them can deadlock (python/cpython#83065).
+Prints the number of interpreters with an error, and the errors.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-THREADS = 16
 _INFRA = Path(__file__).parents[1] / "infra"
 _PROGRAM = """
 import json, sys, threading
@@ -62,7 +61,8 @@ def _lazy_imports() -> Iterator[str]:
 
 def errors_of_one(*, without: bool = False) -> list[str]:
     """Errors of one new interpreter. `without`: without `import_sdks`, so that each provider imports by itself."""
-    given = json.dumps([lazy_imports(), THREADS, without])
+    statements = lazy_imports()
+    given = json.dumps([statements, len(statements), without])
     done = subprocess.run([sys.executable, "-c", _PROGRAM, given], capture_output=True, text=True, cwd=_INFRA.parent)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--without", action="store_true", help="without importing the SDKs first")
     arguments = parser.parse_args()
     results = [errors_of_one(without=arguments.without) for _ in range(arguments.interpreters)]
-    print(f"{sum(map(bool, results))} of {len(results)} interpreters with an error, {THREADS} threads in each")
+    print(
+        f"{sum(map(bool, results))} of {len(results)} interpreters with an error, {len(lazy_imports())} threads in each"
+    )
     for error, count in Counter(error[:100] for errors in results for error in errors).most_common(5):
         print(f"{count:5} {error}")
 

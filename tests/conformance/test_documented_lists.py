@@ -59,7 +59,7 @@ def test_databricks_runtimes_of_the_sandbox_agree_with_those_of_the_program() ->
 def test_databricks_answers_with_codes_that_its_sdk_lists() -> None:
     codes = {
         node.args[1].value
-        for path in (SANDBOX / "databricks").glob("*.py")
+        for path in (SANDBOX / "databricks").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "CloudError"
         if isinstance(node.args[1], ast.Constant)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from scoring.artefact import ArtefactError
 from scoring.contract import Row, read_contract
-from scoring.engines.encoder import RowEncoder
+from scoring.engines.encoder import _CACHED_KEYS, RowEncoder
 from testing.scoring import COLUMNS, FEATURES, LEVELS, contract, make_artefact, random_row, reference_vector
 
 
@@ -36,7 +36,7 @@ def tables(folder: Path) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def encoder_of(folder: Path, cached_keys: int = 65_536, **changes: Any) -> RowEncoder:
+def encoder_of(folder: Path, cached_keys: int = _CACHED_KEYS, **changes: Any) -> RowEncoder:
     """The encoder of the artefact in `folder`, with `changes` to its contract."""
     return RowEncoder(read_contract(json.dumps(contract() | changes).encode()), folder / "encoder.npz", cached_keys)
 
@@ -151,7 +151,7 @@ import json, sys
 from pathlib import Path
 import numpy
 from scoring.contract import read_contract
-from scoring.engines.encoder import RowEncoder
+from scoring.engines.encoder import _CACHED_KEYS, RowEncoder
 contract = {
     "contract_version": "1.1", "dataset": "many", "label": "click",
     "features": [{"name": "who", "type": "string", "side": "user"}],

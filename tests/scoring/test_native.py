@@ -65,6 +65,8 @@ def refuses_connections(service: Running) -> bool:
         httpx.get(f"http://127.0.0.1:{service.port}/live", trust_env=False)
     except httpx.ConnectError:
         return True
+    except httpx.TransportError:  # accepted by the kernel, then reset by the closing listener
+        return False
     return False
 
 

@@ -52,7 +52,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     blobs = SimpleNamespace(get_container_client=lambda name: Container())
     monkeypatch.setattr(snapshot.AzureClients, "discover", lambda: SimpleNamespace(blobs=lambda endpoint: blobs))
-    monkeypatch.setattr(state, "outputs", lambda *_, **__: stack.outputs)
+    monkeypatch.setattr(state, "outputs", lambda folder, name, *, missing_ok: stack.outputs)
     return stack
 
 

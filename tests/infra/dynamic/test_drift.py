@@ -18,6 +18,7 @@ from pulumi.runtime import rpc
 from infra.aks.node_pools import pool_name
 from infra.components.placement import _PlacementProvider
 from infra.dynamic.drift import agrees, observed
+from infra.release import release  # noqa: F401  (declares every resource below)
 from infra.release.interactive_access.cluster import _PolicyProvider
 from infra.release.training_stage import job
 from infra.release.training_stage.experiment import _ExperimentProvider

@@ -86,7 +86,8 @@ def accepted_settings(draw: st.DrawFn) -> ServingSettings:
         values["latency_ms"] = slowest_ms * draw(st.floats(1.1, 50))
     if draw(st.booleans()):
         values["target_rps"] = capacity.plan(ServingSettings(**values)).max_rps * draw(st.floats(0.01, 0.98))
-    return ServingSettings(**values)
+    needed = capacity.plan(ServingSettings(**values)).nodes_at_most
+    return ServingSettings(**{**values, "nodes_max": draw(st.integers(needed, 100))})
 
 
 def test_a_smaller_target_is_accepted_and_needs_no_more_replicas() -> None:
