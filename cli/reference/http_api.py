@@ -54,12 +54,16 @@ EXAMPLES: dict[tuple[str, str], tuple[Example, ...]] = {
         Example(
             "Probabilities of rows",
             {"rows": [{"user_id": "196", "age": 49, "gender": "M", "item_id": "242", "genres": ["Comedy"]}]},
-            _encoded(Probabilities(_MODEL, [0.71])),
+            _encoded(Probabilities(_MODEL, [0.7273107053846768])),
         ),
         Example(
             "The two best items for a user",
-            {"user": {"user_id": "196", "age": 49}, "top": 2, "items": [{"id": "242"}, {"id": "302"}, {"id": "50"}]},
-            _encoded(Ranking(_MODEL, [RankedItem("50", 0.83), RankedItem("302", 0.78)])),
+            {
+                "user": {"user_id": "196", "age": 49},
+                "top": 2,
+                "items": [{"id": key, "item_id": key} for key in ("242", "302", "50")],
+            },
+            _encoded(Ranking(_MODEL, [RankedItem("50", 0.7546496154046722), RankedItem("302", 0.7452296259482248)])),
         ),
     ),
     ("get", "/live"): (Example("", None, "live"),),
