@@ -60,13 +60,13 @@ test-fast: bootstrap ## the tests that start neither Spark nor a stack
 test-container: bootstrap ## the scoring image, built and run for real, with a container engine of its own if none answers: ARGS='-k native'
 	@$(ready) python -m tools.container_engine run pytest -m container $(ARGS)
 
-test-browser: bootstrap ## the page in the machine's own Chromium, which `make test` tries too where there is one
+test-browser: bootstrap ## the dashboard in an installed Chromium, which `make test` tries too where there is one
 	@$(ready) pytest tests/cli/dashboard/test_browser.py
 
 test-azure-cli: bootstrap ## Azure CLI against the sandbox, installed into the user's cache the first time
 	@$(ready) python -m tools.azure_cli && pytest tests/conformance/test_azure_cli.py
 
-preflight: bootstrap-preview ## what would stop `make up` in a stack's region and subscription: STACK=dev
+preflight: bootstrap-preview ## checks region, quota, permissions and names before `make up`: STACK=dev
 	@$(ready) personalization preflight --stack '$(stack)'
 
 preview: bootstrap-preview ## what `make up` would change: STACK=dev
