@@ -20,7 +20,7 @@ _OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
 
 
 def require_java() -> None:
-    """Raise `UserError` if no Java runtime is found in JAVA_HOME or on PATH."""
+    """Raise `UserError` if packages of the local run are missing, or no Java runtime is in JAVA_HOME or on PATH."""
     packages.require_local()
     home = os.environ.get("JAVA_HOME")
     if not (home and (Path(home) / "bin" / "java").exists()) and not shutil.which("java"):

@@ -2,8 +2,8 @@
 
 A rule is a function of one resource (for public network access: of the whole stack) that yields each problem with the
 value to set. All are mandatory except `public-network-access` and `tls-inside-network`; `--policy-pack-config` changes
-the level of a rule, the regions and the tags. The setting
-`personalization:production` makes a stack production (`stack.py`). Private endpoints identify a private network.
+the level of a rule, the regions and the tags. The setting `personalization:production` makes a stack production
+(`stack.py`). Private endpoints identify a private network.
 
 A public production endpoint must use TLS: otherwise its key and its users' features cross the internet in plain text.
 Inside a private network this is advice, repeated in every preview. No stack file can contain a certificate, because it

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sandbox import instance_lock as state
+from sandbox import instance_lock
 from sandbox.instance_lock import CannotServe, Damaged, RunsAlready, make, process_id, remembered_port, runs
 from sandbox.registry import containers
 from sandbox.state_files import Unreadable
@@ -116,7 +116,7 @@ def stop(folder: Path) -> str:
 
 def environment(folder: Path, as_json: bool, network: str | None) -> str:
     try:
-        variables = state.environment(folder)
+        variables = instance_lock.environment(folder)
         if network:
             from sandbox import caller_network
 
@@ -161,7 +161,7 @@ def _hand_over_environment(folder: Path) -> None:
     """Send this command's environment to the running server. Print a warning if that fails."""
     answer: object
     try:
-        secret = state.environment(folder)["ARM_CLIENT_SECRET"]
+        secret = instance_lock.environment(folder)["ARM_CLIENT_SECRET"]
         answer, _ = _ask(folder, "PUT", "/sandbox/environment", dict(os.environ), secret)
     except (OSError, http.client.HTTPException, KeyError) as error:
         answer = f"{type(error).__name__} {error}"

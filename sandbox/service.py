@@ -35,7 +35,7 @@ class Service(Protocol):
 
 
 class ResourceRules(Protocol):
-    """A module with rules of resource types that have no service."""
+    """A module with rules of resource types, composed by the server or by one service."""
 
     def behaviours(self) -> Mapping[str, Behaviour]:
         """Behaviours of ARM's resource types, by lower-case type."""

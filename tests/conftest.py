@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "faults: a cell of the fault matrix, run only with --faults")
     config.addinivalue_line("markers", "azure_cli: runs Azure CLI, which `make test-azure-cli` installs")
-    config.addinivalue_line("markers", "browser: opens the page in an installed Chromium")
+    config.addinivalue_line("markers", "browser: opens the dashboard in an installed Chromium")
     config.addinivalue_line("markers", "container: builds and runs the scoring image with a container engine")
 
 

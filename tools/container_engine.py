@@ -155,9 +155,8 @@ def _end(process: int, folder: Path) -> None:
                 os.waitpid(process, os.WNOHANG)
             time.sleep(0.1)
     for mount in Path("/proc/mounts").read_text().splitlines():
-        if (place := mount.split()[1]).startswith(
-            f"{folder}/"
-        ):  # the engine leaves one mount, and a killed one leaves all
+        # The engine leaves one mount, and a killed one leaves all.
+        if (place := mount.split()[1]).startswith(f"{folder}/"):
             subprocess.run(["umount", "--lazy", place], capture_output=True)
 
 

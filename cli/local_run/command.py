@@ -191,15 +191,8 @@ def _rows(run: RunDirectory, described: spec.Spec, data: Path | None, report: Ca
     folder = run.folder / "data" / "synthetic"
     if not (folder / "SYNTHETIC.json").exists():
         report("No DATA given: generating SYNTHETIC rows with Criteo's columns. Pass DATA=<train.txt> for real clicks.")
-        command = [
-            sys.executable,
-            "-m",
-            "workloads.data.synthesize",
-            "--rows",
-            str(SYNTHETIC_ROWS),
-            "--output",
-            str(folder),
-        ]
+        command = [sys.executable, "-m", "workloads.data.synthesize"]
+        command += ["--rows", str(SYNTHETIC_ROWS), "--output", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"synthetic rows could not be generated: {done.stderr.strip()}")

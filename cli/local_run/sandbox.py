@@ -1,6 +1,6 @@
 """Controls the sandbox of a local run: starts and stops it, and queries its resources.
 
-Uses the sandbox's command line and its HTTP services only.
+Uses the sandbox's command line, its HTTP services, and the environment in its folder.
 """
 
 import os

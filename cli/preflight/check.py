@@ -15,7 +15,7 @@ class Level(StrEnum):
     DEFERRED = "deferred"
     """The check is possible only after a resource exists."""
     WARNING = "warning"
-    UNKNOWN = "not checked"
+    NOT_CHECKED = "not checked"
     """The check could not run. It stops like a blocking finding."""
     BLOCKING = "blocking"
 

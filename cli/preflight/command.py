@@ -43,12 +43,12 @@ from infra.config.naming import Names
 
 _MODULES = (access, providers, vm_quota, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
 _PARALLEL_CHECKS = 4  # Azure throttles a subscription's reads, and a preflight sends some thirty
-_STOPPING = (Level.BLOCKING, Level.UNKNOWN)
+_STOPPING = (Level.BLOCKING, Level.NOT_CHECKED)
 _COLOURS = {
     Level.OK: "green",
     Level.DEFERRED: "cyan",
     Level.WARNING: "yellow",
-    Level.UNKNOWN: "red",
+    Level.NOT_CHECKED: "red",
     Level.BLOCKING: "red",
 }
 
@@ -150,5 +150,5 @@ def _findings(check: Check, target: Target) -> list[Finding]:
             again = (
                 f"az role assignment create --assignee {target.principal} --role Reader --scope {target.scope}\n{again}"
             )
-        findings.append(Finding(check.subject, Level.UNKNOWN, f"{check.detail}: {error}", again))
+        findings.append(Finding(check.subject, Level.NOT_CHECKED, f"{check.detail}: {error}", again))
     return findings

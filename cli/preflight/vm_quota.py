@@ -126,7 +126,7 @@ def _quota(target: Target, known: list[tuple[Need, Size]], usages: dict[str, Usa
         if usage is None:
             message = f"Azure returns no quota named {name}, of which {wanted[name]} vCPU are needed"
             shown = f"az vm list-usage --location {target.settings.location} --output table"
-            yield Finding("quota", Level.UNKNOWN, message, shown)
+            yield Finding("quota", Level.NOT_CHECKED, message, shown)
             continue
         others = max(0, usage.current_value - in_use[name])  # the two responses are from different times
         free, whole = usage.limit - others, wanted[name] + surge[name]

@@ -40,7 +40,8 @@ def remains(resources: Sequence[Resource]) -> Iterator[str]:
             remedy = "purge protection forbids purging it earlier" if protected else "--purge deletes it at once"
             yield f"key vault {name} is soft-deleted and keeps its name for {days:.0f} days; {remedy}"
         elif resource.kind == WORKSPACE:
-            yield f"workspace {name} is soft-deleted and keeps its name for 14 days; --purge deletes it at once"
+            kept = f"Azure ML workspace {name} is soft-deleted and keeps its name for 14 days"
+            yield f"{kept}; --purge deletes it at once"
             yield f"model versions of {name} are lost: they cannot be restored without its storage account"
         elif resource.kind == "operationalinsights:Workspace":
             yield f"logs in {name} are kept for 14 days: create it again in the same group to restore them"

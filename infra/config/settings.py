@@ -4,7 +4,7 @@ Each config namespace is one pydantic model: `training:workers` is `Settings.tra
 `pulumi.Config`; they get values as arguments. `docs/reference/configuration.md` is generated from the fields: their
 descriptions, bounds and examples, and `rule` where a pattern or a validator holds the rule.
 
-Does not read Pulumi's configuration or accept former names (`configuration.py`), does not build resource names
+Does not read Pulumi's configuration or accept former names (`loading.py`), does not build resource names
 (`naming.py`), and does not know Azure's own defaults.
 """
 

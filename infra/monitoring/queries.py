@@ -38,7 +38,7 @@ MODELS_REFUSED = """StorageBlobLogs
 | summarize value = count()"""
 
 FINAL_TASK = "train"
-"""A run of the training job succeeds with this task, the last one (`release/job.py`)."""
+"""A run of the training job succeeds with this task, the last one (`release/training_stage/job.py`)."""
 
 
 def runs_failed(job_id: str) -> str:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 _FOLDER = Path(__file__).parent
 _FILE = "infra/planning/compatibility.yaml"
@@ -67,7 +67,7 @@ class RetiredSize(_Row):
 
 
 class CompatibilityMatrix(_Row):
-    current: str = Field(alias="shipped")
+    current: str
     """Minor version of Spark that this revision is built for."""
     synapseml: dict[str, SynapseMLRelease]
     tracking: str

@@ -46,13 +46,14 @@ class Offerings:
     async def _list_providers(self, request: Request) -> Response:
         admit(self._sandbox, request)
         namespaces = sorted({_namespace(rule) for rule in self._rules.values()})
-        return JSONResponse({"value": [self._provider(namespace) for namespace in namespaces]})
+        offered = table(self._sandbox)
+        return JSONResponse({"value": [self._provider(namespace, offered) for namespace in namespaces]})
 
     # Source: Azure/azure-rest-api-specs
     # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json (`Providers_Get`)
     async def _get_provider(self, request: Request) -> Response:
         admit(self._sandbox, request)
-        return JSONResponse(self._provider(request.path_params["namespace"]))
+        return JSONResponse(self._provider(request.path_params["namespace"], table(self._sandbox)))
 
     # Source: Azure/azure-rest-api-specs
     # specification/resources/resource-manager/Microsoft.Resources/stable/2021-04-01/resources.json
@@ -60,7 +61,7 @@ class Offerings:
     async def _register_provider(self, request: Request) -> Response:
         admit(self._sandbox, request)
         self._registered.add(request.path_params["namespace"])
-        return JSONResponse(self._provider(request.path_params["namespace"]))
+        return JSONResponse(self._provider(request.path_params["namespace"], table(self._sandbox)))
 
     # Source: azure-mgmt-compute==39.0.0 azure/mgmt/compute/models/_models.py (`ResourceSku`)
     async def _list_sizes(self, request: Request) -> Response:
@@ -102,9 +103,8 @@ class Offerings:
         admit(self._sandbox, request)
         return JSONResponse({"value": table(self._sandbox)["permissions"]})
 
-    def _provider(self, namespace: str) -> Body:
+    def _provider(self, namespace: str, offered: Mapping[str, Any]) -> Body:
         """The provider of this namespace; one that the table of types does not have is returned without types."""
-        offered = table(self._sandbox)
         types = [
             {"resourceType": rule.type.split("/", 1)[1], "apiVersions": [rule.api_version]}
             | {"locations": _locations(rule, offered)}

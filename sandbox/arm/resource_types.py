@@ -97,13 +97,13 @@ def _rule(arm_type: str, entry: Mapping[str, Any]) -> TypeRule:
     nested = arm_type.count("/") > 1
     location = entry.get("location", "none" if nested else "required")
     known = {each.name for each in fields(TypeRule)} - {"type", "raw"}
+    entry_name = f"resource_types.yaml: {arm_type}"
     if unknown := entry.keys() - {*known, *_PROVIDER_KEYS, "sources"}:
-        raise ValueError(f"resource_types.yaml: {arm_type}: unknown rules {', '.join(sorted(unknown))}.")
-    file = f"resource_types.yaml: {arm_type}"
+        raise ValueError(f"{entry_name}: unknown rules {', '.join(sorted(unknown))}.")
     if unknown := {key for keys in entry.get("sources", {}) for key in keys.split(", ")} - entry.keys():
-        raise ValueError(f"{file}: sources names {', '.join(sorted(unknown))}, which the entry does not have.")
+        raise ValueError(f"{entry_name}: sources names {', '.join(sorted(unknown))}, which the entry does not have.")
     if location not in ("required", "optional", "none"):
-        raise ValueError(f"{file}: location is '{location}'; write required, optional or none.")
+        raise ValueError(f"{entry_name}: location is '{location}'; write required, optional or none.")
     return TypeRule(
         type=arm_type,
         token=entry.get("token", ""),

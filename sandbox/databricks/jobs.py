@@ -1,4 +1,4 @@
-"""The Jobs API 2.0, 2.1 and 2.2: job definitions, and the runs that `runner.py` executes.
+"""The Jobs API 2.0, 2.1 and 2.2: job definitions, and the runs that `execution/runner.py` executes.
 
 2.1 and 2.2 are the same here; answers of 2.0 have no tasks, and 2.0 cannot define a job
 ("Updating from Jobs API 2.0 to 2.1", https://docs.databricks.com/aws/en/reference/jobs-api-2-1-updates).

@@ -1,8 +1,8 @@
 """Role assignments: stored, and checked for consistency.
 
 ARM does not enforce them on its own requests. Other modules enforce roles on blob data (`blob.py`), of a cluster's
-identity on its kubelet's (`cluster_identity.py`), and of Azure ML's identity on a cluster that it attaches
-(`machine_learning/workspace.py`).
+identity on its kubelet's (`resource_rules/cluster_identity.py`), and of Azure ML's identity on a cluster that it
+attaches (`machine_learning/workspace.py`).
 """
 
 import datetime

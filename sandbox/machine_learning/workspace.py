@@ -239,8 +239,8 @@ def _update_container(sandbox: Sandbox, version_id: str, added: str | None) -> N
     container = sandbox.store.get(container_id)
     if container is None:
         return
-    others = [version_id for version_id, _ in sandbox.store.below(f"{container_id}/versions")]
-    versions = {version_id.rpartition("/")[2] for version_id in others} - {own} | ({added} if added else set())
+    others = {other.rpartition("/")[2] for other, _ in sandbox.store.below(f"{container_id}/versions")}
+    versions = others - {own} | ({added} if added else set())
     numbers = [int(version) for version in versions if version.isdigit()]
     latest = str(max(numbers)) if numbers else max(versions, default=None)
     container["properties"] = {**container.get("properties", {}), "latestVersion": latest}

@@ -10,7 +10,7 @@ _REMEMBERED = 200
 
 
 def accepts_json(accept: bytes) -> bool:
-    """Return whether the most specific range that covers application/json has a weight; a malformed one counts as 1."""
+    """Return whether the most specific range for application/json has a weight above 0; a malformed one counts as 1."""
     return _recent(accept) if len(accept) <= _REMEMBERED else _decide(accept)
 
 

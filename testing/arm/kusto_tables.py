@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parents[2] / "testing" / "data" / "azure_monitor"
+DATA = Path(__file__).parents[1] / "data" / "azure_monitor"
 
 
 def documented(name: str) -> dict[str, Any]:

@@ -150,9 +150,8 @@ def served(folder: Path, *, port: int = 0) -> Iterator[Served]:
     """Serve the sandbox of `folder` within the context, then stop it regularly."""
     folder.mkdir(parents=True, exist_ok=True)
     authority.ensure(folder)
-    authority.write_ca_bundle(
-        folder, {"SSL_CERT_FILE": os.devnull}
-    )  # clients here trust only this sandbox: faster to load
+    # Clients here trust only this sandbox, which is faster to load.
+    authority.write_ca_bundle(folder, {"SSL_CERT_FILE": os.devnull})
     certificate, key = authority.certificate_files(folder)
     with socket.create_server(("127.0.0.1", port)) as listener:
         sandbox = Sandbox(folder, listener.getsockname()[1], ResourceStore(folder / "resources.db"), dict(os.environ))

@@ -52,7 +52,7 @@ def test_cross_validation_tests_every_row_once_and_averages_the_folds(tmp_path: 
 
 
 def test_tune_writes_its_results_to_the_folder_of_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task itself runs in test_workloads_tune.py."""
+    """The task itself runs in tests/workloads/tasks/test_tune.py."""
     ran = []
 
     def run(of: local_training._Prepared, task: str, *arguments: str | Path) -> None:

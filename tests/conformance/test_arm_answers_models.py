@@ -1,7 +1,7 @@
 """Every answer of the sandbox's ARM fits the models of Azure's clients, and has all keys that Azure always returns.
 
 The answers are those to a production and a development stack, to reading and listing everything they created, and to a
-release. The keys that Azure always returns are in `data/rest_answer_keys.yaml`, from the examples of the REST
+release. The keys that Azure always returns are in `testing/data/rest_answer_keys.yaml`, from the examples of the REST
 specification.
 """
 

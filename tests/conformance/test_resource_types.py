@@ -1,6 +1,6 @@
 """The rules of `sandbox/arm/resource_types.yaml`, compared with Microsoft's Bicep types.
 
-`data/resource_types.yaml` is an extract; `tools/resource_types.py` wrote it and names the commit.
+`testing/data/resource_types.yaml` is an extract; `tools/resource_types.py` wrote it and names the commit.
 """
 
 import re

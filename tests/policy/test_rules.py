@@ -426,7 +426,7 @@ def test_every_rule_is_mandatory_but_advice_and_has_its_cases() -> None:
 
 @pytest.mark.parametrize("mode", ["public", "private"])
 def test_the_program_in_production_keeps_to_every_mandatory_rule(mode: str) -> None:
-    """Two rules are exceptions. Mocks do not get the option `protect`; `test_policy_engine.py` checks it in the engine.
+    """Two rules are exceptions. Mocks do not get the option `protect`; `test_engine.py` checks it in the engine.
 
     No stack file can ship a certificate: a public stack is refused without one, a private stack gets advice.
     """

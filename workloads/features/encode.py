@@ -26,7 +26,7 @@ from workloads.training import spark_ml_io
 
 WIDTH = len(PAIR)
 _ALWAYS_KEPT = 1_000
-"""Levels with at least this count are always kept, even above `max_levels`."""
+"""Levels with more rows than this are always kept, even above `max_levels`."""
 _UNBOUNDED_PARTITIONS = 1_000_000
 """Coalescing to this number of partitions changes no partition, but ends the Java method that Spark generates.
 

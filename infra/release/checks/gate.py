@@ -29,7 +29,7 @@ class Rule:
 
 
 def evaluate_gate(metrics: Metrics, thresholds: Mapping[str, float]) -> list[Rule]:
-    """Evaluate every rule. `thresholds`: the settings below `quality:` by name."""
+    """Evaluate every rule. `thresholds`: `QualitySettings.limits`."""
     return [_evaluate(spec, metrics, thresholds[spec.threshold]) for spec in _RULES]
 
 
@@ -48,7 +48,7 @@ class RuleSpec:
     """Definition of one rule."""
 
     threshold: str
-    """Name of the setting below `quality:`."""
+    """Name of its limit in `QualitySettings.limits`."""
     figure: Callable[[Metrics], Any]
     """The value, or a pair of the value and its feature."""
     holds: Callable[[float, float], bool]

@@ -168,7 +168,10 @@ class _ClusterProvider(WorkspaceProvider):
 
     @classmethod
     def _converge(cls, client: Any, cluster_id: str, props: dict[str, Any]) -> None:
-        """Install libraries on the active cluster, then restart it with its settings, which removes stale ones."""
+        """Install libraries on the active cluster and stop it, which removes stale ones.
+
+        Then edit it, and start it if it was in use.
+        """
         from databricks.sdk.service.compute import State
 
         state = client.clusters.get(cluster_id).state

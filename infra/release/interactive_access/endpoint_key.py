@@ -55,9 +55,8 @@ class _EndpointKeyProvider(WorkspaceProvider):
 
 def _put(props: dict[str, Any]) -> dict[str, str]:
     registry, client = AzureClients.discover().machine_learning(props["ml_workspace_id"]), databricks_of(props)
-    digest = _digest(
-        registry, props["endpoint_name"]
-    )  # before the key: a change in between is noticed by the next refresh
+    # Before the key: the next refresh notices a change in between.
+    digest = _digest(registry, props["endpoint_name"])
     key, secrets = endpoint_key(registry, props["endpoint_name"]), client.secrets
     if props["scope"] not in {scope.name for scope in secrets.list_scopes()}:
         secrets.create_scope(props["scope"])

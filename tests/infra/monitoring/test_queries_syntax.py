@@ -1,7 +1,7 @@
 """Every query of alerts, dashboard and collection rule, parsed and type-checked by Microsoft's parser of KQL.
 
 It is the language service of Microsoft's Kusto editors (npm `@kusto/language-service-next`), given the documented
-columns of the tables. Skipped without Node.js; `test_infra_monitoring_queries.py` runs the same queries without it.
+columns of the tables. Skipped without Node.js; `test_queries.py` runs the same queries without it.
 """
 
 import json
