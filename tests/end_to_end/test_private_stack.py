@@ -198,4 +198,4 @@ def test_teardown_from_outside_is_refused_until_the_release_is_removed_from_insi
         private.teardown()
     private.configure(release__enabled="false")
     private.up(private.inside)
-    assert f"nothing of {STACK} stands" in private.teardown()[-1]
+    assert f"Azure holds no resource of {STACK}" in private.teardown()[-1]
