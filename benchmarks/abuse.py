@@ -66,9 +66,10 @@ def _colons() -> bytes:
     return json.dumps({"rows": [{"gender": '":' * (STRING // 2), "age": i} for i in range(ROWS)]}).encode()
 
 
-def _chunks_of_one_byte() -> bytes:
+def _chunks(size: int) -> bytes:
     body = _filled(b'{"rows":[{"age":1}]', b" ", b"}")
-    return b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 _SPOOF = b" - at `$.rows[3].x"
@@ -96,7 +97,8 @@ WORST: dict[str, Callable[[], Abuse]] = {
     ),
     "a byte that is not UTF-8 at the end": lambda: Abuse(400, _filled(b'{"rows":[{"gender":"', b"a", b'\xff"}]}')),
     "500 MB of blanks in gzip": lambda: Abuse(413, _blanks_in_gzip(), b"Content-Encoding: gzip\r\n"),
-    "chunks of one byte": lambda: Abuse(200, _chunks_of_one_byte(), b"Transfer-Encoding: chunked\r\n"),
+    "chunks of one byte": lambda: Abuse(431, _chunks(1), b"Transfer-Encoding: chunked\r\n"),
+    "chunks of five bytes": lambda: Abuse(200, _chunks(5), b"Transfer-Encoding: chunked\r\n"),
 }
 """Bodies by kind, each as large as the limit allows."""
 

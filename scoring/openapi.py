@@ -16,7 +16,7 @@ from scoring.contract import Contract, Probabilities, Ranking, RequestTypes, rea
 from scoring.http.problems import ProblemDetails
 from scoring.settings import Limits
 
-VERSION = "2.1"
+VERSION = "2.2"
 """Version of the HTTP API. Raise it with every change of the document: the major part if the change breaks clients."""
 
 _JSON = "application/json"
@@ -26,7 +26,7 @@ _PROBLEMS = {
     "408": "The head or the body did not arrive in time.",
     "413": "Too many bytes, after inflation too, or too many rows.",
     "415": "Not application/json, or encoded otherwise than with gzip.",
-    "431": "Too many or too large headers.",
+    "431": "Too many or too large headers or trailers, or a body in too many small chunks.",
     "500": "An error of the service, or of the router.",
     "501": "A Transfer-Encoding other than chunked.",
     "503": "Overloaded, starting or stopping, or all replicas are busy; see Retry-After.",

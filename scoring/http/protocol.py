@@ -23,7 +23,6 @@ from typing import Any, Literal
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -85,7 +84,7 @@ class Protocol(HttpToolsProtocol):
         self._deadline = time.perf_counter() + config.settings.head_seconds
         self._refusal: Problem | None = None
         self._chunk = self._began = self._head_bytes = self._hosts = 0
-        self._body_bytes = self._framing_bytes = 0
+        self._body_bytes = self._content_bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -150,24 +149,22 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(_head_too_large())
 
     def _measure_body(self, size: int) -> None:
-        """Refuse a chunked message, which announces no length, if it or its extensions and trailers are too large."""
+        """Refuse a chunked message, which announces no length, if it or the framing of its chunks is too large.
+
+        A chunk costs a call here however small it is, so a message in many small chunks is refused like one with long
+        chunk extensions (RFC 9112, 7.1.1) or trailers.
+        """
         self._body_bytes += size
-        self._framing_bytes += size
-        if self._framing_bytes > _MAX_HEAD_BYTES:
-            self._refuse(Problem(431, f"chunk extensions or trailers are over {_MAX_HEAD_BYTES} bytes"))
-        elif self._body_bytes > DISCARD_FACTOR * self.config.settings.max_bytes:
-            self._refuse(Problem(413, f"the message is over {DISCARD_FACTOR * self.config.settings.max_bytes} bytes"))
+        limit = DISCARD_FACTOR * self.config.settings.max_bytes
+        if self._body_bytes - self._content_bytes > self._content_bytes + _MAX_HEAD_BYTES:
+            message = f"chunk sizes, chunk extensions and trailers exceed the content by over {_MAX_HEAD_BYTES} bytes"
+            self._refuse(Problem(431, f"{message}: send fewer, larger chunks"))
+        elif self._body_bytes > limit:
+            self._refuse(Problem(413, f"the message is over {limit} bytes"))
 
     def on_body(self, body: bytes) -> None:
-        """Same behaviour as uvicorn's method in half the time: a message may arrive in two million chunks."""
-        self._framing_bytes = -self._chunk  # at least a part of this chunk is body
-        cycle = self.cycle
-        if not cycle.response_complete:
-            received = cycle.body
-            received += body
-            if len(received) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-            cycle.message_event.set()
+        self._content_bytes += len(body)
+        super().on_body(body)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Store a header. A trailer is dropped, which RFC 9110, 6.5.1 allows."""
@@ -201,7 +198,7 @@ class Protocol(HttpToolsProtocol):
         self.config.idle.pop(self, None)
         self._waiting_for = "head"
         self._began = self._head_bytes = self._hosts = 0
-        self._body_bytes = self._framing_bytes = 0
+        self._body_bytes = self._content_bytes = 0
         self._deadline = time.perf_counter() + self.config.settings.head_seconds
 
     def on_headers_complete(self) -> None:

@@ -274,6 +274,18 @@ def test_trailers_and_chunk_extensions_are_dropped_and_limited(service: Running,
         assert refused(everything(connection), 431)
 
 
+@pytest.mark.parametrize(("count", "size", "status"), [(10_000, 1, 200), (100_000, 1, 431), (100_000, 6, 200)])
+def test_body_in_many_small_chunks_is_refused(service: Running, count: int, size: int, status: int) -> None:
+    """The framing of a chunk of one byte takes five bytes; it may exceed the content by 64 KiB."""
+    blanks = b"%x\r\n%b\r\n" % (size, b" " * size) * count
+    content = b"%x\r\n%b\r\n" % (len(BODY), BODY)
+    with connected(service) as connection:
+        head = HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + blanks + content + b"0\r\n\r\n")
+        answer = everything(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ") if status == 200 else refused(answer, status)
+
+
 def test_memory_stays_flat_under_abuse(service: Running) -> None:
     process = psutil.Process(service.process.pid)
     sizes = []
