@@ -102,7 +102,7 @@ def _matrix(spark: SparkSession, of: Spec, folder: Path) -> np.ndarray:
     """The encoded training rows, (rows, 1 + columns), label first. They pass through a file."""
     rows = split.by_time(spark.read.parquet(str(folder / "features")), prepare.prepared(folder / "features", of), of)
     values = [F.col("values")[i].alias(str(i)) for i in range(len(of.model_columns))]
-    with encode_split.encode_learning_rows(rows.learning, of) as encoded:
+    with encode_split.encode_learning_rows(rows, of) as encoded:
         plain = encoded.rows.select("label", spark_ml_io.vector_to_array("features").alias("values"))
         plain.select("label", *values).write.csv(str(folder / "matrix"), sep="\t")
     parts = sorted((folder / "matrix").glob("part-*"))

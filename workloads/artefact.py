@@ -23,6 +23,8 @@ from workloads.features.encode import WIDTH, Levels
 from workloads.spec import Feature, Spec
 
 MANIFEST = "MANIFEST.json"
+JUDGED = "judged"
+"""Folder with the judged model, if the served one learned from the test rows, too."""
 CONTRACT_VERSION = "1.2"
 
 

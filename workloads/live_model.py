@@ -20,6 +20,12 @@ from workloads.training.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class Live:
+    """The live model as it was judged.
+
+    A model that learned from its test rows knows most rows of today's test set; the judged one with the same
+    hyperparameters does not.
+    """
+
     run_id: str
     pipeline: Pipeline | None = None
     profile: Mapping[str, Any] | None = None
@@ -56,12 +62,13 @@ def load(live: Path | None, dataset: Spec) -> Live | None:
     if reason := _differs(contract, dataset):
         return Live(run_id, skipped=reason)
     profile = folder / "profile.json"
+    judged = folder / artefact.JUDGED if (folder / artefact.JUDGED).exists() else folder
     return Live(
         run_id,
-        pipeline.load(folder / "pipeline"),
+        pipeline.load(judged / "pipeline"),
         json.loads(profile.read_text("utf-8")) if profile.exists() else None,
         artefact.levels(folder, contract),
-        (folder / "model.txt").read_text("utf-8"),
+        (judged / "model.txt").read_text("utf-8"),
     )
 
 

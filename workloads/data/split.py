@@ -21,15 +21,28 @@ from workloads.spec import Spec
 @dataclass(frozen=True)
 class Split:
     learning: DataFrame
-    """Training and validation rows, with their levels and `part`: 0 to parts - 1 for training, parts for validation."""
+    """Rows that models learn from, with their levels and `part`: with n parts of the spec's encoder, 0 to n - 1 for
+    training, n for validation, n + 1 for test rows that the served model learns from."""
     test: DataFrame
     """Test rows, with the columns of the prepared table."""
+    learns_from_test: bool
+    """Whether `learning` holds the test rows, too."""
+    parts: int
+    """Number of parts."""
 
 
-def by_time(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec, test: Column | None = None) -> Split:
+def by_time(
+    table: DataFrame,
+    prepared: Mapping[str, Any],
+    dataset: Spec,
+    test: Column | None = None,
+    *,
+    learns_from_test: bool = False,
+) -> Split:
     """Split by time.
 
     test: condition of the test rows, in place of the last rows by time; all other rows are then split by time.
+    learns_from_test: whether a model that the test set does not judge learns from it.
     """
     percentiles: Sequence[float] = prepared["time_percentiles"]
     last = 100 if test is not None else round(100 * (1 - dataset.test_share))
@@ -39,7 +52,7 @@ def by_time(table: DataFrame, prepared: Mapping[str, Any], dataset: Spec, test: 
     if test is None:
         test = F.col("time") >= percentiles[last]
     validation = F.col("time") >= percentiles[end] if end < last else F.lit(False)
-    return _split(table, dataset, test=test, validation=validation, edges=edges)
+    return _split(table, dataset, test=test, validation=validation, edges=edges, learns_from_test=learns_from_test)
 
 
 def at_random(table: DataFrame, dataset: Spec) -> Split:
@@ -53,8 +66,20 @@ def at_random(table: DataFrame, dataset: Spec) -> Split:
     return _split(table, dataset, test=bucket < test, validation=bucket < test + validation, edges=[])
 
 
-def _split(table: DataFrame, dataset: Spec, *, test: Column, validation: Column, edges: Sequence[float]) -> Split:
+def _split(
+    table: DataFrame,
+    dataset: Spec,
+    *,
+    test: Column,
+    validation: Column,
+    edges: Sequence[float],
+    learns_from_test: bool = False,
+) -> Split:
+    parts = dataset.encoder.parts
     training_part = target_statistics.training_part(dataset, edges)
-    part = F.when(validation, F.lit(dataset.encoder.parts)).otherwise(training_part)
-    learning = masking.mask_time_features(table.filter(~test).withColumn("part", part), dataset)
-    return Split(level_transformer(dataset).transform(learning), table.filter(test))
+    part = F.when(test, F.lit(parts + 1)).when(validation, F.lit(parts)).otherwise(training_part)
+    learning = table.withColumn("part", part)
+    if not learns_from_test:
+        learning = learning.filter(~test)
+    learning = level_transformer(dataset).transform(masking.mask_time_features(learning, dataset))
+    return Split(learning, table.filter(test), learns_from_test, parts + 2 if learns_from_test else parts + 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from workloads import session, spec
@@ -98,6 +98,13 @@ def score(
     )
 
 
+def probabilities(golden: Sequence[Mapping[str, Any]], dataset: Spec, model: Pipeline) -> np.ndarray:
+    """Return the model's probabilities of golden rows, in their order."""
+    rows = _golden_rows(golden, dataset, SparkSession.active()).coalesce(1)
+    scored = model.transform(rows).select(_POSITION, _click("probability").alias(_MODEL))
+    return np.array([row[_MODEL] for row in sorted(scored.collect(), key=lambda row: row[_POSITION])], float)
+
+
 def _slice_columns(dataset: Spec) -> dict[str, Column]:
     """Return the value of each slice: the spec's slices, the day, and whether training knew the user and the item."""
     slices = {part.feature: _slice_value(part) for part in dataset.slices} | {"day": F.col("day")}
@@ -114,13 +121,18 @@ def _with_golden(test: DataFrame, golden: Sequence[Mapping[str, Any]], dataset: 
     rows = test.select("label", day, *dataset.features, F.monotonically_increasing_id().alias(_POSITION))
     if not golden:
         return rows
-    values = [
-        (*(row[name] for name in dataset.features), position) for position, row in enumerate(golden, -len(golden))
-    ]
-    golden_rows = test.sparkSession.createDataFrame(values, raw_schema(dataset).add(_POSITION, "long"))
+    golden_rows = _golden_rows(golden, dataset, test.sparkSession)
     # Golden rows have no label or day. Placeholders keep the collected lists equally long: Spark leaves out nulls.
     placeholders = {"label": F.lit(0.0), "day": F.lit("")}
     return rows.unionByName(golden_rows.withColumns(placeholders))
+
+
+def _golden_rows(golden: Sequence[Mapping[str, Any]], dataset: Spec, spark: SparkSession) -> DataFrame:
+    """Return (features, position) of the golden rows."""
+    values = [
+        (*(row[name] for name in dataset.features), position) for position, row in enumerate(golden, -len(golden))
+    ]
+    return spark.createDataFrame(values, raw_schema(dataset).add(_POSITION, "long"))
 
 
 def _collect(rows: DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -56,9 +56,7 @@ def html(
 <title>Model card: {_text(dataset.title)}</title>
 <style>{_STYLE}</style></head><body>
 <h1>Click probability, {_text(dataset.title)}</h1>
-<p>Run {_text(lineage["run_id"])}: LightGBM, {metrics["trees"]} trees. Evaluated on the test set, the last rows by time
-({metrics["rows_test"]:,} rows, {metrics["clicks_test"]:,} clicks), which training never saw,
-with the saved and reloaded pipeline.</p>
+<p>Run {_text(lineage["run_id"])}: LightGBM, {metrics["trees"]} trees. {_learned(metrics)}</p>
 {synthetic}
 <h2>Quality</h2>
 {_quality(metrics)}
@@ -82,6 +80,19 @@ with the saved and reloaded pipeline.</p>
 <pre>{_text(json.dumps({k: v for k, v in lineage.items() if k != "data"}, indent=1))}</pre>
 </body></html>
 """
+
+
+def _learned(metrics: Mapping[str, Any]) -> str:
+    judged, served, test = metrics["rows_judged"], metrics["rows_served"], metrics["rows_test"]
+    text = (
+        f"All figures are of a model that learned from {judged:,} rows, on the test set, the last rows by time "
+        f"({test:,} rows, {metrics['clicks_test']:,} clicks), which it never saw, with the saved and reloaded pipeline."
+    )
+    if served == judged:
+        return f"{text} It is the model that is served."
+    return (
+        f"{text} The served model has the same hyperparameters and learned from {served:,} rows, the test set included."
+    )
 
 
 def _text(value: Any) -> str:

@@ -55,7 +55,7 @@ class Levels:
 
 def frequent_levels(counts: DataFrame, encoder: Encoder) -> DataFrame:
     """Return the levels with a count of at least `min_count`, and of these the `max_levels` most frequent ones."""
-    count = F.element_at("rows", encoder.parts + 1)
+    count = F.element_at("rows", -1)
     minimum = encoder.min_count
     eligible = counts.filter(count >= minimum)
     bounded = F.least(count, F.lit(_ALWAYS_KEPT)).alias("bounded")
@@ -75,16 +75,21 @@ def _pair(rows: Column, residual: Column, encoder: Encoder, share: Column | floa
     return [value.cast("float").alias(name) for name, value in zip(PAIR, values, strict=True)]
 
 
-def serving_tables(levels: DataFrame, dataset: Spec) -> dict[str, Levels]:
-    """Return, by encoding, the kept levels and the missing level, which a `Word2VecModel` needs."""
+def serving_tables(levels: DataFrame, dataset: Spec, totals: Totals, part: int) -> dict[str, Levels]:
+    """Return, by encoding, the kept levels and the missing level, which a `Word2VecModel` needs.
+
+    part: the tables hold what encodes rows of this part; `totals.parts` counts all rows.
+    """
     encoder = dataset.encoder
-    rows, residual = (F.element_at(column, encoder.parts + 1) for column in ("rows", "residuals"))
-    pair = [value.alias(name) for name, value in zip(PAIR, _pair(rows, residual, encoder, 1.0), strict=True)]
+    rows, residual = (F.element_at(column, part + 1) for column in ("rows", "residuals"))
+    columns = _pair(rows, residual, encoder, totals.share(part))
+    pair = [column.alias(name) for name, column in zip(PAIR, columns, strict=True)]
+    levels = levels.filter(rows >= encoder.min_count)
     # A few long arrays reach Python much faster than many small rows.
     sorted_levels = F.array_sort(F.collect_list(F.struct("level", *pair))).alias("sorted")
     arrays = levels.groupBy("encoding").agg(sorted_levels)
-    columns = ("encoding", "sorted.level", *(f"sorted.{value}" for value in PAIR))
-    row_by_encoding = {row.encoding: row for row in arrays.select(*columns).collect()}
+    selected = ("encoding", "sorted.level", *(f"sorted.{value}" for value in PAIR))
+    row_by_encoding = {row.encoding: row for row in arrays.select(*selected).collect()}
     tables = {}
     for i, name in enumerate(dataset.encodings):
         row = row_by_encoding.get(i)
@@ -97,14 +102,11 @@ def serving_tables(levels: DataFrame, dataset: Spec) -> dict[str, Levels]:
 
 
 def training_lookup(levels: DataFrame, rows: DataFrame, dataset: Spec, totals: Totals) -> DataFrame:
-    """Return (key, rate, count) for every part and each level or list of levels that occurs in it and that it knows.
-
-    The last part is that of the validation rows.
-    """
+    """Return (key, rate, count) for every part and each level or list of levels that occurs in it and that it knows."""
     encoder = dataset.encoder
-    shares = F.array(*(F.lit(totals.share(part) or 1.0) for part in range(encoder.parts + 1)))
+    shares = F.array(*(F.lit(totals.share(part) or 1.0) for part in range(totals.parts)))
     # One row per part: Spark would interpret a function over the array's elements.
-    parts = F.posexplode(F.arrays_zip("rows", "residuals")).alias("part", "known")
+    parts = F.posexplode(F.slice(F.arrays_zip("rows", "residuals"), 1, totals.parts)).alias("part", "known")
     by_part = levels.select("encoding", "level", "rows", parts)
     part, count = F.col("part"), F.col("known.rows")
     single = by_part.filter((count >= encoder.min_count) & occurs_in_part(encoder, "rows", part)).select(
@@ -140,7 +142,7 @@ def _list_means(single: DataFrame, rows: DataFrame, dataset: Spec, multivalued: 
 
 
 def encode_rows(rows: DataFrame, dataset: Spec, lookup: DataFrame) -> DataFrame:
-    """Return (label, validation, features) of rows with levels and `part`.
+    """Return (label, validation, test, features) of rows with levels and `part`.
 
     lookup: the table of `training_lookup`.
     """
@@ -149,7 +151,9 @@ def encode_rows(rows: DataFrame, dataset: Spec, lookup: DataFrame) -> DataFrame:
         levels = F.col(levels_column(name))
         keys.append(_key(F.lit(i), "part", levels[0] if dataset.single(name) else levels).alias(f"key_{i}"))
     numbers = [number_column(name) for name, feature in dataset.features.items() if not feature.categorical]
-    rows = rows.select("label", (F.col("part") == dataset.encoder.parts).alias("validation"), *numbers, *keys)
+    after_training = F.col("part") - dataset.encoder.parts
+    stages = [(after_training == 0).alias("validation"), (after_training == 1).alias("test")]
+    rows = rows.select("label", *stages, *numbers, *keys)
     rows = rows.coalesce(_UNBOUNDED_PARTITIONS)
     values: dict[tuple[str, str], Column] = {}
     for i, name in enumerate(dataset.encodings):
@@ -163,4 +167,4 @@ def encode_rows(rows: DataFrame, dataset: Spec, lookup: DataFrame) -> DataFrame:
         if not feature.categorical:
             values[name, "number"] = F.coalesce(number_column(name), F.lit(float("nan")))
     vector = F.array(*(values[column] for column in dataset.model_columns))
-    return rows.select("label", "validation", spark_ml_io.array_to_vector(vector).alias("features"))
+    return rows.select("label", "validation", "test", spark_ml_io.array_to_vector(vector).alias("features"))

@@ -8,48 +8,61 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
+from workloads.data.split import Split
 from workloads.features import encode, target_statistics
 from workloads.features.categories import levels_column, number_column
 from workloads.features.encode import Levels
-from workloads.features.target_statistics import Totals
 from workloads.spec import Spec
 
 
 @dataclass(frozen=True)
 class EncodedSplit:
     rows: DataFrame
-    """(label, validation, features)"""
-    levels: Mapping[str, Levels]
-    """Serving tables by encoding: all training rows count."""
+    """(label, validation, test, features)"""
+    judged: Mapping[str, Levels]
+    """Serving tables by encoding, of the model that the test set judges: training and validation rows count."""
+    served: Mapping[str, Levels]
+    """Serving tables of the model that learned from all rows; the same as `judged` without test rows."""
     counts: DataFrame
     """(encoding, level, rows, residuals) of every level, also those that are too rare to be kept."""
-    totals: Totals
+    rows_train: int
+    rows_validation: int
+    rows_test: int
+    """Test rows that are encoded, too, because the served model learns from them."""
+
+    @property
+    def learned(self) -> int:
+        """Number of rows that the judged model learns from."""
+        return self.rows_train + self.rows_validation
 
 
 @contextmanager
-def encode_learning_rows(learning: DataFrame, dataset: Spec) -> Iterator[EncodedSplit]:
-    """Encode the training and validation rows of a split (`Split.learning`).
+def encode_learning_rows(rows: Split, dataset: Spec) -> Iterator[EncodedSplit]:
+    """Encode the rows that models learn from (`Split.learning`).
 
     The result is valid inside the block; cached frames are released at its end.
     """
-    cached = []
-    if dataset.encoder.passes:  # each pass reads all rows twice
+    encoder, learning, cached = dataset.encoder, rows.learning, []
+    if encoder.passes:  # each pass reads all rows twice
         learning = learning.select(*_columns(dataset)).persist()
         cached.append(learning)
-    training = learning.filter(F.col("part") < dataset.encoder.parts)
     try:
-        totals = target_statistics.count_totals(learning, dataset)
-        counts = target_statistics.count_levels(training, dataset, totals).persist()
+        totals = target_statistics.count_totals(learning, dataset, rows.parts)
+        counts = target_statistics.count_levels(learning, dataset, totals).persist()
         cached.append(counts)
         # Checkpoints drop the plans. Where a frame is joined or united with itself, Spark does not recognise that its
         # source is cached and would count all levels again; and each of the many joins with the lookup table would be
         # planned with the whole plan of the table.
-        levels = encode.frequent_levels(counts, dataset.encoder).localCheckpoint(eager=False)
+        levels = encode.frequent_levels(counts, encoder).localCheckpoint(eager=False)
         lookup = encode.training_lookup(levels, learning, dataset, totals).localCheckpoint(eager=False)
-        rows = encode.encode_rows(learning, dataset, lookup)
-        yield EncodedSplit(rows, encode.serving_tables(levels, dataset), counts, totals)
+        encoded = encode.encode_rows(learning, dataset, lookup)
+        judged = served = encode.serving_tables(levels, dataset, totals, encoder.parts + 1)
+        if rows.learns_from_test:
+            served = encode.serving_tables(levels, dataset, totals, totals.parts)
+        train, learned = totals.rows[encoder.parts], totals.rows[encoder.parts + 1]
+        sizes = (train, learned - train, totals.rows[-1] - learned)
+        yield EncodedSplit(encoded, judged, served, counts, *sizes)
     finally:
         for frame in cached:
             frame.unpersist()

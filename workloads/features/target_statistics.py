@@ -2,8 +2,10 @@
 
 Cross-fitting: training rows are cut into parts, and a row is encoded from statistics of other parts only. With
 `history: earlier` these are the parts before its own, so that no row is encoded from its own label or from a later
-one. With `history: others` they are all parts but its own. Arrays over parts have one more element, the last, for rows
-after training (validation, test, serving): it covers all parts.
+one. With `history: others` they are all training parts but its own. The validation rows are one further part, encoded
+from all training rows; the test rows, if the final model learns from them, are another, encoded from all rows before
+them. So a model that learns from more rows needs no other encoding. Arrays over parts have one more element, the last,
+for rows after all of these parts (serving): it covers all parts.
 
 The outcome is the click or, if the spec gives the label a scale, the position of the label's column on that scale.
 
@@ -45,30 +47,33 @@ def training_part(dataset: Spec, edges: Sequence[float]) -> Column:
 
 
 def known_parts(encoder: Encoder, part: int) -> list[int]:
-    """Return the parts whose statistics encode rows of `part`; for `part` = parts, after training, all of them."""
-    if part == encoder.parts or encoder.history == "earlier":
+    """Return the parts whose statistics encode rows of `part`; after the training parts, all parts before it."""
+    if part >= encoder.parts or encoder.history == "earlier":
         return list(range(part))
     return [other for other in range(encoder.parts) if other != part]
 
 
 def occurs_in_part(encoder: Encoder, rows: str, part: Column) -> Column:
-    """Return whether a level occurs in `part` itself; rows after training are assumed to have every level.
+    """Return whether a level occurs in `part` itself.
 
     rows: column with the array, over parts, of the number of rows that encode each part.
     """
-    after = F.least(part + 2, F.lit(encoder.parts + 1)) if encoder.history == "earlier" else F.lit(encoder.parts + 1)
-    return (part == encoder.parts) | (F.element_at(rows, after) > F.element_at(rows, part + 1))
+    after = part + 1 if encoder.history == "earlier" else F.greatest(part + 1, F.lit(encoder.parts))
+    return F.element_at(rows, after + 1) > F.element_at(rows, part + 1)
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the training rows whose statistics encode each part; the last element covers all of them."""
+    """Sums over the rows whose statistics encode each part; the last element covers all rows."""
 
     rows: Sequence[int]
     outcomes: Sequence[int]
     """Sum of outcomes, in billionths."""
-    validation: int
-    """Number of validation rows."""
+
+    @property
+    def parts(self) -> int:
+        """Number of parts: those of training, one of validation and, if the final model learns from it, one of test."""
+        return len(self.rows) - 1
 
     def rate(self, part: int) -> float:
         """Return the mean outcome known to `part`; the overall mean if it knows no rows, where it is not used."""
@@ -79,8 +84,8 @@ class Totals:
         return self.rows[part] / self.rows[-1]
 
 
-def count_totals(rows: DataFrame, dataset: Spec) -> Totals:
-    """Sum over training and validation rows with `part`.
+def count_totals(rows: DataFrame, dataset: Spec, parts: int) -> Totals:
+    """Sum over rows with `part`, which is below `parts`.
 
     Raises `UndefinedError` if the training rows hold no clicks, or nothing but clicks.
     """
@@ -91,20 +96,20 @@ def count_totals(rows: DataFrame, dataset: Spec) -> Totals:
         F.sum("label").alias("clicks"),
     ]
     by_part = {row.part: row for row in rows.groupBy("part").agg(*sums).collect()}
-    validation = by_part.pop(encoder.parts, None)
-    counted, clicks = sum(row.rows for row in by_part.values()), sum(int(row.clicks) for row in by_part.values())
+    training = [row for part, row in by_part.items() if part < encoder.parts]
+    counted, clicks = sum(row.rows for row in training), sum(int(row.clicks) for row in training)
     if not 0 < clicks < counted:
         raise UndefinedError(f"the training set holds {counted} rows, {clicks} of them clicks: both are needed")
 
     def known(column: str) -> list[int]:
-        every = (known_parts(encoder, part) for part in range(encoder.parts + 1))
-        return [sum(by_part[part][column] for part in parts if part in by_part) for parts in every]
+        every = (known_parts(encoder, part) for part in range(parts + 1))
+        return [sum(by_part[part][column] for part in known if part in by_part) for known in every]
 
-    return Totals(known("rows"), known("outcomes"), validation.rows if validation else 0)
+    return Totals(known("rows"), known("outcomes"))
 
 
 def count_levels(rows: DataFrame, dataset: Spec, totals: Totals) -> DataFrame:
-    """Return (encoding, level, rows, residuals) of training rows with levels, `part` and the outcome.
+    """Return (encoding, level, rows, residuals) of rows with levels, `part` and the outcome.
 
     `encoding` is the index in the spec's encodings. `rows` and `residuals` are arrays over parts: number of rows with
     the level that encode the part, and the sum of their outcomes less the mean outcome and the effects, in billionths.
@@ -127,7 +132,7 @@ def count_levels(rows: DataFrame, dataset: Spec, totals: Totals) -> DataFrame:
     residual = F.coalesce(
         *(F.when(F.col("encoding").isin(indices), F.col(column)) for column, indices in encodings.items())
     )
-    return _sum_residuals(exploded.select("part", *keys, residual.alias("residuals")), keys, dataset.encoder)
+    return _sum_residuals(exploded.select("part", *keys, residual.alias("residuals")), keys, totals, dataset.encoder)
 
 
 def _explode_levels(rows: DataFrame, dataset: Spec, carried: Sequence[str]) -> DataFrame:
@@ -150,32 +155,37 @@ def _sum_outcomes(rows: DataFrame, keys: list[str], outcome: str, totals: Totals
             return F.count(F.when(in_part & (F.col("label") == 1), True)) * F.lit(_UNIT)
         return F.sum(F.when(in_part, _units(F.col(outcome))).otherwise(0))
 
-    sums = [amount(part).alias(f"outcomes_{part}") for part in range(encoder.parts)]
+    sums = [amount(part).alias(f"outcomes_{part}") for part in range(totals.parts)]
 
     def residual(part: int) -> Column:
         parts = known_parts(encoder, part)
         return _units(_sum("outcomes", parts) / _UNIT - _sum("rows", parts) * totals.rate(part))
 
-    return _aggregate(rows, keys, sums, residual, encoder)
+    return _aggregate(rows, keys, sums, residual, totals, encoder)
 
 
 def _units(value: Column) -> Column:
     return F.rint(value * _UNIT).cast("long")
 
 
-def _sum_residuals(rows: DataFrame, keys: list[str], encoder: Encoder) -> DataFrame:
+def _sum_residuals(rows: DataFrame, keys: list[str], totals: Totals, encoder: Encoder) -> DataFrame:
     """Return (keys, rows, residuals) of rows with an array `residuals` over parts, 0 for parts that exclude the row."""
-    sums = [F.sum(F.element_at("residuals", part + 1)).alias(f"residual_{part}") for part in range(encoder.parts + 1)]
-    return _aggregate(rows, keys, sums, lambda part: F.col(f"residual_{part}"), encoder)
+    sums = [F.sum(F.element_at("residuals", part + 1)).alias(f"residual_{part}") for part in range(totals.parts + 1)]
+    return _aggregate(rows, keys, sums, lambda part: F.col(f"residual_{part}"), totals, encoder)
 
 
 def _aggregate(
-    rows: DataFrame, keys: list[str], sums: list[Column], residual: Callable[[int], Column], encoder: Encoder
+    rows: DataFrame,
+    keys: list[str],
+    sums: list[Column],
+    residual: Callable[[int], Column],
+    totals: Totals,
+    encoder: Encoder,
 ) -> DataFrame:
     """Return (keys, rows, residuals). There is one column per part until the last step, because Spark interprets
     functions over the elements of an array instead of compiling them."""
-    counts = [F.count(F.when(F.col("part") == part, True)).alias(f"rows_{part}") for part in range(encoder.parts)]
-    parts = range(encoder.parts + 1)
+    counts = [F.count(F.when(F.col("part") == part, True)).alias(f"rows_{part}") for part in range(totals.parts)]
+    parts = range(totals.parts + 1)
     return (
         rows.groupBy(*keys)
         .agg(*counts, *sums)
@@ -211,7 +221,7 @@ def _residuals(dataset: Spec, totals: Totals, *effects: str) -> Column:
         return F.when(F.col("part").isin(known_parts(dataset.encoder, part)), _units(value)).otherwise(0)
 
     # One expression per element: Spark would interpret a function over the array's elements.
-    return F.array(*map(residual, range(dataset.encoder.parts + 1)))
+    return F.array(*map(residual, range(totals.parts + 1)))
 
 
 def _confounding_effects(dataset: Spec, features: tuple[str, ...]) -> tuple[str, ...]:
@@ -237,7 +247,9 @@ def _with_residuals(rows: DataFrame, dataset: Spec, totals: Totals) -> tuple[Dat
             removed = [other] if other in effects else []
             joined = _join(rows, effects[other], other) if removed else rows
             residuals = joined.withColumn("residuals", _residuals(dataset, totals, *removed))
-            effects[side] = _estimate_effects(residuals.select("part", f"{side}__key", "residuals"), side, encoder)
+            effects[side] = _estimate_effects(
+                residuals.select("part", f"{side}__key", "residuals"), side, totals, encoder
+            )
     for side, table in effects.items():
         rows = _join(rows, table, side)
     removed_by_encoding = [_confounding_effects(dataset, features) for features in dataset.encodings.values()]
@@ -254,10 +266,10 @@ def _join(rows: DataFrame, effects: DataFrame, name: str) -> DataFrame:
     return rows.join(F.broadcast(effects) if small else effects, f"{name}__key", "left")
 
 
-def _estimate_effects(rows: DataFrame, name: str, encoder: Encoder) -> DataFrame:
+def _estimate_effects(rows: DataFrame, name: str, totals: Totals, encoder: Encoder) -> DataFrame:
     """Return (key, array of effects over parts) of every user or item."""
     key = f"{name}__key"
-    sums = _sum_residuals(rows.filter(F.col(key) != MISSING_LEVEL), [key], encoder)
+    sums = _sum_residuals(rows.filter(F.col(key) != MISSING_LEVEL), [key], totals, encoder)
     effects = F.transform(
         F.arrays_zip("rows", "residuals"),
         lambda known: smoothed_effect(known["rows"], known["residuals"], encoder),

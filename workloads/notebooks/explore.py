@@ -8,6 +8,7 @@
 
 # ruff: noqa: F821
 # mypy: disable-error-code="name-defined"
+import dataclasses
 import json
 from pathlib import Path
 
@@ -67,9 +68,10 @@ plt.show()
 # COMMAND ----------
 
 share = float(dbutils.widgets.get("share"))
-learning = split.by_time(table, prepared, dataset).learning.sample(share, seed=dataset.model.seed)
-with encode_split.encode_learning_rows(learning, dataset) as encoded:
-    level_counts = [len(table.levels) for table in encoded.levels.values()]
+whole = split.by_time(table, prepared, dataset)
+sampled = dataclasses.replace(whole, learning=whole.learning.sample(share, seed=dataset.model.seed))
+with encode_split.encode_learning_rows(sampled, dataset) as encoded:
+    level_counts = [len(table.levels) for table in encoded.judged.values()]
     vector = spark_ml_io.vector_to_array("features").alias("vector")
     rows = encoded.rows.select("label", vector).sample(min(1.0, 20_000 / (share * prepared["rows"])), seed=1).toPandas()
 labels, values = rows["label"].to_numpy(), np.stack(rows["vector"].to_numpy())

@@ -53,11 +53,11 @@ rows = split.by_time(table, prepared, dataset)
 scratch = features.parent / f"notebook-{uuid.uuid4().hex}"
 try:
     with ExitStack() as cached:
-        encoded = cached.enter_context(encode_split.encode_learning_rows(rows.learning, dataset))
+        encoded = cached.enter_context(encode_split.encode_learning_rows(rows, dataset))
         laid_out = cached.enter_context(fit.laid_out(encoded.rows, tasks=0))
         model = fit.fit(laid_out, dataset)
-        reloaded = pipeline.save(scratch, dataset, encoded.levels, model, spark)
-        rows_train = encoded.totals.rows[-1]
+        reloaded = pipeline.save(scratch, dataset, encoded.judged, model, spark)
+        rows_train = encoded.rows_train
         baseline_model = baseline.fit(laid_out, rows_train, dataset)
         scored = evaluation.score(rows.test, dataset, model=reloaded, baseline_model=baseline_model)
 finally:

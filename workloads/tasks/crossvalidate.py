@@ -63,10 +63,10 @@ def evaluate_once(spark: SparkSession, dataset: Spec, features: Path, how: str) 
 
 def evaluate_split(rows: Split, dataset: Spec) -> dict[str, Any]:
     with (
-        encode_split.encode_learning_rows(rows.learning, dataset) as encoded,
+        encode_split.encode_learning_rows(rows, dataset) as encoded,
         fit.laid_out(encoded.rows, 0) as laid_out,
     ):
-        return fit_and_evaluate(laid_out, encoded.levels, rows.test, dataset)
+        return fit_and_evaluate(laid_out, encoded.judged, rows.test, dataset)
 
 
 def fit_and_evaluate(
@@ -76,7 +76,7 @@ def fit_and_evaluate(
 
     levels: serving tables by encoding.
     """
-    model = fit.fit(laid_out, dataset)
+    model = fit.fit_twice(laid_out, dataset).judged
     with tempfile.TemporaryDirectory() as folder:
         reloaded = pipeline.save(Path(folder) / "pipeline", dataset, levels, model, test.sparkSession)
         scored = reloaded.transform(test).select("label", spark_ml_io.vector_to_array("probability")[1].alias("p"))

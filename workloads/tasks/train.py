@@ -1,7 +1,11 @@
 """Train a model from the prepared table and write its artefact: encode, fit, save, and evaluate on the test set.
 
     train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0 \
-        --live <artefact folder or live.json> --experiment <name>
+        --refit all --live <artefact folder or live.json> --experiment <name>
+
+Three fits: the validation set chooses the number of trees of the first; the second, the judged model, learns from
+training and validation rows, and all metrics are its; the third, the served model, learns from the test rows, too, and
+so from the last row (`--refit judged` serves the judged model). All have the same hyperparameters and encodings.
 
 Always writes metrics and never refuses a weak model: the release's gate does. The artefact is written completely or not
 at all; a run that is started again after it finished finds its artefact and succeeds. The live model (`--live`) is only
@@ -19,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyspark.sql import SparkSession
 from synapse.ml.lightgbm import LightGBMClassificationModel
@@ -32,6 +36,7 @@ from workloads.errors import WorkloadError
 from workloads.evaluation import drift, evaluation, golden, leakage, learning_curve, model_card
 from workloads.evaluation.evaluation import Scored
 from workloads.features import encode_split
+from workloads.features.encode import Levels
 from workloads.live_model import Live
 from workloads.spec import Spec
 from workloads.tasks import prepare
@@ -50,6 +55,8 @@ class TrainRequest:
     artefact: Path
     """Folder of the artefact to write."""
     run_id: str
+    refit: Literal["judged", "all"] = "all"
+    """Model to serve: the judged one, or one with its hyperparameters that learned from the test rows, too."""
     lineage: Mapping[str, Any] = field(default_factory=dict)
     """Entries to add to `lineage.json`."""
     tasks: int = 0
@@ -60,13 +67,16 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A fitted and saved model, and the measurements that need the encoded training and validation rows."""
+    """The fitted and saved models, and the measurements that need the encoded rows."""
 
     model: LightGBMClassificationModel
-    pipeline: Pipeline
+    """The served model."""
+    served: Pipeline
+    judged: Pipeline
+    """The same as `served` if the served model is the judged one."""
     baseline: Baseline
-    rows_train: int
-    rows_validation: int
+    rows: Mapping[str, int]
+    """Number of rows for `metrics.json`."""
     profile: Any
     drift: Mapping[str, Any]
     feature_auc: Mapping[str, float | None]
@@ -83,13 +93,13 @@ def train(spark: SparkSession, request: TrainRequest, tracked: tracking.Run = tr
     tracked.parameters({name: value for name, value in lineage.items() if name != "data"})
     seconds: dict[str, float] = {}
     with artefact.new(folder):
-        rows = split.by_time(spark.read.parquet(tables.literal(request.features)), prepared, dataset)
+        table = spark.read.parquet(tables.literal(request.features))
+        rows = split.by_time(table, prepared, dataset, learns_from_test=request.refit == "all")
         fitted = _fit_and_save(rows, request, start, live, tracked, seconds)
         with _timed(seconds, "evaluate"):
             scored = _evaluate(rows, request, fitted, live)
         metrics = {
-            "rows_train": fitted.rows_train,
-            "rows_validation": fitted.rows_validation,
+            **fitted.rows,
             "trees": fitted.model.getBoosterNumTotalIterations(),
             **evaluation.metrics_document(
                 scored, live=live, drift=fitted.drift, prepared=prepared, seed=dataset.model.seed
@@ -112,6 +122,7 @@ def _lineage(request: TrainRequest, prepared: Mapping[str, Any], versions: Mappi
         "run_id": request.run_id,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": dataset.name,
+        "refit": request.refit,
         "synthetic": prepared["synthetic"] is not None,
         "spec_digest": dataset.digest,
         "data": {key: prepared[key] for key in ("digest", "rows", "clicks", "orphans", "tables", "synthetic")},
@@ -137,51 +148,72 @@ def _fit_and_save(
     dataset, folder = request.dataset, request.artefact
     with ExitStack() as cached:
         with _timed(seconds, "encode"):
-            encoded = cached.enter_context(encode_split.encode_learning_rows(rows.learning, dataset))
+            encoded = cached.enter_context(encode_split.encode_learning_rows(rows, dataset))
             laid_out = cached.enter_context(fit.laid_out(encoded.rows, request.tasks))
-            rows_train, rows_validation = encoded.totals.rows[-1], encoded.totals.validation
+            before_test = laid_out.filter("not test")
         with _timed(seconds, "fit"):
-            model = fit.fit(laid_out, start.dataset, start.model)
+            fits = fit.fit_twice(before_test, start.dataset, start.model)
         with _timed(seconds, "save"):
-            (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encoded.levels))
-            (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
-            reloaded = pipeline.save(folder / "pipeline", dataset, encoded.levels, model, rows.test.sparkSession)
+            judged_folder = folder / artefact.JUDGED if rows.learns_from_test else folder
+            judged = _save(judged_folder, dataset, encoded.judged, fits.judged)
+        model, served = fits.judged, judged
+        if rows.learns_from_test:
+            with _timed(seconds, "refit"):
+                model = fit.refit(laid_out, fits.judged, start.dataset, start.model)
+                served = _save(folder, dataset, encoded.served, model)
+        (folder / "encoder.npz").write_bytes(artefact.encoder_arrays(encoded.served))
         with _timed(seconds, "baseline"):
-            baseline_model = baseline.fit(laid_out, rows_train, dataset)
+            baseline_model = baseline.fit(before_test, encoded.learned, dataset)
+        sizes = (encoded.rows_train, encoded.rows_validation)
         if tracked.on:
             with _timed(seconds, "curve"):
-                tracked.by_step(learning_curve.by_tree(model, laid_out, rows_train, rows_validation))
+                tracked.by_step(learning_curve.by_tree(fits.chosen, before_test, *sizes))
         with _timed(seconds, "drift"):
-            sampled = drift.sample(rows.learning, rows_train + rows_validation, dataset)
-            profile = drift.profile(sampled, dataset, encoded.levels)
+            sampled = drift.sample(rows.learning, encoded.learned + encoded.rows_test, dataset)
+            profile = drift.profile(sampled, dataset, encoded.served)
             feature_drift = drift.compare(live, sampled) if live else {}
         with _timed(seconds, "leakage"):
-            feature_auc = leakage.feature_auc(laid_out, rows_train, rows_validation, dataset)
+            feature_auc = leakage.feature_auc(before_test, *sizes, dataset)
     return _Fit(
         model=model,
-        pipeline=reloaded,
+        served=served,
+        judged=judged,
         baseline=baseline_model,
-        rows_train=rows_train,
-        rows_validation=rows_validation,
+        rows={
+            "rows_train": encoded.rows_train,
+            "rows_validation": encoded.rows_validation,
+            "rows_judged": encoded.learned,
+            "rows_served": encoded.learned + encoded.rows_test,
+        },
         profile=profile,
         drift=feature_drift,
         feature_auc=feature_auc,
     )
 
 
+def _save(folder: Path, dataset: Spec, levels: Mapping[str, Levels], model: LightGBMClassificationModel) -> Pipeline:
+    """Write a model's trees and its pipeline, and return the pipeline loaded again."""
+    folder.mkdir(exist_ok=True)
+    (folder / "model.txt").write_text(model.getNativeModel(), "utf-8")
+    return pipeline.save(folder / "pipeline", dataset, levels, model, SparkSession.active())
+
+
 def _evaluate(rows: Split, request: TrainRequest, fitted: _Fit, live: Live | None) -> Scored:
-    """Score the test set, and write the golden rows."""
+    """Score the test set with the judged model, and write the golden rows with the served model's probabilities."""
     dataset = request.dataset
     golden_rows = golden.rows(rows.test, dataset)
     scored = evaluation.score(
         rows.test,
         dataset,
-        model=fitted.pipeline,
+        model=fitted.judged,
         baseline_model=fitted.baseline,
         live=live,
         golden=golden_rows,
     )
-    (request.artefact / "golden.jsonl").write_text(golden.lines(golden_rows, scored.golden), "utf-8")
+    probabilities = scored.golden
+    if fitted.served is not fitted.judged:
+        probabilities = evaluation.probabilities(golden_rows, dataset, fitted.served)
+    (request.artefact / "golden.jsonl").write_text(golden.lines(golden_rows, probabilities), "utf-8")
     return scored
 
 
@@ -204,7 +236,12 @@ def already_trained(request: TrainRequest) -> bool:
     if not (request.artefact / artefact.MANIFEST).exists():
         return False
     lineage = json.loads((request.artefact / "lineage.json").read_text("utf-8"))
-    wanted = {**request.lineage, "dataset": request.dataset.name, "spec_digest": request.dataset.digest}
+    wanted = {
+        **request.lineage,
+        "dataset": request.dataset.name,
+        "spec_digest": request.dataset.digest,
+        "refit": request.refit,
+    }
     same_data = lineage["data"]["digest"] == prepare.prepared(request.features, request.dataset)["digest"]
     return same_data and all(lineage.get(key) == value for key, value in wanted.items())
 
@@ -239,6 +276,12 @@ def main() -> None:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--lineage", default="{}", help="JSON object that is added to lineage.json")
     parser.add_argument("--tasks", default=0, type=int, help="LightGBM tasks; 0: one for each executor core")
+    parser.add_argument(
+        "--refit",
+        default="all",
+        choices=["judged", "all"],
+        help="model to serve; all: it learned from the test rows, too",
+    )
     parser.add_argument("--live", default="", help="artefact of the live model, or live.json, which names it")
     parser.add_argument("--experiment", default="", help="MLflow experiment to log to; empty: none")
     arguments = parser.parse_args()
@@ -258,6 +301,7 @@ def main() -> None:
             run_id=arguments.run_id,
             lineage=lineage,
             tasks=arguments.tasks,
+            refit=arguments.refit,
             live=Path(arguments.live) if arguments.live else None,
         )
         if already_trained(request):

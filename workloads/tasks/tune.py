@@ -144,18 +144,18 @@ def _tune(dataset: Spec, arguments: argparse.Namespace, tracked: tracking.Run) -
         {**inputs, "trials": arguments.trials, "rows": arguments.rows, **dataclasses.asdict(dataset.model)}
     )
     rows = split.by_time(spark.read.parquet(tables.literal(arguments.features)), prepared, dataset)
-    with encode_split.encode_learning_rows(rows.learning, dataset) as encoded:
-        sampled = F.col("validation") | in_sample(arguments.rows / encoded.totals.rows[-1])
+    with encode_split.encode_learning_rows(rows, dataset) as encoded:
+        sampled = F.col("validation") | in_sample(arguments.rows / encoded.rows_train)
         with fit.laid_out(encoded.rows.filter(sampled), 0) as laid_out:
             done = search(laid_out, dataset, arguments.trials, tracked)
         losses = (trial.log_loss or math.inf for trial in done)
         tracked.by_step({"best/log_loss": list(itertools.accumulate(losses, min))})
         tuned = dataset.with_model(**best(done).parameters)
         with fit.laid_out(encoded.rows, 0) as laid_out:
-            test_metrics = {"before": crossvalidate.fit_and_evaluate(laid_out, encoded.levels, rows.test, dataset)}
+            test_metrics = {"before": crossvalidate.fit_and_evaluate(laid_out, encoded.judged, rows.test, dataset)}
             test_metrics["after"] = test_metrics["before"]
             if tuned != dataset:
-                test_metrics["after"] = crossvalidate.fit_and_evaluate(laid_out, encoded.levels, rows.test, tuned)
+                test_metrics["after"] = crossvalidate.fit_and_evaluate(laid_out, encoded.judged, rows.test, tuned)
     evidence = {
         "dataset": dataset.name,
         "spec_digest": dataset.digest,

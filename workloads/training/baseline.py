@@ -33,9 +33,9 @@ class Baseline:
 
 
 def fit(laid_out: DataFrame, rows: int, dataset: Spec) -> Baseline:
-    """Fit the baseline on (label, validation, features), of which `rows` are training rows."""
+    """Fit the baseline on `rows` rows of (label, features)."""
     # The checkpoint drops the plan: Spark would otherwise process the plan of all encodings at every step of the fit.
-    sample = laid_out.filter(~F.col("validation") & in_sample(_ROWS / rows))
+    sample = laid_out.filter(in_sample(_ROWS / rows))
     training = sample.select("label", "features").localCheckpoint()
     means = column_means(training, dataset)
     regression = LogisticRegression(

@@ -5,6 +5,7 @@ Takes encoded rows and returns a model whose trees were counted. Does not encode
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -70,6 +71,36 @@ def fit(rows: DataFrame, dataset: Spec, earlier_model: str = "") -> LightGBMClas
         model = warm_start.join_models(spark, earlier_model, model)
     # -1 scores with all trees. The default is the number recorded in training, one too few after an early stop.
     return model.setNumIterations(-1).setRawPredictionCol("").setPredictionCol("")
+
+
+@dataclass(frozen=True)
+class Fits:
+    chosen: LightGBMClassificationModel
+    """Fitted on the training set; the validation set chose its number of trees."""
+    judged: LightGBMClassificationModel
+    """Fitted again, with that number of trees, on the training and the validation set."""
+
+
+def fit_twice(rows: DataFrame, dataset: Spec, earlier_model: str = "") -> Fits:
+    """Fit on the training set, and then again on training and validation set with the number of trees chosen there.
+
+    The validation rows are the newest that a model which is tested may learn from. Without early stopping there is no
+    validation set, and one fit.
+
+    rows: as for `fit`, with a column `validation`.
+    """
+    chosen = fit(rows, dataset, earlier_model)
+    if not dataset.model.early_stopping_round:
+        return Fits(chosen, chosen)
+    return Fits(chosen, refit(rows, chosen, dataset, earlier_model))
+
+
+def refit(
+    rows: DataFrame, model: LightGBMClassificationModel, dataset: Spec, earlier_model: str = ""
+) -> LightGBMClassificationModel:
+    """Fit on all `rows`, without early stopping, as many trees as `model` has."""
+    trees = model.getBoosterNumTotalIterations() - warm_start.count_trees(earlier_model)
+    return fit(rows, dataset.with_model(num_iterations=trees, early_stopping_round=0), earlier_model)
 
 
 def check_trees(trees: int, best: int, wanted: Model) -> None:

@@ -36,7 +36,7 @@ def start(live: Live | None, dataset: Spec) -> Start:
     further = dataset.model.warm_start
     if not further or live is None:
         return Start(dataset)
-    trees = _count_trees(live.model)
+    trees = count_trees(live.model)
     reason = live.skipped or _difference(live.model, dataset)
     if not reason and trees + further > dataset.model.num_iterations:
         reason = f"{trees} trees and {further} further ones are more than num_iterations {dataset.model.num_iterations}"
@@ -84,11 +84,12 @@ def join_models(spark: SparkSession, earlier: str, further: LightGBMClassificati
     booster = Booster(further.getNativeModel())
     booster.mergeBooster(earlier)
     model = LightGBMClassificationModel.loadNativeModelFromString(booster.saveToString(spark._jvm.scala.Option.empty()))
-    trees, wanted = model.getBoosterNumTotalIterations(), further.getBoosterNumTotalIterations() + _count_trees(earlier)
+    trees, wanted = model.getBoosterNumTotalIterations(), further.getBoosterNumTotalIterations() + count_trees(earlier)
     if trees != wanted:
         raise WorkloadError(f"the joined model has {trees} trees, not {wanted}, and must not be used")
     return model
 
 
-def _count_trees(text: str) -> int:
+def count_trees(text: str) -> int:
+    """Return the number of trees in LightGBM's text of a model; 0 for an empty text."""
     return sum(line.startswith("Tree=") for line in text.splitlines())

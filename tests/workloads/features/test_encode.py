@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from testing.workloads.shop import GENRES, Reader, Trained, in_few_parts
 from workloads import spec
 from workloads.data import split
+from workloads.data.split import Split
 from workloads.evaluation.metrics import auc
 from workloads.features import categories, encode, encode_split, target_statistics
 from workloads.features.encode_split import EncodedSplit
@@ -80,7 +81,8 @@ def _encoded(rows: DataFrame, dataset: Spec, training: int = ROWS) -> Iterator[E
     part = target_statistics.training_part(dataset, edges)
     part = F.when(F.col("time") >= training, F.lit(PARTS)).otherwise(part)
     learning = categories.level_transformer(dataset).transform(rows).withColumn("part", part)
-    with encode_split.encode_learning_rows(learning, dataset) as encoded:
+    rows_split = Split(learning, learning.limit(0), learns_from_test=False, parts=PARTS + 1)
+    with encode_split.encode_learning_rows(rows_split, dataset) as encoded:
         yield encoded
 
 
@@ -152,7 +154,7 @@ def test_no_encoding_depends_on_the_rows_own_or_a_later_label(history: str, pass
 def test_validation_rows_are_encoded_as_serving_encodes_them(spark: SparkSession) -> None:
     dataset = _toys(passes=1)
     with _encoded(_rows(spark), dataset, training=15_000) as encoded:
-        levels = encoded.levels
+        levels = encoded.judged
         validation = (
             encoded.rows.filter("validation").select(spark_ml_io.vector_to_array("features").alias("v")).collect()
         )
@@ -193,8 +195,8 @@ def _shuffles_and_joins(dataset: Spec, spark: SparkSession) -> tuple[int, str]:
         value = F.col("id") % 10
         strings = F.array(value.cast("string"), F.lit("x"))
         rows = rows.withColumn(name, strings if feature.type == "strings" else value.cast(_SQL_TYPES[feature.type]))
-    learning = split.by_time(rows, {"time_percentiles": [10.0 * p for p in range(101)]}, dataset).learning
-    with encode_split.encode_learning_rows(learning, dataset) as encoded:
+    whole = split.by_time(rows, {"time_percentiles": [10.0 * p for p in range(101)]}, dataset)
+    with encode_split.encode_learning_rows(whole, dataset) as encoded:
         return _plan(encoded.counts).count("Exchange hashpartitioning"), _plan(encoded.rows)
 
 
@@ -237,7 +239,7 @@ _SQL_TYPES = {"integer": "bigint", "number": "double", "string": "string"}
 def test_above_max_levels_only_the_most_frequent_levels_are_kept(spark: SparkSession) -> None:
     rows, bound = _rows(spark), 400
     with _encoded(rows, _toys(max_levels=bound)) as encoded:
-        kept = {(i, level) for i, table in enumerate(encoded.levels.values()) for level in table.levels}
+        kept = {(i, level) for i, table in enumerate(encoded.judged.values()) for level in table.levels}
         present = [level for _, level in kept if level != categories.MISSING_LEVEL]
         counts = {(row.encoding, row.level): row.rows[-1] for row in encoded.counts.collect()}
     assert bound / 2 < len(present) <= bound < len(counts)
