@@ -33,8 +33,6 @@ from workloads.tasks.command import run
 PREPARED = "_prepared.json"
 REJECTED = "_rejected"
 """A separate table: Spark ignores names that begin with `_` when it reads the folder above."""
-SYNTHETIC = "SYNTHETIC.json"
-"""The generator writes this file next to its rows. Everything made from such rows is marked as synthetic, too."""
 _SAMPLE = 1_000  # maximal number of malformed lines to keep per file
 _REASONS_SHOWN, _SHOWN_WIDTH = 5, 120
 _SIDES = ("users", "items")
@@ -109,7 +107,7 @@ def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> di
         raise
     finally:
         rejected.write()
-    marker = raw / SYNTHETIC
+    marker = raw / raw_file.SYNTHETIC
     prepared = {
         "dataset": dataset.name,
         "spec_digest": dataset.digest,
