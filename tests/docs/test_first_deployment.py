@@ -71,12 +71,12 @@ def test_every_command_of_the_command_line_interface_parses() -> None:
 def test_every_make_target_exists_and_knows_its_variables() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     found = commands("make")
-    assert {words[1] for words in found} == {"bootstrap", "preflight", "preview", "up", "down"}
+    assert {words[1] for words in found} == {"bootstrap-preview", "preflight", "preview", "up", "down"}
     for _, target, *variables in found:
         assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
         names = [variable.partition("=")[0] for variable in variables]
         assert [name for name in names if not re.search(rf"^{name} \?=", makefile, re.MULTILINE)] == []
-        assert (target == "bootstrap") == ("STACK=dev" not in variables)
+        assert (target == "bootstrap-preview") == ("STACK=dev" not in variables)
         recipe = re.search(rf"^{target}:[^\n]*\n\t(.*)$", makefile, re.MULTILINE)
         arguments = [words for name, _, words in (v.partition("=") for v in variables) if name == "ARGS"]
         assert recipe

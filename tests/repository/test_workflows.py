@@ -314,7 +314,7 @@ def test_stack_with_infrastructure_drift_has_one_open_issue(tmp_path: Path) -> N
     (tmp_path / "reports").mkdir()
     for stack in ("dev", "prod"):
         (tmp_path / "reports" / f"{stack}.md").write_text(f"{stack} differs\n")
-    known = [{"number": 4, "title": "Drift: stack dev is not what main says"}, {"number": 5, "title": "another"}]
+    known = [{"number": 4, "title": "Drift: stack dev differs from main"}, {"number": 5, "title": "another"}]
     program = f"""
         const line = (name, request) => JSON.stringify([name, request.issue_number ?? request.title, request.body])
         const record = name => async request => console.log(line(name, request))
@@ -326,5 +326,5 @@ def test_stack_with_infrastructure_drift_has_one_open_issue(tmp_path: Path) -> N
     done = subprocess.run(["node", "-"], input=program, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         ["update", 4, "dev differs\n"],
-        ["create", "Drift: stack prod is not what main says", "prod differs\n"],
+        ["create", "Drift: stack prod differs from main", "prod differs\n"],
     ]
