@@ -99,7 +99,7 @@ def test_changes_name_their_properties_and_those_that_force_a_replacement() -> N
     assert "### Advice of policies\n\n- `lake`: has no owner (`tags`)" in text
 
 
-def test_an_update_of_a_dynamic_resource_names_the_changed_inputs() -> None:
+def test_update_of_a_dynamic_resource_names_the_changed_inputs() -> None:
     """The engine's events contain its inputs but no difference."""
     old = {"__provider": "a", "scale": {"min": 1, "max": 8}, "share": 50, "stale": "x"}
     new = {"__provider": "b", "scale": {"min": 1, "max": 4}, "share": 100, "fresh": "y"}
@@ -112,7 +112,7 @@ def test_report_does_not_depend_on_the_order_of_events(shuffled: list[dict[str, 
     assert report(read([*stack(), *shuffled])).text == report(read(EVENTS)).text
 
 
-def test_a_resource_removed_with_its_replaced_parent_counts_as_deleted() -> None:
+def test_resource_removed_with_its_replaced_parent_counts_as_deleted() -> None:
     text = report(read([*stack(), RENAME, step("delete-replaced", ACCOUNT, "gone", {"accountName": "a"})])).text
     assert "`gone` (storage:StorageAccount) is deleted" in text
 
@@ -198,7 +198,7 @@ def test_foreign_text_is_escaped() -> None:
     assert text.count("```") == 2
 
 
-def test_a_digest_yields_the_same_changes_as_events() -> None:
+def test_digest_yields_the_same_changes_as_events() -> None:
     sides = {"urn": RENAME["resourcePreEvent"]["metadata"]["urn"]}
     sides |= {f"{side}State": RENAME["resourcePreEvent"]["metadata"][side] for side in ("old", "new")}
     renamed = {"op": "replace", **sides, "replaceReasons": ["accountName"], "diffReasons": ["accountName"]}
@@ -254,7 +254,7 @@ def test_exit_codes_distinguish_a_failed_preview_from_a_blocked_change(
         (["--base", "HEAD"], "has no stack file"),
     ],
 )
-def test_a_wrong_argument_is_reported_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_wrong_argument_is_reported_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text("Previewing update (dev)")
     done = command(*arguments, folder=tmp_path)
     assert done.returncode == 1
@@ -326,7 +326,7 @@ pulumi.export("monthly_cost", {{"total": 100.0 * settings.serving.nodes_max, "ke
 
 
 @pytest.mark.stack
-def test_a_pull_request_is_previewed_in_the_sandbox_by_the_real_engine(project: Project) -> None:
+def test_pull_request_is_previewed_in_the_sandbox_by_the_real_engine(project: Project) -> None:
     project.configure("serving:nodes_max", "5")
     code, text = project.report()
     assert code == 0

@@ -120,7 +120,7 @@ def test_live_model_is_the_candidate_if_no_later_run_passes(newest: Any) -> None
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "2"
 
 
-def test_a_live_model_that_cannot_score_todays_rows_is_named_and_does_not_stop_the_release(newest: Any) -> None:
+def test_live_model_that_cannot_score_new_rows_is_reported_and_does_not_stop_the_release(newest: Any) -> None:
     reason = "it needs feature 'age', which the spec no longer has"
     runs = [(3, RunResultState.SUCCESS, compared("2", skipped=reason))]
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "3"

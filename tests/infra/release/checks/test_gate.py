@@ -40,7 +40,7 @@ def broken(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     return [(rule.name, rule.message) for rule in evaluate_gate(metrics, FLOORS) if not rule.passed]
 
 
-def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
+def test_good_model_passes_every_rule_with_its_value_and_limit() -> None:
     rules = evaluate_gate(GOOD, FLOORS)
     assert all(rule.passed and isinstance(rule.value, float | int) for rule in rules)
     assert len(rules) == len(FLOORS)
@@ -119,7 +119,7 @@ def test_feature_auc_rule_is_skipped_without_measurements(alone: dict[str, Any])
     assert rule.message.startswith("not judged: ")
 
 
-def test_a_figure_that_was_not_measured_is_a_refusal() -> None:
+def test_missing_metrics_refuse_the_model() -> None:
     assert len(broken({})) == 7
 
 

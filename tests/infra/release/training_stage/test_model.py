@@ -47,7 +47,7 @@ def kept(cloud: Served) -> dict[str, Any]:
     return json.loads((cloud.sandbox.container_folder("lake", "models") / "7" / "verdict.json").read_text())
 
 
-def test_a_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Served, props: dict[str, Any]) -> None:
+def test_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Served, props: dict[str, Any]) -> None:
     with pytest.raises(
         model.ModelRefused, match=r"is refused, and the live model stays live:\n  - AUC 0.5500 is below"
     ):
@@ -58,7 +58,7 @@ def test_a_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Serv
     assert all(rule.keys() == {"name", "value", "limit", "passed", "says"} for rule in found["rules"])
 
 
-def test_a_refused_model_is_marked_by_one_upload_that_the_alert_reads(
+def test_refused_model_is_marked_by_one_upload_that_the_alert_reads(
     cloud: Served, sent: list[Any], props: dict[str, Any]
 ) -> None:
     """The lake logs an upload in one request as `PutBlob`, one in blocks as others (`monitoring/queries.py`)."""
