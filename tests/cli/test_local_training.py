@@ -11,7 +11,7 @@ import pytest
 from cli import local_training
 from cli.errors import UserError
 from sandbox import java
-from tests.cli.test_main import personalization
+from testing.command_line import personalization
 from workloads.data import synthesize
 
 # Variables of a shell whose user works with another Spark.

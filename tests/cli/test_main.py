@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -17,22 +15,9 @@ from cli.errors import UserError
 from cli.local_run import command, movielens, summary
 from cli.local_run.run_directory import RunDirectory
 from cli.ranking import parse_context
+from testing.command_line import personalization
 from testing.workloads.shop import with_all_features
 from workloads import spec
-
-ROOT = Path(__file__).parents[2]
-
-
-def personalization(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
 
 
 def test_grouplens_files_are_converted_to_the_tables_of_the_spec(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from cli import main
-from tests.cli.test_main import personalization
+from testing.command_line import personalization
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from infra.config.loading import ConfigError
 from infra.runner import agent
-from testing.stack.infra_graph import Graph, graph
+from testing.stack.infra_graph import Graph, graph, settings
 from testing.stack.infra_stack import RUNNER
-from tests.infra.config.test_settings import settings
 
 PRIVATE = {"network__mode": "private", "personalization__production": "true"}
 JIT = "encoded-jit-config"

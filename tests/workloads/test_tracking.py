@@ -18,9 +18,9 @@ from infra.release.training_stage import experiment
 from sandbox.identity import entra
 from testing.sandbox.databricks import connect
 from testing.sandbox.tracking import TrackingServer, tracking_server
-from tests.repository.test_import_rules import ROOT, imports
 from workloads import tracking
 
+ROOT = Path(__file__).parents[2]
 EXPERIMENT = "/Shared/shop/training"
 FIGURES: dict[str, Any] = {
     "auc": 0.1 + 0.2,
@@ -200,15 +200,6 @@ def test_cluster_mlflow_client_has_the_server_version() -> None:
     extras = [line for extra in project["project"].get("optional-dependencies", {}).values() for line in extra]
     (pinned,) = (line for line in [*project["project"]["dependencies"], *extras] if line.startswith("mlflow="))
     assert compatibility.table().tracking == pinned.replace("mlflow", "mlflow-skinny")
-
-
-def test_only_the_tracking_module_imports_mlflow() -> None:
-    packages = ("infra", "workloads", "scoring", "sandbox", "policy")
-    importing = {path.name for package in packages for path, module in imports(package) if module == "mlflow"}
-    assert importing == {"tracking.py"}
-    lists = sorted((ROOT / "scoring").glob("requirements*"))
-    assert len(lists) == 4
-    assert not [path for path in lists if "mlflow" in path.read_text()]
 
 
 def test_artifacts_are_reachable_with_the_tracking_uri_databricks(

@@ -18,9 +18,9 @@ from cli.errors import UserError
 from cli.local_run import command, sandbox, supervised_process
 from cli.local_run.engine import CloudEnded, Engine
 from cli.local_run.run_directory import FORCE, RunDirectory
+from testing.command_line import personalization
 from testing.sandbox.process import is_alive, running_sandbox, sandbox_command
 from testing.waiting import eventually
-from tests.cli.test_main import personalization
 
 BACKEND = "pulumi/backend/.pulumi"
 RUN = {"dataset": "criteo", "data": "/rows", "outputs": {}}

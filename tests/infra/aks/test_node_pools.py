@@ -6,8 +6,8 @@ from cli.changes.report import report
 from infra.aks.cluster import NETWORK_POLICY
 from infra.aks.write_order import CLUSTER_WRITES, WriteOrder
 from infra.planning import compatibility
+from testing.engine_events import POOL, read_preview, step
 from testing.stack.infra_graph import Graph, graph
-from tests.cli.changes.test_report import POOL, read, step
 
 SYSTEM = "pulumi-python:dynamic/containerservice:SystemPool"
 
@@ -66,4 +66,4 @@ def test_network_policy_engine_has_no_announced_end(program: Graph) -> None:
     ],
 )
 def test_report_marks_that_nodes_are_replaced(change: dict[str, object], marked: bool) -> None:
-    assert ("Every node of" in report(read([change])).text) is marked
+    assert ("Every node of" in report(read_preview([change])).text) is marked

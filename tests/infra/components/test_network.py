@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from infra.config.addresses import POD_RANGE, SERVICE_RANGE, require_room, subnets_of
 from infra.config.loading import ConfigError
-from testing.stack.infra_graph import Graph, graph
-from tests.infra.config.test_settings import settings
+from testing.stack.infra_graph import Graph, graph, settings
 
 PRIVATE = {"network__mode": "private", "personalization__production": "true"}
 

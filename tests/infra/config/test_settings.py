@@ -7,19 +7,7 @@ from infra.config.loading import RENAMED, ConfigError, deprecations, load
 from infra.config.settings import Settings
 from infra.planning import capacity
 from testing.certificates import pem
-from testing.stack.infra_graph import graph
-
-ENOUGH = {
-    "azure-native:location": "westeurope",
-    "personalization:environment": "dev",
-    "personalization:production": "false",
-    "training:snapshot": "2026-11-01",
-    "access:deployers": '{"1": "User"}',
-}
-
-
-def settings(**config: str) -> Settings:
-    return load({**ENOUGH, **{key.replace("__", ":"): value for key, value in config.items()}}, "personalization")
+from testing.stack.infra_graph import REQUIRED, graph, settings
 
 
 def test_text_from_pulumi_becomes_typed_values() -> None:
@@ -162,22 +150,22 @@ def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
 
 
 def test_release_without_rows_or_deployer_is_refused_with_the_remedies() -> None:
-    without_rows = {key: value for key, value in ENOUGH.items() if key != "training:snapshot"}
+    without_rows = {key: value for key, value in REQUIRED.items() if key != "training:snapshot"}
     with pytest.raises(ConfigError, match=r"training:local_data.*training:snapshot.*release:enabled to false"):
         load(without_rows, "personalization")
-    without_deployer = {key: value for key, value in ENOUGH.items() if key != "access:deployers"}
+    without_deployer = {key: value for key, value in REQUIRED.items() if key != "access:deployers"}
     with pytest.raises(ConfigError, match=r"access:deployers is empty.*pulumi config set --path"):
         load(without_deployer, "personalization")
 
 
 def test_location_must_be_set() -> None:
     with pytest.raises(ConfigError, match="azure-native:location: must be set"):
-        load({key: value for key, value in ENOUGH.items() if "location" not in key}, "personalization")
+        load({key: value for key, value in REQUIRED.items() if "location" not in key}, "personalization")
 
 
 def test_production_must_be_set_with_one_of_two_commands() -> None:
     with pytest.raises(ConfigError) as error:
-        load({key: value for key, value in ENOUGH.items() if "production" not in key}, "personalization")
+        load({key: value for key, value in REQUIRED.items() if "production" not in key}, "personalization")
     assert "personalization:production: must be set. Whether this is a production stack." in str(error.value)
     assert "Pulumi refuses to delete resources that hold data" in str(error.value)
     for value in ("true", "false"):
@@ -205,7 +193,7 @@ VALUES = {
 
 @pytest.mark.parametrize(("former", "present"), RENAMED.items())
 def test_former_name_has_the_effect_of_the_current_one(former: str, present: str) -> None:
-    enough = {key: value for key, value in ENOUGH.items() if key != "training:snapshot" or "local" not in present}
+    enough = {key: value for key, value in REQUIRED.items() if key != "training:snapshot" or "local" not in present}
     given = load({**enough, former: VALUES[present]}, "personalization")
     assert given == load({**enough, present: VALUES[present]}, "personalization")
     group, _, name = present.partition(":")

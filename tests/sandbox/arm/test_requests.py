@@ -15,7 +15,7 @@ from azure.storage.blob import BlobServiceClient
 
 from sandbox.identity import authority
 from testing.sandbox.data import Served, served
-from tests.conformance.test_azure_mgmt import ACCOUNT, CLUSTER, HOME, client
+from testing.sandbox.management import ACCOUNT, CLUSTER, HOME, client
 
 ONE = "Microsoft.Storage/storageAccounts"
 

@@ -20,9 +20,9 @@ from cli.endpoint import Endpoint
 from cli.errors import UserError
 from infra.release.checks.gate import verdict
 from testing import scoring
+from testing.gate_metrics import THRESHOLDS
 from testing.sandbox.tracking import tracking_server
 from testing.workloads.shop import Reader, Trained
-from tests.infra.release.checks.test_gate import FLOORS
 from workloads import artefact, spec
 from workloads.errors import WorkloadError
 from workloads.live_model import Live
@@ -329,5 +329,5 @@ def test_training_needs_a_prepared_table(shop: Trained, spark: SparkSession, tmp
 def test_killed_tracking_server_is_reported_and_does_not_change_the_model(shop: Trained, repeated: RepeatedRun) -> None:
     assert re.search(r"^not logged to MLflow: .*metrics, model_card.html, lineage.json", repeated.printed, re.M)
     metrics = json.loads((repeated.artefact / "metrics.json").read_text())
-    assert all(rule["passed"] for rule in verdict(metrics, FLOORS | {"test_clicks_min": 100}))
+    assert all(rule["passed"] for rule in verdict(metrics, THRESHOLDS | {"test_clicks_min": 100}))
     assert metrics | {"seconds": {}} == shop.read("metrics.json") | {"seconds": {}}

@@ -11,14 +11,13 @@ from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from databricks.sdk.service.compute import LibraryInstallStatus, State
 from pulumi.dynamic import ResourceProvider
 
-from infra.config.loading import ConfigError, load
-from infra.config.settings import Settings
+from infra.config.loading import ConfigError
 from infra.release.interactive_access.cluster import _ClusterProvider, _PolicyProvider
 from infra.release.training_stage.job import _JobProvider
 from infra.release.training_stage.workload import _WorkloadProvider
 from testing.sandbox.data import Served
 from testing.sandbox.databricks import lake_workspace, trusted
-from testing.stack.infra_graph import RELEASE, STACK, Graph, graph
+from testing.stack.infra_graph import Graph, graph, settings
 from testing.waiting import eventually
 
 CLUSTER, POLICY = _ClusterProvider(), _PolicyProvider()
@@ -45,10 +44,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def workspace(cloud: Served) -> WorkspaceClient:
     return lake_workspace(cloud)
-
-
-def settings(**config: str) -> Settings:
-    return load({**STACK, **RELEASE, **config}, "personalization")
 
 
 def props(cloud: Served, program: Graph, resource: str, **changed: Any) -> dict[str, Any]:
