@@ -250,7 +250,7 @@ def test_commands_and_options_of_all_steps_exist() -> None:
     }
 
 
-def test_a_job_installs_the_smallest_set_of_packages_that_does_it() -> None:
+def test_workflow_job_installs_the_smallest_sufficient_package_set() -> None:
     given = {
         name: step.get("with", {}).get("for") for name, step in steps() if step.get("uses", "").endswith("/prepare")
     }
@@ -270,7 +270,7 @@ def test_a_job_installs_the_smallest_set_of_packages_that_does_it() -> None:
     assert prepared["env"] == {"USE": "${{ inputs.for }}"}
 
 
-def test_the_workflows_run_the_pinned_versions() -> None:
+def test_workflows_run_the_pinned_versions() -> None:
     pins = tomllib.loads((ROOT / "tools" / "versions.toml").read_text())
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     given = {
