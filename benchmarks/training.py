@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from cli import local_spark
 from workloads import session as workload_session
 from workloads import spec
-from workloads.data import split, synthesize
+from workloads.data import raw_file, split, synthesize
 from workloads.features import encode_split
 from workloads.spec import Spec
 from workloads.tasks import prepare, train
@@ -55,7 +55,7 @@ def measure(rows: int, cores: int, heap: str, trees: int, native: bool) -> dict[
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         synthesize.synthesize(folder / "raw", rows)
-        best = json.loads((folder / "raw" / prepare.SYNTHETIC).read_text())["best_auc"]
+        best = json.loads((folder / "raw" / raw_file.SYNTHETIC).read_text())["best_auc"]
         spark = session(cores, heap, folder)
         started = time.monotonic()
         prepare.prepare(spark, of, folder / "raw", folder / "features")

@@ -27,6 +27,7 @@ from infra.cloud.clients import AzureClients
 from infra.release.training_stage.snapshot import SnapshotError, files_of
 from sandbox import state_files
 from workloads import spec
+from workloads.data import raw_file
 
 CALLS = 500
 TOP = 10
@@ -189,7 +190,7 @@ def _rows(run: RunDirectory, described: spec.Spec, data: Path | None, report: Ca
     if described.name == "movielens":
         return movielens.fetch(paths.folder() / "movielens", report)
     folder = run.folder / "data" / "synthetic"
-    if not (folder / "SYNTHETIC.json").exists():
+    if not (folder / raw_file.SYNTHETIC).exists():
         report("No DATA given: generating SYNTHETIC rows with Criteo's columns. Pass DATA=<train.txt> for real clicks.")
         command = [sys.executable, "-m", "workloads.data.synthesize"]
         command += ["--rows", str(SYNTHETIC_ROWS), "--output", str(folder)]

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from cli.changes import stand_in_certificate
 from cli.errors import UserError
 from cli.paths import PROJECT
-from cli.stacks import stack_config
+from cli.stacks import stack_config, stand_in_certificate
 from infra.config import loading
 from infra.config.settings import ENVIRONMENT, Settings
 from infra.planning import regions

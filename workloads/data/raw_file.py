@@ -27,6 +27,8 @@ _FOREIGN = {
 _OTHER_CODECS = (".bz2", ".deflate", ".snappy", ".lz4", ".zst")
 PATTERN = re.compile(r"[{}\[\]*?\\]")
 """Any of these characters makes a path a pattern for Spark (SparkHadoopUtil.isGlobPath)."""
+SYNTHETIC = "SYNTHETIC.json"
+"""The generator writes this file next to its rows. Everything made from such rows is marked as synthetic, too."""
 _CHUNK = 1 << 20
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 import workloads
+from workloads.data.raw_file import SYNTHETIC
 from workloads.errors import WorkloadError
 from workloads.evaluation.metrics import log_loss
 from workloads.tasks.command import run
-from workloads.tasks.prepare import SYNTHETIC
 
 FILE = "synthetic_criteo.tsv"
 CLICK_RATE = 0.25

@@ -33,8 +33,6 @@ from workloads.tasks.command import run
 PREPARED = "_prepared.json"
 REJECTED = "_rejected"
 """A separate table: Spark ignores names that begin with `_` when it reads the folder above."""
-SYNTHETIC = "SYNTHETIC.json"
-"""The generator writes this file next to its rows. Everything made from such rows is marked as synthetic, too."""
 _SAMPLE = 1_000  # maximal number of malformed lines to keep per file
 _REASONS_SHOWN, _SHOWN_WIDTH = 5, 120
 _SIDES = ("users", "items")
@@ -109,7 +107,7 @@ def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> di
         raise
     finally:
         rejected.write()
-    marker = raw / SYNTHETIC
+    marker = raw / raw_file.SYNTHETIC
     prepared = {
         "dataset": dataset.name,
         "spec_digest": dataset.digest,
@@ -125,11 +123,11 @@ def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> di
 class _Observations:
     """Figures that Spark collects while it writes the table; available after the write."""
 
-    lines: Observation = field(default_factory=Observation)
+    lines: Observation
     """`lines` and `malformed` of the file of interactions."""
-    wide: Observation = field(default_factory=Observation)
-    """`wide`: rows with more combinations than a request may have."""
-    rows: Observation = field(default_factory=Observation)
+    width: Observation | None
+    """`wide`: rows with more combinations than a request may have. None if no row can have more."""
+    rows: Observation
     """Figures of the rows that are written."""
 
 
@@ -143,8 +141,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write the table, and return its entries of `_prepared.json`. Raises `WorkloadError` if a limit is exceeded."""
     lines = _read_interactions(spark, dataset, file, [side.key for side in sides.values()])
-    observed = _Observations()
-    rows, checks_width = _observed_rows(lines, dataset, sides, observed)
+    rows, observed = _observed_rows(lines, dataset, sides)
     table = rows.select(*(column for column in rows.columns if not column.startswith("__")))
     # One file per day. Without a time column, the rows of a day are already next to each other.
     by_day = table.repartition("day") if dataset.time.column else table
@@ -152,7 +149,7 @@ def _write(
 
     count, malformed = observed.lines.get["lines"], observed.lines.get["malformed"]
     report = rejected.report(lines, count, malformed)
-    if checks_width and (wide := observed.wide.get["wide"]):
+    if observed.width and (wide := observed.width.get["wide"]):
         _check_width(lines.file, wide, count, dataset)
         report |= {"rows": report["rows"] - wide, "rejected": report["rejected"] + wide}
     figures = observed.rows.get
@@ -169,24 +166,24 @@ def _write(
     }
 
 
-def _observed_rows(
-    lines: Lines, dataset: Spec, sides: Mapping[str, _Side], observed: _Observations
-) -> tuple[DataFrame, bool]:
-    """Return the typed rows of the table with the flags `__no_<side>`, and whether `observed.wide` is filled."""
+def _observed_rows(lines: Lines, dataset: Spec, sides: Mapping[str, _Side]) -> tuple[DataFrame, _Observations]:
+    """Return the typed rows of the table with the flags `__no_<side>`, and the observations of their write."""
+    of_lines, of_width, of_rows = Observation(), None, Observation()
     interactions = lines.values() if dataset.time.column else _with_position(lines.values())
     interactions = interactions.observe(
-        observed.lines, F.count(F.lit(1)).alias("lines"), F.count(MALFORMED).alias("malformed")
+        of_lines, F.count(F.lit(1)).alias("lines"), F.count(MALFORMED).alias("malformed")
     )
     rows = _typed(_join(interactions.filter(F.col(MALFORMED).isNull()), lines, sides), lines, dataset)
     wide = request_limits.too_many_combinations(dataset)
     if wide is not None:
-        rows = rows.observe(observed.wide, F.count_if(wide).alias("wide")).filter(~wide)
+        of_width = Observation()
+        rows = rows.observe(of_width, F.count_if(wide).alias("wide")).filter(~wide)
     orphan = F.lit(False)
     for name in sides:
         orphan |= F.col(f"__no_{name}")
     row_hash = F.xxhash64(*(column for column in rows.columns if not column.startswith("__")))
     rows = rows.observe(
-        observed.rows,
+        of_rows,
         F.count(F.lit(1)).alias("rows"),
         F.sum("label").alias("clicks"),
         F.count_if(orphan).alias("orphans"),
@@ -196,7 +193,7 @@ def _observed_rows(
         F.sum(F.shiftrightunsigned(row_hash, 32)).alias("high"),
         F.sum(row_hash.bitwiseAND(0xFFFFFFFF)).alias("low"),
     )
-    return rows, wide is not None
+    return rows, _Observations(of_lines, of_width, of_rows)
 
 
 def _check_width(file: Path, wide: int, lines: int, dataset: Spec) -> None:
