@@ -75,13 +75,21 @@ def _rows(spark: SparkSession, rows: int = ROWS) -> DataFrame:
 
 
 @contextmanager
-def _encoded(rows: DataFrame, dataset: Spec, training: int = ROWS) -> Iterator[EncodedSplit]:
-    """Encode rows; those with a time of `training` or later are the validation set."""
+def _encoded(
+    rows: DataFrame, dataset: Spec, training: int = ROWS, before_test: int | None = None
+) -> Iterator[EncodedSplit]:
+    """Encode rows; those with a time of `training` or later are the validation set.
+
+    before_test: time from which rows are test rows that the served model learns from; None: there are none.
+    """
     edges = [training * part / PARTS for part in range(1, PARTS)]
     part = target_statistics.training_part(dataset, edges)
     part = F.when(F.col("time") >= training, F.lit(PARTS)).otherwise(part)
+    if before_test is not None:
+        part = F.when(F.col("time") >= before_test, F.lit(PARTS + 1)).otherwise(part)
     learning = categories.level_transformer(dataset).transform(rows).withColumn("part", part)
-    rows_split = Split(learning, learning.limit(0), learns_from_test=False, parts=PARTS + 1)
+    parts = PARTS + 1 if before_test is None else PARTS + 2
+    rows_split = Split(learning, learning.limit(0), learns_from_test=before_test is not None, parts=parts)
     with encode_split.encode_learning_rows(rows_split, dataset) as encoded:
         yield encoded
 
@@ -151,18 +159,43 @@ def test_no_encoding_depends_on_the_rows_own_or_a_later_label(history: str, pass
         assert differs.mean() > 0.7
 
 
-def test_validation_rows_are_encoded_as_serving_encodes_them(spark: SparkSession) -> None:
+def test_rows_after_training_are_encoded_from_the_rows_before_them(spark: SparkSession) -> None:
+    """Validation rows from the training rows, test rows from both, as serving does after a model of these rows."""
     dataset = _toys(passes=1)
-    with _encoded(_rows(spark), dataset, training=15_000) as encoded:
-        levels = encoded.judged
-        validation = (
-            encoded.rows.filter("validation").select(spark_ml_io.vector_to_array("features").alias("v")).collect()
-        )
     at, user = (COLUMNS[column] for column in (("at", "number"), ("user", "rate")))
     users = {int(row.at): row.user for row in _rows(spark).select("at", "user").collect()}
-    pairs = dict(zip(levels["user"].levels, levels["user"].values.tolist(), strict=True))
-    assert len(validation) == 5_000
-    assert [row.v[user : user + 2] for row in validation] == [pairs[users[int(row.v[at])]] for row in validation]
+    with _encoded(_rows(spark), dataset, training=12_000, before_test=15_000) as encoded:
+        features = encoded.rows.filter("test").select(spark_ml_io.vector_to_array("features").alias("v")).collect()
+        table = encoded.judged["user"]
+        assert (encoded.rows_train, encoded.rows_validation, encoded.rows_test) == (12_000, 3_000, 5_000)
+        assert not np.array_equal(encoded.served["user"].values, table.values)
+    pairs = dict(zip(table.levels, table.values.tolist(), strict=True))
+    assert len(features) == 5_000
+    assert [row.v[user : user + 2] for row in features] == [pairs[users[int(row.v[at])]] for row in features]
+
+
+@pytest.mark.parametrize("history", spec.HISTORIES)
+def test_judged_model_knows_nothing_of_test_rows_that_the_served_model_learns_from(
+    history: str, spark: SparkSession
+) -> None:
+    """Turning the labels of the test rows changes the served tables only."""
+    dataset = _toys(history=history, passes=1)
+    rates = []
+    for label in (F.col("label"), 1 - F.col("label")):
+        rows = _rows(spark).withColumn("label", F.when(F.col("time") >= 15_000, label).otherwise(F.col("label")))
+        with _encoded(rows, dataset, training=12_000, before_test=15_000) as encoded:
+            vectors = encoded.rows.filter("not test").select(spark_ml_io.vector_to_array("features").alias("v"))
+            rates.append(
+                (
+                    sorted(row.v for row in vectors.collect()),
+                    [table.values.tolist() for table in encoded.judged.values()],
+                    [table.values.tolist() for table in encoded.served.values()],
+                )
+            )
+    (rows_before, judged_before, served_before), (rows_after, judged_after, served_after) = rates
+    assert rows_before == rows_after
+    assert judged_before == judged_after
+    assert served_before != served_after
 
 
 def test_levels_are_trimmed_banded_and_combined(spark: SparkSession) -> None:
