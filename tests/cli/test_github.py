@@ -43,7 +43,7 @@ def test_required_reviewers_are_named(github: GitHub) -> None:
 
 
 @pytest.mark.parametrize("left", ["no rules", "other rules", "no reviewers"])
-def test_an_environment_without_required_reviewers_is_refused(github: GitHub, left: str) -> None:
+def test_environment_without_required_reviewers_is_refused(github: GitHub, left: str) -> None:
     rules = github.environments["staging"]["protection_rules"]
     if left == "no rules":  # as GitHub creates an environment that a workflow names
         github.environments["staging"]["protection_rules"] = []
@@ -56,7 +56,7 @@ def test_an_environment_without_required_reviewers_is_refused(github: GitHub, le
     assert "Settings, Environments, staging" in says
 
 
-def test_a_missing_environment_is_refused(github: GitHub) -> None:
+def test_missing_environment_is_refused(github: GitHub) -> None:
     assert "has no environment prod/eu, or the token cannot read it" in refused("prod/eu")
     assert github.requests[-1][0].endswith("/environments/prod%2Feu")
 
@@ -71,7 +71,7 @@ def test_a_missing_environment_is_refused(github: GitHub) -> None:
         (200, {"protection_rules": "none"}, "did not answer"),
     ],
 )
-def test_an_unreadable_answer_does_not_pass(github: GitHub, status: int, body: Any, says: str) -> None:
+def test_unreadable_answer_does_not_pass(github: GitHub, status: int, body: Any, says: str) -> None:
     github.instead = (status, body)
     assert says in refused("staging")
 

@@ -11,7 +11,7 @@ import pytest
 from cli import local_training
 from cli.errors import UserError
 from sandbox import java
-from tests.cli.test_main import personalization
+from testing.command_line import personalization
 from workloads.data import synthesize
 
 # Variables of a shell whose user works with another Spark.
@@ -71,7 +71,7 @@ def test_tune_writes_its_results_to_the_folder_of_specs(tmp_path: Path, monkeypa
     assert all(path.read_text() == path.name for path in written)
 
 
-def test_a_failed_task_is_reported_without_java_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_task_is_reported_without_java_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [f"\tat org.apache.spark.Class{place}.run(Class.scala:{place})" for place in range(40)]
     causes = ["py4j.protocol.Py4JJavaError: o1.parquet", "Caused by: java.io.EOFException: Unexpected end"]
     (tmp_path / "log").write_text("\n".join([causes[0], *frames, causes[1], *frames, "\t... 12 more"]))
@@ -83,7 +83,7 @@ def test_a_failed_task_is_reported_without_java_frames(tmp_path: Path, monkeypat
     assert str(fault.value).splitlines() == causes
 
 
-def test_a_folder_name_with_pattern_characters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_name_with_pattern_characters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[1]"))
     (tmp_path / "[1]").mkdir()
     with pytest.raises(UserError, match=r"cannot load a model from a path with '\[' in it. .* TMPDIR=<folder>"):
@@ -100,7 +100,7 @@ def test_a_folder_name_with_pattern_characters_is_refused(tmp_path: Path, monkey
         ({"LC_CTYPE": "C.UTF-8"}, {}),
     ],
 )
-def test_a_jvm_gets_a_utf8_locale(environment: dict[str, str], added: dict[str, str]) -> None:
+def test_jvm_gets_a_utf8_locale(environment: dict[str, str], added: dict[str, str]) -> None:
     assert java.locale(environment) == added
 
 
@@ -120,7 +120,7 @@ def test_a_jvm_gets_a_utf8_locale(environment: dict[str, str], added: dict[str, 
         (("cross-validate", "/no/such/train.txt"), "/no/such/train.txt: no such file or folder of rows"),
     ],
 )
-def test_a_wrong_argument_is_reported_before_spark_starts(arguments: tuple[str, ...], says: str) -> None:
+def test_wrong_argument_is_reported_before_spark_starts(arguments: tuple[str, ...], says: str) -> None:
     done = personalization(*arguments)
     assert done.returncode == 1
     assert says in done.stderr

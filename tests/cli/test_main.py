@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -17,22 +15,9 @@ from cli.errors import UserError
 from cli.local_run import command, movielens, summary
 from cli.local_run.run_directory import RunDirectory
 from cli.ranking import parse_context
+from testing.command_line import personalization
 from testing.workloads.shop import with_all_features
 from workloads import spec
-
-ROOT = Path(__file__).parents[2]
-
-
-def personalization(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
 
 
 def test_grouplens_files_are_converted_to_the_tables_of_the_spec(tmp_path: Path) -> None:
@@ -71,7 +56,7 @@ def test_catalogue_omits_lines_that_training_omits(tmp_path: Path) -> None:
         (b"\x1f\x8b", "ml-100k.user: is gzip, though its name does not end in .gz"),
     ],
 )
-def test_an_unreadable_catalogue_is_empty_and_names_the_cause(tmp_path: Path, content: bytes, cause: str) -> None:
+def test_unreadable_catalogue_is_empty_and_names_the_cause(tmp_path: Path, content: bytes, cause: str) -> None:
     (tmp_path / "ml-100k.user").write_bytes(content)
     catalogue = ranking.Catalogue.of("movielens", tmp_path)
     assert (dict(catalogue.users), list(catalogue.items)) == ({}, [])
@@ -86,7 +71,7 @@ def test_an_unreadable_catalogue_is_empty_and_names_the_cause(tmp_path: Path, co
         (("--dataset", "criteo", "--data", "/no/such/train.txt"), r"DATA '/no/such/train.txt': no such file or folder"),
     ],
 )
-def test_a_wrong_argument_is_reported_in_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_wrong_argument_is_reported_in_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     done = personalization("local", *arguments, "--state", str(tmp_path / "state"))
     assert done.returncode == 1
     assert message in done.stderr
@@ -129,7 +114,7 @@ def test_only_the_file_that_training_reads_must_contain_rows(tmp_path: Path) -> 
     assert table.among([]) == []
 
 
-def test_an_unwritable_state_folder_is_named(tmp_path: Path) -> None:
+def test_unwritable_state_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = personalization("local", "--state", str(tmp_path / "file" / "state"))
     assert done.returncode == 1
@@ -139,7 +124,7 @@ def test_an_unwritable_state_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["local", "local-down"])
 @pytest.mark.parametrize("foreign", ["sandbox/notes.txt", "pulumi/notes.txt", "Pulumi.local.yaml"])
-def test_a_folder_with_foreign_files_is_not_changed(tmp_path: Path, command: str, foreign: str) -> None:
+def test_folder_with_foreign_files_is_not_changed(tmp_path: Path, command: str, foreign: str) -> None:
     (tmp_path / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / foreign).write_text("mine")
     done = personalization(command, "--state", str(tmp_path))
@@ -149,7 +134,7 @@ def test_a_folder_with_foreign_files_is_not_changed(tmp_path: Path, command: str
 
 
 @pytest.mark.parametrize("command", ["local", "local-down"])
-def test_a_folder_that_another_command_uses_is_refused(tmp_path: Path, command: str) -> None:
+def test_folder_that_another_command_uses_is_refused(tmp_path: Path, command: str) -> None:
     with RunDirectory(tmp_path).locked():
         (tmp_path / "sandbox").mkdir()
         done = personalization(command, "--state", str(tmp_path))
@@ -159,14 +144,14 @@ def test_a_folder_that_another_command_uses_is_refused(tmp_path: Path, command: 
         pass
 
 
-def test_a_path_with_a_space_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_path_with_a_space_is_refused_before_anything_starts(tmp_path: Path) -> None:
     done = personalization("local", "--state", str(tmp_path / "my state"))
     assert done.returncode == 1
     assert f"{tmp_path}/my state: Spark does not start from a path with a space" in done.stderr
     assert not (tmp_path / "my state").exists()
 
 
-def test_a_row_that_json_cannot_represent_is_refused() -> None:
+def test_row_that_json_cannot_represent_is_refused() -> None:
     with httpx.Client() as client, pytest.raises(UserError, match="has no NaN and no infinity"):
         Endpoint(client, "http://127.0.0.1:9/score").post({"rows": [{"age": float("nan")}]})
 
@@ -178,7 +163,7 @@ def test_missing_java_is_reported_before_anything_starts(tmp_path: Path) -> None
     assert not (tmp_path / "state").exists()
 
 
-def test_the_summary_names_the_dashboard_for_the_model_card(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_names_the_dashboard_for_the_model_card(capsys: pytest.CaptureFixture[str]) -> None:
     """The card's address in the lake returns 401 without a token."""
     metrics = {"auc": 0.7, "log_loss": 0.6, "base_rate": 0.5, "base_log_loss": 0.7, "calibration_gap": 0.01}
     metrics |= {"rows_test": 10, "gate": [], "baseline": {"auc": 0.6, "log_loss": 0.65}}
@@ -191,7 +176,7 @@ def test_the_summary_names_the_dashboard_for_the_model_card(capsys: pytest.Captu
     assert "personalization dashboard" in line
 
 
-def test_a_sandbox_port_in_use_is_named(tmp_path: Path) -> None:
+def test_sandbox_port_in_use_is_named(tmp_path: Path) -> None:
     import socket
 
     with socket.socket() as taken:
@@ -213,12 +198,12 @@ def test_a_sandbox_port_in_use_is_named(tmp_path: Path) -> None:
         ("hour=1.5", "--context hour=1.5: hour is of type integer"),
     ],
 )
-def test_an_invalid_context_is_named(argument: str, message: str) -> None:
+def test_invalid_context_is_named(argument: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         parse_context(with_all_features("movielens"), [argument])
 
 
-def test_a_missing_or_incomplete_run_is_reported_with_the_remedy(tmp_path: Path) -> None:
+def test_missing_or_incomplete_run_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="start it with `make local`"):
         RunDirectory(tmp_path).recorded()
     (tmp_path / "sandbox").mkdir()

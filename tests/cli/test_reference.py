@@ -32,7 +32,7 @@ def committed(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_current(name: str) -> None:
+def test_reference_page_is_current(name: str) -> None:
     assert committed(name) == PAGES[name](), f"run `{COMMAND}` and commit docs/reference/{name}"
 
 
@@ -74,14 +74,14 @@ def test_every_setting_is_on_its_page() -> None:
 
 
 @pytest.mark.parametrize(("former", "present"), RENAMED.items())
-def test_a_renamed_setting_is_listed_with_its_former_name(former: str, present: str) -> None:
+def test_renamed_setting_is_listed_with_its_former_name(former: str, present: str) -> None:
     page = committed("configuration.md")
     assert re.search(rf"^\| `{present}` \| .* Formerly `{former}`\. \|$", page, re.MULTILINE)
     assert f"| `{former}` | `{present}` |" in page
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
-def test_the_example_of_a_setting_is_accepted_and_differs_from_the_default(setting: configuration.Setting) -> None:
+def test_example_of_a_setting_is_accepted_and_differs_from_the_default(setting: configuration.Setting) -> None:
     example = configuration.example(setting)
     ((key, text),) = example.items()
     if key in TLS:
@@ -116,7 +116,7 @@ def companions(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("config", configuration.COMBINATIONS, ids=lambda config: " ".join(config))
-def test_a_combination_on_the_page_is_refused_for_one_reason(config: Mapping[str, str]) -> None:
+def test_combination_on_the_page_is_refused_for_one_reason(config: Mapping[str, str]) -> None:
     assert len(configuration.refused(config)) == 1
 
 
@@ -186,7 +186,7 @@ def test_every_route_status_and_member_is_on_the_page_and_has_an_example() -> No
             assert f"| `{member}` |" in section
 
 
-def test_the_service_accepts_the_requests_of_the_examples() -> None:
+def test_service_accepts_the_requests_of_the_examples() -> None:
     parser, parsed = http_api.parser(), 0
     for example in http_api.EXAMPLES["post", "/score"]:
         parser.parse(json.dumps(example.body).encode())

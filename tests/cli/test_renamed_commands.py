@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from cli import main
-from tests.cli.test_main import personalization
+from testing.command_line import personalization
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from tests.cli.test_main import personalization
         ("open", "dashboard", ("local", "--state", "{folder}")),
     ],
 )
-def test_an_earlier_name_warns_and_does_the_same(
+def test_former_command_name_warns_and_runs_the_command(
     earlier: str, present: str, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     options = [argument.format(folder=tmp_path) for argument in arguments]

@@ -50,13 +50,13 @@ def model(**more: str) -> Model:
     return Model(**{"name": "clicks", "path": "azureml://datastores/lake/paths/run-1", **more})
 
 
-def test_a_model_whose_first_answer_is_lost_is_registered_once(cloud: Served, ml: MLClient) -> None:
+def test_model_whose_first_answer_is_lost_is_registered_once(cloud: Served, ml: MLClient) -> None:
     cloud.faults({"method": "PUT", "path": "/models/lost/versions/1$", "lost": True})
     assert ml.models.create_or_update(model(name="lost", version="1")).version == "1"
     assert [found.version for found in ml.models.list("lost")] == ["1"]
 
 
-def test_a_throttled_registration_is_sent_again(cloud: Served, ml: MLClient) -> None:
+def test_throttled_registration_is_sent_again(cloud: Served, ml: MLClient) -> None:
     throttled = {"status": 429, "headers": {"Retry-After": "0"}}
     cloud.faults({"method": "PUT", "path": "/models/throttled/versions/1$", **throttled})
     assert ml.models.create_or_update(model(name="throttled", version="1")).version == "1"
@@ -85,7 +85,7 @@ def test_endpoint_is_busy_during_its_creation(cloud: Served, ml: MLClient) -> No
     creation.result()
 
 
-def test_a_deleted_workspace_keeps_its_name_unless_it_is_deleted_permanently(cloud: Served, ml: MLClient) -> None:
+def test_deleted_workspace_keeps_its_name_unless_it_is_deleted_permanently(cloud: Served, ml: MLClient) -> None:
     workspaces = MachineLearningServicesMgmtClient(
         cloud.credential,
         cloud.sandbox.identity.subscription_id,

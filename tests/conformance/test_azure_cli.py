@@ -118,7 +118,7 @@ def test_resources_are_listed_by_type_and_by_tag(az: Az, group: str) -> None:
     assert az("resource list", "--tag", "stack=other") == []
 
 
-def test_a_storage_account_is_updated_and_its_blobs_need_a_role(az: Az, group: str) -> None:
+def test_storage_account_is_updated_and_its_blobs_need_a_role(az: Az, group: str) -> None:
     lake = next(found for found in az("storage account list", "-g", group) if found["isHnsEnabled"])
     assert az("storage account update", "-g", group, "-n", lake["name"], "--tags", "a=b")["tags"] == {"a": "b"}
     containers = {found["name"] for found in az("storage container-rm list", "--storage-account", lake["name"])}

@@ -81,18 +81,18 @@ def test_throttled_login_waits_for_retry_after_and_succeeds(cloud: Served, crede
     assert time.monotonic() - began >= 1
 
 
-def test_an_unknown_tenant_is_named(cloud: Served) -> None:
+def test_unknown_tenant_is_named(cloud: Served) -> None:
     who = cloud.sandbox.identity
     stranger = ClientSecretCredential("contoso", who.client_id, who.client_secret, **options(cloud))
     with pytest.raises(ClientAuthenticationError, match="contoso"):
         stranger.get_token(scope(cloud))
 
 
-def test_a_token_is_fetched_once_in_its_life(cloud: Served, credential: ClientSecretCredential) -> None:
+def test_token_is_fetched_once_in_its_lifetime(cloud: Served, credential: ClientSecretCredential) -> None:
     assert len({credential.get_token(scope(cloud)).token for _ in range(3)}) == 1
 
 
-def test_a_token_that_ends_soon_is_not_used_twice(cloud: Served, credential: ClientSecretCredential) -> None:
+def test_token_that_expires_soon_is_not_used_twice(cloud: Served, credential: ClientSecretCredential) -> None:
     with cloud.settings(token_lifetime=2):
         first = credential.get_token(scope(cloud))
         assert 0 < first.expires_on - time.time() <= 2

@@ -5,7 +5,6 @@ That they create, read, list, change and delete on a good one is tested in `test
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from azure.core import MatchConditions
@@ -15,13 +14,8 @@ from azure.mgmt.machinelearningservices import MachineLearningServicesMgmtClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.storage import StorageManagementClient
 
-from sandbox.identity import authority
 from testing.sandbox.data import Served, served
-
-HOME = {"location": "westeurope"}
-ACCOUNT = {**HOME, "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
-POOL = {"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}
-CLUSTER = {**HOME, "properties": {"dnsPrefix": "c", "agentPoolProfiles": [POOL]}}
+from testing.sandbox.management import ACCOUNT, CLUSTER, HOME, POOL, client
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +23,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("sandbox")) as running:
         client(ResourceManagementClient, running).resource_groups.create_or_update("rg", HOME)
         yield running
-
-
-def client(kind: Any, cloud: Served) -> Any:
-    return kind(
-        cloud.credential,
-        cloud.sandbox.identity.subscription_id,
-        base_url=cloud.sandbox.url,
-        credential_scopes=[f"{cloud.sandbox.url}/.default"],
-        connection_verify=str(authority.ca_bundle(cloud.sandbox.folder)),
-    )
 
 
 def test_resource_client_waits_for_retry_after(cloud: Served) -> None:

@@ -42,7 +42,7 @@ def test_new_role_takes_effect_after_its_propagation(cloud: Served) -> None:
     lake.upload_blob("x", b"1", overwrite=True)
 
 
-def test_the_program_waits_for_a_role_to_spread(cloud: Served) -> None:
+def test_program_waits_for_a_role_to_spread(cloud: Served) -> None:
     account, lake = cloud.account("fresh", "raw"), container(cloud, "fresh")
     cloud.assign(account, cloud.sandbox.identity.object_id, seconds_ago=0)
     retry_until_authorized(lambda: lake.upload_blob("x", b"1"), (HttpResponseError,), what="upload")
@@ -60,7 +60,7 @@ def test_request_to_a_busy_server_is_repeated(cloud: Served) -> None:
 
 
 @pytest.mark.parametrize("how", ["reset", "lost"])
-def test_an_upload_in_blocks_outlives_broken_connections(cloud: Served, how: str) -> None:
+def test_upload_in_blocks_survives_broken_connections(cloud: Served, how: str) -> None:
     content, lake = os.urandom(1 << 18), container(cloud, max_single_put_size=1 << 16, max_block_size=1 << 16)
     cloud.faults({"path": f"/raw/{how}$", "method": "PUT", "times": 2, how: True})
     lake.upload_blob(how, content)
@@ -75,7 +75,7 @@ def test_upload_without_overwrite_fails_after_its_own_lost_success(cloud: Served
     assert container(cloud).download_blob("own").readall() == b"1"
 
 
-def test_a_client_without_retries_shows_a_broken_connection(cloud: Served) -> None:
+def test_client_without_retries_shows_a_broken_connection(cloud: Served) -> None:
     cloud.faults({"path": "/raw/once$", "method": "PUT", "reset": True})
     with pytest.raises(ServiceResponseError):
         container(cloud, retry_policy=LinearRetry(retry_total=0)).upload_blob("once", b"1")

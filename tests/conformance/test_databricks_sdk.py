@@ -63,7 +63,7 @@ def test_throttled_call_waits_for_retry_after(cloud: Served, workspace: Workspac
     assert time.monotonic() - began >= 1
 
 
-def test_a_run_whose_first_answer_is_lost_is_started_once(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_run_whose_first_answer_is_lost_is_started_once(cloud: Served, workspace: WorkspaceClient) -> None:
     job_id = create(workspace, task("train", libraries=[]))
     cloud.faults({"path": RUN_NOW, "lost": True, "operation_failure": QUOTA})
     run = finished(workspace, workspace.jobs.run_now(job_id, idempotency_token="once").run_id)
@@ -98,7 +98,7 @@ def test_slow_cluster_start_times_out_the_task_or_run_with_the_limit(cloud: Serv
     assert task_ended.state.result_state == Result.FAILED
 
 
-def test_a_cluster_that_is_still_starting_is_pending_and_can_be_cancelled(
+def test_cluster_that_is_still_starting_is_pending_and_can_be_cancelled(
     cloud: Served, workspace: WorkspaceClient, job_id: int
 ) -> None:
     cloud.faults({"path": RUN_NOW, "operation_delay": 60})
@@ -172,7 +172,7 @@ def test_manual_cluster_gets_the_fixed_values_of_the_policy(workspace: Workspace
     assert made.state == compute.State.RUNNING
 
 
-def test_a_failed_training_run_is_not_started_again_and_names_its_task_its_reason_and_its_page(
+def test_failed_training_run_is_not_restarted_and_names_its_task_reason_and_page(
     cloud: Served, workspace: WorkspaceClient, job_id: int
 ) -> None:
     known = len(list(workspace.jobs.list_runs(job_id=job_id)))
@@ -228,7 +228,7 @@ def test_variables_of_other_databricks_programs_do_not_change_the_login(
     assert client.config.workspace_id is None
 
 
-def test_the_programs_client_works_as_the_first_of_its_process(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_client_works_as_the_first_of_its_process(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     who = cloud.sandbox.identity
     for name, value in cloud.login.items():
         monkeypatch.setenv(name, value)

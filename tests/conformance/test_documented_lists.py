@@ -34,13 +34,13 @@ ARM_TYPES = {
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_a_role_of_the_program_has_the_documented_id(role: Role) -> None:
+def test_program_role_has_the_documented_id(role: Role) -> None:
     names = [name for name, documented in ROLES.items() if documented["id"] == role]
     assert [plain(name) for name in names] == [plain(role.name)]
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_role_of_the_sandbox_is_the_documented_one(name: str) -> None:
+def test_sandbox_role_equals_the_documented_one(name: str) -> None:
     known = {key: value for key, value in KNOWN[name].items() if key != "sources"}
     assert known == ROLES[name]
 
@@ -89,7 +89,7 @@ def test_each_private_endpoint_names_a_documented_sub_resource_and_its_zones(pri
         assert [zone_name(private, zone) for zone in zones_of[endpoint.name]] == needed
 
 
-def test_the_sandbox_connects_to_documented_sub_resources_by_their_zones() -> None:
+def test_sandbox_connects_to_documented_sub_resources_by_their_zones() -> None:
     known = {
         f"{arm_type} {group}": zones
         for arm_type, rule in yaml.safe_load((SANDBOX / "arm" / "resource_types.yaml").read_text()).items()

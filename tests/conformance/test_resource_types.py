@@ -47,7 +47,7 @@ def test_types_have_a_location_as_in_azure(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_property_that_azure_requires_is_required(name: str) -> None:
+def test_property_that_azure_requires_is_required(name: str) -> None:
     ours = RULES[name].required
     assert not [
         path for path in ROWS[name].get("required", []) if not any(f"{path}.".startswith(f"{one}.") for one in ours)

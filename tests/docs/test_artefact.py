@@ -60,7 +60,7 @@ def _keys(document: Any) -> Iterator[str]:
             yield from _keys(value)
 
 
-def test_the_files_that_scoring_needs_are_named() -> None:
+def test_files_that_scoring_needs_are_named() -> None:
     assert _unnamed([*served.REQUIRED, served.MANIFEST, artefact.MANIFEST], _section("Files")) == []
 
 
@@ -84,7 +84,7 @@ def test_every_key_that_scoring_reads_of_a_contract_is_named(kind: type[msgspec.
     assert _unnamed(list(kind.__struct_fields__), _section("contract.json")) == []
 
 
-def test_the_current_version_is_the_last_in_the_table_of_versions() -> None:
+def test_current_version_is_the_last_in_the_table_of_versions() -> None:
     versions = re.findall(r"^\| (\d+\.\d+) \|", _section("Compatibility"), re.MULTILINE)
     assert versions[-1] == artefact.CONTRACT_VERSION
     assert f"`{artefact.CONTRACT_VERSION}`" in _section("contract.json")
@@ -100,18 +100,18 @@ def test_every_array_of_the_encoder_is_named_with_its_dtype_and_shape() -> None:
     }
 
 
-def test_the_members_of_a_golden_row_are_named() -> None:
+def test_members_of_a_golden_row_are_named() -> None:
     assert all(f'"{name}"' in _section("golden.jsonl") for name in Golden.__struct_fields__)
     assert f"{TOLERANCE:g}".replace("e-0", "e-") in _section("golden.jsonl")
 
 
-def test_the_example_gives_the_golden_probabilities(folder: Path, example: Any) -> None:
+def test_example_gives_the_golden_probabilities(folder: Path, example: Any) -> None:
     golden = [json.loads(line) for line in (folder / "golden.jsonl").read_text("utf-8").splitlines()]
     assert len(golden) == 100
     assert [example.probability(line["row"]) for line in golden] == [line["probability"] for line in golden]
 
 
-def test_the_example_gives_the_bits_of_the_native_encoder(folder: Path, example: Any) -> None:
+def test_example_gives_the_bits_of_the_native_encoder(folder: Path, example: Any) -> None:
     opened: Artefact = open_artefact(folder)
     encoder = RowEncoder(opened.contract, folder / "encoder.npz")
     features = [feature.name for feature in opened.contract.features]

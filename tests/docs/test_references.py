@@ -16,7 +16,7 @@ def test_relative_links_lead_to_files(page: Path) -> None:
     assert [link for link in targets if not (ROOT / page.parent / link).exists()] == []
 
 
-def test_the_readme_links_every_page() -> None:
+def test_readme_links_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     pages = {path.name for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]} - {"README.md"}
     assert [name for name in sorted(pages) if f"{name})" not in readme] == []

@@ -31,7 +31,7 @@ def test_alerts_of_the_program_and_sections_match(program: Graph) -> None:
 
 
 @pytest.mark.parametrize("alert", SECTIONS)
-def test_a_section_has_all_parts_in_order(alert: str) -> None:
+def test_section_has_all_parts_in_order(alert: str) -> None:
     positions = [SECTIONS[alert].find(part) for part in PARTS]
     assert -1 not in positions
     assert positions == sorted(positions)

@@ -41,14 +41,14 @@ def test_every_section_begins_with_messages() -> None:
     assert [title for title, messages in by_title.items() if not messages] == []
 
 
-def test_the_program_contains_every_message() -> None:
+def test_program_contains_every_message() -> None:
     printed = "\n".join(texts())
     messages = [message for listed in sections().values() for message in listed]
     assert [message for message in messages if message not in printed and message not in OF_PULUMI] == []
 
 
 @pytest.mark.parametrize("message", sorted(OF_PULUMI))
-def test_a_message_of_pulumi_is_in_its_cli(message: str) -> None:
+def test_message_of_pulumi_is_in_its_cli(message: str) -> None:
     if not (program := shutil.which("pulumi")):
         pytest.skip("the Pulumi CLI is not on PATH")
     with Path(program).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -181,10 +181,13 @@ def test_examples_of_the_page_on_calling_work(stack: LocalRun, language: str) ->
         **{"SCORING_URI": stack.outputs["scoring_uri"], "SCORING_KEY": key},
         **{"CURL_CA_BUNDLE": trust, "REQUESTS_CA_BUNDLE": trust, "NODE_EXTRA_CA_CERTS": trust},
     }
+    ranked: list[str] = []
     for example in examples:
         done = subprocess.run([*program, example], env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, example + done.stdout + done.stderr
         assert "probabilit" in done.stdout
+        ranked += re.findall(r"""["']probability["']: ?([\d.e-]+)""", done.stdout)
+    assert len(ranked) == len(set(ranked)) == 2, "items must not all get the same probability"
 
 
 def test_lineage_lists_the_rows_of_the_live_deployment_and_the_deployments_of_a_snapshot(stack: LocalRun) -> None:

@@ -28,7 +28,7 @@ def row(assignment: Declared) -> str:
     return f"| {actor} | {role.name.replace('_', ' ').title()} | {on} | {assignment.inputs['principalType']} |"
 
 
-def test_the_document_shows_exactly_the_roles_that_are_assigned(program: Graph) -> None:
+def test_document_shows_exactly_the_roles_that_are_assigned(program: Graph) -> None:
     rows = sorted(row(assignment) for assignment in assignments(program))
     print("\n".join(rows))
     shown = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")][2:]

@@ -59,7 +59,7 @@ def test_production_again_changes_nothing(stacks: InfraStacks) -> None:
     stacks.pulumi(WEST, "refresh", "--yes", "--skip-preview", "--expect-no-changes")
 
 
-def test_the_keys_of_application_insights_are_secret_in_the_state(stacks: InfraStacks) -> None:
+def test_keys_of_application_insights_are_secret_in_the_state(stacks: InfraStacks) -> None:
     held = {resource["type"]: resource for resource in stacks.resources(WEST)}
     outputs = held["azure-native:applicationinsights:Component"]["outputs"]
     secret = {name for name, value in outputs.items() if "ciphertext" in str(value)}
@@ -110,7 +110,7 @@ def test_three_regions_of_one_subscription_share_nothing(stacks: InfraStacks) ->
         assert locations <= {REGIONS[stack], "global"}
 
 
-def test_a_changed_generation_is_refused_before_anything_is_deleted(stacks: InfraStacks) -> None:
+def test_changed_generation_is_refused_before_anything_is_deleted(stacks: InfraStacks) -> None:
     before = {resource["urn"] for resource in stacks.resources(DEV)}
     stacks.configure(DEV, **{"azure-native:location": REGIONS[DEV]}, personalization__generation="2")
     said = stacks.pulumi(DEV, "up", "--yes", "--skip-preview", fails=True)
@@ -145,7 +145,7 @@ def test_changed_size_replaces_both_pools_and_deletes_the_old_ones_last(stacks: 
     assert steps.index("create-replacement") < steps.index("delete-replaced")
 
 
-def test_a_raised_minimum_of_scoring_nodes_is_there_before_the_router_counts_on_it(stacks: InfraStacks) -> None:
+def test_raised_minimum_of_scoring_nodes_is_applied_before_the_router_depends_on_it(stacks: InfraStacks) -> None:
     stacks.configure(DEV, **LARGER, **{"tags:owner": "somebody", "serving:nodes_min": 3, "serving:nodes_max": 4})
     stacks.pulumi(DEV, "up", "--yes", "--skip-preview")
     assert [count for mode, _, count in pools(stacks).values() if mode == "User"] == [3]
@@ -166,7 +166,7 @@ def test_refresh_finds_added_nodes_and_the_next_up_removes_them(stacks: InfraSta
     assert pools(stacks)[pool][-1] == 4
 
 
-def test_a_replaced_attachment_detaches_the_cluster_and_takes_the_endpoint_with_it(stacks: InfraStacks) -> None:
+def test_replaced_attachment_detaches_the_cluster_and_takes_the_endpoint_with_it(stacks: InfraStacks) -> None:
     """Source: azure-ai-ml==1.35.2 azure/ai/ml/_restclient/arm_ml_service/operations/_operations.py"""
     (urn,) = [it["urn"] for it in stacks.resources(DEV) if it["type"].endswith("KubernetesCompute")]
     before = {it["id"]: it["outputs"] for it in stacks.resources(DEV) if it["urn"] == urn}
@@ -191,7 +191,7 @@ def test_a_replaced_attachment_detaches_the_cluster_and_takes_the_endpoint_with_
     assert held["properties"]["provisioningState"] == "Succeeded"
 
 
-def test_a_stack_is_taken_down_from_the_endpoint_to_the_workspace(stacks: InfraStacks) -> None:
+def test_stack_is_taken_down_from_the_endpoint_to_the_workspace(stacks: InfraStacks) -> None:
     events = stacks.folder / "destroy.json"
     stacks.pulumi(DEV, "destroy", "--yes", "--skip-preview", "--event-log", str(events))
     gone = [

@@ -74,7 +74,7 @@ def test_no_traffic_is_named_where_the_endpoint_is_declared(program: Graph) -> N
     assert "traffic" not in endpoint.inputs["properties"]
 
 
-def test_the_scoring_pool_is_not_inline(program: Graph) -> None:
+def test_scoring_pool_is_not_inline(program: Graph) -> None:
     (cluster,) = program.of("containerservice:ManagedCluster")
     (pool,) = program.of("containerservice:AgentPool")
     (system,) = program.of("containerservice:SystemPool")
@@ -82,7 +82,7 @@ def test_the_scoring_pool_is_not_inline(program: Graph) -> None:
     assert (pool.inputs["enableAutoScaling"], pool.inputs["minCount"], pool.inputs["maxCount"]) == (True, 1, 3)
 
 
-def test_the_cluster_has_no_local_accounts(program: Graph) -> None:
+def test_cluster_has_no_local_accounts(program: Graph) -> None:
     (cluster,) = program.of("containerservice:ManagedCluster")
     assert cluster.inputs["disableLocalAccounts"] is True
     assert cluster.inputs["aadProfile"]["enableAzureRBAC"] is True
@@ -183,7 +183,7 @@ def test_attach_body_has_no_property_that_a_setting_changes(program: Graph) -> N
     assert after.inputs == before.inputs
 
 
-def test_a_run_is_identified_by_rows_and_code_and_not_by_machines(program: Graph) -> None:
+def test_run_is_identified_by_rows_and_code_and_not_by_machines(program: Graph) -> None:
     def digest(**config: str) -> str:
         (run,) = graph(**config).of("databricks:TrainingRun")
         return run.inputs["input_digest"]

@@ -7,8 +7,7 @@ from cli.paths import PROJECT
 from cli.stacks import files
 from infra.config.loading import ConfigError
 from infra.config.naming import Names
-from testing.stack.infra_graph import Graph, graph
-from tests.infra.config.test_settings import settings
+from testing.stack.infra_graph import Graph, graph, settings
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from infra.config.loading import ConfigError
 from infra.runner import agent
-from testing.stack.infra_graph import Graph, graph
+from testing.stack.infra_graph import Graph, graph, settings
 from testing.stack.infra_stack import RUNNER
-from tests.infra.config.test_settings import settings
 
 PRIVATE = {"network__mode": "private", "personalization__production": "true"}
 JIT = "encoded-jit-config"
@@ -199,7 +198,7 @@ def test_next_job_finds_no_files_of_the_previous_one(cloud: Cloud, folder: Path)
     assert len([path for _, path, _, _ in cloud.asked if path == "/archive.tar.gz"]) == 1, "the program is kept"
 
 
-def test_a_program_of_another_digest_is_not_run(cloud: Cloud, folder: Path) -> None:
+def test_program_of_another_digest_is_not_run(cloud: Cloud, folder: Path) -> None:
     cloud.digest = "0" * 64
     done = run_agent(cloud, folder)
     assert done.returncode == 1
@@ -207,7 +206,7 @@ def test_a_program_of_another_digest_is_not_run(cloud: Cloud, folder: Path) -> N
     assert list(folder.rglob("*.sh")) == []
 
 
-def test_the_machine_has_no_public_address_and_its_definition_no_secret(program: Graph) -> None:
+def test_machine_has_no_public_address_and_its_definition_no_secret(program: Graph) -> None:
     (scale_set,) = program.of("compute:VirtualMachineScaleSet")
     profile = scale_set.inputs["virtualMachineProfile"]
     (interface,) = profile["networkProfile"]["networkInterfaceConfigurations"]
@@ -238,7 +237,7 @@ def test_administrator_is_not_named_like_a_group_of_ubuntu(program: Graph) -> No
     assert key["path"] == f"/home/{profile['adminUsername']}/.ssh/authorized_keys"
 
 
-def test_the_identity_of_the_runner_reads_one_secret_and_nothing_else(program: Graph) -> None:
+def test_identity_of_the_runner_reads_one_secret_and_nothing_else(program: Graph) -> None:
     by_principal: dict[str, list[tuple[str, str]]] = {}
     for found in program.of("authorization:RoleAssignment"):
         by_principal.setdefault(found.inputs["principalId"], []).append((found.name, found.inputs["scope"]))
@@ -252,7 +251,7 @@ def test_changed_definition_does_not_change_running_machines(program: Graph) -> 
     assert scale_set.inputs["upgradePolicy"] == {"mode": "Manual"}
 
 
-def test_a_stack_without_a_repository_has_no_runner() -> None:
+def test_stack_without_a_repository_has_no_runner() -> None:
     found = graph(**PRIVATE)
     assert found.of("compute:VirtualMachineScaleSet") == []
     assert not [resource for resource in found.resources if "runner" in resource.name]
@@ -270,6 +269,6 @@ def test_a_stack_without_a_repository_has_no_runner() -> None:
         ({"network__mode": "private", **RUNNER, "runner__ssh_key": "-----BEGIN"}, "runner:ssh_key: "),
     ],
 )
-def test_an_incomplete_runner_is_refused(config: dict[str, str], says: str) -> None:
+def test_incomplete_runner_is_refused(config: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         settings(**config)

@@ -30,7 +30,7 @@ def configure(engine: Engine, stack: str, values: dict[str, str]) -> None:
         engine("config", "set", key, value)
 
 
-def test_the_engine_refuses_account_keys_by_the_rules_name(engine: Engine, tmp_path: Path) -> None:
+def test_engine_refuses_account_keys_and_names_the_rule(engine: Engine, tmp_path: Path) -> None:
     # A preview of a resource that does not exist asks no cloud.
     configure(engine, "dev", {"azure-native:subscriptionId": "s", "azure-native:metadataHost": "127.0.0.1:1"})
     engine.program(PROGRAM.format(keys=True))

@@ -260,7 +260,7 @@ def test_production_endpoint_must_use_tls_and_a_private_one_gets_advice(private:
     assert (RESOURCE_RULES[rule].enforcement_level is EnforcementLevel.ADVISORY) is private
 
 
-def test_the_endpoints_own_key_is_where_azure_never_returns_it() -> None:
+def test_private_key_is_accepted_only_where_azure_never_returns_it() -> None:
     protected = {"configurationProtectedSettings": {"scoringFe.sslKey": PEM}}
     assert violations("secret-in-inputs", declared(EXTENSION, protected)) == []
     assert len(violations("secret-in-inputs", declared(EXTENSION, {"configurationSettings": {"key": PEM}}))) == 1
@@ -323,7 +323,7 @@ def test_production_has_no_other_spelling_that_the_policy_pack_could_misread(tex
         load({**STACK, "release:enabled": "false", stack.PRODUCTION: text}, "personalization")
 
 
-def test_a_stack_without_the_production_setting_gets_the_stricter_rules() -> None:
+def test_stack_without_the_production_setting_gets_the_stricter_rules() -> None:
     stack.configure({})
     assert stack.is_production()
 
@@ -425,7 +425,7 @@ def test_every_rule_is_mandatory_but_advice_and_has_its_cases() -> None:
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_the_program_in_production_keeps_to_every_mandatory_rule(mode: str) -> None:
+def test_program_in_production_meets_every_mandatory_rule(mode: str) -> None:
     """Two rules are exceptions. Mocks do not get the option `protect`; `test_engine.py` checks it in the engine.
 
     No stack file can ship a certificate: a public stack is refused without one, a private stack gets advice.

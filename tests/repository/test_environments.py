@@ -66,7 +66,7 @@ def requirements_of(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_is_what_its_packages_require_with_the_lock_s_versions_and_hashes(name: str) -> None:
+def test_package_set_has_all_requirements_with_locked_versions_and_hashes(name: str) -> None:
     packages = package_sets.packages(ROOT, name)
     assert packages.keys() == with_dependencies(requirements_of(name))
     lock = (ROOT / "requirements.lock").read_text()
@@ -83,19 +83,19 @@ def test_each_set_contains_the_one_before_it_and_the_last_is_the_whole_lock() ->
     assert {group for groups in SETS.values() for group in groups} == PROJECT["optional-dependencies"].keys()
 
 
-def test_a_preview_needs_few_packages_besides_its_four_sdks() -> None:
+def test_preview_needs_few_packages_besides_its_four_sdks() -> None:
     more = package_sets.packages(ROOT, "preview").keys() - with_dependencies(SDKS)
     assert len(more) <= MORE_PACKAGES_MAX, sorted(more)
 
 
-def test_the_lock_has_every_requirement_in_a_version_that_will_do() -> None:
+def test_lock_has_every_requirement_in_a_suitable_version() -> None:
     lock = package_sets.locked(ROOT)
     for requirement in map(Requirement, requirements_of("test")):
         version = lock[canonicalize_name(requirement.name)].split()[0].partition("==")[2]
         assert requirement.specifier.contains(version, prereleases=True), f"{requirement}: run `make lock`"
 
 
-def test_a_requirement_that_is_not_locked_yet_does_not_stop_the_command_that_locks_it(tmp_path: Path) -> None:
+def test_unlocked_requirement_does_not_stop_the_command_that_locks_it(tmp_path: Path) -> None:
     (tmp_path / "requirements.lock").write_text("one==1 \\\n    --hash=sha256:00\n    # via project (pyproject.toml)\n")
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["one", "two>=1"]\n')
     assert package_sets.packages(tmp_path, "preview").keys() == {"one"}
@@ -127,7 +127,7 @@ def failed_imports(modules: list[str], statements: list[tuple[str, str]], name: 
     return dict(json.loads(done.stdout))
 
 
-def test_the_program_the_policies_and_the_commands_for_a_stack_need_the_smallest_set_only() -> None:
+def test_program_policies_and_stack_commands_need_the_smallest_set_only() -> None:
     commands = [module for module in modules_of("cli") if not module.startswith(tuple(ONLY_LOCAL))]
     modules = [*modules_of("infra"), *modules_of("policy"), *commands]
     of_larger_sets = tuple(f"from cli import {name.partition('.')[2]}" for name in ONLY_LOCAL)
@@ -142,7 +142,7 @@ def test_modules_that_are_left_out_do_need_a_larger_set() -> None:
 
 
 @pytest.mark.parametrize("package", ["cli", "sandbox", "workloads", "scoring"])
-def test_the_local_run_needs_no_package_of_the_tests(package: str) -> None:
+def test_local_run_needs_no_package_of_the_tests(package: str) -> None:
     packages, brought_by = package_sets.packages(ROOT, "local").keys(), metadata.packages_distributions()
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -162,7 +162,7 @@ def test_the_local_run_needs_no_package_of_the_tests(package: str) -> None:
         ("change-report", "--base", "HEAD"),
     ],
 )
-def test_a_command_in_too_small_an_environment_names_the_target_that_installs_the_rest(
+def test_command_with_missing_packages_names_the_target_that_installs_them(
     command: tuple[str, ...], tmp_path: Path
 ) -> None:
     installed = tmp_path / "personalization_azure-1.dist-info"

@@ -59,6 +59,11 @@ def test_package_imports_only_the_packages_it_may(package: str) -> None:
         assert module not in PACKAGES - MAY_IMPORT[package] - {package}, f"{path} imports {module}"
 
 
+def test_tests_do_not_import_each_other() -> None:
+    """Helpers that several files need are in `testing/`."""
+    assert [path for path, module in imports("tests") if module == "tests"] == []
+
+
 def test_every_package_has_import_rules_and_a_row_on_the_architecture_page() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages == MAY_IMPORT.keys()
@@ -111,6 +116,15 @@ def test_scoring_imports_spark_in_the_modules_of_the_spark_engine_only() -> None
         path.relative_to(ROOT / "scoring").as_posix() for path, module in imports("scoring") if module in SPARK
     }
     assert importers == {"engines/spark_jars.py", "engines/spark_worker.py"}
+
+
+def test_only_the_tracking_module_imports_mlflow() -> None:
+    packages = ("infra", "workloads", "scoring", "sandbox", "policy")
+    importing = {path.name for package in packages for path, module in imports(package) if module == "mlflow"}
+    assert importing == {"tracking.py"}
+    lists = sorted((ROOT / "scoring").glob("requirements*"))
+    assert len(lists) == 4
+    assert not [path for path in lists if "mlflow" in path.read_text()]
 
 
 def test_notebooks_import_only_the_workload_spark_and_plotting() -> None:

@@ -94,7 +94,7 @@ def test_targets_of_a_stack_need_its_name(project: Path, target: str, command: s
         ("bootstrap-preview preflight preview up down lock", " --for preview"),
     ],
 )
-def test_a_target_installs_the_packages_of_its_use(project: Path, targets: str, use: str) -> None:
+def test_target_installs_the_packages_of_its_use(project: Path, targets: str, use: str) -> None:
     for target in targets.split():
         prepared = _make(project, target, "STACK=dev", python="echo").stdout.splitlines()[0]
         assert prepared == f"tools/bootstrap.py{use}", target

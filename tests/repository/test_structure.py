@@ -120,7 +120,7 @@ def test_circles_are_found() -> None:
     assert circles(graph) == {frozenset({"a", "b", "c"})}
 
 
-def test_an_import_under_type_checking_and_of_a_module_by_its_package_count() -> None:
+def test_imports_under_type_checking_and_through_the_package_count() -> None:
     assert "infra.config.settings" in imports("infra")["infra.planning.capacity"]
     assert "infra.planning.capacity" in imports("infra")["infra.config.settings"]
 

@@ -250,7 +250,7 @@ def test_commands_and_options_of_all_steps_exist() -> None:
     }
 
 
-def test_a_job_installs_the_smallest_set_of_packages_that_does_it() -> None:
+def test_workflow_job_installs_the_smallest_sufficient_package_set() -> None:
     given = {
         name: step.get("with", {}).get("for") for name, step in steps() if step.get("uses", "").endswith("/prepare")
     }
@@ -270,7 +270,7 @@ def test_a_job_installs_the_smallest_set_of_packages_that_does_it() -> None:
     assert prepared["env"] == {"USE": "${{ inputs.for }}"}
 
 
-def test_the_workflows_run_the_pinned_versions() -> None:
+def test_workflows_run_the_pinned_versions() -> None:
     pins = tomllib.loads((ROOT / "tools" / "versions.toml").read_text())
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     given = {
@@ -314,7 +314,7 @@ def test_stack_with_infrastructure_drift_has_one_open_issue(tmp_path: Path) -> N
     (tmp_path / "reports").mkdir()
     for stack in ("dev", "prod"):
         (tmp_path / "reports" / f"{stack}.md").write_text(f"{stack} differs\n")
-    known = [{"number": 4, "title": "Drift: stack dev is not what main says"}, {"number": 5, "title": "another"}]
+    known = [{"number": 4, "title": "Drift: stack dev differs from main"}, {"number": 5, "title": "another"}]
     program = f"""
         const line = (name, request) => JSON.stringify([name, request.issue_number ?? request.title, request.body])
         const record = name => async request => console.log(line(name, request))
@@ -326,5 +326,5 @@ def test_stack_with_infrastructure_drift_has_one_open_issue(tmp_path: Path) -> N
     done = subprocess.run(["node", "-"], input=program, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         ["update", 4, "dev differs\n"],
-        ["create", "Drift: stack prod is not what main says", "prod differs\n"],
+        ["create", "Drift: stack prod differs from main", "prod differs\n"],
     ]

@@ -50,7 +50,7 @@ def raw(cloud: Served, request: pytest.FixtureRequest) -> ContainerClient:
     return service(cloud).get_container_client(name)
 
 
-def test_a_large_blob_in_parallel_blocks_comes_back_unchanged_in_parallel_ranges(cloud: Served) -> None:
+def test_large_blob_in_parallel_blocks_comes_back_unchanged_in_parallel_ranges(cloud: Served) -> None:
     cloud.container("lake", "large")
     content = os.urandom(3 << 20) * 3 + b"end"
     client = service(cloud, max_single_put_size=1 << 20, max_block_size=1 << 20, max_single_get_size=1 << 20)
@@ -61,7 +61,7 @@ def test_a_large_blob_in_parallel_blocks_comes_back_unchanged_in_parallel_ranges
     assert list((cloud.sandbox.folder / "accounts/lake/.aside/large/staging").rglob("*.*")) == []
 
 
-def test_a_file_that_another_process_wrote_into_the_folder_is_a_blob(cloud: Served, raw: ContainerClient) -> None:
+def test_file_that_another_process_wrote_into_the_folder_is_a_blob(cloud: Served, raw: ContainerClient) -> None:
     folder = cloud.sandbox.container_folder("lake", raw.container_name)
     (folder / "day=1").mkdir()
     (folder / "day=1/part-0.parquet").write_bytes(b"PAR1")
@@ -91,7 +91,7 @@ def test_listing_pages_by_marker_and_shows_each_name_once(raw: ContainerClient) 
     assert [found.name for found in raw.list_blobs(name_starts_with="d1/f1")] == ["d1/f1", "d1/f10"]
 
 
-def test_a_refused_upload_leaves_the_blob_and_no_file_behind(cloud: Served, raw: ContainerClient) -> None:
+def test_refused_upload_leaves_the_blob_and_no_file_behind(cloud: Served, raw: ContainerClient) -> None:
     one = raw.upload_blob("x", b"first")
     with pytest.raises(ResourceExistsError):
         one.upload_blob(b"second" * 500_000)
@@ -125,7 +125,7 @@ def test_shared_keys_are_refused_with_the_reason(cloud: Served, raw: ContainerCl
     assert refused.value.error_code == "KeyBasedAuthenticationNotPermitted"
 
 
-def test_a_token_for_another_audience_or_from_another_issuer_is_refused(cloud: Served, raw: ContainerClient) -> None:
+def test_token_for_another_audience_or_from_another_issuer_is_refused(cloud: Served, raw: ContainerClient) -> None:
     class Forged:
         def get_token(self, *scopes: str, **options: Any) -> AccessToken:
             expiry = int((datetime.now(UTC) + timedelta(hours=1)).timestamp())
@@ -266,6 +266,6 @@ class _Entra:
         return AccessToken(jwt.encode(claims, "secret" * 8), now + 3600)
 
 
-def test_the_sandbox_answers_as_azurite_does(cloud: Served, azurite: BlobServiceClient) -> None:
+def test_sandbox_answers_as_azurite_does(cloud: Served, azurite: BlobServiceClient) -> None:
     cloud.container("lake", "oracle")
     assert conversation(service(cloud)) == conversation(azurite)

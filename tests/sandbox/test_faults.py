@@ -59,21 +59,21 @@ def test_unknown_settings_and_fault_fields_are_refused(http: httpx.Client) -> No
     assert set(http.get("/sandbox/settings").json()) == known
 
 
-def test_a_request_whose_connection_is_reset_was_not_carried_out(cloud: Served, http: httpx.Client) -> None:
+def test_request_whose_connection_is_reset_was_not_carried_out(cloud: Served, http: httpx.Client) -> None:
     cloud.faults({"path": "^/blob/lake/raw/never$", "method": "PUT", "reset": True})
     with pytest.raises(httpx.TransportError):
         ask(cloud, http, "PUT", "/blob/lake/raw/never", entra.STORAGE, content=b"1" * 1_000_000)
     assert ask(cloud, http, "GET", "/blob/lake/raw/never", entra.STORAGE).status_code == 404
 
 
-def test_a_request_whose_answer_is_lost_was_carried_out(cloud: Served, http: httpx.Client) -> None:
+def test_request_whose_answer_is_lost_was_carried_out(cloud: Served, http: httpx.Client) -> None:
     cloud.faults({"path": "^/blob/lake/raw/done$", "method": "PUT", "lost": True})
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
         ask(cloud, http, "PUT", "/blob/lake/raw/done", entra.STORAGE, content=b"1")
     assert ask(cloud, http, "GET", "/blob/lake/raw/done", entra.STORAGE).content == b"1"
 
 
-def test_a_reset_leaves_other_connections_and_the_server_alone(
+def test_reset_leaves_other_connections_and_the_server_alone(
     cloud: Served, http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     ask(cloud, http, "GET", "/metadata/endpoints", "")

@@ -27,7 +27,7 @@ def digest(run: Any) -> str:
     return found
 
 
-def test_a_pushed_image_is_named_by_registry_repository_tag_and_digest(cloud: Cloud) -> None:
+def test_pushed_image_is_named_by_registry_repository_tag_and_digest(cloud: Cloud) -> None:
     run = cloud.build(CONTEXT)
     images = [(image.registry, image.repository, image.tag) for image in run.output_images]
     server = f"{cloud.authority}/{REGISTRY}"
@@ -35,7 +35,7 @@ def test_a_pushed_image_is_named_by_registry_repository_tag_and_digest(cloud: Cl
     assert digest(run).startswith("sha256:")
 
 
-def test_the_same_content_has_the_same_digest_and_is_built_once(cloud: Cloud) -> None:
+def test_same_content_has_the_same_digest_and_is_built_once(cloud: Cloud) -> None:
     context = {**CONTEXT, "data.txt": "once"}
     first, second = cloud.build(context), cloud.build(dict(reversed(context.items())), mtime=1_700_000_000)
     assert digest(first) == digest(second)
@@ -65,7 +65,7 @@ def test_failed_build_reports_the_reason_and_leaves_no_image(cloud: Cloud) -> No
         assert not run.output_images
 
 
-def test_a_subscription_on_free_credits_may_not_build(cloud: Cloud) -> None:
+def test_subscription_on_free_credits_may_not_build(cloud: Cloud) -> None:
     table = cloud.folder / "offerings.yaml"
     table.write_text("offer: FreeTrial_2014-09-01\n")
     try:
@@ -95,12 +95,12 @@ def test_incomplete_context_fails_with_the_missing_part(
     assert reason in cloud.log(run)
 
 
-def test_an_argument_that_is_not_sent_has_the_dockerfiles_default(cloud: Cloud) -> None:
+def test_omitted_argument_has_the_default_of_the_dockerfile(cloud: Cloud) -> None:
     run = cloud.build({**CONTEXT, "data.txt": "default"}, arguments=[])
     assert "installed engine native" in cloud.log(run)
 
 
-def test_a_build_does_not_see_the_clouds_secrets(cloud: Cloud) -> None:
+def test_build_does_not_see_cloud_secrets(cloud: Cloud) -> None:
     log = cloud.log(cloud.build({**CONTEXT, "install.sh": INSTALL.replace("set -eu", "set -eu; env")}))
     assert "PYTHON=" in log
     assert cloud.environment["AZURE_CLIENT_SECRET"] not in log
@@ -140,14 +140,14 @@ def packed(folder: Path, name: str, kind: bytes = tarfile.REGTYPE, to: str = "")
         ("pipe", tarfile.FIFOTYPE),
     ],
 )
-def test_a_context_that_leads_outside_is_refused(member: tuple[Any, ...], tmp_path: Path) -> None:
+def test_context_that_leads_outside_is_refused(member: tuple[Any, ...], tmp_path: Path) -> None:
     archive = packed(tmp_path, *member)
     with pytest.raises(images.BuildFailed, match=f"holds '{member[0]}'"):
         images._unpack(archive, tmp_path / "context")
     assert list((tmp_path / "context").iterdir()) == []
 
 
-def test_a_context_is_unpacked_by_a_python_without_filters_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_context_is_unpacked_by_a_python_without_tar_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11.2 of Debian 12 has no filters."""
     monkeypatch.delattr(tarfile, "data_filter")
 
@@ -180,7 +180,7 @@ def test_invalid_build_request_is_refused(cloud: Cloud, more: dict[str, Any], re
         cloud.build(CONTEXT, **more)
 
 
-def test_a_link_admits_to_its_own_path_only(cloud: Cloud) -> None:
+def test_link_admits_to_its_own_path_only(cloud: Cloud) -> None:
     link = cloud.tasks.runs.get_log_sas_url(GROUP, REGISTRY, cloud.build(CONTEXT).run_id).log_link
     other = cloud.build(CONTEXT).run_id
     path, _, signature = link.partition("?")

@@ -170,7 +170,7 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
-def test_a_million_levels_take_80_megabytes(tmp_path: Path) -> None:
+def test_million_levels_take_80_megabytes(tmp_path: Path) -> None:
     numbers = numpy.arange(1_000_000)
     text = "".join(f"{i:08x}" for i in numbers.tolist()).encode()
     pairs = numpy.stack([numbers, numbers + 0.5], axis=1).astype(numpy.float32)

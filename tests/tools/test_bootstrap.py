@@ -35,7 +35,7 @@ def test_every_python_3_11_is_accepted() -> None:
     assert refusal((3, 11, 0), "python3") == refusal((3, 11, 14), "python3") == ""
 
 
-def test_the_refusal_comes_before_anything_else_runs() -> None:
+def test_refusal_comes_before_anything_else_runs() -> None:
     program = (
         "import runpy, sys; sys.version_info = (3, 12, 1, 'final', 0); "
         f"runpy.run_path({str(BOOTSTRAP)!r}, run_name='__main__')"
@@ -46,7 +46,7 @@ def test_the_refusal_comes_before_anything_else_runs() -> None:
     assert refused.stdout == ""
 
 
-def test_the_refusal_can_be_read_under_any_python() -> None:
+def test_refusal_is_readable_under_any_python() -> None:
     source = BOOTSTRAP.read_text()
     assert source.isascii()
     ast.parse(source, feature_version=(3, 4))
@@ -135,7 +135,7 @@ def test_interrupted_installation_is_finished_by_the_next_run(small_project: Pat
     assert not (venv / "unfinished").exists()
 
 
-def test_a_changed_lock_is_installed(small_project: Path, equipped: dict[str, str]) -> None:
+def test_changed_lock_is_installed(small_project: Path, equipped: dict[str, str]) -> None:
     steps._bootstrap(small_project, equipped)
     before = (small_project / ".venv" / "installed").read_text()
     with (small_project / "requirements.lock").open("a") as lock:
@@ -148,7 +148,7 @@ def _has(project: Path, module: str) -> bool:
     return subprocess.run([project / ".venv/bin/python", "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
-def test_an_environment_gets_the_packages_of_its_use_and_later_ones_are_added(
+def test_environment_gets_the_packages_of_its_use_and_later_ones_are_added(
     small_project: Path, equipped: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(small_project / ".venv", ignore_errors=True)
@@ -167,7 +167,7 @@ def test_an_environment_gets_the_packages_of_its_use_and_later_ones_are_added(
     assert _has(small_project, "six")
 
 
-def test_a_use_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_unknown_use_is_refused_with_the_known_ones() -> None:
     refused = subprocess.run([sys.executable, BOOTSTRAP, "--for", "serving"], capture_output=True, text=True)
     assert refused.returncode == 2
     assert all(use in refused.stderr for use in ("preview", "local", "test"))
@@ -199,7 +199,7 @@ def test_temporary_files_of_an_installation_are_removed(tmp_path: Path, monkeypa
     assert not temporary.exists()
 
 
-def test_the_settings_put_the_environment_first_and_do_not_steer_plugins(
+def test_settings_put_the_environment_first_and_do_not_affect_plugins(
     small_project: Path, equipped: dict[str, str]
 ) -> None:
     steps._bootstrap(small_project, equipped)

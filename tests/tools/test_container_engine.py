@@ -22,14 +22,14 @@ def test_command_runs_without_an_engine_and_the_reason_is_printed(tmp_path: Path
     assert "no container engine: there is no `docker` command" in done.stderr
 
 
-def test_the_commands_exit_code_is_passed_on(tmp_path: Path) -> None:
+def test_command_exit_code_is_passed_on(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tools.container_engine", "run", sys.executable, "-c", "raise SystemExit(7)"]
     assert subprocess.run(command, env=environment, capture_output=True).returncode == 7
 
 
 @pytest.mark.parametrize("content", ["", '{"process": 1'])
-def test_an_engine_whose_record_is_cut_short_is_removed(tmp_path: Path, content: str) -> None:
+def test_engine_with_a_truncated_record_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "engine.json").write_text(content)
     container_engine.stop(tmp_path / "engine")

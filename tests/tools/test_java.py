@@ -43,7 +43,7 @@ def test_only_java_17_and_11_are_taken(tmp_path: Path, version: str, taken: bool
         assert (found.home, found.detail, found.options) == (home, f"{version}, from {where}", "")
 
 
-def test_a_java_17_on_the_path_replaces_an_unfit_java_home(tmp_path: Path) -> None:
+def test_java_17_on_the_path_replaces_an_unfit_java_home(tmp_path: Path) -> None:
     unfit, fit = _java_home(tmp_path, "21"), _java_home(tmp_path, "17")
     found = java.find({"JAVA_HOME": str(unfit), "PATH": str(fit / "bin")}, tmp_path / "cache")
     assert found is not None
@@ -101,7 +101,7 @@ def test_java_reads_the_trust_store_without_its_invalid_certificates(private_aut
 
 
 @pytest.mark.stack
-def test_the_java_of_the_wheel_runs_and_trusts_the_machines_authorities(
+def test_java_of_the_wheel_runs_and_trusts_the_authorities_of_the_machine(
     private_authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     venv = Path(sys.prefix)

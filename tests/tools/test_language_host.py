@@ -131,7 +131,7 @@ def test_unknown_runtime_option_is_refused(runtime: LanguageRuntimeStub, tmp_pat
     assert answer.error.startswith("runtime option virtualenv: this language host has one environment")
 
 
-def test_a_plugin_runs_in_its_environment_and_both_its_streams_arrive(
+def test_plugin_runs_in_its_environment_and_both_its_streams_arrive(
     runtime: LanguageRuntimeStub, tmp_path: Path
 ) -> None:
     info = _program(tmp_path / "plugin")
@@ -148,7 +148,7 @@ def test_a_plugin_runs_in_its_environment_and_both_its_streams_arrive(
     assert messages[-1].exitcode == 5
 
 
-def test_a_plugin_ends_when_its_call_is_cancelled(runtime: LanguageRuntimeStub, tmp_path: Path) -> None:
+def test_plugin_ends_when_its_call_is_cancelled(runtime: LanguageRuntimeStub, tmp_path: Path) -> None:
     info = _program(tmp_path / "plugin")
     (tmp_path / "plugin" / "__main__.py").write_text("import os, time\nprint(os.getpid())\ntime.sleep(600)\n")
     call = runtime.RunPlugin(language.RunPluginRequest(info=info, kind="resource", pwd=str(tmp_path)))
@@ -255,7 +255,7 @@ def pulumi(tmp_path: Path) -> tuple[list[str], dict[str, str], Path]:
 
 
 @pytest.mark.stack
-def test_the_real_engine_brings_up_keeps_and_destroys_a_dynamic_resource(
+def test_real_engine_brings_up_keeps_and_destroys_a_dynamic_resource(
     pulumi: tuple[list[str], dict[str, str], Path],
 ) -> None:
     command, environment, project = pulumi
@@ -273,7 +273,7 @@ def test_the_real_engine_brings_up_keeps_and_destroys_a_dynamic_resource(
 
 
 @pytest.mark.stack
-def test_a_program_that_fails_shows_its_own_line_and_no_other_error(
+def test_failing_program_shows_its_own_line_and_no_other_error(
     pulumi: tuple[list[str], dict[str, str], Path],
 ) -> None:
     command, environment, project = pulumi

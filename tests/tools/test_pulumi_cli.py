@@ -40,18 +40,18 @@ def test_program_sdk_and_module_carry_the_same_version() -> None:
 
 
 @pytest.mark.parametrize("version", [f"v{PINNED}", "v3.260.0", "v3.1000.0", "v4.0.0-alpha.1", "3.300.1+dirty"])
-def test_a_cli_on_the_path_is_taken_if_it_is_the_pinned_version_or_newer(tmp_path: Path, version: str) -> None:
+def test_cli_on_the_path_is_used_if_it_is_the_pinned_version_or_newer(tmp_path: Path, version: str) -> None:
     found = pulumi_cli.find(_cli(tmp_path / "bin", version), tmp_path / "cache")
     assert found is not None
     assert (found.folder, found.is_ours) == (tmp_path / "bin", False)
 
 
 @pytest.mark.parametrize("version", ["v3.258.9", "v3.26.0", "v2.999.0", "not a version", ""])
-def test_an_older_or_unreadable_cli_is_not_taken(tmp_path: Path, version: str) -> None:
+def test_older_or_unreadable_cli_is_not_used(tmp_path: Path, version: str) -> None:
     assert pulumi_cli.find(_cli(tmp_path / "bin", version), tmp_path / "cache") is None
 
 
-def test_a_cli_without_a_python_language_host_is_not_taken(tmp_path: Path) -> None:
+def test_cli_without_a_python_language_host_is_not_used(tmp_path: Path) -> None:
     _program(tmp_path, "pulumi", f"echo v{PINNED}")
     assert pulumi_cli.find({"PATH": str(tmp_path)}, tmp_path / "cache") is None
 
@@ -131,7 +131,7 @@ def no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'go'}:/usr/bin:/bin")
 
 
-def test_the_official_release_is_unpacked_with_its_own_language_host(
+def test_official_release_is_unpacked_with_its_own_language_host(
     tmp_path: Path, releases: _Releases, no_go: None
 ) -> None:
     releases.body = _release(PINNED)
@@ -160,7 +160,7 @@ def test_incomplete_or_foreign_release_is_not_taken(
     assert list((tmp_path / "cache" / "pulumi").iterdir()) == []
 
 
-def test_a_release_of_another_version_is_refused(tmp_path: Path, releases: _Releases, no_go: None) -> None:
+def test_release_of_another_version_is_refused(tmp_path: Path, releases: _Releases, no_go: None) -> None:
     releases.body = _release("3.1.0")
     with pytest.raises(Unavailable, match=rf"reports version 3\.1\.0, not {PINNED}"):
         pulumi_cli.install(tmp_path / "cache", tmp_path, releases.address)

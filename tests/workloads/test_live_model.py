@@ -7,7 +7,7 @@ import pytest
 from workloads import live_model, spec
 
 
-def test_a_missing_live_json_means_no_live_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_live_json_means_no_live_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert live_model.load(tmp_path / "live.json", spec.load("movielens")) is None
     assert "live.json does not exist: no model is live" in capsys.readouterr().out
 
@@ -19,7 +19,7 @@ def test_live_json_names_the_run_in_the_same_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"deployments": []}', '{"run_id": ""}', '{"run_id": "../7"}'])
-def test_a_live_json_without_a_valid_run_skips_the_comparison(tmp_path: Path, content: str) -> None:
+def test_live_json_without_a_valid_run_skips_the_comparison(tmp_path: Path, content: str) -> None:
     (tmp_path / "live.json").write_text(content)
     loaded = live_model.load(tmp_path / "live.json", spec.load("movielens"))
     assert loaded == live_model.Live("", skipped="live.json names no training run")

@@ -101,7 +101,7 @@ def test_features_have_the_right_type_for_any_column_name(spark: SparkSession, p
     assert json.loads((prepared[1] / PREPARED).read_text("utf-8"))["tables"]["users"]["unused_columns"] == ["Zip code"]
 
 
-def test_the_catalogue_holds_the_rows_that_training_joined(spark: SparkSession, prepared: tuple[Path, Path]) -> None:
+def test_catalogue_holds_the_rows_that_training_joined(spark: SparkSession, prepared: tuple[Path, Path]) -> None:
     raw, features = prepared
     users, items = catalogue.side(SHOP, "user", raw), catalogue.side(SHOP, "item", raw)
     assert (list(users), list(items)) == (["01", "1", "ö"], ["p.1", "p2", "p3"])
@@ -124,7 +124,7 @@ def small_chunks(spark: SparkSession) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_line_that_is_not_utf8_is_left_out_and_its_position_named(spark: SparkSession, tmp_path: Path) -> None:
+def test_line_that_is_not_utf8_is_left_out_and_its_position_named(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw"), tmp_path / "features"
     write(raw, "customers[1].tsv", b"\n", "Malmö\t1\tx\n".encode("latin-1"))
     write(raw, "products.tsv", b"p4\t2\ta\t\xe9\n")
@@ -148,7 +148,7 @@ def test_a_line_that_is_not_utf8_is_left_out_and_its_position_named(spark: Spark
         (lambda packed: packed + b"garbage", "something that is not gzip follows the gzip archive"),
     ],
 )
-def test_a_damaged_archive_is_named_with_its_cause_in_one_line(
+def test_damaged_archive_is_named_with_its_cause_in_one_line(
     spark: SparkSession, tmp_path: Path, damage: Any, cause: str
 ) -> None:
     raw = write_shop(tmp_path / "raw")

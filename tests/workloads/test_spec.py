@@ -93,7 +93,7 @@ def test_errors_in_a_spec_are_named(written: str, instead: str, message: str) ->
     assert message in str(fault.value)
 
 
-def test_a_column_of_another_file_may_have_the_name_of_the_label_column() -> None:
+def test_column_of_another_file_may_have_the_name_of_the_label_column() -> None:
     """A film's own rating is known before the click."""
     text = MOVIELENS.replace("  gender: {type", "  stars: {type: number, side: item, column: rating}\n  gender: {type")
     assert "stars" in spec.parse(text, "shop.yaml").features
@@ -101,7 +101,7 @@ def test_a_column_of_another_file_may_have_the_name_of_the_label_column() -> Non
 
 @pytest.mark.parametrize("name", ["id", "label", "outcome", "user", "items", "rows", "top", "day", "probability"])
 @pytest.mark.parametrize("side", ["user", "item", "context"])
-def test_a_name_that_the_scoring_contract_refuses_is_refused_by_the_spec(name: str, side: str) -> None:
+def test_name_that_the_scoring_contract_refuses_is_refused_by_the_spec(name: str, side: str) -> None:
     feature = f"{name}: {{type: string, side: {side}, column: c}}"
     text, refusal, known = MOVIELENS.replace("  gender: {type", f"  {feature}\n  gender: {{type"), "", {name}
     try:
@@ -131,7 +131,7 @@ ASKED_AT = "asked_at: {type: integer, side: context, of_time: hour}"
         ),
     ],
 )
-def test_a_time_feature_is_context_and_needs_a_time_column(written: str, instead: str, message: str) -> None:
+def test_time_feature_is_context_and_needs_a_time_column(written: str, instead: str, message: str) -> None:
     text = re.sub(r"  (hour|weekday): .*\n|unused: .*\n", "", MOVIELENS)
     text = text.replace("features:\n", f"features:\n  {ASKED_AT}\n")
     dataset = spec.parse(text, "shop.yaml")
@@ -154,14 +154,14 @@ def test_unused_features_are_left_out_with_their_crosses_and_slices() -> None:
     assert [cross for cross in shipped.crosses if "gender" not in cross] == list(less.crosses)
 
 
-def test_a_spec_whose_name_differs_from_its_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spec_whose_name_differs_from_its_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec, "text", lambda _: MOVIELENS)
     with pytest.raises(WorkloadError, match=r"criteo\.yaml: name is 'movielens', but the file is called 'criteo'"):
         spec.load("criteo")
 
 
 @pytest.mark.parametrize("entry_point", [prepare.main, train.main])
-def test_an_unknown_dataset_is_refused_with_known_names(entry_point: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_dataset_is_refused_with_known_names(entry_point: object, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = ["--raw", "r", "--features", "f"] if entry_point is prepare.main else ["--features", "f"]
     more = [] if entry_point is prepare.main else ["--artefact", "a", "--run-id", "1"]
     monkeypatch.setattr(sys, "argv", ["task", "--dataset", "netflix", *folders, *more])

@@ -18,9 +18,9 @@ from infra.release.training_stage import experiment
 from sandbox.identity import entra
 from testing.sandbox.databricks import connect
 from testing.sandbox.tracking import TrackingServer, tracking_server
-from tests.repository.test_import_rules import ROOT, imports
 from workloads import tracking
 
+ROOT = Path(__file__).parents[2]
 EXPERIMENT = "/Shared/shop/training"
 FIGURES: dict[str, Any] = {
     "auc": 0.1 + 0.2,
@@ -96,13 +96,13 @@ def test_tuning_trials_are_nested_runs_with_their_status(client: MlflowClient) -
         assert trial_run.info.status == status
 
 
-def test_an_exception_marks_the_run_as_failed(client: MlflowClient) -> None:
+def test_exception_marks_the_run_as_failed(client: MlflowClient) -> None:
     with pytest.raises(KeyError), tracking.run(EXPERIMENT, "broken"):
         raise KeyError
     assert run_named(client, "broken").info.status == "FAILED"
 
 
-def test_an_unreachable_server_is_reported_in_one_line_without_the_password(
+def test_unreachable_server_is_reported_in_one_line_without_the_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -117,7 +117,7 @@ def test_an_unreachable_server_is_reported_in_one_line_without_the_password(
     assert "secret" not in printed
 
 
-def test_a_silent_server_delays_the_run_by_at_most_the_wait_limit(
+def test_silent_server_delays_the_run_by_at_most_the_wait_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tracking, "WAIT_SECONDS", 1.0)
@@ -144,7 +144,7 @@ def test_without_an_experiment_nothing_is_logged_and_mlflow_is_not_imported(monk
         assert (run.id, run.on) == ("", False)
 
 
-def test_the_workspace_requires_a_token_and_an_existing_folder(server: TrackingServer) -> None:
+def test_workspace_requires_a_token_and_an_existing_folder(server: TrackingServer) -> None:
     from databricks.sdk.errors import InvalidParameterValue, ResourceDoesNotExist
 
     url = f"{server.cloud.sandbox.url}/api/2.0/mlflow/experiments/search"
@@ -156,7 +156,7 @@ def test_the_workspace_requires_a_token_and_an_existing_folder(server: TrackingS
         experiments.create_experiment("training")
 
 
-def test_an_experiment_is_created_once_and_restored_with_its_runs(
+def test_experiment_is_created_once_and_restored_with_its_runs(
     server: TrackingServer, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (experiment, ownership):
@@ -177,7 +177,7 @@ def test_an_experiment_is_created_once_and_restored_with_its_runs(
     provider.delete("999", props)  # already deleted by another process
 
 
-def test_a_killed_server_loses_only_the_listed_requests_and_restarts(
+def test_killed_server_loses_only_the_listed_requests_and_restarts(
     server: TrackingServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = server.address
@@ -195,20 +195,11 @@ def test_a_killed_server_loses_only_the_listed_requests_and_restarts(
     assert server.address == address  # the next connection starts a new server there
 
 
-def test_the_clusters_mlflow_client_has_the_servers_version() -> None:
+def test_cluster_mlflow_client_has_the_server_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = [line for extra in project["project"].get("optional-dependencies", {}).values() for line in extra]
     (pinned,) = (line for line in [*project["project"]["dependencies"], *extras] if line.startswith("mlflow="))
     assert compatibility.table().tracking == pinned.replace("mlflow", "mlflow-skinny")
-
-
-def test_only_the_tracking_module_imports_mlflow() -> None:
-    packages = ("infra", "workloads", "scoring", "sandbox", "policy")
-    importing = {path.name for package in packages for path, module in imports(package) if module == "mlflow"}
-    assert importing == {"tracking.py"}
-    lists = sorted((ROOT / "scoring").glob("requirements*"))
-    assert len(lists) == 4
-    assert not [path for path in lists if "mlflow" in path.read_text()]
 
 
 def test_artifacts_are_reachable_with_the_tracking_uri_databricks(

@@ -15,7 +15,7 @@ def _build(sources: Path, folder: Path) -> Path:
     return Path(next(WheelBuilder(str(sources)).build(directory=str(folder), versions=["standard"])))
 
 
-def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
+def test_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for path in copy.rglob("*"):
@@ -25,7 +25,7 @@ def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_wheel_contains_the_package_its_specs_and_its_entry_points(tmp_path: Path) -> None:
+def test_wheel_contains_the_package_its_specs_and_its_entry_points(tmp_path: Path) -> None:
     with zipfile.ZipFile(_build(SOURCES, tmp_path)) as wheel:
         names = set(wheel.namelist())
         info = next(name.split("/")[0] for name in names if ".dist-info/" in name)

@@ -57,7 +57,7 @@ def test_plan_warns_of_the_end_of_a_versions_support(
     assert "warning: serving:kubernetes_version 1.34 has been out of support since 2026-11-30. Set it to 1.35." in out
 
 
-def test_a_stack_that_does_not_fit_its_nodes_is_refused_with_the_remedy(
+def test_stack_that_does_not_fit_its_nodes_is_refused_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "Pulumi.tight.yaml").write_text(DEV.read_text() + '  serving:replicas_max: "40"\n')
@@ -68,7 +68,7 @@ def test_a_stack_that_does_not_fit_its_nodes_is_refused_with_the_remedy(
     assert "Traceback" not in err
 
 
-def test_a_stack_without_a_file_is_reported_with_the_existing_ones(
+def test_stack_without_a_file_is_reported_with_the_existing_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = plan(monkeypatch, capsys, "--stack", "nowhere")

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,44 +20,10 @@ from pulumi.runtime.rpc import UNKNOWN
 from cli.changes import preview
 from cli.changes.report import LIMIT, STATEFUL, report
 from sandbox.azure_native.resource_type import by_token
+from testing.engine_events import ACCOUNT, POOL, log_line, policy, read_preview, stack, step
 
 ROOT = Path(__file__).parents[3]
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "[secret]"}
-ACCOUNT, POOL = "azure-native:storage:StorageAccount", "azure-native:containerservice:AgentPool"
-
-
-def step(op: str, token: str, name: str, old: Any = None, new: Any = None, **more: Any) -> dict[str, Any]:
-    """One `resourcePreEvent` as the engine prints it; `more` is `keys`, `diffs` or `detailedDiff` (path to kind)."""
-    details = {path: {"diffKind": kind, "inputDiff": True} for path, kind in more.pop("detailedDiff", {}).items()}
-    urn = f"urn:pulumi:dev::personalization::personalization:area:Part${token}::{name}"
-    sides = {side: inputs and {"type": token, "inputs": inputs} for side, inputs in (("old", old), ("new", new))}
-    return {
-        "resourcePreEvent": {
-            "metadata": {"op": op, "urn": urn, "type": token, "detailedDiff": details, **sides, **more}
-        }
-    }
-
-
-def stack(before: Any = None, after: Any = None) -> list[dict[str, Any]]:
-    token = "pulumi:pulumi:Stack"
-    metadata = {"op": "same", "urn": f"urn:pulumi:dev::personalization::{token}::personalization-dev", "type": token}
-    metadata |= {"old": {"outputs": before or {}}, "new": {"outputs": after or {}}}
-    return [{"resourcePreEvent": {"metadata": metadata}}, {"resOutputsEvent": {"metadata": metadata}}]
-
-
-def policy(level: str, name: str, message: str) -> dict[str, Any]:
-    urn = f"urn:pulumi:dev::personalization::{ACCOUNT}::lake"
-    found = {"resourceUrn": urn, "message": message, "policyName": name, "enforcementLevel": level}
-    return {"policyEvent": found}
-
-
-def log_line(severity: str, message: str) -> dict[str, Any]:
-    return {"diagnosticEvent": {"severity": severity, "message": message}}
-
-
-def read(events: Iterable[dict[str, Any]], result: str = "succeeded") -> preview.Preview:
-    lines = [*events, {"summaryEvent": {"result": result}}]
-    return preview.read("\n".join(map(json.dumps, lines)), "dev")
 
 
 SCALE = step("update", POOL, "scoring", {"maxCount": 3}, {"maxCount": 5}, detailedDiff={"maxCount": "update"})
@@ -91,7 +57,7 @@ EVENTS = [
 
 
 def test_changes_name_their_properties_and_those_that_force_a_replacement() -> None:
-    text = report(read(EVENTS)).text
+    text = report(read_preview(EVENTS)).text
     assert text.startswith("<!-- personalization:dev -->\n## Stack `dev`: 2 replaced, 1 changed\n")
     assert "| `scoring` | containerservice:AgentPool | `maxCount` 3 → 5 |" in text
     assert "| `lake` | storage:StorageAccount | forced by `accountName` |" in text
@@ -99,28 +65,29 @@ def test_changes_name_their_properties_and_those_that_force_a_replacement() -> N
     assert "### Advice of policies\n\n- `lake`: has no owner (`tags`)" in text
 
 
-def test_an_update_of_a_dynamic_resource_names_the_changed_inputs() -> None:
+def test_update_of_a_dynamic_resource_names_the_changed_inputs() -> None:
     """The engine's events contain its inputs but no difference."""
     old = {"__provider": "a", "scale": {"min": 1, "max": 8}, "share": 50, "stale": "x"}
     new = {"__provider": "b", "scale": {"min": 1, "max": 4}, "share": 100, "fresh": "y"}
-    text = report(read([step("update", "pulumi-python:dynamic/machinelearning:Rollout", "rollout", old, new)])).text
+    change = step("update", "pulumi-python:dynamic/machinelearning:Rollout", "rollout", old, new)
+    text = report(read_preview([change])).text
     assert "| `fresh` added, `scale.max` 8 → 4, `share` 50 → 100, `stale` removed |" in text
 
 
 @given(st.permutations(EVENTS[2:]))
 def test_report_does_not_depend_on_the_order_of_events(shuffled: list[dict[str, Any]]) -> None:
-    assert report(read([*stack(), *shuffled])).text == report(read(EVENTS)).text
+    assert report(read_preview([*stack(), *shuffled])).text == report(read_preview(EVENTS)).text
 
 
-def test_a_resource_removed_with_its_replaced_parent_counts_as_deleted() -> None:
-    text = report(read([*stack(), RENAME, step("delete-replaced", ACCOUNT, "gone", {"accountName": "a"})])).text
+def test_resource_removed_with_its_replaced_parent_counts_as_deleted() -> None:
+    text = report(read_preview([*stack(), RENAME, step("delete-replaced", ACCOUNT, "gone", {"accountName": "a"})])).text
     assert "`gone` (storage:StorageAccount) is deleted" in text
 
 
 @pytest.mark.parametrize("token", sorted(STATEFUL))
 @pytest.mark.parametrize(("op", "blocks"), [("replace", True), ("delete", True), ("update", False), ("create", False)])
 def test_loss_of_stateful_resources_blocks_unless_allowed(token: str, op: str, blocks: bool) -> None:
-    change = read([*stack(), step(op, token, "it", {"name": "a"}, {"name": "b"})])
+    change = read_preview([*stack(), step(op, token, "it", {"name": "a"}, {"name": "b"})])
     assert report(change).blocked == blocks
     assert not report(change, allow_stateful=True).blocked
     assert ("CAUTION" in report(change, allow_stateful=True).text) == blocks
@@ -144,7 +111,7 @@ def test_secrets_ids_and_values_of_stateful_resources_are_never_shown() -> None:
         step("update", ACCOUNT, "account", old, new, detailedDiff=every),
     ]
     outputs = {"monthly_cost": {"total": 1.5, "token": SECRET}, "capacity": {"owner": guid}}
-    text = report(read([*stack({}, outputs), *changes])).text
+    text = report(read_preview([*stack({}, outputs), *changes])).text
     assert "| `pool` | containerservice:AgentPool | `id`, `key`, `plain` Standard → Premium, `scope`, `url` |" in text
     assert "| `account` | storage:StorageAccount | `id`, `key`, `plain`, `scope`, `url` |" in text
     for confidential in ("[secret]", "1b47061264138c4ac30d75fd1eb44270", guid, guid[::-1], "/subscriptions", "https:"):
@@ -154,28 +121,28 @@ def test_secrets_ids_and_values_of_stateful_resources_are_never_shown() -> None:
 def test_changed_capacity_and_cost_are_shown() -> None:
     before = {"capacity": {"nodes": 3, "size": "D4s_v5"}, "monthly_cost": {"total": 612.4, "serving": 280.0}}
     after = {"capacity": {"nodes": 5, "size": "D4s_v5"}, "monthly_cost": {"total": 1812.4, "serving": 480.0}}
-    rows = report(read(stack(before, after))).text.splitlines()
+    rows = report(read_preview(stack(before, after))).text.splitlines()
     assert "| monthly cost total (USD) | 612.40 | 1,812.40 | +1,200.00 |" in rows
     assert "| capacity nodes | 3 | 5 | +2 |" in rows
     assert not any("size" in row for row in rows)
-    assert "Unchanged: 612.40 USD a month." in report(read(stack(before, before))).text
-    assert report(read(stack()), before=before, after=after).text.splitlines() == rows
-    assert "exports neither `capacity` nor `monthly_cost`" in report(read(stack())).text
+    assert "Unchanged: 612.40 USD a month." in report(read_preview(stack(before, before))).text
+    assert report(read_preview(stack()), before=before, after=after).text.splitlines() == rows
+    assert "exports neither `capacity` nor `monthly_cost`" in report(read_preview(stack())).text
 
 
 def test_changed_inputs_of_the_release_are_shown() -> None:
     before = {"release": {"model": "trained", "rows": "movielens 2026-11-25", "engine": "native", "steps": "10 50 100"}}
     after = {"release": {"model": "12", "rows": "movielens 2026-11-25", "engine": "spark", "steps": "10 50 100"}}
-    text = report(read(stack(before, after))).text
+    text = report(read_preview(stack(before, after))).text
     section = text.partition("### Release")[2].partition("###")[0]
     assert "| model | trained | 12 |" in section
     assert "| engine | native | spark |" in section
     assert "steps" not in section
-    assert "### Release" not in report(read(stack(before, before))).text
+    assert "### Release" not in report(read_preview(stack(before, before))).text
 
 
 def test_changes_of_the_base_branch_are_not_attributed_to_the_pull_request() -> None:
-    result = report(read([*stack(), SCALE, RENAME]), base=read([*stack(), RENAME]))
+    result = report(read_preview([*stack(), SCALE, RENAME]), base=read_preview([*stack(), RENAME]))
     assert not result.blocked
     assert "## Stack `dev`: 1 changed" in result.text
     assert "Not shown: 1 changes of the base branch" in result.text
@@ -183,7 +150,7 @@ def test_changes_of_the_base_branch_are_not_attributed_to_the_pull_request() -> 
 
 def test_report_fits_a_comment_and_begins_with_the_verdict() -> None:
     many = [step("delete", ACCOUNT, f"{'account' * 20}-{number}") for number in range(2000)]
-    text = report(read([*stack(), *many])).text
+    text = report(read_preview([*stack(), *many])).text
     assert len(text) < LIMIT + 200
     assert LIMIT <= 65_536 - 200
     assert "The change is blocked" in text[:500]
@@ -193,18 +160,18 @@ def test_report_fits_a_comment_and_begins_with_the_verdict() -> None:
 def test_foreign_text_is_escaped() -> None:
     wild = policy("mandatory", "n|a`me", "see\n| @team <img src=x> [here](http://x)")
     broken = log_line("error", "```\n# Heading\n```")
-    text = report(read([*stack(), wild, broken], "failed")).text
+    text = report(read_preview([*stack(), wild, broken], "failed")).text
     assert r"see \| \@team \<img src=x\> \[here\](http://x) (`n?a?me`)" in text
     assert text.count("```") == 2
 
 
-def test_a_digest_yields_the_same_changes_as_events() -> None:
+def test_digest_yields_the_same_changes_as_events() -> None:
     sides = {"urn": RENAME["resourcePreEvent"]["metadata"]["urn"]}
     sides |= {f"{side}State": RENAME["resourcePreEvent"]["metadata"][side] for side in ("old", "new")}
     renamed = {"op": "replace", **sides, "replaceReasons": ["accountName"], "diffReasons": ["accountName"]}
     renamed["detailedDiff"] = {"accountName": {"kind": "update-replace", "inputDiff": True}}
     digest = preview.read(json.dumps({"steps": [renamed], "diagnostics": [], "changeSummary": {}}, indent=1), "dev")
-    assert digest.changes == read([RENAME]).changes
+    assert digest.changes == read_preview([RENAME]).changes
     assert report(digest).blocked
     assert "PULUMI_ENABLE_STREAMING_JSON_PREVIEW=true" in report(digest).text
 
@@ -254,7 +221,7 @@ def test_exit_codes_distinguish_a_failed_preview_from_a_blocked_change(
         (["--base", "HEAD"], "has no stack file"),
     ],
 )
-def test_a_wrong_argument_is_reported_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_wrong_argument_is_reported_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text("Previewing update (dev)")
     done = command(*arguments, folder=tmp_path)
     assert done.returncode == 1
@@ -326,7 +293,7 @@ pulumi.export("monthly_cost", {{"total": 100.0 * settings.serving.nodes_max, "ke
 
 
 @pytest.mark.stack
-def test_a_pull_request_is_previewed_in_the_sandbox_by_the_real_engine(project: Project) -> None:
+def test_pull_request_is_previewed_in_the_sandbox_by_the_real_engine(project: Project) -> None:
     project.configure("serving:nodes_max", "5")
     code, text = project.report()
     assert code == 0

@@ -51,7 +51,7 @@ def refusal(*events: dict[str, Any]) -> str:
     return str(done.exception)
 
 
-def test_the_same_steps_pass_in_any_order() -> None:
+def test_same_steps_pass_in_any_order() -> None:
     approve(SCALED, step("delete", {"mode": "User"}, None, OTHER))
     same = [step("delete", {"mode": "User"}, None, OTHER), SCALED, step("same", {}, {}, "urn:pulumi:dev::p::t::same")]
     done = steps(same, "--approved", "steps.json")
@@ -86,7 +86,7 @@ def test_approved_steps_hold_no_value() -> None:
     assert "connectionString" in Path("steps.json").read_text()
 
 
-def test_a_failed_preview_approves_nothing_and_names_its_error() -> None:
+def test_failed_preview_approves_nothing_and_names_its_error() -> None:
     error = {"diagnosticEvent": {"severity": "error", "message": "error: no such region"}}
     done = steps([SCALED, error], "--output", "steps.json", result="failed")
     assert isinstance(done.exception, UserError)
@@ -95,7 +95,7 @@ def test_a_failed_preview_approves_nothing_and_names_its_error() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"stack": "dev", "by_urn": {"u": {}}}'])
-def test_a_damaged_file_of_approved_steps_is_refused(content: str | None) -> None:
+def test_damaged_file_of_approved_steps_is_refused(content: str | None) -> None:
     if content is not None:
         Path("steps.json").write_text(content)
     done = steps([SCALED], "--approved", "steps.json")
@@ -103,7 +103,7 @@ def test_a_damaged_file_of_approved_steps_is_refused(content: str | None) -> Non
     assert "steps.json does not contain approved steps" in str(done.exception)
 
 
-def test_the_approval_of_another_stack_is_refused() -> None:
+def test_approval_of_another_stack_is_refused() -> None:
     approve(SCALED)
     text = Path("steps.json").read_text()
     Path("steps.json").write_text(text.replace('"stack": "dev"', '"stack": "prod-westeurope"'))

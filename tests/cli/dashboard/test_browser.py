@@ -140,7 +140,7 @@ def test_ranking_works_without_scripts(browser: Browser, url: str) -> None:
         expect(page.get_by_label("User")).to_have_value("u3")
 
 
-def test_a_stopped_endpoint_is_reported_in_the_view(browser: Browser, url: str, stack: ExampleStack) -> None:
+def test_stopped_endpoint_is_reported_in_the_view(browser: Browser, url: str, stack: ExampleStack) -> None:
     endpoint = f"{stack.cloud.workspace}/onlineEndpoints/{ENDPOINT}"
     with opened(browser, viewport=NARROW) as page:
         page.goto(f"{url}/try")
@@ -165,7 +165,7 @@ def test_a_stopped_endpoint_is_reported_in_the_view(browser: Browser, url: str, 
             stack.cloud.start()
 
 
-def test_the_script_reports_a_stopped_server(browser: Browser, stack: ExampleStack) -> None:
+def test_script_reports_a_stopped_server(browser: Browser, stack: ExampleStack) -> None:
     context = browser.new_context()
     page = context.new_page()
     with served(stack.source()) as url:

@@ -153,7 +153,7 @@ def test_without_scripts_a_ranking_is_a_whole_page(page: httpx.Client) -> None:
         ({"user": "u3", "context-hour": "noon"}, "hour is &#39;noon&#39;; it must be a whole number"),
     ],
 )
-def test_an_invalid_form_is_reported(form: dict[str, str], message: str, page: httpx.Client) -> None:
+def test_invalid_form_is_reported(form: dict[str, str], message: str, page: httpx.Client) -> None:
     assert message in rank(page, **form)
 
 
@@ -208,7 +208,7 @@ def test_views_accept_only_get(path: str, page: httpx.Client) -> None:
         assert page.request(method, path).status_code == 405
 
 
-def test_a_refused_model_is_shown_with_the_violated_rule(stack: ExampleStack) -> None:
+def test_refused_model_is_shown_with_the_violated_rule(stack: ExampleStack) -> None:
     broken = stack.cloud.folder / "accounts" / "lake" / "models" / "run-10"
     broken.mkdir()
     rule = {"name": "auc", "value": 0.5, "limit": 0.65, "passed": False, "says": "AUC 0.5000 is below the floor"}
@@ -245,7 +245,7 @@ def test_each_view_shows_the_error_of_pulumi(stack: ExampleStack) -> None:
         assert "no stack named &#39;prod&#39; found" in page.get("/card").text
 
 
-def test_an_internal_error_is_reported_in_the_view(stack: ExampleStack) -> None:
+def test_internal_error_is_reported_in_the_view(stack: ExampleStack) -> None:
     with page_of(stack.source(outputs=lambda: 1 / 0)) as page:
         assert "internal error of the dashboard" in page.get("/serving").text
         assert "internal error of the dashboard" in rank(page, user="u3")
@@ -287,7 +287,7 @@ def test_summaries_of_minutes_are_added_and_old_ones_ignored() -> None:
     assert serving.aggregate(serving.summaries([line(60)]), now) is None
 
 
-def test_an_area_has_the_worst_status_of_its_resources() -> None:
+def test_area_has_the_worst_status_of_its_resources() -> None:
     def area(*statuses: Status) -> Area:
         return Area("Storage", [ResourceStatus("Account", "a", status, "") for status in statuses])
 
@@ -312,7 +312,7 @@ def test_boxes_of_the_drawing_never_overlap_and_stay_inside(narrow: bool) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "no json", "[1]", '{"a": 1}', '[{"id": 1}]'])
-def test_an_invalid_previous_ranking_is_ignored(text: str) -> None:
+def test_invalid_previous_ranking_is_ignored(text: str) -> None:
     assert previous_ranking(text) == []
 
 
@@ -327,7 +327,7 @@ def test_clients_can_connect_before_the_server_starts() -> None:
         pass
 
 
-def test_a_port_in_use_is_named_with_the_remedy() -> None:
+def test_port_in_use_is_named_with_the_remedy() -> None:
     with listen(None) as taken:
         host, port = taken.getsockname()
         assert host == "127.0.0.1"

@@ -109,7 +109,7 @@ def preflight(cloud: RunningSandbox, tmp_path: Path) -> Iterator[Preflight]:
 
 
 @pytest.mark.parametrize("mode", ["public", "private"])
-def test_a_region_without_problems_passes(preflight: Preflight, mode: str) -> None:
+def test_region_without_problems_passes(preflight: Preflight, mode: str) -> None:
     me = authority.identity(preflight.cloud.folder).object_id
     preflight.configure(**{"access:deployers": {me: "ServicePrincipal"}, "network:mode": mode})
     code, said = preflight.run()
@@ -233,7 +233,7 @@ def test_missing_quota_for_the_interactive_cluster_is_a_warning(preflight: Prefl
     assert code == 0, said
 
 
-def test_a_pool_of_another_size_needs_quota_next_to_the_old_pool(preflight: Preflight) -> None:
+def test_pool_of_another_size_needs_quota_next_to_the_old_pool(preflight: Preflight) -> None:
     pools = [{"name": "system", "mode": "System", "count": 2, "vmSize": "Standard_D4s_v5"}]
     pools += [{"name": "scoring", "mode": "User", "count": 3, "vmSize": "Standard_D4s_v5"}]
     cluster = {"properties": {"agentPoolProfiles": pools}}
@@ -252,7 +252,7 @@ def test_a_pool_of_another_size_needs_quota_next_to_the_old_pool(preflight: Pref
 @pytest.mark.parametrize(
     ("version", "level", "code"), [("1.34", "warning", 0), ("1.35", "blocking", 1), (None, "blocking", 1)]
 )
-def test_an_unsupported_kubernetes_version_is_blocking_only_if_it_is_new(
+def test_unsupported_kubernetes_version_is_blocking_only_if_it_is_new(
     preflight: Preflight, monkeypatch: pytest.MonkeyPatch, version: str | None, level: str, code: int
 ) -> None:
     monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
@@ -288,7 +288,7 @@ def test_quota_that_is_too_small_for_an_upgrade_is_a_warning(preflight: Prefligh
     assert "an upgrade of the cluster takes 8 more while it runs" in said
 
 
-def test_a_name_of_another_owner_is_a_conflict(preflight: Preflight) -> None:
+def test_name_of_another_owner_is_a_conflict(preflight: Preflight) -> None:
     account = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
     lake = preflight.names.lake
     theirs = preflight.put("Microsoft.Storage/storageAccounts", lake, account, group="theirs")
@@ -302,7 +302,7 @@ def test_a_name_of_another_owner_is_a_conflict(preflight: Preflight) -> None:
 
 
 @pytest.mark.parametrize("protected", [False, True])
-def test_a_soft_deleted_vault_is_reported_with_purge_or_recovery(preflight: Preflight, protected: bool) -> None:
+def test_soft_deleted_vault_is_reported_with_purge_or_recovery(preflight: Preflight, protected: bool) -> None:
     name = preflight.names.key_vault
     properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": protected}
     path = preflight.put("Microsoft.KeyVault/vaults", name, {"properties": properties})
@@ -324,7 +324,7 @@ def test_a_soft_deleted_vault_is_reported_with_purge_or_recovery(preflight: Pref
     assert preflight.run()[0] == 0
 
 
-def test_a_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> None:
+def test_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> None:
     name = preflight.names.machine_learning_workspace
     properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}}
     vault = preflight.put("Microsoft.KeyVault/vaults", "kv-of-workspace", {"properties": properties})
@@ -341,7 +341,7 @@ def test_a_soft_deleted_azure_ml_workspace_is_found(preflight: Preflight) -> Non
     assert (code, "warning" in said) == (0, True)
 
 
-def test_a_resource_group_that_is_not_in_the_state_is_blocking(
+def test_resource_group_that_is_not_in_the_state_is_blocking(
     preflight: Preflight, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PATH", "PULUMI_HOME", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE"):
@@ -400,7 +400,7 @@ def test_registry_builds_are_a_warning_without_a_release_or_with_an_unclear_offe
     assert (code, "warning image builds" in said, says in said) == (0, True, True)
 
 
-def test_a_release_together_with_its_new_network_is_blocking(preflight: Preflight) -> None:
+def test_release_together_with_its_new_network_is_blocking(preflight: Preflight) -> None:
     preflight.configure(**PRIVATE)
     assert preflight.run("--reach")[0] == 0
     preflight.configure(**PRIVATE, **RELEASE)
@@ -430,7 +430,7 @@ def outside(path: str, code: str, message: str) -> dict[str, Any]:
         ({"path": "/blob/", "reset": True}, "the lake does not answer at 127.0.0.1:{port}"),
     ],
 )
-def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
+def test_release_of_a_private_stack_from_outside_its_network_is_blocking(
     preflight: Preflight, fault: dict[str, Any], says: str
 ) -> None:
     workspace = {"properties": {"computeMode": "Hybrid"}}
@@ -454,7 +454,7 @@ def test_a_release_of_a_private_stack_from_outside_its_network_is_blocking(
     assert (code, says in said) == (0, True), "infrastructure alone can be deployed from anywhere"
 
 
-def test_a_missing_runner_key_is_a_warning_and_the_remedy_adds_it(preflight: Preflight) -> None:
+def test_missing_runner_key_is_a_warning_and_the_remedy_adds_it(preflight: Preflight) -> None:
     preflight.configure(**PRIVATE, **{key.replace("__", ":"): value for key, value in RUNNER.items()})
     properties = {"tenantId": "t", "sku": {"family": "A", "name": "standard"}, "publicNetworkAccess": "Disabled"}
     vault = preflight.put("Microsoft.KeyVault/vaults", preflight.names.key_vault, {"properties": properties})
@@ -467,12 +467,12 @@ def test_a_missing_runner_key_is_a_warning_and_the_remedy_adds_it(preflight: Pre
     assert (code, "its key is in the vault" in said) == (0, True), said
 
 
-def test_a_public_stack_has_no_reach_check(preflight: Preflight) -> None:
+def test_public_stack_has_no_reach_check(preflight: Preflight) -> None:
     preflight.configure(**RELEASE)
     assert preflight.run("--reach")[0] == 0
 
 
-def test_an_existing_group_that_a_service_must_create_is_blocking(preflight: Preflight) -> None:
+def test_existing_group_that_a_service_must_create_is_blocking(preflight: Preflight) -> None:
     group = preflight.names.databricks_managed_group
     preflight.cloud.arm("PUT", f"resourceGroups/{group}", {"location": "westeurope"})
     code, said = preflight.run()
@@ -508,7 +508,7 @@ def test_missing_privileges_on_the_metastore_are_reported_with_the_grant(preflig
 
 
 @pytest.mark.parametrize("config", [{}, RELEASE], ids=["before a release", "with a release"])
-def test_a_login_that_is_not_a_deployer_is_a_warning(preflight: Preflight, config: dict[str, Any]) -> None:
+def test_login_that_is_not_a_deployer_is_a_warning(preflight: Preflight, config: dict[str, Any]) -> None:
     preflight.configure(**config)
     me = authority.identity(preflight.cloud.folder).object_id
     code, said = preflight.run()
@@ -559,7 +559,7 @@ def _blob_endpoint(preflight: Preflight, account: str) -> str:
         ({"status": 200, "body": ["nothing"]}, "a response of an unknown form"),
     ],
 )
-def test_a_check_that_cannot_run_does_not_pass(preflight: Preflight, fault: dict[str, Any], says: str) -> None:
+def test_check_that_cannot_run_does_not_pass(preflight: Preflight, fault: dict[str, Any], says: str) -> None:
     preflight.cloud.faults({"path": "/usages$", **fault})
     code, said = preflight.run()
     assert (code, "not checked" in said) == (1, True)

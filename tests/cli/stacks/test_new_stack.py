@@ -83,7 +83,7 @@ def test_settings_that_often_differ_between_regions_are_listed(folder: Path) -> 
     assert "personalization preflight --stack prod-swedencentral" in said
 
 
-def test_the_new_stack_has_other_resource_names(folder: Path) -> None:
+def test_new_stack_has_other_resource_names(folder: Path) -> None:
     new_stack(folder, "prod-swedencentral")
 
     def lake(stack: str) -> str:
@@ -116,19 +116,19 @@ def test_invalid_arguments_are_reported_and_write_no_file(folder: Path, argument
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_a_date_is_read_like_the_engine(folder: Path) -> None:
+def test_date_is_parsed_as_the_engine_parses_it(folder: Path) -> None:
     path = files.file_of(folder, LIKE)
     path.write_text(TEXT.replace('"2026-11-01"', "2026-11-01"))
     assert files.read(folder, LIKE)["training:snapshot"] == "2026-11-01 00:00:00 +0000 UTC"
     new_stack(folder, "prod-swedencentral")
 
 
-def test_a_missing_stack_is_reported_with_the_existing_ones(folder: Path) -> None:
+def test_missing_stack_is_reported_with_the_existing_ones(folder: Path) -> None:
     with pytest.raises(UserError, match=f"Stacks here: {LIKE}"):
         files.create(folder, "prod-swedencentral", "prod-westerope", None)
 
 
-def test_a_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, link = folder / "Pulumi.prod-swedencentral.yaml", os.link
 
     def too_late(source: Path, target: Path) -> None:
@@ -142,13 +142,13 @@ def test_a_file_written_meanwhile_is_not_overwritten(folder: Path, monkeypatch: 
     assert sorted(file.name for file in folder.iterdir()) == [path.name, f"Pulumi.{LIKE}.yaml"]
 
 
-def test_a_stack_name_may_lack_the_region(folder: Path) -> None:
+def test_stack_name_may_lack_the_region(folder: Path) -> None:
     code, said = new_stack(folder, "canary", "--location", "uksouth")
     assert code == 0, said
     assert files.read(folder, "acme/personalization/canary")[files.LOCATION] == "uksouth"
 
 
-def test_the_part_of_the_name_before_the_region_is_the_environment(folder: Path) -> None:
+def test_stack_name_before_the_region_is_the_environment(folder: Path) -> None:
     code, said = new_stack(folder, "qa1-swedencentral")
     assert code == 0, said
     assert files.read(folder, "qa1-swedencentral")["personalization:environment"] == "qa1"
@@ -158,7 +158,7 @@ def test_the_part_of_the_name_before_the_region_is_the_environment(folder: Path)
 
 
 @pytest.mark.parametrize("arguments", [("canary", "--location", "uksouth"), ("blue-green-uksouth",)])
-def test_an_environment_that_is_not_in_the_name_is_copied_and_listed(folder: Path, arguments: tuple[str, ...]) -> None:
+def test_environment_missing_in_the_name_is_copied_and_listed(folder: Path, arguments: tuple[str, ...]) -> None:
     code, said = new_stack(folder, *arguments)
     assert code == 0, said
     assert files.read(folder, arguments[0])["personalization:environment"] == "prod"
@@ -182,7 +182,7 @@ def test_former_names_of_settings_become_present_ones(folder: Path, former: str,
     assert "# kept" in written
 
 
-def test_a_file_without_the_production_setting_is_refused(folder: Path) -> None:
+def test_file_without_the_production_setting_is_refused(folder: Path) -> None:
     path = files.file_of(folder, LIKE)
     path.write_text(TEXT.replace('  personalization:production: "true"\n', ""))
     with pytest.raises(UserError, match=rf"{path.name} has no personalization:production: set it there first"):

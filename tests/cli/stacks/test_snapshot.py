@@ -29,7 +29,7 @@ TODAY = datetime.date(2026, 11, 26)
         pytest.param(None, None, [], None, id="no snapshot anywhere"),
     ],
 )
-def test_the_latest_snapshot_is_chosen(
+def test_latest_snapshot_is_chosen(
     in_file: str | None, trained: str | None, landed: list[str], chosen: str | None
 ) -> None:
     assert snapshot.choose(in_file, trained, landed, TODAY) == chosen
@@ -56,7 +56,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return stack
 
 
-def test_the_stack_file_is_written_only_if_the_snapshot_changes(stack: SimpleNamespace) -> None:
+def test_stack_file_is_written_only_if_the_snapshot_changes(stack: SimpleNamespace) -> None:
     before = stack.file.read_text()
     assert snapshot.update(stack.folder, "dev", landed=False, today=TODAY) == "dev: training:snapshot is 2026-11-01"
     assert stack.file.read_text() == before
@@ -68,7 +68,7 @@ def test_the_stack_file_is_written_only_if_the_snapshot_changes(stack: SimpleNam
 
 
 @pytest.mark.parametrize("key", ["training:local_data", "training:data"])
-def test_a_stack_that_trains_on_local_files_keeps_them(stack: SimpleNamespace, key: str) -> None:
+def test_stack_that_trains_on_local_files_keeps_them(stack: SimpleNamespace, key: str) -> None:
     """The settings refuse a snapshot next to `training:local_data`."""
     stack.file.write_text(f"config:\n  {key}: ./rows\n")
     before = stack.file.read_text()
@@ -77,13 +77,13 @@ def test_a_stack_that_trains_on_local_files_keeps_them(stack: SimpleNamespace, k
     assert stack.file.read_text() == before
 
 
-def test_a_lake_without_a_later_snapshot_is_reported(stack: SimpleNamespace) -> None:
+def test_lake_without_a_later_snapshot_is_reported(stack: SimpleNamespace) -> None:
     stack.outputs = {"lake_blob_endpoint": "https://lake", "training_snapshot": "2026-11-24"}
     line = snapshot.update(stack.folder, "dev", landed=True, today=TODAY)
     assert line == "dev: the lake has no later snapshot by 2026-11-26 than 2026-11-24, which is trained already"
 
 
-def test_a_stack_without_a_release_does_not_read_its_lake(stack: SimpleNamespace) -> None:
+def test_stack_without_a_release_does_not_read_its_lake(stack: SimpleNamespace) -> None:
     """A private lake would refuse a caller from outside the network."""
     stack.file.write_text("config:\n  training:snapshot: 2026-11-01\n  release:enabled: 'false'\n")
     before = stack.file.read_text()
@@ -91,7 +91,7 @@ def test_a_stack_without_a_release_does_not_read_its_lake(stack: SimpleNamespace
     assert stack.file.read_text() == before
 
 
-def test_a_stack_without_a_lake_is_an_error(stack: SimpleNamespace) -> None:
+def test_stack_without_a_lake_is_an_error(stack: SimpleNamespace) -> None:
     with pytest.raises(UserError, match="stack dev has no lake yet"):
         snapshot.update(stack.folder, "dev", landed=True, today=TODAY)
 

@@ -18,9 +18,9 @@ from cli.errors import UserError
 from cli.local_run import command, sandbox, supervised_process
 from cli.local_run.engine import CloudEnded, Engine
 from cli.local_run.run_directory import FORCE, RunDirectory
+from testing.command_line import personalization
 from testing.sandbox.process import is_alive, running_sandbox, sandbox_command
 from testing.waiting import eventually
-from tests.cli.test_main import personalization
 
 BACKEND = "pulumi/backend/.pulumi"
 RUN = {"dataset": "criteo", "data": "/rows", "outputs": {}}
@@ -124,7 +124,7 @@ def test_local_names_the_damaged_file_of_a_sandbox_and_the_remedy(state: RunDire
 
 
 @pytest.mark.parametrize(("damaged", "gone"), [(True, False), (False, True)])
-def test_a_damaged_pulumi_state_is_named_with_its_backup(tmp_path: Path, damaged: bool, gone: bool) -> None:
+def test_damaged_pulumi_state_is_named_with_its_backup(tmp_path: Path, damaged: bool, gone: bool) -> None:
     stack = tmp_path / BACKEND / "stacks" / "personalization"
     stack.mkdir(parents=True)
     (stack / "local.json.bak").write_text('{"version": 3, "checkpoint": {}}')
@@ -143,7 +143,7 @@ def test_a_damaged_pulumi_state_is_named_with_its_backup(tmp_path: Path, damaged
 
 
 @pytest.mark.parametrize("content", ["", '{"dataset"', "{}", "[]"])
-def test_a_damaged_record_of_the_run_is_named(tmp_path: Path, content: str) -> None:
+def test_damaged_record_of_the_run_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=rf"{tmp_path}/run.json cannot be read: .*`make local` writes it again"):
         RunDirectory(tmp_path).recorded()
@@ -160,14 +160,14 @@ def test_score_reports_a_missing_endpoint(state: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize("command", ["local", "local-down"])
-def test_a_missing_mark_is_reported_with_the_remedy(state: RunDirectory, command: str) -> None:
+def test_missing_mark_is_reported_with_the_remedy(state: RunDirectory, command: str) -> None:
     (state.folder / ".personalization-local").unlink()
     done = personalization(command, "--state", str(state.folder))
     assert done.returncode == 1
     assert f"`touch '{state.folder}/.personalization-local'`" in done.stderr
 
 
-def test_the_engine_of_a_killed_run_is_ended_without_a_readable_record(tmp_path: Path) -> None:
+def test_engine_of_a_killed_run_is_ended_without_a_readable_record(tmp_path: Path) -> None:
     words = [sys.executable, "-c", "import time; time.sleep(60)", "--event-log", f"{tmp_path}/engine-events.json"]
     record = tmp_path / "engine.json"
     left = supervised_process.start(words, environment=os.environ, folder=tmp_path, log=tmp_path / "log", record=record)
@@ -177,7 +177,7 @@ def test_the_engine_of_a_killed_run_is_ended_without_a_readable_record(tmp_path:
     assert supervised_process.end_leftovers(record, argument=f"{tmp_path}/engine-events.json") == []
 
 
-def test_the_end_of_the_sandbox_is_reported_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_of_the_sandbox_is_reported_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pulumi = tmp_path / "bin" / "pulumi"
     pulumi.parent.mkdir()
     pulumi.write_text(f"#!/bin/sh\ntouch {tmp_path}/began\nexec sleep 60.125\n")
@@ -195,7 +195,7 @@ def test_the_end_of_the_sandbox_is_reported_within_seconds(tmp_path: Path, monke
     eventually(lambda: [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "60.125"]] == [])
 
 
-def test_an_interrupted_removal_leaves_no_partial_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_removal_leaves_no_partial_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = RunDirectory(tmp_path)
     (state.sandbox / "identity").mkdir(parents=True)
     with monkeypatch.context() as patch:
@@ -207,6 +207,6 @@ def test_an_interrupted_removal_leaves_no_partial_sandbox(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_new_state_folder_is_accessible_only_to_its_owner(tmp_path: Path) -> None:
+def test_new_state_folder_is_accessible_only_to_its_owner(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "state").locked():
         assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700

@@ -113,7 +113,7 @@ def test_deletions_and_leftovers_are_reported_before_the_confirmation(deployed: 
     assert deployed.resources() == before
 
 
-def test_an_error_lists_the_remaining_resources(deployed: DeployedStack) -> None:
+def test_error_lists_the_remaining_resources(deployed: DeployedStack) -> None:
     deployed.refuse("ScopeLocked", "/managedClusters/[^/]*$")
     with pytest.raises(UserError, match=r"Remaining:(.|\n)*containerservice:ManagedCluster(.|\n)*continues"):
         deployed.teardown(purge=True, destroy_protected=STACK)
@@ -136,14 +136,14 @@ def test_temporary_errors_are_named_and_repeated_and_an_orphan_is_an_error(deplo
     deployed.call("DELETE", orphan)
 
 
-def test_a_purge_frees_the_names_of_vault_and_workspace(deployed: DeployedStack) -> None:
+def test_purge_frees_the_names_of_vault_and_workspace(deployed: DeployedStack) -> None:
     for name in (deployed.names.key_vault, deployed.names.machine_learning_workspace):
         assert any(f"{name} is purged" in line for line in deployed.lines)
     for kind in ("KeyVault/deletedVaults", "MachineLearningServices/deletedWorkspaces"):
         assert deployed.call("GET", f"providers/Microsoft.{kind}").json()["value"] == []
 
 
-def test_a_second_teardown_finds_nothing(deployed: DeployedStack) -> None:
+def test_second_teardown_finds_nothing(deployed: DeployedStack) -> None:
     assert deployed.teardown() == ["Azure holds no resource of dev; there was nothing to destroy"]
 
 
@@ -160,7 +160,7 @@ def test_resources_that_are_not_in_the_state_are_found(deployed: DeployedStack) 
     assert "rg-pers-prod-earlier has the tags of dev" in deployed.teardown()[0]
 
 
-def test_a_vault_that_an_earlier_teardown_soft_deleted_is_reported_and_can_be_purged(deployed: DeployedStack) -> None:
+def test_vault_that_an_earlier_teardown_soft_deleted_is_reported_and_can_be_purged(deployed: DeployedStack) -> None:
     vault = f"resourceGroups/by-hand/providers/Microsoft.KeyVault/vaults/{deployed.names.key_vault}"
     sku = {"family": "A", "name": "standard"}
     deployed.call("PUT", "resourceGroups/by-hand", {"location": "westeurope"})
@@ -173,7 +173,7 @@ def test_a_vault_that_an_earlier_teardown_soft_deleted_is_reported_and_can_be_pu
     assert deployed.call("GET", "providers/Microsoft.KeyVault/deletedVaults").json()["value"] == []
 
 
-def test_a_vault_with_purge_protection_is_reported_as_kept() -> None:
+def test_vault_with_purge_protection_is_reported_as_kept() -> None:
     properties = {"softDeleteRetentionInDays": 7, "enablePurgeProtection": True}
     vault = Resource("", "keyvault:Vault", "/subscriptions/s/kv", True, True, {"properties": properties})
     (line,) = remains([vault])
@@ -182,7 +182,7 @@ def test_a_vault_with_purge_protection_is_reported_as_kept() -> None:
     )
 
 
-def test_a_missing_stack_is_named(deployed: DeployedStack) -> None:
+def test_missing_stack_is_named(deployed: DeployedStack) -> None:
     with pytest.raises(UserError, match="stack deev cannot be read: no stack named 'deev' found"):
         teardown.Teardown(deployed.folder, "deev", print)
 

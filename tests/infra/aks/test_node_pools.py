@@ -6,8 +6,8 @@ from cli.changes.report import report
 from infra.aks.cluster import NETWORK_POLICY
 from infra.aks.write_order import CLUSTER_WRITES, WriteOrder
 from infra.planning import compatibility
+from testing.engine_events import POOL, read_preview, step
 from testing.stack.infra_graph import Graph, graph
-from tests.cli.changes.test_report import POOL, read, step
 
 SYSTEM = "pulumi-python:dynamic/containerservice:SystemPool"
 
@@ -17,7 +17,7 @@ def program() -> Graph:
     return graph(serving__system_node_size="Standard_D2s_v5", serving__node_size="Standard_D8s_v5")
 
 
-def test_a_write_of_the_cluster_out_of_turn_is_refused() -> None:
+def test_cluster_write_out_of_turn_is_refused() -> None:
     order = WriteOrder()
     with pytest.raises(ValueError, match="'scoring pool' is not the next write of the cluster, 'cluster' is"):
         order.before("scoring pool")
@@ -47,7 +47,7 @@ def test_plan_and_cost_count_each_pool_with_its_own_size(program: Graph) -> None
     assert "Standard_D8s_v5" in str(cost["basis"].get("scoring pool") or cost["unpriced"])
 
 
-def test_the_network_policy_engine_has_no_announced_end(program: Graph) -> None:
+def test_network_policy_engine_has_no_announced_end(program: Graph) -> None:
     (cluster,) = program.of("containerservice:ManagedCluster")
     network = cluster.inputs["networkProfile"]
     assert network["networkPolicy"] == network["networkDataplane"] == NETWORK_POLICY
@@ -65,5 +65,5 @@ def test_the_network_policy_engine_has_no_announced_end(program: Graph) -> None:
         (step("update", SYSTEM, "system", {"count": 2}, {"count": 3}, detailedDiff={"count": "update"}), False),
     ],
 )
-def test_the_report_marks_that_nodes_are_replaced(change: dict[str, object], marked: bool) -> None:
-    assert ("Every node of" in report(read([change])).text) is marked
+def test_report_marks_that_nodes_are_replaced(change: dict[str, object], marked: bool) -> None:
+    assert ("Every node of" in report(read_preview([change])).text) is marked

@@ -23,7 +23,7 @@ def test_two_clouds_of_one_name_keep_their_own_addresses_in_one_process() -> Non
     assert [cloud.machine_learning(WORKSPACE)._base_url for cloud in clouds] == addresses
 
 
-def test_a_process_logs_in_once_at_a_cloud_and_as_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_logs_in_once_per_cloud_and_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ARM_TENANT_ID", "ARM_CLIENT_ID", "ARM_CLIENT_SECRET"):
         monkeypatch.setenv(name, name.replace("_", "-"))
     first = _cloud("https://127.0.0.1:1").credential()
@@ -68,7 +68,7 @@ def test_azure_cli_is_started_once_per_service_however_many_threads_ask(
     assert all("--subscription 11111111" in line and "--tenant" not in line for line in started)
 
 
-def test_a_token_that_ends_in_five_minutes_is_fetched_again(tmp_path: Path, arm: pytest.MonkeyPatch) -> None:
+def test_token_that_expires_in_five_minutes_is_fetched_again(tmp_path: Path, arm: pytest.MonkeyPatch) -> None:
     calls = _azure_cli(tmp_path, arm, seconds=290)
     credential = _cloud("https://127.0.0.1:32").credential()
     for _ in range(2):

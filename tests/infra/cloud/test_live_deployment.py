@@ -42,7 +42,7 @@ class Registry:
         pytest.param({"m3": 100}, live_deployment.LiveModel("m3", ""), id="its model version is gone"),
     ],
 )
-def test_the_live_model_is_that_of_the_deployment_with_the_most_traffic(
+def test_live_model_is_that_of_the_deployment_with_the_most_traffic(
     traffic: dict[str, int] | None, found: live_deployment.LiveModel | None
 ) -> None:
     registry = Registry(traffic, {("clicks", "1"): "run-of-1", ("clicks", "2"): "run-of-2"})

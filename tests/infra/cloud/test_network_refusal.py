@@ -53,7 +53,7 @@ def test_refresh_from_outside_the_network_warns_and_changes_nothing(
     assert all("this machine is outside its network" in message for message in warned)
 
 
-def test_a_refusal_among_the_causes_of_an_error_is_found() -> None:
+def test_refusal_among_the_causes_of_an_error_is_found() -> None:
     error = RuntimeError("the deployment did not pass")
     error.__cause__ = PermissionError("Unauthorized network access to workspace: 12")
     assert network_refusal(error) == "Unauthorized network access to workspace: 12"

@@ -63,7 +63,7 @@ def attached(cloud: Cloud, props: dict[str, Any]) -> Any:
     return answer.json()["properties"] if answer.is_success else None
 
 
-def test_a_cluster_is_attached_with_the_principal_of_its_extension_and_detached(
+def test_cluster_is_attached_with_the_principal_of_its_extension_and_detached(
     cloud: Cloud, props: dict[str, Any]
 ) -> None:
     made = _AttachmentProvider().create(props)
@@ -79,14 +79,14 @@ def test_a_cluster_is_attached_with_the_principal_of_its_extension_and_detached(
     _AttachmentProvider().delete(made.id, made.outs)
 
 
-def test_a_compute_left_by_a_killed_up_is_attached_again(cloud: Cloud, props: dict[str, Any]) -> None:
+def test_compute_left_by_a_killed_up_is_attached_again(cloud: Cloud, props: dict[str, Any]) -> None:
     _AttachmentProvider().create({**props})
     first = cloud.arm("GET", props["compute_id"]).json()["systemData"]["createdAt"]
     _AttachmentProvider().create({**props})
     assert cloud.arm("GET", props["compute_id"]).json()["systemData"]["createdAt"] > first
 
 
-def test_the_attach_waits_for_the_role_of_the_workspace(cloud: Cloud, props: dict[str, Any]) -> None:
+def test_attach_waits_for_the_role_of_the_workspace(cloud: Cloud, props: dict[str, Any]) -> None:
     role = f"{cloud.cluster}/providers/Microsoft.Authorization/roleAssignments"
     (held,) = [it["id"] for it in cloud.arm("GET", f"{role}?$filter=atScope()").json()["value"]]
     assert cloud.delete(held) == ""
@@ -96,13 +96,13 @@ def test_the_attach_waits_for_the_role_of_the_workspace(cloud: Cloud, props: dic
     assert attached(cloud, props)["provisioningState"] == "Succeeded"
 
 
-def test_an_attach_that_cannot_succeed_later_fails_at_once(cloud: Cloud, props: dict[str, Any]) -> None:
+def test_attach_that_cannot_succeed_later_fails_at_once(cloud: Cloud, props: dict[str, Any]) -> None:
     with pytest.raises(AttachFailed, match=r"managedClusters/none was not attached as .*ClusterNotFound"):
         _AttachmentProvider().create({**props, "cluster_id": cloud.cluster.replace("aks-test", "none")})
     assert attached(cloud, props) is None
 
 
-def test_a_role_that_never_takes_effect_ends_the_wait(
+def test_role_that_never_takes_effect_ends_the_wait(
     cloud: Cloud, props: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attachment, "_ACCESS_SECONDS", 0.5)
@@ -111,7 +111,7 @@ def test_a_role_that_never_takes_effect_ends_the_wait(
         _AttachmentProvider().create(props)
 
 
-def test_a_compute_that_somebody_attached_to_another_cluster_is_found(cloud: Cloud, props: dict[str, Any]) -> None:
+def test_compute_attached_to_another_cluster_is_found(cloud: Cloud, props: dict[str, Any]) -> None:
     made = _AttachmentProvider().create(props)
     found = _AttachmentProvider().read(made.id, {**made.outs, "cluster_id": f"{cloud.cluster}-other"})
     assert found.outs is not None
@@ -129,7 +129,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, suffix: str, **outputs: Any) -> No
     monkeypatch.setattr(Graph, "new_resource", new_resource)
 
 
-def test_the_identity_of_the_extension_is_the_one_that_aks_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identity_of_the_extension_is_the_one_that_aks_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Source: MicrosoftDocs/azure-docs#120348"""
     answered(monkeypatch, ":Extension", aksAssignedIdentity={"type": "SystemAssigned", "principalId": "p"})
     program = graph(release__enabled="false")
@@ -140,13 +140,13 @@ def test_the_identity_of_the_extension_is_the_one_that_aks_assigned(monkeypatch:
     assert set(granted) == {"p"}
 
 
-def test_an_extension_without_an_identity_stops_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extension_without_an_identity_stops_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, ":Extension", aksAssignedIdentity=None)
     with pytest.raises(pulumi.RunError, match="returned no aksAssignedIdentity"):
         graph(release__enabled="false")
 
 
-def test_a_private_stack_whose_router_is_public_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_stack_with_a_public_router_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     public = {"authMode": "Key", "scoringUri": "http://192.0.2.10/api/v1/endpoint/e/score"}
     answered(monkeypatch, ":OnlineEndpoint", properties=public)
     with pytest.raises(pulumi.RunError, match=r"is at 192.0.2.10 .*not in its network 10.40.0.0/20.*azureml-fe"):
@@ -183,7 +183,7 @@ def test_router_address_is_checked_after_name_resolution(
     assert bool(warnings) is (uri.startswith("https") and not addresses)
 
 
-def test_a_cluster_that_was_created_again_is_attached_again_and_an_unknown_id_changes_nothing() -> None:
+def test_recreated_cluster_is_attached_again_and_an_unknown_id_changes_nothing() -> None:
     olds = {"cluster_uid": "a", "extension_uid": "p", "workspace_uid": "w", "compute_id": "c", "cluster_id": "i"}
     unknown = rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True)
     for changed, replaced in (({"cluster_uid": "b"}, True), ({"extension_uid": unknown}, False), ({}, False)):

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from infra.config.addresses import POD_RANGE, SERVICE_RANGE, require_room, subnets_of
 from infra.config.loading import ConfigError
-from testing.stack.infra_graph import Graph, graph
-from tests.infra.config.test_settings import settings
+from testing.stack.infra_graph import Graph, graph, settings
 
 PRIVATE = {"network__mode": "private", "personalization__production": "true"}
 
@@ -33,7 +32,7 @@ def test_subnets_fill_the_space_without_overlap_and_each_holds_databricks(second
 
 
 @given(st.integers(1, 2000), st.integers(16, 24))
-def test_a_space_refused_for_its_size_is_accepted_in_the_size_that_is_named(machines: int, prefix: int) -> None:
+def test_address_space_refused_for_its_size_is_accepted_in_the_named_size(machines: int, prefix: int) -> None:
     try:
         require_room(f"172.16.0.0/{prefix}", {"databricks-hosts": machines})
     except ValueError as error:
@@ -42,7 +41,7 @@ def test_a_space_refused_for_its_size_is_accepted_in_the_size_that_is_named(mach
         require_room(f"172.16.0.0/{wanted}", {"databricks-hosts": machines})
 
 
-def test_a_network_too_small_for_its_machines_is_refused_before_any_resource() -> None:
+def test_network_too_small_for_its_machines_is_refused_before_any_resource() -> None:
     with pytest.raises(ConfigError, match=r"network:address_space: its subnet databricks-hosts, .*Give a /22 or fewer"):
         settings(network__mode="private", network__address_space="10.40.0.0/24", training__workers="120")
 
@@ -127,7 +126,7 @@ def test_authorized_ranges_keep_the_api_server_public_for_these_ranges_only() ->
     assert (profile["enablePrivateCluster"], profile["authorizedIPRanges"]) == (False, ["203.0.113.0/24"])
 
 
-def test_a_public_stack_declares_no_network() -> None:
+def test_public_stack_declares_no_network() -> None:
     assert not [
         found
         for found in graph().resources

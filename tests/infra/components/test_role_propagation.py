@@ -91,14 +91,14 @@ def test_aks_refuses_a_kubelet_identity_whose_role_is_not_in_effect_yet(cloud: R
     assert create_cluster(cloud) == {}
 
 
-def test_the_wait_ends_when_the_role_is_in_effect(cloud: RunningSandbox, principal: str) -> None:
+def test_wait_ends_when_the_role_is_in_effect(cloud: RunningSandbox, principal: str) -> None:
     assign(cloud, principal)
     assert create_cluster(cloud)["code"] == "CustomKubeletIdentityMissingPermissionError"
     _RolesInEffectProvider().create(wanted(cloud, principal))
     assert create_cluster(cloud) == {}
 
 
-def test_a_role_that_never_takes_effect_is_named(
+def test_role_that_never_takes_effect_is_named(
     cloud: RunningSandbox, principal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(role_propagation, "_SECONDS", 0.1)
@@ -106,7 +106,7 @@ def test_a_role_that_never_takes_effect_is_named(
         _RolesInEffectProvider().create(wanted(cloud, principal))
 
 
-def test_a_role_that_somebody_took_away_is_found_by_refresh(cloud: RunningSandbox, principal: str) -> None:
+def test_role_removed_by_hand_is_found_by_refresh(cloud: RunningSandbox, principal: str) -> None:
     cloud.settings(role_propagation=0)
     assignment, provider = assign(cloud, principal), _RolesInEffectProvider()
     made = provider.create(wanted(cloud, principal))
@@ -115,7 +115,7 @@ def test_a_role_that_somebody_took_away_is_found_by_refresh(cloud: RunningSandbo
     assert provider.read(made.id, made.outs).id == ""
 
 
-def test_the_wait_is_fixed_if_the_check_is_unavailable(
+def test_wait_is_fixed_if_the_check_is_unavailable(
     cloud: RunningSandbox, principal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(role_propagation, "_WITHOUT_CHECK_SECONDS", 1.2)
@@ -126,14 +126,14 @@ def test_the_wait_is_fixed_if_the_check_is_unavailable(
     assert create_cluster(cloud) == {}
 
 
-def test_an_identity_whose_id_a_preview_does_not_know_is_not_another_one() -> None:
+def test_identity_with_an_unknown_id_in_preview_is_not_a_change() -> None:
     olds = {"access": [{"principal_id": "p", "action": ASSIGN_IDENTITY, "scope": "/kubelet"}]}
     for changed, replaces in (({}, False), ({"principal_id": UNKNOWN}, False), ({"principal_id": "q"}, True)):
         news = {"access": [{**olds["access"][0], **changed}]}
         assert _RolesInEffectProvider().diff("in-effect", olds, news).changes is replaces
 
 
-def test_the_cluster_waits_for_every_role_that_it_needs() -> None:
+def test_cluster_waits_for_every_role_that_it_needs() -> None:
     for network, actions in (("public", ["assign"]), ("private", ["assign", "join"])):
         program = graph(network__mode=network, personalization__production="true", serving__system_nodes="3")
         (waiting,) = [it for it in program.of("authorization:RolesInEffect") if it.name == "identity-cluster-roles"]

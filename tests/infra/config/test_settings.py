@@ -7,19 +7,7 @@ from infra.config.loading import RENAMED, ConfigError, deprecations, load
 from infra.config.settings import Settings
 from infra.planning import capacity
 from testing.certificates import pem
-from testing.stack.infra_graph import graph
-
-ENOUGH = {
-    "azure-native:location": "westeurope",
-    "personalization:environment": "dev",
-    "personalization:production": "false",
-    "training:snapshot": "2026-11-01",
-    "access:deployers": '{"1": "User"}',
-}
-
-
-def settings(**config: str) -> Settings:
-    return load({**ENOUGH, **{key.replace("__", ":"): value for key, value in config.items()}}, "personalization")
+from testing.stack.infra_graph import REQUIRED, graph, settings
 
 
 def test_text_from_pulumi_becomes_typed_values() -> None:
@@ -114,7 +102,7 @@ def test_all_errors_are_reported_together() -> None:
     assert all(key in str(error.value) for key in ("training:workers", "serving:engine", "quality:auc_min"))
 
 
-def test_the_spark_engine_gets_the_memory_of_its_jvm() -> None:
+def test_spark_engine_gets_the_memory_of_its_jvm() -> None:
     assert settings(serving__engine="spark").serving.memory == "2000Mi"
     assert settings().serving.memory == "1Gi"
     with pytest.raises(ConfigError, match=r"serving:memory 1Gi is less .*spark needs. Set serving:memory to 1920Mi"):
@@ -151,7 +139,7 @@ def test_certificate_key_is_never_printed() -> None:
 
 
 @pytest.mark.parametrize(("memory", "heap"), [("2000Mi", "976m"), ("1920Mi", "896m")])
-def test_the_heap_of_the_spark_engine_leaves_room_for_the_rest_of_its_replica(memory: str, heap: str) -> None:
+def test_heap_of_the_spark_engine_leaves_room_for_the_rest_of_its_replica(memory: str, heap: str) -> None:
     assert capacity.heap(settings(serving__engine="spark", serving__memory=memory).serving) == heap
     assert capacity.heap(settings().serving) is None
 
@@ -162,29 +150,29 @@ def test_spot_workers_are_refused_for_a_distributed_ring() -> None:
 
 
 def test_release_without_rows_or_deployer_is_refused_with_the_remedies() -> None:
-    without_rows = {key: value for key, value in ENOUGH.items() if key != "training:snapshot"}
+    without_rows = {key: value for key, value in REQUIRED.items() if key != "training:snapshot"}
     with pytest.raises(ConfigError, match=r"training:local_data.*training:snapshot.*release:enabled to false"):
         load(without_rows, "personalization")
-    without_deployer = {key: value for key, value in ENOUGH.items() if key != "access:deployers"}
+    without_deployer = {key: value for key, value in REQUIRED.items() if key != "access:deployers"}
     with pytest.raises(ConfigError, match=r"access:deployers is empty.*pulumi config set --path"):
         load(without_deployer, "personalization")
 
 
-def test_the_location_must_be_set() -> None:
+def test_location_must_be_set() -> None:
     with pytest.raises(ConfigError, match="azure-native:location: must be set"):
-        load({key: value for key, value in ENOUGH.items() if "location" not in key}, "personalization")
+        load({key: value for key, value in REQUIRED.items() if "location" not in key}, "personalization")
 
 
 def test_production_must_be_set_with_one_of_two_commands() -> None:
     with pytest.raises(ConfigError) as error:
-        load({key: value for key, value in ENOUGH.items() if "production" not in key}, "personalization")
+        load({key: value for key, value in REQUIRED.items() if "production" not in key}, "personalization")
     assert "personalization:production: must be set. Whether this is a production stack." in str(error.value)
     assert "Pulumi refuses to delete resources that hold data" in str(error.value)
     for value in ("true", "false"):
         assert f"pulumi config set personalization:production {value}" in str(error.value)
 
 
-def test_the_environments_name_does_not_make_a_stack_production() -> None:
+def test_environment_name_does_not_make_a_stack_production() -> None:
     live = settings(personalization__environment="live", personalization__production="true")
     assert (live.production, live.zone_redundant, live.serving.nodes_min) == (True, True, capacity.ROUTERS)
     named = settings(personalization__environment="prod")
@@ -204,8 +192,8 @@ VALUES = {
 
 
 @pytest.mark.parametrize(("former", "present"), RENAMED.items())
-def test_a_former_name_has_the_effect_of_the_present_one(former: str, present: str) -> None:
-    enough = {key: value for key, value in ENOUGH.items() if key != "training:snapshot" or "local" not in present}
+def test_former_name_has_the_effect_of_the_current_one(former: str, present: str) -> None:
+    enough = {key: value for key, value in REQUIRED.items() if key != "training:snapshot" or "local" not in present}
     given = load({**enough, former: VALUES[present]}, "personalization")
     assert given == load({**enough, present: VALUES[present]}, "personalization")
     group, _, name = present.partition(":")
@@ -216,21 +204,21 @@ def test_a_former_name_has_the_effect_of_the_present_one(former: str, present: s
 
 
 @pytest.mark.parametrize(("former", "present"), RENAMED.items())
-def test_a_setting_under_both_names_is_refused_with_the_one_to_remove(former: str, present: str) -> None:
+def test_setting_under_both_names_is_refused_with_the_one_to_remove(former: str, present: str) -> None:
     with pytest.raises(ConfigError) as error:
         settings(**{former: VALUES[present], present: VALUES[present]})
     assert f"{former}: is the former name of {present}, which is also set." in str(error.value)
     assert f"pulumi config rm {former}" in str(error.value)
 
 
-def test_a_wrong_value_under_a_former_name_is_reported_with_both_names() -> None:
+def test_wrong_value_under_a_former_name_is_reported_with_both_names() -> None:
     with pytest.raises(ConfigError) as error:
         settings(release__rollout="[50, 10]")
     assert "release:traffic_steps [50, 10] must rise" in str(error.value)
     assert "release:rollout: is now named release:traffic_steps" in str(error.value)
 
 
-def test_the_program_warns_of_a_former_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_warns_of_a_former_name(monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(pulumi, "warn", warnings.append)
     steps = graph(release__rollout="[5, 100]").of(":Rollout")[0].inputs["rollout"]
@@ -238,7 +226,7 @@ def test_the_program_warns_of_a_former_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert [warning for warning in warnings if "release:rollout: is now named release:traffic_steps" in warning]
 
 
-def test_a_renamed_limit_keeps_its_name_in_the_state() -> None:
+def test_renamed_limit_keeps_its_name_in_the_state() -> None:
     program = graph(quality__mode_share_max="0.3", release__prediction_shift_max="0.4")
     assert program.of(":ModelVersion")[0].inputs["floors"]["commonest_probability_max"] == 0.3
     assert program.of(":Rollout")[0].inputs["limits"]["drift_max"] == 0.4

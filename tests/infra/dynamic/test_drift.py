@@ -62,7 +62,7 @@ def props(cloud: Served, program: Graph, resource: str, **changed: Any) -> dict[
 
 
 @pytest.mark.parametrize("changed", ["workspace_uid", "workspace_id", "lake_uid", "blob_endpoint", "input_digest"])
-def test_a_training_run_is_of_its_rows_its_workspace_and_its_lake(changed: str) -> None:
+def test_training_run_is_identified_by_its_rows_workspace_and_lake(changed: str) -> None:
     olds = dict.fromkeys(("workspace_uid", "workspace_id", "lake_uid", "blob_endpoint", "input_digest"), "before")
     found = _TrainingRunProvider().diff("1", olds, {**olds, changed: "after"})
     assert found.replaces == [changed]
@@ -85,7 +85,7 @@ RESOURCES = [found for found in Resource.__subclasses__() if found.__module__.st
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
-def test_a_resource_is_identified_by_an_id_that_its_parent_has_from_its_creation(resource: type[Resource]) -> None:
+def test_resource_is_identified_by_the_id_that_azure_gave_its_parent(resource: type[Resource]) -> None:
     (name,) = re.findall(r"_\w+Provider", inspect.getsource(resource))
     provider = vars(inspect.getmodule(resource))[name]
     parents = PARENTS.keys() & inspect.signature(resource.__init__).parameters
@@ -135,7 +135,7 @@ def test_manual_change_of_a_job_is_read_and_reverted(cloud: Served, workspace: W
     assert provider.read(made.id, made.outs).id == ""
 
 
-def test_a_wheel_that_was_overwritten_or_deleted_is_uploaded_again(
+def test_wheel_that_was_overwritten_or_deleted_is_uploaded_again(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     provider, wanted = _WorkloadProvider(), props(cloud, program, "Workload")
@@ -165,7 +165,7 @@ def test_manual_change_or_deletion_of_a_policy_is_read(
     assert provider.read(made.id, made.outs).id == ""
 
 
-def test_the_first_client_of_a_process_goes_to_its_workspace(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_first_client_of_a_process_goes_to_its_workspace(cloud: Served, workspace: WorkspaceClient) -> None:
     host, workspace_id = cloud.sandbox.authority, f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
     script = f"""
 from infra.cloud.clients import AzureClients
@@ -188,7 +188,7 @@ def test_resource_of_a_recreated_workspace_is_gone_and_its_deletion_does_nothing
         provider.create(elsewhere)
 
 
-def test_a_resource_that_the_login_may_not_read_stays_as_recorded(
+def test_resource_that_the_login_may_not_read_stays_as_recorded(
     cloud: Served, workspace: WorkspaceClient, program: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")

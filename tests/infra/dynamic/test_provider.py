@@ -37,7 +37,7 @@ class _Provider(ReleaseProvider):
 RESOURCES = [each for each in Resource.__subclasses__() if each.__module__.startswith("infra.")]
 
 
-def test_an_absent_input_is_none() -> None:
+def test_absent_input_is_none() -> None:
     created = _Provider().create({"name": "a"}).outs or {}
     assert created.items() >= {"name": "a", "team": None, "pool": None}.items()
     updated = _Provider().update("id", {"name": "a"}, {"name": "a", "team": "b"})
@@ -51,7 +51,7 @@ def test_read_change_is_reported_in_the_inputs() -> None:
     assert _Provider().read("changed", props).inputs == {"name": "a", "team": "by hand"}
 
 
-def test_a_missing_key_is_reported_with_its_type_and_the_resource() -> None:
+def test_missing_key_is_reported_with_its_type_and_the_resource() -> None:
     with pytest.raises(ProviderError, match=r"^Provider\.delete: KeyError: 'nobody declared this'$"):
         _Provider().delete("id", {"name": "a"})
 
@@ -65,13 +65,13 @@ def test_inputs_are_declared_by_their_provider(resource: type[Resource]) -> None
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
-def test_a_resource_can_be_read(resource: type[Resource]) -> None:
+def test_dynamic_resource_can_be_read(resource: type[Resource]) -> None:
     """All but the placement, which is in the state alone."""
     assert _provider_of(resource).read is not ResourceProvider.read or resource.__name__ == "Placement"
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda it: it.__name__)
-def test_a_provider_that_deletes_knows_what_it_owns(resource: type[Resource]) -> None:
+def test_provider_with_delete_records_what_it_owns(resource: type[Resource]) -> None:
     """Or it is deleted before another is created in its place."""
     provider = _provider_of(resource)
     if "delete" in vars(provider) and "delete_before_replace=True" not in inspect.getsource(resource):
@@ -94,7 +94,7 @@ def test_providers_that_begin_together_import_their_sdks(monkeypatch: pytest.Mon
     assert [imports.errors_of_one() for _ in range(2)] == [[], []]
 
 
-def test_a_preview_imports_no_sdk() -> None:
+def test_preview_imports_no_sdk() -> None:
     program = """
 import sys
 from infra.release import release

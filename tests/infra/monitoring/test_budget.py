@@ -44,7 +44,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
         yield running
 
 
-def test_a_budget_keeps_its_first_month_until_it_gets_another_name(engine: Engine, cloud: RunningSandbox) -> None:
+def test_budget_keeps_its_first_month_until_it_is_renamed(engine: Engine, cloud: RunningSandbox) -> None:
     engine.environment = {**engine.environment, **cloud.environment}
     engine.program(PROGRAM)
     engine("stack", "init", "test")

@@ -42,7 +42,7 @@ def test_all_logs_go_to_the_workspace(program: Graph) -> None:
     assert {log["category"] for log in sent["cluster"]["logs"]} >= {"kube-audit-admin", "cluster-autoscaler"}
 
 
-def test_a_private_network_sends_its_own_logs_too() -> None:
+def test_private_network_sends_its_own_logs_too() -> None:
     sent = {found.name.removeprefix("watch-logs-") for found in graph(network__mode="private").of("DiagnosticSetting")}
     assert sent >= {"network", "outbound", "guard-databricks", "guard-nodes", "guard-endpoints"}
 
@@ -135,12 +135,12 @@ def test_every_listed_failure_has_an_alert_rule(program: Graph) -> None:
     assert [receiver["emailAddress"] for receiver in group.inputs["emailReceivers"]] == ["platform@example.com"]
 
 
-def test_a_stack_without_a_release_has_no_rule_that_waits_for_one() -> None:
+def test_stack_without_a_release_has_no_rule_that_waits_for_one() -> None:
     rules = graph(**CONFIG, release__enabled="false").of("monitor:ScheduledQueryRule")
     assert {rule.name.removeprefix("watch-alerts-") for rule in rules} == SUBJECTS - RELEASING
 
 
-def test_the_rules_of_training_read_the_stacks_own_job(program: Graph) -> None:
+def test_rules_of_training_read_the_stacks_own_job(program: Graph) -> None:
     rules = {rule.name.removeprefix("watch-alerts-"): rule.inputs for rule in program.of("monitor:ScheduledQueryRule")}
     (job,) = program.of(":TrainingJob")
     for subject in ("training-failed", "training-late"):
@@ -168,7 +168,7 @@ def test_limits_of_the_configuration_are_the_thresholds_of_the_rules(
     assert alerts["silent"].threshold == least
 
 
-def test_the_workbook_shows_every_figure_over_time(program: Graph) -> None:
+def test_workbook_shows_every_figure_over_time(program: Graph) -> None:
     (workbook,) = program.of("applicationinsights:Workbook")
     items = json.loads(workbook.inputs["serializedData"])["items"]
     assert len(items) == 10

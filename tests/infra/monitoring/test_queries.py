@@ -226,7 +226,7 @@ def test_every_rule_has_rows_that_fire_it_and_rows_that_do_not() -> None:
 
 
 @pytest.mark.parametrize(("subject", "expected", "rows"), EXAMPLES)
-def test_a_rule_fires_on_rows_of_its_trouble_and_on_no_others(
+def test_alert_rule_fires_on_rows_of_its_failure_and_on_no_others(
     subject: str, expected: bool, rows: Sequence[Row]
 ) -> None:
     assert fires(ALERTS[subject], rows) is expected
@@ -263,7 +263,7 @@ def charted() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("title", "query"), list(charted()))
-def test_a_chart_shows_its_figure_over_time(title: str, query: str) -> None:
+def test_chart_shows_its_figure_over_time(title: str, query: str) -> None:
     workspace = Workspace.of([*HEALTHY, *TRAINED, task("train", "runFailed"), blob("refused.json")])
     points = workspace.ask(query)
     assert len(points) == 1

@@ -60,7 +60,7 @@ def check() -> Checker:
     return checked
 
 
-def test_the_queries_of_alert_rules_have_no_fault_and_measure_a_number(check: Checker) -> None:
+def test_queries_of_alert_rules_have_no_fault_and_measure_a_number(check: Checker) -> None:
     alerts = log_alerts(AlertSettings(), 2, 4, releases=True)
     texts = [alert.query if isinstance(alert.query, str) else alert.query(JOB) for alert in alerts]
     for alert, checked in zip(alerts, check(texts), strict=True):
@@ -68,26 +68,26 @@ def test_the_queries_of_alert_rules_have_no_fault_and_measure_a_number(check: Ch
         assert checked.columns in ({"value": "long"}, {"value": "real"}), alert.subject
 
 
-def test_the_queries_of_the_dashboard_have_no_fault_and_a_time_axis(check: Checker) -> None:
+def test_queries_of_the_dashboard_have_no_fault_and_a_time_axis(check: Checker) -> None:
     charts = dashboard.charts(JOB)
     for (title, *_), checked in zip(charts, check([queries.over_time(q, step) for _, q, step in charts]), strict=True):
         assert checked.faults == [], title
         assert checked.columns["TimeGenerated"] == "datetime", title
 
 
-def test_the_transformation_has_no_fault_and_returns_the_columns_of_its_table(check: Checker) -> None:
+def test_transformation_has_no_fault_and_returns_the_columns_of_its_table(check: Checker) -> None:
     (checked,) = check([summaries_only(NAMESPACE)])
     assert checked.faults == []
     assert checked.columns == columns()["ContainerLogV2"]
 
 
-def test_the_tables_that_rules_read_are_the_ones_that_are_declared() -> None:
+def test_declared_tables_are_those_that_rules_read() -> None:
     alerts = log_alerts(AlertSettings(), 2, 4, releases=True)
     texts = [alert.query if isinstance(alert.query, str) else alert.query(JOB) for alert in alerts]
     assert {text.split("\n")[0] for text in texts} == set(TABLES) == columns().keys()
 
 
-def test_the_checker_finds_unknown_names_wrong_types_and_wrong_syntax(check: Checker) -> None:
+def test_checker_finds_unknown_names_wrong_types_and_wrong_syntax(check: Checker) -> None:
     found = check(
         [
             "ContainerLogV2 | where PodNamspace == 'a'",

@@ -90,7 +90,7 @@ def accepted_settings(draw: st.DrawFn) -> ServingSettings:
     return ServingSettings(**{**values, "nodes_max": draw(st.integers(needed, 100))})
 
 
-def test_a_smaller_target_is_accepted_and_needs_no_more_replicas() -> None:
+def test_smaller_target_is_accepted_and_needs_no_more_replicas() -> None:
     compared = 0
 
     @given(st.floats(0.1, 30_000), st.floats(0.1, 30_000), st.sampled_from(["200m", "1", "2"]))
@@ -106,7 +106,7 @@ def test_a_smaller_target_is_accepted_and_needs_no_more_replicas() -> None:
     assert compared >= 30
 
 
-def test_an_accepted_plan_fits_its_nodes() -> None:
+def test_accepted_plan_fits_its_nodes() -> None:
     checked = 0
 
     @given(accepted_settings())

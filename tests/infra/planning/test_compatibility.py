@@ -34,7 +34,7 @@ def test_image_job_and_package_use_the_current_synapseml_release() -> None:
     assert f'"{TABLE.release.package}"' in text("pyproject.toml")
 
 
-def test_the_scoring_image_holds_the_java_and_spark_of_the_table() -> None:
+def test_scoring_image_holds_the_java_and_spark_of_the_table() -> None:
     assert set(re.findall(r"openjdk-(\d+)-jre", text("scoring/Dockerfile"))) == {str(TABLE.scoring.java)}
     assert TABLE.scoring.java in TABLE.release.java
     assert f"pyspark=={TABLE.scoring.pyspark}" in text("scoring/requirements-spark.in").split()
@@ -42,7 +42,7 @@ def test_the_scoring_image_holds_the_java_and_spark_of_the_table() -> None:
     assert f"whose Python is {TABLE.scoring.python}" in text("scoring/Dockerfile")
 
 
-def test_the_wheel_asks_for_the_python_of_the_table() -> None:
+def test_wheel_requires_the_python_of_the_table() -> None:
     assert f'requires-python = ">={TABLE.release.python_min}"' in text("workloads/pyproject.toml")
 
 
@@ -94,7 +94,7 @@ def test_kubernetes_version_past_its_window_is_a_warning_with_the_next_minor(mon
         assert (end.ended, end.replacement) == (ended, "1.35")
 
 
-def test_the_program_warns_of_a_version_whose_support_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_warns_of_a_version_whose_support_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(pulumi, "warn", warnings.append)
     monkeypatch.setattr(compatibility, "current_day", lambda: date(2026, 12, 1))
@@ -126,7 +126,7 @@ def test_kubernetes_version_is_one_of_the_table_or_its_patch() -> None:
         ("Standard_NC24rs_v3", "2025-09-30", "Standard_L8s_v3"),
     ],
 )
-def test_a_size_that_retires_is_refused_with_a_successor_that_is_not(size: str, retires: str, instead: str) -> None:
+def test_retiring_size_is_refused_with_a_usable_successor(size: str, retires: str, instead: str) -> None:
     with pytest.raises(ValueError, match=f"retirement {retires}.*Use {instead}"):
         compatibility.require_size(size)
     compatibility.require_size(instead)
@@ -147,7 +147,7 @@ def test_no_size_on_offer_is_of_a_series_that_retires() -> None:
         ("serving:kubernetes_version", "1.20", "serving:kubernetes_version: 1.20 is not a version"),
     ],
 )
-def test_a_stack_file_is_refused_before_any_resource(key: str, value: str, says: str) -> None:
+def test_stack_file_is_refused_before_any_resource(key: str, value: str, says: str) -> None:
     load(ENOUGH, "personalization")
     with pytest.raises(ConfigError, match=says):
         load({**ENOUGH, key: value}, "personalization")

@@ -46,7 +46,7 @@ def monthly(found: Estimate) -> dict[str, float | None]:
     return {line.item: line.monthly for line in found.lines}
 
 
-def test_a_daily_run_on_twelve_workers_and_a_driver_costs_its_machines_and_units() -> None:
+def test_daily_run_on_twelve_workers_and_a_driver_costs_its_machines_and_units() -> None:
     found = monthly(estimate(settings(), (JOB, {})))
     assert found["training machines"] == pytest.approx(13 * 0.698 * 30.4)
     assert found["training Databricks units"] == pytest.approx(13 * 2.75 * 0.30 * 30.4)
@@ -59,7 +59,7 @@ def test_autoscaled_pool_of_one_to_three_nodes_costs_two() -> None:
     assert round(2 * 0.192 * 730) == 280
 
 
-def test_a_standard_cluster_costs_its_tier_beside_its_nodes() -> None:
+def test_standard_cluster_costs_its_tier_and_its_nodes() -> None:
     inline = containerservice.ManagedClusterAgentPoolProfileArgs(name="system", vm_size="Standard_D4s_v5", count=3)
     tier = containerservice.ManagedClusterSKUArgs(name="Base", tier="Standard")
     found = monthly(estimate(settings(), (CLUSTER, {"sku": tier, "agent_pool_profiles": [inline]})))
@@ -67,7 +67,7 @@ def test_a_standard_cluster_costs_its_tier_beside_its_nodes() -> None:
     assert found["system pool"] == pytest.approx(3 * 0.192 * 730)
 
 
-def test_a_longer_run_and_a_wider_pool_cost_in_proportion() -> None:
+def test_longer_run_and_a_wider_pool_cost_in_proportion() -> None:
     once, thrice = (estimate(settings(training__run_hours=hours), (JOB, {})).total for hours in ("1", "3"))
     assert thrice == pytest.approx(3 * once)
     narrow, wide = (estimate(settings(), pool(most=most)).total for most in (3, 7))
@@ -85,7 +85,7 @@ def test_items_without_a_price_are_listed_and_not_summed() -> None:
     assert unknown == {**unknown, "total": 0, "unpriced": ["scoring pool: no price for Standard_X4s_v9 in eastus2"]}
 
 
-def test_a_price_of_another_region_is_marked_and_a_worldwide_one_is_not() -> None:
+def test_price_of_another_region_is_marked_and_a_worldwide_one_is_not() -> None:
     def basis(location: str, item: str) -> str:
         lines = estimate(settings(location), pool(), ("azure-native:network:PrivateEndpoint", {})).lines
         return next(line.basis for line in lines if line.item == item)
@@ -120,7 +120,7 @@ def test_every_price_names_its_region_day_and_source() -> None:
     assert "memory" not in (Path(cost.__file__).with_name("prices.yaml").read_text())
 
 
-def test_the_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> None:
+def test_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> None:
     series = {machine.series for machine in machines().values()}
     assert {name for row in cost._vm_prices().values() for name in row} <= series
     assert set(cost._vm_prices()) <= set(regions.zones_by_region())
@@ -140,6 +140,6 @@ def test_cost_covers_every_priced_resource_of_the_program() -> None:
     assert found["left_out"]
 
 
-def test_a_stack_without_a_model_pays_for_no_training() -> None:
+def test_stack_without_a_model_pays_for_no_training() -> None:
     found = graph(release__enabled="false").outputs["monthly_cost"]
     assert not [item for item in (*found["lines"], *found["unpriced"]) if item.startswith("training")]

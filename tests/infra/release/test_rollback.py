@@ -163,7 +163,7 @@ def builds(cloud: Cloud) -> int:
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_rollback_by_digest_replaces_an_image_that_fails_users(
+def test_rollback_by_digest_replaces_an_image_that_fails_users(
     cloud: Cloud, broken: dict[str, Any], warm: bool
 ) -> None:
     """Nothing is built, and users lose nothing, whether the earlier deployment is still warm or long gone."""
@@ -179,7 +179,7 @@ def test_a_rollback_by_digest_replaces_an_image_that_fails_users(
     assert builds(cloud) == before
 
 
-def test_a_digest_that_the_registry_does_not_have_gets_no_traffic(cloud: Cloud, broken: dict[str, Any]) -> None:
+def test_digest_missing_in_the_registry_gets_no_traffic(cloud: Cloud, broken: dict[str, Any]) -> None:
     with users(cloud) as seen, pytest.raises(rollout.RolloutFailed, match="has no image"):
         released(cloud, f"sha256:{'0' * 64}", broken)
     assert set(seen) == {200}
@@ -191,7 +191,7 @@ def test_build_uses_the_pinned_sdk_without_fallbacks() -> None:
     assert "hasattr" not in inspect.getsource(image)
 
 
-def test_a_refused_build_names_the_setting_for_an_existing_image(cloud: Cloud, sources: dict[str, Path]) -> None:
+def test_refused_build_names_the_setting_for_an_existing_image(cloud: Cloud, sources: dict[str, Path]) -> None:
     """The refusal is worded as in Azure-Samples/azure-search-openai-demo#2592."""
     message = "ACR Tasks requests for the registry crtest and x are not permitted."
     error = {"error": {"code": "TasksOperationsNotAllowed", "message": message, "target": "request"}}
@@ -201,7 +201,7 @@ def test_a_refused_build_names_the_setting_for_an_existing_image(cloud: Cloud, s
         released(cloud, sources["sound"])
 
 
-def test_an_image_digest_in_the_settings_turns_the_drift_limit_off() -> None:
+def test_image_digest_in_the_settings_turns_the_drift_limit_off() -> None:
     enough = {
         "azure-native:location": "westeurope",
         "personalization:environment": "dev",

@@ -81,7 +81,7 @@ def test_sandbox_never_changes_its_port(tmp_path: Path) -> None:
         assert (other.returncode, f"belongs to port {port}" in other.stderr) == (2, True)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     done = sandbox_command("start", file / "below")

@@ -15,7 +15,7 @@ from azure.storage.blob import BlobServiceClient
 
 from sandbox.identity import authority
 from testing.sandbox.data import Served, served
-from tests.conformance.test_azure_mgmt import ACCOUNT, CLUSTER, HOME, client
+from testing.sandbox.management import ACCOUNT, CLUSTER, HOME, client
 
 ONE = "Microsoft.Storage/storageAccounts"
 
@@ -163,7 +163,7 @@ def test_roles_are_filtered_by_name_and_type_only(cloud: Served) -> None:
     assert refused.value.error.code == "UnsupportedFilter"
 
 
-def test_a_role_is_found_by_its_id(cloud: Served) -> None:
+def test_role_is_found_by_its_id(cloud: Served) -> None:
     definitions = client(AuthorizationManagementClient, cloud).role_definitions
     contributor = "b24988ac-6180-42a0-ab88-20f7382dd24c"
     assert definitions.get("", contributor).role_name == "Contributor"

@@ -90,7 +90,7 @@ def test_azure_sdks_create_read_list_change_and_delete(cloud: RunningSandbox) ->
     assert not groups.check_existence(group)
 
 
-def test_a_deleted_group_takes_everything_below_with_it(cloud: RunningSandbox, group: str) -> None:
+def test_deleted_group_deletes_everything_below_it(cloud: RunningSandbox, group: str) -> None:
     account = f"{group}/providers/Microsoft.Storage/storageAccounts/{name()}"
     cloud.settle(cloud.arm("PUT", account, ACCOUNT))
     cloud.arm("PUT", f"{account}/blobServices/default/containers/raw", {})
@@ -100,7 +100,7 @@ def test_a_deleted_group_takes_everything_below_with_it(cloud: RunningSandbox, g
     assert cloud.arm("GET", f"{group}/resources").json() == {"value": []}
 
 
-def test_a_wrong_secret_is_refused_with_entras_code(cloud: RunningSandbox) -> None:
+def test_wrong_secret_is_refused_with_entras_code(cloud: RunningSandbox) -> None:
     who = cloud.environment
     credential = ClientSecretCredential(
         who["ARM_TENANT_ID"], who["ARM_CLIENT_ID"], "wrong", authority=cloud.url, disable_instance_discovery=True
@@ -130,7 +130,7 @@ def test_tokens_name_the_principal_and_verify_by_the_published_keys(cloud: Runni
     assert claims["oid"] == authority.identity(cloud.folder).object_id
 
 
-def test_the_certificate_satisfies_strict_verification(cloud: RunningSandbox) -> None:
+def test_certificate_satisfies_strict_verification(cloud: RunningSandbox) -> None:
     strict = ssl.create_default_context(cafile=cloud.folder / "identity" / "ca.pem")
     strict.verify_flags |= ssl.VERIFY_X509_STRICT
     for host in ("127.0.0.1", "localhost"):
@@ -207,7 +207,7 @@ def test_globally_unique_name_cannot_be_used_twice(cloud: RunningSandbox, group:
     assert account in again.json()["error"]["message"]
 
 
-def test_a_failed_operation_fails_its_resource(cloud: RunningSandbox, group: str) -> None:
+def test_failed_operation_fails_its_resource(cloud: RunningSandbox, group: str) -> None:
     account = name()
     failure = {"code": "QuotaExceeded", "message": "No cores left."}
     cloud.faults({"method": "PUT", "path": f"storageAccounts/{account}$", "operation_failure": failure})
@@ -233,13 +233,13 @@ def test_write_during_an_operation_is_refused(cloud: RunningSandbox, group: str)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "AnotherOperationInProgress")
 
 
-def test_a_throttled_client_tries_again(cloud: RunningSandbox) -> None:
+def test_throttled_client_tries_again(cloud: RunningSandbox) -> None:
     cloud.faults({"path": "/resourcegroups$", "status": 429, "times": 2, "headers": {"Retry-After": "0"}})
     list(client(ResourceManagementClient, cloud).resource_groups.list())
     assert cloud.arm("GET", "/sandbox/faults").json() == []
 
 
-def test_a_soft_deleted_name_is_taken_until_purged_or_recovered(cloud: RunningSandbox, group: str) -> None:
+def test_soft_deleted_name_is_taken_until_purged_or_recovered(cloud: RunningSandbox, group: str) -> None:
     vault_name = name("v")
     vault = f"{group}/providers/Microsoft.KeyVault/vaults/{vault_name}"
     properties = {"tenantId": cloud.environment["ARM_TENANT_ID"], "sku": {"family": "A", "name": "standard"}}
@@ -319,7 +319,7 @@ def test_identity_has_the_same_principal_in_all_resources(cloud: RunningSandbox,
     assert refused.json()["error"]["code"] == "FailedIdentityOperation"
 
 
-def test_a_stale_etag_is_refused(cloud: RunningSandbox, group: str) -> None:
+def test_stale_etag_is_refused(cloud: RunningSandbox, group: str) -> None:
     body = {"location": "westeurope"}
     before = cloud.arm("GET", group).headers["ETag"]
     assert cloud.arm("PUT", group, {**body, "tags": {"a": "b"}}, **{"If-Match": before}).status_code == 200
@@ -337,7 +337,7 @@ def test_type_without_rules_is_stored(cloud: RunningSandbox, group: str) -> None
     assert [found["name"] for found in cloud.arm("GET", f"{group}/resources").json()["value"]] == ["one"]
 
 
-def test_a_workspace_number_changes_with_a_new_workspace_and_never_with_an_update(
+def test_workspace_number_changes_with_a_new_workspace_and_never_with_an_update(
     cloud: RunningSandbox, group: str
 ) -> None:
     path = f"{group}/providers/Microsoft.Databricks/workspaces/numbered"
@@ -367,7 +367,7 @@ def test_templates_produce_complete_guids() -> None:
         assert filled.count(guid[:24]) == len(re.findall(guid[:24] + r"[0-9a-f]{12}\b", filled))
 
 
-def test_a_started_process_ends_with_a_killed_sandbox(tmp_path: Path) -> None:
+def test_started_process_ends_with_a_killed_sandbox(tmp_path: Path) -> None:
     script = """
 import os, signal
 from pathlib import Path
@@ -395,7 +395,7 @@ def test_secrets_can_be_read_by_their_owner_only(cloud: RunningSandbox) -> None:
     assert {(cloud.folder / file).stat().st_mode & 0o777 for file in private} == {0o600}
 
 
-def test_a_budget_starts_this_month_or_later_and_never_moves(cloud: RunningSandbox) -> None:
+def test_budget_starts_this_month_or_later_and_never_moves(cloud: RunningSandbox) -> None:
     this_month = datetime.now(UTC).date().replace(day=1)
     path = f"providers/Microsoft.Consumption/budgets/{name()}"
 

@@ -165,7 +165,7 @@ def test_content_other_than_a_json_object_is_unreadable(tmp_path: Path, content:
         state_files.read_json(tmp_path / "file", "session")
 
 
-def test_a_server_without_its_lock_file_is_found_and_stopped(folder: Path) -> None:
+def test_server_without_its_lock_file_is_found_and_stopped(folder: Path) -> None:
     with running_sandbox(folder) as cloud:
         server = cloud.pid
         (folder / "lock").unlink()
@@ -205,7 +205,7 @@ def test_clock_outside_the_certificates_validity_is_reported_at_once(
         serve(folder, None)
 
 
-def test_a_role_from_before_the_clock_was_set_back_is_in_effect(tmp_path: Path) -> None:
+def test_role_from_before_the_clock_was_set_back_is_in_effect(tmp_path: Path) -> None:
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
     assignment = {"systemData": {"createdAt": later.isoformat()}}
     with contextlib.closing(ResourceStore(tmp_path / "resources.sqlite")) as store:

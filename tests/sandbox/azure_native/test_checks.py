@@ -30,7 +30,7 @@ an_account = {
 _Options = proto.CheckRequest.AutonamingOptions
 
 
-def test_a_name_that_azure_refuses_is_refused_before_anything_is_sent(provider: Provider) -> None:
+def test_name_that_azure_refuses_is_refused_before_anything_is_sent(provider: Provider) -> None:
     for name, reason in {
         "l" * 29: "'accountName' is too long (29): at most 24 characters allowed",
         "ab": "'accountName' is too short (2): at least 3 characters required",
@@ -64,7 +64,7 @@ def test_unknown_value_is_neither_missing_nor_malformed(provider: Provider) -> N
     assert inputs["sku"] == UNKNOWN
 
 
-def test_a_location_comes_from_the_old_inputs_then_from_the_configuration(provider: Provider) -> None:
+def test_location_comes_from_the_old_inputs_then_from_the_configuration(provider: Provider) -> None:
     account = {key: value for key, value in an_account.items() if key != "location"}
     assert provider.checked(ACCOUNT, account, olds={"location": "northeurope"})["location"] == "northeurope"
     assert provider.checked(ACCOUNT, account)["location"] == "westeurope"
@@ -111,7 +111,7 @@ def test_automatic_names_follow_the_engines_naming_mode(provider: Provider) -> N
     assert named(_Options.DISABLE)[1] == ["missing required property 'resourceGroupName'"]
 
 
-def test_a_changed_tag_is_one_update_in_place_shown_by_its_name(provider: Provider) -> None:
+def test_changed_tag_is_one_update_in_place_shown_by_its_name(provider: Provider) -> None:
     olds, news = ({**an_account, "tags": {"owner": owner, "cost.center": "1"}} for owner in ("a", "b"))
     found = provider.diff(ACCOUNT, olds, news)
     assert {path: change.kind for path, change in found.detailedDiff.items()} == {

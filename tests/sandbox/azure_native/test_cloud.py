@@ -55,7 +55,7 @@ def a_cluster(provider: Provider, **more: Any) -> dict[str, Any]:
     return provider.checked(CLUSTER, cluster)
 
 
-def test_a_created_resource_has_the_outputs_that_the_sdk_expects(
+def test_created_resource_has_the_outputs_that_the_sdk_expects(
     provider: Provider, group: str, cloud: RunningSandbox
 ) -> None:
     identity, outputs = provider.create(ACCOUNT, an_account(provider, isHnsEnabled=True))
@@ -73,12 +73,12 @@ def test_create_refuses_an_existing_resource(provider: Provider, group: str) -> 
         provider.create(ACCOUNT, account)
 
 
-def test_the_resource_groups_location_is_the_default_where_none_is_configured(provider: Provider, group: str) -> None:
+def test_location_of_the_resource_group_is_the_default(provider: Provider, group: str) -> None:
     provider.configure()
     assert an_account(provider)["location"] == "westeurope"
 
 
-def test_an_update_changes_the_resource_where_it_is(provider: Provider, group: str) -> None:
+def test_update_changes_the_resource_in_place(provider: Provider, group: str) -> None:
     account = an_account(provider, tags={"owner": "a"})
     identity, outputs = provider.create(ACCOUNT, account)
     changed = provider.update(ACCOUNT, identity, outputs, {**account, "tags": {"owner": "b"}})
@@ -86,7 +86,7 @@ def test_an_update_changes_the_resource_where_it_is(provider: Provider, group: s
     assert changed["systemData"]["createdAt"] == outputs["systemData"]["createdAt"]
 
 
-def test_a_refresh_without_drift_leaves_inputs_as_the_program_wrote_them(provider: Provider, group: str) -> None:
+def test_refresh_without_drift_leaves_inputs_as_the_program_wrote_them(provider: Provider, group: str) -> None:
     identity = provider.checked(
         "managedidentity:UserAssignedIdentity", {"resourceGroupName": "g", "resourceName": "who"}
     )
@@ -132,7 +132,7 @@ def test_deleted_resource_reads_as_absent_and_deletes_without_error(provider: Pr
     assert provider.read(ACCOUNT, address, outputs, {}) == ("", {}, {})
 
 
-def test_a_singleton_is_adopted_and_reset_never_created_or_deleted(
+def test_singleton_is_adopted_and_reset_never_created_or_deleted(
     provider: Provider, group: str, cloud: RunningSandbox
 ) -> None:
     provider.create(ACCOUNT, an_account(provider))
@@ -185,15 +185,13 @@ def test_operation_not_allowed_is_not_repeated(provider: Provider, group: str, c
     assert made
 
 
-def test_a_refusal_is_shown_with_status_code_and_message(provider: Provider, cloud: RunningSandbox) -> None:
+def test_refusal_is_shown_with_status_code_and_message(provider: Provider, cloud: RunningSandbox) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         provider.create(ACCOUNT, an_account(provider))
     assert refused.value.details().startswith('Status=404 Code="ResourceGroupNotFound" Message="')  # type: ignore[attr-defined]
 
 
-def test_an_operation_that_fails_keeps_the_half_made_resource(
-    provider: Provider, group: str, cloud: RunningSandbox
-) -> None:
+def test_failed_operation_keeps_the_incomplete_resource(provider: Provider, group: str, cloud: RunningSandbox) -> None:
     failure = {"code": "QuotaExceeded", "message": "no cores left"}
     cloud.faults({"method": "PUT", "path": "managedClusters/cluster$", "operation_failure": failure})
     cluster = a_cluster(provider)

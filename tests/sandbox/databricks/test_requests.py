@@ -63,7 +63,7 @@ def test_runs_of_a_job_are_queued_by_default_from_version_2_2_on(
     client.jobs.delete(made)
 
 
-def test_a_list_of_no_jobs_is_refused(client: WorkspaceClient) -> None:
+def test_empty_job_list_is_refused(client: WorkspaceClient) -> None:
     with pytest.raises(InvalidParameterValue, match="limit must be"):
         ask(client, "/api/2.2/jobs/list", limit=0)
     assert "runs" in ask(client, "/api/2.2/jobs/runs/list", limit=0)

@@ -128,7 +128,7 @@ def test_cluster_sends_requests_from_the_network_of_its_workspace(cloud: Served,
     assert outputs(workspace, run)["network"].logs.startswith("by http://vnet:")
 
 
-def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definition(
+def test_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definition(
     cloud: Served, workspace: WorkspaceClient
 ) -> None:
     features = "/Volumes/main/clicks/features/{{job.parameters.snapshot}}-{{job.run_id}}"
@@ -159,7 +159,7 @@ def test_the_tasks_of_a_job_cluster_run_in_order_on_one_driver_with_its_definiti
     all_ended(int(logs["count"][3]))
 
 
-def test_a_run_on_an_existing_cluster_has_its_definition_and_libraries_and_starts_it(
+def test_run_on_an_existing_cluster_has_its_definition_and_libraries_and_starts_it(
     workspace: WorkspaceClient,
 ) -> None:
     made = workspace.clusters.create(**cluster().as_shallow_dict(), cluster_name="interactive").response.cluster_id
@@ -182,9 +182,7 @@ def test_a_run_on_an_existing_cluster_has_its_definition_and_libraries_and_start
     assert f"Cluster {made} does not exist" in gone.state.state_message
 
 
-def test_a_failing_task_gives_its_reason_and_stops_what_depends_on_it(
-    workspace: WorkspaceClient, tmp_path: Path
-) -> None:
+def test_failing_task_reports_its_reason_and_stops_dependent_tasks(workspace: WorkspaceClient, tmp_path: Path) -> None:
     job_id = create(
         workspace,
         task("refuse"),
@@ -211,7 +209,7 @@ def test_a_failing_task_gives_its_reason_and_stops_what_depends_on_it(
     assert found["once"].error is None
 
 
-def test_a_cancelled_run_ends_with_all_its_processes(workspace: WorkspaceClient, tmp_path: Path) -> None:
+def test_cancelled_run_ends_with_all_its_processes(workspace: WorkspaceClient, tmp_path: Path) -> None:
     run_id, group = waiting(workspace, tmp_path)
     assert workspace.jobs.get_run(run_id).state.life_cycle_state == Life.RUNNING
     assert [run.run_id for run in workspace.jobs.list_runs(active_only=True)] == [run_id]
@@ -268,13 +266,13 @@ def test_killed_driver_fails_its_task_with_the_reason(workspace: WorkspaceClient
     all_ended(group)
 
 
-def test_a_task_that_outlasts_its_timeout_is_stopped(workspace: WorkspaceClient, tmp_path: Path) -> None:
+def test_task_that_outlasts_its_timeout_is_stopped(workspace: WorkspaceClient, tmp_path: Path) -> None:
     job_id = create(workspace, task("wait", str(tmp_path / "pid"), timeout_seconds=1))
     run = finished(workspace, workspace.jobs.run_now(job_id).run_id)
     assert states(run) == {"wait": (Life.TERMINATED, Result.TIMEDOUT)}
 
 
-def test_a_run_beyond_the_limit_waits_or_is_skipped(workspace: WorkspaceClient, tmp_path: Path) -> None:
+def test_run_beyond_the_limit_waits_or_is_skipped(workspace: WorkspaceClient, tmp_path: Path) -> None:
     for queue, second in ((True, Life.QUEUED), (False, Life.SKIPPED)):
         job_id = create(workspace, task("wait", str(tmp_path / "pid")), queue=jobs.QueueSettings(queue))
         runs = [workspace.jobs.run_now(job_id).run_id for _ in range(2)]
@@ -284,7 +282,7 @@ def test_a_run_beyond_the_limit_waits_or_is_skipped(workspace: WorkspaceClient, 
             finished(workspace, run_id)
 
 
-def test_a_cluster_that_cannot_resolve_its_packages_fails_the_task_with_the_reason(workspace: WorkspaceClient) -> None:
+def test_cluster_that_cannot_resolve_its_packages_fails_the_task_with_the_reason(workspace: WorkspaceClient) -> None:
     library = compute.Library(maven=compute.MavenLibrary("no.such.group:nothing:1", repo="https://127.0.0.1:9/maven"))
     run = finished(workspace, workspace.jobs.run_now(create(workspace, task("count", libraries=[library]))).run_id)
     assert states(run) == {"count": (Life.INTERNAL_ERROR, Result.FAILED)}

@@ -53,7 +53,7 @@ def workspace(cloud: Served) -> WorkspaceClient:
     return lake_workspace(cloud)
 
 
-def test_a_token_is_needed_and_must_be_for_databricks(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_token_is_needed_and_must_be_for_databricks(cloud: Served, workspace: WorkspaceClient) -> None:
     assert workspace.current_user.me().user_name == cloud.sandbox.identity.client_id
     with pytest.raises(PermissionDenied, match="audience"):
         WorkspaceClient(host=cloud.sandbox.url, token=cloud.token(entra.STORAGE), auth_type="pat").current_user.me()
@@ -77,7 +77,7 @@ def test_request_must_name_one_of_two_workspaces(tmp_path: Path) -> None:
         }
 
 
-def test_an_external_location_needs_a_role_for_the_access_connector(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_external_location_needs_a_role_for_the_access_connector(cloud: Served, workspace: WorkspaceClient) -> None:
     account = cloud.account("other", "raw")
     connector = cloud.connector("second", "22222222-2222-2222-2222-222222222222")
     workspace.storage_credentials.create("second", azure_managed_identity=identity(connector))
@@ -139,7 +139,7 @@ def test_catalog_objects_are_listed_changed_and_deleted_only_when_empty(
     ]
 
 
-def test_a_volume_is_the_container(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_volume_is_the_container(cloud: Served, workspace: WorkspaceClient) -> None:
     path = "/Volumes/main/clicks/raw/movielens/2024/ml.inter"
     workspace.files.upload(path, io.BytesIO(b"rows"))
     assert (cloud.sandbox.container_folder("lake", "raw") / "movielens/2024/ml.inter").read_bytes() == b"rows"
@@ -168,7 +168,7 @@ def test_a_volume_is_the_container(cloud: Served, workspace: WorkspaceClient) ->
     assert outside.startswith(b"HTTP/1.1 400")
 
 
-def test_a_file_too_large_for_one_part_arrives_whole(cloud: Served, workspace: WorkspaceClient) -> None:
+def test_file_too_large_for_one_part_arrives_whole(cloud: Served, workspace: WorkspaceClient) -> None:
     content = os.urandom(1 << 20) * 51
     workspace.files.upload("/Volumes/main/clicks/raw/big", io.BytesIO(content))
     assert (cloud.sandbox.container_folder("lake", "raw") / "big").read_bytes() == content
@@ -309,7 +309,7 @@ def test_idempotency_token_returns_its_run_even_if_it_failed(workspace: Workspac
         workspace.jobs.run_now(job_id, idempotency_token="x" * 65)
 
 
-def test_a_library_that_this_machine_lacks_fails_the_task_by_name(workspace: WorkspaceClient) -> None:
+def test_library_that_this_machine_lacks_fails_the_task_by_name(workspace: WorkspaceClient) -> None:
     run = finished(workspace, workspace.jobs.run_now(create(workspace, unrunnable())).run_id)
     assert run.tasks[0].state.life_cycle_state == Life.INTERNAL_ERROR
     assert "no-such-package" in run.tasks[0].state.state_message
@@ -318,7 +318,7 @@ def test_a_library_that_this_machine_lacks_fails_the_task_by_name(workspace: Wor
     assert "no-such-package" in workspace.jobs.get_run_output(run.tasks[0].run_id).error
 
 
-def test_a_deleted_workspace_takes_its_jobs_and_files_along_and_leaves_the_lake(tmp_path: Path) -> None:
+def test_deleted_workspace_deletes_its_jobs_and_files_and_leaves_the_lake(tmp_path: Path) -> None:
     with trusted(tmp_path) as cloud:
         workspace = lake_workspace(cloud)
         workspace.files.upload("/Volumes/main/clicks/raw/x", io.BytesIO(b"1"))
@@ -425,7 +425,7 @@ def test_unreadable_tracking_port_is_chosen_again(tmp_path: Path, content: str) 
     assert f"//127.0.0.1:{file.read_text()}/" in page.headers["location"]
 
 
-def test_a_folder_has_the_permissions_of_the_folders_above_it(workspace: WorkspaceClient) -> None:
+def test_folder_inherits_permissions(workspace: WorkspaceClient) -> None:
     def permissions(path: str) -> list[tuple[str | None, str | None, bool | None]]:
         found = workspace.permissions.get("directories", str(workspace.workspace.get_status(path).object_id))
         return [

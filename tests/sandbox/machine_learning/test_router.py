@@ -35,7 +35,7 @@ def test_traffic_is_split_by_weight(cloud: Cloud, key: str) -> None:
     assert 25 <= seen["green"] <= 100  # 60 expected; five standard deviations
 
 
-def test_a_header_pins_the_deployment(cloud: Cloud, key: str) -> None:
+def test_header_pins_the_deployment(cloud: Cloud, key: str) -> None:
     for name, model in (("blue", "first"), ("green", "second")):
         answers = [cloud.score(ENDPOINT, key=key, deployment=name) for _ in range(5)]
         assert {answer.json()["model"] for answer in answers} == {model}
@@ -83,7 +83,7 @@ def test_error_answers_of_the_service_are_returned_unchanged(cloud: Cloud, key: 
     assert (answer.status_code, answer.headers["retry-after"], answer.json()) == (503, "7", {"title": "refused"})
 
 
-def test_a_request_beyond_the_queues_longest_wait_is_refused(cloud: Cloud, key: str) -> None:
+def test_request_beyond_the_longest_queue_wait_is_refused(cloud: Cloud, key: str) -> None:
     holding = threading.Thread(
         target=cloud.score, args=(ENDPOINT, {"sleep": 1.5}), kwargs={"key": key, "deployment": "blue"}
     )
@@ -97,7 +97,7 @@ def test_a_request_beyond_the_queues_longest_wait_is_refused(cloud: Cloud, key: 
     assert cloud.score(ENDPOINT, key=key, deployment="blue").status_code == 200
 
 
-def test_a_waiting_request_gets_the_next_free_replica(cloud: Cloud, key: str) -> None:
+def test_waiting_request_gets_the_next_free_replica(cloud: Cloud, key: str) -> None:
     seen: list[httpx.Response] = []
     calls = [
         threading.Thread(target=lambda: seen.append(cloud.score(ENDPOINT, {"sleep": 0.1}, key=key, deployment="blue")))

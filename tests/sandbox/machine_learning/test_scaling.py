@@ -28,7 +28,7 @@ def test_replicas_follow_the_documented_formula_between_their_bounds(concurrent:
     assert LOCAL.wanted(concurrent, at_once=16) == replicas
 
 
-def test_the_documented_example_is_reproduced() -> None:
+def test_documented_example_is_reproduced() -> None:
     """20 requests a second of 10 seconds each, one at a time, at 70 %."""
     assert Scale(1, 1000, 70, 10).wanted(20 * 10, at_once=1) == 286
 
@@ -109,7 +109,7 @@ def test_load_raises_replicas_to_the_bound_and_calm_brings_them_back_without_a_r
     assert sum(is_alive(pid) for pid in pids) == 1
 
 
-def test_a_replica_answers_its_requests_before_it_ends(cloud: Cloud, tmp_path: Path) -> None:
+def test_replica_answers_its_requests_before_it_ends(cloud: Cloud, tmp_path: Path) -> None:
     score, allowed = deploy(cloud, "blue"), tmp_path / "allowed"
     with ThreadPoolExecutor(2) as pool:
         with callers(6, score) as seen:
@@ -135,7 +135,7 @@ def test_replica_that_cannot_start_does_not_affect_the_others(cloud: Cloud, tmp_
     assert score({}).status_code == 200
 
 
-def test_a_restarted_sandbox_begins_at_the_minimum_and_scales_again(cloud: Cloud) -> None:
+def test_restarted_sandbox_begins_at_the_minimum_and_scales_again(cloud: Cloud) -> None:
     score = deploy(cloud, "blue")
     with callers(6, score, 0.02):
         eventually(lambda: len(replicas(cloud, "blue")) == 3)

@@ -68,7 +68,7 @@ def replicas(cloud: Cloud, endpoint: str, deployment: str | None = None) -> set[
 # --- the SDK
 
 
-def test_the_unmodified_sdk_registers_deploys_invokes_and_deletes(cloud: Cloud, tmp_path: Path) -> None:
+def test_unmodified_sdk_registers_deploys_invokes_and_deletes(cloud: Cloud, tmp_path: Path) -> None:
     model = cloud.ml.models.create_or_update(
         Model(name="sdk", version="1", path="azureml://datastores/lake/paths/run-1", tags={"auc": "0.7"})
     )
@@ -148,7 +148,7 @@ def test_versions_are_immutable_and_the_latest_is_known(cloud: Cloud) -> None:
 # --- the rules
 
 
-def test_a_workspace_refuses_a_lake_as_its_own_storage(cloud: Cloud) -> None:
+def test_workspace_refuses_a_lake_as_its_own_storage(cloud: Cloud) -> None:
     lake = f"{cloud.group}/providers/Microsoft.Storage/storageAccounts/lake"
     workspace = f"{cloud.group}/providers/Microsoft.MachineLearningServices/workspaces/other"
     vault = key_vault(cloud)
@@ -158,7 +158,7 @@ def test_a_workspace_refuses_a_lake_as_its_own_storage(cloud: Cloud) -> None:
     assert "Missing dependent resources" in cloud.refused(workspace, properties={"storageAccount": lake})
 
 
-def test_a_cluster_is_attached_only_with_a_role_the_extension_and_trusted_access(cloud: Cloud) -> None:
+def test_cluster_is_attached_only_with_a_role_the_extension_and_trusted_access(cloud: Cloud) -> None:
     other = cloud.cluster.replace("aks-test", "aks-other")
     compute, attached = f"{cloud.workspace}/computes/other", {"properties": compute_properties(other)}
     assert "does not exist" in refused_attach(cloud, compute, **attached)
@@ -186,7 +186,7 @@ def refused_attach(cloud: Cloud, compute: str, **body: Any) -> str:
     return reason
 
 
-def test_an_attached_cluster_is_not_updated(cloud: Cloud) -> None:
+def test_attached_cluster_is_not_updated(cloud: Cloud) -> None:
     """Source: Azure/azureml-examples#3030"""
     compute = f"{cloud.workspace}/computes/{COMPUTE}"
     same = cloud.arm("GET", compute).json()
@@ -204,7 +204,7 @@ def test_deletion_of_a_compute_requires_the_underlying_resource_action(cloud: Cl
     assert cloud.arm("GET", cloud.cluster).status_code == 200
 
 
-def test_an_attach_creates_no_instance_type(cloud: Cloud) -> None:
+def test_attach_creates_no_instance_type(cloud: Cloud) -> None:
     compute = f"{cloud.workspace}/computes/typed"
     huge = {"huge": {"resources": {"limits": {"cpu": "8", "memory": "32Gi"}}}}
     found = cloud.put(compute, properties=compute_properties(cloud.cluster, instanceTypes=huge))
@@ -212,7 +212,7 @@ def test_an_attach_creates_no_instance_type(cloud: Cloud) -> None:
     cloud.delete(f"{compute}?underlyingResourceAction=Detach")
 
 
-def test_an_extension_on_aks_has_the_identity_that_aks_assigned(cloud: Cloud) -> None:
+def test_extension_on_aks_has_the_identity_that_aks_assigned(cloud: Cloud) -> None:
     """Source: MicrosoftDocs/azure-docs#120348"""
     path = f"{cloud.cluster}/providers/{EXTENSION}/other"
     found = cloud.put(path, properties={"extensionType": "other"}, identity={"type": "SystemAssigned"})
@@ -248,7 +248,7 @@ SECURE = {"allowInsecureConnections": "False", "sslCname": "localhost"}
         ({**SECURE, "scoringFe.sslSecret": "scores-tls"}, {}, "E40007, the namespace azureml has no secret"),
     ],
 )
-def test_an_extension_whose_health_check_fails_is_refused(
+def test_extension_whose_health_check_fails_is_refused(
     cloud: Cloud, settings: dict[str, str], protected: dict[str, str], reason: str
 ) -> None:
     """Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-kubernetes-extension.md"""
@@ -258,7 +258,7 @@ def test_an_extension_whose_health_check_fails_is_refused(
     cloud.delete(path)
 
 
-def test_the_router_listens_where_the_settings_of_the_extension_say(cloud: Cloud) -> None:
+def test_router_listens_at_the_address_in_the_extension_settings(cloud: Cloud) -> None:
     path = f"{cloud.cluster}/providers/{EXTENSION}/azureml"
     cluster = cloud.arm("GET", cloud.cluster).json()
 
@@ -314,7 +314,7 @@ def test_invalid_endpoint_update_is_refused_and_the_endpoint_continues(
         ({"environmentId": "/subscriptions/none"}, "does not exist"),
     ],
 )
-def test_a_deployment_that_does_not_fit_is_refused(
+def test_deployment_that_does_not_fit_is_refused(
     cloud: Cloud, endpoint: str, changed: dict[str, Any], reason: str
 ) -> None:
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/green"
@@ -330,7 +330,7 @@ def test_instance_type_created_in_the_cluster_is_accepted(cloud: Cloud, endpoint
     assert "'large' is not one of" in cloud.refused(path, **cloud.deployment_body(instanceType="large"))
 
 
-def test_a_model_outside_blob_storage_is_refused(cloud: Cloud, endpoint: str) -> None:
+def test_model_outside_blob_storage_is_refused(cloud: Cloud, endpoint: str) -> None:
     """Source: Azure/AML-Kubernetes docs/faq.md"""
     gen2 = {"datastoreType": "AzureDataLakeGen2", "accountName": "lake", "filesystem": "models"}
     credentials = {"credentials": {"credentialsType": "None"}}
@@ -363,7 +363,7 @@ def test_endpoint_keys_are_in_no_answer_and_readable_by_the_owner_only(cloud: Cl
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in holders)
 
 
-def test_a_token_endpoint_admits_its_own_tokens_only(cloud: Cloud) -> None:
+def test_token_endpoint_admits_its_own_tokens_only(cloud: Cloud) -> None:
     for name in ("ep-token", "ep-token2"):
         cloud.endpoint(name, authMode="AMLToken")
         cloud.deploy(name, "blue")
@@ -392,7 +392,7 @@ def test_replica_has_its_model_and_no_variable_of_the_sandbox(cloud: Cloud, endp
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux only")
-def test_a_replica_that_holds_more_than_its_limit_is_killed_and_started_again(cloud: Cloud, endpoint: str) -> None:
+def test_replica_that_holds_more_than_its_limit_is_killed_and_started_again(cloud: Cloud, endpoint: str) -> None:
     limits = {"containerResourceLimits": {"memory": "128Mi"}}
     cloud.deploy(endpoint, "green", containerResourceRequirements=limits)
     (first,) = replicas(cloud, endpoint, "green")
@@ -405,7 +405,7 @@ def test_a_replica_that_holds_more_than_its_limit_is_killed_and_started_again(cl
     assert "OOMKilled" in cloud.ml.online_deployments.get_logs("green", endpoint, lines=20)
 
 
-def test_a_deployment_that_does_not_get_ready_fails_with_its_log_and_leaves_no_process(
+def test_deployment_that_does_not_get_ready_fails_with_its_log_and_leaves_no_process(
     cloud: Cloud, endpoint: str
 ) -> None:
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/green"
@@ -433,7 +433,7 @@ def test_old_replicas_continue_after_a_failed_update(cloud: Cloud, endpoint: str
     assert cloud.score(endpoint).json()["model"] == "first"
 
 
-def test_an_update_in_place_loses_no_request_and_ends_the_old_replicas(cloud: Cloud, endpoint: str) -> None:
+def test_update_in_place_loses_no_request_and_ends_the_old_replicas(cloud: Cloud, endpoint: str) -> None:
     before, key, done, seen = replicas(cloud, endpoint), cloud.key(endpoint), threading.Event(), Counter[Any]()
 
     def call() -> None:
@@ -483,7 +483,7 @@ def test_killed_replica_loses_no_request_and_restarts(cloud: Cloud, endpoint: st
     assert "exit code -9" in cloud.ml.online_deployments.get_logs("blue", endpoint, lines=50)
 
 
-def test_a_replica_that_hangs_is_replaced(cloud: Cloud, endpoint: str) -> None:
+def test_replica_that_hangs_is_replaced(cloud: Cloud, endpoint: str) -> None:
     probe = {"period": "PT0.2S", "timeout": "PT1S", "failureThreshold": 2}
     cloud.deploy(endpoint, "blue", livenessProbe=probe)
     hung = cloud.score(endpoint, {"hang": 1}).json()["pid"]
@@ -491,7 +491,7 @@ def test_a_replica_that_hangs_is_replaced(cloud: Cloud, endpoint: str) -> None:
     eventually(lambda: cloud.score(endpoint).status_code == 200)
 
 
-def test_a_deployment_with_traffic_is_not_deleted(cloud: Cloud, endpoint: str) -> None:
+def test_deployment_with_traffic_is_not_deleted(cloud: Cloud, endpoint: str) -> None:
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}/deployments/blue"
     assert "still gets 100 %" in cloud.delete(path)
     running = replicas(cloud, endpoint)
@@ -501,7 +501,7 @@ def test_a_deployment_with_traffic_is_not_deleted(cloud: Cloud, endpoint: str) -
 
 
 @pytest.mark.parametrize("ended", ["stop", "kill"])
-def test_a_restarted_sandbox_brings_deployments_back(cloud: Cloud, endpoint: str, ended: str) -> None:
+def test_restarted_sandbox_brings_deployments_back(cloud: Cloud, endpoint: str, ended: str) -> None:
     key, before = cloud.key(endpoint), replicas(cloud, endpoint)
     path = f"{cloud.workspace}/onlineEndpoints/{endpoint}"
     cloud.refused(path, **cloud.endpoint_body({"green": 100}))

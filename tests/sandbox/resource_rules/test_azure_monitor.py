@@ -64,7 +64,7 @@ def error(answer: Any) -> str:
     return "" if answer.is_success else answer.json()["error"]["message"]
 
 
-def test_a_collection_rule_needs_its_table_to_exist(cloud: RunningSandbox, workspace: str) -> None:
+def test_collection_rule_needs_its_table_to_exist(cloud: RunningSandbox, workspace: str) -> None:
     missing = f"InvalidOutputTable: Table for output stream '{STREAM}' is not available for destination 'workspace'."
     assert missing in collect(cloud, workspace)
     declare_table(cloud, workspace)
@@ -123,7 +123,7 @@ def test_alert_rule_with_unsupported_operators_is_refused(
     assert fault in answer if fault else answer == ""
 
 
-def test_an_alert_rule_reads_a_table_that_exists_unless_its_query_is_not_validated(
+def test_alert_rule_reads_a_table_that_exists_unless_its_query_is_not_validated(
     cloud: RunningSandbox, workspace: str
 ) -> None:
     query = "DatabricksJobs\n| summarize value = count()"

@@ -75,7 +75,7 @@ def test_private_endpoint_without_dns_zone_is_unreachable(azure: Azure) -> None:
     assert upload(azure, NETWORK) == ""
 
 
-def test_an_endpoint_to_another_group_of_an_account_is_not_one_to_its_blobs(azure: Azure) -> None:
+def test_endpoint_to_another_group_of_an_account_does_not_reach_its_blobs(azure: Azure) -> None:
     assert azure.endpoint("lake-dfs", LAKE, "dfs") == {}
     azure.zone("lake-dfs", "dfs")
     assert upload(azure, NETWORK) == "AuthorizationFailure"
@@ -88,7 +88,7 @@ def test_another_network_does_not_reach_the_endpoint(azure: Azure) -> None:
     assert upload(azure, "other") == "AuthorizationFailure"
 
 
-def test_a_workspace_without_public_access_refuses_callers_outside_with_its_number(azure: Azure) -> None:
+def test_workspace_without_public_access_refuses_callers_outside_with_its_number(azure: Azure) -> None:
     number = azure.sandbox.arm("GET", WORKSPACE).json()["properties"]["workspaceId"]
     assert azure.endpoint("databricks", WORKSPACE, "databricks_ui_api") == {}
     azure.zone("databricks", "databricks_ui_api")
@@ -96,7 +96,7 @@ def test_a_workspace_without_public_access_refuses_callers_outside_with_its_numb
     assert list_jobs(azure, NETWORK) == ""
 
 
-def test_a_vault_without_public_access_refuses_callers_outside(azure: Azure) -> None:
+def test_vault_without_public_access_refuses_callers_outside(azure: Azure) -> None:
     answer = azure.sandbox.http.get("/vault/kv-private/secrets/a")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "Forbidden")
     assert "ForbiddenByConnection" in answer.text
@@ -108,14 +108,14 @@ def test_resource_manager_answers_from_everywhere(azure: Azure) -> None:
             assert AzureClients.discover().resource(azure.id(LAKE), "2024-01-01") is not None
 
 
-def test_a_caller_cannot_enter_a_network_that_does_not_exist(azure: Azure) -> None:
+def test_caller_cannot_enter_a_missing_network(azure: Azure) -> None:
     import requests
 
     with azure.caller("nowhere"), pytest.raises(requests.ConnectionError, match="407"):
         AzureClients.discover()
 
 
-def test_the_sandbox_prints_the_environment_of_a_caller_inside(azure: Azure) -> None:
+def test_sandbox_prints_the_environment_of_a_caller_inside(azure: Azure) -> None:
     command = [sys.executable, "-m", "sandbox", "env", "--folder", str(azure.sandbox.folder), "--network", NETWORK]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert f"export HTTPS_PROXY=http://{NETWORK}:" in printed
@@ -143,7 +143,7 @@ def test_endpoints_to_different_targets_are_made_at_once(azure: Azure) -> None:
         assert list(pool.map(lambda each: azure.endpoint(*each), made)) == [{}, {}, {}]
 
 
-def test_an_endpoint_needs_a_network_that_no_workspace_is_being_injected_into(azure: Azure) -> None:
+def test_endpoint_needs_a_network_that_no_workspace_is_being_injected_into(azure: Azure) -> None:
     azure.sandbox.faults({"path": "workspaces/injected", "method": "PUT", "operation_delay": 2.0})
     parameters = {"customVirtualNetworkId": {"value": azure.id(VNET)}}
     path = f"{PROVIDERS}/Microsoft.Databricks/workspaces/injected"
@@ -158,7 +158,7 @@ def test_an_endpoint_needs_a_network_that_no_workspace_is_being_injected_into(az
     azure.remove(path)
 
 
-def test_a_network_is_not_deleted_while_an_endpoint_or_a_caller_is_in_it(azure: Azure) -> None:
+def test_network_is_not_deleted_while_an_endpoint_or_a_caller_is_in_it(azure: Azure) -> None:
     azure.network("temporary")
     network = f"{PROVIDERS}/Microsoft.Network/virtualNetworks/temporary"
     assert azure.endpoint("pe-temporary", VAULT, "vault", "temporary") == {}
@@ -199,7 +199,7 @@ def test_nodes_without_public_addresses_need_an_endpoint_to_the_workspace(azure:
     assert azure.attempt(*compute) == {}
 
 
-def test_the_proxy_keeps_its_port_after_a_restart(azure: Azure) -> None:
+def test_proxy_keeps_its_port_after_a_restart(azure: Azure) -> None:
     before = environment(azure.sandbox.folder, NETWORK)
     azure.sandbox.stop()
     azure.sandbox.start()
@@ -208,7 +208,7 @@ def test_the_proxy_keeps_its_port_after_a_restart(azure: Azure) -> None:
     assert os.environ.get("HTTPS_PROXY") != before["HTTPS_PROXY"]
 
 
-def test_a_damaged_file_of_the_proxy_is_written_again(azure: Azure) -> None:
+def test_damaged_file_of_the_proxy_is_written_again(azure: Azure) -> None:
     azure.sandbox.stop()
     Path(azure.sandbox.folder, "network-proxy.json").write_text("{")
     azure.sandbox.start()

@@ -36,7 +36,7 @@ def with_item(raw: Path, index: int, title: str, genres: str) -> Path:
     return raw
 
 
-def test_the_limits_equal_those_of_the_scoring_service() -> None:
+def test_limits_equal_those_of_the_scoring_service() -> None:
     assert (Limits.string, Limits.strings) == (spec.MAX_STRING, spec.MAX_STRINGS)
 
 
@@ -48,7 +48,7 @@ def test_the_limits_equal_those_of_the_scoring_service() -> None:
         ("t", "g" * 1_001, "genres has more than 1000 characters, the most that a request may send"),
     ],
 )
-def test_a_line_beyond_the_limits_of_a_request_is_left_out(
+def test_line_beyond_the_limits_of_a_request_is_left_out(
     spark: SparkSession, tmp_path: Path, title: str, genres: str, reason: str
 ) -> None:
     dataset = dataclasses.replace(spec.load("movielens"), limits=spec.Limits(orphan_share=0.1))
@@ -87,7 +87,7 @@ def test_rows_with_too_many_combinations_in_a_cross_are_left_out_or_refused(
 
 
 @pytest.mark.spark
-def test_the_service_accepts_every_golden_row(spark: SparkSession) -> None:
+def test_service_accepts_every_golden_row(spark: SparkSession) -> None:
     """Includes lists of maximal length, rows without values, and rows that lose their only value when altered."""
     features = {
         "words": spec.Feature("strings", "item", separator=" "),

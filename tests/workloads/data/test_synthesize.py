@@ -12,7 +12,7 @@ from workloads.data import synthesize
 from workloads.evaluation.metrics import auc
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     first = synthesize.synthesize(tmp_path / "a", 3_000).read_bytes()
     assert synthesize.synthesize(tmp_path / "b", 3_000).read_bytes() == first
     assert synthesize.synthesize(tmp_path / "c", 3_000, seed=2).read_bytes() != first
@@ -39,7 +39,7 @@ def test_rows_have_the_format_and_distributions_of_criteo(tmp_path: Path) -> Non
     assert all(len(value) == 8 for value in columns[16] if value)
 
 
-def test_the_marker_holds_the_best_auc_that_a_model_can_reach(tmp_path: Path) -> None:
+def test_marker_holds_the_best_auc_that_a_model_can_reach(tmp_path: Path) -> None:
     synthesize.synthesize(tmp_path, 60_000)
     marker = json.loads((tmp_path / "SYNTHETIC.json").read_text("utf-8"))
     assert marker["synthetic"] is True
@@ -49,7 +49,7 @@ def test_the_marker_holds_the_best_auc_that_a_model_can_reach(tmp_path: Path) ->
     assert auc(labels, p) == pytest.approx(marker["best_auc"], abs=0.005)
 
 
-def test_a_row_count_of_zero_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_count_of_zero_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["synthesize", "--rows", "0", "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match="--rows must be 1 or more, not 0"):
         synthesize.main()

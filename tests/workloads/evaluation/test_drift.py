@@ -60,7 +60,7 @@ def test_profile_shares_sum_to_one_and_deciles_hold_a_tenth(shop: Trained) -> No
     assert len(profile["item_id"]["levels"]) == 20
 
 
-def test_the_same_rows_have_no_drift(live: Live, rows: split.Split, shop: Trained) -> None:
+def test_same_rows_have_no_drift(live: Live, rows: split.Split, shop: Trained) -> None:
     by_feature = feature_drift(live, rows.learning, shop.dataset)
     assert list(by_feature) == list(shop.dataset.features)
     assert all(change["psi"] == 0 and not change["unseen_rise"] for change in by_feature.values())
@@ -83,7 +83,7 @@ def test_drift_identifies_exactly_the_shifted_columns(live: Live, rows: split.Sp
     assert unseen == {"item_id": 1.0}
 
 
-def test_a_profile_uses_a_bounded_number_of_rows(
+def test_profile_uses_a_bounded_number_of_rows(
     live: Live, rows: split.Split, shop: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drift, "ROWS", 2_000)
@@ -93,7 +93,7 @@ def test_a_profile_uses_a_bounded_number_of_rows(
     assert max(change["psi"] for change in feature_drift(live, rows.learning, shop.dataset).values()) < 0.05
 
 
-def test_a_model_compared_with_itself_shows_no_difference(
+def test_model_compared_with_itself_shows_no_difference(
     live: Live, rows: split.Split, shop: Trained, spark: SparkSession
 ) -> None:
     assert live.pipeline is not None
@@ -126,7 +126,7 @@ def test_a_model_compared_with_itself_shows_no_difference(
         assert text in card
 
 
-def test_the_baseline_learns_the_shop(shop: Trained) -> None:
+def test_baseline_learns_the_shop(shop: Trained) -> None:
     metrics = shop.read("metrics.json")
     assert metrics["baseline"]["auc"] > 0.65
     assert metrics["baseline"]["log_loss"] < metrics["base_log_loss"]
@@ -136,7 +136,7 @@ def test_the_baseline_learns_the_shop(shop: Trained) -> None:
     assert metrics["commonest_probability_share"] < 0.1
 
 
-def test_the_baseline_replaces_missing_numbers_by_their_mean(spark: SparkSession, shop: Trained) -> None:
+def test_baseline_replaces_missing_numbers_by_their_mean(spark: SparkSession, shop: Trained) -> None:
     columns = shop.dataset.model_columns
     age = columns.index(("age", "number"))
     ages = [30.0, float("nan"), 32.0]
@@ -150,7 +150,7 @@ def test_the_baseline_replaces_missing_numbers_by_their_mean(spark: SparkSession
     assert [row.features[age] for row in imputed] == [30.0, 31.0, 32.0]
 
 
-def test_an_incomparable_live_model_is_skipped_with_the_reason(shop: Trained, tmp_path: Path) -> None:
+def test_incomparable_live_model_is_skipped_with_the_reason(shop: Trained, tmp_path: Path) -> None:
     gone = live_model.load(tmp_path / "1234", shop.dataset)
     assert gone == Live("1234", skipped="its artefact is no longer in the lake")
     assert live_model.load(None, shop.dataset) is None
@@ -169,7 +169,7 @@ def test_an_incomparable_live_model_is_skipped_with_the_reason(shop: Trained, tm
     )
 
 
-def test_an_artefact_without_a_profile_is_still_compared(shop: Trained, tmp_path: Path) -> None:
+def test_artefact_without_a_profile_is_still_compared(shop: Trained, tmp_path: Path) -> None:
     older = Path(shutil.copytree(shop.artefact, tmp_path / "older"))
     (older / "profile.json").unlink()
     loaded = live_model.load(older, shop.dataset)

@@ -33,7 +33,7 @@ def with_first(rows: DataFrame, value: str) -> DataFrame:
 
 
 @pytest.mark.parametrize("leak", LEAKS)
-def test_a_feature_that_is_nearly_the_label_has_a_high_auc(leak: str, spark: SparkSession) -> None:
+def test_feature_that_is_nearly_the_label_has_a_high_auc(leak: str, spark: SparkSession) -> None:
     dataset = clicks.dataset()
     auc = leakage.feature_auc(with_first(clicks.rows(spark, ROWS), LEAKS[leak]), ROWS, 0, dataset)
     first, *others = dataset.features
@@ -62,7 +62,7 @@ def test_training_measures_every_feature_and_the_shop_passes_the_gate(shop: Trai
     assert rule.passed
 
 
-def test_the_model_card_warns_of_label_leakage(shop: Trained) -> None:
+def test_model_card_warns_of_label_leakage(shop: Trained) -> None:
     metrics, lineage = shop.read("metrics.json"), shop.read("lineage.json")
     assert "Possible label leakage" not in (shop.artefact / "model_card.html").read_text()
     metrics["feature_auc"]["gender"] = 0.999

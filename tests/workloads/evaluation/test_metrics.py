@@ -56,7 +56,7 @@ def test_average_precision_is_the_mean_precision_at_each_click(scored: list[tupl
 
 
 @given(SCORED)
-def test_the_area_under_the_roc_curve_is_the_auc(scored: list[tuple[bool, float]]) -> None:
+def test_area_under_the_roc_curve_equals_the_auc(scored: list[tuple[bool, float]]) -> None:
     labels, p = np.array([float(s[0]) for s in scored]), np.array([s[1] for s in scored])
     if 0 < labels.sum() < len(labels):
         others, clicks = metrics.roc(labels, p)

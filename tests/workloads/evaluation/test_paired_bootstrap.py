@@ -22,7 +22,7 @@ def test_identical_models_have_a_difference_of_exactly_zero() -> None:
     assert comparison["auc"] == metrics.auc(labels, p)
 
 
-def test_the_interval_covers_a_known_difference_and_excludes_zero() -> None:
+def test_interval_covers_a_known_difference_and_excludes_zero() -> None:
     """The true difference is that of a million rows."""
     labels, p = scored(1_000_000, seed=2)
     _, worse = scored(1_000_000, seed=2, sharpness=0.6)
@@ -34,7 +34,7 @@ def test_the_interval_covers_a_known_difference_and_excludes_zero() -> None:
         assert low * high > 0
 
 
-def test_the_interval_covers_the_true_difference_about_as_often_as_stated() -> None:
+def test_interval_covers_the_true_difference_about_as_often_as_stated() -> None:
     labels, p = scored(400_000, seed=3)
     _, worse = scored(400_000, seed=3, sharpness=0.6)
     true = metrics.auc(labels, p) - metrics.auc(labels, worse)  # type: ignore[operator]
@@ -45,7 +45,7 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_stated() -> N
     assert covered >= 34
 
 
-def test_a_test_set_above_the_row_limit_has_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_set_above_the_row_limit_has_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paired_bootstrap, "ROWS", 1_000)
     labels, p = scored(5_000, seed=4)
     _, worse = scored(5_000, seed=4, sharpness=0.5)

@@ -105,7 +105,7 @@ def test_encoding_a_noise_column_does_not_leak_labels(history: str, spark: Spark
         assert abs((auc(labels[ROWS:], held_out) or 0) - 0.5) < 0.02
 
 
-def test_a_label_with_a_scale_is_encoded_by_its_value_and_clicks_stay_the_label(spark: SparkSession) -> None:
+def test_label_with_a_scale_is_encoded_by_its_value_and_clicks_stay_the_label(spark: SparkSession) -> None:
     """Every click has five stars if the item's number is even, and four if it is odd."""
     even = F.col("item").cast("int") % 2 == 0
     stars = F.when(F.col("label") == 0, 0.0).when(even, 1.0).otherwise(0.75)

@@ -18,7 +18,7 @@ pytest_plugins = ["testing.workloads.spark"]
 COMPLETE = dict.fromkeys(SHOWN, 0.5) | {"rows": 10, "clicks": 5}
 
 
-def test_a_mean_covers_the_folds_that_define_the_metric() -> None:
+def test_mean_covers_the_folds_that_define_the_metric() -> None:
     means = crossvalidate.means([COMPLETE, COMPLETE | {"auc": None, "log_loss": 0.1}])
     assert (means["mean"]["auc"], means["mean"]["log_loss"]) == (0.5, 0.3)
     assert (means["defined"]["auc"], means["defined"]["log_loss"]) == (1, 2)
@@ -26,7 +26,7 @@ def test_a_mean_covers_the_folds_that_define_the_metric() -> None:
 
 
 @pytest.mark.spark
-def test_a_fold_without_a_model_has_the_reason_and_no_metrics(spark: SparkSession, tmp_path: Path) -> None:
+def test_fold_without_a_model_has_the_reason_and_no_metrics(spark: SparkSession, tmp_path: Path) -> None:
     """There is a single click: the fold that tests on it cannot train a model, and the other fold has no AUC."""
     raw = write_shop(tmp_path / "raw", interactions=400)
     header, *lines = [line.split("\t") for line in (raw / "ml-100k.inter").read_text().splitlines()]
@@ -46,14 +46,14 @@ def test_metrics_of_no_rows_are_undefined() -> None:
     assert set(metrics.summary(np.array([]), np.array([])).values()) == {0, None}
 
 
-def test_the_output_folder_is_created_before_the_work(tmp_path: Path) -> None:
+def test_output_folder_is_created_before_the_work(tmp_path: Path) -> None:
     writable(tmp_path / "not" / "there" / "figures.json")
     assert list((tmp_path / "not").iterdir()) == [tmp_path / "not" / "there"]
     assert list((tmp_path / "not" / "there").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", [".", "file/figures.json"])
-def test_an_output_path_that_cannot_be_written_is_refused(name: str, tmp_path: Path) -> None:
+def test_output_path_that_cannot_be_written_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkloadError, match="cannot be written"):
         writable(tmp_path / name)

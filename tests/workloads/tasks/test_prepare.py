@@ -60,7 +60,7 @@ def test_hour_and_weekday_are_computed_from_the_time_in_utc(shop: Trained, spark
     assert {row.weekday for row in rows} == set(range(1, 8))
 
 
-def test_an_interaction_with_an_unknown_item_is_kept_and_counted(shop: Trained, spark: SparkSession) -> None:
+def test_interaction_with_an_unknown_item_is_kept_and_counted(shop: Trained, spark: SparkSession) -> None:
     orphans = spark.read.parquet(str(shop.features)).filter(F.col("item_id") == "i119")
     count = json.loads((shop.features / PREPARED).read_text("utf-8"))["orphans"]
     assert 0 < count == orphans.count()
@@ -80,7 +80,7 @@ def test_too_many_interactions_with_unknown_items_are_refused(spark: SparkSessio
     assert not (tmp_path / "features").exists()
 
 
-def test_a_duplicate_user_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_duplicate_user_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 500)
     with (raw / "ml-100k.user").open("a") as users:
         users.write("u5\t30\tF\tjob1\t10005\n")
@@ -103,7 +103,7 @@ def test_rows_without_a_time_column_keep_the_order_of_the_file(
     assert prepared["synthetic"]["rows"] == 2_000
 
 
-def test_the_digest_depends_on_the_rows_and_not_on_their_order(spark: SparkSession, tmp_path: Path) -> None:
+def test_digest_depends_on_the_rows_and_not_on_their_order(spark: SparkSession, tmp_path: Path) -> None:
     dataset = spec.load("movielens")
     raw, features = write_shop(tmp_path / "raw", 500), tmp_path / "features"
     digest = prepare(spark, dataset, raw, features)["digest"]
@@ -163,14 +163,14 @@ def test_malformed_lines_are_kept_with_their_reason_and_too_many_are_refused(
     ]
 
 
-def test_the_sample_of_malformed_lines_is_bounded(spark: SparkSession, criteo_raw: Path, tmp_path: Path) -> None:
+def test_sample_of_malformed_lines_is_bounded(spark: SparkSession, criteo_raw: Path, tmp_path: Path) -> None:
     raw = _with_lines(criteo_raw, tmp_path / "raw", *(f"{'x' * 3_000}{i}" for i in range(1_100)))
     with pytest.raises(WorkloadError, match=r"1100 of 3100 lines .* The first 1000 are in"):
         prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
     assert [len(row["line"]) for row in _rejected(tmp_path / "features")] == [2_000] * 1_000
 
 
-def test_a_time_out_of_range_makes_the_line_malformed(spark: SparkSession, tmp_path: Path) -> None:
+def test_time_out_of_range_makes_the_line_malformed(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw", 1_000), tmp_path / "features"
     faults = {
         "880000000000": "timestamp looks like milliseconds; expected Unix seconds",
@@ -189,7 +189,7 @@ def test_a_time_out_of_range_makes_the_line_malformed(spark: SparkSession, tmp_p
     assert reasons == faults
 
 
-def test_a_label_outside_its_scale_makes_the_line_malformed(spark: SparkSession, tmp_path: Path) -> None:
+def test_label_outside_its_scale_makes_the_line_malformed(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw", 1_000), tmp_path / "features"
     with (raw / "ml-100k.inter").open("a") as lines:
         lines.writelines(f"u1\ti1\t{stars}\t880000000\n" for stars in ("0.5", "1", "5", "6"))
@@ -200,7 +200,7 @@ def test_a_label_outside_its_scale_makes_the_line_malformed(spark: SparkSession,
     assert {(row.label, row.outcome) for row in outcomes} <= {(0, 0), (0, 0.25), (0, 0.5), (1, 0.75), (1, 1)}
 
 
-def test_a_file_with_times_in_milliseconds_is_refused_and_the_unit_named(spark: SparkSession, tmp_path: Path) -> None:
+def test_file_with_times_in_milliseconds_is_refused_and_the_unit_named(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 500)
     header, *lines = (raw / "ml-100k.inter").read_text("utf-8").splitlines()
     (raw / "ml-100k.inter").write_text("\n".join([header, *(f"{line}000" for line in lines)]) + "\n", "utf-8")
@@ -208,7 +208,7 @@ def test_a_file_with_times_in_milliseconds_is_refused_and_the_unit_named(spark: 
         prepare(spark, spec.load("movielens"), raw, tmp_path / "features")
 
 
-def test_the_spec_sets_the_allowed_days_of_a_time(spark: SparkSession, tmp_path: Path) -> None:
+def test_spec_sets_the_allowed_days_of_a_time(spark: SparkSession, tmp_path: Path) -> None:
     raw, features = write_shop(tmp_path / "raw", 600), tmp_path / "features"
     days = Time("timestamp", earliest=date(1997, 11, 21), latest=date(1997, 11, 21))
     dataset = dataclasses.replace(spec.load("movielens"), time=days, limits=spec.Limits(malformed_share=1.0))
@@ -220,7 +220,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_refused_snapshot_leaves_only_rejected_lines_and_no_other_table_changes(
+def test_refused_snapshot_leaves_only_rejected_lines_and_no_other_table_changes(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     raw, features, dataset = write_shop(tmp_path / "raw", 500), tmp_path / "features", spec.load("movielens")
@@ -240,7 +240,7 @@ def test_a_refused_snapshot_leaves_only_rejected_lines_and_no_other_table_change
     assert not (features / "tuesday" / REJECTED).exists()
 
 
-def test_the_path_of_a_missing_file_is_named(spark: SparkSession, tmp_path: Path) -> None:
+def test_path_of_a_missing_file_is_named(spark: SparkSession, tmp_path: Path) -> None:
     raw = write_shop(tmp_path / "raw", 10)
     (raw / "ml-100k.item").unlink()
     with pytest.raises(WorkloadError, match=f"items: no file {raw}/ml-100k.item"):
@@ -269,7 +269,7 @@ def test_the_path_of_a_missing_file_is_named(spark: SparkSession, tmp_path: Path
     ],
     ids=["renamed", "list type", "id became a number", "duplicate"],
 )
-def test_a_changed_column_is_named_with_the_remedy(
+def test_changed_column_is_named_with_the_remedy(
     spark: SparkSession, tmp_path: Path, written: str, instead: str, complaint: str
 ) -> None:
     raw = write_shop(tmp_path / "raw", 10)
@@ -280,7 +280,7 @@ def test_a_changed_column_is_named_with_the_remedy(
     assert complaint in str(fault.value)
 
 
-def test_a_missing_column_in_a_file_without_header_is_refused(
+def test_missing_column_in_a_file_without_header_is_refused(
     spark: SparkSession, criteo_raw: Path, tmp_path: Path
 ) -> None:
     lines = (criteo_raw / synthesize.FILE).read_text("utf-8").splitlines()[:50]
@@ -289,7 +289,7 @@ def test_a_missing_column_in_a_file_without_header_is_refused(
         prepare(spark, spec.load("criteo"), tmp_path, tmp_path / "features")
 
 
-def test_an_additional_column_is_ignored_and_reported(spark: SparkSession, shop: Trained, tmp_path: Path) -> None:
+def test_additional_column_is_ignored_and_reported(spark: SparkSession, shop: Trained, tmp_path: Path) -> None:
     raw = shutil.copytree(shop.raw, tmp_path / "raw")
     header, *lines = (raw / "ml-100k.user").read_text("utf-8").splitlines()
     wider = [f"a.b:token\t{header}", *(f"x\t{line}" for line in lines)]
@@ -312,7 +312,7 @@ def test_two_files_that_match_one_table_are_refused(
         prepare(spark, spec.load("criteo"), raw, tmp_path / "features")
 
 
-def test_the_bookshop_of_the_docs_can_be_prepared(spark: SparkSession, tmp_path: Path) -> None:
+def test_bookshop_of_the_docs_can_be_prepared(spark: SparkSession, tmp_path: Path) -> None:
     raw = Path(__file__).parents[3] / "docs" / "own-dataset"
     dataset = spec.parse((raw / "bookshop.yaml").read_text("utf-8"), "bookshop.yaml")
     prepared = prepare(spark, dataset, raw, tmp_path / "features")

@@ -20,9 +20,9 @@ from cli.endpoint import Endpoint
 from cli.errors import UserError
 from infra.release.checks.gate import verdict
 from testing import scoring
+from testing.gate_metrics import THRESHOLDS
 from testing.sandbox.tracking import tracking_server
 from testing.workloads.shop import Reader, Trained
-from tests.infra.release.checks.test_gate import FLOORS
 from workloads import artefact, spec
 from workloads.errors import WorkloadError
 from workloads.live_model import Live
@@ -73,12 +73,12 @@ def test_early_stopping_keeps_the_trees_up_to_the_best_one(shop: Trained, pipeli
     assert pipeline.stages[-1].getNumIterations() == -1
 
 
-def test_the_pipeline_has_jvm_stages_only(pipeline: PipelineModel) -> None:
+def test_pipeline_has_jvm_stages_only(pipeline: PipelineModel) -> None:
     assert {type(stage).__module__.split(".")[0] for stage in pipeline.stages} == {"pyspark", "synapse"}
     assert "Word2VecModel" in {type(stage).__name__ for stage in pipeline.stages}
 
 
-def test_the_test_set_is_the_last_rows_by_time(shop: Trained, spark: SparkSession) -> None:
+def test_test_set_is_the_last_rows_by_time(shop: Trained, spark: SparkSession) -> None:
     metrics = shop.read("metrics.json")
     rows = spark.read.parquet(str(shop.features)).orderBy(F.desc("time")).limit(metrics["rows_test"])
     assert metrics["rows_train"] + metrics["rows_validation"] + metrics["rows_test"] == 6_000
@@ -87,7 +87,7 @@ def test_the_test_set_is_the_last_rows_by_time(shop: Trained, spark: SparkSessio
     assert rows.filter("label = 1").count() == metrics["clicks_test"]
 
 
-def test_the_shops_model_is_better_than_the_base_rate_and_calibrated(shop: Trained) -> None:
+def test_shop_model_is_calibrated_and_better_than_the_base_rate(shop: Trained) -> None:
     metrics = shop.read("metrics.json")
     assert metrics["auc"] > 0.7
     assert metrics["log_loss"] < metrics["base_log_loss"] - 0.03
@@ -101,7 +101,7 @@ def test_the_shops_model_is_better_than_the_base_rate_and_calibrated(shop: Train
     assert set(metrics["slices"]) == {"gender", "age", "day", "user_id in training", "item_id in training"}
 
 
-def test_a_model_of_synthetic_rows_is_good_and_marked_as_synthetic(synthetic: Trained) -> None:
+def test_model_of_synthetic_rows_is_good_and_marked_as_synthetic(synthetic: Trained) -> None:
     metrics = synthetic.read("metrics.json")
     best = json.loads((synthetic.raw / "SYNTHETIC.json").read_text("utf-8"))
     assert 0.70 <= metrics["auc"] <= best["best_auc"] + 0.02
@@ -118,7 +118,7 @@ def test_training_skips_a_live_model_of_another_dataset(synthetic: Trained) -> N
     assert "Not compared with run run-1" in (synthetic.artefact / "model_card.html").read_text("utf-8")
 
 
-def test_the_model_card_is_self_contained_and_names_the_terms_of_use(shop: Trained) -> None:
+def test_model_card_is_self_contained_and_names_the_terms_of_use(shop: Trained) -> None:
     card = (shop.artefact / "model_card.html").read_text("utf-8")
     assert "no redistribution" in card
     assert "SYNTHETIC" not in card
@@ -126,7 +126,7 @@ def test_the_model_card_is_self_contained_and_names_the_terms_of_use(shop: Train
     assert not re.search(r"(src|href)=(?!.data:)|<script|@import|url\(", card)
 
 
-def test_the_value_of_context_is_measured_by_scoring_without_it(shop: Trained) -> None:
+def test_value_of_context_is_measured_by_scoring_without_it(shop: Trained) -> None:
     metrics, card = shop.read("metrics.json"), (shop.artefact / "model_card.html").read_text("utf-8")
     without = metrics["context"]
     assert without["auc_change"] == pytest.approx(metrics["auc"] - without["auc"])
@@ -140,7 +140,7 @@ def test_the_value_of_context_is_measured_by_scoring_without_it(shop: Trained) -
     assert f"{without['auc']:.4f}" in card
 
 
-def test_a_missing_hour_is_not_scored_as_midnight(shop: Trained) -> None:
+def test_missing_hour_is_not_scored_as_midnight(shop: Trained) -> None:
     """LightGBM reads a missing number as 0 if the training set had no missing values."""
     hour = Reader(shop.artefact).booster.feature_name().index("hour_number")
     lines = (line.partition("=") for line in (shop.artefact / "model.txt").read_text("utf-8").splitlines())
@@ -152,7 +152,7 @@ def test_a_missing_hour_is_not_scored_as_midnight(shop: Trained) -> None:
     assert {kind >> 2 & 3 for kind in decisions} == {_MISSING_IS_NAN}
 
 
-def test_the_ranking_depends_on_the_hour_and_a_missing_hour_stays_missing(shop: Trained) -> None:
+def test_ranking_depends_on_the_hour_and_a_missing_hour_stays_missing(shop: Trained) -> None:
     with scoring.serving(scoring.scoring_environment(shop.artefact)) as service:
         endpoint = Endpoint(service.client, "/score")
 
@@ -226,12 +226,12 @@ def repeated(shop: Trained, tmp_path_factory: pytest.TempPathFactory) -> Repeate
     return RepeatedRun(folder / "model", printed.getvalue())
 
 
-def test_the_same_snapshot_and_seed_give_the_same_model_on_one_core(shop: Trained, repeated: RepeatedRun) -> None:
+def test_same_snapshot_and_seed_give_the_same_model_on_one_core(shop: Trained, repeated: RepeatedRun) -> None:
     for name in ("model.txt", "encoder.npz"):
         assert (repeated.artefact / name).read_bytes() == (shop.artefact / name).read_bytes()
 
 
-def test_a_warm_start_continues_from_the_live_model(shop: Trained, spark: SparkSession, tmp_path: Path) -> None:
+def test_warm_start_continues_from_the_live_model(shop: Trained, spark: SparkSession, tmp_path: Path) -> None:
     model = dataclasses.replace(shop.dataset.model, warm_start=7, early_stopping_round=0)
     # Without early stopping, the live model's validation rows are training rows here.
     dataset = dataclasses.replace(shop.dataset, model=model)
@@ -245,7 +245,7 @@ def test_a_warm_start_continues_from_the_live_model(shop: Trained, spark: SparkS
     assert earlier in (tmp_path / "warm" / "model.txt").read_text()
 
 
-def test_an_impossible_warm_start_fits_from_scratch_and_records_the_reason(shop: Trained) -> None:
+def test_impossible_warm_start_fits_from_scratch_and_records_the_reason(shop: Trained) -> None:
     text, trees = (shop.artefact / "model.txt").read_text(), shop.read("metrics.json")["trees"]
     live = Live("run-1", model=text)
 
@@ -272,7 +272,7 @@ def test_an_impossible_warm_start_fits_from_scratch_and_records_the_reason(shop:
     assert "it has 'user_id__genres_rate' where" in other.lineage["anew"]
 
 
-def test_an_artefact_is_complete_or_missing(tmp_path: Path) -> None:
+def test_artefact_is_complete_or_missing(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "run"
 
     def fill_half() -> None:
@@ -294,7 +294,7 @@ def test_an_artefact_is_complete_or_missing(tmp_path: Path) -> None:
     assert (folder / "model.txt").read_text() == "whole"
 
 
-def test_a_run_that_fails_midway_leaves_no_files(
+def test_run_that_fails_midway_leaves_no_files(
     shop: Trained,
     spark: SparkSession,
     tmp_path: Path,
@@ -311,7 +311,7 @@ def test_a_run_that_fails_midway_leaves_no_files(
     assert not (tmp_path / "model").exists()
 
 
-def test_a_restarted_run_finds_its_artefact(shop: Trained) -> None:
+def test_restarted_run_finds_its_artefact(shop: Trained) -> None:
     same = request(shop, shop.artefact, lineage={"snapshot": "raw"})
     assert train.already_trained(same)
     assert not train.already_trained(dataclasses.replace(same, lineage={"snapshot": "other"}))
@@ -326,10 +326,8 @@ def test_training_needs_a_prepared_table(shop: Trained, spark: SparkSession, tmp
         train.train(spark, request(shop, tmp_path / "model", dataset=spec.load("criteo")))
 
 
-def test_a_killed_tracking_server_is_reported_and_does_not_change_the_model(
-    shop: Trained, repeated: RepeatedRun
-) -> None:
+def test_killed_tracking_server_is_reported_and_does_not_change_the_model(shop: Trained, repeated: RepeatedRun) -> None:
     assert re.search(r"^not logged to MLflow: .*metrics, model_card.html, lineage.json", repeated.printed, re.M)
     metrics = json.loads((repeated.artefact / "metrics.json").read_text())
-    assert all(rule["passed"] for rule in verdict(metrics, FLOORS | {"test_clicks_min": 100}))
+    assert all(rule["passed"] for rule in verdict(metrics, THRESHOLDS | {"test_clicks_min": 100}))
     assert metrics | {"seconds": {}} == shop.read("metrics.json") | {"seconds": {}}

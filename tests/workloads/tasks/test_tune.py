@@ -26,7 +26,7 @@ def laid_out(spark: SparkSession) -> Iterator[DataFrame]:
 
 
 @pytest.mark.spark
-def test_the_first_trial_has_the_specs_parameters_and_the_best_is_not_worse(laid_out: DataFrame) -> None:
+def test_first_trial_has_the_parameters_of_the_spec_and_the_best_is_not_worse(laid_out: DataFrame) -> None:
     dataset = clicks.dataset(num_iterations=30, early_stopping_round=5)
     done = tune.search(laid_out, dataset, 4)
     assert len(done) == 4
@@ -41,14 +41,14 @@ def test_the_first_trial_has_the_specs_parameters_and_the_best_is_not_worse(laid
 
 
 @pytest.mark.spark
-def test_a_spec_that_cannot_be_fitted_is_an_error(laid_out: DataFrame) -> None:
+def test_spec_that_cannot_be_fitted_is_an_error(laid_out: DataFrame) -> None:
     dataset = clicks.dataset(num_iterations=30, early_stopping_round=5, min_data_in_leaf=5_000)
     with pytest.raises(WorkloadError, match="the spec's current parameters: LightGBM returned"):
         tune.search(laid_out, dataset, 2)
 
 
 @pytest.mark.spark
-def test_a_failed_trial_is_recorded_and_is_never_the_best(laid_out: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_trial_is_recorded_and_is_never_the_best(laid_out: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tune.SPACE, "min_data_in_leaf", tune.IntDistribution(4_000, 5_000))
     done = tune.search(laid_out, clicks.dataset(num_iterations=30, early_stopping_round=5), 2)
     assert "LightGBM returned" in done[1].fault
@@ -88,7 +88,7 @@ SHOP = SPECS.parents[1] / "docs" / "own-dataset" / "bookshop.yaml"
 
 
 @pytest.mark.parametrize("file", [SPECS / "criteo.yaml", SPECS / "movielens.yaml", SHOP], ids=lambda file: file.stem)
-def test_a_tuned_spec_changes_only_the_model_block(file: Path) -> None:
+def test_tuned_spec_changes_only_the_model_block(file: Path) -> None:
     name, text = file.stem, file.read_text()
     before = spec.parse(text, name)
     model = before.with_model(**TUNED).model
@@ -98,7 +98,7 @@ def test_a_tuned_spec_changes_only_the_model_block(file: Path) -> None:
     assert all(line.strip().partition(":")[0] in {"model", *TUNED} for line in removed)
 
 
-def test_a_spec_without_a_model_block_is_refused() -> None:
+def test_spec_without_a_model_block_is_refused() -> None:
     text = (SPECS / "movielens.yaml").read_text().replace("model:", "other:")
     with pytest.raises(WorkloadError, match="no block `model:`"):
         tune.replace_model(text, spec.load("movielens").model, "movielens.yaml")

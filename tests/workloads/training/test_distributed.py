@@ -92,13 +92,13 @@ def test_two_executors_reach_the_log_loss_of_one(results: dict[str, Any], spark:
 
 
 @pytest.mark.parametrize("when", KILLED)
-def test_a_killed_executor_is_named_and_ends_the_fit_in_time(when: str, results: dict[str, Any]) -> None:
+def test_killed_executor_is_named_and_ends_the_fit_in_time(when: str, results: dict[str, Any]) -> None:
     assert "lost mid-fit (Command exited with code 137)" in results[when]["message"]
     assert "nothing was written: run again" in results[when]["message"]
     assert 0 < results[when]["seconds"] < BOUND
 
 
-def test_a_fit_after_a_killed_executor_is_complete(results: dict[str, Any]) -> None:
+def test_fit_after_a_killed_executor_is_complete(results: dict[str, Any]) -> None:
     assert max(abs(a - b) for a, b in zip(results["first"], results["again"], strict=True)) <= TOLERANCE
 
 
@@ -108,7 +108,7 @@ def test_each_executor_has_the_native_library_once(results: dict[str, Any]) -> N
     assert results["fetched"] == 2 + len(KILLED)
 
 
-def test_an_executor_working_long_after_the_others_is_a_stall() -> None:
+def test_executor_working_long_after_the_others_is_a_stall() -> None:
     stall = Stall()
     assert not stall.check(0, 7, {"a": 1, "b": 2})
     assert not stall.check(10, 7, {"a": 0, "b": 1})

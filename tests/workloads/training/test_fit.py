@@ -20,7 +20,7 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.mark.parametrize("setting", ["spark.speculation", "spark.dynamicAllocation.enabled"])
-def test_a_cluster_whose_tasks_may_change_mid_fit_is_refused(
+def test_cluster_whose_tasks_may_change_mid_fit_is_refused(
     setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # These cannot be set on a running session.
@@ -31,7 +31,7 @@ def test_a_cluster_whose_tasks_may_change_mid_fit_is_refused(
 
 
 @pytest.mark.parametrize("setting", ["spark.task.reaper.enabled", "spark.task.reaper.killTimeout"])
-def test_a_cluster_without_task_reaper_is_refused(
+def test_cluster_without_task_reaper_is_refused(
     setting: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     correct = {"spark.task.reaper.enabled": "true", "spark.task.reaper.killTimeout": "20s"}
@@ -46,7 +46,7 @@ def test_a_cluster_without_task_reaper_is_refused(
         session.check_for_training(spark)
 
 
-def test_a_model_with_too_few_trees_is_refused(spark: SparkSession) -> None:
+def test_model_with_too_few_trees_is_refused(spark: SparkSession) -> None:
     """The minimal leaf is larger than the training set: LightGBM stops, and SynapseML reports no error."""
     dataset = clicks.dataset(num_iterations=100, min_data_in_leaf=100_000)
     with (
@@ -79,7 +79,7 @@ def test_missing_trees_are_detected_after_every_end_of_a_fit(
             fit.check_trees(trees, best, wanted)
 
 
-def test_a_warm_start_adds_trees_that_correct_the_earlier_model(spark: SparkSession) -> None:
+def test_warm_start_adds_trees_that_correct_the_earlier_model(spark: SparkSession) -> None:
     """Thirty trees plus ten have about the log loss of forty, and a lower one than thirty."""
     dataset, test = clicks.dataset(num_iterations=30), clicks.rows(spark, 4_000, first=1_000_000)
     with fit.laid_out(clicks.rows(spark, 8_000), 2) as rows:
@@ -100,7 +100,7 @@ def test_a_warm_start_adds_trees_that_correct_the_earlier_model(spark: SparkSess
     assert abs(loss(joined) - loss(forty)) < 0.005
 
 
-def test_the_learning_curve_ends_at_the_log_loss_of_the_model(spark: SparkSession) -> None:
+def test_learning_curve_ends_at_the_log_loss_of_the_model(spark: SparkSession) -> None:
     dataset = clicks.dataset(num_iterations=20, early_stopping_round=0)
     with fit.laid_out(clicks.rows(spark, 2_000, validation=0.2), 0) as rows:
         model = fit.fit(rows, dataset)

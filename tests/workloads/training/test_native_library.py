@@ -26,7 +26,7 @@ def test_fits_unpack_no_further_copies(spark: SparkSession) -> None:
     }
 
 
-def test_the_jvms_temporary_folder_is_inside_the_run_folder(spark: SparkSession) -> None:
+def test_jvm_temporary_folder_is_inside_the_run_folder(spark: SparkSession) -> None:
     scratch = Path(spark.sparkContext.getConf().get("spark.local.dir")).parent
     temporary = Path(spark.sparkContext._jvm.System.getProperty("java.io.tmpdir"))
     assert temporary.parent == scratch

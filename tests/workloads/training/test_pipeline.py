@@ -18,7 +18,7 @@ pytest_plugins = ["testing.workloads.spark"]
 pytestmark = pytest.mark.spark
 
 
-def test_the_pipeline_computes_the_same_as_sparks_pipeline_model(shop: Trained, spark: SparkSession) -> None:
+def test_pipeline_computes_the_same_as_pipeline_model_of_spark(shop: Trained, spark: SparkSession) -> None:
     folder = shop.artefact / "pipeline"
     rows = spark.read.parquet(str(shop.features)).orderBy("time").limit(300)
 
@@ -32,7 +32,7 @@ def test_the_pipeline_computes_the_same_as_sparks_pipeline_model(shop: Trained, 
 
 
 @pytest.mark.parametrize("words", [[MISSING_LEVEL], [MISSING_LEVEL, f"a{BETWEEN}b", 'line\n"break"\\', "über", "😀"]])
-def test_a_lookup_is_loaded_as_spark_loads_it(words: list[str], spark: SparkSession, tmp_path: Path) -> None:
+def test_lookup_is_loaded_as_spark_loads_it(words: list[str], spark: SparkSession, tmp_path: Path) -> None:
     """`load` uses Spark's private constructors; the words contain characters that serialisation could change."""
     vectors = np.arange(2 * len(words), dtype=np.float32).reshape(-1, 2) / 3
     folder = tmp_path / "lookup"

@@ -11,7 +11,7 @@ from databricks.sdk.service.jobs import RunResultState
 from infra.cloud.artefact import ArtefactError
 from infra.cloud.live_deployment import LiveModel
 from infra.release.checks import candidate
-from tests.infra.release.checks.test_gate import FLOORS, GOOD
+from testing.gate_metrics import GOOD_METRICS, THRESHOLDS
 
 Runs = list[tuple[int, RunResultState, dict[str, Any] | None]]
 
@@ -47,7 +47,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
         monkeypatch.setattr(candidate, "live_model", lambda client, endpoint: live)
         monkeypatch.setattr(candidate, "Artefact", Artefact)
         monkeypatch.setattr(candidate.pulumi.log, "warn", said.append)
-        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", thresholds=FLOORS)
+        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", thresholds=THRESHOLDS)
 
     said: list[str] = []
     choose.said = said  # type: ignore[attr-defined]
@@ -58,13 +58,13 @@ def test_newest_passing_run_is_the_candidate_and_skipped_runs_are_logged(newest:
     found = newest(
         [
             (5, RunResultState.FAILED, None),
-            (4, RunResultState.SUCCESS, {**GOOD, "auc": 0.55}),
+            (4, RunResultState.SUCCESS, {**GOOD_METRICS, "auc": 0.55}),
             (3, RunResultState.SUCCESS, None),
-            (2, RunResultState.SUCCESS, GOOD),
-            (1, RunResultState.SUCCESS, GOOD),
+            (2, RunResultState.SUCCESS, GOOD_METRICS),
+            (1, RunResultState.SUCCESS, GOOD_METRICS),
         ]
     )
-    assert (found["run_id"], found["run_page_url"], found["metrics"]) == ("2", "https://2", GOOD)
+    assert (found["run_id"], found["run_page_url"], found["metrics"]) == ("2", "https://2", GOOD_METRICS)
     assert found["lineage"] == {"dataset": "movielens", "snapshot": "day-2", "code": "c0de"}
     said = json.dumps(newest.said)
     assert len(newest.said) == 3
@@ -74,7 +74,7 @@ def test_newest_passing_run_is_the_candidate_and_skipped_runs_are_logged(newest:
 
 def test_missing_candidate_is_an_error_with_the_reason_of_each_run(newest: Any) -> None:
     with pytest.raises(candidate.NoCandidate, match=r"no run of job 7 has a model(.|\n)*- run 4 is refused: AUC"):
-        newest([(4, RunResultState.SUCCESS, {**GOOD, "auc": 0.55})])
+        newest([(4, RunResultState.SUCCESS, {**GOOD_METRICS, "auc": 0.55})])
     with pytest.raises(candidate.NoCandidate, match="release:model to trained"):
         newest([])
 
@@ -82,13 +82,13 @@ def test_missing_candidate_is_an_error_with_the_reason_of_each_run(newest: Any) 
 def test_runs_beyond_the_last_twenty_are_not_candidates(newest: Any) -> None:
     failed: Runs = [(number, RunResultState.FAILED, None) for number in range(100, 80, -1)]
     with pytest.raises(candidate.NoCandidate):
-        newest([*failed, (1, RunResultState.SUCCESS, GOOD)])
+        newest([*failed, (1, RunResultState.SUCCESS, GOOD_METRICS)])
 
 
 def compared(run_id: str, **found: Any) -> dict[str, Any]:
     """Metrics of a run that was compared with another one."""
     same = {"auc_change_interval": [-0.001, 0.001], "log_loss_change_interval": [-0.001, 0.001]}
-    return {**GOOD, "live": {"run_id": run_id, **(found or same)}}
+    return {**GOOD_METRICS, "live": {"run_id": run_id, **(found or same)}}
 
 
 def test_run_is_a_candidate_only_if_compared_with_the_live_model(newest: Any) -> None:
@@ -97,10 +97,10 @@ def test_run_is_a_candidate_only_if_compared_with_the_live_model(newest: Any) ->
     found = newest(
         [
             (7, RunResultState.SUCCESS, worse),
-            (6, RunResultState.SUCCESS, {**GOOD, "live": None}),
+            (6, RunResultState.SUCCESS, {**GOOD_METRICS, "live": None}),
             (5, RunResultState.SUCCESS, compared("1")),
             (4, RunResultState.SUCCESS, compared("2")),
-            (2, RunResultState.SUCCESS, GOOD),
+            (2, RunResultState.SUCCESS, GOOD_METRICS),
         ],
         live,
     )
@@ -116,11 +116,12 @@ def test_run_is_a_candidate_only_if_compared_with_the_live_model(newest: Any) ->
 
 
 def test_live_model_is_the_candidate_if_no_later_run_passes(newest: Any) -> None:
-    runs = [(3, RunResultState.SUCCESS, {**GOOD, "live": None}), (2, RunResultState.SUCCESS, {**GOOD, "live": None})]
+    uncompared = {**GOOD_METRICS, "live": None}
+    runs = [(3, RunResultState.SUCCESS, uncompared), (2, RunResultState.SUCCESS, uncompared)]
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "2"
 
 
-def test_a_live_model_that_cannot_score_todays_rows_is_named_and_does_not_stop_the_release(newest: Any) -> None:
+def test_live_model_that_cannot_score_new_rows_is_reported_and_does_not_stop_the_release(newest: Any) -> None:
     reason = "it needs feature 'age', which the spec no longer has"
     runs = [(3, RunResultState.SUCCESS, compared("2", skipped=reason))]
     assert newest(runs, LiveModel("m2-live", "2"))["run_id"] == "3"
@@ -129,4 +130,4 @@ def test_a_live_model_that_cannot_score_todays_rows_is_named_and_does_not_stop_t
 
 def test_live_model_without_a_recorded_run_allows_no_candidate(newest: Any) -> None:
     with pytest.raises(candidate.NoCandidate, match="no training run is recorded for the live deployment by-hand"):
-        newest([(3, RunResultState.SUCCESS, GOOD)], LiveModel("by-hand", ""))
+        newest([(3, RunResultState.SUCCESS, GOOD_METRICS)], LiveModel("by-hand", ""))

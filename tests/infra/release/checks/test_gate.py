@@ -8,42 +8,20 @@ import pytest
 
 from infra.config.settings import QualitySettings
 from infra.release.checks.gate import evaluate_gate, verdict
+from testing.gate_metrics import GOOD_METRICS, THRESHOLDS
 
-FLOORS = QualitySettings().limits
-GOOD = {
-    "clicks_test": 5000,
-    "auc": 0.71,
-    "log_loss": 0.61,
-    "base_log_loss": 0.68,
-    "calibration_gap": 0.01,
-    "expected_calibration_error": 0.02,
-    "probability_std": 0.18,
-    "mean_probability": 0.56,
-    "commonest_probability_share": 0.001,
-    "feature_auc": {"age": 0.55, "genres": 0.71, "answer": None},
-    "live": {
-        "run_id": "7",
-        "auc": 0.715,
-        "log_loss": 0.608,
-        "auc_change": -0.005,
-        "auc_change_interval": [-0.012, 0.002],
-        "log_loss_change": 0.002,
-        "log_loss_change_interval": [-0.001, 0.005],
-    },
-    "drift": {"age": {"psi": 0.04, "unseen_rise": None}, "genres": {"psi": 0.01, "unseen_rise": 0.1}},
-}
-LIVE: dict[str, Any] = GOOD["live"]  # type: ignore[assignment]
-ABSOLUTE = {name: value for name, value in GOOD.items() if name not in ("live", "drift")}
+LIVE: dict[str, Any] = GOOD_METRICS["live"]  # type: ignore[assignment]
+ABSOLUTE = {name: value for name, value in GOOD_METRICS.items() if name not in ("live", "drift")}
 
 
 def broken(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(rule.name, rule.message) for rule in evaluate_gate(metrics, FLOORS) if not rule.passed]
+    return [(rule.name, rule.message) for rule in evaluate_gate(metrics, THRESHOLDS) if not rule.passed]
 
 
-def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
-    rules = evaluate_gate(GOOD, FLOORS)
+def test_good_model_passes_every_rule_with_its_value_and_limit() -> None:
+    rules = evaluate_gate(GOOD_METRICS, THRESHOLDS)
     assert all(rule.passed and isinstance(rule.value, float | int) for rule in rules)
-    assert len(rules) == len(FLOORS)
+    assert len(rules) == len(THRESHOLDS)
     assert {rule.name for rule in rules} == {name[: -len("_min")] for name in QualitySettings.model_fields}
 
 
@@ -85,7 +63,7 @@ def test_a_good_model_passes_every_rule_with_its_value_and_limit() -> None:
     ],
 )
 def test_each_bad_figure_breaks_its_rule(worse: dict[str, Any], rule: str, reason: str) -> None:
-    ((name, says),) = broken({**GOOD, **worse})
+    ((name, says),) = broken({**GOOD_METRICS, **worse})
     assert name == rule
     assert reason in says
 
@@ -93,7 +71,7 @@ def test_each_bad_figure_breaks_its_rule(worse: dict[str, Any], rule: str, reaso
 def test_model_that_may_be_as_good_as_the_live_one_passes() -> None:
     """A drop is refused only if the whole confidence interval shows it."""
     worse = {"auc_change": -0.02, "auc_change_interval": [-0.05, 0.01]}
-    assert broken({**GOOD, "live": LIVE | worse}) == []
+    assert broken({**GOOD_METRICS, "live": LIVE | worse}) == []
 
 
 @pytest.mark.parametrize(
@@ -105,7 +83,7 @@ def test_model_that_may_be_as_good_as_the_live_one_passes() -> None:
     ],
 )
 def test_rules_without_a_comparison_pass_with_the_reason(alone: dict[str, Any]) -> None:
-    compared = {rule.name: rule for rule in evaluate_gate({**ABSOLUTE, **alone}, FLOORS) if rule.value is None}
+    compared = {rule.name: rule for rule in evaluate_gate({**ABSOLUTE, **alone}, THRESHOLDS) if rule.value is None}
     assert set(compared) == {"auc_drop", "log_loss_rise", "psi", "unseen_rise"}
     assert all(rule.passed and rule.message.startswith("not judged: ") for rule in compared.values())
 
@@ -113,17 +91,17 @@ def test_rules_without_a_comparison_pass_with_the_reason(alone: dict[str, Any]) 
 @pytest.mark.parametrize("alone", [{"feature_auc": {"age": None}}, {}])
 def test_feature_auc_rule_is_skipped_without_measurements(alone: dict[str, Any]) -> None:
     """Models from before this measure, and rows with very few clicks."""
-    measured = {name: value for name, value in GOOD.items() if name != "feature_auc"}
-    (rule,) = (rule for rule in evaluate_gate(measured | alone, FLOORS) if rule.name == "feature_auc")
+    measured = {name: value for name, value in GOOD_METRICS.items() if name != "feature_auc"}
+    (rule,) = (rule for rule in evaluate_gate(measured | alone, THRESHOLDS) if rule.name == "feature_auc")
     assert rule.passed
     assert rule.message.startswith("not judged: ")
 
 
-def test_a_figure_that_was_not_measured_is_a_refusal() -> None:
+def test_missing_metrics_refuse_the_model() -> None:
     assert len(broken({})) == 7
 
 
 def test_changed_threshold_changes_the_verdict_of_the_same_run() -> None:
-    strict = FLOORS | {"auc_min": 0.75}
-    assert [rule["name"] for rule in verdict(GOOD, strict) if not rule["passed"]] == ["auc"]
-    assert json.loads(json.dumps(verdict(GOOD, strict), allow_nan=False)) == verdict(GOOD, strict)
+    strict = THRESHOLDS | {"auc_min": 0.75}
+    assert [rule["name"] for rule in verdict(GOOD_METRICS, strict) if not rule["passed"]] == ["auc"]
+    assert json.loads(json.dumps(verdict(GOOD_METRICS, strict), allow_nan=False)) == verdict(GOOD_METRICS, strict)

@@ -11,14 +11,13 @@ from databricks.sdk.service.catalog import PermissionsChange, Privilege
 from databricks.sdk.service.compute import LibraryInstallStatus, State
 from pulumi.dynamic import ResourceProvider
 
-from infra.config.loading import ConfigError, load
-from infra.config.settings import Settings
+from infra.config.loading import ConfigError
 from infra.release.interactive_access.cluster import _ClusterProvider, _PolicyProvider
 from infra.release.training_stage.job import _JobProvider
 from infra.release.training_stage.workload import _WorkloadProvider
 from testing.sandbox.data import Served
 from testing.sandbox.databricks import lake_workspace, trusted
-from testing.stack.infra_graph import RELEASE, STACK, Graph, graph
+from testing.stack.infra_graph import Graph, graph, settings
 from testing.waiting import eventually
 
 CLUSTER, POLICY = _ClusterProvider(), _PolicyProvider()
@@ -45,10 +44,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def workspace(cloud: Served) -> WorkspaceClient:
     return lake_workspace(cloud)
-
-
-def settings(**config: str) -> Settings:
-    return load({**STACK, **RELEASE, **config}, "personalization")
 
 
 def props(cloud: Served, program: Graph, resource: str, **changed: Any) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def test_cluster_of_an_interrupted_up_is_adopted(cloud: Served, workspace: Works
     assert workspace.clusters.get(first).state == State.TERMINATED
 
 
-def test_a_lost_answer_leaves_no_second_cluster(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
+def test_lost_answer_leaves_no_second_cluster(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
     wanted = named(cloud, program, "lost")
     cloud.faults({"path": "/clusters/create$", "lost": True})
     made = CLUSTER.create(wanted)
@@ -194,7 +189,7 @@ def test_update_replaces_the_wheel_and_restores_the_running_state(
     assert "data-science" not in readers(workspace)
 
 
-def test_a_grant_that_was_removed_by_hand_is_found_and_granted_again(
+def test_grant_that_was_removed_by_hand_is_found_and_granted_again(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     wanted = named(cloud, program, "granted")
@@ -225,7 +220,7 @@ def test_deletion_of_the_cluster_is_permanent_revokes_grants_and_may_be_repeated
         workspace.cluster_policies.get(policy.id)
 
 
-def test_a_replacement_keeps_the_object_that_the_old_resource_had(
+def test_replacement_keeps_the_object_that_the_old_resource_had(
     cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     """The engine creates before it deletes, and both have one name."""
@@ -244,7 +239,7 @@ def test_a_replacement_keeps_the_object_that_the_old_resource_had(
         assert not _exists(workspace, provider, new.id), provider
 
 
-def test_a_wheels_folder_may_be_changed_by_admins_only(
+def test_wheel_folder_may_be_changed_by_admins_only(
     cloud: Served, workspace: WorkspaceClient, program: Graph, without_team: Graph
 ) -> None:
     for declared, expected in ((program, {"data-science": ["CAN_READ"]}), (without_team, {})):
@@ -278,9 +273,7 @@ def _granted(workspace: WorkspaceClient, folder_id: str) -> dict[str | None, lis
     }
 
 
-def test_a_cluster_changed_or_deleted_by_hand_is_found(
-    cloud: Served, workspace: WorkspaceClient, program: Graph
-) -> None:
+def test_cluster_changed_or_deleted_by_hand_is_found(cloud: Served, workspace: WorkspaceClient, program: Graph) -> None:
     wanted = named(cloud, program, "changed")
     made = CLUSTER.create(wanted)
     assert CLUSTER.read(made.id, made.outs).outs == made.outs

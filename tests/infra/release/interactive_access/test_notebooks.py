@@ -23,7 +23,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_changed_notebook_is_uploaded_and_makes_no_new_model(sources: Path) -> None:
+def test_changed_notebook_is_uploaded_and_makes_no_new_model(sources: Path) -> None:
     before = workload.sources_digest(sources), notebooks_digest()
     with (sources / "notebooks" / "explore.py").open("a") as file:
         file.write("\n# COMMAND ----------\n\nprint(1)\n")
@@ -34,7 +34,7 @@ def test_a_changed_notebook_is_uploaded_and_makes_no_new_model(sources: Path) ->
     assert workload.sources_digest(sources) != before[0]
 
 
-def test_the_wheel_holds_no_notebook(tmp_path: Path) -> None:
+def test_wheel_holds_no_notebook(tmp_path: Path) -> None:
     names = zipfile.ZipFile(workload.build_wheel(tmp_path)).namelist()
     assert "workloads/training/fit.py" in names
     assert not [name for name in names if "notebook" in name]

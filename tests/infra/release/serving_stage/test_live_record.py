@@ -79,7 +79,7 @@ def test_live_model_comes_first_and_earlier_ones_have_the_rollback_settings(clou
     assert len(kept) == 2
 
 
-def test_a_training_run_finds_the_live_model_by_the_file(cloud: Cloud, file: Path) -> None:
+def test_training_run_finds_the_live_model_by_the_file(cloud: Cloud, file: Path) -> None:
     live_record._ReferenceProvider().create(props(cloud, "2"))
     found = live_model.load(file, spec.load("movielens"))
     assert found == live_model.Live("run-2", skipped="its artefact is no longer in the lake")
@@ -88,9 +88,7 @@ def test_a_training_run_finds_the_live_model_by_the_file(cloud: Cloud, file: Pat
 @pytest.mark.parametrize(
     "content", [None, "", "[]", '{"run_id": "run-1"}', '{"deployments": [{"deployment": "other"}]}']
 )
-def test_a_file_that_is_gone_or_names_another_deployment_is_written_again(
-    cloud: Cloud, file: Path, content: str | None
-) -> None:
+def test_missing_or_foreign_live_record_is_written_again(cloud: Cloud, file: Path, content: str | None) -> None:
     provider = live_record._ReferenceProvider()
     made = provider.create(props(cloud, "1"))
     file.unlink()

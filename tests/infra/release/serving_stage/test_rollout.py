@@ -323,7 +323,7 @@ def of_size(it: Any) -> None:
         (of_size, "scale", {"memory": "64Mi"}),
     ],
 )
-def test_a_deployment_that_was_changed_by_hand_is_named_by_what_differs_and_set_back(
+def test_deployment_changed_by_hand_is_reported_with_the_difference_and_reset(
     cloud: Cloud, live: dict[str, Any], by_hand: Callable[[Any], None], differs: str, value: Any
 ) -> None:
     provider, wanted = rollout._RolloutProvider(), {**props(cloud, "1"), "share": 100}
@@ -365,7 +365,7 @@ def test_deployment_tags_name_model_image_and_engine(cloud: Cloud, live: dict[st
     assert found.tags == {**tags, "incarnation": live["incarnation"]}
 
 
-def test_a_changed_scale_keeps_the_warm_deployment(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_changed_scale_keeps_the_warm_deployment(cloud: Cloud, live: dict[str, Any]) -> None:
     forth = rolled_out(cloud, "2", live)
     scaled = rolled_out(cloud, "2", forth, scale={**props(cloud, "2")["scale"], "max": 2})
     assert (scaled["deployment"], scaled["previous"]) == (forth["deployment"], forth["previous"])
@@ -399,14 +399,14 @@ def test_limits_are_kept_or_named(found: ProbeResult, holds: bool) -> None:
     assert all("release:" in reason for reason in reasons)
 
 
-def test_a_rollout_prints_nothing_between_the_messages_of_the_engine(
+def test_rollout_prints_nothing_between_the_messages_of_the_engine(
     cloud: Cloud, live: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     rolled_out(cloud, "2", live)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_forced_replacement_keeps_the_deployment_and_its_traffic(cloud: Cloud, live: dict[str, Any]) -> None:
+def test_forced_replacement_keeps_the_deployment_and_its_traffic(cloud: Cloud, live: dict[str, Any]) -> None:
     provider = rollout._RolloutProvider()
     with users(cloud) as seen:
         replacement = rolled_out(cloud, "1")

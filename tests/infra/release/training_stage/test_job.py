@@ -50,7 +50,7 @@ def test_training_cluster_never_autoscales(workers: int, spot: bool) -> None:
         ]
 
 
-def test_the_sdk_reads_the_job_without_losing_anything() -> None:
+def test_job_is_parsed_by_the_sdk_without_loss() -> None:
     raw = settings()
     assert JobSettings.from_dict(raw).as_dict() == raw
 
@@ -60,7 +60,7 @@ def test_daily_schedule_is_paused_unless_enabled() -> None:
     assert settings(schedule_enabled=True)["schedule"]["pause_status"] == "UNPAUSED"
 
 
-def test_a_scheduled_run_trains_on_the_rows_of_its_day_and_a_release_on_those_it_names() -> None:
+def test_scheduled_run_trains_on_the_rows_of_its_day_and_a_release_on_those_it_names() -> None:
     (first, *_) = settings(schedule_enabled=True)["parameters"]
     assert first == {"name": "snapshot", "default": "{{job.start_time.iso_date}}"}
     (first, *_) = settings()["parameters"]
@@ -78,7 +78,7 @@ def test_both_tasks_use_the_same_cluster_and_libraries() -> None:
     assert train["depends_on"] == [{"task_key": "prepare"}]
 
 
-def test_a_run_without_a_named_live_model_finds_it_in_the_lake() -> None:
+def test_run_without_a_named_live_model_finds_it_in_the_lake() -> None:
     job = settings()
     (default,) = (parameter["default"] for parameter in job["parameters"] if parameter["name"] == "live")
     assert default.startswith("/Volumes/")

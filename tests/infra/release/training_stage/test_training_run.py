@@ -48,11 +48,11 @@ def trained(jobs: Jobs, job_id: int = 7, lake: str = "2026-11-01") -> int:
     return int(training_run._TrainingRunProvider._run_to_end(SimpleNamespace(jobs=jobs), props, "").run_id)
 
 
-def test_a_run_that_succeeded_is_found_again(jobs: Jobs) -> None:
+def test_run_that_succeeded_is_found_again(jobs: Jobs) -> None:
     assert [trained(jobs), trained(jobs)] == [1, 1]
 
 
-def test_a_run_that_databricks_has_deleted_is_repeated(jobs: Jobs) -> None:
+def test_run_that_databricks_has_deleted_is_repeated(jobs: Jobs) -> None:
     assert trained(jobs) == 1
     jobs.deleted = set(jobs.runs)
     jobs.runs = {}
@@ -60,7 +60,7 @@ def test_a_run_that_databricks_has_deleted_is_repeated(jobs: Jobs) -> None:
     assert [token.rpartition("-")[2] for token in jobs.runs] == ["2"]
 
 
-def test_a_failed_run_is_repeated_by_the_same_job_and_by_one_that_was_made_again(jobs: Jobs) -> None:
+def test_failed_run_is_repeated_by_the_same_job_and_by_a_recreated_one(jobs: Jobs) -> None:
     jobs.result = RunResultState.FAILED
     for job_id in (7, 7, 8):
         with pytest.raises(training_run.TrainingFailed, match="ended as"):
@@ -69,7 +69,7 @@ def test_a_failed_run_is_repeated_by_the_same_job_and_by_one_that_was_made_again
     assert trained(jobs, 8) == 4
 
 
-def test_a_run_whose_artefact_is_gone_is_repeated_and_so_is_one_of_another_lake(
+def test_run_whose_artefact_is_gone_is_repeated_and_so_is_one_of_another_lake(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert trained(jobs) == 1
