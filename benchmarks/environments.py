@@ -13,31 +13,46 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 USES = ("preview", "local", "test")
-BARS = {"preview": "0.7 GB, 60 more packages", "local": "1.8 GB", "test": ""}
+SDKS = ("pulumi", "pulumi-azure-native", "azure-ai-ml", "databricks-sdk")
+MORE_PACKAGES_MAX = 60
+"""Bar of `preview`: packages that are not dependencies of the four SDKs."""
+BARS = {"preview": f"0.7 GB, {MORE_PACKAGES_MAX} more packages", "local": "1.8 GB", "test": ""}
 _NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".local*", "__pycache__", ".*_cache", ".hypothesis")
-_PACKAGES = """
-import json
-from importlib import metadata
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name as canonical
+_TOOLS = {"pip", "uv", "personalization-azure"}
+_COUNT = "import json; from benchmarks import environments; print(json.dumps(environments.count_packages()))"
 
-needed, pending = set(), ["pulumi", "pulumi-azure-native", "azure-ai-ml", "databricks-sdk"]
-while pending:
-    requirement = Requirement(pending.pop())
-    for extra in ("", *requirement.extras):
-        if (canonical(requirement.name), extra) not in needed:
-            needed.add((canonical(requirement.name), extra))
-            found = map(Requirement, metadata.requires(requirement.name) or [])
-            pending += [str(each) for each in found if not each.marker or each.marker.evaluate({"extra": extra})]
-sdks = {name for name, _ in needed}
-tools = {"pip", "uv", "personalization-azure"}
-installed = {canonical(each.metadata["Name"]) for each in metadata.distributions()} - tools
-print(json.dumps([len(installed), len(installed - sdks)]))
-"""
+
+def with_dependencies(requirements: Iterable[str]) -> set[str]:
+    """Return the names of installed packages that the requirements need, from the packages' own metadata."""
+    # The script itself may run in a Python without packages.
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    needed: set[tuple[str, str]] = set()
+    pending = [Requirement(requirement) for requirement in requirements]
+    while pending:
+        requirement = pending.pop()
+        name = canonicalize_name(requirement.name)
+        for extra in ("", *requirement.extras):
+            if (name, extra) not in needed:
+                needed.add((name, extra))
+                found = map(Requirement, metadata.requires(name) or [])
+                pending += [each for each in found if not each.marker or each.marker.evaluate({"extra": extra})]
+    return {name for name, _ in needed}
+
+
+def count_packages() -> tuple[int, int]:
+    """Return the numbers of packages of the running environment, and of those that the SDKs do not need."""
+    from packaging.utils import canonicalize_name
+
+    installed = {canonicalize_name(each.metadata["Name"]) for each in metadata.distributions()} - _TOOLS
+    return len(installed), len(installed - with_dependencies(SDKS))
 
 
 def size(folder: Path) -> int:
@@ -57,9 +72,8 @@ def measure(use: str) -> str:
         started = time.monotonic()
         subprocess.run([sys.executable, copy / "tools" / "bootstrap.py", "--for", use], check=True, stdout=sys.stderr)
         seconds = time.monotonic() - started
-        answer = subprocess.run(
-            [copy / ".venv/bin/python", "-c", _PACKAGES], check=True, capture_output=True, text=True
-        )
+        python = copy / ".venv/bin/python"
+        answer = subprocess.run([python, "-c", _COUNT], cwd=copy, check=True, capture_output=True, text=True)
         packages, more = json.loads(answer.stdout)
         return f"| {use} | {packages} | {more} | {size(copy / '.venv') / 1e9:.2f} GB | {BARS[use]} | {seconds:.0f} s |"
 

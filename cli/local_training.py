@@ -19,9 +19,10 @@ from typing import Any
 
 from cli import local_spark
 from cli.errors import UserError
+from workloads.data.rejected_lines import REJECTED
 from workloads.errors import WorkloadError
 from workloads.tasks import command, crossvalidate
-from workloads.tasks.prepare import PREPARED, REJECTED
+from workloads.tasks.prepare import PREPARED
 
 _SCRATCH, _LOCK = "personalization-spark-", "lock"
 

@@ -1,11 +1,15 @@
 """The stack that the engine checks: whether it is a production stack.
 
-The engine sends a pack the stack's configuration before the first resource (`ConfigureStack`). The SDK keeps only the
-tags of that message, so `remember_configuration` replaces the SDK's servicer by one that also keeps the setting. Does
-not read any other setting: rules check the properties of resources.
+The engine sends a pack the stack's configuration before the first resource (`ConfigureStack`). No public interface of
+the SDK passes it on: `PolicyPack` creates its servicer itself and takes none, the servicer keeps only the tags of that
+message, `get_config` of a rule returns the pack's own configuration, and the variable PULUMI_CONFIG, which the SDK
+reads, is set only for a pack without a language plugin. So `remember_configuration` replaces the SDK's private servicer
+by a subclass that also keeps the setting; `tests/policy/test_engine.py` notices an SDK without that class. Does not
+read any other setting: rules check the properties of resources.
 
-Source: pulumi/pulumi sdk/go/common/resource/plugin/analyzer_plugin.go (`NewPolicyAnalyzer`); pulumi-policy==1.21.0
-pulumi_policy/policy.py (`_PolicyAnalyzerServicer.ConfigureStack`)
+Source: pulumi/pulumi sdk/go/common/resource/plugin/analyzer_plugin.go (`NewPolicyAnalyzer`, `constructEnv`);
+pulumi-policy==1.21.0 pulumi_policy/policy.py (`PolicyPack.__init__`, `_PolicyAnalyzerServicer.ConfigureStack`,
+`_configure_runtime_settings`)
 """
 
 from collections.abc import Mapping

@@ -42,8 +42,8 @@ _JSON = (b"content-type", b"application/json")
 _ANY = b"*/*"
 _OVERLOADED = Problem(503, "overloaded", headers=RETRY).raw()
 _NEVER_SHED = 16
-"""At or below this number of queued requests, none is refused for waiting longer than `queue_seconds`: the host is then
-stalled, and refusing one does not help the others. `max_in_flight` applies in any case."""
+"""Requests are never refused for waiting longer than `queue_seconds` if no more than this number is queued: the host is
+then stalled, and refusing one does not help the others. `max_in_flight` applies in any case."""
 
 
 class Service:

@@ -88,7 +88,7 @@ def _compile(root: Path) -> None:
 
 
 def _digest(root: Path) -> str:
-    """Digest of everything that decides what is installed; the path counts, an environment cannot be moved."""
+    """Digest of all inputs of the installation, also the path, because an environment cannot be moved."""
     parts = [str(root).encode(), *((root / name).read_bytes() for name in ("requirements.lock", "pyproject.toml"))]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 

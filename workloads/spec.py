@@ -6,10 +6,7 @@ Spark starts. Does not read any data: `data/tables.py` checks that the files hav
 
 import dataclasses
 import hashlib
-import math
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from workloads import dataclass_reader
 from workloads.errors import WorkloadError
 
 FEATURE_TYPES = ("integer", "number", "string", "strings")
@@ -293,7 +291,7 @@ class Spec:
     slices: tuple[Slice, ...] = ()
     unused: tuple[str, ...] = ()
     """Features that are described but not used; crosses and slices with them are left out, too."""
-    digest: str = ""
+    digest: str = field(default="", metadata=dataclass_reader.COMPUTED)
 
     def __post_init__(self) -> None:
         for share in ("test_share", "validation_share"):
@@ -439,46 +437,5 @@ def parse(text: str, source: str) -> Spec:
         document = yaml.safe_load(text)
     except yaml.YAMLError as fault:
         raise WorkloadError(f"{source}: not YAML: {fault}") from None
-    spec: Spec = _build(Spec, document, source)
+    spec: Spec = dataclass_reader.read(Spec, document, source)
     return dataclasses.replace(spec.without_unused(), digest=hashlib.sha256(text.encode()).hexdigest())
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Return `value` as `kind`. Raises `WorkloadError` for unknown or missing keys and wrong types."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else _build(arguments[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise WorkloadError(f"{where}: must be a list, not {value!r}")
-        return tuple(_build(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if origin is Mapping:
-        if not isinstance(value, dict):
-            raise WorkloadError(f"{where}: must be a mapping, not {value!r}")
-        return {str(name): _build(arguments[1], entry, f"{where}: {name}") for name, entry in value.items()}
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, float) and not math.isfinite(value):
-        raise WorkloadError(f"{where}: must be a finite number, not {value!r}: JSON, and so the artefact, has no other")
-    if type(value) is not kind:
-        raise WorkloadError(f"{where}: must be of type {kind.__name__}, not {value!r}")
-    return value
-
-
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise WorkloadError(f"{where}: must be a mapping, not {value!r}")
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "digest"}
-    if unknown := [key for key in value if key not in fields]:
-        raise WorkloadError(f"{where}: unknown key {unknown[0]!r}; there are: {', '.join(fields)}")
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in value:
-            raise WorkloadError(f"{where}: {name} is missing")
-    hints = typing.get_type_hints(kind)
-    try:
-        return kind(**{key: _build(hints[key], entry, f"{where}: {key}") for key, entry in value.items()})
-    except ValueError as fault:
-        raise WorkloadError(f"{where}: {fault}") from None

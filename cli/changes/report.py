@@ -253,7 +253,7 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        # The engine writes integers and floats alike.
+        # The engine writes integers as floats.
         return f"{value:,.0f}" if value == int(value) else f"{value:,}"
     if isinstance(value, str) and _SIMPLE_WORD.fullmatch(value) and not _ID.search(value):
         return value

@@ -27,7 +27,7 @@ class ReleaseStage:
 class ReleaseView:
     stages: list[ReleaseStage]
     rules: list[Mapping[str, Any]]
-    """Fields of `infra.release.checks.gate.Rule`, with `says` instead of `message`."""
+    """Fields of `infra.release.checks.gate.Rule`. A verdict of an earlier version has `says` instead of `message`."""
     run: str
     """Training run that the rules were applied to."""
     checks: list[Mapping[str, Any]]

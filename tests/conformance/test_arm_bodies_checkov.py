@@ -1,7 +1,7 @@
-"""checkov's rules for ARM templates on everything the program sends, folded to one template a stack.
+"""checkov's rules for ARM templates, applied to all requests of the program: one template for each stack.
 
-checkov's own dependencies are not this project's, so it lives in the user's cache. Does not download checkov's rules
-from its vendor's service: those of the pinned version judge.
+checkov's dependencies conflict with this project's, so it is installed into the user's cache. Uses the rules of the
+pinned version and downloads none from the vendor's service.
 """
 
 import json

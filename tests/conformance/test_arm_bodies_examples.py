@@ -1,7 +1,7 @@
 """Every request has only keys and values of its API version, and all required ones, by the REST specifications.
 
-`testing/data/rest_example_keys/` holds what each type takes, as key paths; its `derive.py` says where they come from.
-Does not look at numbers and free text.
+`testing/data/rest_example_keys/` has the accepted key paths of each type; its `derive.py` names their source. Does not
+check numbers and free text.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Azure's unmodified management SDKs with faults: busy parents, throttling, failed operations, taken names.
 
-That they create, read, list, change and delete on a good one is tested in `tests/sandbox/arm/test_service.py`.
+`tests/sandbox/arm/test_service.py` tests the same requests without faults.
 """
 
 import time

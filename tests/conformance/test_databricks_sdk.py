@@ -1,6 +1,6 @@
 """The unmodified databricks-sdk with faults: throttling, lost answers, expired tokens, clusters that do not start.
 
-No task gets as far as Spark. What runs do is tested in `tests/sandbox/databricks/test_runs.py`.
+No task starts Spark here; `tests/sandbox/databricks/test_runs.py` tests runs.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Production's infrastructure through the real engine: steady, guarded, torn down in order, regions apart."""
+"""Production's infrastructure through the real engine: no change in a second `up`, protection, order of deletion."""
 
 import json
 from collections.abc import Iterator

@@ -15,13 +15,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks.environments import MORE_PACKAGES_MAX, SDKS, with_dependencies
 from tools import package_sets
 from tools.package_sets import SETS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OF_THE_ISSUE = ["pulumi", "pulumi-azure-native", "azure-ai-ml", "databricks-sdk"]
-MORE_THAN_THESE = 60
 ONLY_LOCAL = {"cli.notebooks", "cli.local_training", "cli.reference"}
 """Modules of `cli/` that need more than the set `preview`: Spark on this machine, notebooks, the reference."""
 
@@ -59,21 +58,6 @@ print(json.dumps(failed))
 """
 
 
-def with_dependencies(requirements: Iterable[str]) -> set[str]:
-    """Names of installed packages that the requirements need, from the packages' own metadata."""
-    needed: set[tuple[str, str]] = set()
-    pending = [Requirement(requirement) for requirement in requirements]
-    while pending:
-        requirement = pending.pop()
-        name = canonicalize_name(requirement.name)
-        for extra in ("", *requirement.extras):
-            if (name, extra) not in needed:
-                needed.add((name, extra))
-                found = map(Requirement, metadata.requires(name) or [])
-                pending += [each for each in found if not each.marker or each.marker.evaluate({"extra": extra})]
-    return {name for name, _ in needed}
-
-
 def requirements_of(name: str) -> list[str]:
     return [
         *PROJECT["dependencies"],
@@ -100,8 +84,8 @@ def test_each_set_contains_the_one_before_it_and_the_last_is_the_whole_lock() ->
 
 
 def test_preview_needs_few_packages_besides_its_four_sdks() -> None:
-    more = package_sets.packages(ROOT, "preview").keys() - with_dependencies(OF_THE_ISSUE)
-    assert len(more) <= MORE_THAN_THESE, sorted(more)
+    more = package_sets.packages(ROOT, "preview").keys() - with_dependencies(SDKS)
+    assert len(more) <= MORE_PACKAGES_MAX, sorted(more)
 
 
 def test_lock_has_every_requirement_in_a_suitable_version() -> None:

@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 
 from cli import catalogue
 from workloads import spec
+from workloads.data.rejected_lines import REJECTED
 from workloads.errors import WorkloadError
-from workloads.tasks.prepare import PREPARED, REJECTED, prepare
+from workloads.tasks.prepare import PREPARED, prepare
 
 # A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]

@@ -1,4 +1,4 @@
-"""Builds the Pulumi CLI from its Go module, in throw-away caches: the user's own Go is used but not filled.
+"""Builds the Pulumi CLI from its Go module. Uses an installed Go, but temporary caches instead of the user's.
 
 Also installs the executor script of Python programs. Does not install a Python language host, because the official one
 is not available as a module.

@@ -1,6 +1,7 @@
-"""Pulumi's official release, where it can be had at once: on a closed network nothing answers, and a build does.
+"""Downloads Pulumi's official release. If the server does not answer soon, as on a closed network, the CLI is built.
 
-Trusts the connection, as Pulumi's own installer does; that the program runs and is the wanted version is checked later.
+Trusts the connection, as Pulumi's own installer does. Does not check that the program runs and has the wanted version:
+the caller does.
 """
 
 import os

@@ -3,8 +3,8 @@
     prepare --dataset movielens --raw <snapshot folder> --features <table folder>
 
 The table is parquet, partitioned by day. `_prepared.json` in the same folder is written last and counts the rows that
-were read and rejected; a table without it counts as missing. `_rejected/` holds the first malformed lines of each file
-with the reason; it is all that remains of a refused snapshot. Does not fetch, encode or split data.
+were read and rejected; a table without it counts as missing. Next to it is a sample of the malformed lines
+(`data/rejected_lines.py`). Does not fetch, encode or split data.
 """
 
 import argparse
@@ -12,10 +12,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pyspark.sql import functions as F
 
 from workloads import session, spec
 from workloads.data import raw_file, request_limits, tables
+from workloads.data.rejected_lines import REJECTED, RejectedLines
 from workloads.data.tables import MALFORMED, Lines
 from workloads.data.text_table import Wanted
 from workloads.errors import WorkloadError
@@ -31,10 +31,6 @@ from workloads.spec import Feature, Spec, Table, Time
 from workloads.tasks.command import run
 
 PREPARED = "_prepared.json"
-REJECTED = "_rejected"
-"""A separate table: Spark ignores names that begin with `_` when it reads the folder above."""
-_SAMPLE = 1_000  # maximal number of malformed lines to keep per file
-_REASONS_SHOWN, _SHOWN_WIDTH = 5, 120
 _SIDES = ("users", "items")
 _KEY = "key__of_side"
 _UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -51,44 +47,12 @@ class _Side:
     report: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class _Rejected:
-    """A sample of the malformed lines of all files."""
-
-    folder: Path
-    limit: float
-    sample: list[dict[str, Any]] = field(default_factory=list)
-
-    def report(self, lines: Lines, count: int, malformed: int) -> dict[str, Any]:
-        """Return the entry of one file in `_prepared.json`. Raises `WorkloadError` if too many lines are malformed."""
-        sample = lines.rejected(min(malformed, _SAMPLE)) if malformed else []
-        self.sample.extend(sample)
-        if malformed > self.limit * count:
-            raise WorkloadError(
-                f"{lines.file}: {malformed} of {count} lines ({malformed / count:.2%}) are malformed, more than "
-                f"limits.malformed_share {self.limit:.2%}. The first {len(sample)} are in {self.folder}:"
-                + "".join(_reasons(sample))
-            )
-        return {
-            "file": lines.file.name,
-            "rows": count - malformed,
-            "rejected": malformed,
-            "unused_columns": list(lines.unused),
-        }
-
-    def write(self) -> None:
-        if self.sample:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.sample)
-            (self.folder / "lines.jsonl").write_text(text, "utf-8")
-
-
 def prepare(spark: SparkSession, dataset: Spec, raw: Path, features: Path) -> dict[str, Any]:
     """Write the table of the snapshot `raw` to the folder `features`; return the content of `_prepared.json`."""
     started = time.monotonic()
     tables_of_spec = {name: getattr(dataset, name) for name in ("interactions", *_SIDES)}
     files = {name: raw_file.locate(raw, table, name) for name, table in tables_of_spec.items() if table}
-    rejected = _Rejected(features / REJECTED, dataset.limits.malformed_share)
+    rejected = RejectedLines(features / REJECTED, dataset.limits.malformed_share)
     _remove(features)
     try:
         with ExitStack() as cached:
@@ -137,7 +101,7 @@ def _write(
     file: Path,
     sides: Mapping[str, _Side],
     features: Path,
-    rejected: _Rejected,
+    rejected: RejectedLines,
 ) -> dict[str, Any]:
     """Write the table, and return its entries of `_prepared.json`. Raises `WorkloadError` if a limit is exceeded."""
     lines = _read_interactions(spark, dataset, file, [side.key for side in sides.values()])
@@ -235,7 +199,7 @@ def _wanted(columns: Mapping[str, Feature]) -> list[Wanted]:
 
 
 @contextmanager
-def _read_side(spark: SparkSession, dataset: Spec, file: Path, name: str, rejected: _Rejected) -> Iterator[_Side]:
+def _read_side(spark: SparkSession, dataset: Spec, file: Path, name: str, rejected: RejectedLines) -> Iterator[_Side]:
     """Read and check a table of users or items. It is cached for the join until the end of the block."""
     table: Table = getattr(dataset, name)
     key = (table.key or "", "string")
@@ -370,18 +334,6 @@ def _typed(joined: DataFrame, lines: Lines, dataset: Spec) -> DataFrame:
         values.append(value.alias(name))
     flags = [c for c in joined.columns if c.startswith("__no_")]
     return joined.select(moment.alias("time"), *labels, *values, *flags, day.alias("day"))
-
-
-def _reasons(sample: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each of the most common reasons, with its count and the first line it applies to."""
-    first = {line["reason"]: line for line in reversed(sample)}
-    common = Counter(line["reason"] for line in sample).most_common(_REASONS_SHOWN)
-    return [f"\n  {count} x {reason}, first in {_shown(first[reason])}" for reason, count in common]
-
-
-def _shown(line: Mapping[str, Any]) -> str:
-    byte = f", byte {line['byte']}" if "byte" in line else ""
-    return f"line {line['number']}{byte}: {line['line'][:_SHOWN_WIDTH]!r}"
 
 
 def _remove(features: Path) -> None:

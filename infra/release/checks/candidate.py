@@ -118,7 +118,7 @@ def _require_candidate(
         raise _Refused(f"run {run.run_id} ended as {run.state.result_state.value}")
     artefact.require_whole()
     metrics, lineage = artefact.json("metrics.json"), artefact.json("lineage.json")
-    broken = [rule["says"] for rule in verdict(metrics, thresholds) if not rule["passed"]]
+    broken = [rule["message"] for rule in verdict(metrics, thresholds) if not rule["passed"]]
     if broken:
         raise _Refused(f"run {run.run_id} is refused: {'; '.join(broken)}")
     if reason := _not_compared(str(run.run_id), metrics.get("live"), live):

@@ -34,9 +34,8 @@ def evaluate_gate(metrics: Metrics, thresholds: Mapping[str, float]) -> list[Rul
 
 
 def verdict(metrics: Metrics, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """`evaluate_gate` in the form of outputs and files, where the key of the message is `says`."""
-    results = [asdict(rule) for rule in evaluate_gate(metrics, thresholds)]
-    return [{"says" if key == "message" else key: value for key, value in result.items()} for result in results]
+    """`evaluate_gate` in the form of outputs and files."""
+    return [asdict(rule) for rule in evaluate_gate(metrics, thresholds)]
 
 
 _SETTINGS = {"commonest_probability_max": "mode_share_max"}

@@ -80,7 +80,7 @@ class _ModelVersionProvider(ReleaseProvider):
             )
         rules = verdict(props["metrics"], props["floors"])
         _artefact(props).write_verdict(rules)
-        if reasons := [rule["says"] for rule in rules if not rule["passed"]]:
+        if reasons := [rule["message"] for rule in rules if not rule["passed"]]:
             raise ModelRefused(
                 f"the model of training run {props['run_id']} is refused, and the live model stays live:\n"
                 + "\n".join(f"  - {reason}" for reason in reasons)

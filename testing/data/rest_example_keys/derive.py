@@ -1,11 +1,12 @@
-"""Writes the key paths a resource type takes, from what Microsoft generates of its public REST specifications.
+"""Writes the key paths that a resource type accepts, from the types that Microsoft generates from its specifications.
 
     python derive.py generated/databricks/microsoft.databricks/2026-01-01/types.json Microsoft.Databricks/workspaces \
         --commit 1f896de2db966ad91e8f7d7d981e11d32e4f5d8d
 
 The file of types comes from github.com/Azure/bicep-types-az, under the path given here, at that commit. A path ends in
-`[]` for items, `.*` for the values of a map, `.**` for whatever may be below, `(key=value)` for a kind of object; after
-it stand the values it may have. Leaves out what is read-only, and what is below an object within one of its own type.
+`[]` for the items of a list, `.*` for the values of a map, `.**` for any keys below it, and `(key=value)` for one kind
+of an object. The allowed values follow the path. Read-only keys are left out, and so are keys below an object that is
+inside an object of the same type.
 """
 
 import argparse

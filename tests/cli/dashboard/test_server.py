@@ -208,10 +208,11 @@ def test_views_accept_only_get(path: str, page: httpx.Client) -> None:
         assert page.request(method, path).status_code == 405
 
 
-def test_refused_model_is_shown_with_the_violated_rule(stack: ExampleStack) -> None:
+@pytest.mark.parametrize("key", ["message", "says"])  # `says`: a verdict of an earlier version
+def test_refused_model_is_shown_with_the_violated_rule(stack: ExampleStack, key: str) -> None:
     broken = stack.cloud.folder / "accounts" / "lake" / "models" / "run-10"
-    broken.mkdir()
-    rule = {"name": "auc", "value": 0.5, "limit": 0.65, "passed": False, "says": "AUC 0.5000 is below the floor"}
+    broken.mkdir(exist_ok=True)
+    rule = {"name": "auc", "value": 0.5, "limit": 0.65, "passed": False, key: "AUC 0.5000 is below the floor"}
     (broken / "verdict.json").write_text(json.dumps({"passed": False, "rules": [rule]}))
     resources = [
         replace(resource, id="run-10", outputs={"run_id": "run-10"})

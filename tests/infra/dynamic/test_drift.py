@@ -1,4 +1,4 @@
-"""What a dynamic resource takes for a change, for an object that is gone, and for another parent under the same id."""
+"""Refresh of dynamic resources: it detects changes, deleted objects, and another parent under the same id."""
 
 import inspect
 import json

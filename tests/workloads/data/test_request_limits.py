@@ -14,9 +14,10 @@ from scoring.http.parsing import RequestParser
 from scoring.settings import Limits
 from testing.workloads.shop import write_shop
 from workloads import artefact, spec
+from workloads.data.rejected_lines import REJECTED
 from workloads.errors import WorkloadError
 from workloads.evaluation import golden
-from workloads.tasks.prepare import REJECTED, prepare
+from workloads.tasks.prepare import prepare
 
 pytest_plugins = ["testing.workloads.spark"]
 

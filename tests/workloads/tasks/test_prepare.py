@@ -14,9 +14,10 @@ from pyspark.sql import functions as F
 from testing.workloads.shop import Trained, write_shop
 from workloads import spec
 from workloads.data import synthesize
+from workloads.data.rejected_lines import REJECTED
 from workloads.errors import WorkloadError
 from workloads.spec import Time
-from workloads.tasks.prepare import PREPARED, REJECTED, prepare
+from workloads.tasks.prepare import PREPARED, prepare
 
 # A session fixture that is imported would be set up once per module.
 pytest_plugins = ["testing.workloads.spark"]

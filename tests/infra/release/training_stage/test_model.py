@@ -61,7 +61,7 @@ def test_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Served
     found = kept(cloud)
     assert found["passed"] is False
     assert [rule["name"] for rule in found["rules"] if not rule["passed"]] == ["auc"]
-    assert all(rule.keys() == {"name", "value", "limit", "passed", "says"} for rule in found["rules"])
+    assert all(rule.keys() == {"name", "value", "limit", "passed", "message"} for rule in found["rules"])
 
 
 def test_refused_model_is_marked_by_one_upload_that_the_alert_reads(
