@@ -152,7 +152,8 @@ def _fit_and_save(
             laid_out = cached.enter_context(fit.laid_out(encoded.rows, request.tasks))
             before_test = laid_out.filter("not test")
         with _timed(seconds, "fit"):
-            fits = fit.fit_twice(before_test, start.dataset, start.model)
+            continued = dataset.model.warm_start > 0
+            fits = fit.fit_twice(before_test, start.dataset, start.model, continued=continued)
         with _timed(seconds, "save"):
             judged_folder = folder / artefact.JUDGED if rows.learns_from_test else folder
             judged = _save(judged_folder, dataset, encoded.judged, fits.judged)
@@ -182,7 +183,7 @@ def _fit_and_save(
         rows={
             "rows_train": encoded.rows_train,
             "rows_validation": encoded.rows_validation,
-            "rows_judged": encoded.learned,
+            "rows_judged": encoded.rows_train if continued else encoded.learned,
             "rows_served": encoded.learned + encoded.rows_test,
         },
         profile=profile,

@@ -81,16 +81,17 @@ class Fits:
     """Fitted again, with that number of trees, on the training and the validation set."""
 
 
-def fit_twice(rows: DataFrame, dataset: Spec, earlier_model: str = "") -> Fits:
+def fit_twice(rows: DataFrame, dataset: Spec, earlier_model: str = "", *, continued: bool = False) -> Fits:
     """Fit on the training set, and then again on training and validation set with the number of trees chosen there.
 
     The validation rows are the newest that a model which is tested may learn from. Without early stopping there is no
-    validation set, and one fit.
+    validation set, and one fit. `continued`: a later warm start adds trees to the judged model; it stops on validation
+    rows of its own, most of them the same, so this model must not know them, and there is one fit, too.
 
     rows: as for `fit`, with a column `validation`.
     """
     chosen = fit(rows, dataset, earlier_model)
-    if not dataset.model.early_stopping_round:
+    if continued or not dataset.model.early_stopping_round:
         return Fits(chosen, chosen)
     return Fits(chosen, refit(rows, chosen, dataset, earlier_model))
 

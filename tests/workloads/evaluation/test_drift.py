@@ -33,9 +33,8 @@ def live(shop: Trained) -> Live:
 
 @pytest.fixture(scope="module")
 def rows(shop: Trained, spark: SparkSession) -> split.Split:
-    return split.by_time(
-        spark.read.parquet(str(shop.features)), prepare.prepared(shop.features, shop.dataset), shop.dataset
-    )
+    table, prepared = spark.read.parquet(str(shop.features)), prepare.prepared(shop.features, shop.dataset)
+    return split.by_time(table, prepared, shop.dataset, learns_from_test=True)
 
 
 def feature_drift(live: Live, training: DataFrame, dataset: spec.Spec) -> dict[str, dict[str, Any]]:

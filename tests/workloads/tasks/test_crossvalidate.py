@@ -32,7 +32,7 @@ def test_fold_without_a_model_has_the_reason_and_no_metrics(spark: SparkSession,
     header, *lines = [line.split("\t") for line in (raw / "ml-100k.inter").read_text().splitlines()]
     rated = [[*line[:2], "5" if index == 200 else "1", line[3]] for index, line in enumerate(lines)]
     (raw / "ml-100k.inter").write_text("".join("\t".join(line) + "\n" for line in [header, *rated]))
-    dataset = in_few_parts("movielens").with_model(num_iterations=2, early_stopping_round=0, min_data_in_leaf=1)
+    dataset = in_few_parts("movielens").with_model(num_iterations=1, early_stopping_round=0, min_data_in_leaf=1)
     prepare.prepare(spark, dataset, raw, tmp_path / "features")
     folds = crossvalidate.evaluate_folds(spark, dataset, tmp_path / "features", repeats=1, count=2)
     without_click, with_click = sorted(folds, key=lambda fold: fold["clicks"])

@@ -241,7 +241,9 @@ def test_warm_start_continues_from_the_live_model(shop: Trained, spark: SparkSes
     lineage = json.loads((tmp_path / "warm" / "lineage.json").read_text())
     assert lineage["warm_start"] == {"run_id": "run-1", "trees": before}
     assert metrics["trees"] == before + 7
-    earlier = (shop.artefact / "model.txt").read_text().split("Tree=0")[1].split("Tree=1\n")[0]
+    # From the judged model: the served one knows today's test rows.
+    earlier = (shop.artefact / "judged" / "model.txt").read_text().split("Tree=0")[1].split("Tree=1\n")[0]
+    assert earlier in (tmp_path / "warm" / "judged" / "model.txt").read_text()
     assert earlier in (tmp_path / "warm" / "model.txt").read_text()
 
 
@@ -301,7 +303,7 @@ def test_run_that_fails_midway_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
-        assert (tmp_path / "model" / "model.txt").exists()
+        assert (tmp_path / "model" / "judged" / "model.txt").exists()
         raise OSError("No space left on device")
 
     monkeypatch.setattr(serving, "save", full)
