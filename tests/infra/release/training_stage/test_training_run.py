@@ -127,3 +127,18 @@ def test_run_whose_artefact_is_gone_is_repeated_and_so_is_one_of_another_lake(
     assert first != of_another_lake
     shutil.rmtree(training.models / first)
     assert trained(cloud, job) not in (first, of_another_lake)
+
+
+def test_failed_training_run_is_not_restarted_and_names_its_task_reason_and_page(
+    cloud: Served, workspace: WorkspaceClient
+) -> None:
+    """The run ends before Spark: its cluster gets no machines."""
+    code = "AZURE_QUOTA_EXCEEDED_EXCEPTION"
+    quota = {"code": code, "message": "Operation could not be completed: 8 cores, 104 needed."}
+    job_id = create(workspace, task("train", libraries=[]))
+    cloud.faults({"path": "/jobs/run-now$", "operation_failure": quota})
+    with pytest.raises(training_run.TrainingFailed) as failed:
+        trained(cloud, job_id)
+    assert "/databricks/runs/" in str(failed.value)
+    assert f"task train: Cluster 'main' was terminated. Reason: {code}" in str(failed.value)
+    assert len(runs(workspace, job_id)) == 1
