@@ -1,7 +1,7 @@
 """`personalization preflight`: runs all checks of region and subscription that could stop `up`, and shows the findings.
 
 Read-only. A check that cannot run yields a finding of level `not checked`, never a pass. Does not validate the settings
-against each other: `infra/config/settings.py` does, before any check runs.
+against each other: `infra/config/settings/` does, before any check runs.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Conversion of Pulumi's flat configuration to `Settings`, or to one error that lists every mistake.
 
 Each line of the error names a key, the value, the rule and the remedy. Former names of settings are accepted here and
-reported. Does not define settings: their names, types, defaults and rules are in `settings.py`. It names
+reported. Does not define settings: their names, types, defaults and rules are in `settings/`. It names
 only the former settings, the region, whose key is azure-native's, and the certificate, whose end it warns of.
 """
 
