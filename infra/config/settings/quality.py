@@ -4,6 +4,12 @@ from pydantic import Field
 
 from infra.config.settings.fields import Group
 
+STATE_NAMES = {"mode_share_max": "commonest_probability_max"}
+"""Names of limits in the state, by setting, where the two differ.
+
+A changed name would update every registered model version.
+"""
+
 
 class QualitySettings(Group):
     auc_min: float = Field(
@@ -90,10 +96,5 @@ class QualitySettings(Group):
 
     @property
     def limits(self) -> dict[str, float]:
-        """Limits of the gate by rule, as `infra/release/checks/gate.py` takes them.
-
-        They are stored in the state under these names; another name would update every registered model version.
-        """
-        limits = self.model_dump()
-        limits["commonest_probability_max"] = limits.pop("mode_share_max")
-        return limits
+        """Limits of the gate by their names in the state, as `infra/release/checks/gate.py` takes them."""
+        return {STATE_NAMES.get(name, name): limit for name, limit in self.model_dump().items()}
