@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.reference.markdown import block, code, document, prose, table
-from infra.config.loading import RENAMED, ConfigError, load
-from infra.config.settings import OF_THE_PROJECT, REMOVED, Settings
+from infra.config.former_names import REMOVED, RENAMED
+from infra.config.loading import ConfigError, load
+from infra.config.settings import OF_THE_PROJECT, Settings
 
 PROJECT = "personalization"
 NEEDED = {

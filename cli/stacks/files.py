@@ -16,7 +16,7 @@ import yaml
 from cli.errors import UserError
 from cli.paths import PROJECT
 from cli.stacks import stack_config, stand_in_certificate
-from infra.config import loading
+from infra.config import former_names, loading
 from infra.config.settings import ENVIRONMENT, Settings
 from infra.planning import regions
 
@@ -207,7 +207,7 @@ def _with_present_names(text: str) -> str:
     config = next(node for name, node in _entries(yaml.compose(text, yaml.SafeLoader)) if name.value == "config")
     keys = [name for name, _ in _entries(config)]
     for key in reversed(keys):
-        present = loading.RENAMED.get(key.value)
+        present = former_names.RENAMED.get(key.value)
         if present and present not in (other.value for other in keys):
             text = text[: key.start_mark.index] + present + text[key.end_mark.index :]
     return text

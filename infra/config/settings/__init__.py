@@ -16,13 +16,12 @@ from infra.config.settings.quality import QualitySettings
 from infra.config.settings.release import ReleaseSettings
 from infra.config.settings.runner import RunnerSettings
 from infra.config.settings.serving import ServingSettings
-from infra.config.settings.stack import ENVIRONMENT, OF_THE_PROJECT, REMOVED, Settings
+from infra.config.settings.stack import ENVIRONMENT, OF_THE_PROJECT, Settings
 from infra.config.settings.training import TrainingSettings
 
 __all__ = [
     "ENVIRONMENT",
     "OF_THE_PROJECT",
-    "REMOVED",
     "AlertSettings",
     "BudgetSettings",
     "QualitySettings",

@@ -22,11 +22,6 @@ from infra.planning import capacity, compatibility, regions
 ENVIRONMENT = r"^[a-z][a-z0-9]{1,9}$"
 OF_THE_PROJECT = ("environment", "production", "generation")
 """Settings in the project's namespace. All others belong to a group."""
-REMOVED = {
-    "budget:start": "The budget starts in the month of the first `up`.",
-    "serving:tls_secret": "Set serving:tls_certificate and serving:tls_key: Azure ML creates the secret from them.",
-}
-"""Settings of earlier releases that no longer exist, each with its replacement."""
 
 
 def _true_or_false(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from cli.errors import UserError
 from cli.main import app
 from cli.stacks import files
-from infra.config import loading
+from infra.config.former_names import RENAMED
 from testing.stack.infra_graph import graph
 
 LIKE = "prod-westeurope"
@@ -166,7 +166,7 @@ def test_environment_missing_in_the_name_is_copied_and_listed(folder: Path, argu
     assert "review personalization:production: true, as in prod-westeurope" in said
 
 
-@pytest.mark.parametrize(("former", "present"), loading.RENAMED.items())
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
 def test_former_names_of_settings_become_present_ones(folder: Path, former: str, present: str) -> None:
     path, snapshot = files.file_of(folder, LIKE), '  training:snapshot: "2026-11-01"\n'
     path.write_text(TEXT.replace("  release:traffic_steps: [50, 100]\n", "").replace(snapshot, ""))
