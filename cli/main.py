@@ -372,12 +372,15 @@ def plan(
     from cli.changes import plan as tables
     from cli.changes.mock_program import declared
     from cli.stacks import files
+    from infra.config import former_names
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     path = files.file_of(folder, stack)
     tables.show(declared(path), console)
-    for end in files.settings_of(files.read(folder, stack), path.name).support_ends:
-        console.print(f"  warning: {end}", highlight=False, soft_wrap=True)
+    config = files.read(folder, stack)
+    ends = files.settings_of(config, path.name).support_ends
+    for warning in [*former_names.deprecations(config), *ends]:
+        console.print(f"  warning: {warning}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """`personalization preflight`: runs all checks of region and subscription that could stop `up`, and shows the findings.
 
 Read-only. A check that cannot run yields a finding of level `not checked`, never a pass. Does not validate the settings
-against each other: `infra/config/settings.py` does, before any check runs.
+against each other: `infra/config/settings/` does, before any check runs.
 """
 
 import os
@@ -39,6 +39,7 @@ from cli.preflight.arm_models import Subscription
 from cli.preflight.check import Check, Finding, Level, Target
 from cli.stacks import files
 from infra.cloud.clients import AzureClients
+from infra.config import former_names
 from infra.config.naming import Names
 
 _MODULES = (access, providers, vm_quota, versions, names, ownership, reach, runner, builds, unity_catalog, rows)
@@ -61,7 +62,8 @@ def run_checks(folder: Path, stack: str, only: str = "") -> list[Finding]:
     on = target(folder, stack)
     selected = [check for module in _MODULES for check in module.checks(on) if only in ("", check.subject)]
     with ThreadPoolExecutor(_PARALLEL_CHECKS) as pool:
-        return list(chain.from_iterable(pool.map(lambda check: _findings(check, on), selected)))
+        findings = list(chain.from_iterable(pool.map(lambda check: _findings(check, on), selected)))
+    return findings if only else [*_former_names(folder, stack), *findings]
 
 
 def stops(findings: Iterable[Finding]) -> bool:
@@ -114,6 +116,11 @@ def target(folder: Path, stack: str) -> Target:
     claims = jwt.decode(token, options={"verify_signature": False})
     computed = Names.of(settings, subscription, stack.rpartition("/")[2])
     return Target(stack, settings, computed, subscription, claims["oid"], _kind(claims), arm, folder)
+
+
+def _former_names(folder: Path, stack: str) -> list[Finding]:
+    messages = former_names.deprecations(files.read(folder, stack))
+    return [Finding("settings", Level.WARNING, message) for message in messages]
 
 
 def _kind(claims: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -16,7 +17,7 @@ import yaml
 from cli.errors import UserError
 from cli.paths import PROJECT
 from cli.stacks import stack_config, stand_in_certificate
-from infra.config import loading
+from infra.config import former_names, loading
 from infra.config.settings import ENVIRONMENT, Settings
 from infra.planning import regions
 
@@ -143,6 +144,7 @@ def text_of(folder: Path, stack: str) -> str:
         raise UserError(f"there is no {path}. Stacks here: {', '.join(names(folder)) or 'none'}.") from None
 
 
+@lru_cache
 def _project() -> str:
     return str(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["name"])
 
@@ -163,7 +165,7 @@ def _without_secrets(text: str) -> tuple[str, list[str]]:
             removed.append(_span(key, value))
         elif key.value == "config":
             for name, node in _entries(value):
-                secrets += _secrets_in(name, node, name.value, removed)
+                secrets += _secrets_in(name, node, _key(name), removed)
     lines = [
         line
         for number, line in enumerate(text.splitlines(keepends=True))
@@ -195,22 +197,30 @@ def _is_secret(node: yaml.Node) -> bool:
 
 
 def _replaced(text: str, key: str, value: str) -> str:
-    """Replace the scalar of one config key; a key of the project may also be written without its namespace."""
-    config = next(node for name, node in _entries(yaml.compose(text, yaml.SafeLoader)) if name.value == "config")
-    spelled = (key, key.removeprefix(f"{_project()}:"))
-    node = next((node for name, node in _entries(config) if name.value in spelled), None)
+    """Replace the scalar of one config key."""
+    node = next((node for name, node in _config_entries(text) if _key(name) == key), None)
     return text if node is None else text[: node.start_mark.index] + value + text[node.end_mark.index :]
 
 
 def _with_present_names(text: str) -> str:
     """The text with present names of settings for former ones, except where both are set, which is refused later."""
-    config = next(node for name, node in _entries(yaml.compose(text, yaml.SafeLoader)) if name.value == "config")
-    keys = [name for name, _ in _entries(config)]
+    keys = [name for name, _ in _config_entries(text)]
+    renamed = former_names.in_use([_key(key) for key in keys])
     for key in reversed(keys):
-        present = loading.RENAMED.get(key.value)
-        if present and present not in (other.value for other in keys):
+        if present := renamed.get(_key(key)):
             text = text[: key.start_mark.index] + present + text[key.end_mark.index :]
     return text
+
+
+def _config_entries(text: str) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    for name, node in _entries(yaml.compose(text, yaml.SafeLoader)):
+        if name.value == "config":
+            yield from _entries(node)
+
+
+def _key(name: yaml.ScalarNode) -> str:
+    """Return the key as `namespace:name`, which the file may spell in two more ways."""
+    return stack_config.full_key(name.value, _project())
 
 
 def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:

@@ -14,7 +14,7 @@ from cli import pulumi_cli
 from cli.errors import UserError
 from cli.stacks import files, state
 from infra.cloud.clients import AzureClients
-from infra.config import loading
+from infra.config.former_names import with_present_names
 from infra.config.settings import ReleaseSettings, TrainingSettings, without_time
 
 KEY = "training:snapshot"
@@ -38,7 +38,7 @@ def update(folder: Path, stack: str, landed: bool, today: datetime.date) -> str:
     Lists the days in the lake only if `landed` is true and the stack has a release, because a private lake answers only
     inside its network. Raises `UserError` if the stack has no lake yet.
     """
-    config = loading.with_present_names(files.read(folder, stack))
+    config = with_present_names(files.read(folder, stack))
     if landed and not ReleaseSettings.model_validate({"enabled": config.get("release:enabled", True)}).enabled:
         return f"{stack}: it has no release (release:enabled), so nothing is trained"
     if "training:local_data" in config:

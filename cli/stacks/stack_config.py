@@ -47,7 +47,7 @@ def parse(text: str, project: str) -> dict[str, str]:
         config = dict(_members(_mapping(root, "the file"))).get("config")
         values: dict[str, str] = {}
         for name, node in _members(_mapping(config, "config"), keys_are_text=True):
-            key = _key(name, project)
+            key = full_key(name, project)
             if key in values:
                 raise ValueError(f"{key} is set twice, once as {name}")
             values[key] = _text(_value(node))
@@ -64,7 +64,11 @@ def is_secret(node: yaml.Node) -> bool:
     return key.value == "secure" and isinstance(value, yaml.ScalarNode) and isinstance(_value(value), str)
 
 
-def _key(name: str, project: str) -> str:
+def full_key(name: str, project: str) -> str:
+    """Return a config key as `namespace:name`, from `name`, `namespace:name` or `namespace:config:name`.
+
+    Raises `ValueError` for another form.
+    """
     parts = name.split(":")
     if len(parts) == 3 and parts[1] == "config":
         return f"{parts[0]}:{parts[2]}"

@@ -1,8 +1,8 @@
 """Conversion of Pulumi's flat configuration to `Settings`, or to one error that lists every mistake.
 
 Each line of the error names a key, the value, the rule and the remedy. Former names of settings are accepted here and
-reported. Does not define settings: their names, types, defaults and rules are in `settings.py`. It names
-only the former settings, the region, whose key is azure-native's, and the certificate, whose end it warns of.
+reported; `former_names.py` lists them. Does not define settings: their names, types, defaults and rules are in
+`settings/`. It names only the region, whose key is azure-native's, and the certificate, whose end it warns of.
 """
 
 import json
@@ -14,19 +14,8 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
-from infra.config import tls
-from infra.config.settings import OF_THE_PROJECT, REMOVED, Settings
-
-RENAMED = {
-    "alerts:missing_share": "alerts:featureless_share",
-    "budget:steps": "budget:thresholds_percent",
-    "quality:commonest_probability_max": "quality:mode_share_max",
-    "release:drift_max": "release:prediction_shift_max",
-    "release:rollout": "release:traffic_steps",
-    "training:data": "training:local_data",
-    "training:interactive_minutes": "training:autotermination_minutes",
-}
-"""Former names of settings, each with the present name. This release accepts them with a warning, the next does not."""
+from infra.config import former_names, tls
+from infra.config.settings import OF_THE_PROJECT, Settings
 
 _MISSPELT = 0.75
 """Similarity to a group's name (1: equal) from which a namespace counts as misspelt. Namespaces less similar belong to
@@ -49,7 +38,7 @@ def of_this_stack() -> Settings:
         settings = load(config, pulumi.get_project())
     except ConfigError as error:
         raise pulumi.RunError(str(error)) from None
-    for message in deprecations(config):
+    for message in former_names.deprecations(config):
         pulumi.warn(message)
     for end in settings.support_ends:
         pulumi.warn(str(end))
@@ -70,8 +59,11 @@ def load(config: Mapping[str, str], project: str) -> Settings:
     """
     groups = set(Settings.model_fields) - {*OF_THE_PROJECT, "location"}
     values: dict[str, Any] = {}
-    mistakes = _set_twice(config)
-    for key, text in with_present_names(config).items():
+    mistakes = [
+        f"{former}: is the former name of {key}, which is also set. Remove the former: pulumi config rm {former}"
+        for former, key in former_names.set_twice(config).items()
+    ]
+    for key, text in former_names.with_present_names(config).items():
         namespace, _, name = key.partition(":")
         if namespace == project and name in OF_THE_PROJECT:
             values[name] = text
@@ -87,36 +79,10 @@ def load(config: Mapping[str, str], project: str) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         mistakes += [_line(mistake, project) for mistake in error.errors()]
-        raise ConfigError(_explain([*mistakes, *deprecations(config)])) from None
+        raise ConfigError(_explain([*mistakes, *former_names.deprecations(config)])) from None
     if mistakes:
         raise ConfigError(_explain(mistakes))
     return settings
-
-
-def with_present_names(config: Mapping[str, str]) -> dict[str, str]:
-    """Return `config` with present names instead of former ones. A value under the present name has priority."""
-    present = {key: text for key, text in config.items() if key not in RENAMED}
-    for former, key in RENAMED.items():
-        if former in config:
-            present.setdefault(key, config[former])
-    return present
-
-
-def deprecations(config: Mapping[str, str]) -> list[str]:
-    """Return one message for each key in `config` that is a former name of a setting."""
-    return [
-        f"{former}: is now named {key}; the next release does not accept the former name. Rename it in the stack file."
-        for former, key in RENAMED.items()
-        if former in config and key not in config
-    ]
-
-
-def _set_twice(config: Mapping[str, str]) -> list[str]:
-    return [
-        f"{former}: is the former name of {key}, which is also set. Remove the former: pulumi config rm {former}"
-        for former, key in RENAMED.items()
-        if former in config and key in config
-    ]
 
 
 def _value(text: Any) -> Any:
@@ -141,8 +107,8 @@ def _line(error: Any, project: str) -> str:
         group = Settings.model_fields[location[0]].annotation
         fields = getattr(group, "model_fields", {})
         field = fields.get(location[1])
-        if error["type"] == "extra_forbidden" and key in REMOVED:
-            return f"{key}: is no longer a setting. {REMOVED[key]} Remove it: pulumi config rm {key}"
+        if error["type"] == "extra_forbidden" and key in former_names.REMOVED:
+            return f"{key}: is no longer a setting. {former_names.REMOVED[key]} Remove it: pulumi config rm {key}"
         if error["type"] == "extra_forbidden":
             return f"{key}: is not a setting. {location[0]} has {', '.join(sorted(fields))}."
     message = error["msg"].removeprefix("Value error, ")

@@ -14,14 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import yaml
 
 from infra.planning.compatibility import Machine, machines, require_size
-
-if TYPE_CHECKING:
-    from infra.config.settings import ServingSettings
 
 ROUTERS = 3
 """Replicas of the inference router (azureml-fe) in its highly available form; each needs its own node.
@@ -40,6 +37,41 @@ MAX_COUNT = 100
 # Source: MicrosoftDocs/azure-aks-docs articles/aks/concepts-network-azure-cni-overlay.md
 _MAX_PODS = 250
 _MIB = 1024
+
+
+class Serving(Protocol):
+    """The values that the plan is computed from. `ServingSettings` has them under the same names."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def node_size(self) -> str: ...
+    @property
+    def system_size(self) -> str: ...
+    @property
+    def system_nodes(self) -> int: ...
+    @property
+    def nodes_min(self) -> int: ...
+    @property
+    def nodes_max(self) -> int: ...
+    @property
+    def replicas_min(self) -> int: ...
+    @property
+    def replicas_max(self) -> int: ...
+    @property
+    def cpu(self) -> str: ...
+    @property
+    def memory(self) -> str: ...
+    @property
+    def instance_type(self) -> str | None: ...
+    @property
+    def target_rps(self) -> float | None: ...
+    @property
+    def latency_ms(self) -> float | None: ...
+    @property
+    def utilisation(self) -> float: ...
+    @property
+    def service_ms(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +129,7 @@ def _data() -> Mapping[str, Any]:
     return content
 
 
-def plan(serving: "ServingSettings") -> Plan:
+def plan(serving: Serving) -> Plan:
     """Replicas and nodes for the target rate, or without one for the replica range.
 
     A deployment is sent the range and the utilisation, never `replicas`: that number is for the peak, and the inference
@@ -156,7 +188,7 @@ def routers(scoring_nodes: int) -> int:
     return ROUTERS if scoring_nodes >= ROUTERS else 1
 
 
-def require_three_nodes(serving: "ServingSettings") -> None:
+def require_three_nodes(serving: Serving) -> None:
     """Raise `ValueError` if the scoring pool has fewer nodes than the highly available router has replicas.
 
     Production requires the highly available router.
@@ -170,7 +202,7 @@ def require_three_nodes(serving: "ServingSettings") -> None:
         )
 
 
-def replica_rps(serving: "ServingSettings") -> float:
+def replica_rps(serving: Serving) -> float:
     """Requests a second that one replica serves within the target utilisation and latency.
 
     Little's law, L = λ W (J. D. C. Little, Operations Research 9(3), 1961): λ requests a second that take s seconds of
@@ -179,7 +211,7 @@ def replica_rps(serving: "ServingSettings") -> float:
     return target_utilization(serving) * 1000 / _busy_ms(serving)
 
 
-def target_utilization(serving: "ServingSettings") -> float:
+def target_utilization(serving: Serving) -> float:
     """Share u of a replica's time that may be busy: `serving:utilisation`, or less if the latency T requires it.
 
     In an M/M/1 queue the time in the system is exponential with rate 1/s - λ, its 99th percentile ln(100) s / (1 - u),
@@ -216,7 +248,7 @@ def allocatable(machine: Machine) -> tuple[int, int]:
     return cpu, math.floor(memory) - sum(pod.memory for pod in daemons)
 
 
-def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
+def pods(serving: Serving, replicas: int) -> list[Pod]:
     """All pods with `replicas` of the live deployment: the platform, the router, and replicas of three deployments.
 
     During a rollout the candidate runs next to the live deployment and the previous one, which stays warm.
@@ -229,7 +261,7 @@ def pods(serving: "ServingSettings", replicas: int) -> list[Pod]:
     return [*routers, *largest_first, *[_replica(serving)] * scoring]
 
 
-def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Pod]]:
+def placement(serving: Serving, wanted: Sequence[Pod]) -> list[list[Pod]]:
     """Pods by node: first the nodes of the system pool, then as many nodes of the scoring pool as needed."""
     system, scoring = allocatable(require_size(serving.system_size)), allocatable(require_size(serving.node_size))
     nodes: list[list[Pod]] = [[] for _ in range(serving.system_nodes)]
@@ -249,7 +281,7 @@ def placement(serving: "ServingSettings", wanted: Sequence[Pod]) -> list[list[Po
     return nodes
 
 
-def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
+def _nodes_for(serving: Serving, replicas: int, at_least: int) -> int:
     """Scoring nodes for `replicas` of the live deployment. Raises `ValueError` if they are more than `nodes_max`.
 
     at_least: smallest number of replicas that the message may propose.
@@ -274,7 +306,7 @@ def _nodes_for(serving: "ServingSettings", replicas: int, at_least: int) -> int:
     )
 
 
-def _require_memory(serving: "ServingSettings") -> None:
+def _require_memory(serving: Serving) -> None:
     least = _data()["memory_min"][serving.engine]
     if _mebibytes(serving.memory) < least:
         raise ValueError(
@@ -283,7 +315,7 @@ def _require_memory(serving: "ServingSettings") -> None:
         )
 
 
-def _require_instance_type(serving: "ServingSettings") -> None:
+def _require_instance_type(serving: Serving) -> None:
     """Raise `ValueError` for a replica above the default instance type's limits, unless another type is set.
 
     Source: MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-manage-kubernetes-instance-types.md
@@ -301,13 +333,13 @@ def _require_instance_type(serving: "ServingSettings") -> None:
             )
 
 
-def heap(serving: "ServingSettings") -> str | None:
+def heap(serving: Serving) -> str | None:
     """Heap of a replica's JVM in Spark's notation, such as `2048m`; None for an engine without a JVM."""
     outside = _data()["beside_heap"].get(serving.engine)
     return None if outside is None else f"{_mebibytes(serving.memory) - outside}m"
 
 
-def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, memory: int) -> None:
+def _require_room_for_one(serving: Serving, replica: Pod, cpu: int, memory: int) -> None:
     if replica.cpu <= cpu and replica.memory <= memory:
         return
     sidecar = _data()["sidecar"]
@@ -324,13 +356,13 @@ def _require_room_for_one(serving: "ServingSettings", replica: Pod, cpu: int, me
     )
 
 
-def _replica(serving: "ServingSettings") -> Pod:
+def _replica(serving: Serving) -> Pod:
     sidecar = _data()["sidecar"]
     cpu, memory = _millicores(serving.cpu) + sidecar["cpu"], _mebibytes(serving.memory) + sidecar["memory"]
     return Pod("replica", cpu, memory, scoring_pool=True)
 
 
-def _size_that_holds(replicas: int, serving: "ServingSettings") -> str | None:
+def _size_that_holds(replicas: int, serving: Serving) -> str | None:
     """The smallest VM size that holds this number of replicas, of the same family if there is one."""
 
     def family(size: str) -> str:
@@ -348,12 +380,12 @@ def _per_node(replica: Pod, cpu: int, memory: int) -> int:
     return min(cpu // replica.cpu, memory // replica.memory)
 
 
-def _busy_ms(serving: "ServingSettings") -> float:
+def _busy_ms(serving: Serving) -> float:
     """Milliseconds that a request keeps a replica busy."""
     return (serving.service_ms or _data()["service_ms"][serving.engine]) / _core(serving)
 
 
-def _core(serving: "ServingSettings") -> float:
+def _core(serving: Serving) -> float:
     """Share of one core that a replica has for scoring. Raises `ValueError` if it has none."""
     core = min(_millicores(serving.cpu), 1000) / 1000
     if not core:
@@ -361,7 +393,7 @@ def _core(serving: "ServingSettings") -> float:
     return core
 
 
-def _routers_of(serving: "ServingSettings") -> int:
+def _routers_of(serving: Serving) -> int:
     return routers(serving.nodes_min)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from cli.paths import PROJECT
 from cli.reference import COMMAND, FOLDER, PAGES, commands, configuration, http_api
-from infra.config.loading import RENAMED, load
+from infra.config.former_names import RENAMED
+from infra.config.loading import load
 from infra.config.settings import OF_THE_PROJECT, Settings
 from scoring.settings import Settings as ScoringSettings
 from testing.certificates import pem

@@ -22,7 +22,6 @@ from databricks.sdk.service.jobs import TerminationTypeType as Kind
 from infra.cloud.clients import AzureClients
 from infra.release.interactive_access.cluster import policy_definition
 from infra.release.training_stage.job import JobSpec
-from infra.release.training_stage.training_run import TrainingFailed, _TrainingRunProvider
 from sandbox.identity import entra
 from testing.sandbox.data import Served
 from testing.sandbox.databricks import cluster, connect, create, finished, task, trusted
@@ -170,19 +169,6 @@ def test_manual_cluster_gets_the_fixed_values_of_the_policy(workspace: Workspace
     assert made.spark_conf["spark.dynamicAllocation.enabled"] == "false"
     assert (made.azure_attributes.availability.value, made.runtime_engine.value) == ("ON_DEMAND_AZURE", "STANDARD")
     assert made.state == compute.State.RUNNING
-
-
-def test_failed_training_run_is_not_restarted_and_names_its_task_reason_and_page(
-    cloud: Served, workspace: WorkspaceClient, job_id: int
-) -> None:
-    known = len(list(workspace.jobs.list_runs(job_id=job_id)))
-    cloud.faults({"path": RUN_NOW, "operation_failure": QUOTA})
-    asked = {"job_id": job_id, "lake_uid": "l", "input_digest": "d", "snapshot": "s", "timeout_minutes": 1}
-    with pytest.raises(TrainingFailed) as failed:
-        _TrainingRunProvider._run_to_end(workspace, asked, "")
-    assert "/databricks/runs/" in str(failed.value)
-    assert f"task train: Cluster 'main' was terminated. Reason: {QUOTA['code']}" in str(failed.value)
-    assert len(list(workspace.jobs.list_runs(job_id=job_id))) == known + 1
 
 
 def test_programs_databricks_client_renews_an_expired_token(cloud: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from infra.config.loading import RENAMED
-from infra.config.settings import REMOVED, Settings
+from infra.config.former_names import REMOVED, RENAMED
+from infra.config.settings import Settings
 
 ENTRIES, _, REMOVED_ENTRIES = (Path(__file__).parents[2] / "CHANGELOG.md").read_text().partition("### Removed")
 

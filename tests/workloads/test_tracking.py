@@ -12,7 +12,6 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
-from infra.dynamic import ownership
 from infra.planning import compatibility
 from infra.release.training_stage import experiment
 from sandbox.identity import entra
@@ -159,15 +158,16 @@ def test_workspace_requires_a_token_and_an_existing_folder(server: TrackingServe
 def test_experiment_is_created_once_and_restored_with_its_runs(
     server: TrackingServer, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (experiment, ownership):
-        monkeypatch.setattr(module, "databricks_of", lambda _: connect(server.cloud))
-    provider = experiment._ExperimentProvider()
-    props = {"workspace_url": "host", "workspace_id": "ws", "path": "/Shared/new/training"}
+    for name, value in server.cloud.login.items():
+        monkeypatch.setenv(name, value)
+    provider, host = experiment._ExperimentProvider(), server.cloud.sandbox.authority
+    workspace_id = f"{server.cloud.group}/providers/Microsoft.Databricks/workspaces/ws"
+    props = {"workspace_url": host, "workspace_id": workspace_id, "path": "/Shared/new/training"}
     created = provider.create(props)
     run_id = client.create_run(created.id).info.run_id
     replacement = provider.create(props)
     assert replacement.id == created.id
-    assert created.outs["page"] == f"https://host/ml/experiments/{created.id}"
+    assert created.outs["page"] == f"https://{host}/ml/experiments/{created.id}"
     provider.delete(created.id, created.outs)
     assert client.get_experiment(created.id).lifecycle_stage == "active"
     provider.delete(created.id, replacement.outs)

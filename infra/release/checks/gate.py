@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from infra.config.settings.quality import STATE_NAMES
+
 Metrics = Mapping[str, Any]
 
 
@@ -30,7 +32,7 @@ class Rule:
 
 def evaluate_gate(metrics: Metrics, thresholds: Mapping[str, float]) -> list[Rule]:
     """Evaluate every rule. `thresholds`: `QualitySettings.limits`."""
-    return [_evaluate(spec, metrics, thresholds[spec.threshold]) for spec in _RULES]
+    return [_evaluate(spec, metrics, thresholds[STATE_NAMES.get(spec.threshold, spec.threshold)]) for spec in _RULES]
 
 
 def verdict(metrics: Metrics, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -38,16 +40,12 @@ def verdict(metrics: Metrics, thresholds: Mapping[str, float]) -> list[dict[str,
     return [asdict(rule) for rule in evaluate_gate(metrics, thresholds)]
 
 
-_SETTINGS = {"commonest_probability_max": "mode_share_max"}
-"""Settings of `quality:` whose limit has another name in the state, by that name (`QualitySettings.limits`)."""
-
-
 @dataclass(frozen=True)
 class RuleSpec:
     """Definition of one rule."""
 
     threshold: str
-    """Name of its limit in `QualitySettings.limits`."""
+    """Name of the setting with its limit, in the namespace `quality:`."""
     figure: Callable[[Metrics], Any]
     """The value, or a pair of the value and its feature."""
     holds: Callable[[float, float], bool]
@@ -60,8 +58,7 @@ class RuleSpec:
 
 
 def _evaluate(spec: RuleSpec, metrics: Metrics, limit: float) -> Rule:
-    key = _SETTINGS.get(spec.threshold, spec.threshold)
-    name, setting = key.removesuffix("_min").removesuffix("_max"), f"quality:{key}"
+    name, setting = spec.threshold.removesuffix("_min").removesuffix("_max"), f"quality:{spec.threshold}"
     if spec.not_applicable and (reason := spec.not_applicable(metrics)):
         return Rule(name, None, limit, True, f"not judged: {reason}")
     figure = spec.figure(metrics)
@@ -166,7 +163,7 @@ _RULES = (
         "look for features that are missing or empty",
     ),
     RuleSpec(
-        "commonest_probability_max",
+        "mode_share_max",
         lambda metrics: metrics.get("commonest_probability_share"),
         operator.le,
         "the probabilities have collapsed: {value:.1%} of the rows have the same one, at most {limit:.1%} is allowed",

@@ -57,6 +57,16 @@ def test_plan_warns_of_the_end_of_a_versions_support(
     assert "warning: serving:kubernetes_version 1.34 has been out of support since 2026-11-30. Set it to 1.35." in out
 
 
+@pytest.mark.usefixtures("no_credentials")
+def test_plan_warns_of_a_former_name_of_a_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "Pulumi.old.yaml").write_text(DEV.read_text() + "  release:config:rollout: [5, 100]\n")
+    code, out, err = plan(monkeypatch, capsys, "--stack", "old", "--folder", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert "warning: release:rollout: is now named release:traffic_steps; the next release does not accept" in out
+
+
 def test_stack_that_does_not_fit_its_nodes_is_refused_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

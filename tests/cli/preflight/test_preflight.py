@@ -119,6 +119,14 @@ def test_region_without_problems_passes(preflight: Preflight, mode: str) -> None
     assert "known after the workspace exists" in said
 
 
+def test_former_name_of_a_setting_is_a_warning(preflight: Preflight) -> None:
+    preflight.configure(**{"alerts:missing_share": "0.1"})
+    code, said = preflight.run()
+    assert code == 0, said
+    assert "warning settings alerts:missing_share: is now named alerts:featureless_share; the next release" in said
+    assert "alerts:missing_share" not in preflight.run("--reach")[1]
+
+
 @pytest.mark.parametrize(
     ("region", "config", "says", "remedy"),
     [

@@ -1,5 +1,7 @@
 """Records and rendering of `personalization lineage`. `tests/end_to_end/test_lifecycle.py` reads a whole lineage."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,6 +9,16 @@ from rich.console import Console
 
 from cli.stacks import lineage
 from cli.stacks.lineage import Record
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import trusted
+from testing.sandbox.process import in_environment
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with trusted(tmp_path_factory.mktemp("sandbox")) as running, in_environment(running.login):
+        running.assign(running.account("lake", "models"), running.sandbox.identity.object_id)
+        yield running
 
 
 @pytest.mark.parametrize(
@@ -18,17 +30,15 @@ from cli.stacks.lineage import Record
     ],
 )
 def test_warm_start_names_the_earlier_run_only_if_its_trees_were_used(
-    start: dict[str, Any] | None, named: bool, monkeypatch: pytest.MonkeyPatch
+    lake: Served, start: dict[str, Any] | None, named: bool
 ) -> None:
-    class Recorded:
-        def __init__(self, *_: str) -> None: ...
-
-        def json(self, _name: str) -> dict[str, Any]:
-            data = {"digest": "d", "rows": 2, "clicks": 1, "tables": {}}
-            return {"data": data, "spec_digest": "s", "versions": {}, "warm_start": start, "trained_at": "today"}
-
-    monkeypatch.setattr(lineage, "Artefact", Recorded)
-    records = list(lineage.training_records({"lake_blob_endpoint": ""}, "8", {}))
+    data = {"digest": "d", "rows": 2, "clicks": 1, "tables": {}}
+    recorded = {"data": data, "spec_digest": "s", "versions": {}, "warm_start": start, "trained_at": "today"}
+    folder = lake.sandbox.container_folder("lake", "models") / "8"
+    folder.mkdir(exist_ok=True)
+    (folder / "lineage.json").write_text(json.dumps(recorded))
+    outputs = {"lake_blob_endpoint": f"{lake.sandbox.url}/blob/lake"}
+    records = list(lineage.training_records(outputs, "8", {}))
     assert (Record("warm start", "from training run 7") in records) is named
 
 

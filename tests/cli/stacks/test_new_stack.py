@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from cli.errors import UserError
 from cli.main import app
 from cli.stacks import files
-from infra.config import loading
+from infra.config.former_names import RENAMED
 from testing.stack.infra_graph import graph
 
 LIKE = "prod-westeurope"
@@ -166,7 +166,7 @@ def test_environment_missing_in_the_name_is_copied_and_listed(folder: Path, argu
     assert "review personalization:production: true, as in prod-westeurope" in said
 
 
-@pytest.mark.parametrize(("former", "present"), loading.RENAMED.items())
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
 def test_former_names_of_settings_become_present_ones(folder: Path, former: str, present: str) -> None:
     path, snapshot = files.file_of(folder, LIKE), '  training:snapshot: "2026-11-01"\n'
     path.write_text(TEXT.replace("  release:traffic_steps: [50, 100]\n", "").replace(snapshot, ""))
@@ -180,6 +180,29 @@ def test_former_names_of_settings_become_present_ones(folder: Path, former: str,
     assert f"  {present}: " in written
     assert former not in written.replace(present, "")
     assert "# kept" in written
+
+
+def test_keys_may_have_any_spelling_that_pulumi_accepts(folder: Path) -> None:
+    path, text = files.file_of(folder, LIKE), TEXT.replace("personalization:environment", "environment")
+    for namespace in ("azure-native", "personalization", "serving"):
+        text = text.replace(f"  {namespace}:", f"  {namespace}:config:")
+    path.write_text(text.replace("release:traffic_steps", "release:config:rollout"))
+    code, said = new_stack(folder, "qa-swedencentral")
+    assert code == 0, said
+    written = files.file_of(folder, "qa-swedencentral").read_text()
+    assert "  release:traffic_steps: [50, 100]\n" in written
+    assert "rollout" not in written
+    config = files.read(folder, "qa-swedencentral")
+    assert (config[files.LOCATION], config["personalization:environment"]) == ("swedencentral", "qa")
+    assert "set again: pulumi config set --stack qa-swedencentral --secret --path 'serving:tls_key'" in said
+
+
+def test_setting_under_both_names_is_refused_in_any_spelling(folder: Path) -> None:
+    with files.file_of(folder, LIKE).open("a") as file:
+        file.write("  release:config:rollout: [5, 100]\n")
+    with pytest.raises(UserError, match="release:rollout: is the former name of release:traffic_steps, which is also"):
+        new_stack(folder, "prod-swedencentral")
+    assert files.names(folder) == [LIKE]
 
 
 def test_file_without_the_production_setting_is_refused(folder: Path) -> None:

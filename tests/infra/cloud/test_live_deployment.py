@@ -1,50 +1,38 @@
 """The live model, as Azure ML reports it."""
 
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from azure.core.exceptions import ResourceNotFoundError
 
 from infra.cloud import live_deployment
+from infra.cloud.clients import AzureClients
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import trusted
+from testing.sandbox.live_model import ml_workspace_id, put_endpoint
+from testing.sandbox.process import in_environment
 
 
-class Registry:
-    """The part of `MLClient` that `live_model` uses."""
-
-    def __init__(self, traffic: dict[str, int] | None, models: dict[tuple[str, str], str]) -> None:
-        self.traffic, self.found = traffic, models
-        self.online_endpoints = SimpleNamespace(get=self._endpoint)
-        self.online_deployments = SimpleNamespace(get=self._deployment)
-        self.models = SimpleNamespace(get=self._model)
-
-    def _endpoint(self, name: str) -> Any:
-        if self.traffic is None:
-            raise ResourceNotFoundError(name)
-        return SimpleNamespace(traffic=self.traffic)
-
-    def _deployment(self, name: str, _endpoint: str) -> Any:
-        return SimpleNamespace(environment_variables={"MODEL_NAME": "clicks"}, tags={"model_version": name[1:]})
-
-    def _model(self, name: str, version: str) -> Any:
-        if (name, version) not in self.found:
-            raise ResourceNotFoundError(f"{name}:{version}")
-        return SimpleNamespace(tags={"run_id": self.found[name, version]})
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with trusted(tmp_path_factory.mktemp("sandbox")) as running, in_environment(running.login):
+        yield running
 
 
 @pytest.mark.parametrize(
-    ("traffic", "found"),
+    ("endpoint", "traffic", "found"),
     [
-        pytest.param({"m1": 10, "m2": 90}, live_deployment.LiveModel("m2", "run-of-2"), id="most traffic"),
-        pytest.param({"m1": 0}, None, id="no traffic"),
-        pytest.param({}, None, id="no deployment"),
-        pytest.param(None, None, id="no endpoint"),
-        pytest.param({"m3": 100}, live_deployment.LiveModel("m3", ""), id="its model version is gone"),
+        pytest.param("split", {"m1": 10, "m2": 90}, live_deployment.LiveModel("m2", "run-of-2"), id="most traffic"),
+        pytest.param("idle", {"m1": 0}, None, id="no traffic"),
+        pytest.param("empty", {}, None, id="no deployment"),
+        pytest.param("missing", None, None, id="no endpoint"),
+        pytest.param("gone", {"m3": 100}, live_deployment.LiveModel("m3", ""), id="its model version is gone"),
     ],
 )
 def test_live_model_is_that_of_the_deployment_with_the_most_traffic(
-    traffic: dict[str, int] | None, found: live_deployment.LiveModel | None
+    cloud: Served, endpoint: str, traffic: dict[str, int] | None, found: live_deployment.LiveModel | None
 ) -> None:
-    registry = Registry(traffic, {("clicks", "1"): "run-of-1", ("clicks", "2"): "run-of-2"})
-    assert live_deployment.live_model(registry, "score") == found
-    assert live_deployment.run_id(registry, "score") == (found.run_id if found else "")
+    if traffic is not None:
+        put_endpoint(cloud, endpoint, traffic, {"1": "run-of-1", "2": "run-of-2"})
+    client = AzureClients.discover().machine_learning(ml_workspace_id(cloud))
+    assert live_deployment.live_model(client, endpoint) == found
+    assert live_deployment.run_id(client, endpoint) == (found.run_id if found else "")

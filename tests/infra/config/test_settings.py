@@ -3,7 +3,8 @@
 import pulumi
 import pytest
 
-from infra.config.loading import RENAMED, ConfigError, deprecations, load
+from infra.config.former_names import RENAMED, deprecations
+from infra.config.loading import ConfigError, load
 from infra.config.settings import Settings
 from infra.planning import capacity
 from testing.certificates import pem

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import NotFound, PermissionDenied
+from databricks.sdk.errors import NotFound
 from databricks.sdk.service.workspace import ImportFormat
 from pulumi.dynamic import Resource
 from pulumi.runtime import rpc
@@ -20,7 +20,6 @@ from infra.components.placement import _PlacementProvider
 from infra.dynamic.drift import agrees, observed
 from infra.release import release  # noqa: F401  (declares every resource below)
 from infra.release.interactive_access.cluster import _PolicyProvider
-from infra.release.training_stage import job
 from infra.release.training_stage.experiment import _ExperimentProvider
 from infra.release.training_stage.job import _JobProvider
 from infra.release.training_stage.training_run import _TrainingRunProvider
@@ -189,15 +188,13 @@ def test_resource_of_a_recreated_workspace_is_gone_and_its_deletion_does_nothing
 
 
 def test_resource_that_the_login_may_not_read_stays_as_recorded(
-    cloud: Served, workspace: WorkspaceClient, program: Graph, monkeypatch: pytest.MonkeyPatch
+    cloud: Served, workspace: WorkspaceClient, program: Graph
 ) -> None:
     provider, wanted = _JobProvider(), props(cloud, program, "TrainingJob")
-
-    def refused(_: Any) -> Any:
-        raise PermissionDenied("Unauthorized network access to workspace")
-
-    monkeypatch.setattr(job, "databricks_of", refused)
+    refusal = {"error_code": "PERMISSION_DENIED", "message": "Unauthorized network access to workspace"}
+    cloud.faults({"path": "/jobs/get$", "status": 403, "body": refusal})
     found = provider.read("7", wanted)
+    assert cloud.faults_left() == []
     assert (found.id, {name: found.outs[name] for name in wanted}) == ("7", wanted)
 
 

@@ -48,7 +48,8 @@ def accepted(values: dict[str, Any]) -> ServingSettings | None:
         return None
 
 
-SIDECAR = yaml.safe_load((ROOT / "infra/planning/capacity.yaml").read_text())["sidecar"]
+DATA = yaml.safe_load((ROOT / "infra/planning/capacity.yaml").read_text())
+SIDECAR = DATA["sidecar"]
 SERVICE_MS = {"native": 1.0, "spark": 6.0}
 SLOWEST_OF_100 = 4.6052
 """99th percentile of the time in an M/M/1 queue, in units of its mean."""
@@ -178,17 +179,16 @@ def test_plan_reproduces_the_reference_sizing(rps: int, replicas: int) -> None:
     ("vcpus", "reserved"), [(1, 60), (2, 100), (4, 140), (8, 180), (16, 260), (32, 420), (64, 740)]
 )
 def test_reserved_cpu_is_as_documented_by_aks(vcpus: int, reserved: int) -> None:
-    daemons = sum(pod.cpu for pod in capacity._pods("daemon_sets"))
+    daemons = sum(pod["cpu"] for pod in DATA["daemon_sets"].values())
     assert capacity.allocatable(Machine(series="Ds_v5", vcpus=vcpus, gib=64))[0] == vcpus * 1000 - reserved - daemons
 
 
 def test_requested_cpu_of_azure_ml_is_as_documented() -> None:
     """The documented requests: 1,780 millicores for a test cluster of one node, 3,600 for production on three nodes."""
-    ours = capacity._pods("azure_ml")
-    data = yaml.safe_load((ROOT / "infra/planning/capacity.yaml").read_text())
-    per_node, router = data["daemon_sets"]["fluent-bit"]["cpu"], data["router"]["cpu"]
-    assert sum(pod.cpu for pod in ours) + per_node + router == 1780
-    assert sum(pod.cpu for pod in ours) + 3 * (per_node + router) == 3600
+    once = sum(pod["cpu"] * pod.get("count", 1) for pod in DATA["azure_ml"].values())
+    per_node, router = DATA["daemon_sets"]["fluent-bit"]["cpu"], DATA["router"]["cpu"]
+    assert once + per_node + router == 1780
+    assert once + 3 * (per_node + router) == 3600
 
 
 def test_replica_larger_than_a_node_is_refused_with_the_largest_that_fits() -> None:

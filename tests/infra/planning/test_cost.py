@@ -10,12 +10,13 @@ from pulumi_azure_native import containerservice
 
 from infra.config.loading import load
 from infra.config.settings import Settings
-from infra.planning import cost, regions
+from infra.planning import regions
 from infra.planning.compatibility import machines
 from infra.planning.cost import CostRecorder, Estimate
 from testing.stack.infra_graph import graph
 
 ROOT = Path(__file__).parents[3]
+PLANNING = ROOT / "infra" / "planning"
 POOL, CLUSTER = (f"azure-native:containerservice:{name}" for name in ("AgentPool", "ManagedCluster"))
 JOB = "pulumi-python:dynamic/databricks:TrainingJob"
 
@@ -109,22 +110,28 @@ def test_every_shipped_stack_is_priced_whole(stack: str) -> None:
     assert found["total"] == pytest.approx(sum(found["lines"].values()), abs=0.1)
 
 
+def price_list(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((PLANNING / f"{name}.yaml").read_text())
+    return found
+
+
 def test_every_price_names_its_region_day_and_source() -> None:
-    prices = cost._prices()
+    prices = price_list("prices")
     rows = [*prices["each"].values(), prices["databricks"]["unit"]]
     for row in rows:
         assert row["source"]
         assert row["region"]
         assert isinstance(row["date"], datetime.date) or datetime.date.fromisoformat(f"{row['date']}-01")
         assert len(row.keys() & {"hour", "day", "month"}) == 1
-    assert "memory" not in (Path(cost.__file__).with_name("prices.yaml").read_text())
+    assert "memory" not in (PLANNING / "prices.yaml").read_text()
 
 
 def test_price_lists_are_of_regions_and_sizes_that_a_stack_may_name() -> None:
     series = {machine.series for machine in machines().values()}
-    assert {name for row in cost._vm_prices().values() for name in row} <= series
-    assert set(cost._vm_prices()) <= set(regions.zones_by_region())
-    units = cost._prices()["databricks"]["units_per_hour"]
+    vm_prices = price_list("vm_prices")["vcpu_hours"]
+    assert {name for row in vm_prices.values() for name in row} <= series
+    assert vm_prices.keys() <= set(regions.zones_by_region())
+    units = price_list("prices")["databricks"]["units_per_hour"]
     sizes = {(machine.series, machine.vcpus) for machine in machines().values()}
     assert {(name, vcpus) for name, row in units.items() for vcpus in row} <= sizes
 

@@ -234,6 +234,7 @@ def test_no_more_than_one_failed_deployment_is_kept(cloud: Cloud, live: dict[str
 def test_failure_during_a_rollout_restores_the_traffic(
     cloud: Cloud, live: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The check is replaced because a fault of the sandbox cannot wait for the third one."""
     measured: list[dict[str, int]] = []
     check = Probe.check
 

@@ -1,49 +1,37 @@
 """The gate's verdict in the lake, for a registered and for a refused model."""
 
 import json
+import logging
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from azure.storage.blob import BlobServiceClient
 
-from infra.cloud import artefact
 from infra.monitoring import queries
 from infra.release.training_stage import model
-from sandbox.identity import authority
 from testing.gate_metrics import GOOD_METRICS, THRESHOLDS
-from testing.sandbox.data import Served, served_lake
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import trusted
+from testing.sandbox.process import in_environment
+
+REQUESTS = "azure.core.pipeline.policies.http_logging_policy"
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served_lake(tmp_path_factory.mktemp("sandbox"), "models") as running:
+    """A cloud that has only a lake: a call of the registry fails."""
+    with trusted(tmp_path_factory.mktemp("sandbox")) as running, in_environment(running.login):
+        running.assign(running.account("lake", "models"), running.sandbox.identity.object_id)
         yield running
 
 
 @pytest.fixture
-def sent() -> list[Any]:
-    """Requests to the lake, as the SDK sends them."""
-    return []
-
-
-@pytest.fixture
-def props(cloud: Served, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Inputs of a model version, with a cloud that has only a lake: a call of the registry fails."""
-    bundle = str(authority.ca_bundle(cloud.sandbox.folder))
-
-    def blobs(endpoint: str) -> BlobServiceClient:
-        return BlobServiceClient(
-            endpoint, credential=cloud.credential, connection_verify=bundle, raw_request_hook=sent.append
-        )
-
-    monkeypatch.setattr(artefact.AzureClients, "discover", lambda: SimpleNamespace(blobs=blobs))
-    endpoint = f"{cloud.sandbox.url}/blob/lake"
+def props(cloud: Served) -> dict[str, Any]:
+    """Inputs of a model version."""
     return {
         "run_id": "7",
         "floors": THRESHOLDS,
-        "blob_endpoint": endpoint,
+        "blob_endpoint": f"{cloud.sandbox.url}/blob/lake",
         "models_container": "models",
         "metrics": GOOD_METRICS,
     }
@@ -65,21 +53,22 @@ def test_refused_model_leaves_its_verdict_and_touches_nothing_else(cloud: Served
 
 
 def test_refused_model_is_marked_by_one_upload_that_the_alert_reads(
-    cloud: Served, sent: list[Any], props: dict[str, Any]
+    cloud: Served, props: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The lake logs an upload in one request as `PutBlob`, one in blocks as others (`monitoring/queries.py`)."""
     refused = cloud.sandbox.container_folder("lake", "models") / "8" / "refused.json"
     provider = model._ModelVersionProvider()
     provider.update("clicks:3", {"version": "3"}, {**props, "run_id": "8"})
     assert not refused.exists()
-    with pytest.raises(model.ModelRefused):
+    with caplog.at_level(logging.INFO, REQUESTS), pytest.raises(model.ModelRefused):
         provider.update(
             "clicks:3", {"version": "3"}, {**props, "run_id": "8", "metrics": {**GOOD_METRICS, "auc": 0.55}}
         )
     assert json.loads(refused.read_text()) == json.loads(refused.with_name("verdict.json").read_text())
-    (upload,) = (request.http_request for request in sent if "refused.json" in request.http_request.url)
-    assert (upload.method, upload.headers["x-ms-blob-type"]) == ("PUT", "BlockBlob")
-    assert "comp=" not in upload.url
+    (upload,) = (text for text in caplog.messages if "refused.json" in text)
+    assert "Request method: 'PUT'" in upload
+    assert "'x-ms-blob-type'" in upload
+    assert "comp=" not in upload
     assert 'Uri has "refused.json"' in queries.MODELS_REFUSED
 
 

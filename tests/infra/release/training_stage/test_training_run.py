@@ -1,78 +1,144 @@
-"""The training run of a stack: a running or successful one is adopted, a failed one is repeated."""
+"""The training run of a stack: a successful one is found again, and a failed one is repeated."""
 
-from types import SimpleNamespace
-from typing import Any
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from databricks.sdk.errors import InvalidParameterValue
-from databricks.sdk.service.jobs import RunResultState
+from databricks.sdk import WorkspaceClient
 
 from infra.release.training_stage import training_run
+from sandbox.databricks.execution.cluster import TaskFailed
+from testing.sandbox.data import Served
+from testing.sandbox.databricks import connect, create, task, trusted
+from testing.sandbox.instant_runs import instant_runs
+from testing.sandbox.live_model import ml_workspace_id
+from testing.sandbox.process import in_environment
+
+NUMBER = "4201"
 
 
-class Jobs:
-    """Databricks' rules alone: a known token is answered with its run, whichever job it was of; that of a run which was
-    deleted, as Databricks deletes them after 60 days, is an error."""
+class Training:
+    """The work of each run: it writes an artefact into the lake, or fails."""
 
-    def __init__(self) -> None:
-        self.runs: dict[str, Any] = {}
-        self.deleted: set[str] = set()
-        self.result: RunResultState = RunResultState.SUCCESS
+    def __init__(self, models: Path) -> None:
+        self.models = models
+        self.fails = False
 
-    def list_runs(self, job_id: int) -> list[Any]:
-        return [run for run in self.runs.values() if run.job_id == job_id]
+    def __call__(self, run_id: str) -> None:
+        if self.fails:
+            raise TaskFailed("no such folder")
+        (self.models / run_id).mkdir()
+        for name in ("metrics.json", "MANIFEST.json"):
+            (self.models / run_id / name).write_text("{}")
 
-    def run_now(self, job_id: int, *, idempotency_token: str, job_parameters: dict[str, str]) -> Any:
-        assert len(idempotency_token) <= 64
-        if idempotency_token in self.deleted:
-            raise InvalidParameterValue(f"The run with the idempotency_token {idempotency_token} was deleted.")
-        state = SimpleNamespace(result_state=self.result, state_message="no such folder")
-        run = SimpleNamespace(run_id=len(self.runs) + 1, job_id=job_id, state=state, tasks=[], run_page_url="page")
-        return self.runs.setdefault(idempotency_token, run)
 
-    def get_run(self, run_id: int) -> Any:
-        return next(run for run in self.runs.values() if run.run_id == run_id)
-
-    def wait_get_run_job_terminated_or_skipped(self, run_id: int, timeout: Any) -> Any:
-        return self.get_run(run_id)
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with trusted(tmp_path_factory.mktemp("sandbox")) as running, in_environment(running.login):
+        running.put("Microsoft.Databricks/workspaces/ws", location="westeurope", properties={"workspaceId": NUMBER})
+        running.assign(running.account("lake", "raw", "models"), running.sandbox.identity.object_id)
+        rows = running.sandbox.container_folder("lake", "raw") / "movielens" / "day" / "rows"
+        rows.parent.mkdir(parents=True)
+        rows.write_text("1")
+        yield running
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    monkeypatch.setattr(training_run, "_is_whole", lambda _props, _run_id: True)
-    return Jobs()
+def training(cloud: Served) -> Iterator[Training]:
+    work = Training(cloud.sandbox.container_folder("lake", "models"))
+    with instant_runs(work):
+        yield work
 
 
-def trained(jobs: Jobs, job_id: int = 7, lake: str = "2026-11-01") -> int:
-    props = {"job_id": str(job_id), "lake_uid": lake, "input_digest": "d" * 64, "snapshot": "s", "timeout_minutes": 1}
-    return int(training_run._TrainingRunProvider._run_to_end(SimpleNamespace(jobs=jobs), props, "").run_id)
+@pytest.fixture(scope="module")
+def workspace(cloud: Served) -> WorkspaceClient:
+    return connect(cloud)
 
 
-def test_run_that_succeeded_is_found_again(jobs: Jobs) -> None:
-    assert [trained(jobs), trained(jobs)] == [1, 1]
+@pytest.fixture
+def job(workspace: WorkspaceClient) -> int:
+    return create(workspace, task("train"))
 
 
-def test_run_that_databricks_has_deleted_is_repeated(jobs: Jobs) -> None:
-    assert trained(jobs) == 1
-    jobs.deleted = set(jobs.runs)
-    jobs.runs = {}
-    assert trained(jobs) == 1
-    assert [token.rpartition("-")[2] for token in jobs.runs] == ["2"]
+def trained(cloud: Served, job_id: int, lake_uid: str = "2026-11-01") -> str:
+    """Id of the run that the resource adopts or starts."""
+    props = {
+        "workspace_url": cloud.sandbox.authority,
+        "workspace_id": f"{cloud.group}/providers/Microsoft.Databricks/workspaces/ws",
+        "workspace_uid": NUMBER,
+        "job_id": str(job_id),
+        "blob_endpoint": f"{cloud.sandbox.url}/blob/lake",
+        "lake_uid": lake_uid,
+        "models_container": "models",
+        "raw_container": "raw",
+        "dataset": "movielens",
+        "snapshot": "day",
+        "input_digest": "d" * 64,
+        "volumes": "/Volumes/main/clicks",
+        "ml_workspace_id": ml_workspace_id(cloud),
+        "endpoint_name": "score",
+        "timeout_minutes": 1,
+    }
+    return training_run._TrainingRunProvider().create(props).id
 
 
-def test_failed_run_is_repeated_by_the_same_job_and_by_a_recreated_one(jobs: Jobs) -> None:
-    jobs.result = RunResultState.FAILED
-    for job_id in (7, 7, 8):
-        with pytest.raises(training_run.TrainingFailed, match="ended as"):
-            trained(jobs, job_id)
-    jobs.result = RunResultState.SUCCESS
-    assert trained(jobs, 8) == 4
+def runs(workspace: WorkspaceClient, job_id: int) -> list[str]:
+    return [str(run.run_id) for run in workspace.jobs.list_runs(job_id=job_id)]
+
+
+def test_run_that_succeeded_is_found_again(
+    cloud: Served, workspace: WorkspaceClient, training: Training, job: int
+) -> None:
+    run_id = trained(cloud, job)
+    assert trained(cloud, job) == run_id
+    assert runs(workspace, job) == [run_id]
+
+
+def test_run_that_databricks_has_deleted_is_repeated(
+    cloud: Served, workspace: WorkspaceClient, training: Training, job: int
+) -> None:
+    deleted = trained(cloud, job)
+    workspace.jobs.delete_run(int(deleted))
+    repeated = trained(cloud, job)
+    assert repeated != deleted
+    assert runs(workspace, job) == [repeated]
+
+
+def test_failed_run_is_repeated_by_the_same_job_and_by_a_recreated_one(
+    cloud: Served, workspace: WorkspaceClient, training: Training, job: int
+) -> None:
+    recreated = create(workspace, task("train"))
+    training.fails = True
+    for job_id in (job, job, recreated):
+        with pytest.raises(training_run.TrainingFailed, match=r"ended as .*FAILED(.|\n)*task train: no such folder"):
+            trained(cloud, job_id)
+    assert len(runs(workspace, job)) == 2
+    training.fails = False
+    repeated = trained(cloud, recreated)
+    assert runs(workspace, recreated)[0] == repeated
+    assert len(runs(workspace, recreated)) == 2
 
 
 def test_run_whose_artefact_is_gone_is_repeated_and_so_is_one_of_another_lake(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    cloud: Served, training: Training, job: int
 ) -> None:
-    assert trained(jobs) == 1
-    assert trained(jobs, lake="2026-11-02") == 2
-    monkeypatch.setattr(training_run, "_is_whole", lambda _props, run_id: run_id != 1)
-    assert trained(jobs) == 3
+    first, of_another_lake = trained(cloud, job), trained(cloud, job, lake_uid="2026-11-02")
+    assert first != of_another_lake
+    shutil.rmtree(training.models / first)
+    assert trained(cloud, job) not in (first, of_another_lake)
+
+
+def test_failed_training_run_is_not_restarted_and_names_its_task_reason_and_page(
+    cloud: Served, workspace: WorkspaceClient
+) -> None:
+    """The run ends before Spark: its cluster gets no machines."""
+    code = "AZURE_QUOTA_EXCEEDED_EXCEPTION"
+    quota = {"code": code, "message": "Operation could not be completed: 8 cores, 104 needed."}
+    job_id = create(workspace, task("train", libraries=[]))
+    cloud.faults({"path": "/jobs/run-now$", "operation_failure": quota})
+    with pytest.raises(training_run.TrainingFailed) as failed:
+        trained(cloud, job_id)
+    assert "/databricks/runs/" in str(failed.value)
+    assert f"task train: Cluster 'main' was terminated. Reason: {code}" in str(failed.value)
+    assert len(runs(workspace, job_id)) == 1
