@@ -211,6 +211,7 @@ def repeated(shop: Trained, tmp_path_factory: pytest.TempPathFactory) -> Repeate
     arguments = ["--features", str(shop.features), "--artefact", str(folder / "model"), "--run-id", "run-2"]
     arguments += ["--dataset", "movielens", "--tasks", "1", "--experiment", "/Shared/shop/training"]
     printed = io.StringIO()
+    killed: list[bool] = []
     with tracking_server(folder / "sandbox") as server, pytest.MonkeyPatch.context() as patch:
 
         def kill_server_and_fit(*arguments: Any) -> Any:
