@@ -106,6 +106,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "0 0 3 * * ?",
         False,
         60,
+        "all",
         {},
     )
     settings = job_settings(spec)

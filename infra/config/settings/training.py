@@ -1,6 +1,6 @@
 """Settings `training:`: rows, cluster and schedule of the training job."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -22,6 +22,13 @@ class TrainingSettings(Group):
         description="Local folder or file that `up` uploads as the snapshot. The snapshot's name is the digest of its "
         "rows.",
         examples=["first-rows"],
+    )
+    refit: Literal["judged", "all"] = Field(
+        "all",
+        description="Model to serve. judged: the model that the test set judges; it never learned from the newest "
+        "tenth of the rows. all: a model with its hyperparameters that learned from all rows. The gate's figures are "
+        "of the judged model in both cases.",
+        examples=["judged"],
     )
     spark_version: str = Field(
         "16.4.x-scala2.12",

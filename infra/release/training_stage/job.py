@@ -63,6 +63,8 @@ class JobSpec:
     schedule: str
     schedule_enabled: bool
     timeout_minutes: int
+    refit: str
+    """Model to serve: `judged` or `all` (workloads/tasks/train.py)."""
     tags: dict[str, str]
 
 
@@ -113,6 +115,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
                     *("--dataset", spec.dataset, "--features", features),
                     *("--artefact", f"{spec.volumes}/models/{{{{job.run_id}}}}", "--run-id", "{{job.run_id}}"),
                     *("--lineage", json.dumps(lineage), "--tasks", str(spec.workers)),
+                    *("--refit", spec.refit),
                     *("--experiment", spec.experiment),
                     "--live={{job.parameters.live}}",  # one argument, so that no parameter is ever empty
                 ],

@@ -63,7 +63,7 @@ class TrainingStage(pulumi.ComponentResource):
             lineage = self.run.lineage
         else:
             lineage = {"dataset": training.dataset, "snapshot": self.rows, "code": self.code}
-            digest = _digest(lineage, training.spark_version, SYNAPSEML)
+            digest = _digest(lineage, training.spark_version, SYNAPSEML, training.refit)
             options = pulumi.ResourceOptions(
                 parent=self, depends_on=[*uploaded, self.experiment], ignore_changes=ignored
             )
@@ -145,6 +145,7 @@ class TrainingStage(pulumi.ComponentResource):
             spark_version=training.spark_version,
             node_type=training.node_type,
             workers=training.workers,
+            refit=training.refit,
             spot=training.spot,
             schedule=training.schedule,
             schedule_enabled=training.schedule_enabled,

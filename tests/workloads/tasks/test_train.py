@@ -207,21 +207,20 @@ class RepeatedRun:
 @pytest.fixture(scope="module")
 def repeated(shop: Trained, tmp_path_factory: pytest.TempPathFactory) -> RepeatedRun:
     """A second training on the shop's rows, on one core, whose tracking server is killed during the run."""
-    folder, real_fit = tmp_path_factory.mktemp("repeated"), fit.fit
+    folder, real_fit = tmp_path_factory.mktemp("repeated"), fit.fit_twice
     arguments = ["--features", str(shop.features), "--artefact", str(folder / "model"), "--run-id", "run-2"]
     arguments += ["--dataset", "movielens", "--tasks", "1", "--experiment", "/Shared/shop/training"]
     printed = io.StringIO()
-    killed: list[bool] = []
     with tracking_server(folder / "sandbox") as server, pytest.MonkeyPatch.context() as patch:
 
-        def kill_server_and_fit(*arguments: Any) -> Any:
+        def kill_server_and_fit(*arguments: Any, **more: Any) -> Any:
             server.end()
-            return real_fit(*arguments)
+            return real_fit(*arguments, **more)
 
         patch.setattr(spec, "load", lambda name: shop.dataset)
         patch.setattr("sys.argv", ["train", *arguments])
         patch.setenv("MLFLOW_TRACKING_URI", server.address)
-        patch.setattr(fit, "fit", kill_server_and_fit)
+        patch.setattr(fit, "fit_twice", kill_server_and_fit)
         with contextlib.redirect_stdout(printed):
             train.main()
     return RepeatedRun(folder / "model", printed.getvalue())

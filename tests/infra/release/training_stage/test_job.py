@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from databricks.sdk.service.jobs import JobSettings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ def settings(**changed: Any) -> dict[str, Any]:
         "schedule": "0 0 3 * * ?",
         "schedule_enabled": False,
         "timeout_minutes": 60,
+        "refit": "all",
         "tags": {"environment": "test"},
     }
     return job_settings(JobSpec(**{**spec, **changed}))
@@ -53,6 +55,13 @@ def test_training_cluster_never_autoscales(workers: int, spot: bool) -> None:
 def test_job_is_parsed_by_the_sdk_without_loss() -> None:
     raw = settings()
     assert JobSettings.from_dict(raw).as_dict() == raw
+
+
+@pytest.mark.parametrize("refit", ["judged", "all"])
+def test_training_task_learns_from_the_rows_that_the_setting_names(refit: str) -> None:
+    (train,) = (task for task in settings(refit=refit)["tasks"] if task["task_key"] == "train")
+    parameters = train["python_wheel_task"]["parameters"]
+    assert parameters[parameters.index("--refit") + 1] == refit
 
 
 def test_daily_schedule_is_paused_unless_enabled() -> None:
