@@ -124,7 +124,7 @@ def policy_id(workspace: WorkspaceClient) -> str:
     """The program's policy for manually created clusters."""
     spec = JobSpec(
         *("train", "movielens", "s1", "/Volumes/c/s", "/Workspace/w.whl", "c0de", "/Shared/c/t", "16.4.x-scala2.12"),
-        *("Standard_L8s_v3", 3, False, "0 0 3 * * ?", False, 60, {}),
+        *("Standard_L8s_v3", 3, False, "0 0 3 * * ?", False, 60, "all", {}),
     )
     definition = json.dumps(policy_definition(spec, minutes=30))
     return str(workspace.cluster_policies.create(name="interactive", definition=definition).policy_id)
