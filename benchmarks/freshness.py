@@ -70,7 +70,7 @@ def _compare(table: DataFrame, dataset: Spec, cut: float, folder: Path) -> Itera
         }
         probabilities: dict[str, np.ndarray] = {}
         for name, (model, levels) in models.items():
-            saved = pipeline.save(folder / f"{cut} {name}", dataset, levels, model, SparkSession.active())
+            saved = pipeline.save(folder / f"{cut}-{len(probabilities)}", dataset, levels, model, SparkSession.active())
             labels, probabilities[name] = _score(saved, following)
             figures = (
                 f"{metrics.auc(labels, probabilities[name]):.4f} | {metrics.log_loss(labels, probabilities[name]):.4f}"
