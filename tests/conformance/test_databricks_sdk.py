@@ -22,7 +22,7 @@ from databricks.sdk.service.jobs import TerminationTypeType as Kind
 from infra.cloud.clients import AzureClients
 from infra.release.interactive_access.cluster import policy_definition
 from infra.release.training_stage.job import JobSpec
-from infra.release.training_stage.training_run import TrainingFailed, _TrainingRunProvider
+from infra.release.training_stage.training_run import TrainingFailed, TrainingRunInputs, _TrainingRunProvider
 from sandbox.identity import entra
 from testing.sandbox.data import Served
 from testing.sandbox.databricks import cluster, connect, create, finished, task, trusted
@@ -179,7 +179,7 @@ def test_a_failed_training_run_is_not_started_again_and_names_its_task_its_reaso
     cloud.faults({"path": RUN_NOW, "operation_failure": QUOTA})
     asked = {"job_id": job_id, "lake_uid": "l", "input_digest": "d", "snapshot": "s", "timeout_minutes": 1}
     with pytest.raises(TrainingFailed) as failed:
-        _TrainingRunProvider._run_to_end(workspace, asked, "")
+        _TrainingRunProvider._run_to_end(workspace, TrainingRunInputs.of(asked), "")
     assert "/databricks/runs/" in str(failed.value)
     assert f"task train: Cluster 'main' was terminated. Reason: {QUOTA['code']}" in str(failed.value)
     assert len(list(workspace.jobs.list_runs(job_id=job_id))) == known + 1

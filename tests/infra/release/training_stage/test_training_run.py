@@ -39,13 +39,14 @@ class Jobs:
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    monkeypatch.setattr(training_run, "_is_whole", lambda _props, _run_id: True)
+    monkeypatch.setattr(training_run, "_is_whole", lambda _inputs, _run_id: True)
     return Jobs()
 
 
 def trained(jobs: Jobs, job_id: int = 7, lake: str = "2026-11-01") -> int:
     props = {"job_id": str(job_id), "lake_uid": lake, "input_digest": "d" * 64, "snapshot": "s", "timeout_minutes": 1}
-    return int(training_run._TrainingRunProvider._run_to_end(SimpleNamespace(jobs=jobs), props, "").run_id)
+    inputs = training_run.TrainingRunInputs.of(props)
+    return int(training_run._TrainingRunProvider._run_to_end(SimpleNamespace(jobs=jobs), inputs, "").run_id)
 
 
 def test_a_run_that_succeeded_is_found_again(jobs: Jobs) -> None:
@@ -74,5 +75,5 @@ def test_a_run_whose_artefact_is_gone_is_repeated_and_so_is_one_of_another_lake(
 ) -> None:
     assert trained(jobs) == 1
     assert trained(jobs, lake="2026-11-02") == 2
-    monkeypatch.setattr(training_run, "_is_whole", lambda _props, run_id: run_id != 1)
+    monkeypatch.setattr(training_run, "_is_whole", lambda _inputs, run_id: run_id != 1)
     assert trained(jobs) == 3
