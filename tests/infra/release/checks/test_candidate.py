@@ -47,7 +47,9 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runs], dict[str, Any]]:
         monkeypatch.setattr(candidate, "live_model", lambda client, endpoint: live)
         monkeypatch.setattr(candidate, "Artefact", Artefact)
         monkeypatch.setattr(candidate.pulumi.log, "warn", said.append)
-        return candidate._newest("w", "id", "7", "https://lake", "models", "ml", "score", thresholds=FLOORS)
+        services = dict.fromkeys(("workspace_url", "workspace_id", "blob_endpoint", "models_container"), "")
+        names = {"job_id": "7", "ml_workspace_id": "ml", "endpoint_name": "score"}
+        return candidate._newest(candidate._Services(**services, **names), FLOORS)
 
     said: list[str] = []
     choose.said = said  # type: ignore[attr-defined]
