@@ -13,7 +13,7 @@ from pulumi_azure_native import resources
 
 from infra.config.naming import Names
 from infra.config.settings import Settings
-from infra.dynamic.inputs import InputField, Inputs, Outputs, updates
+from infra.dynamic.inputs import InputField, Inputs, Outputs, refused
 from infra.dynamic.provider import Creation, ReleaseProvider
 from infra.dynamic.resource import DynamicResource
 
@@ -26,10 +26,10 @@ _KEYS = {
 
 
 class PlacementInputs(Inputs):
-    subscription: InputField[str] = updates()
-    location: InputField[str] = updates()
-    environment: InputField[str] = updates()
-    generation: InputField[str] = updates()
+    subscription: InputField[str] = refused()
+    location: InputField[str] = refused()
+    environment: InputField[str] = refused()
+    generation: InputField[str] = refused()
 
 
 class _PlacementProvider(ReleaseProvider[PlacementInputs, Outputs]):

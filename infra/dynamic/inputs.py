@@ -19,7 +19,8 @@ class Change(StrEnum):
 
     REPLACES = "replaces the object"
     UPDATES = "updates the object"
-    NOT_COMPARED = "nothing"
+    REFUSED = "is refused"
+    NOT_COMPARED = "does nothing"
 
 
 class InputField(Generic[T]):
@@ -49,8 +50,13 @@ def updates() -> Any:
     return _input(Change.UPDATES)
 
 
+def refused() -> Any:
+    """Declare an input that must stay: the provider's `check` refuses a change."""
+    return _input(Change.REFUSED)
+
+
 def not_compared() -> Any:
-    """Declare an input that does not change the object; the state keeps it for the next call of the provider."""
+    """Declare an input whose change does nothing by itself: the next update or replacement uses the new value."""
     return _input(Change.NOT_COMPARED)
 
 
@@ -59,7 +65,7 @@ def _input(change: Change) -> Any:
 
 
 # Not `frozen_default=True`, with which mypy loses the reading type of an inherited `InputField`.
-@dataclass_transform(kw_only_default=True, field_specifiers=(replaces, updates, not_compared))
+@dataclass_transform(kw_only_default=True, field_specifiers=(replaces, updates, refused, not_compared))
 class Properties:
     """Part of the properties that the state has of a resource. Every subclass is a frozen dataclass."""
 
