@@ -17,17 +17,20 @@ from pathlib import Path
 _INFRA = Path(__file__).parents[1] / "infra"
 _PROGRAM = """
 import json, sys, threading
-from pulumi.dynamic import CreateResult
 from infra.dynamic import provider as dynamic
+from infra.dynamic.inputs import InputField, Inputs, Outputs, not_compared
 
 statements, threads, without = json.loads(sys.argv[1])
 if without:
     dynamic.import_sdks = lambda: None
 
-class Provider(dynamic.ReleaseProvider):
-    def create(self, props):
-        exec(props["statements"])
-        return CreateResult("id", {})
+class Statements(Inputs):
+    statements: InputField[str] = not_compared()
+
+class Provider(dynamic.ReleaseProvider[Statements, Outputs]):
+    def create_object(self, inputs):
+        exec(inputs.statements)
+        return dynamic.Creation("id", Outputs())
 
 errors, together = [], threading.Barrier(threads)
 

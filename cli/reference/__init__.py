@@ -1,4 +1,4 @@
-"""Reference pages in docs/reference/, generated from the objects that define settings, commands, variables and routes.
+"""Reference pages in docs/reference/, generated from the objects that define settings, commands, routes and so on.
 
 `python -m cli.reference` writes them. `markdown.py` writes tables, each other module one page. The pages do not explain
 how to use anything: docs/operations.md and docs/calling.md do.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.paths import PROJECT
-from cli.reference import commands, configuration, http_api, variables
+from cli.reference import commands, configuration, http_api, resources, variables
 
 COMMAND = "python -m cli.reference"
 FOLDER = PROJECT / "docs" / "reference"
@@ -16,6 +16,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": commands.page,
     "configuration.md": configuration.page,
     "http-api.md": http_api.page,
+    "resources.md": resources.page,
     "scoring-environment.md": variables.page,
 }
 """Function that returns the text of each page, by file name."""

@@ -11,15 +11,16 @@ azure/ai/ml/_restclient/arm_ml_service/operations/_operations.py (`underlying_re
 """
 
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.clients import AzureClients
+from infra.dynamic.inputs import InputField, Inputs, Outputs, not_compared, replaces
 from infra.dynamic.polling import PollInterval
-from infra.dynamic.provider import ReleaseProvider, gone
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
 
 # Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/compute.py
 API_VERSION = "2025-12-01"
@@ -40,55 +41,65 @@ class AttachFailed(Exception):
     """Azure ML refused or failed to attach or detach the cluster; the message holds its answer."""
 
 
-class _AttachmentProvider(ReleaseProvider):
-    identity = ("compute_id", "workspace_uid", "cluster_id", "cluster_uid", "namespace", "extension_uid")
-    optional = ("location",)
+class AttachmentInputs(Inputs):
+    compute_id: InputField[str] = replaces()
+    workspace_uid: InputField[str] = replaces()
+    cluster_id: InputField[str] = replaces()
+    cluster_uid: InputField[str] = replaces()
+    location: InputField[str] = not_compared()
+    namespace: InputField[str] = replaces()
+    extension_uid: InputField[str] = replaces()
+    """Principal id of the Azure ML extension's identity; a new extension has another one."""
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        cloud, compute_id = AzureClients.discover(), props["compute_id"]
+
+class _AttachmentProvider(ReleaseProvider[AttachmentInputs, Outputs]):
+    def create_object(self, inputs: AttachmentInputs) -> Creation[Outputs]:
+        cloud, compute_id = AzureClients.discover(), inputs.compute_id
         _detach(cloud, compute_id)  # removes another cluster or a failed attach
         began = time.monotonic()
-        while reason := _attach(cloud, props):
+        while reason := _attach(cloud, inputs):
             _detach(cloud, compute_id)
             if time.monotonic() - began > _ACCESS_SECONDS or not any(sign in reason.lower() for sign in _NO_ACCESS):
-                raise AttachFailed(f"{props['cluster_id']} was not attached as {compute_id}: {reason}")
+                raise AttachFailed(f"{inputs.cluster_id} was not attached as {compute_id}: {reason}")
             _POLL.pause(began)
-        return CreateResult(compute_id, props)
+        return Creation(compute_id, Outputs())
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        compute = AzureClients.discover().resource(props["compute_id"], API_VERSION)
+    def read_object(self, state: ResourceState[AttachmentInputs, Outputs]) -> AttachmentInputs | None:
+        inputs = state.inputs
+        compute = AzureClients.discover().resource(inputs.compute_id, API_VERSION)
         properties = compute["properties"] if compute else {}
         if properties.get("provisioningState") in (None, "Failed"):
-            return gone()
+            return None
         attached = str(properties.get("resourceId"))
-        same = attached.lower() == str(props["cluster_id"]).lower()
-        return ReadResult(id_, props if same else {**props, "cluster_id": attached})
+        if attached.lower() == inputs.cluster_id.lower():
+            return inputs
+        return replace(inputs, cluster_id=attached)
 
-    def delete(self, _id: str, props: dict[str, Any]) -> None:
-        _detach(AzureClients.discover(), props["compute_id"])
+    def delete_object(self, state: ResourceState[AttachmentInputs, Outputs]) -> None:
+        _detach(AzureClients.discover(), state.inputs.compute_id)
 
 
-def attach_body(props: Mapping[str, Any]) -> dict[str, Any]:
+def attach_body(inputs: AttachmentInputs) -> dict[str, Any]:
     """Return the body of the attach request.
 
     Source: pulumi-azure-native==3.29.0 pulumi_azure_native/machinelearningservices/_inputs.py
     (`KubernetesPropertiesArgs`)
     """
     return {
-        "location": props["location"],
+        "location": inputs.location,
         "properties": {
             "computeType": "Kubernetes",
-            "resourceId": props["cluster_id"],
+            "resourceId": inputs.cluster_id,
             "disableLocalAuth": True,
-            "properties": {"namespace": props["namespace"], "extensionPrincipalId": props["extension_uid"]},
+            "properties": {"namespace": inputs.namespace, "extensionPrincipalId": inputs.extension_uid},
         },
     }
 
 
-def _attach(cloud: AzureClients, props: dict[str, Any]) -> str:
+def _attach(cloud: AzureClients, inputs: AttachmentInputs) -> str:
     """Attach the cluster. Return the reason for a failure; empty if it was attached."""
-    began, compute_id = time.monotonic(), props["compute_id"]
-    answer = cloud.request("PUT", compute_id, API_VERSION, attach_body(props))
+    began, compute_id = time.monotonic(), inputs.compute_id
+    answer = cloud.request("PUT", compute_id, API_VERSION, attach_body(inputs))
     if not answer.ok:
         return f"HTTP {answer.status_code} {answer.text}"
     while (compute := cloud.resource(compute_id, API_VERSION)) is not None:
@@ -118,33 +129,16 @@ def _detach(cloud: AzureClients, compute_id: str) -> None:
         _POLL.pause(began)
 
 
-class Attachment(Resource, module="machinelearningservices", name="KubernetesCompute"):
+class Attachment(
+    DynamicResource[AttachmentInputs],
+    module="machinelearningservices",
+    name="KubernetesCompute",
+    provider=_AttachmentProvider,
+):
     """Attached compute. Its id is the compute's resource id."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        compute_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        cluster_id: pulumi.Input[str],
-        cluster_uid: pulumi.Input[str],
-        location: str,
-        namespace: str,
-        extension_uid: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`extension_uid`: principal id of the Azure ML extension's identity; a new extension has another one."""
-        props = {
-            "compute_id": compute_id,
-            "workspace_uid": workspace_uid,
-            "cluster_id": cluster_id,
-            "cluster_uid": cluster_uid,
-            "location": location,
-            "namespace": namespace,
-            "extension_uid": extension_uid,
-        }
+    def __init__(self, name: str, inputs: AttachmentInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         # The name must be free first, and the endpoint cannot move to another cluster.
         # Source: Azure/azureml-examples#3030 ("detach compute before attaching")
         first = pulumi.ResourceOptions(delete_before_replace=True)
-        super().__init__(_AttachmentProvider(), name, props, pulumi.ResourceOptions.merge(opts, first))
+        super().__init__(name, inputs, pulumi.ResourceOptions.merge(opts, first))

@@ -14,8 +14,8 @@ from typing import Any, Self
 import pulumi
 from pulumi_azure_native import containerservice as aks
 
-from infra.aks.node_pools import PoolDrain, pool_name
-from infra.aks.system_pool import SystemPool
+from infra.aks.node_pools import PoolDrain, PoolDrainInputs, pool_name
+from infra.aks.system_pool import SystemPool, SystemPoolInputs
 from infra.aks.write_order import WriteOrder
 from infra.components.identities import Identities
 from infra.config.addresses import DNS_SERVICE, POD_RANGE, SERVICE_RANGE
@@ -130,13 +130,15 @@ class Kubernetes(pulumi.ComponentResource):
         )
         drain = PoolDrain(
             f"{name}-{_SCORING}-drain",
-            cluster_id=cluster.id,
-            cluster_uid=cluster.resource_uid,
-            pool=args.scoring_pool_name,
-            prefix=_SCORING,
-            minimum=args.scoring_nodes_min,
+            PoolDrainInputs(
+                cluster_id=cluster.id,
+                cluster_uid=cluster.resource_uid,
+                pool=args.scoring_pool_name,
+                prefix=_SCORING,
+                minimum=args.scoring_nodes_min,
+            ),
             # Source: MicrosoftDocs/azure-aks-docs articles/aks/resize-node-pool.md
-            opts=pulumi.ResourceOptions(parent=self, depends_on=writes.before("drain of the scoring pool")),
+            pulumi.ResourceOptions(parent=self, depends_on=writes.before("drain of the scoring pool")),
         )
         writes.wrote(drain)
         for step, config in (
@@ -193,8 +195,7 @@ class Kubernetes(pulumi.ComponentResource):
         self, name: str, args: KubernetesArgs, cluster: aks.ManagedCluster, *, after: Sequence[pulumi.Resource]
     ) -> SystemPool:
         """Declare the adoption of the system pool, in the ARM form of `_inline_system_pool`."""
-        return SystemPool(
-            name,
+        inputs = SystemPoolInputs(
             cluster_id=cluster.id,
             cluster_uid=cluster.resource_uid,
             cluster_etag=cluster.e_tag,
@@ -210,9 +211,9 @@ class Kubernetes(pulumi.ComponentResource):
                 "vnetSubnetID": args.node_subnet_id,
                 "upgradeSettings": {"maxSurge": _SURGE},
             },
-            # Source: Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160
-            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
+        # Source: Azure/terraform-azurerm-avm-res-containerservice-managedcluster#160
+        return SystemPool(name, inputs, pulumi.ResourceOptions(parent=self, depends_on=after))
 
     def _scoring_pool(
         self, name: str, args: KubernetesArgs, cluster: aks.ManagedCluster, *, after: Sequence[pulumi.Resource]

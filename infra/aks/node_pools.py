@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud.clients import AzureClients
+from infra.dynamic.inputs import InputField, Inputs, Outputs, replaces, updates
 from infra.dynamic.polling import PollInterval
-from infra.dynamic.provider import ReleaseProvider, gone
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
 
 API_VERSION = "2025-09-01"
 """API version of clusters and pools in azure-native 3.29.0."""
@@ -116,76 +117,63 @@ def _pause(deadline: float, reason: str) -> None:
     _POLL.pause(deadline - _SECONDS)
 
 
-class _PoolDrainProvider(ReleaseProvider):
-    identity = ("cluster_id", "cluster_uid")
-    inputs = ("pool", "prefix", "minimum")
+class PoolDrainInputs(Inputs):
+    cluster_id: InputField[str] = replaces()
+    cluster_uid: InputField[str] = replaces()
+    pool: InputField[str] = updates()
+    prefix: InputField[str] = updates()
+    minimum: InputField[int] = updates()
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        self._settle(props)
-        return CreateResult(f"{props['cluster_id']}/drained", props)
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+class _PoolDrainProvider(ReleaseProvider[PoolDrainInputs, Outputs]):
+    def create_object(self, inputs: PoolDrainInputs) -> Creation[Outputs]:
+        self._settle(inputs)
+        return Creation(f"{inputs.cluster_id}/drained", Outputs())
+
+    def read_object(self, state: ResourceState[PoolDrainInputs, Outputs]) -> PoolDrainInputs | None:
         """Gone if another pool of the prefix has nodes, left by an interrupted `up`: the next `up` drains it."""
-        others = _others(AzureClients.discover(), props)
-        return gone() if any(properties.get("count") for _, properties in others) else ReadResult(id_, props)
+        others = _others(AzureClients.discover(), state.inputs)
+        return None if any(properties.get("count") for _, properties in others) else state.inputs
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        self._settle(news)
-        return UpdateResult(news)
+    def update_object(self, state: ResourceState[PoolDrainInputs, Outputs], inputs: PoolDrainInputs) -> Outputs:
+        self._settle(inputs)
+        return state.outputs
 
-    def _settle(self, props: dict[str, Any]) -> None:
-        _wait_for_nodes(props)
-        _drain_others(props)
+    def _settle(self, inputs: PoolDrainInputs) -> None:
+        _wait_for_nodes(inputs)
+        _drain_others(inputs)
 
 
-def _wait_for_nodes(props: dict[str, Any]) -> None:
+def _wait_for_nodes(inputs: PoolDrainInputs) -> None:
     """Wait until the autoscaler has brought the pool to its lower bound, some time after the write that raised it.
 
     Source: MicrosoftDocs/azure-docs#78911
     """
     cloud, deadline = AzureClients.discover(), time.monotonic() + _SECONDS
-    while pool := pools_of(cloud, props["cluster_id"]).get(props["pool"]):
-        if (count := int(pool.get("count") or 0)) >= int(props["minimum"]):
+    while pool := pools_of(cloud, inputs.cluster_id).get(inputs.pool):
+        if (count := int(pool.get("count") or 0)) >= inputs.minimum:
             return
-        _pause(deadline, f"the pool {props['pool']} has {count} of at least {props['minimum']:.0f} nodes")
-    raise PoolFailed(f"the pool {props['pool']} of {props['cluster_id']} was created and then not found")
+        _pause(deadline, f"the pool {inputs.pool} has {count} of at least {inputs.minimum} nodes")
+    raise PoolFailed(f"the pool {inputs.pool} of {inputs.cluster_id} was created and then not found")
 
 
-def _drain_others(props: dict[str, Any]) -> None:
-    cloud, cluster_id = AzureClients.discover(), props["cluster_id"]
-    for name, properties in _others(cloud, props):
-        pulumi.log.info(f"draining the pool {name}, which {props['pool']} replaces")
-        drain(cloud, f"{cluster_id}/agentPools/{name}", properties)
+def _drain_others(inputs: PoolDrainInputs) -> None:
+    cloud = AzureClients.discover()
+    for name, properties in _others(cloud, inputs):
+        pulumi.log.info(f"draining the pool {name}, which {inputs.pool} replaces")
+        drain(cloud, f"{inputs.cluster_id}/agentPools/{name}", properties)
 
 
-def _others(cloud: AzureClients, props: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, properties in pools_of(cloud, props["cluster_id"]).items():
-        if name.startswith(props["prefix"]) and name != props["pool"]:
+def _others(cloud: AzureClients, inputs: PoolDrainInputs) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, properties in pools_of(cloud, inputs.cluster_id).items():
+        if name.startswith(inputs.prefix) and name != inputs.pool:
             yield name, properties
 
 
-class PoolDrain(Resource, module="containerservice", name="PoolDrain"):
+class PoolDrain(
+    DynamicResource[PoolDrainInputs], module="containerservice", name="PoolDrain", provider=_PoolDrainProvider
+):
     """Drains every pool of `prefix` but `pool`, once `pool` has `minimum` nodes: they are of an earlier shape.
 
     Does not delete them: the engine does, at the end of the same `up`.
     """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        cluster_id: pulumi.Input[str],
-        cluster_uid: pulumi.Input[str],
-        pool: str,
-        prefix: str,
-        minimum: int,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        props = {
-            "cluster_id": cluster_id,
-            "cluster_uid": cluster_uid,
-            "pool": pool,
-            "prefix": prefix,
-            "minimum": minimum,
-        }
-        super().__init__(_PoolDrainProvider(), name, props, opts)

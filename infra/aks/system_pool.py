@@ -8,74 +8,62 @@ deletes the old one, so that the cluster always has a system pool. Does not dele
 last system pool (MicrosoftDocs/azure-aks-docs articles/aks/use-system-pools.md), and deletes it with the cluster.
 """
 
-from typing import Any
-
-import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
+from collections.abc import Mapping
+from dataclasses import replace
 
 from infra.aks.node_pools import API_VERSION, change, drain, pools_of, wait_for_cluster, written
 from infra.cloud.clients import AzureClients
-from infra.dynamic.provider import ReleaseProvider, gone
+from infra.dynamic.inputs import InputField, Inputs, Outputs, not_compared, replaces, updates
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
 
 _PREFIX = "system"
 
 
-class _SystemPoolProvider(ReleaseProvider):
-    identity = ("cluster_id", "cluster_uid")
-    inputs = ("pool", "count", "cluster_etag")
-    optional = ("shape",)
+class SystemPoolInputs(Inputs):
+    cluster_id: InputField[str] = replaces()
+    cluster_uid: InputField[str] = replaces()
+    cluster_etag: InputField[str | None] = updates()
+    pool: InputField[str] = updates()
+    """Name, from `pool_name`."""
+    count: InputField[int] = updates()
+    shape: InputField[Mapping[str, object]] = not_compared()
+    """The pool's ARM properties without its number of nodes."""
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        _converge(props)
-        return CreateResult(f"{props['cluster_id']}/agentPools", props)
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        cloud, cluster_id = AzureClients.discover(), props["cluster_id"]
-        pool = cloud.resource(f"{cluster_id}/agentPools/{props['pool']}", API_VERSION)
+class _SystemPoolProvider(ReleaseProvider[SystemPoolInputs, Outputs]):
+    def create_object(self, inputs: SystemPoolInputs) -> Creation[Outputs]:
+        _converge(inputs)
+        return Creation(f"{inputs.cluster_id}/agentPools", Outputs())
+
+    def read_object(self, state: ResourceState[SystemPoolInputs, Outputs]) -> SystemPoolInputs | None:
+        cloud, cluster_id = AzureClients.discover(), state.inputs.cluster_id
+        pool = cloud.resource(f"{cluster_id}/agentPools/{state.inputs.pool}", API_VERSION)
         cluster = cloud.resource(cluster_id, API_VERSION)
         if pool is None or cluster is None:
-            return gone()
-        return ReadResult(id_, {**props, "count": pool["properties"]["count"], "cluster_etag": cluster.get("eTag")})
+            return None
+        return replace(state.inputs, count=pool["properties"]["count"], cluster_etag=cluster.get("eTag"))
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        _converge(news)
-        return UpdateResult(news)
+    def update_object(self, state: ResourceState[SystemPoolInputs, Outputs], inputs: SystemPoolInputs) -> Outputs:
+        _converge(inputs)
+        return state.outputs
 
 
-def _converge(props: dict[str, Any]) -> None:
+def _converge(inputs: SystemPoolInputs) -> None:
     """Create or scale the pool first, then drain and delete system pools of an earlier shape."""
-    cloud, pools, count = AzureClients.discover(), f"{props['cluster_id']}/agentPools", int(props["count"])
-    existing = pools_of(cloud, props["cluster_id"]).get(props["pool"], {})
+    cloud, pools, count = AzureClients.discover(), f"{inputs.cluster_id}/agentPools", inputs.count
+    existing = pools_of(cloud, inputs.cluster_id).get(inputs.pool, {})
     if (existing.get("count"), existing.get("provisioningState")) != (count, "Succeeded"):
-        shape = {name: value for name, value in props["shape"].items() if value is not None}
-        change(cloud, "PUT", f"{pools}/{props['pool']}", {**(written(existing) or shape), "count": count})
-    for name, properties in pools_of(cloud, props["cluster_id"]).items():
-        if name.startswith(_PREFIX) and name != props["pool"]:
+        shape = {name: value for name, value in inputs.shape.items() if value is not None}
+        change(cloud, "PUT", f"{pools}/{inputs.pool}", {**(written(existing) or shape), "count": count})
+    for name, properties in pools_of(cloud, inputs.cluster_id).items():
+        if name.startswith(_PREFIX) and name != inputs.pool:
             drain(cloud, f"{pools}/{name}", properties)
             change(cloud, "DELETE", f"{pools}/{name}")
-    wait_for_cluster(cloud, props["cluster_id"])
+    wait_for_cluster(cloud, inputs.cluster_id)
 
 
-class SystemPool(Resource, module="containerservice", name="SystemPool"):
-    def __init__(
-        self,
-        name: str,
-        *,
-        cluster_id: pulumi.Input[str],
-        cluster_uid: pulumi.Input[str],
-        cluster_etag: pulumi.Input[str],
-        pool: str,
-        count: int,
-        shape: dict[str, Any],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`shape`: the pool's ARM properties without its number of nodes. `pool`: its name, from `pool_name`."""
-        props = {
-            "cluster_id": cluster_id,
-            "cluster_uid": cluster_uid,
-            "cluster_etag": cluster_etag,
-            "pool": pool,
-            "count": count,
-            "shape": shape,
-        }
-        super().__init__(_SystemPoolProvider(), name, props, opts)
+class SystemPool(
+    DynamicResource[SystemPoolInputs], module="containerservice", name="SystemPool", provider=_SystemPoolProvider
+):
+    """The adopted system pool."""

@@ -7,6 +7,7 @@ has names of blobs and not their content. The file stays if the model passes wit
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.cloud.clients import AzureClients
@@ -35,7 +36,7 @@ class Artefact:
     def json(self, name: str) -> Any:
         return json.loads(self.text(name))
 
-    def write_verdict(self, rules: list[dict[str, Any]]) -> None:
+    def write_verdict(self, rules: Sequence[Mapping[str, object]]) -> None:
         passed = all(rule["passed"] for rule in rules)
         document = json.dumps({"passed": passed, "rules": rules}, indent=1)
         self._container.upload_blob(f"{self._run_id}/verdict.json", document, overwrite=True)

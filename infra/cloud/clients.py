@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +38,8 @@ Source: azure-core==1.41.0 azure/core/pipeline/policies/_authentication.py (`_ne
 """
 _CLI_SECONDS = 60
 """Time limit of `az` for one token: it takes 1 to 2 s, longer on a busy machine, and azure-identity's default is 10."""
-# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/databricks/workspace.py; pulumi_azure_native==3.29.0
-# pulumi_azure_native/storage/storage_account.py; databricks-sdk==0.156.0 databricks/sdk/environments.py
-_DATABRICKS_API_VERSION = "2026-01-01"
+# Source: pulumi_azure_native==3.29.0 pulumi_azure_native/storage/storage_account.py; databricks-sdk==0.156.0
+# databricks/sdk/environments.py
 _STORAGE_API_VERSION = "2024-01-01"
 DATABRICKS_APPLICATION = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
 
@@ -289,21 +287,6 @@ def _oidc_token() -> str:
     return answer.json()["value"]
 
 
-def has_lake(props: Mapping[str, Any]) -> bool:
-    """Whether the storage account of a dynamic resource's files exists."""
-    lake_id, uid = props.get("lake_id"), props.get("lake_uid")  # neither is in the state of an earlier version
-    return not lake_id or AzureClients.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=uid)
-
-
-def databricks_of(props: Mapping[str, Any]) -> Any:
-    """The `databricks.sdk.WorkspaceClient` of a dynamic resource's workspace.
-
-    Raises the SDK's `NotFound` if that workspace does not exist, or is another one under the same resource id: its host
-    name may then not answer at all.
-    """
-    from databricks.sdk.errors import NotFound
-
-    cloud, workspace_id, uid = AzureClients.discover(), props["workspace_id"], props.get("workspace_uid")
-    if not cloud.has(workspace_id, _DATABRICKS_API_VERSION, key="workspaceId", uid=uid):
-        raise NotFound(f"the Databricks workspace {workspace_id} (number {uid}) does not exist")
-    return cloud.databricks(props["workspace_url"], workspace_id)
+def has_lake(lake_id: str | None, lake_uid: str | None) -> bool:
+    """Whether the storage account of a dynamic resource's files exists. The state of an earlier version has no ids."""
+    return not lake_id or AzureClients.discover().has(lake_id, _STORAGE_API_VERSION, key="creationTime", uid=lake_uid)

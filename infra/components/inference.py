@@ -16,7 +16,7 @@ from pulumi_azure_native import containerservice as aks
 from pulumi_azure_native import kubernetesconfiguration, managedidentity
 from pulumi_azure_native import machinelearningservices as ml
 
-from infra.aks.attachment import Attachment
+from infra.aks.attachment import Attachment, AttachmentInputs
 from infra.aks.cluster import Kubernetes
 from infra.components.identities import Identities
 from infra.components.inference_router import Certificate, extension_settings, protected_settings, require_inside
@@ -115,8 +115,7 @@ class Inference(pulumi.ComponentResource):
     def _attachment(self, name: str, args: InferenceArgs, *, after: Sequence[pulumi.Resource]) -> Attachment:
         """Attach the cluster to the workspace as the compute `aks`."""
         kubernetes, workspace = args.kubernetes, args.machine_learning.workspace
-        return Attachment(
-            name,
+        inputs = AttachmentInputs(
             compute_id=workspace.id.apply(lambda id_: f"{id_}/computes/aks"),
             workspace_uid=args.machine_learning.workspace_uid,
             cluster_id=kubernetes.cluster_id,
@@ -124,8 +123,8 @@ class Inference(pulumi.ComponentResource):
             location=args.location,
             namespace=NAMESPACE,
             extension_uid=self.extension_principal_id,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
+        return Attachment(name, inputs, pulumi.ResourceOptions(parent=self, depends_on=after))
 
     def _endpoint(self, name: str, args: InferenceArgs, attached: Attachment) -> ml.OnlineEndpoint:
         """Declare the online endpoint on the attached compute, without deployments or traffic."""

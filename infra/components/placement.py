@@ -8,12 +8,14 @@ deployed stack refuses such a change, in a preview too and before anything is de
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, Resource
+from pulumi.dynamic import CheckFailure, CheckResult
 from pulumi_azure_native import resources
 
 from infra.config.naming import Names
 from infra.config.settings import Settings
-from infra.dynamic.provider import ReleaseProvider
+from infra.dynamic.inputs import InputField, Inputs, Outputs, refused
+from infra.dynamic.provider import Creation, ReleaseProvider
+from infra.dynamic.resource import DynamicResource
 
 _KEYS = {
     "subscription": "azure-native:subscriptionId",
@@ -23,15 +25,20 @@ _KEYS = {
 }
 
 
-class _PlacementProvider(ReleaseProvider):
-    inputs = tuple(_KEYS)
+class PlacementInputs(Inputs):
+    subscription: InputField[str] = refused()
+    location: InputField[str] = refused()
+    environment: InputField[str] = refused()
+    generation: InputField[str] = refused()
 
+
+class _PlacementProvider(ReleaseProvider[PlacementInputs, Outputs]):
     def check(self, olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         changed = [name for name in _KEYS if name in olds and olds[name] != news.get(name)]
         return CheckResult(news, [CheckFailure(name, _refusal(name, olds[name], news.get(name))) for name in changed])
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult("/".join(props[name] for name in _KEYS), props)
+    def create_object(self, inputs: PlacementInputs) -> Creation[Outputs]:
+        return Creation("/".join(inputs.declared().values()), Outputs())
 
 
 def _refusal(name: str, before: str, after: str | None) -> str:
@@ -43,20 +50,18 @@ def _refusal(name: str, before: str, after: str | None) -> str:
     )
 
 
-class Placement(Resource, module="stack", name="Placement"):
-    def __init__(self, name: str, *, subscription: str, location: str, environment: str, generation: int) -> None:
-        props = {"subscription": subscription, "location": location, "environment": environment}
-        super().__init__(_PlacementProvider(), name, {**props, "generation": str(generation)})
+class Placement(DynamicResource[PlacementInputs], module="stack", name="Placement", provider=_PlacementProvider):
+    """The values, each of which must stay."""
 
 
 def resource_group(settings: Settings, subscription: str, names: Names) -> pulumi.Output[str]:
     """Name of the stack's resource group, which all other resources depend on."""
-    placement = Placement(
-        "placement",
+    inputs = PlacementInputs(
         subscription=subscription,
         location=settings.location,
         environment=settings.environment,
-        generation=settings.generation,
+        generation=str(settings.generation),
     )
+    placement = Placement("placement", inputs)
     options = pulumi.ResourceOptions(depends_on=[placement])
     return resources.ResourceGroup("personalization", resource_group_name=names.resource_group, opts=options).name

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource
+from pulumi.dynamic import DiffResult
 
 from infra.cloud.clients import AzureClients
+from infra.dynamic.inputs import InputField, Inputs, Outputs, replaces
 from infra.dynamic.polling import PollInterval
-from infra.dynamic.provider import ReleaseProvider, gone, is_unknown
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState, is_unknown
+from infra.dynamic.resource import DynamicResource
 
 _API_VERSION = "2018-09-01-preview"
 _CHECK = "/providers/Microsoft.Authorization/checkaccess"
@@ -55,9 +57,12 @@ class Access:
     scope: pulumi.Input[str]
 
 
-class _RolesInEffectProvider(ReleaseProvider):
-    identity = ("access",)
+class RolesInEffectInputs(Inputs):
+    access: InputField[Sequence[dict[str, str]]] = replaces()
+    """The fields of each `Access`."""
 
+
+class _RolesInEffectProvider(ReleaseProvider[RolesInEffectInputs, Outputs]):
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Compare, where an unknown value counts as unchanged.
 
@@ -72,22 +77,21 @@ class _RolesInEffectProvider(ReleaseProvider):
         )
         return DiffResult(changes=not same, replaces=[] if same else ["access"], delete_before_replace=False)
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
+    def create_object(self, inputs: RolesInEffectInputs) -> Creation[Outputs]:
         cloud = AzureClients.discover()
         try:
-            _wait(cloud, props["access"])
+            _wait(cloud, inputs.access)
         except CheckUnavailable as error:
             pulumi.log.warn(f"waiting {_WITHOUT_CHECK_SECONDS // 60} minutes for roles to take effect: {error}")
             time.sleep(_WITHOUT_CHECK_SECONDS)
-        return CreateResult(f"{props['access'][0]['scope']}/rolesInEffect", props)
+        return Creation(f"{inputs.access[0]['scope']}/rolesInEffect", Outputs())
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[RolesInEffectInputs, Outputs]) -> RolesInEffectInputs | None:
         """Gone if a role was removed by hand, so that the next `up` waits again after assigning it."""
         try:
-            cloud = AzureClients.discover()
-            return gone() if _refused(cloud, props["access"]) else ReadResult(id_, props)
+            return None if _refused(AzureClients.discover(), state.inputs.access) else state.inputs
         except CheckUnavailable:
-            return ReadResult(id_, props)
+            return state.inputs
 
 
 def _flat(access: Sequence[dict[str, Any]]) -> list[Any]:
@@ -131,8 +135,13 @@ def _is_allowed(cloud: AzureClients, principal_id: str, action: str, scope: str)
     return all(str(decision["accessDecision"]).lower() == "allowed" for decision in answer.json())
 
 
-class RolesInEffect(Resource, module="authorization", name="RolesInEffect"):
+class RolesInEffect(
+    DynamicResource[RolesInEffectInputs],
+    module="authorization",
+    name="RolesInEffect",
+    provider=_RolesInEffectProvider,
+):
     """Resource that is created once every `access` is allowed. Pass the role assignments in `opts.depends_on`."""
 
     def __init__(self, name: str, access: Sequence[Access], opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(_RolesInEffectProvider(), name, {"access": [vars(each) for each in access]}, opts)
+        super().__init__(name, RolesInEffectInputs(access=[vars(each) for each in access]), opts)

@@ -10,10 +10,13 @@ If `up` is killed before the file is written, the old resource still owns the ob
 
 import contextlib
 import hashlib
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from infra.cloud.clients import databricks_of
-from infra.dynamic.provider import INCARNATION, ReleaseProvider
+from infra.dynamic.provider import OutputsT, ReleaseProvider
+from infra.dynamic.workspace import WorkspaceInputs, databricks_of
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 FOLDER = "/personalization"
 """A folder in the root: "Only workspace admins can create objects in the Workspace root folder"; below /Shared, "All
@@ -24,40 +27,43 @@ Source: https://learn.microsoft.com/azure/databricks/security/auth/access-contro
 _OWNERS = f"{FOLDER}/owners"
 
 
-class WorkspaceProvider(ReleaseProvider):
+WorkspaceInputsT = TypeVar("WorkspaceInputsT", bound=WorkspaceInputs)
+
+
+class WorkspaceProvider(ReleaseProvider[WorkspaceInputsT, OutputsT], Generic[WorkspaceInputsT, OutputsT]):
     object_name: ClassVar[tuple[str, ...]]
     """Inputs that name the object in its workspace."""
 
-    def owns(self, props: dict[str, Any]) -> bool:
+    def owns(self, inputs: WorkspaceInputsT) -> bool:
         """True also without a file: earlier versions wrote none."""
         from databricks.sdk.errors import NotFound
 
         try:
-            with databricks_of(props).workspace.download(self._owner(props)) as file:
-                return file.read().decode() == props.get(INCARNATION)
+            with databricks_of(inputs).workspace.download(self._owner(inputs)) as file:
+                return file.read().decode() == inputs.incarnation
         except NotFound:
             return True
 
-    def claim(self, props: dict[str, Any]) -> None:
+    def claim(self, inputs: WorkspaceInputsT) -> None:
         from databricks.sdk.service.workspace import ImportFormat
 
-        files = databricks_of(props).workspace
+        files = databricks_of(inputs).workspace
         files.mkdirs(_OWNERS)
-        content = props[INCARNATION].encode()
-        files.upload(self._owner(props), content, format=ImportFormat.AUTO, overwrite=True)
+        content = str(inputs.incarnation).encode()
+        files.upload(self._owner(inputs), content, format=ImportFormat.AUTO, overwrite=True)
 
-    def forget(self, props: dict[str, Any]) -> None:
+    def forget(self, inputs: WorkspaceInputsT) -> None:
         from databricks.sdk.errors import NotFound
 
         with contextlib.suppress(NotFound):
-            databricks_of(props).workspace.delete(self._owner(props))
+            databricks_of(inputs).workspace.delete(self._owner(inputs))
 
-    def _owner(self, props: dict[str, Any]) -> str:
-        name = "\0".join(str(props[part]) for part in self.object_name)
+    def _owner(self, inputs: WorkspaceInputsT) -> str:
+        name = "\0".join(str(getattr(inputs, part)) for part in self.object_name)
         return f"{_OWNERS}/{type(self).__name__.strip('_')}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.txt"
 
 
-def permit(client: Any, kind: str, object_id: str, level: str, team: str | None) -> None:
+def permit(client: "WorkspaceClient", kind: str, object_id: str, level: str, team: str | None) -> None:
     """Replace the permissions of all groups with the team's; admins keep theirs."""
     from databricks.sdk.service.iam import AccessControlRequest, PermissionLevel
 
@@ -65,7 +71,7 @@ def permit(client: Any, kind: str, object_id: str, level: str, team: str | None)
     client.permissions.set(kind, object_id, access_control_list=entries)
 
 
-def make_folder(client: Any, folder: str, level: str, team: str | None) -> None:
+def make_folder(client: "WorkspaceClient", folder: str, level: str, team: str | None) -> None:
     """Create a folder that only admins may change; `level` is the team's permission."""
     client.workspace.mkdirs(folder)
     permit(client, "directories", str(client.workspace.get_status(folder).object_id), level, team)

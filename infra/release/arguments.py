@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import pulumi
 
@@ -17,6 +18,27 @@ from infra.dynamic.ownership import FOLDER
 MODEL = "click-probability"
 
 
+class WorkspaceArgs(TypedDict):
+    workspace_url: pulumi.Input[str]
+    workspace_id: pulumi.Input[str]
+    workspace_uid: pulumi.Input[str]
+
+
+class ModelRegistryArgs(TypedDict):
+    workspace_id: pulumi.Input[str]
+    workspace_uid: pulumi.Input[str]
+
+
+class ModelsArgs(TypedDict):
+    blob_endpoint: pulumi.Input[str]
+    models_container: pulumi.Input[str]
+
+
+class LakeArgs(TypedDict):
+    lake_id: pulumi.Input[str]
+    lake_uid: pulumi.Input[str]
+
+
 @dataclass(frozen=True)
 class ReleaseArgs:
     settings: Settings
@@ -30,7 +52,7 @@ class ReleaseArgs:
     """Dependencies of all resources of a release: role assignments, private endpoints with their names, node pool."""
 
     @property
-    def workspace(self) -> dict[str, pulumi.Input[str]]:
+    def workspace(self) -> WorkspaceArgs:
         """The Databricks workspace, as inputs of every resource in it."""
         return {
             "workspace_url": self.databricks.workspace_url,
@@ -39,7 +61,7 @@ class ReleaseArgs:
         }
 
     @property
-    def model_registry(self) -> dict[str, pulumi.Input[str]]:
+    def model_registry(self) -> ModelRegistryArgs:
         """The Azure ML workspace, as inputs of every resource in it."""
         return {
             "workspace_id": self.machine_learning.workspace_id,
@@ -47,12 +69,12 @@ class ReleaseArgs:
         }
 
     @property
-    def models(self) -> dict[str, pulumi.Input[str]]:
+    def models(self) -> ModelsArgs:
         """Container of the artefacts, as inputs of every resource that reads one."""
         return {"blob_endpoint": self.lake.blob_endpoint, "models_container": self.lake.containers["models"]}
 
     @property
-    def lake_identity(self) -> dict[str, pulumi.Input[str]]:
+    def lake_identity(self) -> LakeArgs:
         """The lake, as inputs of every resource that keeps files in it."""
         return {"lake_id": self.lake.account_id, "lake_uid": self.lake.lake_uid}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.aks.attachment import API_VERSION, attach_body
+from infra.aks.attachment import API_VERSION, AttachmentInputs, attach_body
 from testing.arm.answers import DEVELOPMENT, PRODUCTION, traffic
 
 _STREAMS = """2026-11-25: the list of streams is open; this one is Container Insights' own:
@@ -51,7 +51,9 @@ class Put:
 
 _WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 _CLUSTER = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"
-_ATTACHED = {"location": "westeurope", "cluster_id": _CLUSTER, "namespace": "azureml", "extension_uid": "a-principal"}
+_ATTACHED = AttachmentInputs.of(
+    {"location": "westeurope", "cluster_id": _CLUSTER, "namespace": "azureml", "extension_uid": "a-principal"}
+)
 _ATTACHES = [
     Put(stack, f"{_WORKSPACE}/computes/aks", API_VERSION, attach_body(_ATTACHED)) for stack in (PRODUCTION, DEVELOPMENT)
 ]

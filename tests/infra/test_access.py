@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.aks.attachment import attach_body
+from infra.aks.attachment import AttachmentInputs, attach_body
 from infra.components.roles import Role
 from testing.stack.infra_graph import Declared, Graph, graph
 
@@ -68,7 +68,7 @@ def test_no_service_accepts_keys(program: Graph) -> None:
     (logs,) = program.of("operationalinsights:Workspace")
     assert logs.inputs["features"]["disableLocalAuth"] is True
     (attachment,) = program.of(":KubernetesCompute")
-    assert attach_body(attachment.inputs)["properties"]["disableLocalAuth"] is True
+    assert attach_body(AttachmentInputs.of(attachment.inputs))["properties"]["disableLocalAuth"] is True
     (workspace,) = program.of("machinelearningservices:Workspace")
     assert workspace.inputs["systemDatastoresAuthMode"] == "Identity"
     (datastore,) = program.of("machinelearningservices:Datastore")

@@ -23,7 +23,7 @@ from pulumi_azure_native import (
 )
 
 from cli.changes.mock_program import PROGRAM, run
-from infra.release.serving_stage.rollout import _deployment
+from infra.release.serving_stage.rollout import RolloutInputs, _deployment
 from testing.certificates import pem
 from testing.stack.infra_graph import RELEASE, STACK, Graph, graph
 
@@ -124,7 +124,7 @@ def test_deployment_scale_follows_the_capacity_plan_and_the_router() -> None:
     )
     (release,) = program.of("machinelearning:Rollout")
     props = {**release.inputs, "model_version": "7", "environment": "scoring-native:1"}
-    sent = _deployment(props, "m7", model_tags={}).scale_settings
+    sent = _deployment(RolloutInputs.of(props), "m7", model_tags={}).scale_settings
     plan = program.outputs["capacity"]
     assert (sent.type, sent.polling_interval) == ("target_utilization", 10)
     assert (sent.min_instances, sent.max_instances) == (plan["replicas_min"], plan["replicas_max"]) == (2, 4)

@@ -3,13 +3,17 @@
 For stacks whose job runs on its own schedule (`training:schedule_enabled`), no matter who started a run. Such a run
 finds the live model in a file (`live_record.py`), which may be old or missing. So the lookup here asks Azure ML which
 model is live, and skips a run that was compared with another model or with none. It ends at the live model's own run.
-The lookup runs in the program, so that a preview shows which model would come; therefore such a preview needs a login,
-unlike others. Does not start a run or register a model.
+Does not start a run or register a model.
+
+The lookup is the only request inside an `Output.apply`. A preview must show which model would become live, and only an
+`apply` runs in a preview with the outputs of other resources: a preview does not call `create`, and a dynamic provider
+has no functions (pulumi/pulumi sdk/python/lib/pulumi/dynamic/__main__.py, `Invoke`). So such a preview needs a login,
+unlike others.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import pulumi
 
@@ -17,7 +21,10 @@ from infra.cloud.artefact import Artefact, ArtefactError
 from infra.cloud.clients import AzureClients
 from infra.cloud.live_deployment import LiveModel, live_model
 from infra.cloud.network_refusal import OutsideNetwork, network_refusal
-from infra.release.checks.gate import verdict
+from infra.release.checks.gate import LiveComparison, Metrics, verdict
+
+if TYPE_CHECKING:
+    from databricks.sdk.service.jobs import BaseRun
 
 _RUNS_MAX = 20
 """Number of runs that are checked, newest first."""
@@ -31,9 +38,31 @@ class NoCandidate(Exception):
 class Candidate:
     run_id: pulumi.Output[str]
     run_page_url: pulumi.Output[str]
-    metrics: pulumi.Output[dict[str, Any]]
+    metrics: pulumi.Output[Metrics]
     lineage: pulumi.Output[dict[str, str]]
     """Tags for the model version: `dataset`, `snapshot`, `code`, as the run recorded them."""
+
+
+class _Found(TypedDict):
+    """The candidate's values."""
+
+    run_id: str
+    run_page_url: str
+    metrics: Metrics
+    lineage: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Services:
+    """Where the lookup reads."""
+
+    workspace_url: str
+    workspace_id: str
+    job_id: str
+    blob_endpoint: str
+    models_container: str
+    ml_workspace_id: str
+    endpoint_name: str
 
 
 def newest(
@@ -48,45 +77,41 @@ def newest(
     thresholds: Mapping[str, float],
 ) -> Candidate:
     """Return the candidate. `endpoint_name` is only a name: the endpoint need not exist."""
-    outputs = pulumi.Output.all(
-        workspace_url, workspace_id, job_id, blob_endpoint, models_container, ml_workspace_id, endpoint_name
+    services = pulumi.Output.all(
+        workspace_url=workspace_url,
+        workspace_id=workspace_id,
+        job_id=job_id,
+        blob_endpoint=blob_endpoint,
+        models_container=models_container,
+        ml_workspace_id=ml_workspace_id,
+        endpoint_name=endpoint_name,
     )
-    run = outputs.apply(lambda values: _from_inside(*values, thresholds=thresholds))
+    run = services.apply(lambda known: _from_inside(_Services(**known), thresholds))
     return Candidate(run["run_id"], run["run_page_url"], run["metrics"], run["lineage"])
 
 
-def _from_inside(*values: Any, thresholds: Mapping[str, float]) -> dict[str, Any]:
+def _from_inside(services: _Services, thresholds: Mapping[str, float]) -> _Found:
     """Look up the candidate. Raises `OutsideNetwork` if a service refuses this machine's network."""
     try:
-        return _newest(*values, thresholds=thresholds)
+        return _newest(services, thresholds)
     except Exception as error:
         if reason := network_refusal(error):
             raise OutsideNetwork("release:model latest", reason) from error
         raise
 
 
-def _newest(
-    workspace_url: str,
-    workspace_id: str,
-    job_id: str,
-    blob_endpoint: str,
-    container: str,
-    ml_workspace_id: str,
-    endpoint: str,
-    *,
-    thresholds: Mapping[str, float],
-) -> dict[str, Any]:
+def _newest(services: _Services, thresholds: Mapping[str, float]) -> _Found:
     cloud = AzureClients.discover()
-    client = cloud.databricks(workspace_url, workspace_id)
-    live = live_model(cloud.machine_learning(ml_workspace_id), endpoint)
+    client = cloud.databricks(services.workspace_url, services.workspace_id)
+    live = live_model(cloud.machine_learning(services.ml_workspace_id), services.endpoint_name)
+    job_id = services.job_id
     refusals: list[str] = []
     for run in client.jobs.list_runs(job_id=int(job_id), completed_only=True):
         if len(refusals) == _RUNS_MAX:
             break
         try:
-            metrics, lineage = _require_candidate(
-                run, Artefact(blob_endpoint, container, str(run.run_id)), live, thresholds
-            )
+            artefact = Artefact(services.blob_endpoint, services.models_container, str(run.run_id))
+            metrics, lineage = _require_candidate(run, artefact, live, thresholds)
         except (_Refused, ArtefactError) as refusal:
             refusals.append(str(refusal))
             continue
@@ -109,8 +134,8 @@ class _Refused(Exception):
 
 
 def _require_candidate(
-    run: Any, artefact: Artefact, live: LiveModel | None, thresholds: Mapping[str, float]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    run: "BaseRun", artefact: Artefact, live: LiveModel | None, thresholds: Mapping[str, float]
+) -> tuple[Metrics, dict[str, object]]:
     """Return metrics and lineage of the run. Raises `_Refused` or `ArtefactError` if its model is not a candidate."""
     from databricks.sdk.service.jobs import RunResultState
 
@@ -126,7 +151,7 @@ def _require_candidate(
     return metrics, lineage
 
 
-def _not_compared(run_id: str, compared: Mapping[str, Any] | None, live: LiveModel | None) -> str:
+def _not_compared(run_id: str, compared: LiveComparison | None, live: LiveModel | None) -> str:
     """Reason why the run's comparison is not one with the live model; empty if it is, or if none is needed.
 
     compared: `live` of the run's metrics.

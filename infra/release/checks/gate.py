@@ -7,13 +7,55 @@ model at the time of training, the rules that compare with it pass, and their me
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from infra.config.settings.quality import STATE_NAMES
 
-Metrics = Mapping[str, Any]
+DriftFigure = Literal["psi", "unseen_rise"]
+Interval = Literal["auc_change_interval", "log_loss_change_interval"]
+
+
+class LiveComparison(TypedDict):
+    """Comparison with the live model on the same rows; `skipped` is the reason why there is none."""
+
+    run_id: str
+    skipped: NotRequired[str]
+    auc_change_interval: NotRequired[list[float] | None]
+    log_loss_change_interval: NotRequired[list[float] | None]
+
+
+class FeatureDrift(TypedDict, total=False):
+    psi: float | None
+    unseen_rise: float | None
+
+
+class Metrics(TypedDict, total=False):
+    """Figures of `metrics.json` that a release reads (docs/reference/artefact.md). Each may be missing or None."""
+
+    clicks_test: int | None
+    auc: float | None
+    log_loss: float | None
+    base_log_loss: float | None
+    calibration_gap: float | None
+    expected_calibration_error: float | None
+    probability_std: float | None
+    mean_probability: float | None
+    commonest_probability_share: float | None
+    feature_auc: dict[str, float | None]
+    live: LiveComparison | None
+    drift: dict[str, FeatureDrift] | None
+
+
+class RuleResult(TypedDict):
+    """One rule in the form of outputs and files."""
+
+    name: str
+    value: float | None
+    limit: float
+    passed: bool
+    message: str
 
 
 @dataclass(frozen=True)
@@ -35,9 +77,12 @@ def evaluate_gate(metrics: Metrics, thresholds: Mapping[str, float]) -> list[Rul
     return [_evaluate(spec, metrics, thresholds[STATE_NAMES.get(spec.threshold, spec.threshold)]) for spec in _RULES]
 
 
-def verdict(metrics: Metrics, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+def verdict(metrics: Metrics, thresholds: Mapping[str, float]) -> list[RuleResult]:
     """`evaluate_gate` in the form of outputs and files."""
-    return [asdict(rule) for rule in evaluate_gate(metrics, thresholds)]
+    return [
+        {"name": rule.name, "value": rule.value, "limit": rule.limit, "passed": rule.passed, "message": rule.message}
+        for rule in evaluate_gate(metrics, thresholds)
+    ]
 
 
 @dataclass(frozen=True)
@@ -46,7 +91,7 @@ class RuleSpec:
 
     threshold: str
     """Name of the setting with its limit, in the namespace `quality:`."""
-    figure: Callable[[Metrics], Any]
+    figure: Callable[[Metrics], object]
     """The value, or a pair of the value and its feature."""
     holds: Callable[[float, float], bool]
     """Whether a value keeps to a limit."""
@@ -71,8 +116,9 @@ def _evaluate(spec: RuleSpec, metrics: Metrics, limit: float) -> Rule:
     return Rule(name, value, limit, False, f"{broken} ({setting}); {spec.remedy}")
 
 
-def _share(metrics: Metrics, part: str, whole: str) -> float | None:
-    return metrics[part] / metrics[whole] if metrics.get(part) is not None and metrics.get(whole) else None
+def _spread(metrics: Metrics) -> float | None:
+    deviation, mean = metrics.get("probability_std"), metrics.get("mean_probability")
+    return deviation / mean if deviation is not None and mean else None
 
 
 def _gain(metrics: Metrics) -> float | None:
@@ -80,19 +126,20 @@ def _gain(metrics: Metrics) -> float | None:
     return None if loss is None or base is None else base - loss
 
 
-def _certain_loss(figure: str, end: int, sign: int, metrics: Metrics) -> float | None:
+def _certain_loss(interval_name: Interval, end: int, sign: int, metrics: Metrics) -> float | None:
     """Degradation against the live model at the optimistic bound of the interval; negative if it may be better.
 
     end: index of that bound in the interval. sign: 1 for a figure that is better when smaller, otherwise -1.
     """
-    interval = metrics["live"].get(f"{figure}_change_interval")
+    live = metrics.get("live")
+    interval = live.get(interval_name) if live else None
     return sign * interval[end] + 0.0 if interval else None  # no minus zero
 
 
-def _largest(figure: str, metrics: Metrics) -> tuple[float, str]:
+def _largest(figure: DriftFigure, metrics: Metrics) -> tuple[float, str]:
     """The largest value of `figure` over all features, and its feature."""
-    figures = metrics["drift"].items()
-    return max((values[figure], feature) for feature, values in figures if values.get(figure) is not None)
+    figures = (metrics.get("drift") or {}).items()
+    return max((value, feature) for feature, values in figures if (value := values.get(figure)) is not None)
 
 
 def _strongest(metrics: Metrics) -> tuple[float, str]:
@@ -113,7 +160,7 @@ def _no_live(metrics: Metrics) -> str:
     return f"run {live['run_id']} is live, and {live['skipped']}" if "skipped" in live else ""
 
 
-def _no_drift(figure: str, metrics: Metrics) -> str:
+def _no_drift(figure: DriftFigure, metrics: Metrics) -> str:
     measured = any(values.get(figure) is not None for values in (metrics.get("drift") or {}).values())
     return "" if measured else "no earlier rows to compare with"
 
@@ -157,7 +204,7 @@ _RULES = (
     ),
     RuleSpec(
         "probability_spread_min",
-        partial(_share, part="probability_std", whole="mean_probability"),
+        _spread,
         operator.ge,
         "the probabilities have collapsed: they differ by {value:.2%} of their mean, at least {limit:.2%} is required",
         "look for features that are missing or empty",
@@ -180,7 +227,7 @@ _RULES = (
     ),
     RuleSpec(
         "auc_drop_max",
-        partial(_certain_loss, "auc", 1, -1),
+        partial(_certain_loss, "auc_change_interval", 1, -1),
         operator.le,
         "AUC is {value:.4f} or more below that of the live model, run {metrics[live][run_id]}; {limit:.4f} is allowed",
         "compare the two model cards, slice by slice",
@@ -188,7 +235,7 @@ _RULES = (
     ),
     RuleSpec(
         "log_loss_rise_max",
-        partial(_certain_loss, "log_loss", 0, 1),
+        partial(_certain_loss, "log_loss_change_interval", 0, 1),
         operator.le,
         "log loss is {value:.4f} or more above that of the live model, run {metrics[live][run_id]}; {limit:.4f} is "
         "allowed",

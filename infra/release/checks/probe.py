@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self, TypedDict
 
 import httpx
 
@@ -29,6 +29,12 @@ _ANSWER_CHARACTERS = 120
 """Length of an answer in a message."""
 _FAILURE_KINDS = 3
 """Number of failures that a message names."""
+
+
+class GoldenRow(TypedDict):
+    row: Mapping[str, object]
+    probability: float
+    """The one that training computed."""
 
 
 class CheckFailed(Exception):
@@ -99,14 +105,9 @@ def broken(result: ProbeResult, limits: Limits) -> list[str]:
 
 
 class Probe:
-    """Checks one model behind one endpoint. A context manager: on exit it closes the connections to the endpoint.
+    """Checks one model behind one endpoint. A context manager: on exit it closes the connections to the endpoint."""
 
-    golden: rows, each with the `probability` that training computed.
-    """
-
-    def __init__(
-        self, scoring_uri: str, key: str, model: str, golden: Sequence[Mapping[str, Any]], limits: Limits
-    ) -> None:
+    def __init__(self, scoring_uri: str, key: str, model: str, golden: Sequence[GoldenRow], limits: Limits) -> None:
         self._uri, self._model, self._golden, self._limits = scoring_uri, model, golden, limits
         self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=_TIMEOUT)
 
@@ -179,7 +180,7 @@ class Probe:
             failures=dict(failures),
         )
 
-    def _score(self, row: Any, deployment: str) -> tuple[float | None, str]:
+    def _score(self, row: Mapping[str, object], deployment: str) -> tuple[float | None, str]:
         """Return the probability, or None, and the text of the answer."""
         try:
             answer = self._post([row], deployment)
@@ -188,7 +189,7 @@ class Probe:
         except (httpx.TransportError, json.JSONDecodeError) as error:
             return None, type(error).__name__
 
-    def _post(self, rows: list[Any], deployment: str | None) -> httpx.Response:
+    def _post(self, rows: Sequence[Mapping[str, object]], deployment: str | None) -> httpx.Response:
         headers = {"azureml-model-deployment": deployment} if deployment else {}
         return self._client.post(self._uri, json={"rows": rows}, headers=headers)
 

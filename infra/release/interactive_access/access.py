@@ -6,13 +6,15 @@ import pulumi
 
 from infra.release.arguments import MODEL, ReleaseArgs
 from infra.release.interactive_access.cluster import (
+    ClusterInputs,
     ClusterPolicy,
     InteractiveCluster,
+    PolicyInputs,
     interactive_settings,
     policy_definition,
 )
-from infra.release.interactive_access.endpoint_key import EndpointKey
-from infra.release.interactive_access.notebooks import Notebooks, notebooks_digest
+from infra.release.interactive_access.endpoint_key import EndpointKey, EndpointKeyInputs
+from infra.release.interactive_access.notebooks import Notebooks, NotebooksInputs, notebooks_digest
 from infra.release.serving_stage.stage import ServingStage
 from infra.release.training_stage.job import libraries
 from infra.release.training_stage.stage import TrainingStage
@@ -38,26 +40,30 @@ class InteractiveAccess(pulumi.ComponentResource):
         # The notebooks call the endpoint with a key that they read from the secret scope.
         key = EndpointKey(
             f"{name}-endpoint-key",
-            **args.workspace,
-            scope=args.names.catalog,
-            ml_workspace_id=args.machine_learning.workspace_id,
-            endpoint_name=args.inference.endpoint_name,
-            endpoint_revision=args.inference.endpoint_revision,
-            opts=pulumi.ResourceOptions(parent=self),
+            EndpointKeyInputs(
+                **args.workspace,
+                scope=args.names.catalog,
+                ml_workspace_id=args.machine_learning.workspace_id,
+                endpoint_name=args.inference.endpoint_name,
+                endpoint_revision=args.inference.endpoint_revision,
+            ),
+            pulumi.ResourceOptions(parent=self),
         )
         self.notebooks = Notebooks(
             f"{name}-notebooks",
-            **args.workspace,
-            folder=f"{args.code}/notebooks",
-            digest=notebooks_digest(),
-            ml_workspace_id=args.machine_learning.workspace_id,
-            model_name=MODEL,
-            model_version=training.version,
-            volumes=training.volumes,
-            scoring_uri=args.inference.scoring_uri,
-            scope=args.names.catalog,
-            team=args.settings.access.team,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[key, serving.rollout]),
+            NotebooksInputs(
+                **args.workspace,
+                folder=f"{args.code}/notebooks",
+                digest=notebooks_digest(),
+                ml_workspace_id=args.machine_learning.workspace_id,
+                model_name=MODEL,
+                model_version=training.version,
+                volumes=training.volumes,
+                scoring_uri=args.inference.scoring_uri,
+                scope=args.names.catalog,
+                team=args.settings.access.team,
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[key, serving.rollout]),
         )
         self.register_outputs({})
 
@@ -70,22 +76,27 @@ class InteractiveAccess(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         policy = ClusterPolicy(
             f"{name}-cluster-policy",
-            **args.workspace,
-            policy_name=f"{catalog}-interactive",
-            definition=training.spec.apply(lambda spec: json.dumps(policy_definition(spec, minutes=minutes))),
-            team=team,
-            opts=child,
+            PolicyInputs(
+                **args.workspace,
+                policy_name=f"{catalog}-interactive",
+                definition=training.spec.apply(lambda spec: json.dumps(policy_definition(spec, minutes=minutes))),
+                team=team,
+            ),
+            child,
+        )
+        settings = pulumi.Output.all(training.spec, policy.policy_id).apply(
+            lambda known: json.dumps(interactive_settings(known[0], policy_id=known[1], minutes=minutes, team=team))
         )
         cluster = InteractiveCluster(
             f"{name}-interactive-cluster",
-            **args.workspace,
-            cluster_name=f"{catalog}-interactive",
-            settings=pulumi.Output.all(training.spec, policy.policy_id).apply(
-                lambda known: json.dumps(interactive_settings(known[0], policy_id=known[1], minutes=minutes, team=team))
+            ClusterInputs(
+                **args.workspace,
+                cluster_name=f"{catalog}-interactive",
+                settings=settings,
+                libraries=training.spec.apply(lambda spec: json.dumps(libraries(spec))),
+                team=team,
+                catalog=catalog,
             ),
-            libraries=training.spec.apply(lambda spec: json.dumps(libraries(spec))),
-            team=team,
-            catalog=catalog,
-            opts=child,
+            child,
         )
         return policy, cluster

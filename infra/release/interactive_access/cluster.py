@@ -13,16 +13,20 @@ create clusters without a policy.
 import contextlib
 import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import databricks_of
 from infra.dynamic.drift import agrees
+from infra.dynamic.inputs import InputField, Outputs, replaces, updates
 from infra.dynamic.ownership import WorkspaceProvider, permit
-from infra.dynamic.provider import gone
-from infra.release.training_stage.job import JobSpec, cluster, spark_conf
+from infra.dynamic.provider import Creation, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.dynamic.workspace import WorkspaceInputs, databricks_of
+from infra.release.training_stage.job import ON_DEMAND, JobSpec, cluster, spark_conf
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 # Databricks accepts no shorter time of inactivity before a cluster terminates.
 # Source: databricks-sdk==0.156.0 databricks/sdk/service/compute.py (`autotermination_minutes`)
@@ -31,7 +35,7 @@ _READ = {"USE_CATALOG", "USE_SCHEMA", "READ_VOLUME"}
 """The team's privileges on the catalog."""
 
 
-def interactive_settings(spec: JobSpec, *, policy_id: str, minutes: int, team: str | None) -> dict[str, Any]:
+def interactive_settings(spec: JobSpec, *, policy_id: str, minutes: int, team: str | None) -> dict[str, object]:
     """The cluster in the form of the Clusters API 2.1, without its name; without a team also without a user."""
     settings = cluster(replace(spec, spot=False)) | {"policy_id": policy_id, "autotermination_minutes": minutes}
     if team:
@@ -41,7 +45,7 @@ def interactive_settings(spec: JobSpec, *, policy_id: str, minutes: int, team: s
     return settings
 
 
-def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, Any]:
+def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, object]:
     """Rules for a cluster that a user creates, in Databricks' policy language: those that LightGBM's ring needs."""
     shape = cluster(replace(spec, spot=False))
     any_size = dict(spark_conf(1).items() & spark_conf(2).items())
@@ -49,7 +53,7 @@ def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, Any]:
         "cluster_type": "all-purpose",
         "spark_version": shape["spark_version"],
         "runtime_engine": shape["runtime_engine"],
-        "azure_attributes.availability": shape["azure_attributes"]["availability"],
+        "azure_attributes.availability": ON_DEMAND,
         **{f"spark_conf.{name}": value for name, value in sorted(any_size.items())},
     }
     # A pool may hold spot machines, and an image is another runtime.
@@ -68,106 +72,134 @@ def policy_definition(spec: JobSpec, *, minutes: int) -> dict[str, Any]:
     }
 
 
-class _PolicyProvider(WorkspaceProvider):
+class PolicyInputs(WorkspaceInputs):
+    policy_name: InputField[str] = replaces()
+    definition: InputField[str] = updates()
+    """JSON text, from `policy_definition`."""
+    team: InputField[str | None] = updates()
+
+
+class PolicyOutputs(Outputs):
+    policy_id: str
+
+
+class _PolicyProvider(WorkspaceProvider[PolicyInputs, PolicyOutputs]):
     object_name = ("policy_name",)
-    identity = ("workspace_id", "workspace_uid", "policy_name")
-    inputs = ("workspace_url", "definition", "team")
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        client = databricks_of(props)
+    def create_object(self, inputs: PolicyInputs) -> Creation[PolicyOutputs]:
+        client = databricks_of(inputs)
         # Names are unique: an interrupted `up` created a policy with this name and did not record it.
-        policy = next((each for each in client.cluster_policies.list() if each.name == props["policy_name"]), None)
+        policy = next((each for each in client.cluster_policies.list() if each.name == inputs.policy_name), None)
         if policy is None:
-            policy = client.cluster_policies.create(name=props["policy_name"], definition=props["definition"])
-        return CreateResult(policy.policy_id, self._put(client, policy.policy_id, props))
+            policy = client.cluster_policies.create(name=inputs.policy_name, definition=inputs.definition)
+        return Creation(policy.policy_id, self._put(client, policy.policy_id, inputs))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[PolicyInputs, PolicyOutputs]) -> PolicyInputs | None:
         from databricks.sdk.errors import NotFound
 
+        inputs = state.inputs
         try:
-            client = databricks_of(props)
-            definition = client.cluster_policies.get(id_).definition
-            team = _permitted(client, "cluster-policies", id_, "CAN_USE", props["team"])
+            client = databricks_of(inputs)
+            definition = client.cluster_policies.get(state.id).definition
+            team = _permitted(client, "cluster-policies", state.id, "CAN_USE", inputs.team)
         except NotFound:
-            return gone()
-        same = json.loads(definition) == json.loads(props["definition"])
-        return ReadResult(id_, {**props, "definition": props["definition"] if same else definition, "team": team})
+            return None
+        same = json.loads(definition) == json.loads(inputs.definition)
+        return replace(inputs, definition=inputs.definition if same else definition, team=team)
 
-    def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(self._put(databricks_of(news), id, news))
+    def update_object(self, state: ResourceState[PolicyInputs, PolicyOutputs], inputs: PolicyInputs) -> PolicyOutputs:
+        return self._put(databricks_of(inputs), state.id, inputs)
 
-    def delete(self, id: str, props: dict[str, Any]) -> None:
+    def delete_object(self, state: ResourceState[PolicyInputs, PolicyOutputs]) -> None:
         from databricks.sdk.errors import NotFound
 
         with contextlib.suppress(NotFound):
-            databricks_of(props).cluster_policies.delete(id)
+            databricks_of(state.inputs).cluster_policies.delete(state.id)
 
     @staticmethod
-    def _put(client: Any, policy_id: str, props: dict[str, Any]) -> dict[str, Any]:
-        client.cluster_policies.edit(policy_id, name=props["policy_name"], definition=props["definition"])
-        permit(client, "cluster-policies", policy_id, "CAN_USE", props["team"])
-        return {**props, "policy_id": policy_id}
+    def _put(client: "WorkspaceClient", policy_id: str, inputs: PolicyInputs) -> PolicyOutputs:
+        client.cluster_policies.edit(policy_id, name=inputs.policy_name, definition=inputs.definition)
+        permit(client, "cluster-policies", policy_id, "CAN_USE", inputs.team)
+        return PolicyOutputs(policy_id=policy_id)
 
 
-class _ClusterProvider(WorkspaceProvider):
+class ClusterInputs(WorkspaceInputs):
+    cluster_name: InputField[str] = replaces()
+    settings: InputField[str] = updates()
+    """JSON text, from `interactive_settings`."""
+    libraries: InputField[str] = updates()
+    """JSON text, from `job.libraries`."""
+    team: InputField[str | None] = updates()
+    catalog: InputField[str] = updates()
+
+
+class ClusterOutputs(Outputs):
+    cluster_id: str
+    page: str
+
+
+class _ClusterProvider(WorkspaceProvider[ClusterInputs, ClusterOutputs]):
     object_name = ("cluster_name",)
-    identity = ("workspace_id", "workspace_uid", "cluster_name")
-    inputs = ("workspace_url", "settings", "libraries", "team", "catalog")
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        client = databricks_of(props)
+    def create_object(self, inputs: ClusterInputs) -> Creation[ClusterOutputs]:
+        client = databricks_of(inputs)
         # Names are not unique, and a creation has no idempotency token: an interrupted `up` may have left a cluster.
-        if existing := self._named(client, props):
+        if existing := self._named(client, inputs):
             cluster_id = existing[0]
-            self._converge(client, cluster_id, props)
+            self._converge(client, cluster_id, inputs)
         else:
-            created = client.api_client.do("POST", "/api/2.1/clusters/create", body=self._body(client, props))
+            created = client.api_client.do("POST", "/api/2.1/clusters/create", body=self._body(client, inputs))
             cluster_id = str(created["cluster_id"])
             # The SDK repeats a request without an answer, which may have created a second cluster.
-            for other in self._named(client, props):
+            for other in self._named(client, inputs):
                 if other != cluster_id:
                     client.clusters.permanent_delete(other)
-            self._install(client, cluster_id, props)
+            self._install(client, cluster_id, inputs)
             client.clusters.delete(cluster_id)
-        return CreateResult(cluster_id, self._admit(client, cluster_id, props, before=None))
+        return Creation(cluster_id, self._admit(client, cluster_id, inputs, before=None))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[ClusterInputs, ClusterOutputs]) -> ClusterInputs | None:
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
+        inputs, cluster_id = state.inputs, state.id
         try:
-            client = databricks_of(props)
-            held = client.clusters.get(id_).as_dict()
-            libraries = [status.library.as_dict() for status in client.libraries.cluster_status(id_)]
-            team = _permitted(client, "clusters", id_, "CAN_RESTART", props["team"])
-            team = team and _granted(client, props["catalog"], team)
+            client = databricks_of(inputs)
+            held = client.clusters.get(cluster_id).as_dict()
+            libraries = [status.library.as_dict() for status in client.libraries.cluster_status(cluster_id)]
+            team = _permitted(client, "clusters", cluster_id, "CAN_RESTART", inputs.team)
+            team = team and _granted(client, inputs.catalog, team)
         except (NotFound, InvalidParameterValue):  # each means that it is gone
-            return gone()
-        declared = json.loads(props["settings"])
+            return None
+        declared = json.loads(inputs.settings)
         # An alias of SINGLE_USER (databricks-sdk, `DataSecurityMode`), and the kind that it requires.
         compared = {name: value for name, value in declared.items() if name not in ("kind", "data_security_mode")}
-        observed = {**props, "team": team}
+        observed = replace(inputs, team=team)
         if not agrees(compared, held):
-            observed["settings"] = json.dumps({name: held.get(name) for name in declared}, sort_keys=True)
-        if any(library not in libraries for library in json.loads(props["libraries"])):
-            observed["libraries"] = json.dumps(libraries, sort_keys=True)
-        return ReadResult(id_, observed)
+            settings = json.dumps({name: held.get(name) for name in declared}, sort_keys=True)
+            observed = replace(observed, settings=settings)
+        if any(library not in libraries for library in json.loads(inputs.libraries)):
+            observed = replace(observed, libraries=json.dumps(libraries, sort_keys=True))
+        return observed
 
-    def update(self, id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        client = databricks_of(news)
-        self._converge(client, id, news)
-        return UpdateResult(self._admit(client, id, news, before=olds["team"]))
+    def update_object(
+        self, state: ResourceState[ClusterInputs, ClusterOutputs], inputs: ClusterInputs
+    ) -> ClusterOutputs:
+        client = databricks_of(inputs)
+        self._converge(client, state.id, inputs)
+        return self._admit(client, state.id, inputs, before=state.inputs.team)
 
-    def delete(self, id: str, props: dict[str, Any]) -> None:
+    def delete_object(self, state: ResourceState[ClusterInputs, ClusterOutputs]) -> None:
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
+        inputs = state.inputs
         with contextlib.suppress(NotFound, InvalidParameterValue):  # each means that it is gone
-            databricks_of(props).clusters.permanent_delete(id)
-        if props["team"]:
+            databricks_of(inputs).clusters.permanent_delete(state.id)
+        if inputs.team:
             with contextlib.suppress(NotFound):
-                _grant(databricks_of(props), props["catalog"], revoked=props["team"])
+                _grant(databricks_of(inputs), inputs.catalog, revoked=inputs.team)
 
     @classmethod
-    def _converge(cls, client: Any, cluster_id: str, props: dict[str, Any]) -> None:
+    def _converge(cls, client: "WorkspaceClient", cluster_id: str, inputs: ClusterInputs) -> None:
         """Install libraries on the active cluster and stop it, which removes stale ones.
 
         Then edit it, and start it if it was in use.
@@ -180,16 +212,16 @@ class _ClusterProvider(WorkspaceProvider):
         in_use = state not in (State.TERMINATING, State.TERMINATED, State.ERROR)
         if not in_use:
             cls._start(client, cluster_id)
-        cls._install(client, cluster_id, props)
+        cls._install(client, cluster_id, inputs)
         client.clusters.delete(cluster_id).result()
         client.api_client.do(
-            "POST", "/api/2.1/clusters/edit", body={"cluster_id": cluster_id, **cls._body(client, props)}
+            "POST", "/api/2.1/clusters/edit", body={"cluster_id": cluster_id, **cls._body(client, inputs)}
         )
         if in_use:
             cls._start(client, cluster_id)
 
     @staticmethod
-    def _start(client: Any, cluster_id: str) -> None:
+    def _start(client: "WorkspaceClient", cluster_id: str) -> None:
         from databricks.sdk.errors import InvalidState
         from databricks.sdk.service.compute import State
 
@@ -200,40 +232,43 @@ class _ClusterProvider(WorkspaceProvider):
                 raise
 
     @staticmethod
-    def _named(client: Any, props: dict[str, Any]) -> list[str]:
-        return [str(each.cluster_id) for each in client.clusters.list() if each.cluster_name == props["cluster_name"]]
+    def _named(client: "WorkspaceClient", inputs: ClusterInputs) -> list[str]:
+        return [str(each.cluster_id) for each in client.clusters.list() if each.cluster_name == inputs.cluster_name]
 
     @staticmethod
-    def _body(client: Any, props: dict[str, Any]) -> dict[str, Any]:
-        body = {"cluster_name": props["cluster_name"], **json.loads(props["settings"])}
+    def _body(client: "WorkspaceClient", inputs: ClusterInputs) -> dict[str, object]:
+        body: dict[str, object] = {"cluster_name": inputs.cluster_name, **json.loads(inputs.settings)}
         if "single_user_name" not in body:
             body["single_user_name"] = client.current_user.me().user_name
         return body
 
     @staticmethod
-    def _install(client: Any, cluster_id: str, props: dict[str, Any]) -> None:
+    def _install(client: "WorkspaceClient", cluster_id: str, inputs: ClusterInputs) -> None:
         from databricks.sdk.service.compute import Library
 
-        wanted = [Library.from_dict(library) for library in json.loads(props["libraries"])]
+        wanted = [Library.from_dict(library) for library in json.loads(inputs.libraries)]
         installed = [status.library for status in client.libraries.cluster_status(cluster_id)]
         if stale := [library for library in installed if library not in wanted]:
             client.libraries.uninstall(cluster_id, stale)
         client.libraries.install(cluster_id, wanted)
 
     @staticmethod
-    def _admit(client: Any, cluster_id: str, props: dict[str, Any], *, before: str | None) -> dict[str, Any]:
-        team = props["team"]
+    def _admit(
+        client: "WorkspaceClient", cluster_id: str, inputs: ClusterInputs, *, before: str | None
+    ) -> ClusterOutputs:
+        """Let the team use the cluster and read the catalog; revoke what the team `before` had."""
+        team = inputs.team
         client.clusters.pin(cluster_id)  # Databricks deletes a cluster a month after its end unless it is pinned
         permit(client, "clusters", cluster_id, "CAN_RESTART", team)
         if before and before != team:
-            _grant(client, props["catalog"], revoked=before)
+            _grant(client, inputs.catalog, revoked=before)
         if team:
-            _grant(client, props["catalog"], admitted=team)
-        page = f"https://{props['workspace_url']}/compute/clusters/{cluster_id}"
-        return {**props, "cluster_id": cluster_id, "page": page}
+            _grant(client, inputs.catalog, admitted=team)
+        page = f"https://{inputs.workspace_url}/compute/clusters/{cluster_id}"
+        return ClusterOutputs(cluster_id=cluster_id, page=page)
 
 
-def _permitted(client: Any, kind: str, object_id: str, level: str, team: str | None) -> str | None:
+def _permitted(client: "WorkspaceClient", kind: str, object_id: str, level: str, team: str | None) -> str | None:
     """Return `team` if it has the permission `level`, else None."""
     entries = client.permissions.get(kind, object_id).access_control_list or [] if team else []
     levels = {
@@ -246,7 +281,7 @@ def _permitted(client: Any, kind: str, object_id: str, level: str, team: str | N
     return team if level in levels else None
 
 
-def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: str | None = None) -> None:
+def _grant(client: "WorkspaceClient", catalog: str, *, admitted: str | None = None, revoked: str | None = None) -> None:
     """Grant read access to the catalog's volumes to one group, or revoke it from one."""
     from databricks.sdk.service.catalog import PermissionsChange, Privilege
 
@@ -255,7 +290,7 @@ def _grant(client: Any, catalog: str, *, admitted: str | None = None, revoked: s
     client.grants.update("catalog", catalog, changes=[change])
 
 
-def _granted(client: Any, catalog: str, team: str) -> str | None:
+def _granted(client: "WorkspaceClient", catalog: str, team: str) -> str | None:
     """Return `team` if it may read the catalog's volumes, or if the catalog, another resource, is gone; else None.
 
     Source: databricks-sdk==0.156.0 databricks/sdk/service/catalog.py (`GrantsAPI.get`: a page may be empty, and only
@@ -277,61 +312,13 @@ def _granted(client: Any, catalog: str, team: str) -> str | None:
             return team if held >= _READ else None
 
 
-class ClusterPolicy(Resource, module="databricks", name="ClusterPolicy"):
+class ClusterPolicy(DynamicResource[PolicyInputs], module="databricks", name="ClusterPolicy", provider=_PolicyProvider):
     policy_id: pulumi.Output[str]
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_url: pulumi.Input[str],
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        policy_name: str,
-        definition: pulumi.Input[str],
-        team: str | None,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`definition`: JSON text, from `policy_definition`."""
-        props = {
-            "workspace_url": workspace_url,
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "policy_name": policy_name,
-            "definition": definition,
-            "team": team,
-        }
-        super().__init__(_PolicyProvider(), name, {**props, "policy_id": None}, opts)
 
-
-class InteractiveCluster(Resource, module="databricks", name="InteractiveCluster"):
+class InteractiveCluster(
+    DynamicResource[ClusterInputs], module="databricks", name="InteractiveCluster", provider=_ClusterProvider
+):
     cluster_id: pulumi.Output[str]
     page: pulumi.Output[str]
     """Address of the cluster's page."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_url: pulumi.Input[str],
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        cluster_name: str,
-        settings: pulumi.Input[str],
-        libraries: pulumi.Input[str],
-        team: str | None,
-        catalog: str,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`settings` and `libraries`: JSON text, from `interactive_settings` and `job.libraries`."""
-        props = {
-            "workspace_url": workspace_url,
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "cluster_name": cluster_name,
-            "settings": settings,
-            "libraries": libraries,
-            "team": team,
-            "catalog": catalog,
-        }
-        super().__init__(_ClusterProvider(), name, {**props, "cluster_id": None, "page": None}, opts)

@@ -7,64 +7,82 @@ current one, and keeps the scope with its access lists.
 """
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
-
-from infra.cloud.clients import AzureClients, databricks_of
+from infra.cloud.clients import AzureClients
 from infra.cloud.live_deployment import endpoint_key
+from infra.dynamic.inputs import InputField, Outputs, replaces, updates
 from infra.dynamic.ownership import WorkspaceProvider
-from infra.dynamic.provider import gone
+from infra.dynamic.provider import Creation, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.dynamic.workspace import WorkspaceInputs, databricks_of
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from databricks.sdk import WorkspaceClient
 
 KEY = "endpoint-key"
 
 
-class _EndpointKeyProvider(WorkspaceProvider):
+class EndpointKeyInputs(WorkspaceInputs):
+    scope: InputField[str] = replaces()
+    ml_workspace_id: InputField[str] = updates()
+    endpoint_name: InputField[str] = replaces()
+    endpoint_revision: InputField[str] = updates()
+
+
+class EndpointKeyOutputs(Outputs):
+    """Each is None in the state of an earlier version."""
+
+    written: str | None
+    key_digest: str | None
+
+
+class _EndpointKeyProvider(WorkspaceProvider[EndpointKeyInputs, EndpointKeyOutputs]):
     object_name = ("scope",)
-    identity = ("workspace_id", "workspace_uid", "scope", "endpoint_name")
-    inputs = ("workspace_url", "ml_workspace_id", "endpoint_revision")
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(f"{props['scope']}/{KEY}", {**props, **_put(props)})
+    def create_object(self, inputs: EndpointKeyInputs) -> Creation[EndpointKeyOutputs]:
+        return Creation(f"{inputs.scope}/{KEY}", _put(inputs))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[EndpointKeyInputs, EndpointKeyOutputs]) -> EndpointKeyInputs | None:
         """Gone if the secret is missing or was written by somebody else, or if the endpoint now has another key."""
         from azure.core.exceptions import ResourceNotFoundError
         from databricks.sdk.errors import NotFound
 
+        inputs, before = state.inputs, state.outputs
         try:
-            written = _written(databricks_of(props), props["scope"])
-            digest = _digest(AzureClients.discover().machine_learning(props["ml_workspace_id"]), props["endpoint_name"])
+            written = _written(databricks_of(inputs), inputs.scope)
+            digest = _digest(AzureClients.discover().machine_learning(inputs.ml_workspace_id), inputs.endpoint_name)
         except (NotFound, ResourceNotFoundError):
-            return gone()
-        now = {"written": written, "key_digest": digest}
-        return ReadResult(id_, props) if all(props.get(name) in (None, now[name]) for name in now) else gone()
+            return None
+        return inputs if before.written in (None, written) and before.key_digest in (None, digest) else None
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult({**news, **_put(news)})
+    def update_object(
+        self, _state: ResourceState[EndpointKeyInputs, EndpointKeyOutputs], inputs: EndpointKeyInputs
+    ) -> EndpointKeyOutputs:
+        return _put(inputs)
 
-    def delete(self, _id: str, props: dict[str, Any]) -> None:
+    def delete_object(self, state: ResourceState[EndpointKeyInputs, EndpointKeyOutputs]) -> None:
         from databricks.sdk.errors import NotFound
 
         try:
-            databricks_of(props).secrets.delete_scope(props["scope"])
+            databricks_of(state.inputs).secrets.delete_scope(state.inputs.scope)
         except NotFound:
             return
 
 
-def _put(props: dict[str, Any]) -> dict[str, str]:
-    registry, client = AzureClients.discover().machine_learning(props["ml_workspace_id"]), databricks_of(props)
+def _put(inputs: EndpointKeyInputs) -> EndpointKeyOutputs:
+    registry, client = AzureClients.discover().machine_learning(inputs.ml_workspace_id), databricks_of(inputs)
     # Before the key: the next refresh notices a change in between.
-    digest = _digest(registry, props["endpoint_name"])
-    key, secrets = endpoint_key(registry, props["endpoint_name"]), client.secrets
-    if props["scope"] not in {scope.name for scope in secrets.list_scopes()}:
-        secrets.create_scope(props["scope"])
-    secrets.put_secret(props["scope"], KEY, string_value=key)
-    return {"written": _written(client, props["scope"]), "key_digest": digest}
+    digest = _digest(registry, inputs.endpoint_name)
+    key, secrets = endpoint_key(registry, inputs.endpoint_name), client.secrets
+    if inputs.scope not in {scope.name for scope in secrets.list_scopes()}:
+        secrets.create_scope(inputs.scope)
+    secrets.put_secret(inputs.scope, KEY, string_value=key)
+    return EndpointKeyOutputs(written=_written(client, inputs.scope), key_digest=digest)
 
 
-def _written(client: Any, scope: str) -> str:
+def _written(client: "WorkspaceClient", scope: str) -> str:
     """Time of the secret's last write; empty if it is missing. Raises the SDK's `NotFound` without the scope.
 
     The value cannot be compared: Databricks returns it only to notebooks (databricks-sdk, `get_secret`).
@@ -73,7 +91,7 @@ def _written(client: Any, scope: str) -> str:
     return str(times.get(KEY, ""))
 
 
-def _digest(registry: Any, endpoint: str) -> str:
+def _digest(registry: "MLClient", endpoint: str) -> str:
     """Sixteen hex digits of sha-256 of the endpoint's key, from which the random key cannot be computed.
 
     Empty for a token, because each request may return another one.
@@ -82,27 +100,7 @@ def _digest(registry: Any, endpoint: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""
 
 
-class EndpointKey(Resource, module="databricks", name="EndpointKey"):
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_url: pulumi.Input[str],
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        scope: str,
-        ml_workspace_id: pulumi.Input[str],
-        endpoint_name: pulumi.Input[str],
-        endpoint_revision: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        props = {
-            "workspace_url": workspace_url,
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "scope": scope,
-            "ml_workspace_id": ml_workspace_id,
-            "endpoint_name": endpoint_name,
-            "endpoint_revision": endpoint_revision,
-        }
-        super().__init__(_EndpointKeyProvider(), name, props, opts)
+class EndpointKey(
+    DynamicResource[EndpointKeyInputs], module="databricks", name="EndpointKey", provider=_EndpointKeyProvider
+):
+    """The secret and its scope."""

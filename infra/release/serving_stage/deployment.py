@@ -7,28 +7,56 @@ replicas, which the inference router sets. Does not write deployments: `rollout.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import KubernetesOnlineDeployment
 
 _UNITS = {None: 1.0, "m": 0.001, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 
-def observed(deployment: Any, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rollout's inputs with the values of `deployment`, an entity of Azure ML's SDK.
+class Scale(TypedDict):
+    """Replicas of a deployment, and their size. The engine returns numbers as floats."""
 
-    A quantity that equals the declared one is returned in the notation of `declared`.
-    """
+    min: float
+    """Replicas."""
+    max: float
+    utilisation: float
+    """Target in percent."""
+    concurrency: float
+    """Requests of a replica at once."""
+    cpu: str
+    memory: str
+    heap: NotRequired[str]
+    """Of the JVM, such as `2048m`."""
+
+
+class ObservedDeployment(NamedTuple):
+    """Inputs of the rollout, with the values of a deployment."""
+
+    model_name: str
+    model_version: str
+    environment: str
+    engine: str | None
+    scale: dict[str, object]
+
+
+def observed(deployment: "KubernetesOnlineDeployment", declared: Scale) -> ObservedDeployment:
+    """Return the values of `deployment`. A quantity that equals the declared one is in the notation of `declared`."""
     model, environment = (str(path).split("/") for path in (deployment.model, deployment.environment))
     variables = deployment.environment_variables or {}
-    return {
-        "model_name": model[-3],
-        "model_version": model[-1],
-        "environment": f"{environment[-3]}:{environment[-1]}",
-        "engine": variables.get("SCORING_ENGINE"),
-        "scale": _scale(deployment, variables, declared["scale"]),
-    }
+    return ObservedDeployment(
+        model_name=model[-3],
+        model_version=model[-1],
+        environment=f"{environment[-3]}:{environment[-1]}",
+        engine=variables.get("SCORING_ENGINE"),
+        scale=_scale(deployment, variables, declared),
+    )
 
 
-def _scale(deployment: Any, variables: Mapping[str, str], declared: Mapping[str, Any]) -> dict[str, Any]:
+def _scale(
+    deployment: "KubernetesOnlineDeployment", variables: Mapping[str, str], declared: Scale
+) -> dict[str, object]:
     scale, requests = deployment.scale_settings, deployment.resources and deployment.resources.requests
     held = {
         "min": getattr(scale, "min_instances", None),
@@ -43,11 +71,11 @@ def _scale(deployment: Any, variables: Mapping[str, str], declared: Mapping[str,
     return {**{name: value for name, value in held.items() if value is not None}, **unchanged}
 
 
-def _same(declared: Any, held: Any) -> bool:
+def _same(declared: object, held: object) -> bool:
     return declared == held or (_amount(declared) is not None and _amount(declared) == _amount(held))
 
 
-def _amount(quantity: Any) -> float | None:
+def _amount(quantity: object) -> float | None:
     """A Kubernetes quantity as a number: `1000m` equals `1`, and `1024Mi` equals `1Gi`; None for another text."""
     match = re.fullmatch(r"([0-9.]+)(m|[KMG]i)?", str(quantity))
     return float(match[1]) * _UNITS[match[2]] if match else None

@@ -3,13 +3,12 @@
 The image already exists and is named by digest, so Azure ML builds nothing. Does not delete versions.
 """
 
-from typing import Any
-
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.clients import AzureClients
-from infra.dynamic.provider import ReleaseProvider, gone
+from infra.dynamic.inputs import InputField, Inputs, Outputs, replaces
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
 
 PORT = 5001
 ROUTES = {
@@ -19,53 +18,49 @@ ROUTES = {
 }
 
 
-class _EnvironmentProvider(ReleaseProvider):
-    identity = ("workspace_id", "workspace_uid", "environment_name", "image")
+class EnvironmentInputs(Inputs):
+    workspace_id: InputField[str] = replaces()
+    workspace_uid: InputField[str] = replaces()
+    environment_name: InputField[str] = replaces()
+    image: InputField[str] = replaces()
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
+
+class EnvironmentOutputs(Outputs):
+    version: str
+
+
+class _EnvironmentProvider(ReleaseProvider[EnvironmentInputs, EnvironmentOutputs]):
+    def create_object(self, inputs: EnvironmentInputs) -> Creation[EnvironmentOutputs]:
         from azure.ai.ml.entities import Environment
 
         # Versions cannot be changed. The version is the image's digest, so a repeated create finds the same one.
-        version = props["image"].rpartition("@sha256:")[2][:16]
-        AzureClients.discover().machine_learning(props["workspace_id"]).environments.create_or_update(
+        version = inputs.image.rpartition("@sha256:")[2][:16]
+        AzureClients.discover().machine_learning(inputs.workspace_id).environments.create_or_update(
             Environment(
-                name=props["environment_name"],
+                name=inputs.environment_name,
                 version=version,
-                image=props["image"],
+                image=inputs.image,
                 inference_config=ROUTES,
                 description="Scoring service behind the contract in scoring/",
             )
         )
-        return CreateResult(f"{props['environment_name']}:{version}", {**props, "version": version})
+        return Creation(f"{inputs.environment_name}:{version}", EnvironmentOutputs(version=version))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[EnvironmentInputs, EnvironmentOutputs]) -> EnvironmentInputs | None:
         from azure.core.exceptions import ResourceNotFoundError
 
-        registry = AzureClients.discover().machine_learning(props["workspace_id"])
+        registry = AzureClients.discover().machine_learning(state.inputs.workspace_id)
         try:
-            registry.environments.get(props["environment_name"], props["version"])
+            registry.environments.get(state.inputs.environment_name, state.outputs.version)
         except ResourceNotFoundError:
-            return gone()
-        return ReadResult(id_, props)
+            return None
+        return state.inputs
 
 
-class EnvironmentVersion(Resource, module="machinelearning", name="EnvironmentVersion"):
+class EnvironmentVersion(
+    DynamicResource[EnvironmentInputs],
+    module="machinelearning",
+    name="EnvironmentVersion",
+    provider=_EnvironmentProvider,
+):
     version: pulumi.Output[str]
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        environment_name: str,
-        image: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        props = {
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "environment_name": environment_name,
-            "image": image,
-        }
-        super().__init__(_EnvironmentProvider(), name, {**props, "version": None}, opts)

@@ -10,15 +10,20 @@ import re
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.clients import AzureClients
+from infra.dynamic.inputs import InputField, Inputs, Outputs, not_compared, replaces
 from infra.dynamic.polling import PollInterval
-from infra.dynamic.provider import ReleaseProvider, gone
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
 from infra.release.training_stage.workload import sources_digest
+
+if TYPE_CHECKING:
+    from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
+    from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, Run
 
 _CONTEXT = Path(__file__).parents[3] / "scoring"
 REPOSITORY = "personalization-scoring"
@@ -62,24 +67,38 @@ def build_arguments(engine: str, digest: str) -> dict[str, str]:
     return {"ENGINE": engine, "CODE_DIGEST": digest, "VERSIONS": " ".join(pins)}
 
 
-class _ImageProvider(ReleaseProvider):
-    identity = ("registry_id", "registry_uid", "engine", "digest", "existing")
-    optional = ("login_server", "build_pool")
+class ImageInputs(Inputs):
+    """One of `digest` and `existing` is given."""
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        digest = props["existing"] or self._build(props)
-        return CreateResult(
-            digest,
-            {**props, "image_digest": digest, "image": f"{props['login_server']}/{REPOSITORY}@{digest}"},
-        )
+    registry_id: InputField[str] = replaces()
+    registry_uid: InputField[str] = replaces()
+    login_server: InputField[str] = not_compared()
+    engine: InputField[str] = replaces()
+    digest: InputField[str | None] = replaces()
+    """Of the build context."""
+    existing: InputField[str | None] = replaces()
+    """The `sha256:…` of an image in the registry."""
+    build_pool: InputField[str | None] = not_compared()
+
+
+class ImageOutputs(Outputs):
+    image: str
+    image_digest: str
+
+
+class _ImageProvider(ReleaseProvider[ImageInputs, ImageOutputs]):
+    def create_object(self, inputs: ImageInputs) -> Creation[ImageOutputs]:
+        digest = inputs.existing or self._build(inputs, str(inputs.digest))
+        image = f"{inputs.login_server}/{REPOSITORY}@{digest}"
+        return Creation(digest, ImageOutputs(image=image, image_digest=digest))
 
     @staticmethod
-    def _build(props: dict[str, Any]) -> str:
-        """Let the registry build the image from the build context. Return the image's digest."""
+    def _build(inputs: ImageInputs, context: str) -> str:
+        """Let the registry build the image from the build context with the digest `context`. Return its digest."""
         from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
         from azure.storage.blob import BlobClient
 
-        part = props["registry_id"].split("/")
+        part = inputs.registry_id.split("/")
         registry = (part[4], part[8])  # resource group and name
         client = AzureClients.discover().registry_tasks(part[2])
         target = client.registries.get_build_source_upload_url(*registry)
@@ -88,30 +107,31 @@ class _ImageProvider(ReleaseProvider):
             client,
             registry,
             DockerBuildRequest(
-                image_names=[f"{REPOSITORY}:{props['engine']}-{props['digest'][:16]}"],
+                image_names=[f"{REPOSITORY}:{inputs.engine}-{context[:16]}"],
                 is_push_enabled=True,
                 source_location=target.relative_path,
                 docker_file_path="Dockerfile",
                 platform=PlatformProperties(os="Linux", architecture="amd64"),
                 arguments=[
-                    {"name": name, "value": value}
-                    for name, value in build_arguments(props["engine"], props["digest"]).items()
+                    {"name": name, "value": value} for name, value in build_arguments(inputs.engine, context).items()
                 ],
                 timeout=_BUILD_MINUTES * 60,
-                agent_pool_name=props.get("build_pool"),
+                agent_pool_name=inputs.build_pool,
             ),
         )
         build = _wait(client, registry, run.run_id)
         return str(build.output_images[0].digest)
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[ImageInputs, ImageOutputs]) -> ImageInputs | None:
         """Gone if the registry is. A deleted image is not noticed, because that needs the registry's own API."""
-        uid = props.get("registry_uid")
-        exists = AzureClients.discover().has(props["registry_id"], _REGISTRY_API_VERSION, key="creationDate", uid=uid)
-        return ReadResult(id_, props) if exists else gone()
+        inputs, cloud = state.inputs, AzureClients.discover()
+        registry, uid = inputs.registry_id, inputs.registry_uid
+        return inputs if cloud.has(registry, _REGISTRY_API_VERSION, key="creationDate", uid=uid) else None
 
 
-def _schedule(client: Any, registry: tuple[str, str], request: Any) -> Any:
+def _schedule(
+    client: "ContainerRegistryTasksMgmtClient", registry: tuple[str, str], request: "DockerBuildRequest"
+) -> "Run":
     """Start the build. Raises `ImageBuildFailed` if the subscription may not build.
 
     Registries of free and trial subscriptions, among others, refuse builds; their message only refers to support.
@@ -130,7 +150,7 @@ def _schedule(client: Any, registry: tuple[str, str], request: Any) -> Any:
         raise
 
 
-def _wait(client: Any, registry: tuple[str, str], run_id: str) -> Any:
+def _wait(client: "ContainerRegistryTasksMgmtClient", registry: tuple[str, str], run_id: str) -> "Run":
     """Wait for the end of the build and return it. Raises `ImageBuildFailed`."""
     import requests
 
@@ -146,32 +166,9 @@ def _wait(client: Any, registry: tuple[str, str], run_id: str) -> Any:
     raise ImageBuildFailed(f"image build {run_id} did not end within {_BUILD_MINUTES + 5} minutes")
 
 
-class ScoringImage(Resource, module="containerregistry", name="ScoringImage"):
+class ScoringImage(
+    DynamicResource[ImageInputs], module="containerregistry", name="ScoringImage", provider=_ImageProvider
+):
     image: pulumi.Output[str]
     """`<login server>/<repository>@sha256:…`"""
     image_digest: pulumi.Output[str]
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        registry_id: pulumi.Input[str],
-        registry_uid: pulumi.Input[str],
-        login_server: pulumi.Input[str],
-        engine: str,
-        digest: str | None,
-        existing: str | None,
-        build_pool: pulumi.Input[str] | None,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """Give one of `digest`, of the build context, and `existing`, the `sha256:…` of an image in the registry."""
-        props = {
-            "registry_id": registry_id,
-            "registry_uid": registry_uid,
-            "login_server": login_server,
-            "engine": engine,
-            "digest": digest,
-            "existing": existing,
-            "build_pool": build_pool,
-        }
-        super().__init__(_ImageProvider(), name, {**props, "image": None, "image_digest": None}, opts)

@@ -9,21 +9,41 @@ names the last one.
 
 import json
 from datetime import UTC, datetime
-from typing import Any
-
-import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
+from typing import TYPE_CHECKING, TypedDict
 
 from infra.cloud.clients import AzureClients, has_lake
-from infra.dynamic.provider import ReleaseProvider, gone
-from infra.release.serving_stage.rollout import deployment_name
+from infra.dynamic.inputs import InputField, Outputs, not_compared, replaces
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.release.serving_stage.rollout import DeploymentInputs, deployment_name
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobClient
 
 REFERENCE = "live.json"
 _KEPT = 100
 """Number of rollouts in the file, newest first."""
 
 
-def read_reference(blob_endpoint: str, container: str) -> dict[str, Any] | None:
+class LiveDeployment(TypedDict):
+    """One rollout in the file."""
+
+    deployment: str
+    since: str
+    model_version: str
+    image: str
+    engine: str
+    run_id: str
+
+
+class Reference(TypedDict):
+    """Content of the file."""
+
+    run_id: str
+    deployments: list[LiveDeployment]
+
+
+def read_reference(blob_endpoint: str, container: str) -> Reference | None:
     """Return the file's content; None if it is missing or was not written by this module."""
     from azure.core.exceptions import ResourceNotFoundError
 
@@ -31,86 +51,66 @@ def read_reference(blob_endpoint: str, container: str) -> dict[str, Any] | None:
         content = json.loads(_blob(blob_endpoint, container).download_blob().readall())
     except (ResourceNotFoundError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get("deployments") else None
+    is_reference = isinstance(content, dict) and content.get("deployments")
+    return content if is_reference else None
 
 
-class _ReferenceProvider(ReleaseProvider):
-    identity = (
-        *("workspace_id", "workspace_uid", "endpoint_name"),
-        *("blob_endpoint", "lake_uid", "models_container"),
-    )
-    inputs = ("model_name", "model_version", "environment", "engine")
-    optional = ("lake_id",)
+class LiveReferenceInputs(DeploymentInputs):
+    """The rollout's values. The resource depends on the rollout."""
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        _write(props)
-        return CreateResult(f"{props['models_container']}/{REFERENCE}", props)
+    workspace_id: InputField[str] = replaces()
+    workspace_uid: InputField[str] = replaces()
+    endpoint_name: InputField[str] = replaces()
+    blob_endpoint: InputField[str] = replaces()
+    lake_id: InputField[str] = not_compared()
+    lake_uid: InputField[str] = replaces()
+    models_container: InputField[str] = replaces()
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+
+class _ReferenceProvider(ReleaseProvider[LiveReferenceInputs, Outputs]):
+    def create_object(self, inputs: LiveReferenceInputs) -> Creation[Outputs]:
+        _write(inputs)
+        return Creation(f"{inputs.models_container}/{REFERENCE}", Outputs())
+
+    def read_object(self, state: ResourceState[LiveReferenceInputs, Outputs]) -> LiveReferenceInputs | None:
         """Gone if the file is missing or names another deployment."""
-        content = read_reference(props["blob_endpoint"], props["models_container"]) if has_lake(props) else None
-        same = content and content["deployments"][0]["deployment"] == deployment_name(props)
-        return ReadResult(id_, props) if same else gone()
+        inputs = state.inputs
+        if not has_lake(inputs.lake_id, inputs.lake_uid):
+            return None
+        content = read_reference(inputs.blob_endpoint, inputs.models_container)
+        same = content and content["deployments"][0]["deployment"] == deployment_name(inputs)
+        return inputs if same else None
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        _write(news)
-        return UpdateResult(news)
+    def update_object(self, state: ResourceState[LiveReferenceInputs, Outputs], inputs: LiveReferenceInputs) -> Outputs:
+        _write(inputs)
+        return state.outputs
 
 
-def _write(props: dict[str, Any]) -> None:
+def _write(inputs: LiveReferenceInputs) -> None:
     """Put the deployment in front of the earlier ones, unless it is the first already."""
-    client = AzureClients.discover().machine_learning(props["workspace_id"])
-    name, _, version = props["environment"].rpartition(":")
-    newest = {
-        "deployment": deployment_name(props),
+    client = AzureClients.discover().machine_learning(inputs.workspace_id)
+    name, _, version = inputs.environment.rpartition(":")
+    newest: LiveDeployment = {
+        "deployment": deployment_name(inputs),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model_version": str(props["model_version"]),
+        "model_version": inputs.model_version,
         "image": client.environments.get(name, version).image,
-        "engine": props["engine"],
-        "run_id": client.models.get(props["model_name"], str(props["model_version"])).tags.get("run_id", ""),
+        "engine": inputs.engine,
+        "run_id": client.models.get(inputs.model_name, inputs.model_version).tags.get("run_id", ""),
     }
-    content = read_reference(props["blob_endpoint"], props["models_container"]) or {"deployments": []}
-    deployments = content["deployments"]
+    content = read_reference(inputs.blob_endpoint, inputs.models_container)
+    deployments = content["deployments"] if content else []
     if not deployments or deployments[0]["deployment"] != newest["deployment"]:
         deployments = [newest, *deployments][:_KEPT]
     document = json.dumps({"run_id": newest["run_id"], "deployments": deployments}, indent=1)
-    _blob(props["blob_endpoint"], props["models_container"]).upload_blob(document, overwrite=True)
+    _blob(inputs.blob_endpoint, inputs.models_container).upload_blob(document, overwrite=True)
 
 
-def _blob(blob_endpoint: str, container: str) -> Any:
+def _blob(blob_endpoint: str, container: str) -> "BlobClient":
     return AzureClients.discover().blobs(blob_endpoint).get_blob_client(container, REFERENCE)
 
 
-class LiveReference(Resource, module="lake", name="LiveReference"):
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        endpoint_name: pulumi.Input[str],
-        blob_endpoint: pulumi.Input[str],
-        lake_id: pulumi.Input[str],
-        lake_uid: pulumi.Input[str],
-        models_container: pulumi.Input[str],
-        model_name: str,
-        model_version: pulumi.Input[str],
-        environment: pulumi.Input[str],
-        engine: str,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`environment`: `<name>:<version>`. Pass the rollout's values, and let this resource depend on the rollout."""
-        props = {
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "endpoint_name": endpoint_name,
-            "blob_endpoint": blob_endpoint,
-            "lake_id": lake_id,
-            "lake_uid": lake_uid,
-            "models_container": models_container,
-            "model_name": model_name,
-            "model_version": model_version,
-            "environment": environment,
-            "engine": engine,
-        }
-        super().__init__(_ReferenceProvider(), name, props, opts)
+class LiveReference(
+    DynamicResource[LiveReferenceInputs], module="lake", name="LiveReference", provider=_ReferenceProvider
+):
+    """The file `live.json`."""

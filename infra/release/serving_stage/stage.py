@@ -4,10 +4,11 @@ import pulumi
 
 from infra.planning.capacity import DEFAULT_INSTANCE_TYPE, heap, plan
 from infra.release.arguments import MODEL, ReleaseArgs
-from infra.release.serving_stage.environment import EnvironmentVersion
-from infra.release.serving_stage.image import ScoringImage, context_digest
-from infra.release.serving_stage.live_record import LiveReference
-from infra.release.serving_stage.rollout import Rollout
+from infra.release.serving_stage.deployment import Scale
+from infra.release.serving_stage.environment import EnvironmentInputs, EnvironmentVersion
+from infra.release.serving_stage.image import ImageInputs, ScoringImage, context_digest
+from infra.release.serving_stage.live_record import LiveReference, LiveReferenceInputs
+from infra.release.serving_stage.rollout import ALL_TRAFFIC, Rollout, RolloutInputs
 from infra.release.training_stage.stage import TrainingStage
 
 
@@ -27,24 +28,24 @@ class ServingStage(pulumi.ComponentResource):
         environment_name = f"scoring-{engine}"
         environment = EnvironmentVersion(
             f"{name}-environment",
-            **args.model_registry,
-            environment_name=environment_name,
-            image=self.image.image,
-            opts=pulumi.ResourceOptions(parent=self),
+            EnvironmentInputs(**args.model_registry, environment_name=environment_name, image=self.image.image),
+            pulumi.ResourceOptions(parent=self),
         )
         reference = environment.version.apply(lambda version: f"{environment_name}:{version}")
         self.rollout = self._rollout(f"{name}-rollout", args, training, reference)
         LiveReference(
             f"{name}-live",
-            **args.models,
-            **args.lake_identity,
-            **args.model_registry,
-            endpoint_name=args.inference.endpoint_name,
-            model_name=MODEL,
-            model_version=training.version,
-            environment=reference,
-            engine=engine,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.rollout]),
+            LiveReferenceInputs(
+                **args.models,
+                **args.lake_identity,
+                **args.model_registry,
+                endpoint_name=args.inference.endpoint_name,
+                model_name=MODEL,
+                model_version=training.version,
+                environment=reference,
+                engine=engine,
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[self.rollout]),
         )
         self.register_outputs({})
 
@@ -53,8 +54,7 @@ class ServingStage(pulumi.ComponentResource):
         existing = args.settings.release.image
         context = None if existing else context_digest()
         self.source = context[:16] if context else f"existing {str(existing)[7:23]}"
-        return ScoringImage(
-            name,
+        inputs = ImageInputs(
             registry_id=args.registry.registry_id,
             registry_uid=args.registry.registry_uid,
             login_server=args.registry.login_server,
@@ -62,16 +62,25 @@ class ServingStage(pulumi.ComponentResource):
             digest=context,
             existing=existing,
             build_pool=args.registry.build_pool,
-            opts=pulumi.ResourceOptions(parent=self),
         )
+        return ScoringImage(name, inputs, pulumi.ResourceOptions(parent=self))
 
     def _rollout(
         self, name: str, args: ReleaseArgs, training: TrainingStage, environment: pulumi.Output[str]
     ) -> Rollout:
         """Declare the rollout, with replicas from the capacity plan."""
         serving, planned = args.settings.serving, plan(args.settings.serving)
-        return Rollout(
-            name,
+        scale: Scale = {
+            "min": planned.replicas_min,
+            "max": planned.replicas_max,
+            "cpu": serving.cpu,
+            "memory": serving.memory,
+            "concurrency": serving.concurrency,
+            "utilisation": planned.utilisation,
+        }
+        if jvm := heap(serving):
+            scale["heap"] = jvm
+        inputs = RolloutInputs(
             **args.models,
             **args.model_registry,
             endpoint_name=args.inference.endpoint_name,
@@ -81,16 +90,9 @@ class ServingStage(pulumi.ComponentResource):
             environment=environment,
             engine=serving.engine,
             instance_type=serving.instance_type or DEFAULT_INSTANCE_TYPE,
-            scale={
-                "min": planned.replicas_min,
-                "max": planned.replicas_max,
-                "cpu": serving.cpu,
-                "memory": serving.memory,
-                "concurrency": serving.concurrency,
-                "utilisation": planned.utilisation,
-                **({"heap": jvm} if (jvm := heap(serving)) else {}),
-            },
+            scale=scale,
             rollout=args.settings.release.traffic_steps,
             limits=args.settings.release.limits,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[training.registered]),
+            share=ALL_TRAFFIC,
         )
+        return Rollout(name, inputs, pulumi.ResourceOptions(parent=self, depends_on=[training.registered]))

@@ -6,15 +6,17 @@ Does not delete files: dropping an external volume leaves them in the lake.
 """
 
 import contextlib
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import databricks_of
 from infra.cloud.retry import retry_until_authorized
+from infra.dynamic.inputs import InputField, Outputs, replaces, updates
 from infra.dynamic.ownership import WorkspaceProvider
-from infra.dynamic.provider import gone
+from infra.dynamic.provider import Creation, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.dynamic.workspace import WorkspaceInputs, databricks_of
 
 VOLUMES = ("raw", "features", "models")
 SCHEMA = "personalization"
@@ -31,43 +33,55 @@ _REMEDY = (
 )
 
 
-class _CatalogProvider(WorkspaceProvider):
+class CatalogInputs(WorkspaceInputs):
+    catalog: InputField[str] = replaces()
+    connector_id: InputField[str] = replaces()
+    identity_id: InputField[str] = replaces()
+    locations: InputField[Mapping[str, str]] = updates()
+    """URL of each container in the lake, by its name."""
+
+
+class CatalogOutputs(Outputs):
+    volumes: str
+
+
+class _CatalogProvider(WorkspaceProvider[CatalogInputs, CatalogOutputs]):
     object_name = ("catalog",)
-    identity = ("workspace_id", "workspace_uid", "catalog", "connector_id", "identity_id")
-    inputs = ("workspace_url", "locations")
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        self._ensure(props)
-        return CreateResult(props["catalog"], {**props, "volumes": f"/Volumes/{props['catalog']}/{SCHEMA}"})
+    def create_object(self, inputs: CatalogInputs) -> Creation[CatalogOutputs]:
+        return Creation(inputs.catalog, self._ensure(inputs))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[CatalogInputs, CatalogOutputs]) -> CatalogInputs | None:
         """Gone if one of its objects is: `create` adopts the others."""
         from databricks.sdk.errors import NotFound
 
+        inputs, catalog = state.inputs, state.inputs.catalog
         try:
-            client, catalog = databricks_of(props), props["catalog"]
+            client = databricks_of(inputs)
             client.storage_credentials.get(catalog)
-            for container in props["locations"]:
+            for container in inputs.locations:
                 client.external_locations.get(_location(catalog, container))
             client.schemas.get(f"{catalog}.{SCHEMA}")
             for volume in VOLUMES:
                 client.volumes.read(f"{catalog}.{SCHEMA}.{volume}")
         except NotFound:
-            return gone()
-        return ReadResult(id_, props)
+            return None
+        return inputs
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        self._ensure(news)
-        return UpdateResult({**news, "volumes": f"/Volumes/{news['catalog']}/{SCHEMA}"})
+    def update_object(
+        self, _state: ResourceState[CatalogInputs, CatalogOutputs], inputs: CatalogInputs
+    ) -> CatalogOutputs:
+        return self._ensure(inputs)
 
-    def delete(self, _id: str, props: dict[str, Any]) -> None:
+    def delete_object(self, state: ResourceState[CatalogInputs, CatalogOutputs]) -> None:
         from databricks.sdk.errors import NotFound
 
+        inputs, catalog = state.inputs, state.inputs.catalog
         try:
-            client, catalog = databricks_of(props), props["catalog"]
+            client = databricks_of(inputs)
         except NotFound:
             return
-        locations = [_location(catalog, container) for container in props["locations"]]
+        locations = [_location(catalog, container) for container in inputs.locations]
         for delete, names in (
             (client.catalogs.delete, [catalog]),
             (client.external_locations.delete, locations),
@@ -78,13 +92,13 @@ class _CatalogProvider(WorkspaceProvider):
                     delete(name, force=True)
 
     @staticmethod
-    def _ensure(props: dict[str, Any]) -> None:
+    def _ensure(inputs: CatalogInputs) -> CatalogOutputs:
         from databricks.sdk.errors import NotFound, PermissionDenied
         from databricks.sdk.service.catalog import AzureManagedIdentityRequest, VolumeType
 
-        client, catalog, locations = databricks_of(props), props["catalog"], props["locations"]
+        client, catalog, locations = databricks_of(inputs), inputs.catalog, inputs.locations
 
-        def ensure(get: Any, create: Any, what: str) -> None:
+        def ensure(get: Callable[[], object], create: Callable[[], object], what: str) -> None:
             """Create the object if it does not exist, as soon as Databricks allows it.
 
             The connector's role on the storage and the deployer's rights on the metastore of a new workspace take
@@ -100,68 +114,43 @@ class _CatalogProvider(WorkspaceProvider):
                     raise PermissionDenied(f"{error} {_REMEDY}") from error
 
         identity = AzureManagedIdentityRequest(
-            access_connector_id=props["connector_id"], managed_identity_id=props["identity_id"]
+            access_connector_id=inputs.connector_id, managed_identity_id=inputs.identity_id
         )
+        credentials, external = client.storage_credentials, client.external_locations
         ensure(
-            lambda: client.storage_credentials.get(catalog),
-            lambda: client.storage_credentials.create(catalog, azure_managed_identity=identity),
+            partial(credentials.get, catalog),
+            partial(credentials.create, catalog, azure_managed_identity=identity),
             f"storage credential {catalog}",
         )
         for container, url in sorted(locations.items()):
             name = _location(catalog, container)
             ensure(
-                lambda name=name: client.external_locations.get(name),
-                lambda name=name, url=url: client.external_locations.create(name, url, catalog),
-                f"external location {name}",
+                partial(external.get, name), partial(external.create, name, url, catalog), f"external location {name}"
             )
         ensure(
-            lambda: client.catalogs.get(catalog),
-            lambda: client.catalogs.create(catalog, storage_root=locations["catalog"]),
+            partial(client.catalogs.get, catalog),
+            partial(client.catalogs.create, catalog, storage_root=locations["catalog"]),
             f"catalog {catalog}",
         )
         ensure(
-            lambda: client.schemas.get(f"{catalog}.{SCHEMA}"),
-            lambda: client.schemas.create(SCHEMA, catalog),
+            partial(client.schemas.get, f"{catalog}.{SCHEMA}"),
+            partial(client.schemas.create, SCHEMA, catalog),
             f"schema {SCHEMA}",
         )
         for volume in VOLUMES:
+            create = partial(client.volumes.create, catalog, SCHEMA, volume, VolumeType.EXTERNAL)
             ensure(
-                lambda volume=volume: client.volumes.read(f"{catalog}.{SCHEMA}.{volume}"),
-                lambda volume=volume: client.volumes.create(
-                    catalog, SCHEMA, volume, VolumeType.EXTERNAL, storage_location=locations[volume]
-                ),
+                partial(client.volumes.read, f"{catalog}.{SCHEMA}.{volume}"),
+                partial(create, storage_location=locations[volume]),
                 f"volume {volume}",
             )
+        return CatalogOutputs(volumes=f"/Volumes/{catalog}/{SCHEMA}")
 
 
 def _location(catalog: str, container: str) -> str:
     return f"{catalog}_{container}"
 
 
-class Catalog(Resource, module="databricks", name="Catalog"):
+class Catalog(DynamicResource[CatalogInputs], module="databricks", name="Catalog", provider=_CatalogProvider):
     volumes: pulumi.Output[str]
     """`/Volumes/<catalog>/<schema>`: the folder of the volumes raw, features and models."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_url: pulumi.Input[str],
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        connector_id: pulumi.Input[str],
-        identity_id: pulumi.Input[str],
-        catalog: str,
-        locations: pulumi.Input[dict[str, pulumi.Input[str]]],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        props = {
-            "workspace_url": workspace_url,
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "connector_id": connector_id,
-            "identity_id": identity_id,
-            "catalog": catalog,
-            "locations": locations,
-        }
-        super().__init__(_CatalogProvider(), name, {**props, "volumes": None}, opts)

@@ -1,55 +1,65 @@
 """The MLflow experiment of the training job's runs, in the workspace's own tracking.
 
-Created before the first run, so that its owner is the deployer and not a run. Found by its name, also if it was
+Creation before the first run, so that its owner is the deployer and not a run. Found by its name, also if it was
 deleted: then it is restored with its runs. Does not register models: Azure ML's registry is the registry of record.
 """
 
-from typing import Any
-
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import databricks_of
+from infra.dynamic.inputs import InputField, Outputs, replaces
 from infra.dynamic.ownership import WorkspaceProvider
-from infra.dynamic.provider import gone
+from infra.dynamic.provider import Creation, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.dynamic.workspace import WorkspaceInputs, databricks_of
 
 
-class _ExperimentProvider(WorkspaceProvider):
+class ExperimentInputs(WorkspaceInputs):
+    path: InputField[str] = replaces()
+    """Path in the workspace, such as `/Shared/shop/training`."""
+
+
+class ExperimentOutputs(Outputs):
+    experiment_id: str
+    page: str
+
+
+class _ExperimentProvider(WorkspaceProvider[ExperimentInputs, ExperimentOutputs]):
     object_name = ("path",)
-    identity = ("workspace_id", "workspace_uid", "path")
-    inputs = ("workspace_url",)
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        outputs = _ensure(props)
-        return CreateResult(outputs["experiment_id"], {**props, **outputs})
+    def create_object(self, inputs: ExperimentInputs) -> Creation[ExperimentOutputs]:
+        outputs = _ensure(inputs)
+        return Creation(outputs.experiment_id, outputs)
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[ExperimentInputs, ExperimentOutputs]) -> ExperimentInputs | None:
         from databricks.sdk.errors import NotFound
 
+        inputs = state.inputs
         try:
-            experiment = databricks_of(props).experiments.get_by_name(props["path"]).experiment
+            experiment = databricks_of(inputs).experiments.get_by_name(inputs.path).experiment
         except NotFound:
-            return gone()
-        is_same = (experiment.experiment_id, experiment.lifecycle_stage) == (id_, "active")
-        return ReadResult(id_, props) if is_same else gone()
+            return None
+        is_same = (experiment.experiment_id, experiment.lifecycle_stage) == (state.id, "active")
+        return inputs if is_same else None
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult({**news, **_ensure(news)})
+    def update_object(
+        self, _state: ResourceState[ExperimentInputs, ExperimentOutputs], inputs: ExperimentInputs
+    ) -> ExperimentOutputs:
+        return _ensure(inputs)
 
-    def delete(self, id: str, props: dict[str, Any]) -> None:
+    def delete_object(self, state: ResourceState[ExperimentInputs, ExperimentOutputs]) -> None:
         from databricks.sdk.errors import NotFound
 
         try:
-            databricks_of(props).experiments.delete_experiment(id)
+            databricks_of(state.inputs).experiments.delete_experiment(state.id)
         except NotFound:
             return
 
 
-def _ensure(props: dict[str, Any]) -> dict[str, str]:
-    """Find, restore or create the experiment. Return its outputs."""
+def _ensure(inputs: ExperimentInputs) -> ExperimentOutputs:
+    """Find, restore or create the experiment."""
     from databricks.sdk.errors import NotFound
 
-    client, path = databricks_of(props), props["path"]
+    client, path = databricks_of(inputs), inputs.path
     try:
         experiment = client.experiments.get_by_name(path).experiment
         experiment_id = experiment.experiment_id
@@ -58,29 +68,13 @@ def _ensure(props: dict[str, Any]) -> dict[str, str]:
     except NotFound:
         client.workspace.mkdirs(path.rpartition("/")[0])
         experiment_id = client.experiments.create_experiment(path).experiment_id
-    return {"experiment_id": experiment_id, "page": f"https://{props['workspace_url']}/ml/experiments/{experiment_id}"}
+    page = f"https://{inputs.workspace_url}/ml/experiments/{experiment_id}"
+    return ExperimentOutputs(experiment_id=experiment_id, page=page)
 
 
-class Experiment(Resource, module="databricks", name="Experiment"):
+class Experiment(
+    DynamicResource[ExperimentInputs], module="databricks", name="Experiment", provider=_ExperimentProvider
+):
     path: pulumi.Output[str]
     experiment_id: pulumi.Output[str]
     page: pulumi.Output[str]
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_url: pulumi.Input[str],
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        path: str,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`path`: the experiment's path in the workspace, such as `/Shared/shop/training`."""
-        props = {
-            "workspace_url": workspace_url,
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "path": path,
-        }
-        super().__init__(_ExperimentProvider(), name, {**props, "experiment_id": None, "page": None}, opts)

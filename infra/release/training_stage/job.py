@@ -6,16 +6,16 @@ execution, speculation, dynamic allocation). Does not run the job.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import databricks_of
 from infra.dynamic.drift import observed
+from infra.dynamic.inputs import InputField, Outputs, replaces, updates
 from infra.dynamic.ownership import WorkspaceProvider
-from infra.dynamic.provider import gone
+from infra.dynamic.provider import Creation, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.dynamic.workspace import WorkspaceInputs, databricks_of
 from infra.planning import compatibility
 from infra.release.serving_stage.live_record import REFERENCE
 
@@ -42,6 +42,8 @@ _JAVA_OPTIONS = (
 )
 # Source: https://learn.microsoft.com/azure/databricks/jobs/dynamic-value-references
 _TODAY = "{{job.start_time.iso_date}}"
+ON_DEMAND = "ON_DEMAND_AZURE"
+"""Availability of machines that Azure does not take away."""
 _PARTITIONS_PER_WORKER = 16
 _PARTITIONS_ON_ONE_NODE = 4
 
@@ -68,14 +70,14 @@ class JobSpec:
     tags: dict[str, str]
 
 
-def job_settings(spec: JobSpec) -> dict[str, Any]:
+def job_settings(spec: JobSpec) -> dict[str, object]:
     """The job in the form of the Jobs API 2.2."""
     snapshot = f"{spec.dataset}/{{{{job.parameters.snapshot}}}}"
     features = f"{spec.volumes}/features/{snapshot}"
     lineage = {name: f"{{{{job.parameters.{name}}}}}" for name in ("snapshot", "input_digest")}
     lineage |= {"code": spec.code}
 
-    def task(key: str, parameters: list[str], **more: Any) -> dict[str, Any]:
+    def task(key: str, parameters: list[str], **more: object) -> dict[str, object]:
         return {
             "task_key": key,
             "job_cluster_key": "training",
@@ -125,7 +127,7 @@ def job_settings(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def libraries(spec: JobSpec) -> list[dict[str, Any]]:
+def libraries(spec: JobSpec) -> list[dict[str, object]]:
     return [
         {"maven": {"coordinates": SYNAPSEML, "exclusions": list(SYNAPSEML_EXCLUSIONS)}},
         {"pypi": {"package": SYNAPSEML_PYTHON}},
@@ -157,7 +159,7 @@ def spark_conf(workers: int) -> dict[str, str]:
     return conf
 
 
-def cluster(spec: JobSpec) -> dict[str, Any]:
+def cluster(spec: JobSpec) -> dict[str, object]:
     """A cluster of fixed size: LightGBM's network ring can neither lose nor gain a worker during a fit."""
     tags = dict(spec.tags)
     if spec.workers == 0:
@@ -166,7 +168,7 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
         "spark_version": spec.spark_version,
         "node_type_id": spec.node_type,
         "num_workers": spec.workers,
-        "azure_attributes": {"availability": "SPOT_WITH_FALLBACK_AZURE" if spec.spot else "ON_DEMAND_AZURE"},
+        "azure_attributes": {"availability": "SPOT_WITH_FALLBACK_AZURE" if spec.spot else ON_DEMAND},
         # Maven libraries and the JVM access of SynapseML's wrappers need dedicated compute.
         "data_security_mode": "SINGLE_USER",
         "runtime_engine": "STANDARD",
@@ -175,69 +177,58 @@ def cluster(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-class _JobProvider(WorkspaceProvider):
+class JobInputs(WorkspaceInputs):
+    job_name: InputField[str] = replaces()
+    settings: InputField[str] = updates()
+    """The job as JSON text, from `job_settings`."""
+
+
+class JobOutputs(Outputs):
+    job_id: str
+
+
+class _JobProvider(WorkspaceProvider[JobInputs, JobOutputs]):
     object_name = ("job_name",)
-    identity = ("workspace_id", "workspace_uid", "job_name")
-    inputs = ("settings", "workspace_url")
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
+    def create_object(self, inputs: JobInputs) -> Creation[JobOutputs]:
         from databricks.sdk.service.jobs import JobSettings
 
-        client = databricks_of(props)
-        settings = JobSettings.from_dict(json.loads(props["settings"]))
+        client = databricks_of(inputs)
+        settings = JobSettings.from_dict(json.loads(inputs.settings))
         # A creation has no idempotency token: an interrupted `up` may have created a job with this name.
-        existing = next(iter(client.jobs.list(name=props["job_name"])), None)
+        existing = next(iter(client.jobs.list(name=inputs.job_name)), None)
         if existing is not None:
+            job_id = str(existing.job_id)
             client.jobs.reset(existing.job_id, settings)
-            return CreateResult(str(existing.job_id), {**props, "job_id": str(existing.job_id)})
-        answer = client.api_client.do("POST", "/api/2.2/jobs/create", body=settings.as_dict())
-        return CreateResult(str(answer["job_id"]), {**props, "job_id": str(answer["job_id"])})
+        else:
+            job_id = str(client.api_client.do("POST", "/api/2.2/jobs/create", body=settings.as_dict())["job_id"])
+        return Creation(job_id, JobOutputs(job_id=job_id))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[JobInputs, JobOutputs]) -> JobInputs | None:
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
+        inputs = state.inputs
         try:
-            settings = databricks_of(props).jobs.get(int(id_)).settings.as_dict()
-        except (NotFound, InvalidParameterValue):  # as in `delete`
-            return gone()
-        return ReadResult(id_, {**props, "settings": observed(props["settings"], settings)})
+            settings = databricks_of(inputs).jobs.get(int(state.id)).settings.as_dict()
+        except (NotFound, InvalidParameterValue):  # as in `delete_object`
+            return None
+        return replace(inputs, settings=observed(inputs.settings, settings))
 
-    def update(self, id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+    def update_object(self, state: ResourceState[JobInputs, JobOutputs], inputs: JobInputs) -> JobOutputs:
         from databricks.sdk.service.jobs import JobSettings
 
-        client = databricks_of(news)
-        client.jobs.reset(int(id), JobSettings.from_dict(json.loads(news["settings"])))
-        return UpdateResult({**news, "job_id": id})
+        client = databricks_of(inputs)
+        client.jobs.reset(int(state.id), JobSettings.from_dict(json.loads(inputs.settings)))
+        return JobOutputs(job_id=state.id)
 
-    def delete(self, id: str, props: dict[str, Any]) -> None:
+    def delete_object(self, state: ResourceState[JobInputs, JobOutputs]) -> None:
         from databricks.sdk.errors import InvalidParameterValue, NotFound
 
         try:
-            databricks_of(props).jobs.delete(int(id))
+            databricks_of(state.inputs).jobs.delete(int(state.id))
         except (NotFound, InvalidParameterValue):  # the Jobs API answers either for a job that is gone
             return
 
 
-class TrainingJob(Resource, module="databricks", name="TrainingJob"):
+class TrainingJob(DynamicResource[JobInputs], module="databricks", name="TrainingJob", provider=_JobProvider):
     job_id: pulumi.Output[str]
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_url: pulumi.Input[str],
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        job_name: str,
-        settings: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`settings`: the job as JSON text, from `job_settings`."""
-        props = {
-            "workspace_url": workspace_url,
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "job_name": job_name,
-            "settings": settings,
-        }
-        super().__init__(_JobProvider(), name, {**props, "job_id": None}, opts)

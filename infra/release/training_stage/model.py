@@ -6,92 +6,117 @@ the artefact, which stays in the lake; the version refers to it through the work
 versions: a rollback needs them.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from infra.cloud.artefact import Artefact
 from infra.cloud.clients import AzureClients
-from infra.dynamic.provider import ReleaseProvider, gone
-from infra.release.checks.gate import verdict
+from infra.dynamic.inputs import InputField, Inputs, Outputs, not_compared, replaces, updates
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.release.checks.gate import Metrics, verdict
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.ai.ml.entities import Model
 
 
 class ModelRefused(Exception):
     """The gate refused the model; the message lists the broken rules."""
 
 
-class _ModelVersionProvider(ReleaseProvider):
-    identity = ("workspace_id", "workspace_uid", "model_name", "run_id")
-    inputs = ("floors",)
-    optional = ("datastore", "metrics", "lineage", "blob_endpoint", "models_container")
+class ModelVersionInputs(Inputs):
+    workspace_id: InputField[str] = replaces()
+    workspace_uid: InputField[str] = replaces()
+    model_name: InputField[str] = replaces()
+    datastore: InputField[str] = not_compared()
+    run_id: InputField[str] = replaces()
+    metrics: InputField[Metrics] = not_compared()
+    floors: InputField[Mapping[str, float]] = updates()
+    """The gate's thresholds, under their name in existing states."""
+    lineage: InputField[Mapping[str, str]] = not_compared()
+    blob_endpoint: InputField[str] = not_compared()
+    models_container: InputField[str] = not_compared()
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        from azure.ai.ml.entities import Model
 
-        self._gate(props)
-        client = AzureClients.discover().machine_learning(props["workspace_id"])
-        versions = _versions(client, props["model_name"])
-        version = next((v for v, model in versions.items() if model.tags.get("run_id") == props["run_id"]), None)
+class ModelVersionOutputs(Outputs):
+    version: str
+
+
+class _ModelVersionProvider(ReleaseProvider[ModelVersionInputs, ModelVersionOutputs]):
+    def create_object(self, inputs: ModelVersionInputs) -> Creation[ModelVersionOutputs]:
+        _gate(inputs)
+        client = AzureClients.discover().machine_learning(inputs.workspace_id)
+        versions = _versions(client, inputs.model_name)
+        version = next((v for v, model in versions.items() if model.tags.get("run_id") == inputs.run_id), None)
         if version is None:
             version = max(versions, default=0) + 1
-            metrics = props["metrics"]
-            tracked = _artefact(props).json("lineage.json").get("mlflow_run_id")
-            client.models.create_or_update(
-                Model(
-                    name=props["model_name"],
-                    version=str(version),
-                    type="custom_model",
-                    path=f"azureml://datastores/{props['datastore']}/paths/{props['run_id']}",
-                    description="Click probability of a user for an item",
-                    tags={
-                        **props["lineage"],
-                        "run_id": props["run_id"],
-                        "auc": f"{metrics['auc']:.6f}",
-                        "log_loss": f"{metrics['log_loss']:.6f}",
-                        **({"mlflow_run_id": tracked} if tracked else {}),
-                    },
-                )
-            )
-        return CreateResult(f"{props['model_name']}:{version}", {**props, "version": str(version)})
+            client.models.create_or_update(_model(inputs, str(version)))
+        return Creation(f"{inputs.model_name}:{version}", ModelVersionOutputs(version=str(version)))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[ModelVersionInputs, ModelVersionOutputs]) -> ModelVersionInputs | None:
         from azure.core.exceptions import ResourceNotFoundError
 
-        registry = AzureClients.discover().machine_learning(props["workspace_id"])
+        registry = AzureClients.discover().machine_learning(state.inputs.workspace_id)
         try:
-            registry.models.get(props["model_name"], props["version"])
+            registry.models.get(state.inputs.model_name, state.outputs.version)
         except ResourceNotFoundError:
-            return gone()
-        return ReadResult(id_, props)
+            return None
+        return state.inputs
 
-    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        self._gate(news)
-        return UpdateResult({**news, "version": olds["version"]})
-
-    @staticmethod
-    def _gate(props: dict[str, Any]) -> None:
-        """Write the verdict. Raises `ModelRefused` if a rule is broken."""
-        compared = props["metrics"].get("live") or {}
-        if "skipped" in compared:
-            pulumi.log.warn(
-                f"the model of training run {props['run_id']} could not be compared with the live model, of run "
-                f"{compared['run_id']}: {compared['skipped']}"
-            )
-        rules = verdict(props["metrics"], props["floors"])
-        _artefact(props).write_verdict(rules)
-        if reasons := [rule["message"] for rule in rules if not rule["passed"]]:
-            raise ModelRefused(
-                f"the model of training run {props['run_id']} is refused, and the live model stays live:\n"
-                + "\n".join(f"  - {reason}" for reason in reasons)
-            )
+    def update_object(
+        self, state: ResourceState[ModelVersionInputs, ModelVersionOutputs], inputs: ModelVersionInputs
+    ) -> ModelVersionOutputs:
+        _gate(inputs)
+        return state.outputs
 
 
-def _artefact(props: dict[str, Any]) -> Artefact:
-    return Artefact(props["blob_endpoint"], props["models_container"], props["run_id"])
+def _gate(inputs: ModelVersionInputs) -> None:
+    """Write the verdict. Raises `ModelRefused` if a rule is broken."""
+    compared = inputs.metrics.get("live")
+    if compared and "skipped" in compared:
+        pulumi.log.warn(
+            f"the model of training run {inputs.run_id} could not be compared with the live model, of run "
+            f"{compared['run_id']}: {compared['skipped']}"
+        )
+    rules = verdict(inputs.metrics, inputs.floors)
+    _artefact(inputs).write_verdict(rules)
+    if reasons := [rule["message"] for rule in rules if not rule["passed"]]:
+        raise ModelRefused(
+            f"the model of training run {inputs.run_id} is refused, and the live model stays live:\n"
+            + "\n".join(f"  - {reason}" for reason in reasons)
+        )
 
 
-def _versions(client: Any, name: str) -> dict[int, Any]:
+def _model(inputs: ModelVersionInputs, version: str) -> "Model":
+    """The model version as an entity of Azure ML's SDK."""
+    from azure.ai.ml.entities import Model
+
+    metrics = inputs.metrics
+    tracked = _artefact(inputs).json("lineage.json").get("mlflow_run_id")
+    return Model(
+        name=inputs.model_name,
+        version=version,
+        type="custom_model",
+        path=f"azureml://datastores/{inputs.datastore}/paths/{inputs.run_id}",
+        description="Click probability of a user for an item",
+        tags={
+            **inputs.lineage,
+            "run_id": inputs.run_id,
+            "auc": f"{metrics['auc']:.6f}",
+            "log_loss": f"{metrics['log_loss']:.6f}",
+            **({"mlflow_run_id": tracked} if tracked else {}),
+        },
+    )
+
+
+def _artefact(inputs: ModelVersionInputs) -> Artefact:
+    return Artefact(inputs.blob_endpoint, inputs.models_container, inputs.run_id)
+
+
+def _versions(client: "MLClient", name: str) -> "dict[int, Model]":
     from azure.core.exceptions import ResourceNotFoundError
 
     try:
@@ -100,37 +125,8 @@ def _versions(client: Any, name: str) -> dict[int, Any]:
         return {}
 
 
-class ModelVersion(Resource, module="machinelearning", name="ModelVersion"):
+class ModelVersion(
+    DynamicResource[ModelVersionInputs], module="machinelearning", name="ModelVersion", provider=_ModelVersionProvider
+):
     version: pulumi.Output[str]
     lineage: pulumi.Output[dict[str, str]]
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        model_name: str,
-        datastore: pulumi.Input[str],
-        run_id: pulumi.Input[str],
-        metrics: pulumi.Input[dict[str, Any]],
-        floors: dict[str, float],
-        lineage: pulumi.Input[dict[str, str]],
-        blob_endpoint: pulumi.Input[str],
-        models_container: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`floors`: the gate's thresholds, under their name in existing states."""
-        props = {
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "model_name": model_name,
-            "datastore": datastore,
-            "run_id": run_id,
-            "metrics": metrics,
-            "floors": floors,
-            "lineage": lineage,
-            "blob_endpoint": blob_endpoint,
-            "models_container": models_container,
-        }
-        super().__init__(_ModelVersionProvider(), name, {**props, "version": None}, opts)

@@ -7,14 +7,14 @@ Does not delete: the lineage of a model refers to its snapshot. Stacks whose row
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from infra.cloud.clients import AzureClients, has_lake
 from infra.cloud.retry import retry_until_authorized
-from infra.dynamic.provider import ReleaseProvider, gone
+from infra.dynamic.inputs import InputField, Inputs, Outputs, not_compared, replaces
+from infra.dynamic.provider import Creation, ReleaseProvider, ResourceState
+from infra.dynamic.resource import DynamicResource
 
 
 class SnapshotError(Exception):
@@ -67,63 +67,53 @@ def require_landed(blob_endpoint: str, container: str, dataset: str, snapshot: s
         )
 
 
-class _SnapshotProvider(ReleaseProvider):
-    identity = ("blob_endpoint", "lake_uid", "container", "dataset", "snapshot")
-    optional = ("lake_id", "data")
+class SnapshotInputs(Inputs):
+    blob_endpoint: InputField[str] = replaces()
+    lake_id: InputField[str] = not_compared()
+    lake_uid: InputField[str] = replaces()
+    container: InputField[str] = replaces()
+    dataset: InputField[str] = replaces()
+    data: InputField[str] = not_compared()
+    """Local file or folder of the rows."""
+    snapshot: InputField[str] = replaces()
+    """`snapshot_name(data)`, which reads all of them."""
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
+
+class SnapshotOutputs(Outputs):
+    files: list[str] | None
+    """None in the state of an earlier version."""
+
+
+class _SnapshotProvider(ReleaseProvider[SnapshotInputs, SnapshotOutputs]):
+    def create_object(self, inputs: SnapshotInputs) -> Creation[SnapshotOutputs]:
         from azure.core.exceptions import HttpResponseError
 
-        folder = f"{props['dataset']}/{props['snapshot']}"
-        container = AzureClients.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
+        folder = f"{inputs.dataset}/{inputs.snapshot}"
+        container = AzureClients.discover().blobs(inputs.blob_endpoint).get_container_client(inputs.container)
 
         def upload(path: Path) -> None:
             with path.open("rb") as content:
                 container.upload_blob(f"{folder}/{path.name}", content, overwrite=True, max_concurrency=4)
 
-        for path in files_of(props["data"]):
+        for path in files_of(inputs.data):
             retry_until_authorized(partial(upload, path), (HttpResponseError,), what=f"upload of {path.name}")
-        names = [path.name for path in files_of(props["data"])]
-        return CreateResult(f"{props['container']}/{folder}", {**props, "files": names})
+        names = [path.name for path in files_of(inputs.data)]
+        return Creation(f"{inputs.container}/{folder}", SnapshotOutputs(files=names))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[SnapshotInputs, SnapshotOutputs]) -> SnapshotInputs | None:
         from azure.core.exceptions import ResourceNotFoundError
 
-        if not has_lake(props):
-            return gone()
-        container = AzureClients.discover().blobs(props["blob_endpoint"]).get_container_client(props["container"])
-        folder = f"{props['dataset']}/{props['snapshot']}/"
+        inputs = state.inputs
+        if not has_lake(inputs.lake_id, inputs.lake_uid):
+            return None
+        container = AzureClients.discover().blobs(inputs.blob_endpoint).get_container_client(inputs.container)
+        folder = f"{inputs.dataset}/{inputs.snapshot}/"
         try:
             stored = {blob.name.removeprefix(folder) for blob in container.list_blobs(name_starts_with=folder)}
         except ResourceNotFoundError:
-            return gone()
-        return ReadResult(id_, props) if stored and stored >= set(props.get("files") or ()) else gone()
+            return None
+        return inputs if stored and stored >= set(state.outputs.files or ()) else None
 
 
-class Snapshot(Resource, module="lake", name="Snapshot"):
+class Snapshot(DynamicResource[SnapshotInputs], module="lake", name="Snapshot", provider=_SnapshotProvider):
     snapshot: pulumi.Output[str]
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        blob_endpoint: pulumi.Input[str],
-        lake_id: pulumi.Input[str],
-        lake_uid: pulumi.Input[str],
-        container: pulumi.Input[str],
-        dataset: str,
-        data: str,
-        snapshot: str,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`data`: local file or folder of the rows; `snapshot`: `snapshot_name(data)`, which reads all of them."""
-        props = {
-            "blob_endpoint": blob_endpoint,
-            "lake_id": lake_id,
-            "lake_uid": lake_uid,
-            "container": container,
-            "dataset": dataset,
-            "data": data,
-            "snapshot": snapshot,
-        }
-        super().__init__(_SnapshotProvider(), name, props, opts)

@@ -6,7 +6,6 @@ deploy the model: `serving_stage/stage.py` does.
 
 import hashlib
 import json
-from typing import Any
 
 import pulumi
 
@@ -14,13 +13,13 @@ from infra.components.data_lake import CONTAINERS
 from infra.release.arguments import MODEL, ReleaseArgs
 from infra.release.checks.candidate import Candidate, newest
 from infra.release.checks.gate import verdict
-from infra.release.training_stage.catalog import Catalog
-from infra.release.training_stage.experiment import Experiment
-from infra.release.training_stage.job import SYNAPSEML, JobSpec, TrainingJob, job_settings
-from infra.release.training_stage.model import ModelVersion
-from infra.release.training_stage.snapshot import Snapshot, snapshot_name
-from infra.release.training_stage.training_run import TrainingRun
-from infra.release.training_stage.workload import Workload, sources_digest
+from infra.release.training_stage.catalog import Catalog, CatalogInputs
+from infra.release.training_stage.experiment import Experiment, ExperimentInputs
+from infra.release.training_stage.job import SYNAPSEML, JobInputs, JobSpec, TrainingJob, job_settings
+from infra.release.training_stage.model import ModelVersion, ModelVersionInputs
+from infra.release.training_stage.snapshot import Snapshot, SnapshotInputs, snapshot_name
+from infra.release.training_stage.training_run import TrainingRun, TrainingRunInputs
+from infra.release.training_stage.workload import Workload, WorkloadInputs, sources_digest
 
 
 class TrainingStage(pulumi.ComponentResource):
@@ -33,7 +32,7 @@ class TrainingStage(pulumi.ComponentResource):
     experiment: Experiment
     job_id: pulumi.Output[str]
     run: TrainingRun | Candidate
-    metrics: pulumi.Output[dict[str, Any]]
+    metrics: pulumi.Output[dict[str, object]]
     """Metrics of the training run, and under `gate` the verdict on them."""
     registered: ModelVersion
     version: pulumi.Output[str]
@@ -71,15 +70,17 @@ class TrainingStage(pulumi.ComponentResource):
         self.metrics = self.run.metrics.apply(lambda metrics: {**metrics, "gate": verdict(metrics, thresholds)})
         self.registered = ModelVersion(
             f"{name}-model",
-            **args.models,
-            **args.model_registry,
-            model_name=MODEL,
-            datastore=args.machine_learning.models_datastore,
-            run_id=self.run.run_id,
-            metrics=self.run.metrics,
-            floors=thresholds,
-            lineage=lineage,
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=ignored),
+            ModelVersionInputs(
+                **args.models,
+                **args.model_registry,
+                model_name=MODEL,
+                datastore=args.machine_learning.models_datastore,
+                run_id=self.run.run_id,
+                metrics=self.run.metrics,
+                floors=thresholds,
+                lineage=lineage,
+            ),
+            pulumi.ResourceOptions(parent=self, ignore_changes=ignored),
         )
         self.snapshot = self.registered.lineage.apply(lambda tags: tags["snapshot"])
         self.version = pulumi.Output.from_input(str(wanted)) if ignored else self.registered.version
@@ -87,50 +88,45 @@ class TrainingStage(pulumi.ComponentResource):
 
     def _upload(self, name: str, args: ReleaseArgs) -> Snapshot:
         """Upload local rows. Not needed for `training:snapshot`, whose rows are already in the lake."""
-        return Snapshot(
-            name,
+        inputs = SnapshotInputs(
             blob_endpoint=args.lake.blob_endpoint,
             **args.lake_identity,
             container=args.lake.containers["raw"],
             dataset=args.settings.training.dataset,
             data=str(args.settings.training.local_data),
             snapshot=self.rows,
-            opts=pulumi.ResourceOptions(parent=self),
         )
+        return Snapshot(name, inputs, pulumi.ResourceOptions(parent=self))
 
     def _job(self, name: str, args: ReleaseArgs, sources: str) -> TrainingJob:
         """Declare the job and the workspace objects that it uses: catalog, wheel and experiment."""
         child = pulumi.ResourceOptions(parent=self)
         catalog = Catalog(
             f"{name}-catalog",
-            **args.workspace,
-            connector_id=args.databricks.connector_id,
-            identity_id=args.databricks.connector_identity_id,
-            catalog=args.names.catalog,
-            locations={container: args.lake.location_of(container) for container in CONTAINERS},
-            opts=child,
+            CatalogInputs(
+                **args.workspace,
+                connector_id=args.databricks.connector_id,
+                identity_id=args.databricks.connector_identity_id,
+                catalog=args.names.catalog,
+                locations=pulumi.Output.all(**{each: args.lake.location_of(each) for each in CONTAINERS}),
+            ),
+            child,
         )
         self.volumes = catalog.volumes
         workload = Workload(
             f"{name}-workload",
-            **args.workspace,
-            folder=args.code,
-            digest=sources,
-            team=args.settings.access.team,
-            opts=child,
+            WorkloadInputs(**args.workspace, folder=args.code, digest=sources, team=args.settings.access.team),
+            child,
         )
-        self.experiment = Experiment(f"{name}-experiment", **args.workspace, path=f"{args.shared}/training", opts=child)
+        self.experiment = Experiment(
+            f"{name}-experiment", ExperimentInputs(**args.workspace, path=f"{args.shared}/training"), child
+        )
         job_name = f"{args.names.catalog}-train"
         self.spec = pulumi.Output.all(catalog.volumes, workload.path, self.experiment.path).apply(
             lambda paths: self._spec(job_name, args, *paths)
         )
-        return TrainingJob(
-            f"{name}-job",
-            **args.workspace,
-            job_name=job_name,
-            settings=self.spec.apply(lambda spec: json.dumps(job_settings(spec))),
-            opts=child,
-        )
+        settings = self.spec.apply(lambda spec: json.dumps(job_settings(spec)))
+        return TrainingJob(f"{name}-job", JobInputs(**args.workspace, job_name=job_name, settings=settings), child)
 
     def _spec(self, job_name: str, args: ReleaseArgs, volumes: str, wheel: str, experiment: str) -> JobSpec:
         training = args.settings.training
@@ -171,8 +167,7 @@ class TrainingStage(pulumi.ComponentResource):
     ) -> TrainingRun:
         """Declare the run that `digest` identifies."""
         training = args.settings.training
-        return TrainingRun(
-            name,
+        inputs = TrainingRunInputs(
             **args.workspace,
             **args.models,
             **args.lake_identity,
@@ -185,8 +180,8 @@ class TrainingStage(pulumi.ComponentResource):
             ml_workspace_id=args.machine_learning.workspace_id,
             endpoint_name=args.names.endpoint,
             timeout_minutes=training.timeout_minutes,
-            opts=opts,
         )
+        return TrainingRun(name, inputs, opts)
 
 
 def _digest(*inputs: object) -> str:

@@ -7,16 +7,19 @@ one causes no training: `notebooks.py` uploads them.
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from infra.cloud.clients import databricks_of
+from infra.dynamic.inputs import InputField, Outputs, not_compared, replaces, updates
 from infra.dynamic.ownership import WorkspaceProvider, make_folder
-from infra.dynamic.provider import gone
+from infra.dynamic.provider import Creation, ResourceState
+from infra.dynamic.resource import DynamicResource
+from infra.dynamic.workspace import WorkspaceInputs, databricks_of
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 _SOURCES = Path(__file__).parents[3] / "workloads"
 NOTEBOOKS = _SOURCES / "notebooks"
@@ -41,90 +44,80 @@ def build_wheel(folder: Path) -> Path:
     return Path(next(WheelBuilder(str(_SOURCES)).build(directory=str(folder), versions=["standard"])))
 
 
-def delete_folder(props: Mapping[str, Any], folder: str) -> None:
+def delete_folder(inputs: WorkspaceInputs, folder: str) -> None:
     """Delete a folder of the resource's workspace with its content, if it exists."""
     from databricks.sdk.errors import NotFound
 
     with contextlib.suppress(NotFound):
-        databricks_of(props).workspace.delete(folder, recursive=True)
+        databricks_of(inputs).workspace.delete(folder, recursive=True)
 
 
-def _written(client: Any, path: str) -> str:
+def _written(client: "WorkspaceClient", path: str) -> str:
     """Time of the file's last write in milliseconds, as text, because the engine keeps numbers as floats."""
     return str(client.workspace.get_status(path.removeprefix("/Workspace")).modified_at)
 
 
-class _WorkloadProvider(WorkspaceProvider):
-    object_name = ("folder", "digest")
-    identity = ("workspace_id", "workspace_uid", "folder", "digest")
-    inputs = ("team",)
-    optional = ("workspace_url",)
+class WorkloadInputs(WorkspaceInputs):
+    workspace_url: InputField[str] = not_compared()
+    folder: InputField[str] = replaces()
+    """Write access to it is the right to run code with the rights of the job and of the clusters."""
+    digest: InputField[str] = replaces()
+    team: InputField[str | None] = updates()
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
+
+class WorkloadOutputs(Outputs):
+    path: str
+    written: str | None
+    """None in the state of an earlier version."""
+
+
+class _WorkloadProvider(WorkspaceProvider[WorkloadInputs, WorkloadOutputs]):
+    object_name = ("folder", "digest")
+
+    def create_object(self, inputs: WorkloadInputs) -> Creation[WorkloadOutputs]:
         from databricks.sdk.service.workspace import ImportFormat
 
-        client = databricks_of(props)
-        folder = _folder(props)
+        client = databricks_of(inputs)
+        folder = _folder(inputs)
         with tempfile.TemporaryDirectory() as temporary:
             wheel = build_wheel(Path(temporary))
-            self._make_folder(props)
+            self._make_folder(inputs)
             client.workspace.upload(
                 f"{folder}/{wheel.name}", wheel.read_bytes(), format=ImportFormat.AUTO, overwrite=True
             )
         path = f"/Workspace{folder}/{wheel.name}"
-        return CreateResult(path, {**props, "path": path, "written": _written(client, path)})
+        return Creation(path, WorkloadOutputs(path=path, written=_written(client, path)))
 
-    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+    def read_object(self, state: ResourceState[WorkloadInputs, WorkloadOutputs]) -> WorkloadInputs | None:
         from databricks.sdk.errors import NotFound
 
         try:
-            written = _written(databricks_of(props), props["path"])
+            written = _written(databricks_of(state.inputs), state.outputs.path)
         except NotFound:
-            return gone()
+            return None
         # Another file with this name is not the wheel that the digest of the training runs names.
-        return ReadResult(id_, props) if props.get("written") in (None, written) else gone()
+        return state.inputs if state.outputs.written in (None, written) else None
 
-    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        self._make_folder(news)
-        return UpdateResult({**olds, **news})
+    def update_object(
+        self, state: ResourceState[WorkloadInputs, WorkloadOutputs], inputs: WorkloadInputs
+    ) -> WorkloadOutputs:
+        self._make_folder(inputs)
+        return state.outputs
 
-    def delete(self, _id: str, props: dict[str, Any]) -> None:
-        delete_folder(props, _folder(props))
+    def delete_object(self, state: ResourceState[WorkloadInputs, WorkloadOutputs]) -> None:
+        delete_folder(state.inputs, _folder(state.inputs))
 
     @staticmethod
-    def _make_folder(props: dict[str, Any]) -> None:
+    def _make_folder(inputs: WorkloadInputs) -> None:
         """The team reads the wheel: on dedicated compute a library is installed with "the identity of the assigned
         principal" (Databricks, "Compute compatibility with libraries and init scripts")."""
-        make_folder(databricks_of(props), _folder(props), "CAN_READ", props["team"])
+        make_folder(databricks_of(inputs), _folder(inputs), "CAN_READ", inputs.team)
 
 
-def _folder(props: Mapping[str, Any]) -> str:
-    return f"{props['folder']}/{props['digest'][:16]}"
+def _folder(inputs: WorkloadInputs) -> str:
+    return f"{inputs.folder}/{inputs.digest[:16]}"
 
 
-class Workload(Resource, module="databricks", name="Workload"):
+class Workload(DynamicResource[WorkloadInputs], module="databricks", name="Workload", provider=_WorkloadProvider):
     path: pulumi.Output[str]
     """Workspace path of the wheel, as a cluster library names it."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        workspace_url: pulumi.Input[str],
-        workspace_id: pulumi.Input[str],
-        workspace_uid: pulumi.Input[str],
-        folder: str,
-        digest: str,
-        team: str | None,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`folder`: write access to it is the right to run code with the rights of the job and of the clusters."""
-        props = {
-            "workspace_url": workspace_url,
-            "workspace_id": workspace_id,
-            "workspace_uid": workspace_uid,
-            "folder": folder,
-            "digest": digest,
-            "team": team,
-        }
-        super().__init__(_WorkloadProvider(), name, {**props, "path": None}, opts)

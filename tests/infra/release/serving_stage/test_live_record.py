@@ -68,7 +68,9 @@ def test_live_model_comes_first_and_earlier_ones_have_the_rollback_settings(clou
     kept = [{name: value for name, value in each.items() if name != "since"} for each in found["deployments"]]
     image = f"{cloud.authority}/crtest/scoring@sha256:"
     assert kept[0] == {
-        "deployment": deployment_name(props(cloud, "2", environment="scoring:2", engine="spark")),
+        "deployment": deployment_name(
+            live_record.LiveReferenceInputs.of(props(cloud, "2", environment="scoring:2", engine="spark"))
+        ),
         "model_version": "2",
         "image": f"{image}{'0' * 64}",
         "engine": "spark",

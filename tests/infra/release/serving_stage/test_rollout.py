@@ -140,7 +140,7 @@ def deployments(cloud: Cloud) -> set[str]:
 
 
 def named(cloud: Cloud, version: str) -> str:
-    return rollout.deployment_name(props(cloud, version))
+    return rollout.deployment_name(rollout.RolloutInputs.of(props(cloud, version)))
 
 
 @contextmanager
@@ -210,12 +210,12 @@ def test_connections_to_the_endpoint_are_closed_after_success_and_failure(
 ) -> None:
     clients: list[httpx.Client] = []
 
-    class Recorded(httpx.Client):
+    class ResourceState(httpx.Client):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             clients.append(self)
 
-    monkeypatch.setattr("infra.release.checks.probe.httpx.Client", Recorded)
+    monkeypatch.setattr("infra.release.checks.probe.httpx.Client", ResourceState)
     rolled_out(cloud, "2", live)
     with pytest.raises(rollout.RolloutFailed):
         rolled_out(cloud, "3", live)
@@ -333,8 +333,7 @@ def test_deployment_changed_by_hand_is_reported_with_the_difference_and_reset(
     by_hand(found)
     cloud.ml.online_deployments.begin_create_or_update(found).result()
     read = provider.read(ENDPOINT, held)
-    compared = (*provider.identity, *provider.inputs)
-    assert [name for name in compared if read.outs.get(name) != held.get(name)] == [differs]
+    assert [name for name in provider.inputs.changes() if read.outs.get(name) != held.get(name)] == [differs]
     assert (read.inputs or {})[differs] == ({**held["scale"], **value} if differs == "scale" else value)
     assert provider.diff(ENDPOINT, read.outs, wanted).changes
     provider.update(ENDPOINT, read.outs, wanted)
