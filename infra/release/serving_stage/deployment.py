@@ -28,7 +28,7 @@ class Scale(TypedDict):
     cpu: str
     memory: str
     heap: NotRequired[str]
-    """Of the JVM, such as `2048m`."""
+    """Heap of the JVM, such as `2048m`."""
 
 
 class ObservedDeployment(NamedTuple):

@@ -75,7 +75,7 @@ class ImageInputs(Inputs):
     login_server: InputField[str] = not_compared()
     engine: InputField[str] = replaces()
     digest: InputField[str | None] = replaces()
-    """Of the build context."""
+    """Digest of the build context."""
     existing: InputField[str | None] = replaces()
     """The `sha256:…` of an image in the registry."""
     build_pool: InputField[str | None] = not_compared()
