@@ -1,7 +1,7 @@
-"""Every role assignment of the program, as one table, each on the one resource that needs it.
+"""The program's role assignments, as one table, each on the one resource that needs it.
 
-Two assignments are elsewhere, because they must be in effect earlier: `identities.py` assigns the control plane's roles
-before the cluster is created, and `inference.py` the Azure ML workspace's role on the cluster before the attach.
+Those that must be in effect earlier are elsewhere in `infra/components/`: `identities.py` assigns the control plane's
+roles before the cluster is created, and `inference.py` the Azure ML workspace's role on the cluster before the attach.
 
 Does not create identities. Grants no access by key: all data access in this program uses Entra identities.
 """

@@ -29,7 +29,7 @@ _PROBLEMS = {
     "431": "Too many or too large headers or trailers, or a body in too many small chunks.",
     "500": "An error of the service, or of the router.",
     "501": "A Transfer-Encoding other than chunked.",
-    "503": "Overloaded, starting or stopping, or all replicas are busy; see Retry-After.",
+    "503": "Overloaded, starting or stopping; from the router: all replicas are busy. Obey Retry-After.",
 }
 # MicrosoftDocs/azure-ai-docs articles/machine-learning/how-to-troubleshoot-online-endpoints.md, "HTTP status codes":
 # 500, 502, 503 and 504 of Kubernetes endpoints; 401 and 404 are in its table of managed ones, and both kinds take

@@ -27,7 +27,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Grant:
-    """One role assignment: `actor` gets `role` on `on`. Actor and `on` are short names in the logical resource name."""
+    """One role assignment: `actor` gets `role` on `on`.
+
+    `actor` and `on` are short labels, used only in Pulumi's name of the resource; `principal_id` and `scope` are ids of
+    Azure. `infra/access.py` has the table of assignments.
+    """
 
     actor: str
     role: Role

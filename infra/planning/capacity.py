@@ -1,6 +1,7 @@
 """Capacity plan: requests per second to replicas, and replicas to nodes, before anything is scheduled.
 
-A plan that the scheduler could not place is refused, with the key to change and a value that is accepted. Does not know
+A plan that the scheduler could not place is refused, with the key to change and a value that is accepted. Does not
+choose a node size: `serving:node_size` and `training:node_type` do, and have defaults. Does not know
 regions, quotas (`personalization preflight`) or prices (`cost.py`), and does not measure: the time of a request is
 data (`capacity.yaml`) or `serving:service_ms`.
 
@@ -96,7 +97,7 @@ class Plan:
     max_rps: float
     """Requests a second that `replicas_max` can serve within the target utilisation and latency."""
     replicas: int
-    """Replicas at the peak; without a target the lower bound of the range."""
+    """Replicas needed for `serving:target_rps`; `serving:replicas_min` if that is not set."""
     replicas_min: int
     replicas_max: int
     utilisation: int

@@ -3,9 +3,10 @@
     train --dataset movielens --features <table> --artefact <folder> --run-id <id> --lineage <JSON> --tasks 0 \
         --refit all --live <artefact folder or live.json> --experiment <name>
 
-Three fits: the validation set chooses the number of trees of the first; the second, the judged model, learns from
-training and validation rows, and all metrics are its; the third, the served model, learns from the test rows, too, and
-so from the last row (`--refit judged` serves the judged model). All have the same hyperparameters and encodings.
+Three fits: the validation set chooses the number of trees of the first. The second, the judged model, learns from
+training and validation rows; all metrics are of this one (with `warm_start`, the first is judged). The third, the
+served model, learns from the test rows, too, and so from the last row (`--refit judged` serves the judged model). All
+have the same hyperparameters and encodings.
 
 Always writes metrics and never refuses a weak model: the release's gate does. The artefact is written completely or not
 at all; a run that is started again after it finished finds its artefact and succeeds. The live model (`--live`) is only

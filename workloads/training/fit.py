@@ -1,6 +1,7 @@
 """Fit LightGBM on Spark through SynapseML 1.1.3, with a guard against each of its silent failures.
 
-Takes encoded rows and returns a model whose trees were counted. Does not encode, split or evaluate.
+Takes encoded rows and returns a model whose trees were counted. Does not encode, split or evaluate, and does not
+decide which model is served: `tasks/train.py` does, and fits that one on the test rows, too.
 """
 
 from collections.abc import Iterator
@@ -78,17 +79,19 @@ class Fits:
     chosen: LightGBMClassificationModel
     """Fitted on the training set; the validation set chose its number of trees."""
     judged: LightGBMClassificationModel
-    """Fitted again, with that number of trees, on the training and the validation set."""
+    """Fitted again, with that number of trees, on the training and the validation set; `chosen` itself if there was
+    only one fit."""
 
 
 def fit_twice(rows: DataFrame, dataset: Spec, earlier_model: str = "", *, continued: bool = False) -> Fits:
     """Fit on the training set, and then again on training and validation set with the number of trees chosen there.
 
-    The validation rows are the newest that a model which is tested may learn from. Without early stopping there is no
-    validation set, and one fit. `continued`: a later warm start adds trees to the judged model; it stops on validation
-    rows of its own, most of them the same, so this model must not know them, and there is one fit, too.
+    The test rows are held out, so the validation rows are the newest that the judged model may learn from. Without
+    early stopping there is no validation set, and only one fit.
 
     rows: as for `fit`, with a column `validation`.
+    continued: whether a later warm start will add trees to the judged model. There is only one fit then, because that
+        warm start stops early on nearly the same validation rows, which this model must not have seen.
     """
     chosen = fit(rows, dataset, earlier_model)
     if continued or not dataset.model.early_stopping_round:

@@ -39,7 +39,7 @@ ALL_TRAFFIC = 100
 
 
 class RolloutFailed(Exception):
-    """The new deployment failed a check; the live one has all traffic again."""
+    """The new deployment failed a check; the traffic is as it was before the rollout."""
 
 
 class DeploymentInputs(Inputs):
@@ -66,7 +66,7 @@ class RolloutInputs(DeploymentInputs):
     blob_endpoint: InputField[str] = updates()
     models_container: InputField[str] = not_compared()
     share: InputField[int] = updates()
-    """Percent of the traffic after the rollout: `ALL_TRAFFIC`."""
+    """Always 100. A refresh reads the actual percentage, so the next `up` repeats the rollout if it differs."""
 
 
 class RolloutOutputs(Outputs):
@@ -178,9 +178,9 @@ def _roll_out(inputs: RolloutInputs, earlier: RolloutOutputs | None) -> RolloutO
         logs = azure_cli.deployment_logs(inputs.workspace_id, endpoint, name)
         message = f"deployment {name} of {endpoint} did not pass at {share} %: {error}"
         _return_traffic(cloud, inputs, {live: 100} if live else before, message)
+        traffic = f"{live} has all traffic" if live else "The traffic is as before"
         raise RolloutFailed(
-            f"{message}\n{live or 'The deployment that was live'} is live as before. {name} keeps running without "
-            f"traffic until the next rollout; its log:\n{logs}"
+            f"{message}\n{traffic}. {name} keeps running without traffic until the next rollout; its log:\n{logs}"
         ) from error
 
     previous = live or (warm_previous if name == recorded else None)

@@ -198,7 +198,7 @@ def test_model_that_fails_a_check_gets_no_traffic_and_stays_for_diagnosis(
     with users(cloud) as seen, pytest.raises(rollout.RolloutFailed, match=reason) as failed:
         rolled_out(cloud, version, live, limits={**LIMITS, "p99_ms_max": 100} if version == "5" else LIMITS)
     assert set(seen) == {200}
-    assert f"{live['deployment']} is live as before. {named(cloud, version)} keeps running" in str(failed.value)
+    assert f"{live['deployment']} has all traffic. {named(cloud, version)} keeps running" in str(failed.value)
     assert f"/deployments/{named(cloud, version)}/getLogs?api-version=" in str(failed.value)
     assert traffic(cloud) == {live["deployment"]: 100}
     assert deployments(cloud) == {live["deployment"], named(cloud, version)}
