@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import pulumi
 import pytest
 from databricks.sdk import WorkspaceClient
 
@@ -96,16 +97,21 @@ def compared(run_id: str, **found: Any) -> dict[str, Any]:
     return {**GOOD_METRICS, "live": {"run_id": run_id, **(found or same)}}
 
 
-def assert_warned(capsys: pytest.CaptureFixture[str], *reasons: str) -> None:
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Warnings of the program, in their order."""
+    collected: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: collected.append(message))
+    return collected
+
+
+def assert_warned(warnings: list[str], *reasons: str) -> None:
     assert len(warnings) == len(reasons)
     for warning, reason in zip(warnings, reasons, strict=True):
         assert reason in warning
 
 
-def test_newest_passing_run_is_the_candidate_and_skipped_runs_are_logged(
-    job: Job, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_newest_passing_run_is_the_candidate_and_skipped_runs_are_logged(job: Job, warnings: list[str]) -> None:
     job.run(GOOD_METRICS)
     good = job.run(GOOD_METRICS)
     incomplete, weak, failed = job.run(None), job.run(WEAK), job.run(None, fails=True)
@@ -114,7 +120,7 @@ def test_newest_passing_run_is_the_candidate_and_skipped_runs_are_logged(
     assert found["run_page_url"].endswith(f"/runs/{good}")
     assert found["lineage"] == {"dataset": "movielens", "snapshot": f"day-{good}", "code": "c0de"}
     assert_warned(
-        capsys,
+        warnings,
         f"run {failed} ended as FAILED",
         f"run {weak} is refused: AUC 0.5500",
         f"models/{incomplete}/MANIFEST.json is not in the lake",
@@ -141,7 +147,7 @@ def test_runs_beyond_the_last_twenty_are_not_candidates(job: Job) -> None:
         job.candidate()
 
 
-def test_run_is_a_candidate_only_if_compared_with_the_live_model(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_is_a_candidate_only_if_compared_with_the_live_model(job: Job, warnings: list[str]) -> None:
     earlier, live = job.run(GOOD_METRICS), job.run(GOOD_METRICS)
     job.go_live(live)
     good = job.run(compared(live))
@@ -149,7 +155,7 @@ def test_run_is_a_candidate_only_if_compared_with_the_live_model(job: Job, capsy
     worse = job.run(compared(live, auc_change_interval=[-0.03, -0.02], log_loss_change_interval=[0.0, 0.0]))
     assert job.candidate()["run_id"] == good
     assert_warned(
-        capsys,
+        warnings,
         f"run {worse} is refused: AUC is 0.0200 or more below that of the live model, run {live}",
         f"run {uncompared} is refused: it was compared with nothing, and run {live} is live",
         f"run {of_earlier} is refused: it was compared with run {earlier}, and run {live} is live",
@@ -164,14 +170,14 @@ def test_live_model_is_the_candidate_if_no_later_run_passes(job: Job) -> None:
 
 
 def test_live_model_that_cannot_score_new_rows_is_reported_and_does_not_stop_the_release(
-    job: Job, capsys: pytest.CaptureFixture[str]
+    job: Job, warnings: list[str]
 ) -> None:
     live = job.run(GOOD_METRICS)
     job.go_live(live)
     reason = "it needs feature 'age', which the spec no longer has"
     run_id = job.run(compared(live, skipped=reason))
     assert job.candidate()["run_id"] == run_id
-    assert_warned(capsys, f"run {run_id} could not be compared with the live model, of run {live}: {reason}")
+    assert_warned(warnings, f"run {run_id} could not be compared with the live model, of run {live}: {reason}")
 
 
 def test_live_model_without_a_recorded_run_allows_no_candidate(job: Job) -> None:
