@@ -13,6 +13,9 @@ ON_SPARK = {
     path for path in Path(__file__).parent.rglob("test_*.py") if '["testing.workloads.spark' in path.read_text()
 }
 
+LONGEST = ("end_to_end/test_lifecycle.py", "end_to_end/test_release_changes.py", "docs/test_operations.py")
+"""Files that take a worker about half of the time of all tests."""
+
 # With this variable set, a program that forgets to flush its output would pass here and hang on other machines.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
@@ -41,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("faults")]
     items.sort(
         key=lambda item: (
-            "end_to_end/test_lifecycle" not in item.nodeid,
+            not any(name in item.nodeid for name in LONGEST),
             item.path not in ON_SPARK,
             "stack" not in item.keywords,
             "spark" not in item.keywords,

@@ -1,4 +1,4 @@
-"""Support for `tests/end_to_end/test_lifecycle.py`: requests, figures and files of a deployed local run.
+"""Support for the tests of one local stack in `tests/end_to_end`: requests, figures and files of a deployed local run.
 
 Does not deploy or change a stack: `local_run.LocalRun` does. Changes as people make them: `manual_changes`.
 """

@@ -1,7 +1,7 @@
 """The fault matrix: a fault in a stage of `up` causes a clear message at most, and the next `up` repairs the stack.
 
 Takes more than an hour, so it runs only on request: `pytest tests/end_to_end/faults --faults`, which writes
-docs/reliability.md. `tests/end_to_end/test_lifecycle.py` tries two of its cells in every test run.
+docs/reliability.md. `tests/end_to_end/test_release_changes.py` tries two of its cells in every test run.
 """
 
 from collections.abc import Callable, Iterator
