@@ -6,12 +6,18 @@ failed in another state, so a single test may be run alone; it then pays for the
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cli.changes.preview import STREAMING
+from cli.local_run.engine import Engine
 from testing.stack import lifecycle
+from testing.stack.github_stand_in import GitHub, github_stand_in
 from testing.stack.lifecycle import SecondModel
 from testing.stack.local_run import LocalRun
+from testing.stack.work_tree import copy_work_tree
+from testing.stack.workflow_jobs import WorkflowJobs
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +59,15 @@ def criteo(deployed: LocalRun, replacement: SecondModel) -> SecondModel:
     if not deployed.is_live(replacement.versions[1]):
         deployed.up("--dataset", "criteo")
     return replacement
+
+
+@pytest.fixture
+def workflows(stack: LocalRun, tmp_path: Path) -> Iterator[tuple[WorkflowJobs, GitHub]]:
+    """The workflows, for this stack, in a copy of the project; the retraining environment admits only `main`."""
+    clone = copy_work_tree(tmp_path / "clone")
+    engine = Engine(stack.state, stack.environment)
+    with github_stand_in("local", "local-retrain") as (github, environment):
+        github.environments["local-retrain"]["protection_rules"] = []
+        github.policies["local-retrain"]["branch_policies"] = [{"name": "main"}]
+        streaming = {"STACK": "local", "DAY": "", "PYTHONPATH": str(clone), **STREAMING}
+        yield WorkflowJobs(clone, {**engine.environment, **environment, **streaming}), github

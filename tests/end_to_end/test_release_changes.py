@@ -11,13 +11,10 @@ The fixtures `stack`, `criteo`, `settled` and `deployed` are explained in `conft
 
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from cli.changes.preview import STREAMING
 from cli.local_run.engine import Engine
 from cli.local_run.run_directory import RunDirectory
 from infra.config.settings import QualitySettings
@@ -25,29 +22,16 @@ from infra.release.checks.gate import verdict
 from testing.sandbox.process import in_environment
 from testing.stack import lifecycle, state_files
 from testing.stack.fault_matrix import FAULTS, STAGES, DeployedStack, trial, users
-from testing.stack.github_stand_in import GitHub, github_stand_in
+from testing.stack.github_stand_in import GitHub
 from testing.stack.lifecycle import SecondModel, live_version, score
 from testing.stack.local_run import CRITEO_ROWS, LocalRun
 from testing.stack.manual_changes import by_hand
-from testing.stack.work_tree import copy_work_tree
 from testing.stack.workflow_jobs import WorkflowJobs
 
 pytestmark = pytest.mark.stack
 
 
 # 1. Workflows and scheduled runs
-
-
-@pytest.fixture
-def workflows(stack: LocalRun, tmp_path: Path) -> Iterator[tuple[WorkflowJobs, GitHub]]:
-    """The workflows, for this stack, in a copy of the project; the retraining environment admits only `main`."""
-    clone = copy_work_tree(tmp_path / "clone")
-    engine = Engine(stack.state, stack.environment)
-    with github_stand_in("local", "local-retrain") as (github, environment):
-        github.environments["local-retrain"]["protection_rules"] = []
-        github.policies["local-retrain"]["branch_policies"] = [{"name": "main"}]
-        streaming = {"STACK": "local", "DAY": "", "PYTHONPATH": str(clone), **STREAMING}
-        yield WorkflowJobs(clone, {**engine.environment, **environment, **streaming}), github
 
 
 def test_approved_release_is_applied_only_if_nothing_else_changed(
