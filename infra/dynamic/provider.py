@@ -81,7 +81,7 @@ class ReleaseProvider(ResourceProvider, Generic[InputsT, OutputsT]):
         cls.inputs, cls.outputs = get_args(vars(cls)["__orig_bases__"][0])
 
     def create_object(self, inputs: InputsT) -> Creation[OutputsT]:
-        """Create the object, or find the one that an interrupted `up` has created."""
+        """Create the object, or find the one that an interrupted `up` has created. Every provider implements this."""
         raise NotImplementedError
 
     def read_object(self, state: ResourceState[InputsT, OutputsT]) -> InputsT | None:

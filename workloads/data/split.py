@@ -27,8 +27,6 @@ class Split:
     """Test rows, with the columns of the prepared table."""
     learns_from_test: bool
     """Whether `learning` holds the test rows, too."""
-    parts: int
-    """Number of parts."""
 
 
 def by_time(
@@ -82,4 +80,4 @@ def _split(
     if not learns_from_test:
         learning = learning.filter(~test)
     learning = level_transformer(dataset).transform(masking.mask_time_features(learning, dataset))
-    return Split(learning, table.filter(test), learns_from_test, parts + 2 if learns_from_test else parts + 1)
+    return Split(learning, table.filter(test), learns_from_test)

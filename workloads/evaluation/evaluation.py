@@ -23,7 +23,7 @@ from workloads.training.pipeline import Pipeline, raw_schema
 _PREFIX = "evaluated__"
 """Prefix of all columns that are collected. Pipelines add columns under other names, the live model's included."""
 _POSITION = f"{_PREFIX}position"
-"""Place of a test row in the table, from 0; golden rows come before them, below 0."""
+"""Place of a row in its table; rows are ordered by it."""
 _LABEL = f"{_PREFIX}label"
 _MODEL = f"{_PREFIX}model"
 _BASELINE = f"{_PREFIX}baseline"
@@ -33,7 +33,7 @@ _WITHOUT_CONTEXT = f"{_PREFIX}without_context"
 
 @dataclass(frozen=True)
 class Scored:
-    """Arrays over the test rows, and the probabilities of the golden rows."""
+    """Arrays over the test rows."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -45,8 +45,6 @@ class Scored:
     """The model's probabilities with all context features missing; None if no feature or every feature is context."""
     slices: Mapping[str, np.ndarray]
     """Value of each row, by slice."""
-    golden: np.ndarray
-    """The model's probabilities of the golden rows, in their order."""
 
 
 def score(
@@ -56,13 +54,8 @@ def score(
     model: Pipeline,
     baseline_model: Baseline,
     live: Live | None = None,
-    golden: Sequence[Mapping[str, Any]] = (),
 ) -> Scored:
-    """Score the test set with every model.
-
-    The golden rows are scored in the same pass, because Spark sends all lookup tables to the executors at every use of
-    a pipeline.
-    """
+    """Score the test set with every model."""
     slices = _slice_columns(dataset)
     slice_names = {name: f"{_PREFIX}slice_{index}" for index, name in enumerate(slices)}
     columns = {
@@ -73,7 +66,9 @@ def score(
         **{slice_names[name]: column for name, column in slices.items()},
     }
     # The test set is a small share of the table and often one file, which a single task would read and score.
-    rows = _with_golden(test, golden, dataset).repartition(session.cores(test.sparkSession)[0], _POSITION)
+    day = F.col("day").cast("string").alias("day")
+    rows = test.select("label", day, *dataset.features, F.monotonically_increasing_id().alias(_POSITION))
+    rows = rows.repartition(session.cores(test.sparkSession)[0], _POSITION)
     rows = baseline_model.transform(model.transform(rows))
     rows = rows.select(*dataset.features, *(column.alias(name) for name, column in columns.items()))
     names = list(columns)
@@ -86,21 +81,21 @@ def score(
         rows = model.transform(rows.withColumns(missing)).withColumn(_WITHOUT_CONTEXT, _click("probability"))
         names.append(_WITHOUT_CONTEXT)
     arrays = _collect(rows, names)
-    test_rows = {name: values[len(golden) :] for name, values in arrays.items()}
     return Scored(
-        labels=test_rows[_LABEL],
-        probabilities=test_rows[_MODEL],
-        baseline=test_rows[_BASELINE],
-        live=test_rows.get(_LIVE),
-        without_context=test_rows.get(_WITHOUT_CONTEXT),
-        slices={name: test_rows[column] for name, column in slice_names.items()},
-        golden=arrays[_MODEL][: len(golden)],
+        labels=arrays[_LABEL],
+        probabilities=arrays[_MODEL],
+        baseline=arrays[_BASELINE],
+        live=arrays.get(_LIVE),
+        without_context=arrays.get(_WITHOUT_CONTEXT),
+        slices={name: arrays[column] for name, column in slice_names.items()},
     )
 
 
 def probabilities(golden: Sequence[Mapping[str, Any]], dataset: Spec, model: Pipeline) -> np.ndarray:
     """Return the model's probabilities of golden rows, in their order."""
-    rows = _golden_rows(golden, dataset, SparkSession.active()).coalesce(1)
+    values = [(*(row[name] for name in dataset.features), position) for position, row in enumerate(golden)]
+    schema = raw_schema(dataset).add(_POSITION, "long")
+    rows = SparkSession.active().createDataFrame(values, schema).coalesce(1)
     scored = model.transform(rows).select(_POSITION, _click("probability").alias(_MODEL))
     return np.array([row[_MODEL] for row in sorted(scored.collect(), key=lambda row: row[_POSITION])], float)
 
@@ -113,26 +108,6 @@ def _slice_columns(dataset: Spec) -> dict[str, Column]:
             known = spark_ml_io.vector_to_array(encode.encoded_column(key))[1] > 0
             slices[f"{key} in training"] = F.when(known, "known").otherwise("new")
     return slices
-
-
-def _with_golden(test: DataFrame, golden: Sequence[Mapping[str, Any]], dataset: Spec) -> DataFrame:
-    """Return (label, day, features, position) of the test rows and the golden rows."""
-    day = F.col("day").cast("string").alias("day")
-    rows = test.select("label", day, *dataset.features, F.monotonically_increasing_id().alias(_POSITION))
-    if not golden:
-        return rows
-    golden_rows = _golden_rows(golden, dataset, test.sparkSession)
-    # Golden rows have no label or day. Placeholders keep the collected lists equally long: Spark leaves out nulls.
-    placeholders = {"label": F.lit(0.0), "day": F.lit("")}
-    return rows.unionByName(golden_rows.withColumns(placeholders))
-
-
-def _golden_rows(golden: Sequence[Mapping[str, Any]], dataset: Spec, spark: SparkSession) -> DataFrame:
-    """Return (features, position) of the golden rows."""
-    values = [
-        (*(row[name] for name in dataset.features), position) for position, row in enumerate(golden, -len(golden))
-    ]
-    return spark.createDataFrame(values, raw_schema(dataset).add(_POSITION, "long"))
 
 
 def _collect(rows: DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def encode_learning_rows(rows: Split, dataset: Spec) -> Iterator[EncodedSplit]:
         learning = learning.select(*_columns(dataset)).persist()
         cached.append(learning)
     try:
-        totals = target_statistics.count_totals(learning, dataset, rows.parts)
+        totals = target_statistics.count_totals(learning, dataset, encoder.parts + 1 + rows.learns_from_test)
         counts = target_statistics.count_levels(learning, dataset, totals).persist()
         cached.append(counts)
         # Checkpoints drop the plans. Where a frame is joined or united with itself, Spark does not recognise that its

@@ -210,11 +210,8 @@ def _evaluate(rows: Split, request: TrainRequest, fitted: _Fit, live: Live | Non
         model=fitted.judged,
         baseline_model=fitted.baseline,
         live=live,
-        golden=golden_rows,
     )
-    probabilities = scored.golden
-    if fitted.served is not fitted.judged:
-        probabilities = evaluation.probabilities(golden_rows, dataset, fitted.served)
+    probabilities = evaluation.probabilities(golden_rows, dataset, fitted.served)
     (request.artefact / "golden.jsonl").write_text(golden.lines(golden_rows, probabilities), "utf-8")
     return scored
 

@@ -88,8 +88,7 @@ def _encoded(
     if before_test is not None:
         part = F.when(F.col("time") >= before_test, F.lit(PARTS + 1)).otherwise(part)
     learning = categories.level_transformer(dataset).transform(rows).withColumn("part", part)
-    parts = PARTS + 1 if before_test is None else PARTS + 2
-    rows_split = Split(learning, learning.limit(0), learns_from_test=before_test is not None, parts=parts)
+    rows_split = Split(learning, learning.limit(0), learns_from_test=before_test is not None)
     with encode_split.encode_learning_rows(rows_split, dataset) as encoded:
         yield encoded
 
